@@ -1,0 +1,95 @@
+/* The resource table: one row says everything the API server knows about a resource (a kind served under a plural
+ * name in a group and version). Routing, discovery, OpenAPI, storage, tables and the strategies all start from a row.
+ * Built-in rows are constant data (resources.c); rows of CustomResourceDefinitions are made at run time and looked up
+ * the same way, so code holds a `const struct resource *` and never asks where it came from.
+ *
+ * Two rows may share one storage: events (core/v1, events.k8s.io/v1) and horizontalpodautoscalers (autoscaling v1,
+ * v2). The row whose version is stored has `storage` NULL; the other names it and converts (convert.h). */
+#pragma once
+
+#include "pkg/api/api.h"
+#include "pkg/base/util.h"
+
+struct strategy; /* apiserver/rules/strategy.h */
+
+enum resource_verb {
+    VERB_CREATE = 1 << 0,
+    VERB_DELETE = 1 << 1,
+    VERB_DELETECOLLECTION = 1 << 2,
+    VERB_GET = 1 << 3,
+    VERB_LIST = 1 << 4,
+    VERB_PATCH = 1 << 5,
+    VERB_UPDATE = 1 << 6,
+    VERB_WATCH = 1 << 7,
+};
+#define VERBS_ALL 0xffu
+#define VERBS_RUW (VERB_GET | VERB_PATCH | VERB_UPDATE) /* status, scale, approval, resize, ... */
+#define VERBS_PROXY (VERB_CREATE | VERB_DELETE | VERB_GET | VERB_PATCH | VERB_UPDATE)
+
+/* What a row's objects are: stored, or answered from the request alone. */
+enum resource_storage {
+    RES_STORED,
+    RES_VIRTUAL, /* create-only reviews, bindings, componentstatuses */
+};
+
+struct resource_sub {
+    const char *name;            /* "status", "scale", "exec" */
+    const char *group, *version; /* of `kind`; NULL: the resource's own */
+    const char *kind;            /* of the body: "Pod", "Scale", "PodExecOptions" */
+    uint32_t verbs;
+};
+
+struct resource_column { /* of a printed table */
+    const char *name, *type, *format, *doc;
+    int priority;
+};
+
+struct resource {
+    const char *group; /* "" is core */
+    const char *version;
+    const char *kind, *list_kind;
+    const char *plural, *singular;
+    const char *const *short_names; /* NULL-terminated, or NULL */
+    const char *const *categories;  /* NULL-terminated, or NULL */
+    bool namespaced;
+    enum resource_storage stored;
+    uint32_t verbs;
+    const struct resource_sub *subs;
+    size_t n_subs;
+    const struct resource_column *columns;
+    size_t n_columns;
+    const char *const *fields;      /* selectable beside metadata.name and metadata.namespace; NULL-terminated or NULL */
+    const char *key_prefix;         /* "/registry/pods/": a namespace (when namespaced) and a name follow */
+    const char *storage_hash;       /* storageVersionHash in discovery, NULL: none */
+    const struct resource *storage; /* row whose version is stored, NULL: this one */
+    bool lazy;                      /* Leases and Events: may be written back later (pkg/store) */
+    bool has_generation;            /* metadata.generation counts changes of the spec */
+    bool custom;                    /* of a CustomResourceDefinition */
+    /* bound when the table is made (resource_table_new) */
+    const struct api_type *type;      /* of one object; NULL for custom resources without a schema */
+    const struct strategy *strategy;  /* never NULL for stored kinds */
+    unsigned index;                   /* position in the table */
+};
+
+struct resource_table;
+
+/* The built-in rows, bound to their types and strategies. Rows live as long as the table. */
+struct resource_table *resource_table_new(void);
+void resource_table_free(struct resource_table *t);
+size_t resource_table_len(const struct resource_table *t);
+const struct resource *resource_table_at(const struct resource_table *t, size_t i);
+/* resource_find(t, "apps", "v1", "deployments"); NULL when unknown. */
+const struct resource *resource_find(const struct resource_table *t, const char *group, const char *version,
+                                     const char *plural);
+/* By kind; version NULL: the first one of the group. */
+const struct resource *resource_find_kind(const struct resource_table *t, const char *group, const char *version,
+                                          const char *kind);
+const struct resource_sub *resource_sub_find(const struct resource *r, const char *name);
+/* True when the server serves the group (and version, unless NULL). */
+bool resource_group_known(const struct resource_table *t, const char *group, const char *version);
+/* "apps/v1", or "v1" for core; in `a`. */
+const char *resource_api_version(struct arena *a, const struct resource *r);
+/* The row whose objects are in the store and the watch cache: r->storage or r. */
+static inline const struct resource *resource_stored(const struct resource *r) { return r->storage ? r->storage : r; }
+/* "create", ... for one bit. */
+const char *resource_verb_name(uint32_t verb);
