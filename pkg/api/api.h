@@ -15,6 +15,11 @@
  *   []byte                    struct bytes                    Time, MicroTime (or *)       struct ktime
  *   Quantity, Duration        const char * in canonical form  IntOrString (or *)           struct int_or_string (.set)
  *   RawExtension, JSON, FieldsV1  struct raw_json: JSON text
+ *
+ * Inlined members (TypeMeta, VolumeSource in Volume, ...) are members of the parent, and also reachable as one struct by
+ * the type's name: volume.host_path and volume.volume_source.host_path are the same bytes. String enums have macros
+ * (CORE_POD_PHASE_RUNNING is "Running"), those of CRI and etcd C enums (CRI_CONTAINER_STATE_CONTAINER_RUNNING). Members
+ * of CRI and etcd messages that are messages are pointers; scalars of a oneof too.
  */
 #pragma once
 
@@ -23,6 +28,8 @@
 #include "pkg/base/err.h"
 #include "pkg/base/ktime.h"
 #include "pkg/json/json.h"
+
+#undef linux /* GNU C defines it to 1; CRI has members of that name */
 
 struct bytes {
     const uint8_t *p;
@@ -47,6 +54,18 @@ struct i32_vec {
 };
 struct i64_vec {
     int64_t *items;
+    size_t n;
+};
+struct u32_vec {
+    uint32_t *items;
+    size_t n;
+};
+struct u64_vec {
+    uint64_t *items;
+    size_t n;
+};
+struct bool_vec {
+    bool *items;
     size_t n;
 };
 struct bytes_vec {
@@ -96,12 +115,12 @@ enum api_kind { /* of a field's (element's) type */
     API_DURATION, API_QUANTITY, API_INT_OR_STRING, API_RAW, /* any JSON */
     API_FIELDS_V1, API_MESSAGE, API_ENUM /* int32 in C and protobuf: CRI and etcd */
 };
-enum api_shape { API_ONE, API_PTR, API_LIST, API_MAP };
+enum api_shape { API_ONE, API_PTR, API_LIST, API_MAP, API_MAP_LISTS /* map[string][]string: str_vec_map */ };
 
 enum api_field_flags {
     API_F_REQUIRED = 1 << 0,    /* must be present (validation: Required) */
     API_F_OMITEMPTY = 1 << 1,   /* left out of JSON when empty; without it a zero value is written */
-    API_F_INLINE = 1 << 2,      /* members stand in the parent's JSON object (TypeMeta, embedded structs) */
+    API_F_INLINE = 1 << 2,      /* a struct whose members stand in the parent's JSON object: only among .wire */
     API_F_LIST_MAP = 1 << 3,    /* listType=map, keys in .list_keys */
     API_F_LIST_SET = 1 << 4,    /* listType=set */
     API_F_ATOMIC = 1 << 5,      /* listType=atomic, mapType=atomic or structType=atomic */
@@ -110,16 +129,20 @@ enum api_field_flags {
     API_F_ONEOF = 1 << 8,       /* protobuf oneof member */
     API_F_NOT_HONOURED = 1 << 9,/* accepted, but nothing acts on it yet: answered with a Warning */
     API_F_IMMUTABLE = 1 << 10,
-    API_F_PACKED = 1 << 11      /* repeated scalar, packed in protobuf */
+    API_F_PACKED = 1 << 11,     /* repeated scalar, packed in protobuf */
+    API_F_OMITZERO = 1 << 12,   /* a struct value that is left out of JSON when zero (creationTimestamp) */
+    API_F_WRAPPED = 1 << 13,    /* list that is a message {repeated items = 1} in protobuf */
+    API_F_DISCRIMINATOR = 1 << 14, /* names the member that is set in a union */
+    API_F_GRANULAR = 1 << 15    /* mapType=granular, said explicitly */
 };
 
 struct api_type;
 struct api_field {
     const char *json;          /* "" for inline */
     uint32_t offset;           /* in the C struct */
-    uint32_t proto;            /* field number, 0: not in protobuf */
-    uint16_t flags;
-    uint8_t kind, shape;
+    uint32_t proto;            /* field number, 0: not in protobuf (or in that of an inline struct) */
+    uint32_t flags;
+    uint8_t kind, shape, json_len;
     const struct api_type *type; /* MESSAGE */
     const char *const *list_keys; /* listMapKeys, NULL-terminated, or NULL */
     const char *patch_key;
@@ -133,11 +156,15 @@ struct api_type {
     const char *name;      /* "PodSpec" */
     const char *openapi;   /* "io.k8s.api.core.v1.PodSpec" */
     const char *group, *version; /* of the file that declares it; "" for core */
-    const struct api_field *fields; /* in declaration order, which is the order of canonical JSON */
-    uint32_t n_fields, size;
+    const struct api_field *fields; /* in declaration order, the order of canonical JSON; inlined ones in their place */
+    const uint16_t *wire;  /* protobuf's view: indices into .fields by rising number; inline structs stand behind n_fields */
+    uint32_t n_fields, n_wire, size;
     uint32_t vec_stride;   /* == size */
-    bool is_kind;          /* has TypeMeta and metadata: an object (or list) of the API */
+    bool is_kind;          /* has TypeMeta: an object (or list, or options) of the API */
     bool atomic;           /* structType=atomic: apply owns it as one value */
+    bool bare;             /* JSON shows one member's value alone, chosen by its JSON type (JSONSchemaPropsOrBool) */
+    bool is_union;         /* at most one member is set */
+    bool proto3;           /* CRI, etcd: zero values are not written; JSON is proto3's */
     const char *doc;
 };
 

@@ -1,0 +1,37 @@
+/* Look-ups over the generated tables. */
+#include "pkg/api/api.h"
+
+const char *str_map_get(const struct str_map *m, const char *key) {
+    for (size_t i = 0; i < m->n; i++)
+        if (strcmp(m->items[i].key, key) == 0) return m->items[i].value;
+    return NULL;
+}
+
+static const struct api_type *find_exact(const char *group, const char *version, const char *kind) {
+    for (size_t i = 0; i < api_types_n; i++) {
+        const struct api_type *t = api_types[i];
+        if (t->is_kind && strcmp(t->name, kind) == 0 && strcmp(t->group, group) == 0 &&
+            strcmp(t->version, version) == 0)
+            return t;
+    }
+    return NULL;
+}
+
+/* Options, Status and WatchEvent belong to every group and version. */
+const struct api_type *api_type_find(const char *group, const char *version, const char *kind) {
+    const struct api_type *t = find_exact(group, version, kind);
+    return t ? t : find_exact("meta.k8s.io", "v1", kind);
+}
+
+const struct api_type *api_type_by_openapi(const char *openapi_name) {
+    for (size_t i = 0; i < api_types_n; i++)
+        if (api_types[i]->openapi && strcmp(api_types[i]->openapi, openapi_name) == 0) return api_types[i];
+    return NULL;
+}
+
+const struct api_field *api_field_find(const struct api_type *t, const char *json_name) {
+    size_t n = strlen(json_name);
+    for (uint32_t i = 0; i < t->n_fields; i++)
+        if (t->fields[i].json_len == n && memcmp(t->fields[i].json, json_name, n) == 0) return &t->fields[i];
+    return NULL;
+}
