@@ -11,7 +11,8 @@
  *     r = client_get(c, arena, &client_pods, "default", "web", &pod, e);
  *
  * Results live in the arena given. A failed call leaves a Status in the err: err.status is the HTTP code, err.reason
- * the Status reason; the return code follows (-ENOENT 404, -EEXIST AlreadyExists, -EAGAIN Conflict: see client_err_*).
+ * the Status reason ("NotFound"), the return code what err_status makes of it (-ENOENT 404, -EEXIST 409, -EBUSY 429); a
+ * server that is not in reach gives -ENOTCONN or -ETIMEDOUT with status 0.
  *
  * Every write carries its cause: the resourceVersion of the object that the writer acted on (header X-Coracle-Cause),
  * from client_opts.cause. `coracle trace` shows it. */
@@ -35,6 +36,7 @@ struct client_config {
     bool insecure_skip_tls_verify;
     const char *user_agent;                /* "coracle-kubelet"; also the default field manager */
     int64_t timeout_ms;                    /* of a request; 0: 60 s */
+    bool http1;                            /* never HTTP/2: a connection per watch */
     unsigned max_in_flight;                /* requests beyond wait in the client; 0: 256 */
 };
 
@@ -130,7 +132,7 @@ struct client_list {
 int client_list(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
                 const struct client_list_opts *o, struct client_list *out, struct err *e);
 
-/* pods/eviction. -EAGAIN with status 429 when a disruption budget forbids it now. */
+/* pods/eviction. -EBUSY with status 429 when a disruption budget forbids it now. */
 int client_evict(struct client *c, const char *ns, const char *pod, const struct client_delete_opts *o, struct err *e);
 /* pods/binding to a node; uid (may be NULL) must match. */
 int client_bind(struct client *c, const char *ns, const char *pod, const char *uid, const char *node,
