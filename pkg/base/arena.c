@@ -16,10 +16,17 @@ struct chunk {
 struct arena {
     struct chunk *head;
     size_t total; /* bytes handed out */
+    size_t first; /* size of the first chunk, 0: CHUNK_MIN */
     char *last;   /* newest block, which can grow in place */
 };
 
 struct arena *arena_new(void) { return xcalloc(1, sizeof(struct arena)); }
+
+struct arena *arena_new_sized(size_t n) {
+    struct arena *a = arena_new();
+    a->first = n;
+    return a;
+}
 
 static void free_chunks(struct chunk *c) {
     while (c) {
@@ -50,7 +57,7 @@ void *arena_alloc(struct arena *a, size_t n) {
     n = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     struct chunk *c = a->head;
     if (!c || c->size - c->used < n) {
-        size_t size = c ? MIN_OF(c->size * 2, (size_t)CHUNK_MAX) : CHUNK_MIN;
+        size_t size = c ? MIN_OF(c->size * 2, (size_t)CHUNK_MAX) : a->first ? a->first : CHUNK_MIN;
         if (size < n) size = n;
         struct chunk *fresh = xmalloc(sizeof(*fresh) + size);
         fresh->prev = c;

@@ -10,6 +10,8 @@ struct arena;
 
 /* A new, empty arena; the first chunk is allocated at first use. Never NULL. */
 struct arena *arena_new(void);
+/* The same with a first chunk of `n` bytes: for content whose size is known. */
+struct arena *arena_new_sized(size_t n);
 /* Frees everything. NULL-safe. */
 void arena_free(struct arena *a);
 static inline void cleanup_arena(struct arena **a) { arena_free(*a); }

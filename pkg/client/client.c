@@ -58,7 +58,7 @@ struct client {
     pthread_cond_t closed; /* a stream has been closed for another thread */
     /* inbox, under lock */
     struct transfer *inbox, **inbox_tail;
-    struct timer *timer_inbox;
+    struct timer *timer_inbox, **timer_inbox_tail;
     struct client_stream *close_inbox;
     bool stop, reset;
     /* the thread's own */
@@ -348,6 +348,7 @@ static void take_inbox(struct client *c) {
     c->inbox = NULL;
     c->inbox_tail = &c->inbox;
     c->timer_inbox = NULL;
+    c->timer_inbox_tail = &c->timer_inbox;
     c->close_inbox = NULL;
     if (c->reset) c->fresh_connect = true;
     c->reset = false;
@@ -465,12 +466,18 @@ int client_new(const struct client_config *cfg, struct client **out, struct err 
     for (size_t i = 0; i < ARRAY_LEN(strings); i++) *strings[i] = arena_strdup(c->arena, *strings[i]);
     char *server = (char *)c->cfg.server;
     for (size_t n = strlen(server); n && server[n - 1] == '/';) server[--n] = 0;
+    if (!str_empty(c->cfg.tls_server_name)) {
+        arena_free(c->arena);
+        free(c);
+        return err_set(e, -ENOTSUP, "client: tls-server-name is not supported");
+    }
     if (!c->cfg.user_agent) c->cfg.user_agent = "coracle";
     if (!c->cfg.timeout_ms) c->cfg.timeout_ms = CLIENT_TIMEOUT_MS;
     if (!c->cfg.max_in_flight) c->cfg.max_in_flight = CLIENT_IN_FLIGHT;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->closed, NULL);
     c->inbox_tail = &c->inbox;
+    c->timer_inbox_tail = &c->timer_inbox;
     c->backlog_tail = &c->backlog;
     c->multi = curl_multi_init();
     curl_multi_setopt(c->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX);
@@ -501,13 +508,26 @@ void client_free(struct client *c) {
     pthread_mutex_unlock(&c->lock);
     wake(c);
     pthread_join(c->thread, NULL);
-    take_inbox(c);
+    c->thread = pthread_self(); /* what is left runs here */
+    for (take_inbox(c); c->timers; take_inbox(c)) {
+        struct timer *t = c->timers;
+        c->timers = t->next;
+        t->fn(t->arg);
+        free(t);
+    }
     bury_zombies(c);
     for (struct transfer *t = c->running, *next; t; t = next) {
         next = t->next;
         curl_multi_remove_handle(c->multi, t->easy);
         abandon(t);
     }
+    struct transfer *waiting = take_ptr(c->backlog);
+    c->backlog_tail = &c->backlog;
+    for (struct transfer *t = waiting, *next; t; t = next) {
+        next = t->next;
+        abandon(t);
+    }
+    take_inbox(c); /* what those callbacks asked for */
     for (struct transfer *t = c->backlog, *next; t; t = next) {
         next = t->next;
         abandon(t);
@@ -641,8 +661,8 @@ void client_call_later(struct client *c, int64_t delay_ns, void (*fn)(void *arg)
     t->fn = fn;
     t->arg = arg;
     pthread_mutex_lock(&c->lock);
-    t->next = c->timer_inbox;
-    c->timer_inbox = t;
+    *c->timer_inbox_tail = t;
+    c->timer_inbox_tail = &t->next;
     pthread_mutex_unlock(&c->lock);
     wake(c);
 }

@@ -204,7 +204,8 @@ struct client_stream *client_stream_open(struct client *c, const struct client_r
 /* Ends it; no callback runs any more when this returns (from the client's thread: after the current one). */
 void client_stream_close(struct client_stream *s);
 
-/* Work on the client's thread: `fn` runs there soon, or not before `delay_ns` from now. */
+/* Work on the client's thread: `fn` runs there soon, or not before `delay_ns` from now; at the latest in client_free,
+ * so that it can release its `arg`. */
 void client_call_later(struct client *c, int64_t delay_ns, void (*fn)(void *arg), void *arg);
 bool client_on_thread(const struct client *c);
 

@@ -16,6 +16,7 @@ void event_recorder_free(struct event_recorder *r);
 struct event_ref { /* the object an event is about */
     const char *api_version, *kind, *ns, *name, *uid, *rv, *field_path;
 };
+/* Without apiVersion, which needs memory: set it, or use event_record_obj. */
 struct event_ref event_ref_of(const struct client_resource *r, const struct meta_object_meta *m);
 /* type: "Normal" or "Warning". Does not block; any thread. */
 void event_record(struct event_recorder *r, const struct event_ref *about, const char *type, const char *reason,
