@@ -9,8 +9,8 @@
  *
  * All functions are thread-safe and may block; a write is answered only when it is durable. A store is an instance:
  * several may be open in one process. Errors: -ENOENT, -ESTALE (revision compacted), -ERANGE (revision in the
- * future), -EAGAIN (back end not in reach now; nothing is known to have been written), -EIO, -ETIMEDOUT (the outcome
- * of a write is unknown). */
+ * future), -EAGAIN (back end not in reach now; nothing is known to have been written), -ENOSPC, -EIO, -ETIMEDOUT (the
+ * outcome of a write is unknown). */
 #pragma once
 
 #include "pkg/base/arena.h"
@@ -43,7 +43,7 @@ struct store_cause {
 };
 
 /* One compare-and-set: when the key's mod_rev is `expect_rev` (0: the key is absent; STORE_ANY_REV: whatever) it is
- * put or deleted. */
+ * put or deleted. Deleting an absent key so succeeds without making a revision. */
 #define STORE_ANY_REV (-1)
 struct store_txn {
     enum store_op op;
@@ -51,7 +51,9 @@ struct store_txn {
     const char *value; /* PUT */
     size_t value_len;
     int64_t expect_rev;
-    bool lazy; /* may be written back later (Leases, Events of a single server): not durable when answered */
+    /* May be written back later (Leases, Events of a single server): not durable when answered, and when written back,
+     * values replaced in between are left out of the history. etcd ignores it. */
+    bool lazy;
     struct store_cause cause;
 };
 
@@ -70,7 +72,8 @@ struct store_options {
 };
 
 int store_open(const struct store_options *o, struct store **out, struct err *e);
-/* Flushes lazy writes, ends the watches (their callbacks are not called any more when this returns). NULL-safe. */
+/* Flushes lazy writes and ends the watches: their callbacks are not called any more when this returns, and their
+ * handles are gone. NULL-safe. */
 void store_close(struct store *s);
 
 /* One key at revision `rev` (0: current). -ENOENT when absent; *store_rev (may be NULL) is set then too. */
@@ -84,7 +87,7 @@ int store_count(struct store *s, const char *prefix, const char *from, int64_t r
 int store_txn(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e);
 /* The current revision, read linearizably (with etcd this asks the quorum). */
 int store_current_rev(struct store *s, int64_t *out, struct err *e);
-/* Drops history before `rev`; later reads and watches below it give -ESTALE. */
+/* Drops history before `rev`; later reads and watches below it give -ESTALE. -ESTALE when it was compacted already. */
 int store_compact(struct store *s, int64_t rev, struct err *e);
 /* Writes a consistent copy (sqlite: a database file) to `path`. -ENOTSUP with etcd. */
 int store_snapshot(struct store *s, const char *path, struct err *e);
@@ -116,7 +119,7 @@ void store_watch_progress(struct store_watch *w);
 /* When this returns the callback neither runs nor will run. NULL-safe. */
 void store_watch_cancel(struct store_watch *w);
 
-/* The recorded cause of a revision: 0, or -ENOENT. */
+/* The recorded cause of a revision: 0, or -ENOENT (with etcd always: a second key with each write would double them). */
 struct store_cause_record {
     int64_t rev, cause_rev, unix_ns;
     const char *actor, *key; /* in the arena */
