@@ -38,6 +38,7 @@ struct bytes {
 struct raw_json {
     const char *p; /* NULL: absent */
     size_t n;
+    const struct json *tree; /* of pkg/api alone: the value while a tree is being normalised; NULL otherwise */
 };
 struct int_or_string {
     bool set, is_str;

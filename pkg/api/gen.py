@@ -131,14 +131,14 @@ def parse(path):
         head, _, rest = line.strip().partition(' ')
         if line[0] != ' ':
             cur = service = None
-        if head == 'package':
+        if cur is None and head == 'package':
             pkg = Package(rest)
-        elif head == 'group':
+        elif cur is None and head == 'group':
             group, _, version = shlex.split(rest)
             pkg.group, pkg.version = group, version
-        elif head == 'openapi':
+        elif cur is None and head == 'openapi':
             pkg.openapi = rest
-        elif head == 'proto3':
+        elif cur is None and head == 'proto3':
             pkg.proto3 = True
         elif line[0] != ' ' and head in ('enum', 'values', 'enum32'):
             name, _, values = rest.partition(':')
