@@ -1,0 +1,83 @@
+/* Authentication: who makes a request. In this order, the first that recognises the credentials decides:
+ *
+ *   x509        verified client certificate: CN is the user, O the groups
+ *   bearer      token file, service-account token, bootstrap token
+ *   anonymous   no credentials at all (wrong ones are 401, never anonymous)
+ *
+ * and every user but the anonymous one is in system:authenticated. Impersonation comes after that, and is authorised
+ * like any request. Upstream: k8s.io/apiserver/pkg/authentication, pkg/serviceaccount, plugin/pkg/auth/authenticator. */
+#pragma once
+
+#include "pkg/base/arena.h"
+#include "pkg/base/err.h"
+#include "pkg/json/json.h"
+#include "pkg/pki/jwt.h"
+
+struct user_extra {
+    const char *key;
+    const char **values;
+    size_t n;
+};
+struct user_info {
+    const char *name; /* never NULL once authenticated */
+    const char *uid;  /* "" when unknown */
+    const char **groups;
+    size_t n_groups;
+    struct user_extra *extra;
+    size_t n_extra;
+};
+bool user_in_group(const struct user_info *u, const char *group);
+/* As authentication.k8s.io/v1 UserInfo. */
+struct json *user_to_json(struct arena *a, const struct user_info *u);
+
+/* Reads objects (from the watch cache). group "" is core; ns NULL for cluster-scoped kinds. NULL when absent. The
+ * result lives in `a` or is shared and immutable. */
+typedef const struct json *auth_get_fn(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
+                                       const char *name);
+
+struct authn_config {
+    const char *issuer;                /* of our service-account tokens, "https://kubernetes.default.svc.cluster.local" */
+    const char *const *more_issuers;   /* accepted too */
+    size_t n_more_issuers;
+    const char *const *audiences;      /* API audiences; none: the issuer */
+    size_t n_audiences;
+    const struct jwt_keys *keys;       /* borrowed; NULL: no service-account tokens */
+    const char *token_file;            /* --token-auth-file: token,user,uid,"group1,group2" a line; or NULL */
+    bool anonymous;
+    bool bootstrap_tokens;
+    auth_get_fn *get;                  /* serviceaccounts, pods, secrets, nodes */
+    void *arg;
+};
+
+struct authn;
+int authn_new(const struct authn_config *c, struct authn **out, struct err *e);
+void authn_free(struct authn *n); /* NULL-safe */
+
+/* The facts of one request. */
+struct authn_request {
+    bool cert_verified;
+    const char *cert_cn, *cert_uid, *cert_sha256; /* may be NULL */
+    const char *const *cert_orgs;
+    size_t n_cert_orgs;
+    const char *authorization;   /* header, or NULL */
+    const char *websocket_token; /* of Sec-WebSocket-Protocol base64url.bearer.authorization.k8s.io.*, decoded; or NULL */
+};
+/* 0, or 401 Unauthorized. *out lives in `a` (strings of the request are copied). Thread-safe. */
+int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out, struct err *e);
+/* A bearer token by itself, for TokenReview. audiences: wanted ones (none: the API's); *matched (may be NULL) gets those
+ * that the token has, a JSON array (JSON null for tokens without audiences). -EACCES when it is no good. */
+int authn_token(struct authn *n, struct arena *a, const char *token, const char *const *audiences, size_t n_audiences,
+                struct user_info *out, struct json **matched, struct err *e);
+
+/* ---- impersonation ---- */
+struct impersonation { /* of the Impersonate-* headers; all NULL/0: none asked for */
+    const char *user, *uid;
+    const char **groups;
+    size_t n_groups;
+    struct user_extra *extra; /* keys already unescaped and in lower case */
+    size_t n_extra;
+};
+struct authz;
+/* Authorises (verb impersonate on users, groups, uids, userextras, serviceaccounts) and replaces *user. 403 when not
+ * allowed, 400 when groups or extra come without a user. Does nothing when `i` asks for nothing. */
+int authn_impersonate(struct authz *z, struct arena *a, const struct impersonation *i, struct user_info *user, struct err *e);
