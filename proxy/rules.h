@@ -1,0 +1,34 @@
+/* From a Service and its EndpointSlices to the elements of the nftables sets and maps that make it work: pure data, no
+ * system calls. What the table looks like stands in table.c. */
+#pragma once
+
+#include "pkg/api/core.h"
+#include "pkg/api/discovery.h"
+#include "pkg/base/map.h"
+
+/* The sets and maps of the table that have elements of services. */
+enum rules_set {
+    SET_VIP_16,    /* map ip . proto . port . slot : ip . port; 16 slots, for 1, 2, 4, 8 and 16 endpoints */
+    SET_VIP_60,    /* the same with 60 slots: spreads evenly over most numbers up to 30 */
+    SET_VIP_960,   /* 960 slots, beyond */
+    SET_NODE_16, SET_NODE_60, SET_NODE_960, /* map proto . port . slot : ip . port, node ports */
+    SET_STICKY,    /* ip . proto . port with sessionAffinity ClientIP */
+    SET_STICKY_NODE, /* proto . port */
+    SET_MASQ_NODE, /* proto . port: node ports whose clients are masqueraded (externalTrafficPolicy Cluster) */
+    SET_DEAD,      /* ip . proto . port without endpoints: refused */
+    SET_DEAD_NODE, /* proto . port */
+    SET_HAIRPIN,   /* ip . ip: an endpoint that reaches itself through its service */
+    RULES_SETS
+};
+extern const char *const rules_set_names[RULES_SETS];
+
+/* Elements wanted by one service: element text -> data text ("" for sets), by set. */
+struct rules {
+    struct map sets[RULES_SETS]; /* values are heap strings */
+};
+void rules_done(struct rules *r);
+
+/* Fills `out` (zeroed) for a service. `node` is the name of this node, for traffic policies that stay on it. IPv6
+ * addresses and SCTP are left out: the table is IPv4, TCP and UDP (and SCTP where the kernel's dnat takes it). */
+void rules_of_service(struct rules *out, const struct core_service *s, const struct discovery_endpoint_slice *const *slices,
+                      size_t n_slices, const char *node);

@@ -1,0 +1,268 @@
+/* The table. A connection to a service is decided by its first packet, in the nat chains:
+ *
+ *   mark the packet with a random slot number (or one hashed from the client's address for sticky services), look up
+ *   ip . protocol . port . slot in a flat map, and dnat to the endpoint found there.
+ *
+ * Flat maps (instead of a chain per service with verdict maps) keep an update at a few elements however many services
+ * there are. An endpoint fills several slots, so that all get an even share: see slots_for in rules.c. Services without
+ * endpoints are refused in a filter chain. Masqueraded are only node port clients (the answer must come back through this
+ * node) and pods that reach themselves through a service (hairpin). Upstream: kube-proxy's nftables mode.
+ *
+ * libnftables takes rule text; element updates are written as text too, in one batch. An element can be wanted by several
+ * services (two with one external IP, or a pod behind two services): the table counts who wants it, and the value of the
+ * first one stands. */
+#include "proxy/table.h"
+
+#include <nftables/libnftables.h>
+
+#include "pkg/base/buf.h"
+
+static const char table_name[] = "coracle_proxy";
+
+struct element { /* of one set, by its text */
+    char *data;  /* "" in sets */
+    unsigned wanted_by;
+};
+
+struct table {
+    struct nft_ctx *nft;
+    struct map services;             /* name -> struct rules */
+    struct map elements[RULES_SETS]; /* text -> struct element */
+    struct buf pending_del, pending_add;
+    bool fresh; /* the kernel's table must be written whole */
+};
+
+static void element_free(void *p) {
+    struct element *el = p;
+    free(el->data);
+    free(el);
+}
+
+static void rules_free(void *p) {
+    rules_done(p);
+    free(p);
+}
+
+int table_new(struct table **out, struct err *e) {
+    struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
+    if (!nft) return err_set(e, -ENOMEM, "nftables cannot be used");
+    nft_ctx_buffer_error(nft);
+    nft_ctx_buffer_output(nft);
+    struct table *t = xcalloc(1, sizeof(*t));
+    t->nft = nft;
+    t->fresh = true;
+    *out = t;
+    return 0;
+}
+
+void table_free(struct table *t) {
+    if (!t) return;
+    nft_ctx_free(t->nft);
+    map_done_with(&t->services, rules_free);
+    for (size_t i = 0; i < RULES_SETS; i++) map_done_with(&t->elements[i], element_free);
+    buf_done(&t->pending_del);
+    buf_done(&t->pending_add);
+    free(t);
+}
+
+static void change(struct table *t, struct buf *b, const char *verb, size_t set, const char *key, const char *data) {
+    if (t->fresh) return;
+    buf_printf(b, "%s element ip %s %s { %s%s%s }\n", verb, table_name, rules_set_names[set], key, *data ? " : " : "", data);
+}
+
+static void drop_wants(struct table *t, struct rules *r) {
+    for (size_t s = 0; s < RULES_SETS; s++) {
+        const char *key;
+        void *v;
+        for (size_t it = 0; map_next(&r->sets[s], &it, &key, &v);) {
+            struct element *el = map_get(&t->elements[s], key);
+            if (el) el->wanted_by--;
+        }
+    }
+}
+
+static void add_wants(struct table *t, struct rules *r) {
+    for (size_t s = 0; s < RULES_SETS; s++) {
+        const char *key;
+        void *v;
+        for (size_t it = 0; map_next(&r->sets[s], &it, &key, &v);) {
+            struct element *el = map_get(&t->elements[s], key);
+            if (el && el->wanted_by == 0 && strcmp(el->data, v) != 0) {
+                change(t, &t->pending_del, "delete", s, key, el->data);
+                change(t, &t->pending_add, "add", s, key, v);
+                free(el->data);
+                el->data = xstrdup(v);
+            } else if (!el) {
+                el = xcalloc(1, sizeof(*el));
+                el->data = xstrdup(v);
+                map_put(&t->elements[s], key, el);
+                change(t, &t->pending_add, "add", s, key, v);
+            }
+            el->wanted_by++;
+        }
+    }
+}
+
+/* Deletes the elements of `r` that nobody wants any more. */
+static void sweep(struct table *t, struct rules *r) {
+    for (size_t s = 0; s < RULES_SETS; s++) {
+        const char *key;
+        void *v;
+        for (size_t it = 0; map_next(&r->sets[s], &it, &key, &v);) {
+            struct element *el = map_get(&t->elements[s], key);
+            if (!el || el->wanted_by) continue;
+            change(t, &t->pending_del, "delete", s, key, el->data);
+            map_del(&t->elements[s], key);
+            element_free(el);
+        }
+    }
+}
+
+void table_set(struct table *t, const char *service, struct rules *r) {
+    struct rules *old = map_del(&t->services, service);
+    if (old) drop_wants(t, old);
+    if (r) {
+        struct rules *kept = xmalloc(sizeof(*kept));
+        *kept = *r;
+        *r = (struct rules){0};
+        add_wants(t, kept);
+        map_put(&t->services, service, kept);
+    }
+    if (old) {
+        sweep(t, old);
+        rules_free(old);
+    }
+}
+
+static const struct {
+    const char *name, *what, *type;
+} declarations[] = {
+    {"vip16", "map", "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service"},
+    {"vip60", "map", "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service"},
+    {"vip960", "map", "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service"},
+    {"node16", "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"},
+    {"node60", "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"},
+    {"node960", "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"},
+    {"sticky", "set", "ipv4_addr . inet_proto . inet_service"},
+    {"sticky_node", "set", "inet_proto . inet_service"},
+    {"masq_node", "set", "inet_proto . inet_service"},
+    {"dead", "set", "ipv4_addr . inet_proto . inet_service"},
+    {"dead_node", "set", "inet_proto . inet_service"},
+    {"hairpin", "set", "ipv4_addr . ipv4_addr"},
+};
+
+/* The two ways to pick a slot, for 16, 60 and 960 of them. The mark is given back as 0 when no map had an entry. */
+static void write_picks(struct buf *b, const char *slot_of) {
+    static const int slots[] = {16, 60, 960};
+    for (size_t i = 0; i < ARRAY_LEN(slots); i++) {
+        buf_printf(b, "    meta mark set %s mod %d\n", slot_of, slots[i]);
+        buf_printf(b, "    dnat ip to ip daddr . ip protocol . th dport . meta mark map @vip%d\n", slots[i]);
+    }
+    buf_adds(b, "    meta mark set 0\n");
+}
+
+static void write_node_picks(struct buf *b, const char *slot_of) {
+    static const int slots[] = {16, 60, 960};
+    for (size_t i = 0; i < ARRAY_LEN(slots); i++) {
+        buf_printf(b, "    meta mark set %s mod %d\n", slot_of, slots[i]);
+        buf_printf(b, "    dnat ip to ip protocol . th dport . meta mark map @node%d\n", slots[i]);
+    }
+    buf_adds(b, "    meta mark set 0\n");
+}
+
+static void write_chains(struct buf *b) {
+    buf_adds(b, "  chain vip_random {\n");
+    write_picks(b, "numgen random");
+    buf_adds(b, "  }\n  chain vip_sticky {\n");
+    write_picks(b, "jhash ip saddr");
+    buf_adds(b, "  }\n  chain node_random {\n");
+    write_node_picks(b, "numgen random");
+    buf_adds(b, "  }\n  chain node_sticky {\n");
+    write_node_picks(b, "jhash ip saddr");
+    buf_adds(b,
+             "  }\n  chain services {\n"
+             "    meta l4proto != { tcp, udp, sctp } return\n"
+             "    ip daddr . ip protocol . th dport @sticky goto vip_sticky\n"
+             "    jump vip_random\n"
+             "    fib daddr type != local return\n"
+             "    ip protocol . th dport @masq_node ct mark set ct mark | 0x8000\n"
+             "    ip protocol . th dport @sticky_node goto node_sticky\n"
+             "    goto node_random\n"
+             "  }\n  chain prerouting {\n    type nat hook prerouting priority dstnat; policy accept;\n    jump services\n"
+             "  }\n  chain output {\n    type nat hook output priority -100; policy accept;\n    jump services\n"
+             "  }\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n"
+             "    ct status dnat ct mark & 0x8000 == 0x8000 masquerade\n"
+             "    ct status dnat ip saddr . ip daddr @hairpin masquerade\n"
+             "  }\n  chain refusal {\n"
+             /* an ICMP error does not reach a socket of this machine whose packet was routed to lo; a reset does */
+             "    meta l4proto tcp reject with tcp reset\n    reject\n"
+             "  }\n  chain refuse {\n"
+             "    ip daddr . ip protocol . th dport @dead goto refusal\n"
+             "    fib daddr type local ip protocol . th dport @dead_node goto refusal\n"
+             "  }\n  chain forward {\n    type filter hook forward priority filter; policy accept;\n"
+             "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
+             "  }\n  chain local_in {\n    type filter hook input priority filter; policy accept;\n"
+             "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
+             "  }\n  chain local_out {\n    type filter hook output priority filter; policy accept;\n"
+             "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
+             "  }\n");
+}
+
+static void write_whole(struct table *t, struct buf *b) {
+    buf_printf(b, "table ip %s\ndelete table ip %s\ntable ip %s {\n", table_name, table_name, table_name);
+    for (size_t i = 0; i < ARRAY_LEN(declarations); i++)
+        buf_printf(b, "  %s %s { type %s; }\n", declarations[i].what, declarations[i].name, declarations[i].type);
+    write_chains(b);
+    buf_adds(b, "}\n");
+    for (size_t s = 0; s < RULES_SETS; s++) {
+        if (!t->elements[s].n) continue;
+        buf_printf(b, "add element ip %s %s { ", table_name, rules_set_names[s]);
+        const char *key;
+        void *v;
+        bool first = true;
+        for (size_t it = 0; map_next(&t->elements[s], &it, &key, &v); first = false) {
+            const struct element *el = v;
+            buf_printf(b, "%s%s%s%s", first ? "" : ", ", key, *el->data ? " : " : "", el->data);
+        }
+        buf_adds(b, " }\n");
+    }
+}
+
+static int run(struct nft_ctx *nft, const char *text, struct err *e) {
+    int r = nft_run_cmd_from_buffer(nft, text);
+    const char *why = nft_ctx_get_error_buffer(nft);
+    nft_ctx_get_output_buffer(nft);
+    return r ? err_set(e, -EIO, "nftables refused the change: %.400s", why ? why : "") : 0;
+}
+
+int table_commit(struct table *t, struct err *e) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    if (t->fresh) {
+        write_whole(t, &b);
+    } else {
+        if (t->pending_del.len) buf_add(&b, t->pending_del.data, t->pending_del.len);
+        if (t->pending_add.len) buf_add(&b, t->pending_add.data, t->pending_add.len);
+    }
+    buf_reset(&t->pending_del);
+    buf_reset(&t->pending_add);
+    if (!b.len) return 0;
+    int r = run(t->nft, b.data, e);
+    t->fresh = r < 0;
+    return r;
+}
+
+size_t table_elements(const struct table *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < RULES_SETS; i++) n += t->elements[i].n;
+    return n;
+}
+
+int table_remove(struct err *e) {
+    struct table *t;
+    int r = table_new(&t, e);
+    if (r < 0) return r;
+    _cleanup_free_ char *text = xasprintf("table ip %s\ndelete table ip %s\n", table_name, table_name);
+    r = run(t->nft, text, e);
+    table_free(t);
+    return r;
+}
