@@ -125,12 +125,8 @@ static void put_int(struct sink *s, int64_t i) {
 }
 
 static void put_double(struct sink *s, double d) {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, d);
-        if (strtod(text, NULL) == d) break;
-    }
-    put_bare(s, json_num, text);
+    char text[JSON_DOUBLE_MAX];
+    put_bare(s, json_num, json_double_text(d, text));
 }
 
 static void put_bytes(struct sink *s, struct bytes v) {

@@ -102,6 +102,8 @@ struct json *json_int(struct arena *a, int64_t i);
 /* Text of a number as JSON writes it; becomes JSON_INT when it is an integer in range. */
 struct json *json_num(struct arena *a, const char *text);
 struct json *json_double(struct arena *a, double d); /* shortest text that reads back the same */
+enum { JSON_DOUBLE_MAX = 64 };
+char *json_double_text(double d, char out[JSON_DOUBLE_MAX]); /* that text */
 struct json *json_str(struct arena *a, const char *s); /* copies; NULL gives JSON null */
 struct json *json_strn(struct arena *a, const char *s, size_t n);
 struct json *json_strf(struct arena *a, const char *fmt, ...) _printf_(2, 3);

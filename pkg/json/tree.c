@@ -35,13 +35,26 @@ struct json *json_num(struct arena *a, const char *text) {
     return v;
 }
 
-struct json *json_double(struct arena *a, double d) {
-    char text[40];
-    for (int digits = 1; digits <= DBL_DECIMAL_DIG; digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, d);
-        if (strtod(text, NULL) == d) break;
+/* The shortest digits that read back the same, laid out as Go does it: an exponent below 1e-6 and from 1e21 only. */
+char *json_double_text(double d, char out[JSON_DOUBLE_MAX]) {
+    int digits = 1;
+    for (; digits <= DBL_DECIMAL_DIG; digits++) {
+        snprintf(out, JSON_DOUBLE_MAX, "%.*e", digits - 1, d);
+        if (strtod(out, NULL) == d) break;
     }
-    return json_num(a, text);
+    char *e = strchr(out, 'e');
+    if (!e) return out; /* not a number: no caller has one */
+    int exponent = (int)strtol(e + 1, NULL, 10);
+    if (exponent >= -6 && exponent < 21)
+        snprintf(out, JSON_DOUBLE_MAX, "%.*f", MAX_OF(digits - 1 - exponent, 0), d);
+    else
+        snprintf(e, JSON_DOUBLE_MAX - (size_t)(e - out), "e%+d", exponent);
+    return out;
+}
+
+struct json *json_double(struct arena *a, double d) {
+    char text[JSON_DOUBLE_MAX];
+    return json_num(a, json_double_text(d, text));
 }
 
 struct json *json_strn(struct arena *a, const char *s, size_t n) {
