@@ -134,7 +134,8 @@ enum api_field_flags {
     API_F_OMITZERO = 1 << 12,   /* a struct value that is left out of JSON when zero (creationTimestamp) */
     API_F_WRAPPED = 1 << 13,    /* list that is a message {repeated items = 1} in protobuf */
     API_F_DISCRIMINATOR = 1 << 14, /* names the member that is set in a union */
-    API_F_GRANULAR = 1 << 15    /* mapType=granular, said explicitly */
+    API_F_GRANULAR = 1 << 15,   /* mapType=granular, said explicitly */
+    API_F_PATCH_REPLACE = 1 << 16 /* patchStrategy=replace: strategic merge takes the whole value */
 };
 
 struct api_type;

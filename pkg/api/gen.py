@@ -114,7 +114,7 @@ def parse_flags(text):
     return out
 
 
-KNOWN = {'omit', 'omitzero', 'required', 'list', 'map', 'merge', 'retainKeys', 'default', 'discriminator', 'oneof',
+KNOWN = {'omit', 'omitzero', 'required', 'list', 'map', 'merge', 'retainKeys', 'replace', 'default', 'discriminator', 'oneof',
          'immutable', 'unhonoured', 'format'}
 
 
@@ -182,7 +182,7 @@ def resolve(field, pkg, packages):
         t, shape = t[2:], 'LIST'
     elif t.startswith('map['):
         t, shape = t[4:-1], 'MAP'
-    field.shape, field.enum, field.base = shape, None, None
+    field.shape, field.enum, field.base, field.scalar = shape, None, None, None
     if t in SCALARS:
         field.kind, field.scalar = SCALARS[t][0], t
         if pkg.proto3 and shape == 'ONE' and 'oneof' in field.flags and field.kind in POINTERS:
@@ -326,7 +326,7 @@ class Strings:
 def flag_names(f, pkg):
     fl, out = f.flags, []
     for word, name in (('required', 'REQUIRED'), ('omit', 'OMITEMPTY'), ('omitzero', 'OMITZERO'), ('merge', 'PATCH_MERGE'),
-                       ('retainKeys', 'RETAIN_KEYS'), ('discriminator', 'DISCRIMINATOR'), ('oneof', 'ONEOF'),
+                       ('retainKeys', 'RETAIN_KEYS'), ('replace', 'PATCH_REPLACE'), ('discriminator', 'DISCRIMINATOR'), ('oneof', 'ONEOF'),
                        ('immutable', 'IMMUTABLE'), ('unhonoured', 'NOT_HONOURED')):
         if word in fl:
             out.append(name)
@@ -367,6 +367,8 @@ def field_row(owner, f, path, strings, proto):
             a.append('.enums = ' + strings.array([v.split('=')[0] for v in f.enum.values], 'enums'))
     if 'format' in f.flags:
         a.append('.format = ' + c_str(f.flags['format']))
+    elif f.scalar == 'JSON':
+        a.append('.format = "json"')  # any JSON, where RawExtension is an object
     if f.doc:
         a.append('.doc = ' + c_str(f.doc))
     return '    {' + ', '.join(a) + '},'

@@ -1,0 +1,20 @@
+/* Between openapi.c (schemas) and openapi_paths.c (operations). */
+#pragma once
+
+#include "pkg/api/openapi.h"
+
+/* A document in the making: the types it needs so far. */
+struct openapi {
+    struct arena *a;
+    int version; /* 3 or 2 */
+    const char *const *groups;
+    const struct api_type **types;
+    size_t n, cap;
+    uint32_t scalars; /* bits: indices of scalar_schemas that are referred to */
+};
+
+void openapi_need(struct openapi *o, const struct api_type *t);
+/* Schemas of all that is needed, by name. */
+struct json *openapi_close(struct openapi *o);
+struct json *openapi_ref(struct arena *a, int version, const char *name);
+struct json *openapi_gvk(struct arena *a, const char *group, const char *version, const char *kind);
