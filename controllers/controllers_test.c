@@ -1,0 +1,146 @@
+#include "pkg/api/apps.h"
+#include "replicaset.h"
+#include "rollout.h"
+#include "util.h"
+
+#include "tests/test.h"
+
+static struct apps_deployment deployment(int32_t *replicas, struct apps_rolling_update_deployment *u) {
+    struct apps_deployment d = {0};
+    d.spec.replicas = replicas;
+    d.spec.strategy.type = "RollingUpdate";
+    d.spec.strategy.rolling_update = u;
+    return d;
+}
+#define PERCENT(text) {.set = true, .is_str = true, .s = (text)}
+#define NUMBER(n) {.set = true, .i = (n)}
+
+TEST(surge_rounds_up_and_unavailable_down) {
+    int32_t n = 10;
+    struct apps_rolling_update_deployment u = {.max_surge = PERCENT("25%"), .max_unavailable = PERCENT("25%")};
+    struct apps_deployment d = deployment(&n, &u);
+    CHECK_INT(deployment_max_surge(&d), 3);
+    CHECK_INT(deployment_max_unavailable(&d), 2);
+}
+
+TEST(zero_surge_and_zero_unavailable_allow_one_unavailable) {
+    int32_t n = 1;
+    struct apps_rolling_update_deployment u = {.max_surge = NUMBER(0), .max_unavailable = PERCENT("25%")};
+    struct apps_deployment d = deployment(&n, &u);
+    CHECK_INT(deployment_max_surge(&d), 0);
+    CHECK_INT(deployment_max_unavailable(&d), 1);
+}
+
+TEST(new_set_grows_within_surge_only) {
+    int32_t n = 10;
+    struct apps_rolling_update_deployment u = {.max_surge = NUMBER(3), .max_unavailable = NUMBER(2)};
+    struct apps_deployment d = deployment(&n, &u);
+    CHECK_INT(rollout_new_size(&d, 0, 10), 3);
+    CHECK_INT(rollout_new_size(&d, 3, 13), 3);
+    CHECK_INT(rollout_new_size(&d, 3, 11), 5);
+    CHECK_INT(rollout_new_size(&d, 9, 9), 10);
+}
+
+TEST(old_sets_lose_what_availability_allows) {
+    int32_t n = 10;
+    struct apps_rolling_update_deployment u = {.max_surge = NUMBER(3), .max_unavailable = NUMBER(2)};
+    struct apps_deployment d = deployment(&n, &u);
+    struct rollout_set old = {.size = 10, .available = 10}, fresh = {.size = 3, .available = 0};
+    CHECK(rollout_shrink_old(&d, &old, 1, &fresh));
+    CHECK_INT(old.size, 8);
+    /* the new pods crash: nothing more may go */
+    struct rollout_set eight = {.size = 8, .available = 8}, crashing = {.size = 5, .available = 0};
+    CHECK(!rollout_shrink_old(&d, &eight, 1, &crashing));
+    CHECK_INT(eight.size, 8);
+}
+
+TEST(unhealthy_old_replicas_go_first) {
+    int32_t n = 4;
+    struct apps_rolling_update_deployment u = {.max_surge = NUMBER(1), .max_unavailable = NUMBER(0)};
+    struct apps_deployment d = deployment(&n, &u);
+    struct rollout_set old[2] = {{.size = 2, .available = 2}, {.size = 2, .available = 1}};
+    struct rollout_set fresh = {.size = 1, .available = 1};
+    CHECK(rollout_shrink_old(&d, old, 2, &fresh));
+    CHECK_INT(old[0].size, 2);
+    CHECK_INT(old[1].size, 1);
+}
+
+TEST(scaling_in_a_rollout_keeps_proportions) {
+    int32_t n = 20;
+    struct apps_rolling_update_deployment u = {.max_surge = NUMBER(0), .max_unavailable = NUMBER(1)};
+    struct apps_deployment d = deployment(&n, &u);
+    struct rollout_set a = {.size = 8, .max_replicas = 10, .created = 1}, b = {.size = 2, .max_replicas = 10, .created = 2};
+    struct rollout_set *sets[] = {&b, &a};
+    rollout_scale_proportionally(&d, sets, 2);
+    CHECK_INT(a.size, 16);
+    CHECK_INT(b.size, 4);
+}
+
+TEST(scaling_to_zero_empties_all_sets) {
+    int32_t n = 0;
+    struct apps_rolling_update_deployment u = {.max_surge = NUMBER(1), .max_unavailable = NUMBER(1)};
+    struct apps_deployment d = deployment(&n, &u);
+    struct rollout_set a = {.size = 8, .max_replicas = 10}, b = {.size = 3, .max_replicas = 10};
+    struct rollout_set *sets[] = {&a, &b};
+    rollout_scale_proportionally(&d, sets, 2);
+    CHECK_INT(a.size + b.size, 0);
+}
+
+static struct object *pod(const char *name, const char *node, const char *phase, bool ready) {
+    struct core_pod_condition c = {.type = "Ready", .status = ready ? "True" : "False"};
+    struct core_pod p = {.metadata = {.name = name, .namespace = "d", .uid = name}};
+    p.spec.node_name = node;
+    p.status.phase = phase;
+    p.status.conditions.items = &c;
+    p.status.conditions.n = 1;
+    return object_new(&client_pods, &p);
+}
+
+TEST(unassigned_pending_and_unready_pods_are_deleted_first) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct object *ready = pod("ready", "n1", "Running", true), *unready = pod("unready", "n1", "Running", false);
+    struct object *pending = pod("pending", "n1", "Pending", false), *unassigned = pod("unassigned", NULL, "Pending", false);
+    struct object *list[] = {ready, unready, pending, unassigned};
+    pods_rank(a, list, 4, NULL, 0, ktime_now());
+    CHECK_STR(list[0]->meta->name, "unassigned");
+    CHECK_STR(list[1]->meta->name, "pending");
+    CHECK_STR(list[2]->meta->name, "unready");
+    CHECK_STR(list[3]->meta->name, "ready");
+    for (int i = 0; i < 4; i++) object_unref(list[i]);
+}
+
+TEST(pods_on_crowded_nodes_are_deleted_first) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct object *x = pod("a-alone", "n1", "Running", true), *y = pod("b", "n2", "Running", true),
+                  *z = pod("c", "n2", "Running", true);
+    struct object *list[] = {x, y, z}, *all[] = {x, y, z};
+    pods_rank(a, list, 3, all, 3, ktime_now());
+    CHECK_STR(list[2]->meta->name, "a-alone");
+    for (int i = 0; i < 3; i++) object_unref(all[i]);
+}
+
+TEST(map_set_keeps_the_original_and_the_order) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct str_map_entry e[] = {{"a", "1"}, {"c", "3"}};
+    struct str_map m = {e, 2}, was = m;
+    map_set(a, &m, "b", "2");
+    map_set(a, &m, "c", "4");
+    CHECK_INT(m.n, 3);
+    CHECK_STR(m.items[1].key, "b");
+    CHECK_STR(str_map_get(&m, "c"), "4");
+    CHECK_STR(str_map_get(&was, "c"), "3");
+    map_unset(a, &m, "a");
+    CHECK_INT(m.n, 2);
+}
+
+TEST(availability_waits_for_min_ready_seconds) {
+    struct core_pod_condition c = {.type = "Ready", .status = "True", .last_transition_time = {.sec = 1000, .set = true}};
+    struct core_pod p = {0};
+    p.status.conditions.items = &c;
+    p.status.conditions.n = 1;
+    int64_t wait = INT64_MAX;
+    struct ktime now = {.sec = 1004, .set = true};
+    CHECK(!pod_is_available(&p, 10, now, &wait));
+    CHECK_INT(wait / NS_PER_SEC, 6);
+    CHECK(pod_is_available(&p, 4, now, NULL));
+}

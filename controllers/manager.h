@@ -1,0 +1,85 @@
+/* The controller manager: what every controller is given, and the table of controllers.
+ *
+ * A controller is one file: its start function makes a queue, subscribes to informers, and its reconcile function brings
+ * one key's object to the wished state. Queues start to be worked on when all informers they name have synced. */
+#pragma once
+
+#include "pkg/client/client.h"
+#include "pkg/client/events.h"
+#include "pkg/client/informer.h"
+#include "pkg/client/workqueue.h"
+
+struct manager_options {
+    const char *root_ca_file;
+    const char *signing_cert_file, *signing_key_file;
+    const char *cluster_cidr;
+    bool allocate_node_cidrs;
+    int64_t node_cidr_mask;
+    int64_t node_monitor_period_ns, node_monitor_grace_ns;
+    int64_t terminated_pod_threshold;
+    int64_t signing_duration_ns;
+};
+
+struct manager {
+    struct client *client;
+    struct informers *informers;
+    struct workpool *pool;
+    struct manager_options opt;
+    struct pending *pending; /* queues that wait for informers */
+    struct owned *owned;     /* what the controllers allocated */
+};
+
+/* A row of the table. */
+struct controller {
+    const char *name; /* as in --controllers */
+    int (*start)(struct manager *m, struct err *e);
+    bool off; /* unless named */
+};
+extern const struct controller controllers[]; /* ends with a row without a name */
+
+/* A queue that is worked on once the informers of all the resources named (a NULL-ended list of const struct
+ * client_resource *) have synced. */
+struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn, void *arg,
+                                ...) __attribute__((sentinel));
+/* The shared informer of a resource. */
+struct informer *manager_informer(struct manager *m, const struct client_resource *r);
+/* Calls `fn` for each object that was added, changed (old and new) or deleted. */
+typedef void manager_object_fn(void *arg, const struct object *o);
+void manager_watch(struct manager *m, const struct client_resource *r, manager_object_fn *fn, void *arg);
+/* Puts the key of each object that changed on the queue. */
+void manager_watch_keys(struct manager *m, const struct client_resource *r, struct workqueue *q);
+/* Memory of a controller, zeroed; freed with the manager, after `done` (may be NULL) ran on it. */
+void *manager_alloc(struct manager *m, size_t n, void (*done)(void *));
+struct event_recorder *manager_recorder(struct manager *m, const char *component);
+
+/* For main: starts the queues whose informers have synced; true when none is left waiting. */
+bool manager_enable_ready(struct manager *m);
+/* For main: stops the workers, the informers, and frees what controllers own. The client is freed after it. */
+void manager_done(struct manager *m);
+
+/* Puts "ns/name" of the object's controlling owner of the kind on the queue. */
+void queue_add_controller_of(struct workqueue *q, const struct object *o, const char *kind);
+
+#define CONTROLLER(id) int id##_start(struct manager *m, struct err *e)
+CONTROLLER(replicaset);
+CONTROLLER(replicationcontroller);
+CONTROLLER(deployment);
+CONTROLLER(serviceaccount);
+CONTROLLER(rootca);
+CONTROLLER(namespace);
+CONTROLLER(garbagecollector);
+CONTROLLER(endpoints);
+CONTROLLER(endpointslice);
+CONTROLLER(nodelifecycle);
+CONTROLLER(nodeipam);
+CONTROLLER(podgc);
+CONTROLLER(csrapproving);
+CONTROLLER(csrsigning);
+CONTROLLER(job);
+CONTROLLER(cronjob);
+CONTROLLER(daemonset);
+CONTROLLER(statefulset);
+CONTROLLER(disruption);
+CONTROLLER(ttlafterfinished);
+CONTROLLER(resourcequota);
+CONTROLLER(persistentvolume);
