@@ -75,7 +75,7 @@ struct grpc_server_options {
     const struct grpc_method *methods; /* stays the caller's; must live as long as the server */
     size_t n_methods;
     void *arg;
-    unsigned threads;        /* for unary calls [8] */
+    unsigned threads;        /* most unary calls at once; threads come and go with need [64] */
     unsigned stream_threads; /* most server-streaming calls at once, a thread each while it runs [16] */
 };
 /* Listens and serves in threads of its own. */

@@ -223,9 +223,9 @@ int http_tunnel(struct http_req *r, const void *head, size_t head_len, int fd, s
 
 struct http_workers;
 enum { HTTP_WORKER_STACK = 256 * 1024 };
-/* Starts `threads` threads; at most `queue` calls wait. */
+/* At most `threads` threads, made when needed and ended when idle; at most `queue` calls wait. */
 struct http_workers *http_workers_new(unsigned threads, size_t queue);
-/* Runs fn(arg) on a worker. -EAGAIN when the queue is full, -ESHUTDOWN after http_workers_stop. */
+/* Runs fn(arg) on a worker. -EAGAIN when the queue is full, -ESHUTDOWN while it is being freed. */
 int http_dispatch(struct http_workers *w, void (*fn)(void *arg), void *arg);
 /* Waits for queued and running calls, then frees. NULL-safe, returns NULL. */
 struct http_workers *http_workers_free(struct http_workers *w);
