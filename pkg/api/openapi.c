@@ -181,8 +181,11 @@ static void add_gvks(struct openapi *o, struct json *schema, const struct api_ty
     bool meta = strcmp(t->group, "meta.k8s.io") == 0;
     json_append(a, list, openapi_gvk(a, meta ? "" : t->group, t->version, t->name));
     if (!in_every_group(t)) return;
-    for (size_t i = 0; o->groups && o->groups[i]; i++)
-        if (*o->groups[i]) json_append(a, list, openapi_gvk(a, o->groups[i], "v1", t->name));
+    for (size_t i = 0; o->groups && o->groups[i]; i++) {
+        const char *slash = strchr(o->groups[i], '/');
+        if (!slash || slash == o->groups[i]) continue; /* the core stands there already */
+        json_append(a, list, openapi_gvk(a, arena_strndup(a, o->groups[i], (size_t)(slash - o->groups[i])), slash + 1, t->name));
+    }
 }
 
 static struct json *type_schema(struct openapi *o, const struct api_type *t) {

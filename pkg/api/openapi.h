@@ -28,8 +28,8 @@ struct openapi_kind {
 
 struct openapi_subresource {
     const char *name; /* "status", "scale", "log", "proxy", ... */
-    struct openapi_kind kind; /* of bodies and answers; .type NULL and .kind NULL: plain text (log, exec, proxy) */
-    unsigned verbs;           /* GET, UPDATE, PATCH, CREATE, DELETE */
+    struct openapi_kind kind; /* of bodies and answers; unused for attach, exec, log, portforward, proxy */
+    unsigned verbs;           /* GET, UPDATE, PATCH, CREATE, DELETE; unused for those five */
 };
 
 struct openapi_resource {
@@ -37,12 +37,13 @@ struct openapi_resource {
     bool namespaced;
     struct openapi_kind kind, list; /* list.type NULL and list.name NULL: the resource has no list */
     unsigned verbs;
+    bool delete_gives_object; /* DELETE answers with the object instead of a Status */
     const struct openapi_subresource *subs;
     size_t n_subs;
 };
 
-/* components.schemas (version 3) or definitions (version 2) of the types and all they refer to. `groups` are the API groups
- * that DeleteOptions and WatchEvent are said to belong to beside the core ("apps"; NULL-terminated). */
+/* components.schemas (version 3) or definitions (version 2) of the types and all they refer to. `groups` are the groups
+ * and versions that DeleteOptions and WatchEvent are said to belong to beside the core ("apps/v1"; NULL-terminated). */
 struct json *openapi_schemas(struct arena *a, int version, const struct api_type *const *types, size_t n,
                              const char *const *groups);
 static inline struct json *openapi_v3_schemas(struct arena *a, const struct api_type *const *types, size_t n) {
@@ -55,6 +56,8 @@ static inline struct json *openapi_v2_definitions(struct arena *a, const struct 
 /* The whole v3 document of a group and version: paths, schemas, security. `release` is like "1.36". */
 struct json *openapi_v3_document(struct arena *a, const char *release, const char *group, const char *version,
                                  const struct openapi_resource *rows, size_t n);
+/* The small v3 documents: path "/api/" or "/apis/" (group NULL), or "/apis/GROUP/". */
+struct json *openapi_v3_discovery(struct arena *a, const char *release, const char *group, bool core);
 /* v2: one document of all groups. Begin, add every group and version, and write it as JSON or protobuf. */
 struct json *openapi_v2_begin(struct arena *a, const char *release);
 void openapi_v2_add(struct arena *a, struct json *doc, const char *group, const char *version,

@@ -11,6 +11,7 @@ struct openapi {
     const struct api_type **types;
     size_t n, cap;
     uint32_t scalars; /* bits: indices of scalar_schemas that are referred to */
+    bool all_namespaces; /* the operation at hand is over all namespaces */
 };
 
 void openapi_need(struct openapi *o, const struct api_type *t);
