@@ -1,0 +1,56 @@
+#include "cli/addons.h"
+
+/* Bodies are JSON with two places to fill: none, or the DNS address. */
+static const struct {
+    const char *path, *body;
+} addons[] = {
+    {"/apis/rbac.authorization.k8s.io/v1/clusterroles",
+     "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRole\",\"metadata\":{\"name\":\"system:coracle-dns\"},"
+     "\"rules\":[{\"apiGroups\":[\"\"],\"resources\":[\"services\",\"namespaces\"],\"verbs\":[\"list\",\"watch\"]},"
+     "{\"apiGroups\":[\"discovery.k8s.io\"],\"resources\":[\"endpointslices\"],\"verbs\":[\"list\",\"watch\"]}]}"},
+    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+     "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"system:coracle-dns\"},"
+     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"system:coracle-dns\"},"
+     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"User\",\"name\":\"system:coracle-dns\"},"
+     "{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:nodes\"}]}"},
+    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+     "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-proxier\"},"
+     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"system:node-proxier\"},"
+     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:nodes\"}]}"},
+    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+     "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-bootstrapper\"},"
+     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"system:node-bootstrapper\"},"
+     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:bootstrappers\"}]}"},
+    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+     "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-autoapprove-bootstrap\"},"
+     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\","
+     "\"name\":\"system:certificates.k8s.io:certificatesigningrequests:nodeclient\"},"
+     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:bootstrappers\"}]}"},
+    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+     "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-autoapprove-rotation\"},"
+     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\","
+     "\"name\":\"system:certificates.k8s.io:certificatesigningrequests:selfnodeclient\"},"
+     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:nodes\"}]}"},
+    /* the address is the DNS server's own on every node: the label keeps the proxy away from it */
+    {"/api/v1/namespaces/kube-system/services",
+     "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"kube-dns\",\"namespace\":\"kube-system\","
+     "\"labels\":{\"k8s-app\":\"kube-dns\",\"kubernetes.io/name\":\"CoreDNS\","
+     "\"service.kubernetes.io/service-proxy-name\":\"coracle-dns\"}},"
+     "\"spec\":{\"clusterIP\":\"@DNS@\",\"ports\":[{\"name\":\"dns\",\"port\":53,\"protocol\":\"UDP\"},"
+     "{\"name\":\"dns-tcp\",\"port\":53,\"protocol\":\"TCP\"}]}}"},
+};
+
+int addons_ensure(const struct layout *l, struct client *c, struct err *e) {
+    for (size_t i = 0; i < ARRAY_LEN(addons); i++) {
+        const char *at = strstr(addons[i].body, "@DNS@");
+        const char *body = at ? arena_printf(l->a, "%.*s%s%s", (int)(at - addons[i].body), addons[i].body, l->cluster_dns, at + 5)
+                              : addons[i].body;
+        struct client_request rq = {.method = "POST", .path = addons[i].path, .body = body, .body_len = strlen(body)};
+        struct client_response rs = {0};
+        _cleanup_err_ struct err why = {0};
+        int r = client_do(c, &rq, &rs, &why);
+        client_response_done(&rs);
+        if (r < 0 && !client_err_exists(&why)) return err_set(e, r, "cannot set up the cluster: %s", why.msg);
+    }
+    return 0;
+}

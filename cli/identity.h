@@ -1,0 +1,10 @@
+/* The identities of a cluster's programs: client certificates of the cluster's CA, and a kubeconfig for each. */
+#pragma once
+
+#include "cli/layout.h"
+
+/* Makes DATA/pki/ca.crt when there is none, and for each program of this machine DATA/pki/NAME.crt, .key and
+ * DATA/NAME.kubeconfig; renews what is due. */
+int identity_ensure(const struct layout *l, struct err *e);
+/* A kubeconfig with a token, for nodes that join: "" certificate data is left out. */
+char *identity_token_kubeconfig(struct arena *a, const char *server, const char *ca_pem, const char *token);

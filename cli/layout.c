@@ -1,0 +1,106 @@
+#include "cli/layout.h"
+
+#include <fcntl.h>
+#include <limits.h>
+
+#include "pkg/json/json.h"
+#include "pkg/netlink/netlink.h"
+
+char *layout_data(const struct layout *l, const char *name) { return arena_printf(l->a, "%s/%s", l->data, name); }
+char *layout_run(const struct layout *l, const char *name) { return arena_printf(l->a, "%s/%s", l->run, name); }
+
+/* The settings that are stored, by name. */
+static const struct {
+    const char *key;
+    size_t offset;
+    const char *dflt;
+} settings[] = {
+    {"role", offsetof(struct layout, role), "server"},
+    {"store", offsetof(struct layout, store), "sqlite"},
+    {"nodeName", offsetof(struct layout, node_name), NULL},
+    {"nodeIP", offsetof(struct layout, node_ip), NULL},
+    {"server", offsetof(struct layout, server), NULL},
+    {"clusterCIDR", offsetof(struct layout, cluster_cidr), "10.244.0.0/16"},
+    {"serviceCIDR", offsetof(struct layout, service_cidr), "10.96.0.0/16"},
+    {"clusterDNS", offsetof(struct layout, cluster_dns), "10.96.0.10"},
+    {"clusterDomain", offsetof(struct layout, cluster_domain), "cluster.local"},
+    {"bridge", offsetof(struct layout, bridge), "coracle0"},
+};
+
+static const char **setting(const struct layout *l, size_t i) {
+    return (const char **)(void *)((char *)(uintptr_t)l + settings[i].offset);
+}
+
+int layout_load(struct layout *l, struct err *e) {
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+    const char *path = layout_data(l, "coracle.json");
+    int r = file_read(path, 65536, &text, &len);
+    if (r < 0) return err_errno(e, r, "no cluster was set up here (%s)", path);
+    struct json *v;
+    if ((r = json_parse(l->a, text, len, &v, NULL, e)) < 0) return err_wrap(e, "%s", path);
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+        const char *s = json_get_str(v, settings[i].key);
+        if (s && !*setting(l, i)) *setting(l, i) = s;
+    }
+    if (!l->port) l->port = json_get_int(v, "port", 0);
+    return 0;
+}
+
+int layout_save(const struct layout *l, struct err *e) {
+    struct json *v = json_object(l->a);
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) json_set_str(l->a, v, settings[i].key, *setting(l, i));
+    json_set_int(l->a, v, "port", l->port);
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    json_write_pretty(&b, v);
+    buf_addc(&b, '\n');
+    int r = mkdir_p(l->data, 0755);
+    if (r == 0) r = file_write_atomic(layout_data(l, "coracle.json"), b.data, b.len, 0644);
+    return r < 0 ? err_errno(e, r, "cannot write to %s", l->data) : 0;
+}
+
+/* A host name as Kubernetes takes it: lower case. */
+static const char *host_name(struct arena *a) {
+    char host[256] = "";
+    if (gethostname(host, sizeof(host) - 1) < 0 || !host[0]) return "node";
+    for (char *s = host; *s; s++)
+        if (*s >= 'A' && *s <= 'Z') *s = (char)(*s + 32);
+    return arena_strdup(a, host);
+}
+
+int layout_complete(struct layout *l, struct err *e) {
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+        if (!*setting(l, i)) *setting(l, i) = settings[i].dflt;
+    if (!l->node_name) l->node_name = host_name(l->a);
+    if (!l->node_ip) {
+        char ip[64];
+        int r = netlink_node_address(ip, e);
+        if (r < 0) return r;
+        l->node_ip = arena_strdup(l->a, ip);
+    }
+    if (!l->port) l->port = 6443;
+    if (!l->server) l->server = arena_printf(l->a, "https://127.0.0.1:%lld", (long long)l->port);
+    return 0;
+}
+
+int layout_program(const struct layout *l, const char *folder, const char *name, const char **out, struct err *e) {
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n < 0) return err_errno(e, errno, "/proc/self/exe");
+    self[n] = 0;
+    *strrchr(self, '/') = 0;
+    const char *places[] = {arena_printf(l->a, "%s/%s", self, name), arena_printf(l->a, "%s/../%s/%s", self, folder, name)};
+    for (size_t i = 0; i < ARRAY_LEN(places); i++)
+        if (access(places[i], X_OK) == 0) {
+            *out = places[i];
+            return 0;
+        }
+    return err_set(e, -ENOENT, "%s is not installed beside %s", name, self);
+}
+
+pid_t layout_supervisor(const struct layout *l) {
+    _cleanup_close_ int fd = open(layout_run(l, "supervisor.pid"), O_RDWR | O_CLOEXEC);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK) return 0;
+    return lock.l_pid;
+}

@@ -1,0 +1,52 @@
+/* Where a node keeps things, and what its cluster looks like: shared by all subcommands.
+ *
+ *   DATA (/var/lib/coracle)            RUN (/run/coracle)
+ *     coracle.json   how it was set up   supervisor.pid   locked by the supervisor while it runs
+ *     pki/           CA, certificates    components.json  what runs (written by the supervisor)
+ *     *.kubeconfig   one per program     shim.sock        CRI
+ *     state.db       the sqlite store    shim/            sandboxes and containers
+ *     etcd/          the etcd store
+ *     containers/    images, layers
+ *     kubelet/       volumes, checkpoints
+ *     manifests/     static pods
+ *     log/           a file per program
+ */
+#pragma once
+
+#include "pkg/base/arena.h"
+#include "pkg/base/err.h"
+#include "pkg/base/flags.h"
+
+struct layout {
+    struct arena *a;
+    const char *data, *run; /* folders */
+    /* settings, stored in DATA/coracle.json by the first `up` */
+    const char *role;         /* "server": control plane and node; "agent": node that joined */
+    const char *store;        /* "sqlite" or "etcd" */
+    const char *node_name, *node_ip;
+    const char *server;       /* URL of the API server for the node's programs */
+    int64_t port;             /* of the API server */
+    const char *cluster_cidr, *service_cidr, *cluster_dns, *cluster_domain, *bridge;
+};
+
+#define LAYOUT_DATA "/var/lib/coracle"
+#define LAYOUT_RUN "/run/coracle"
+
+/* Fills defaults, then what DATA/coracle.json says. -ENOENT when nothing was set up there. */
+int layout_load(struct layout *l, struct err *e);
+/* Writes DATA/coracle.json. */
+int layout_save(const struct layout *l, struct err *e);
+/* Fills what is still NULL: node name from the host, address from the default route, ... */
+int layout_complete(struct layout *l, struct err *e);
+/* DATA/name, RUN/name, in the layout's arena. */
+char *layout_data(const struct layout *l, const char *name);
+char *layout_run(const struct layout *l, const char *name);
+/* A program of coracle: beside this one, or in the build folder next to this one's. -ENOENT. */
+int layout_program(const struct layout *l, const char *folder, const char *name, const char **out, struct err *e);
+/* The pid of the running supervisor, 0 when there is none. */
+pid_t layout_supervisor(const struct layout *l);
+
+/* --data-dir and --run-dir: for the flag table of every subcommand. */
+#define LAYOUT_FLAGS(l)                                                                            \
+    {"data-dir", 0, FLAG_STR, &(l).data, "DIR", "what must survive a reboot"},                     \
+    {"run-dir", 0, FLAG_STR, &(l).run, "DIR", "sockets and the state of what runs"}

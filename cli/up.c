@@ -1,0 +1,270 @@
+/* coracle up, coracle join: describe the programs of a node, start the supervisor in the background, and wait. */
+#include <fcntl.h>
+#include <sys/wait.h>
+
+#include "cli/addons.h"
+#include "cli/cli.h"
+#include "cli/identity.h"
+#include "cli/supervisor.h"
+#include "pkg/api/core.h"
+#include "pkg/base/ktime.h"
+#include "pkg/base/log.h"
+#include "pkg/client/client.h"
+
+enum { WAIT_STEP_US = 10000 };
+
+/* ---- the programs ---- */
+
+static void add(const struct layout *l, struct component_list *list, struct component c, const char *const *args) {
+    size_t n = 0;
+    while (args[n]) n++;
+    c.argv = arena_zalloc(l->a, (n + 2) * sizeof(*c.argv));
+    c.argv[0] = strrchr(c.program, '/') + 1;
+    for (size_t i = 0; i < n; i++) c.argv[i + 1] = args[i];
+    ARENA_GROW(l->a, list->items, list->n, list->cap);
+    list->items[list->n++] = c;
+}
+
+#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define FMT(...) arena_printf(l->a, __VA_ARGS__)
+
+static int control_plane(const struct layout *l, struct component_list *list, const char *api, struct err *e) {
+    struct component c = {0};
+    int r;
+    const char *etcd_flag = "-v=0";
+    if (str_eq(l->store, "etcd")) {
+        c = (struct component){.name = "etcd", .program = "/usr/bin/etcd"};
+        if (access(c.program, X_OK) < 0) return err_set(e, -ENOENT, "--store etcd needs Debian's etcd-server");
+        add(l, list, c, ARGS(FMT("--data-dir=%s/etcd", l->data), "--listen-client-urls=http://127.0.0.1:2379",
+                             "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380",
+                             "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=default=http://127.0.0.1:2380",
+                             "--logger=zap", "--log-level=warn", "--auto-compaction-retention=5m"));
+        etcd_flag = "--etcd-servers=http://127.0.0.1:2379";
+    }
+    c = (struct component){.name = "apiserver"};
+    if ((r = layout_program(l, "apiserver", "coracle-apiserver", &c.program, e)) < 0) return r;
+    if (str_eq(l->store, "etcd")) c.wait_port = "127.0.0.1:2379";
+    add(l, list, c, ARGS(FMT("--data-dir=%s", l->data), FMT("--secure-port=%lld", (long long)l->port), FMT("--advertise-address=%s", l->node_ip),
+                         FMT("--service-cluster-ip-range=%s", l->service_cidr), etcd_flag));
+    c = (struct component){.name = "controllers", .wait_port = api};
+    if ((r = layout_program(l, "controllers", "coracle-controllers", &c.program, e)) < 0) return r;
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
+                         FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
+                         FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
+                         FMT("--cluster-cidr=%s", l->cluster_cidr)));
+    c = (struct component){.name = "scheduler", .wait_port = api};
+    if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false"));
+    return 0;
+}
+
+static int node_programs(const struct layout *l, struct component_list *list, const char *api, const char *bootstrap, struct err *e) {
+    int r;
+    bool agent = str_eq(l->role, "agent");
+    const char *kubelet_config = FMT("%s/kubelet.kubeconfig", l->data);
+    struct component c = {.name = "shim"};
+    if ((r = layout_program(l, "shim", "coracle-shim", &c.program, e)) < 0) return r;
+    add(l, list, c, ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data), FMT("--state=%s/shim", l->run),
+                         FMT("--bridge=%s", l->bridge)));
+    c = (struct component){.name = "kubelet", .wait_port = api};
+    if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=unix://%s/shim.sock", l->run),
+                         FMT("--root-dir=%s/kubelet", l->data), FMT("--hostname-override=%s", l->node_name),
+                         FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
+                         FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
+                         FMT("--pod-manifest-path=%s/manifests", l->data),
+                         bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
+    /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
+    c = (struct component){.name = "proxy", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
+    if ((r = layout_program(l, "proxy", "coracle-proxy", &c.program, e)) < 0) return r;
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/proxy.kubeconfig", l->data)),
+                         FMT("--hostname-override=%s", l->node_name), FMT("--service-cluster-ip-range=%s", l->service_cidr)));
+    c = (struct component){.name = "dns", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
+    if ((r = layout_program(l, "dns", "coracle-dns", &c.program, e)) < 0) return r;
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/dns.kubeconfig", l->data)),
+                         FMT("--listen=%s:53", l->cluster_dns), FMT("--cluster-domain=%s", l->cluster_domain)));
+    return 0;
+}
+
+/* "127.0.0.1:6443" of "https://127.0.0.1:6443" */
+static const char *address_of(const struct layout *l) {
+    const char *s = strstr(l->server, "://");
+    s = s ? s + 3 : l->server;
+    return FMT("%.*s", (int)strcspn(s, "/"), s);
+}
+
+/* ---- starting ---- */
+
+static int make_folders(const struct layout *l, struct err *e) {
+    static const char *const data[] = {"log", "pki", "manifests", "kubelet", "containers"};
+    for (size_t i = 0; i < ARRAY_LEN(data); i++) {
+        int r = mkdir_p(layout_data(l, data[i]), str_eq(data[i], "pki") ? 0700 : 0755);
+        if (r < 0) return err_errno(e, r, "cannot make %s/%s", l->data, data[i]);
+    }
+    int r = mkdir_p(l->run, 0755);
+    return r < 0 ? err_errno(e, r, "cannot make %s", l->run) : 0;
+}
+
+/* The supervisor in a session of its own, its output in a log file. */
+static int start_in_background(const struct layout *l, const struct component_list *list, struct err *e) {
+    pid_t pid = fork();
+    if (pid < 0) return err_errno(e, errno, "fork");
+    if (pid > 0) return waitpid(pid, NULL, 0) < 0 ? err_errno(e, errno, "waitpid") : 0;
+    setsid();
+    if (fork() != 0) _exit(0);
+    int log_fd = open(layout_data(l, "log/supervisor.log"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (log_fd < 0 || null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0 || chdir("/") < 0) _exit(1);
+    log_init("coracle-supervisor", LOG_INFO);
+    struct err se = {0};
+    int r = supervisor_run(l, list, &se);
+    if (r < 0) log_error("the supervisor cannot run", "error", se.msg, NULL);
+    _exit(r < 0);
+}
+
+/* ---- waiting ---- */
+
+static bool node_ready(struct client *c, const struct layout *l) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct core_node n;
+    if (client_get(c, a, &client_nodes, NULL, l->node_name, &n, NULL) < 0) return false;
+    for (size_t i = 0; i < n.status.conditions.n; i++)
+        if (str_eq(n.status.conditions.items[i].type, "Ready")) return str_eq(n.status.conditions.items[i].status, "True");
+    return false;
+}
+
+static bool api_ready(struct client *c) {
+    struct client_request rq = {.method = "GET", .path = "/readyz", .timeout_ms = 1000};
+    struct client_response rs = {0};
+    int r = client_do(c, &rq, &rs, NULL);
+    client_response_done(&rs);
+    return r == 0;
+}
+
+/* Prints progress as it comes. */
+static int wait_ready(const struct layout *l, int64_t started, int64_t timeout_ns, struct err *e) {
+    bool server = str_eq(l->role, "server");
+    const char *config = layout_data(l, server ? "admin.kubeconfig" : "kubelet.kubeconfig");
+    _cleanup_client_ struct client *c = NULL;
+    bool api = false;
+    for (;;) {
+        if (mono_ns() - started > timeout_ns)
+            return err_set(e, -ETIMEDOUT, "%s after %lld s; the logs are in %s/log, and \"coracle status\" says more",
+                           api ? "the node is not Ready" : "the API server does not answer", (long long)(timeout_ns / NS_PER_SEC), l->data);
+        struct client_config cfg = {.user_agent = "coracle", .timeout_ms = 2000};
+        if (!c && access(config, R_OK) == 0 && client_new_from_kubeconfig(config, &cfg, &c, e) < 0) return e->code;
+        if (c && !api && api_ready(c)) {
+            api = true;
+            printf("API server ready    %6.2f s\n", (double)(mono_ns() - started) / 1e9);
+            fflush(stdout);
+            if (server && addons_ensure(l, c, e) < 0) return e->code;
+        }
+        if (api && node_ready(c, l)) {
+            printf("node %s Ready  %6.2f s\n", l->node_name, (double)(mono_ns() - started) / 1e9);
+            return 0;
+        }
+        usleep(WAIT_STEP_US);
+    }
+}
+
+static int start_and_wait(struct layout *l, const char *bootstrap, bool foreground, bool wait, int64_t timeout_ns, struct err *e) {
+    int64_t started = mono_ns();
+    int r = make_folders(l, e);
+    if (r == 0 && str_eq(l->role, "server")) r = identity_ensure(l, e);
+    if (r == 0) r = layout_save(l, e);
+    struct component_list list = {0};
+    const char *api = address_of(l);
+    if (r == 0 && str_eq(l->role, "server")) r = control_plane(l, &list, api, e);
+    if (r == 0) r = node_programs(l, &list, api, bootstrap, e);
+    if (r < 0) return r;
+    if (layout_supervisor(l))
+        printf("already running (supervisor %d)\n", (int)layout_supervisor(l));
+    else if (foreground)
+        return supervisor_run(l, &list, e);
+    else
+        r = start_in_background(l, &list, e);
+    return r == 0 && wait ? wait_ready(l, started, timeout_ns, e) : r;
+}
+
+static int need_root(struct err *e) { return geteuid() == 0 ? 0 : err_set(e, -EPERM, "this needs root: containers, network and cgroups"); }
+
+int cmd_up(int argc, char **argv) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_err_ struct err e = {0};
+    struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN}, stored = l;
+    bool foreground = false, wait = true;
+    int64_t timeout = 60 * NS_PER_SEC;
+    const struct flag flags[] = {
+        LAYOUT_FLAGS(l),
+        {"store", 0, FLAG_STR, &l.store, "KIND", "where objects are kept: sqlite (default) or etcd (Debian's etcd-server)"},
+        {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
+        {"node-ip", 0, FLAG_STR, &l.node_ip, "ADDR", "address of this node (default: the one of the default route)"},
+        {"secure-port", 0, FLAG_INT, &l.port, "PORT", "port of the API server; 0: 6443"},
+        {"cluster-cidr", 0, FLAG_STR, &l.cluster_cidr, "CIDR", "the pods' network (default: 10.244.0.0/16)"},
+        {"service-cidr", 0, FLAG_STR, &l.service_cidr, "CIDR", "the services' network (default: 10.96.0.0/16)"},
+        {"cluster-dns", 0, FLAG_STR, &l.cluster_dns, "ADDR", "address of the cluster's DNS (default: 10.96.0.10)"},
+        {"cluster-domain", 0, FLAG_STR, &l.cluster_domain, "NAME", "the cluster's zone (default: cluster.local)"},
+        {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
+        {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
+        {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
+        {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
+        {0}};
+    flags_main("coracle up", "coracle up starts a cluster on this machine, or goes on with the one that is there.", flags, argc, argv, 0);
+    stored.data = l.data;
+    stored.run = l.run;
+    int r = need_root(&e);
+    if (r == 0 && layout_load(&stored, NULL) == 0) {
+        if (l.store && !str_eq(l.store, stored.store))
+            r = err_set(&e, -EINVAL, "the cluster in %s keeps its objects in %s; \"coracle down --purge\" removes it", l.data, stored.store);
+        else
+            r = layout_load(&l, &e);
+    }
+    if (r == 0 && l.store && !str_eq(l.store, "sqlite") && !str_eq(l.store, "etcd"))
+        r = err_set(&e, -EINVAL, "--store is sqlite or etcd, not \"%s\"", l.store);
+    if (r == 0) r = layout_complete(&l, &e);
+    if (r == 0) r = start_and_wait(&l, NULL, foreground, wait, timeout, &e);
+    return r < 0 ? cli_fail(&e) : 0;
+}
+
+int cmd_join(int argc, char **argv) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_err_ struct err e = {0};
+    struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN, .role = "agent"};
+    const char *config = NULL;
+    bool foreground = false, wait = true;
+    int64_t timeout = 60 * NS_PER_SEC;
+    const struct flag flags[] = {
+        LAYOUT_FLAGS(l),
+        {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
+        {"node-ip", 0, FLAG_STR, &l.node_ip, "ADDR", "address of this node (default: the one of the default route)"},
+        {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
+        {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
+        {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
+        {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
+        {0}};
+    int n = flags_main("coracle join", "coracle join FILE makes this machine a node of the cluster that FILE is for.\n"
+                       "FILE is what \"coracle token create --kubeconfig FILE\" wrote on the server.", flags, argc, argv, 1);
+    struct client_config cfg = {0};
+    int r = need_root(&e);
+    if (r == 0 && n == 1) {
+        config = argv[1];
+        r = client_config_from_kubeconfig(a, config, &cfg, &e);
+        l.server = cfg.server;
+    } else if (r == 0) {
+        r = layout_load(&l, NULL);
+        if (r < 0) err_set(&e, r, "say which cluster to join: coracle join FILE (see coracle join --help)");
+    }
+    if (r == 0) r = layout_complete(&l, &e);
+    if (r == 0) r = make_folders(&l, &e);
+    const char *bootstrap = layout_data(&l, "bootstrap.kubeconfig");
+    if (r == 0 && config) {
+        _cleanup_free_ char *text = NULL;
+        size_t len;
+        r = file_read(config, 1 << 20, &text, &len);
+        if (r == 0) r = file_write_atomic(bootstrap, text, len, 0600);
+        if (r == 0 && cfg.ca_data) r = file_write_atomic(layout_data(&l, "pki/ca.crt"), cfg.ca_data, strlen(cfg.ca_data), 0644);
+        if (r < 0) err_errno(&e, r, "cannot use %s", config);
+    }
+    if (r == 0) r = start_and_wait(&l, bootstrap, foreground, wait, timeout, &e);
+    return r < 0 ? cli_fail(&e) : 0;
+}

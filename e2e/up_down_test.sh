@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The two commands of the README's first screen: up serves a page, again is quick, down leaves nothing.
+. "$(dirname "$0")/lib.sh"
+"$CORACLE" down --purge >/dev/null 2>&1
+
+snapshot() { # what a cluster could leave behind
+  { ip -o link | awk '{print $2}'; ip -o -4 addr | awk '{print $2, $4}'; ip route; nft list tables
+    grep -E 'coracle' /proc/self/mountinfo | awk '{print $5}'
+    find /sys/fs/cgroup -maxdepth 3 \( -name 'kubepods*' -o -name 'coracle*' \) 2>/dev/null
+    pgrep -af 'coracle-|conmon' | grep -v pgrep; } 2>/dev/null | sort
+}
+snapshot >"$WORK/before"
+check_out "hack/up serves the page by address and by name" '<h1>Hello from coracle</h1>' "$TOP/hack/up"
+start=$SECONDS
+check_out "hack/up again is harmless" 'already running' "$TOP/hack/up"
+[ $((SECONDS - start)) -lt 10 ] && pass "and quick" || fail "and quick" "$((SECONDS - start)) s"
+check_out "status: everything runs" 'apiserver +running' "$CORACLE" status
+check "doctor has nothing against this machine" "$CORACLE" doctor
+check "hack/down" "$TOP/hack/down"
+sleep 0.5
+snapshot >"$WORK/after"
+check "nothing is left behind" diff "$WORK/before" "$WORK/after"
+[ ! -e /var/lib/coracle ] && [ ! -e /run/coracle ] && pass "no data is left" || fail "no data is left"
+finish
