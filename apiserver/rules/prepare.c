@@ -1,0 +1,201 @@
+/* What a kind's strategy does beyond the generic rules before a write: the status a new object starts with, selectors
+ * made by the server, parts that only a subresource may change. Upstream: PrepareForCreate and PrepareForUpdate of
+ * pkg/registry/<group>/<kind>/strategy.go. */
+#include "apiserver/rules/kinds.h"
+
+static void keep(struct arena *a, struct json *obj, const struct json *old, const char *key) {
+    const struct json *was = json_get(old, key);
+    if (was) json_set(a, obj, key, json_clone(a, was));
+    else json_del(obj, key);
+}
+
+/* ---- pods ---- */
+
+/* Guaranteed when every container has equal cpu and memory requests and limits, BestEffort when none asks for
+ * anything, else Burstable. Requests and limits of the pod as a whole go before those of its containers. */
+const char *pod_qos_class(const struct json *spec) {
+    static const char *const lists[] = {"containers", "initContainers"};
+    static const char *const counted[] = {"cpu", "memory", NULL};
+    bool any = false, guaranteed = true;
+    const struct json *whole = json_get(spec, "resources"), *k;
+    size_t n = jget(spec, "resources") ? 1 : 0;
+    for (size_t i = 0; i < ARRAY_LEN(lists) && !n; i++) {
+        JSON_FOREACH(k, json_get(spec, lists[i])) {
+            const struct json *res = json_get(k, "resources");
+            for (size_t j = 0; counted[j]; j++) {
+                const char *r = json_as_str(json_at(res, "requests", counted[j], NULL));
+                const char *l = json_as_str(json_at(res, "limits", counted[j], NULL));
+                any |= quantity_str_milli(r) > 0 || quantity_str_milli(l) > 0;
+                guaranteed &= l && quantity_str_milli(l) > 0 && (!r || str_eq(r, l));
+            }
+        }
+    }
+    for (size_t j = 0; n && counted[j]; j++) {
+        const char *r = json_as_str(json_at(whole, "requests", counted[j], NULL));
+        const char *l = json_as_str(json_at(whole, "limits", counted[j], NULL));
+        any |= quantity_str_milli(r) > 0 || quantity_str_milli(l) > 0;
+        guaranteed &= l && quantity_str_milli(l) > 0 && (!r || str_eq(r, l));
+    }
+    return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
+}
+
+/* On /resize the resources and resize policies of containers may change, nothing else of the spec. */
+static void keep_but_resources(struct arena *a, struct json *obj, const struct json *old) {
+    struct json *spec = json_clone(a, json_get(old, "spec")), *k;
+    static const char *const lists[] = {"containers", "initContainers"};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        const struct json *now = json_at(obj, "spec", lists[i], NULL), *n;
+        JSON_FOREACH(k, json_get(spec, lists[i]))
+            JSON_FOREACH(n, now) {
+                if (!str_eq(jstr(n, "name"), jstr(k, "name"))) continue;
+                keep(a, k, n, "resources");
+                keep(a, k, n, "resizePolicy");
+            }
+    }
+    keep(a, spec, json_get(obj, "spec"), "resources");
+    json_set(a, obj, "spec", spec);
+}
+
+PREPARE_FN(pod) {
+    if (!old) {
+        struct json *status = json_set(c->a, obj, "status", json_object(c->a));
+        json_set_str(c->a, status, "phase", "Pending");
+        json_set_str(c->a, status, "qosClass", pod_qos_class(json_get(obj, "spec")));
+        if (json_len(json_at(obj, "spec", "schedulingGates", NULL))) {
+            struct json *cond = json_object(c->a);
+            json_set_str(c->a, cond, "type", "PodScheduled");
+            json_set_str(c->a, cond, "status", "False");
+            json_set(c->a, cond, "lastProbeTime", json_null(c->a));
+            json_set(c->a, cond, "lastTransitionTime", json_null(c->a));
+            json_set_str(c->a, cond, "reason", "SchedulingGated");
+            json_set_str(c->a, cond, "message", "Scheduling is blocked due to non-empty scheduling gates");
+            json_append(c->a, json_ensure_array(c->a, status, "conditions"), cond);
+        }
+        return;
+    }
+    if (str_eq(c->subresource, "ephemeralcontainers")) {
+        struct json *spec = json_clone(c->a, json_get(old, "spec"));
+        keep(c->a, spec, json_get(obj, "spec"), "ephemeralContainers");
+        json_set(c->a, obj, "spec", spec);
+    } else if (str_eq(c->subresource, "resize")) {
+        keep_but_resources(c->a, obj, old);
+    } else if (str_eq(c->subresource, "status")) {
+        struct json *status = json_ensure_object(c->a, obj, "status");
+        keep(c->a, status, json_get(old, "status"), "qosClass");
+    }
+}
+
+/* ---- namespaces ---- */
+
+PREPARE_FN(namespace) {
+    struct json *spec = json_ensure_object(c->a, obj, "spec"), *f;
+    if (!old) {
+        struct json *status = json_set(c->a, obj, "status", json_object(c->a));
+        json_set_str(c->a, status, "phase", "Active");
+        struct json *list = json_ensure_array(c->a, spec, "finalizers");
+        JSON_FOREACH(f, list)
+            if (str_eq(json_as_str(f), "kubernetes")) return;
+        json_append(c->a, list, json_str(c->a, "kubernetes"));
+        return;
+    }
+    if (str_eq(c->subresource, "finalize")) {
+        keep(c->a, obj, old, "status");
+        return;
+    }
+    keep(c->a, obj, old, "spec");
+}
+
+/* ---- jobs ---- */
+
+/* The selector that the server makes: unique by the Job's uid. The labels without a prefix are the old form of the
+ * same. */
+PREPARE_FN(job) {
+    struct json *spec = json_ensure_object(c->a, obj, "spec");
+    if (old || json_get_bool(spec, "manualSelector", false)) return;
+    const char *uid = json_as_str(json_at(obj, "metadata", "uid", NULL));
+    const char *name = json_as_str(json_at(obj, "metadata", "name", NULL));
+    struct json *meta = json_ensure_object(c->a, json_ensure_object(c->a, spec, "template"), "metadata");
+    struct json *labels = json_ensure_object(c->a, meta, "labels");
+    json_set_str(c->a, labels, "batch.kubernetes.io/controller-uid", uid);
+    json_set_str(c->a, labels, "batch.kubernetes.io/job-name", str_or_empty(name));
+    json_set_str(c->a, labels, "controller-uid", uid);
+    json_set_str(c->a, labels, "job-name", str_or_empty(name));
+    struct json *sel = json_ensure_object(c->a, json_ensure_object(c->a, spec, "selector"), "matchLabels");
+    json_set_str(c->a, sel, "batch.kubernetes.io/controller-uid", uid);
+}
+
+/* ---- storage ---- */
+
+PREPARE_FN(persistent_volume) {
+    char now[KTIME_MAX];
+    struct json *status = json_ensure_object(c->a, obj, "status");
+    const char *was = json_as_str(json_at(old, "status", "phase", NULL));
+    if (!old) {
+        status = json_set(c->a, obj, "status", json_object(c->a));
+        json_set_str(c->a, status, "phase", "Pending");
+    } else if (!str_eq(c->subresource, "status") || str_eq(was, jstr(status, "phase"))) {
+        return;
+    }
+    json_set_str(c->a, status, "lastPhaseTransitionTime", ktime_format(c->now, now));
+}
+
+PREPARE_FN(persistent_volume_claim) {
+    struct json *spec = json_ensure_object(c->a, obj, "spec");
+    const struct json *source = jget(spec, "dataSource"), *ref = jget(spec, "dataSourceRef");
+    if (!old) json_set_str(c->a, json_set(c->a, obj, "status", json_object(c->a)), "phase", "Pending");
+    if (str_eq(c->subresource, "status")) return;
+    if (source && !ref) json_set(c->a, spec, "dataSourceRef", json_clone(c->a, source));
+    if (ref && !source && !*jstr(ref, "namespace")) json_set(c->a, spec, "dataSource", json_clone(c->a, ref));
+}
+
+/* ---- certificates ---- */
+
+PREPARE_FN(csr) {
+    char now[KTIME_MAX];
+    struct json *cond, *status = json_ensure_object(c->a, obj, "status");
+    ktime_format(c->now, now);
+    if (!old) {
+        struct json *spec = json_ensure_object(c->a, obj, "spec"), *groups = json_array(c->a);
+        json_set_str(c->a, spec, "username", str_or_empty(c->user));
+        for (size_t i = 0; i < c->n_groups; i++) json_append(c->a, groups, json_str(c->a, c->groups[i]));
+        json_set(c->a, spec, "groups", groups);
+        json_del(spec, "uid");
+        return;
+    }
+    keep(c->a, obj, old, "spec");
+    if (str_eq(c->subresource, "approval")) {
+        const struct json *conds = json_get(status, "conditions");
+        struct json *merged = json_clone(c->a, json_get(old, "status") ? json_get(old, "status") : json_object(c->a));
+        if (conds) json_set(c->a, merged, "conditions", json_clone(c->a, conds));
+        json_set(c->a, obj, "status", merged);
+        status = merged;
+    }
+    JSON_FOREACH(cond, json_get(status, "conditions")) {
+        def_str(c->a, cond, "lastUpdateTime", now);
+        def_str(c->a, cond, "lastTransitionTime", now);
+        def_str(c->a, cond, "status", "True");
+    }
+}
+
+/* ---- custom resource definitions ---- */
+
+PREPARE_FN(crd) {
+    struct json *status, *ver, *s;
+    if (str_eq(c->subresource, "status")) return;
+    if (!old) {
+        status = json_set(c->a, obj, "status", json_object(c->a));
+        json_set(c->a, status, "conditions", json_null(c->a));
+        struct json *names = json_ensure_object(c->a, status, "acceptedNames");
+        json_set_str(c->a, names, "plural", "");
+        json_set_str(c->a, names, "kind", "");
+        json_set(c->a, status, "storedVersions", json_array(c->a));
+    }
+    status = json_ensure_object(c->a, obj, "status");
+    JSON_FOREACH(ver, json_at(obj, "spec", "versions", NULL)) {
+        if (!json_get_bool(ver, "storage", false)) continue;
+        bool stored = false;
+        struct json *list = json_ensure_array(c->a, status, "storedVersions");
+        JSON_FOREACH(s, list) stored |= str_eq(json_as_str(s), jstr(ver, "name"));
+        if (!stored) json_append(c->a, list, json_str(c->a, jstr(ver, "name")));
+    }
+}
