@@ -1,0 +1,56 @@
+/* Admission: the chain of built-in plugins that kube-apiserver has on by default, in its order. First all plugins that
+ * change the object, then all that only look. Webhooks are called by the handlers between the two. */
+#include "apiserver/rules/admission.h"
+
+int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *why = arena_vprintf(c->a, fmt, ap);
+    va_end(ap);
+    const char *name = c->name ? c->name : json_as_str(json_at(obj, "metadata", "name", NULL));
+    if (str_empty(name)) name = json_as_str(json_at(obj, "metadata", "generateName", NULL));
+    err_status(e, 403, "Forbidden", "%s%s%s \"%s\" is forbidden: %s", c->resource, str_empty(c->group) ? "" : ".",
+               str_or_empty(c->group), str_or_empty(name), why);
+    err_details(e, c->group, c->resource, name);
+    return -EACCES;
+}
+
+const struct json *admission_get(struct rules_ctx *c, const char *group, const char *resource, const char *ns, const char *name) {
+    const struct rules *r = c->rules;
+    return r && r->lookup.get ? r->lookup.get(r->lookup.arg, c->a, group, resource, ns, name) : NULL;
+}
+
+const struct json *admission_list(struct rules_ctx *c, const char *group, const char *resource, const char *ns) {
+    const struct rules *r = c->rules;
+    return r && r->lookup.list ? r->lookup.list(r->lookup.arg, c->a, group, resource, ns) : NULL;
+}
+
+bool admission_is(const struct rules_ctx *c, const char *group, const char *kind) {
+    return str_eq(str_or_empty(c->group), group) && str_eq(c->kind, kind) && str_empty(c->subresource);
+}
+
+static admission_fn *const mutating[] = {
+    check_namespace_lifecycle, admit_taint_nodes, admit_limit_ranger, admit_service_account, admit_priority,
+    admit_toleration_seconds, admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
+    admit_default_ingress_class,
+};
+static admission_fn *const validating[] = {
+    check_namespace_lifecycle, check_limit_ranger, check_service_account, check_node_restriction, check_pod_security,
+    check_priority_class, check_runtime_class, check_pvc_resize, check_resource_quota,
+};
+
+int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    for (size_t i = 0; i < ARRAY_LEN(mutating); i++) {
+        int r = mutating[i](c, obj, old, e);
+        if (r < 0) return r;
+    }
+    return 0;
+}
+
+int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    for (size_t i = 0; i < ARRAY_LEN(validating); i++) {
+        int r = validating[i](c, obj, old, e);
+        if (r < 0) return r;
+    }
+    return 0;
+}

@@ -1,0 +1,178 @@
+/* metadata.managedFields: who owns which fields. An Update (create, PUT, patch) owns what it adds or changes, and takes
+ * that away from all others; what it removes nobody owns any more. Apply is in ssa.c.
+ *
+ * Upstream: apimachinery/pkg/util/managedfields (fieldmanager.go and the managers it stacks) over
+ * structured-merge-diff's Updater.Update. */
+#include "apiserver/rules/managers.h"
+
+#include "apiserver/rules/kinds.h"
+
+enum { UPDATE_MANAGERS_MAX = 10 };
+
+const char *group_version(struct arena *a, const struct rules_ctx *c) {
+    return str_empty(c->group) ? c->version : arena_printf(a, "%s/%s", c->group, c->version);
+}
+
+void managers_read(struct arena *a, const struct json *list, struct managers *out) {
+    const struct json *it;
+    *out = (struct managers){0};
+    JSON_FOREACH(it, list) {
+        if (!*jstr(it, "operation")) continue;
+        ARENA_GROW(a, out->items, out->n, out->cap);
+        out->items[out->n++] = (struct manager){jstr(it, "manager"), jstr(it, "operation"), jstr(it, "apiVersion"),
+                                                jstr(it, "subresource"), jstr(it, "time"),
+                                                fset_from_json(a, json_get(it, "fieldsV1"))};
+    }
+}
+
+static int by_age(const void *x, const void *y) {
+    const struct manager *p = x, *q = y;
+    int r = strcmp(p->operation, q->operation);
+    if (!r) r = strcmp(p->time, q->time);
+    if (!r) r = strcmp(p->name, q->name);
+    if (!r) r = strcmp(p->api_version, q->api_version);
+    return r ? r : strcmp(p->subresource, q->subresource);
+}
+
+/* No more than so many Update entries: the oldest become one. */
+static void cap_updates(struct arena *a, struct managers *m) {
+    size_t updates = 0;
+    for (size_t i = 0; i < m->n; i++) updates += str_eq(m->items[i].operation, "Update") && !fset_empty(m->items[i].set);
+    if (updates <= UPDATE_MANAGERS_MAX) return;
+    struct manager *into = NULL;
+    for (size_t i = 0; i < m->n && updates > UPDATE_MANAGERS_MAX; i++) {
+        struct manager *k = &m->items[i];
+        if (!str_eq(k->operation, "Update") || fset_empty(k->set)) continue;
+        if (!into) {
+            into = k;
+            k->name = "ancient-changes";
+        } else if (str_eq(into->api_version, k->api_version)) {
+            into->set = fset_union(a, into->set, k->set);
+            into->time = k->time;
+            k->set = fset_new(a);
+            updates--;
+        }
+    }
+}
+
+void managers_write(struct arena *a, struct managers *m, struct json *obj) {
+    struct json *meta = json_ensure_object(a, obj, "metadata"), *list = json_array(a);
+    if (m->n) qsort(m->items, m->n, sizeof *m->items, by_age);
+    cap_updates(a, m);
+    for (size_t i = 0; i < m->n; i++) {
+        const struct manager *k = &m->items[i];
+        if (fset_empty(k->set)) continue;
+        struct json *o = json_object(a);
+        json_set_str(a, o, "manager", k->name);
+        json_set_str(a, o, "operation", k->operation);
+        json_set_str(a, o, "apiVersion", k->api_version);
+        if (!str_empty(k->time)) json_set_str(a, o, "time", k->time);
+        json_set_str(a, o, "fieldsType", "FieldsV1");
+        json_set(a, o, "fieldsV1", fset_to_json(a, k->set));
+        if (!str_empty(k->subresource)) json_set_str(a, o, "subresource", k->subresource);
+        json_append(a, list, o);
+    }
+    if (json_len(list)) json_set(a, meta, "managedFields", list);
+    else json_del(meta, "managedFields");
+}
+
+struct manager *managers_find(struct managers *m, const char *name, const char *operation, const char *api_version,
+                              const char *subresource) {
+    for (size_t i = 0; i < m->n; i++) {
+        struct manager *k = &m->items[i];
+        if (str_eq(k->name, name) && str_eq(k->operation, operation) && str_eq(k->api_version, api_version) &&
+            str_eq(k->subresource, subresource))
+            return k;
+    }
+    return NULL;
+}
+
+struct manager *managers_add(struct arena *a, struct managers *m, const char *name, const char *operation,
+                             const char *api_version, const char *subresource) {
+    ARENA_GROW(a, m->items, m->n, m->cap);
+    m->items[m->n] = (struct manager){name, operation, api_version, subresource, "", fset_new(a)};
+    return &m->items[m->n++];
+}
+
+/* A set with the given dotted paths (and all below them) as members, for removing them from another. */
+static struct fset *without(struct arena *a, const struct fset *s, const char *const *path) {
+    struct fset *out = fset_new(a);
+    out->member = s->member;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const char *elem = s->items[i].elem;
+        struct fset *sub = s->items[i].sub;
+        if (path[0] && str_eq(elem, path[0])) {
+            if (!path[1]) continue;
+            sub = without(a, sub, path + 1);
+        }
+        if (fset_empty(sub)) continue;
+        struct fset *dst = fset_child(a, out, elem);
+        *dst = *sub;
+    }
+    return out;
+}
+
+static struct fset *strip_member(struct fset *s) {
+    struct fset *meta = fset_get(s, "f:metadata");
+    if (meta) meta->member = false;
+    return s;
+}
+
+struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
+    static const char *const system[][3] = {
+        {"f:apiVersion"}, {"f:kind"}, {"f:metadata", "f:name"}, {"f:metadata", "f:namespace"},
+        {"f:metadata", "f:creationTimestamp"}, {"f:metadata", "f:selfLink"}, {"f:metadata", "f:uid"},
+        {"f:metadata", "f:clusterName"}, {"f:metadata", "f:generation"}, {"f:metadata", "f:managedFields"},
+        {"f:metadata", "f:resourceVersion"},
+    };
+    static const char *const status[] = {"f:status", NULL}, *const spec[] = {"f:spec", NULL};
+    const struct kind_rules *k = kind_find(c->group, c->kind);
+    for (size_t i = 0; i < ARRAY_LEN(system); i++) s = without(c->a, s, system[i]);
+    bool has_status = k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
+    if (str_empty(c->subresource) && has_status) s = without(c->a, s, status);
+    if (str_eq(c->subresource, "status")) s = without(c->a, s, spec);
+    return strip_member(s);
+}
+
+void managers_take(struct arena *a, struct managers *m, const struct manager *self, struct fset_diff d) {
+    struct fset *changed = fset_union(a, fset_union(a, d.added, d.modified), d.removed);
+    for (size_t i = 0; i < m->n; i++)
+        if (&m->items[i] != self) m->items[i].set = fset_difference(a, m->items[i].set, changed);
+}
+
+/* The object before a create, as Go's zero value of the kind: members without omitempty are there. */
+static struct json *zero_object(struct rules_ctx *c) {
+    struct json *zero = NULL;
+    if (c->type && api_tree_normalise(c->a, c->type, json_object(c->a), &zero, NULL, NULL) == 0) return zero;
+    return json_object(c->a);
+}
+
+static bool is_reset(const struct json *list) { return json_len(list) == 1 && jempty(json_item(list, 0)); }
+
+void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct json *old) {
+    struct arena *a = c->a;
+    struct json *meta = json_ensure_object(a, obj, "metadata");
+    const struct json *sent = json_get(meta, "managedFields"), *had = json_at(old, "metadata", "managedFields", NULL);
+    struct managers m;
+    char now[KTIME_MAX];
+    const char *sub = str_or_empty(c->subresource), *gv = group_version(a, c);
+    managers_read(a, sent, &m);
+    if ((!m.n && !is_reset(sent)) || *sub) managers_read(a, had, &m);
+    if (!old) m.n = 0;
+    if (old && !m.n) { /* never tracked, or given up: stays so */
+        json_del(meta, "managedFields");
+        return;
+    }
+    struct fset_diff d = fset_compare(a, schema_root(c), old ? old : zero_object(c), obj);
+    d.added = managers_strip(c, d.added);
+    d.modified = managers_strip(c, d.modified);
+    managers_take(a, &m, NULL, d);
+    struct fset *own = fset_union(a, d.added, d.modified);
+    if (!fset_empty(own)) {
+        struct manager *self = managers_find(&m, str_or_empty(c->field_manager), "Update", gv, sub);
+        if (!self) self = managers_add(a, &m, str_or_empty(c->field_manager), "Update", gv, sub);
+        self->set = fset_union(a, self->set, own);
+        self->time = arena_strdup(a, ktime_format(c->now, now));
+    }
+    managers_write(a, &m, obj);
+}

@@ -1,0 +1,26 @@
+/* metadata.managedFields as a list of managers with their field sets (managed_fields.c). */
+#pragma once
+
+#include "apiserver/rules/fset.h"
+
+struct manager {
+    const char *name, *operation, *api_version, *subresource, *time;
+    struct fset *set;
+};
+struct managers {
+    struct manager *items;
+    size_t n, cap;
+};
+
+void managers_read(struct arena *a, const struct json *managed_fields, struct managers *out);
+/* Sorted, as the API shows them: Apply before Update, then by time and name. Removes the member when empty. */
+void managers_write(struct arena *a, struct managers *m, struct json *obj);
+struct manager *managers_find(struct managers *m, const char *name, const char *operation, const char *api_version,
+                              const char *subresource);
+struct manager *managers_add(struct arena *a, struct managers *m, const char *name, const char *operation,
+                             const char *api_version, const char *subresource);
+/* Drops the fields that no manager may own (system metadata), and those that this endpoint resets. */
+struct fset *managers_strip(struct rules_ctx *c, struct fset *s);
+/* Takes what changed away from every manager but `self` (NULL: all). */
+void managers_take(struct arena *a, struct managers *m, const struct manager *self, struct fset_diff d);
+const char *group_version(struct arena *a, const struct rules_ctx *c);

@@ -1,0 +1,118 @@
+/* See schema.h. Lists without a declared list type are atomic, maps granular, as upstream's OpenAPI says. */
+#include "apiserver/rules/schema.h"
+
+static const struct api_type *object_meta(void) {
+    return api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+}
+
+struct schema schema_of_type(const struct api_type *t) { return (struct schema){.type = t}; }
+
+struct schema schema_root(const struct rules_ctx *c) {
+    if (c->type) return schema_of_type(c->type);
+    if (c->crd_schema) return (struct schema){.crd = c->crd_schema, .root = true};
+    return (struct schema){.deduced = true};
+}
+
+static bool crd_flag(const struct json *s, const char *key) { return json_get_bool(s, key, false); }
+
+static struct schema crd_member(const struct json *s, const char *key, bool root, bool *named) {
+    const struct json *prop = json_get(json_get(s, "properties"), key), *more = json_get(s, "additionalProperties");
+    bool object = root || crd_flag(s, "x-kubernetes-embedded-resource");
+    *named = true;
+    if (object && str_eq(key, "metadata")) return schema_of_type(object_meta());
+    if (object && (str_eq(key, "kind") || str_eq(key, "apiVersion"))) return (struct schema){.deduced = true};
+    if (prop) return (struct schema){.crd = prop};
+    *named = false;
+    if (json_is(more, JSON_OBJECT)) return (struct schema){.crd = more};
+    return (struct schema){.deduced = true};
+}
+
+struct schema schema_member(struct schema s, const char *key, bool *named) {
+    bool dummy;
+    if (!named) named = &dummy;
+    *named = false;
+    if (s.crd) return crd_member(s.crd, key, s.root, named);
+    const struct api_type *t = s.type;
+    if (s.field && s.field->shape == API_MAP && !s.element)
+        return (struct schema){.field = s.field, .element = true};
+    if (s.field) t = s.field->kind == API_MESSAGE ? s.field->type : NULL;
+    const struct api_field *f = t ? api_field_find(t, key) : NULL;
+    if (!f) return (struct schema){.deduced = true};
+    *named = true;
+    return (struct schema){.field = f};
+}
+
+struct schema schema_item(struct schema s) {
+    if (s.crd) {
+        const struct json *items = json_get(s.crd, "items");
+        return items ? (struct schema){.crd = items} : (struct schema){.deduced = true};
+    }
+    if (s.field && !s.element) return (struct schema){.field = s.field, .element = true};
+    return (struct schema){.deduced = true};
+}
+
+static enum schema_kind crd_kind(const struct json *s, const struct json *value, bool root) {
+    const char *type = str_or_empty(json_get_str(s, "type")), *list = json_get_str(s, "x-kubernetes-list-type");
+    if (crd_flag(s, "x-kubernetes-int-or-string")) return SCHEMA_LEAF;
+    if (str_eq(type, "array"))
+        return str_eq(list, "map") ? SCHEMA_LIST_MAP : str_eq(list, "set") ? SCHEMA_LIST_SET : SCHEMA_LEAF;
+    if (root) return SCHEMA_STRUCT;
+    if (str_eq(type, "object")) {
+        if (str_eq(json_get_str(s, "x-kubernetes-map-type"), "atomic")) return SCHEMA_LEAF;
+        return json_get(s, "properties") ? SCHEMA_STRUCT : SCHEMA_MAP;
+    }
+    if (!*type) return SCHEMA_DEDUCED;
+    return json_is(value, JSON_OBJECT) && crd_flag(s, "x-kubernetes-preserve-unknown-fields") ? SCHEMA_DEDUCED : SCHEMA_LEAF;
+}
+
+static enum schema_kind field_kind(struct schema s) {
+    const struct api_field *f = s.field;
+    bool whole = !s.element;
+    if (whole && (f->flags & API_F_ATOMIC)) return SCHEMA_LEAF;
+    if (whole && f->shape == API_LIST)
+        return f->flags & API_F_LIST_MAP ? SCHEMA_LIST_MAP : f->flags & API_F_LIST_SET ? SCHEMA_LIST_SET : SCHEMA_LEAF;
+    if (whole && f->shape == API_MAP) return SCHEMA_MAP;
+    if (f->kind == API_RAW) return SCHEMA_DEDUCED;
+    if (f->kind != API_MESSAGE) return SCHEMA_LEAF;
+    return f->type->atomic ? SCHEMA_LEAF : SCHEMA_STRUCT;
+}
+
+enum schema_kind schema_kind(struct schema s, const struct json *value) {
+    if (s.crd) return crd_kind(s.crd, value, s.root);
+    if (s.type) return s.type->atomic ? SCHEMA_LEAF : SCHEMA_STRUCT;
+    return s.field ? field_kind(s) : SCHEMA_DEDUCED;
+}
+
+size_t schema_keys(struct schema s, const char *keys[SCHEMA_KEYS_MAX]) {
+    size_t n = 0;
+    if (s.crd) {
+        const struct json *k;
+        JSON_FOREACH(k, json_get(s.crd, "x-kubernetes-list-map-keys"))
+            if (n < SCHEMA_KEYS_MAX && json_as_str(k)) keys[n++] = json_as_str(k);
+    } else if (s.field && s.field->list_keys) {
+        for (const char *const *k = s.field->list_keys; *k && n < SCHEMA_KEYS_MAX; k++) keys[n++] = *k;
+    }
+    for (size_t i = 1; i < n; i++) /* the canonical form of a key has its members sorted */
+        for (size_t j = i; j && strcmp(keys[j - 1], keys[j]) > 0; j--) {
+            const char *t = keys[j];
+            keys[j] = keys[j - 1];
+            keys[j - 1] = t;
+        }
+    return n;
+}
+
+/* Defaults that take part in keys but are set by functions, not declarations. */
+static const char *known_key_default(const struct api_type *t, const char *key) {
+    if (!str_eq(key, "protocol")) return NULL;
+    return str_eq(t->name, "ContainerPort") || str_eq(t->name, "ServicePort") ? "\"TCP\"" : NULL;
+}
+
+const struct json *schema_key_default(struct arena *a, struct schema item, const char *key) {
+    if (item.crd) return json_get(json_get(json_get(item.crd, "properties"), key), "default");
+    if (!item.field || item.field->kind != API_MESSAGE) return NULL;
+    const struct api_field *f = api_field_find(item.field->type, key);
+    const char *text = f && f->dflt ? f->dflt : known_key_default(item.field->type, key);
+    struct json *v = NULL;
+    if (text) json_parse(a, text, strlen(text), &v, NULL, NULL);
+    return v;
+}
