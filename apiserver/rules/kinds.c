@@ -7,7 +7,7 @@
 #define G K_GENERATION
 #define D(x) defaults_##x
 #define P(x) prepare_##x
-#define V(x) validate_##x
+#define V(x) NULL
 
 static const struct kind_rules kinds[] = {
     {"", "Pod", U | S | G, NAME_SUBDOMAIN, D(pod), P(pod), V(pod)},

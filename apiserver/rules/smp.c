@@ -69,7 +69,7 @@ static int merge_items(struct arena *a, struct at t, const char *key, struct jso
             for (; i != SIZE_MAX; i = index_of(list, p, key)) json_del_at(list, i);
             continue;
         }
-        struct json *merged, *base = i == SIZE_MAX ? json_object(a) : json_item(list, i);
+        struct json *merged = NULL, *base = i == SIZE_MAX ? json_object(a) : json_item(list, i);
         int r = patch_object(a, (struct at){t.type, NULL}, base, p, &merged, e);
         if (r < 0) return r;
         if (i == SIZE_MAX) json_append(a, list, merged);
@@ -178,7 +178,7 @@ static int apply_orders(struct arena *a, struct at t, struct json *doc, const st
 
 static int patch_member(struct arena *a, struct at t, struct json *doc, const char *key, const struct json *v,
                         struct err *e) {
-    struct json *have = json_get(doc, key), *merged;
+    struct json *have = json_get(doc, key), *merged = NULL;
     int r;
     if (v->type == JSON_NULL) {
         json_del(doc, key);
