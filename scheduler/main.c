@@ -1,0 +1,156 @@
+/* coracle-scheduler: assigns pods to nodes (upstream kube-scheduler). */
+#include <malloc.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+
+#include "pkg/base/bytes.h"
+#include "pkg/base/flags.h"
+#include "pkg/base/log.h"
+#include "pkg/client/health.h"
+#include "pkg/client/leader.h"
+#include "sched.h"
+
+struct options {
+    const char *kubeconfig, *name, *bind_address, *lease_namespace;
+    int64_t v, port;
+    bool leader_elect;
+};
+
+static void lost(void *arg) { kill(getpid(), SIGTERM); }
+
+static void *run_thread(void *arg) {
+    sched_run(arg);
+    return NULL;
+}
+
+struct sched *sched_new(struct client *c, const char *name) {
+    struct sched *s = xcalloc(1, sizeof(*s));
+    s->client = c;
+    s->name = name;
+    s->events = event_recorder_new(c, name, NULL);
+    s->names = arena_new();
+    random_bytes(&s->dice, sizeof(s->dice));
+    pthread_condattr_t ca;
+    pthread_condattr_init(&ca);
+    pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->work, &ca);
+    pthread_condattr_destroy(&ca);
+    queue_init(s);
+    return s;
+}
+
+static void sched_free(struct sched *s) {
+    size_t it = 0;
+    const char *key;
+    void *v;
+    while (map_next(&s->pod_by_key, &it, &key, &v)) cache_pod_free(s, v);
+    while (s->n_nodes) {
+        struct sched_node *n = s->nodes[0];
+        if (n->o) cache_node_gone(s, n->name);
+    }
+    map_done(&s->pod_by_key);
+    map_done(&s->node_by_name);
+    queue_done(s);
+    free(s->nodes);
+    free(s->anti_pods);
+    free(s->prefer_pods);
+    free(s->nominees);
+    arena_free(s->names);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->work);
+    free(s);
+}
+
+/* Lets the thread loose once the pictures of pods, nodes and volumes are complete. */
+static int serve(struct sched *s, int signals, struct err *e) {
+    pthread_t thread;
+    int r = pthread_create(&thread, NULL, run_thread, s);
+    if (r) return err_errno(e, r, "scheduling thread");
+    struct informer *needed[] = {s->nodes_inf, s->pods_inf, s->pvc_inf, s->pv_inf, s->class_inf};
+    for (size_t i = 0; i < ARRAY_LEN(needed); i++) informer_wait_synced(needed[i], -1, NULL);
+    pthread_mutex_lock(&s->lock);
+    s->ready = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    log_info("scheduling", NULL);
+    struct signalfd_siginfo si;
+    while (read(signals, &si, sizeof(si)) < 0 && errno == EINTR) continue;
+    log_info("ending", NULL);
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(thread, NULL);
+    return 0;
+}
+
+static int run(struct options *o, int signals, struct err *e) {
+    struct client *c = NULL;
+    struct client_config base = {.user_agent = "coracle-scheduler", .max_in_flight = BINDS_MAX};
+    int r = client_new_from_kubeconfig(o->kubeconfig, &base, &c, e);
+    if (r < 0) return r;
+    struct health *h = NULL;
+    struct leader *leader = NULL;
+    if (o->port) r = health_start(o->bind_address, (int)o->port, &h, e);
+    if (r == 0 && o->leader_elect) {
+        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-scheduler"};
+        r = leader_acquire(c, &lc, lost, NULL, &leader, e);
+    }
+    struct sched *s = NULL;
+    if (r == 0) {
+        s = sched_new(c, o->name);
+        sched_attach(s);
+        r = serve(s, signals, e);
+        sched_detach(s);
+        event_recorder_free(s->events);
+    }
+    leader_release(leader);
+    health_stop(h);
+    client_free(c); /* ends the callbacks that know `s` */
+    if (s) sched_free(s);
+    return r;
+}
+
+static int block_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+int main(int argc, char **argv) {
+    struct options o = {.leader_elect = true, .name = "default-scheduler", .bind_address = "127.0.0.1",
+                        .lease_namespace = "kube-system", .v = 2};
+    const struct flag flags[] = {
+        {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
+        {"scheduler-name", 0, FLAG_STR, &o.name, "NAME", "schedule pods with this spec.schedulerName"},
+        {"leader-elect", 0, FLAG_BOOL, &o.leader_elect, NULL, "wait until no other scheduler leads"},
+        {"leader-elect-resource-namespace", 0, FLAG_STR, &o.lease_namespace, "NS", "namespace of the Lease"},
+        {"healthz-port", 0, FLAG_INT, &o.port, "PORT", "serve /healthz here, without TLS; 0: nowhere"},
+        {"bind-address", 0, FLAG_STR, &o.bind_address, "ADDR", "address of the health port"},
+        {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 errors only, 2 normal, 4 debug"},
+        {"authentication-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
+        {"authorization-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
+        {"secure-port", 0, FLAG_IGNORED, NULL, "PORT", "accepted; see --healthz-port"},
+        {"profiling", 0, FLAG_IGNORED, NULL, NULL, "accepted"},
+        {"kube-api-qps", 0, FLAG_IGNORED, NULL, "N", "accepted; there is no client-side limit"},
+        {"kube-api-burst", 0, FLAG_IGNORED, NULL, "N", "accepted"},
+        {0},
+    };
+    flags_main("coracle-scheduler", "Assigns pods to nodes.", flags, argc, argv, 0);
+    log_init("scheduler", o.v >= 4 ? LOG_DEBUG : o.v >= 1 ? LOG_INFO : LOG_WARN);
+    mallopt(M_ARENA_MAX, 2);
+    if (str_empty(o.kubeconfig)) {
+        log_error("--kubeconfig is needed", NULL);
+        return 2;
+    }
+    int signals = block_signals();
+    _cleanup_err_ struct err e = {0};
+    int r = run(&o, signals, &e);
+    if (r < 0) log_error("cannot run", "error", e.msg, NULL);
+    return r < 0;
+}

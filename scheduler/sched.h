@@ -1,0 +1,198 @@
+/* The scheduler's own picture of the cluster, in flat arrays, and what its files share.
+ *
+ * One thread schedules; the informers' handlers (on the client's thread) keep nodes, pods and queue current. `lock`
+ * guards all of it and is held for one pod's cycle, a fraction of a millisecond. */
+#pragma once
+
+#include <pthread.h>
+
+#include "pkg/api/core.h"
+#include "pkg/base/ktime.h"
+#include "pkg/base/map.h"
+#include "pkg/client/client.h"
+#include "pkg/client/events.h"
+#include "pkg/client/informer.h"
+
+enum {
+    EXT_MAX = 16,      /* kinds of extended resources that can be told apart */
+    REASONS_MAX = 64,  /* different reasons in one message */
+    SCORE_MAX = 100,
+    BINDS_MAX = 512,   /* bindings under way */
+};
+
+struct res {
+    int64_t cpu, mem, eph; /* thousandths of a core; bytes */
+    int64_t ext[EXT_MAX];
+};
+
+struct host_port {
+    const char *ip; /* "0.0.0.0" for any */
+    int32_t port;
+    char proto; /* 'T', 'U', 'S' */
+};
+
+enum pod_state { POD_ASSIGNED, POD_ACTIVE, POD_BACKOFF, POD_WAITING /* for an event */, POD_GATED, POD_CYCLE, POD_BINDING };
+
+struct sched_pod {
+    struct object *o; /* reference */
+    const struct core_pod *p;
+    struct res req;
+    int64_t nz_cpu, nz_mem; /* requests for scoring: a default where none is given */
+    int32_t priority;
+    struct host_port *ports;
+    size_t n_ports;
+    bool anti, prefers; /* required anti-affinity; preferred terms or required affinity: matter to other pods */
+    struct sched_node *node;
+    size_t node_at;      /* place in node->pods */
+    struct sched_node *nominated;
+    /* queue */
+    enum pod_state state;
+    size_t heap_at; /* 1-based, 0: in no heap */
+    uint64_t seq;
+    int64_t due;
+    unsigned attempts;
+    uint64_t moved_seen; /* value of sched.moves when its cycle began */
+    char *last_message;
+};
+
+struct sched_node {
+    char *name;
+    struct object *o; /* NULL: gone, or not seen yet, while pods are on it */
+    const struct core_node *n;
+    struct res alloc, used;
+    int64_t max_pods, nz_cpu, nz_mem;
+    struct sched_pod **pods;
+    size_t n_pods, cap_pods;
+    size_t n_nominated;
+    size_t index; /* in sched.nodes */
+};
+
+struct pod_heap {
+    struct sched_pod **items;
+    size_t n, cap;
+    bool (*before)(const struct sched_pod *, const struct sched_pod *);
+};
+
+struct sched {
+    struct client *client;
+    struct event_recorder *events;
+    const char *name; /* schedulerName */
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    _Atomic unsigned handlers_waiting;
+    bool stop, ready;
+    struct map node_by_name, pod_by_key;
+    struct sched_node **nodes; /* all, also those without an object */
+    size_t n_nodes, cap_nodes, n_live;
+    size_t next_start; /* where the next search begins */
+    struct sched_pod **anti_pods, **prefer_pods, **nominees;
+    size_t n_anti, cap_anti, n_prefer, cap_prefer, n_nominees, cap_nominees;
+    const char *ext_names[EXT_MAX]; /* in `names` */
+    size_t n_ext;
+    struct arena *names;
+    struct pod_heap active, backoff, waiting;
+    uint64_t seq, moves;
+    unsigned binds;
+    struct informer *pods_inf, *nodes_inf, *pvc_inf, *pv_inf, *class_inf, *ns_inf, *pdb_inf;
+    int owner_index; /* of pods_inf */
+    uint64_t dice;
+    int64_t scheduled; /* count, for the log */
+};
+
+/* ---- cache.c ---- all under the lock */
+void cache_node_set(struct sched *s, struct object *o);
+void cache_node_gone(struct sched *s, const char *name);
+struct sched_node *cache_node(struct sched *s, const char *name);
+struct sched_pod *cache_pod_new(struct sched *s, struct object *o);
+void cache_pod_free(struct sched *s, struct sched_pod *sp);
+/* Puts a pod on a node (assumed or bound), or takes it off. */
+void cache_pod_place(struct sched *s, struct sched_pod *sp, struct sched_node *n);
+void cache_pod_remove(struct sched *s, struct sched_pod *sp);
+void cache_nominate(struct sched *s, struct sched_pod *sp, struct sched_node *n); /* NULL: no longer */
+void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu, int64_t *nz_mem);
+void res_add(struct res *a, const struct res *b, int sign);
+
+/* ---- queue.c ---- under the lock */
+void queue_init(struct sched *s);
+void queue_done(struct sched *s);
+void queue_push(struct sched *s, struct sched_pod *sp);             /* to the active queue */
+void queue_fail(struct sched *s, struct sched_pod *sp);             /* after a cycle that found no node */
+void queue_keep(struct sched *s, struct sched_pod *sp, enum pod_state was); /* a changed pod takes its old place */
+void queue_remove(struct sched *s, struct sched_pod *sp);
+void queue_move_all(struct sched *s);                               /* something changed that may help waiting pods */
+/* The next pod, or NULL; *wait_ns is how long until one leaves its back-off (-1: none). */
+struct sched_pod *queue_pop(struct sched *s, int64_t *wait_ns);
+
+/* ---- plugins ---- */
+
+/* What is worked out once per pod and cycle. */
+struct topo_counts { /* per value of a topology key */
+    const char *key;
+    struct map by_value; /* value -> (void *)(intptr_t)count */
+    int64_t total;
+};
+struct spread {
+    const struct core_topology_spread_constraint *c;
+    struct topo_counts counts;
+    int64_t min, domains;
+    bool self;
+};
+struct forbidden {
+    const char *key, *value;
+};
+struct cycle {
+    struct sched *s;
+    struct arena *a;
+    struct sched_pod *sp;
+    const struct core_pod *p;
+    struct forbidden *forbidden; /* by anti-affinity of pods that are there */
+    size_t n_forbidden, cap_forbidden;
+    struct topo_counts *affinity, *anti; /* a row per required term */
+    size_t n_affinity, n_anti;
+    bool first_of_group; /* no pod matches the affinity terms but the pod itself does */
+    struct spread *hard, *soft;
+    size_t n_hard, n_soft;
+    const struct core_node_selector **volumes; /* node affinity of bound volumes */
+    size_t n_volumes;
+    const char **claims; /* unbound claims that wait for a node */
+    size_t n_claims;
+    const char *refusal; /* the pod can not be scheduled anywhere now */
+    struct topo_counts *prefer; /* weights by topology, a row per key */
+    size_t n_prefer, cap_prefer;
+    struct map *owner_nodes;    /* node name -> pods of the same controller */
+};
+int cycle_prepare(struct cycle *c);        /* -EAGAIN: c->refusal says why it can run nowhere */
+void cycle_prepare_scores(struct cycle *c); /* only needed when there is a choice */
+void cycle_done(struct cycle *c);
+
+enum verdict { FIT = 0, UNFIT /* removing pods may help */, NEVER /* it would not */ };
+/* Runs the filters; the first refusal gives its reason(s), constants or strings in the cycle's arena. `reasons` has room for
+ * EXT_MAX + 4. `ignore_nominated` leaves out reservations for preemptors. */
+enum verdict filter_node(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons);
+/* Only what the pods on the node can change (resources, ports, affinity, spread). */
+enum verdict filter_pods_only(struct cycle *c, struct sched_node *n);
+
+/* Scores of the nodes, higher is better. */
+void score_nodes(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *scores);
+
+/* Looks for pods of lower priority whose removal makes room, asks for their deletion and nominates the node. The message
+ * for the event ("preemption: ..."), in the cycle's arena. `verdicts` by node index. */
+const char *preempt(struct cycle *c, const uint8_t *verdicts);
+
+/* ---- matching ---- match.c */
+bool toleration_tolerates(const struct core_toleration *t, const struct core_taint *taint);
+/* The first taint of one of the effects that is not tolerated, or NULL. `effects` is e.g. "NoSchedule,NoExecute". */
+const struct core_taint *untolerated(const struct core_toleration_vec *tolerations, const struct core_taint_vec *taints,
+                                     const char *effects);
+bool node_selector_term_matches(const struct core_node_selector_term *t, const struct core_node *n);
+bool node_selector_matches(const struct core_node_selector *s, const struct core_node *n);
+/* nodeSelector and required node affinity. */
+bool pod_node_affinity_matches(const struct core_pod *p, const struct core_node *n);
+/* Whether a pod affinity term of `of` selects `other`. */
+bool affinity_term_matches(struct sched *s, const struct core_pod_affinity_term *t, const struct core_pod *of,
+                           const struct core_pod *other);
+bool host_ports_conflict(const struct host_port *a, const struct host_port *b);
+
+int sched_run(struct sched *s); /* the scheduling thread's loop; returns when s->stop */
+void sched_attach(struct sched *s);  /* makes the informers */
+void sched_detach(struct sched *s);
