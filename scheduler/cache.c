@@ -1,5 +1,5 @@
 /* Nodes and pods as the scheduler counts them. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include <assert.h>
 

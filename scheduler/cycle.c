@@ -1,6 +1,6 @@
 /* What a pod's cycle works out once, before it looks at nodes: counts per topology for affinity and spreading, and what its
  * volumes ask for. Pods without such wishes, in a cluster without such pods, pay nothing here. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include "pkg/api/meta.h"
 #include "pkg/api/storage.h"

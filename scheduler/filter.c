@@ -1,5 +1,5 @@
 /* Filters: may the pod run on the node? A table in the order of upstream's default plugins. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include "pkg/api/meta.h"
 

@@ -8,7 +8,7 @@
 #include "pkg/base/log.h"
 #include "pkg/client/health.h"
 #include "pkg/client/leader.h"
-#include "sched.h"
+#include "scheduler.h"
 
 struct options {
     const char *kubeconfig, *name, *bind_address, *lease_namespace;

@@ -1,5 +1,5 @@
 /* Matching of taints, node selectors, affinity terms and ports: pure functions. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include "pkg/api/meta.h"
 

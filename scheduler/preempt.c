@@ -4,7 +4,7 @@
  * back one by one, most important first, as long as it still fits. Who cannot come back is a victim. The node whose
  * victims hurt least is nominated: fewest violated disruption budgets, then lowest highest priority, lowest sum, fewest,
  * youngest. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include "pkg/api/meta.h"
 #include "pkg/api/policy.h"

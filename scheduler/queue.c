@@ -3,7 +3,7 @@
  *
  * A pod whose cycle failed waits; an event that may help moves it to back-off, and from there, 1 s to 10 s after its last
  * attempt, it becomes active again. A pod that failed while such an event came in goes to back-off at once. */
-#include "sched.h"
+#include "scheduler.h"
 
 #define BACKOFF_FIRST NS_PER_SEC
 #define BACKOFF_MAX (10 * NS_PER_SEC)

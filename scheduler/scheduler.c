@@ -2,7 +2,7 @@
  *
  * A cycle is synchronous and short. The node is assumed at once in our own picture, so the next cycle sees it, and the
  * binding travels to the API server while the next pods are looked at; when it fails, the assumption is undone. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include <sched.h>
 #include <stdatomic.h>

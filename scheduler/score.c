@@ -1,6 +1,6 @@
 /* Scores: which of the nodes that fit is best? Each score function gives raw numbers, a normalisation brings them to
  * 0..100, and the weights are upstream's defaults. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include <math.h>
 

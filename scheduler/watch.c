@@ -1,5 +1,5 @@
 /* What the informers tell the scheduler, and which waiting pods that may help. */
-#include "sched.h"
+#include "scheduler.h"
 
 #include <stdatomic.h>
 
