@@ -55,6 +55,7 @@ void authn_free(struct authn *n); /* NULL-safe */
 
 /* The facts of one request. */
 struct authn_request {
+    bool cert_given; /* one that is not verified is an error, unless a token succeeds */
     bool cert_verified;
     const char *cert_cn, *cert_uid, *cert_sha256; /* may be NULL */
     const char *const *cert_orgs;
