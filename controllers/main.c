@@ -19,6 +19,10 @@ const struct controller controllers[] = {
     {"replicaset-controller", replicaset_start},
     {"serviceaccount-controller", serviceaccount_start},
     {"root-ca-certificate-publisher-controller", rootca_start},
+    {"namespace-controller", namespace_start},
+    {"endpoints-controller", endpoints_start},
+    {"endpointslice-controller", endpointslice_start},
+    {"garbage-collector-controller", garbagecollector_start}, /* last: it shares the others' informers */
     {0},
 };
 

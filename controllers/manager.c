@@ -14,6 +14,12 @@ struct pending {
     size_t n;
 };
 
+struct at_end {
+    struct at_end *next;
+    void (*fn)(void *);
+    void *arg;
+};
+
 struct owned {
     struct owned *next;
     void (*done)(void *);
@@ -26,6 +32,12 @@ void *manager_alloc(struct manager *m, size_t n, void (*done)(void *)) {
     o->next = m->owned;
     m->owned = o;
     return o->data;
+}
+
+void manager_at_end(struct manager *m, void (*fn)(void *), void *arg) {
+    struct at_end *x = xcalloc(1, sizeof(*x));
+    *x = (struct at_end){m->at_end, fn, arg};
+    m->at_end = x;
 }
 
 struct informer *manager_informer(struct manager *m, const struct client_resource *r) {
@@ -111,6 +123,12 @@ bool manager_enable_ready(struct manager *m) {
 
 void manager_done(struct manager *m) {
     workpool_free(m->pool);
+    while (m->at_end) {
+        struct at_end *x = m->at_end;
+        m->at_end = x->next;
+        x->fn(x->arg);
+        free(x);
+    }
     informers_free(m->informers);
     while (m->pending) {
         struct pending *x = m->pending;

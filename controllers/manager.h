@@ -27,6 +27,7 @@ struct manager {
     struct manager_options opt;
     struct pending *pending; /* queues that wait for informers */
     struct owned *owned;     /* what the controllers allocated */
+    struct at_end *at_end;
 };
 
 /* A row of the table. */
@@ -50,6 +51,8 @@ void manager_watch(struct manager *m, const struct client_resource *r, manager_o
 void manager_watch_keys(struct manager *m, const struct client_resource *r, struct workqueue *q);
 /* Memory of a controller, zeroed; freed with the manager, after `done` (may be NULL) ran on it. */
 void *manager_alloc(struct manager *m, size_t n, void (*done)(void *));
+/* Runs `fn` when the workers have ended and the client still lives: for informers that are not shared. */
+void manager_at_end(struct manager *m, void (*fn)(void *), void *arg);
 struct event_recorder *manager_recorder(struct manager *m, const char *component);
 
 /* For main: starts the queues whose informers have synced; true when none is left waiting. */

@@ -552,6 +552,14 @@ struct informer *informers_get(struct informers *s, const struct client_resource
     return x->i;
 }
 
+bool informers_has(struct informers *s, const struct client_resource *r) {
+    pthread_mutex_lock(&s->lock);
+    struct shared *x = s->all;
+    while (x && x->r != r) x = x->next;
+    pthread_mutex_unlock(&s->lock);
+    return x != NULL;
+}
+
 int informers_wait_synced(struct informers *s, int64_t timeout_ms, struct err *e) {
     for (struct shared *x = s->all; x; x = x->next) {
         int r = informer_wait_synced(x->i, timeout_ms, e);

@@ -97,6 +97,8 @@ struct informers;
 struct informers *informers_new(struct client *c);
 void informers_free(struct informers *s);
 struct informer *informers_get(struct informers *s, const struct client_resource *r);
+/* Whether it was asked for before. */
+bool informers_has(struct informers *s, const struct client_resource *r);
 int informers_wait_synced(struct informers *s, int64_t timeout_ms, struct err *e);
 struct client *informers_client(struct informers *s);
 
