@@ -53,7 +53,7 @@ static bool host_ok(const char *h) {
                (close[1] == 0 || (close[1] == ':' && close[2] && strspn(close + 2, "0123456789") == strlen(close + 2)));
     }
     const char *colon = strchrnul(h, ':');
-    if (colon == h) return false;
+    if (!isalnum((unsigned char)*h) || !isalnum((unsigned char)colon[-1])) return false;
     for (const char *p = h; p < colon; p++)
         if (!isalnum((unsigned char)*p) && !strchr(".-_", *p)) return false;
     return !*colon || (colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1));
