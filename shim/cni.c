@@ -2,6 +2,8 @@
  * plugins are programs: parameters in the environment, configuration with the previous result on stdin, result on
  * stdout. Corresponds to libcni. */
 #include "fsutil.h"
+#include <netinet/in.h>
+
 #include "net.h"
 #include "proc.h"
 
@@ -90,7 +92,7 @@ static int run_plugin(struct arena *a, const struct net_options *o, const char *
 
 int cni_run(const struct net_options *o, bool add, const struct net_pod *p, char ip[NET_ADDR_MAX], struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    struct json *list, *prev = NULL, *result;
+    struct json *list = NULL, *prev = NULL, *result;
     int r = load_conf(a, o->cni_conf_dir, &list, e);
     if (r < 0) return add ? r : 0;
     const struct json *plugins = json_get(list, "plugins");

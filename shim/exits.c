@@ -81,7 +81,7 @@ static void *watch(void *arg) {
     }
 }
 
-int exits_start(struct shim *s, struct err *e) {
+int exits_open(struct shim *s, struct err *e) {
     int ino = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     s->watch_fd = epoll_create1(EPOLL_CLOEXEC);
     s->watch_stop = eventfd(0, EFD_CLOEXEC);
@@ -90,18 +90,19 @@ int exits_start(struct shim *s, struct err *e) {
         return err_errno(e, errno, "watch %s", runtime_exit_dir(s->runtime));
     int r = add(s, ino, TAG_INOTIFY);
     if (r == 0) r = add(s, s->watch_stop, TAG_STOP);
-    if (r == 0) r = -pthread_create(&s->watcher, NULL, watch, s);
-    if (r < 0) {
-        close(take_fd(&s->watch_stop));
-        return err_errno(e, r, "exit watcher");
-    }
-    return 0;
+    return r < 0 ? err_errno(e, r, "exit watcher") : 0;
+}
+
+int exits_start(struct shim *s, struct err *e) {
+    int r = pthread_create(&s->watcher, NULL, watch, s);
+    s->watching = r == 0;
+    return r ? err_errno(e, r, "exit watcher") : 0;
 }
 
 void exits_stop(struct shim *s) {
     if (s->watch_stop < 0) return;
     uint64_t one = 1;
-    if (write(s->watch_stop, &one, sizeof(one)) == sizeof(one)) pthread_join(s->watcher, NULL);
+    if (s->watching && write(s->watch_stop, &one, sizeof(one)) == sizeof(one)) pthread_join(s->watcher, NULL);
     close(take_fd(&s->watch_stop));
     close(take_fd(&s->watch_fd));
 }

@@ -9,7 +9,6 @@
  *       an (almost empty) v2 hierarchy at /sys/fs/cgroup/unified. In a mount namespace of its own /dev/null covers
  *       that hierarchy's cgroup.controllers. Only that mount point is made private, so everything else, bidirectional
  *       volumes included, propagates as on the host; and the namespace ends with the runtime. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>

@@ -139,8 +139,8 @@ static int set_up_bridge(struct net *n, uint32_t base, int prefix, struct err *e
 }
 
 int net_set_cidr(struct net *n, const char *cidr, struct err *e) {
-    uint32_t base;
-    int prefix;
+    uint32_t base = 0;
+    int prefix = 0;
     char text[64];
     if (str_empty(cidr) || net_uses_cni(n)) return 0;
     int rc = parse_cidr(cidr, &base, &prefix, e);
@@ -290,9 +290,9 @@ int net_ports_open(struct net *n, const struct net_pod *p, const char *ip, struc
 int net_detach(struct net *n, const struct net_pod *p, const char *ip, struct err *e) {
     char unused[NET_ADDR_MAX];
     if (net_uses_cni(n)) return cni_run(&n->o, false, p, unused, e);
-    int rc = ports_change(n, p, ip, false, e);
+    ports_change(n, p, ip, false, NULL); /* an address that is gone does no harm in the map */
     ipam_give_back(n, p->id, ip);
-    return rc;
+    return 0;
 }
 
 void net_cleanup(struct net *n) {

@@ -99,6 +99,11 @@ int proc_wait(pid_t pid, int timeout_ms, struct err *e) {
     }
 }
 
+void proc_wait_end(pid_t pid) {
+    siginfo_t info;
+    while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {}
+}
+
 struct pipes {
     int in, out, err; /* our ends */
 };

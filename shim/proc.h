@@ -20,6 +20,8 @@ struct proc_opts {
 pid_t proc_spawn(const struct proc_opts *o, struct err *e);
 /* Waits for a child at most timeout_ms (< 0: for ever). Exit code (128 + signal when killed) or -ETIMEDOUT. */
 int proc_wait(pid_t pid, int timeout_ms, struct err *e);
+/* Waits for a child's end without collecting it: its pid stays its own until proc_wait. */
+void proc_wait_end(pid_t pid);
 /* Runs a program to its end with `input` (may be NULL) on stdin; stdout and stderr are collected (each may be NULL)
  * up to the buffers' limits. After timeout_ms (<= 0: none) it is killed: -ETIMEDOUT. Else the exit code. */
 int proc_run(const struct proc_opts *o, const char *input, struct buf *out, struct buf *err, int timeout_ms,

@@ -58,6 +58,7 @@ struct sandbox *sandbox_load(struct shim *s, const char *id, struct err *e) {
     sb->handler = arena_strdup(sb->arena, json_get_str(o, "handler"));
     sb->created_at = json_get_int(o, "createdAt", 0);
     sb->ready = json_get_bool(o, "ready", false);
+    sb->detached = !sb->ready;
     snprintf(sb->ip, sizeof(sb->ip), "%s", str_or_empty(json_get_str(o, "ip")));
     sb->pause_pid = (pid_t)json_get_int(o, "pausePid", 0);
     sb->pause_start = (uint64_t)json_get_int(o, "pauseStart", 0);

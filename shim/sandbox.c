@@ -186,9 +186,10 @@ static int take_down(struct shim *s, struct sandbox *sb, struct err *e) {
         cgroup_remove(arena_printf(a, "%s/%s", l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id));
         sb->pause_pid = 0;
     }
-    if (!sandbox_host_network(sb)) {
+    if (!sandbox_host_network(sb) && !sb->detached) {
         struct net_pod pod = sandbox_net(a, sb);
         r = net_detach(s->net, &pod, sb->ip, e);
+        sb->detached = r == 0;
     }
     ns_remove(sb->state_dir);
     fs_unpin(arena_printf(a, "%s/shm", sb->state_dir));

@@ -132,8 +132,9 @@ struct shim *shim_new(const struct shim_config *cfg, struct err *e) {
     if (!s) return NULL;
     s->puller = puller_new(s->images, cfg->insecure_registries);
     int r = net_set_cidr(s->net, cfg->pod_cidr, e);
-    if (r == 0) r = exits_start(s, e);
+    if (r == 0) r = exits_open(s, e);
     if (r == 0) r = shim_restore(s, e);
+    if (r == 0) r = exits_start(s, e);
     if (r == 0 && !(s->streaming = streaming_new(s, e))) r = -EIO;
     return r < 0 ? shim_free(s) : s;
 }
@@ -144,7 +145,7 @@ struct shim *shim_free(struct shim *s) {
     pthread_mutex_lock(&s->lock);
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    s->streaming = streaming_free(s->streaming);
+    if ((s->streaming = streaming_free(s->streaming))) return NULL; /* sessions use it; the process is about to end */
     exits_stop(s);
     size_t it = 0;
     const char *key;

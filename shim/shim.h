@@ -57,6 +57,7 @@ struct sandbox {
     int64_t created_at;
     pthread_mutex_t op;
     bool ready;             /* (L) */
+    bool detached;          /* its network has been taken away; guarded by op */
     char ip[NET_ADDR_MAX];  /* set once, before it is seen by others */
     pid_t pause_pid;        /* with a shared process namespace */
     uint64_t pause_start;
@@ -124,6 +125,7 @@ struct shim {
     struct event events[SHIM_EVENTS]; /* (L) ring */
     uint64_t next_event;              /* (L) */
     pthread_t watcher;
+    bool watching;
     int watch_fd, watch_stop;         /* exits.c */
     atomic_bool stopping;
 };
@@ -188,7 +190,8 @@ struct container *container_alloc(struct shim *s, const char *id);
 int shim_restore(struct shim *s, struct err *e);
 
 /* ---- exits.c ---- */
-int exits_start(struct shim *s, struct err *e);
+int exits_open(struct shim *s, struct err *e);  /* from here on exits are noted */
+int exits_start(struct shim *s, struct err *e); /* and from here on acted upon */
 void exits_stop(struct shim *s);
 /* Watches a monitor, so that its death without an exit file is noticed. */
 void exits_watch(struct shim *s, struct container *c);
@@ -198,7 +201,7 @@ void event_emit(struct shim *s, int32_t type, const char *id, const char *sandbo
 /* Waits at most timeout_ms for events after *seq and copies up to max of them; *seq moves on. */
 size_t event_wait(struct shim *s, uint64_t *seq, struct event *out, size_t max, int timeout_ms);
 
-/* ---- status.c: CRI's views; strings point into the objects, so keep the reference until it is encoded ---- */
+/* ---- status.c: CRI's views, deep copies in the arena ---- */
 struct cri_pod_sandbox_status *sandbox_status(struct shim *s, struct arena *a, struct sandbox *sb);
 struct cri_container_status *container_status(struct shim *s, struct arena *a, struct container *c);
 struct cri_container_stats *container_stats(struct shim *s, struct arena *a, struct container *c);
@@ -226,6 +229,6 @@ int streaming_port_forward(struct streaming *st, struct arena *a, const struct c
                            const char **url, struct err *e);
 
 /* ---- cri_runtime.c, cri_image.c: the methods ---- */
-struct grpc_method;
+#include "pkg/grpc/grpc.h"
 extern const struct grpc_method cri_runtime_methods[], cri_image_methods[];
 extern const size_t cri_runtime_methods_n, cri_image_methods_n;
