@@ -351,7 +351,8 @@ static int decode_map(struct decoder *d, const struct api_type *owner, const str
     while ((r = next_member(d, obj, &pos, &key, &key_len, &v)) > 0) {
         struct api_at here = {.up = at, .key = key, .key_len = key_len};
         char *p = api_vec_push(d->a, out, entry);
-        *(const char **)p = d->r || d->keep_trees ? key : arena_strndup(d->a, key, key_len);
+        *(const char **)p = d->keep_trees ? key : arena_strndup(d->a, key, key_len);
+        here.key = *(const char **)p;
         int bad = 0;
         if (v.t == JTOK_NULL) {
             if (f->kind == API_STRING && f->shape == API_MAP) *(const char **)(p + MAP_VALUE) = "";
@@ -448,6 +449,7 @@ int api_from_json(struct arena *a, const struct api_type *t, const char *p, size
     struct decoder d = {.a = a, .r = &r, .e = e};
     struct value v;
     json_reader_init(&r, a, p, n);
+    r.keys_in_place = true;
     memset(out, 0, t->size);
     load_token(&d, json_next(&r), &v);
     if (v.t == JTOK_ERROR) return json_reader_err(&r, e);

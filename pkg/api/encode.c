@@ -115,13 +115,12 @@ static struct json *make_bool(struct arena *a, const char *text) { return json_b
 static void put_null(struct sink *s) { put_bare(s, make_null, "null"); }
 
 static void put_int(struct sink *s, int64_t i) {
-    char text[24];
     if (!s->b) {
         add_node(s, json_int(s->a, i));
         return;
     }
     separate(s);
-    buf_add(s->b, text, (size_t)snprintf(text, sizeof(text), "%lld", (long long)i));
+    json_write_int(s->b, i);
 }
 
 static void put_double(struct sink *s, double d) {

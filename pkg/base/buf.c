@@ -26,7 +26,7 @@ char *buf_reserve(struct buf *b, size_t n) {
     return b->data + b->len;
 }
 
-void buf_add(struct buf *b, const void *p, size_t n) {
+void buf_add_slow(struct buf *b, const void *p, size_t n) {
     char *d = buf_reserve(b, n);
     if (!d) return;
     if (n) memcpy(d, p, n);
@@ -34,8 +34,6 @@ void buf_add(struct buf *b, const void *p, size_t n) {
     b->len += n;
 }
 
-void buf_addc(struct buf *b, char c) { buf_add(b, &c, 1); }
-void buf_adds(struct buf *b, const char *s) { buf_add(b, s, strlen(s)); }
 
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) {
     va_list again;

@@ -21,9 +21,18 @@ void buf_done(struct buf *b);
 void buf_reset(struct buf *b);
 /* Room for n more bytes (for writing into directly; then add to len). NULL when over the limit. */
 char *buf_reserve(struct buf *b, size_t n);
-void buf_add(struct buf *b, const void *p, size_t n);
-void buf_addc(struct buf *b, char c);
-void buf_adds(struct buf *b, const char *s);
+void buf_add_slow(struct buf *b, const void *p, size_t n);
+static inline void buf_add(struct buf *b, const void *p, size_t n) {
+    if (b->failed || b->limit || b->cap - b->len <= n) { /* so that cap 0 is slow, too */
+        buf_add_slow(b, p, n);
+        return;
+    }
+    memcpy(b->data + b->len, p, n);
+    b->len += n;
+    b->data[b->len] = 0;
+}
+static inline void buf_addc(struct buf *b, char c) { buf_add(b, &c, 1); }
+static inline void buf_adds(struct buf *b, const char *s) { buf_add(b, s, strlen(s)); }
 void buf_printf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
 /* Drops n bytes at the front. */

@@ -82,6 +82,7 @@ struct json_reader {
     unsigned depth;
     uint8_t state;
     bool failed;
+    bool keys_in_place; /* set by the caller: a KEY without escapes points into the input, with no NUL after it */
     char error[120];
     uint64_t is_object[(JSON_MAX_DEPTH + 63) / 64];
 };
@@ -165,5 +166,6 @@ void json_write(struct buf *b, const struct json *v);
 void json_write_pretty(struct buf *b, const struct json *v);
 /* A quoted, escaped string (`n` bytes). */
 void json_write_str(struct buf *b, const char *s, size_t n);
+void json_write_int(struct buf *b, int64_t i);
 /* Compact text in the arena. */
 char *json_text(struct arena *a, const struct json *v);

@@ -103,9 +103,30 @@ static bool read_unicode(const char **pp, const char *end, char **o) {
     return true;
 }
 
+/* True for the bytes that stand for themselves in a string: ASCII but for controls, the quote and the backslash. */
+static bool plain(char c) { return c >= ' ' && c != '"' && c != '\\'; }
+
+/* Eight plain bytes at p? Each test sets the top bit of the bytes it finds. */
+static bool plain8(const char *p) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t v, quote, slash;
+    memcpy(&v, p, sizeof(v));
+    quote = v ^ ones * '"';
+    slash = v ^ ones * '\\';
+    return !(((v - ones * ' ') | v | (quote - ones) | (slash - ones)) & tops);
+}
+
 /* The string whose opening quote is at r->p. An escape never grows: six bytes of \uXXXX give at most three. */
 static bool read_string(struct json_reader *r) {
     const char *p = r->p + 1, *q = p;
+    while (r->end - q >= 8 && plain8(q)) q += 8;
+    while (q < r->end && plain(*q)) q++;
+    if (q < r->end && *q == '"') {
+        r->str = arena_strndup(r->arena, p, (size_t)(q - p));
+        r->len = (size_t)(q - p);
+        r->p = q + 1;
+        return true;
+    }
     while (q < r->end && *q != '"') q += *q == '\\' && q + 1 < r->end ? 2 : 1;
     if (q >= r->end) {
         fail(r, "unterminated string");
@@ -230,10 +251,21 @@ static enum json_tok read_value(struct json_reader *r) {
     return t;
 }
 
+/* A key of plain characters need not be copied. */
+static bool key_in_place(struct json_reader *r) {
+    const char *p = r->p + 1;
+    while (p < r->end && plain(*p)) p++;
+    if (p >= r->end || *p != '"') return false;
+    r->str = r->p + 1;
+    r->len = (size_t)(p - r->str);
+    r->p = p + 1;
+    return true;
+}
+
 static enum json_tok read_key(struct json_reader *r) {
     if (*r->p != '"') return fail(r, "expected a member name");
     r->tok_start = r->p;
-    if (!read_string(r)) return JTOK_ERROR;
+    if (!(r->keys_in_place && key_in_place(r)) && !read_string(r)) return JTOK_ERROR;
     skip_space(r);
     if (r->p >= r->end || *r->p != ':') return fail(r, "expected ':'");
     r->p++;

@@ -1,12 +1,24 @@
 #include "pkg/json/json.h"
 
 /* Bytes that need an escape: controls, the quote and the backslash; C0 starts an encoded NUL (see json.h). */
-static bool plain(unsigned char c) { return c >= 0x20 && c != '"' && c != '\\' && c != 0xc0; }
+static const bool escaped[256] = {[0 ... 0x1f] = true, ['"'] = true, ['\\'] = true, [0xc0] = true};
+static bool plain(unsigned char c) { return !escaped[c]; }
 
 void json_write_str(struct buf *b, const char *s, size_t n) {
     static const char hex[] = "0123456789abcdef";
+    size_t i = 0;
+    while (i < n && plain((unsigned char)s[i])) i++;
+    char *out = i == n ? buf_reserve(b, n + 2) : NULL;
+    if (out) { /* nothing to escape, as almost always */
+        out[0] = '"';
+        memcpy(out + 1, s, n);
+        out[n + 1] = '"';
+        out[n + 2] = 0;
+        b->len += n + 2;
+        return;
+    }
     buf_addc(b, '"');
-    for (size_t i = 0; i < n;) {
+    for (i = 0; i < n;) {
         size_t run = i;
         while (run < n && plain((unsigned char)s[run])) run++;
         if (run > i) buf_add(b, s + i, run - i);
@@ -29,6 +41,16 @@ void json_write_str(struct buf *b, const char *s, size_t n) {
     buf_addc(b, '"');
 }
 
+void json_write_int(struct buf *b, int64_t i) {
+    char text[24], *end = text + sizeof(text), *p = end;
+    uint64_t u = i < 0 ? -(uint64_t)i : (uint64_t)i;
+    do
+        *--p = (char)('0' + u % 10);
+    while (u /= 10);
+    if (i < 0) *--p = '-';
+    buf_add(b, p, (size_t)(end - p));
+}
+
 static void newline(struct buf *b, int indent) {
     buf_addc(b, '\n');
     for (int i = 0; i < indent; i++) buf_add(b, "  ", 2);
@@ -37,11 +59,10 @@ static void newline(struct buf *b, int indent) {
 /* indent < 0: compact */
 static void write_value(struct buf *b, const struct json *v, int indent) {
     int inner = indent < 0 ? -1 : indent + 1;
-    char num[24];
     switch (v->type) {
     case JSON_NULL: buf_add(b, "null", 4); break;
     case JSON_BOOL: buf_adds(b, v->b ? "true" : "false"); break;
-    case JSON_INT: buf_add(b, num, (size_t)snprintf(num, sizeof(num), "%lld", (long long)v->i)); break;
+    case JSON_INT: json_write_int(b, v->i); break;
     case JSON_NUMBER: buf_add(b, v->str, v->n); break;
     case JSON_STRING: json_write_str(b, v->str, v->n); break;
     case JSON_ARRAY:
