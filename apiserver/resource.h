@@ -1,5 +1,5 @@
 /* The resource table: one row says everything the API server knows about a resource (a kind served under a plural
- * name in a group and version). Routing, discovery, OpenAPI, storage, tables and the strategies all start from a row.
+ * name in a group and version). Routing, discovery, OpenAPI, storage, tables and the rules all start from a row.
  * Built-in rows are constant data (resources.c); rows of CustomResourceDefinitions are made at run time and looked up
  * the same way, so code holds a `const struct resource *` and never asks where it came from.
  *
@@ -9,8 +9,6 @@
 
 #include "pkg/api/api.h"
 #include "pkg/base/util.h"
-
-struct strategy; /* apiserver/rules/strategy.h */
 
 enum resource_verb {
     VERB_CREATE = 1 << 0,
@@ -32,6 +30,13 @@ enum resource_storage {
     RES_VIRTUAL, /* create-only reviews, bindings, componentstatuses */
 };
 
+enum resource_flags {
+    RES_LAZY = 1 << 0,             /* may be written back later (pkg/store): Leases, Events */
+    RES_CREATE_ON_UPDATE = 1 << 1, /* PUT of an absent object creates it */
+    RES_NEEDS_RV = 1 << 2,         /* an update must name the resourceVersion it is based on */
+    RES_RETURN_DELETED = 1 << 3,   /* a delete answers with the object, not with a Status */
+};
+
 struct resource_sub {
     const char *name;            /* "status", "scale", "exec" */
     const char *group, *version; /* of `kind`; NULL: the resource's own */
@@ -39,10 +44,7 @@ struct resource_sub {
     uint32_t verbs;
 };
 
-struct resource_column { /* of a printed table */
-    const char *name, *type, *format, *doc;
-    int priority;
-};
+struct table_printer; /* tables.h */
 
 struct resource {
     const char *group; /* "" is core */
@@ -56,24 +58,24 @@ struct resource {
     uint32_t verbs;
     const struct resource_sub *subs;
     size_t n_subs;
-    const struct resource_column *columns;
-    size_t n_columns;
-    const char *const *fields;      /* selectable beside metadata.name and metadata.namespace; NULL-terminated or NULL */
+    /* Selectable fields beside metadata.name and metadata.namespace, NULL-terminated, or NULL. "name=path" where the
+     * selector's name is not the member's path in the stored object. */
+    const char *const *fields;
     const char *key_prefix;         /* "/registry/pods/": a namespace (when namespaced) and a name follow */
     const char *storage_hash;       /* storageVersionHash in discovery, NULL: none */
-    const struct resource *storage; /* row whose version is stored, NULL: this one */
-    bool lazy;                      /* Leases and Events: may be written back later (pkg/store) */
-    bool has_generation;            /* metadata.generation counts changes of the spec */
+    const char *stored_as;          /* "group/version" whose row is stored instead of this one, or NULL */
+    uint32_t flags;                 /* enum resource_flags */
     bool custom;                    /* of a CustomResourceDefinition */
-    /* bound when the table is made (resource_table_new) */
+    /* bound when the table is made */
     const struct api_type *type;      /* of one object; NULL for custom resources without a schema */
-    const struct strategy *strategy;  /* never NULL for stored kinds */
+    const struct table_printer *printer; /* columns of printed tables; never NULL */
+    const struct resource *storage;   /* row whose version is stored, NULL: this one */
     unsigned index;                   /* position in the table */
 };
 
 struct resource_table;
 
-/* The built-in rows, bound to their types and strategies. Rows live as long as the table. */
+/* The built-in rows, bound to their types. Rows live as long as the table. */
 struct resource_table *resource_table_new(void);
 void resource_table_free(struct resource_table *t);
 size_t resource_table_len(const struct resource_table *t);
@@ -91,5 +93,9 @@ bool resource_group_known(const struct resource_table *t, const char *group, con
 const char *resource_api_version(struct arena *a, const struct resource *r);
 /* The row whose objects are in the store and the watch cache: r->storage or r. */
 static inline const struct resource *resource_stored(const struct resource *r) { return r->storage ? r->storage : r; }
+static inline const char *resource_field_path(const char *field) {
+    const char *eq = strchr(field, '=');
+    return eq ? eq + 1 : field;
+}
 /* "create", ... for one bit. */
 const char *resource_verb_name(uint32_t verb);

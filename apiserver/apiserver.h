@@ -1,0 +1,79 @@
+/* An API server: the instance that everything in this folder works on. There is no other state: several may live in
+ * one process. */
+#pragma once
+
+#include "apiserver/resource.h"
+#include "apiserver/rules/strategy.h"
+#include "apiserver/watchcache.h"
+#include "pkg/http/server.h"
+#include "pkg/store/store.h"
+
+struct jwt_keys;
+struct jwt_signer;
+struct authn;
+struct authz;
+struct housekeeping;
+struct auth_feeds;
+struct openapi;
+struct kubelet_client;
+struct watch_hub;
+
+/* What the flags say (main.c has the table). Strings live as long as the server. */
+struct apiserver_options {
+    const char *data_dir;
+    const char *bind_address, *advertise_address;
+    int64_t secure_port;
+    const char *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
+    const char *tls_cert, *tls_key, *client_ca;
+    const char *service_cidr, *node_ports;
+    const char *sa_key_file, *sa_signing_key_file, *sa_issuer, *api_audiences;
+    const char *authorization_mode, *token_auth_file;
+    bool anonymous_auth, bootstrap_tokens;
+    const char *kubelet_cert, *kubelet_key, *kubelet_ca;
+    const char *requestheader_ca, *requestheader_names, *requestheader_user, *requestheader_group, *requestheader_extra;
+    int64_t event_ttl_ns;
+    int64_t workers;
+};
+
+/* Pieces of answers that are the same for all objects of a resource (see object.h). */
+struct pieces {
+    struct rbytes *head;        /* {"kind":"Pod","apiVersion":"v1", */
+    struct rbytes *item, *next_item; /* of a list: "{" or the head, and the same behind a comma */
+    struct rbytes *event[3];    /* {"type":"ADDED","object":{"kind":... , by wc_event_type */
+};
+
+struct apiserver {
+    struct apiserver_options opt;
+    struct store *store;
+    bool embedded;              /* the store's current revision is known without a round trip */
+    struct resource_table *resources;
+    struct pieces *pieces;      /* by resource index */
+    struct rbytes *event_end;   /* "}\n" */
+    struct watchcache *cache;
+    struct rules *rules;
+    struct jwt_keys *keys;      /* of service-account tokens; NULL: none */
+    struct jwt_signer *signer;
+    const char **audiences;    /* API audiences */
+    size_t n_audiences;
+    struct authn *authn;
+    struct authz *authz;
+    struct auth_feeds *auth_feeds;
+    struct housekeeping *housekeeping;
+    struct openapi *openapi;
+    struct http_server *http;
+    struct http_workers *workers;
+    struct watch_hub *watches;
+    struct kubelet_client *kubelets;
+    char *external_host;        /* "10.0.0.10:6443": in discovery and the issuer's documents */
+    int64_t started_ns;
+    _Atomic uint64_t requests;
+    _Atomic int long_calls;
+    _Atomic bool ready, stopping;
+};
+
+/* Opens store, caches and rules, makes the bootstrap objects; the HTTP side is main.c's. */
+int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e);
+void apiserver_close(struct apiserver *s); /* NULL-safe */
+
+/* The handler to give to http_server_new, with the apiserver as its argument. */
+void apiserver_handle(struct http_req *r, void *arg);

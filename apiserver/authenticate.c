@@ -1,0 +1,238 @@
+/* The glue between requests and apiserver/auth: credentials from the connection and headers, impersonation, what a
+ * request asks for; and the feed of the authorizer from the watch cache. */
+#include <pthread.h>
+
+#include "apiserver/lookup.h"
+#include "apiserver/auth/authn.h"
+#include "apiserver/auth/authz.h"
+
+enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
+
+/* One watch of a resource that the authorizer wants to hear of. */
+struct feed {
+    struct apiserver *s;
+    const struct resource *res;
+    struct wc_watch *watch;
+    struct auth_feeds *all;
+};
+
+struct auth_feeds {
+    struct feed feeds[AUTH_FEEDS];
+    size_t n;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool started, woken, stop;
+};
+
+static void feed_object(struct apiserver *s, const struct object *o, bool deleted) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *ns = o->ns_len ? arena_strndup(a, o->key, o->ns_len) : NULL;
+    size_t len = 0;
+    const char *text = deleted ? NULL : object_text(a, o, &len);
+    authz_feed(s->authz, o->res->group, o->res->plural, ns, object_name(o), text, len);
+}
+
+static void feed_wake(void *arg) {
+    struct auth_feeds *f = ((struct feed *)arg)->all;
+    pthread_mutex_lock(&f->lock);
+    f->woken = true;
+    pthread_cond_signal(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void feed_load(struct feed *f) {
+    struct wc_list l;
+    wc_watch_new_list(f->s->cache, f->res, NULL, NULL, feed_wake, f, &l, &f->watch);
+    for (size_t i = 0; i < l.n; i++) feed_object(f->s, l.items[i], false);
+    wc_list_done(&l);
+}
+
+static void feed_drain(struct feed *f) {
+    struct wc_event ev;
+    int rc;
+    while ((rc = wc_watch_next(f->watch, &ev, NULL)) == 1) {
+        feed_object(f->s, ev.object, ev.type == WC_DELETED);
+        object_unref(ev.object);
+    }
+    if (rc < 0) { /* fell behind: start over; what was deleted meanwhile is found by the authorizer's own look-ups */
+        wc_watch_free(f->watch);
+        feed_load(f);
+    }
+}
+
+static void *feed_thread(void *arg) {
+    struct auth_feeds *f = arg;
+    pthread_mutex_lock(&f->lock);
+    while (!f->stop) {
+        if (!f->woken) {
+            pthread_cond_wait(&f->cond, &f->lock);
+            continue;
+        }
+        f->woken = false;
+        pthread_mutex_unlock(&f->lock);
+        for (size_t i = 0; i < f->n; i++) feed_drain(&f->feeds[i]);
+        pthread_mutex_lock(&f->lock);
+    }
+    pthread_mutex_unlock(&f->lock);
+    return NULL;
+}
+
+static void start_feeds(struct apiserver *s) {
+    struct auth_feeds *f = xcalloc(1, sizeof(*f));
+    s->auth_feeds = f;
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->cond, NULL);
+    for (size_t i = 0; i < resource_table_len(s->resources) && f->n < AUTH_FEEDS; i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
+        if (r->stored != RES_STORED || r->storage || !authz_wants(r->group, r->plural)) continue;
+        f->feeds[f->n] = (struct feed){.s = s, .res = r, .all = f};
+        feed_load(&f->feeds[f->n++]);
+    }
+    f->started = pthread_create(&f->thread, NULL, feed_thread, f) == 0;
+}
+
+static void stop_feeds(struct apiserver *s) {
+    struct auth_feeds *f = s->auth_feeds;
+    if (!f) return;
+    pthread_mutex_lock(&f->lock);
+    f->stop = true;
+    pthread_cond_signal(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+    if (f->started) pthread_join(f->thread, NULL);
+    for (size_t i = 0; i < f->n; i++) wc_watch_free(f->feeds[i].watch);
+    pthread_mutex_destroy(&f->lock);
+    pthread_cond_destroy(&f->cond);
+    free(f);
+    s->auth_feeds = NULL;
+}
+
+/* ---- opening ---- */
+
+static int load_keys(struct apiserver *s, struct err *e) {
+    const char *files[] = {s->opt.sa_key_file, s->opt.sa_signing_key_file};
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        _cleanup_free_ char *pem = NULL;
+        if (str_empty(files[i])) continue;
+        int rc = file_read(files[i], 1 << 20, &pem, NULL);
+        if (rc) return err_errno(e, rc, "reading %s", files[i]);
+        if (!s->keys) s->keys = jwt_keys_new();
+        if ((rc = jwt_keys_add_pem(s->keys, pem, e))) return err_wrap(e, "%s", files[i]), rc;
+        if (i == 1 && (rc = jwt_signer_new(pem, &s->signer, e))) return rc;
+    }
+    return 0;
+}
+
+static void split_audiences(struct apiserver *s) {
+    const char *list = str_empty(s->opt.api_audiences) ? s->opt.sa_issuer : s->opt.api_audiences;
+    s->audiences = xcalloc(MAX_AUDIENCES, sizeof(*s->audiences));
+    while (list && *list && s->n_audiences < MAX_AUDIENCES) {
+        size_t n = strcspn(list, ",");
+        if (n) s->audiences[s->n_audiences++] = xstrndup(list, n);
+        list += n + (list[n] == ',');
+    }
+}
+
+int auth_open(struct apiserver *s, struct err *e) {
+    int rc = load_keys(s, e);
+    if (rc) return rc;
+    split_audiences(s);
+    struct authn_config c = {.issuer = s->opt.sa_issuer,
+                             .audiences = s->audiences,
+                             .n_audiences = s->n_audiences,
+                             .keys = s->keys,
+                             .token_file = str_empty(s->opt.token_auth_file) ? NULL : s->opt.token_auth_file,
+                             .anonymous = s->opt.anonymous_auth,
+                             .bootstrap_tokens = s->opt.bootstrap_tokens,
+                             .get = lookup_get,
+                             .arg = s};
+    if ((rc = authn_new(&c, &s->authn, e))) return rc;
+    if ((rc = authz_new(s->opt.authorization_mode, lookup_get, s, &s->authz, e))) return rc;
+    start_feeds(s);
+    return 0;
+}
+
+void auth_close(struct apiserver *s) {
+    stop_feeds(s);
+    authz_free(s->authz);
+    authn_free(s->authn);
+    jwt_signer_free(s->signer);
+    jwt_keys_free(s->keys);
+    for (size_t i = 0; i < s->n_audiences; i++) free((char *)s->audiences[i]);
+    free(s->audiences);
+}
+
+/* ---- requests ---- */
+
+static char *websocket_token(struct request *q) {
+    static const char prefix[] = "base64url.bearer.authorization.k8s.io.";
+    const char *v;
+    for (size_t i = 0; (v = http_header_n(q->http, "sec-websocket-protocol", i)); i++) {
+        const char *p = strstr(v, prefix);
+        if (!p) continue;
+        p += sizeof(prefix) - 1;
+        size_t n = strcspn(p, ", "), len;
+        char *out = arena_alloc(q->a, n + 1);
+        if (base64url_decode(p, n, out, &len)) return NULL;
+        out[len] = 0;
+        return out;
+    }
+    return NULL;
+}
+
+static void read_impersonation(struct request *q, struct impersonation *im) {
+    static const char extra[] = "impersonate-extra-";
+    size_t cap = 0, n = q->http->n_headers;
+    im->user = http_header(q->http, "impersonate-user");
+    im->uid = http_header(q->http, "impersonate-uid");
+    im->groups = arena_alloc(q->a, (n + 1) * sizeof(*im->groups));
+    for (size_t i = 0; i < n; i++) {
+        const struct http_header *h = &q->http->headers[i];
+        if (str_eq(h->name, "impersonate-group")) im->groups[im->n_groups++] = h->value;
+        if (!str_has_prefix(h->name, extra)) continue;
+        char *key = http_unescape(q->a, h->name + sizeof(extra) - 1, strlen(h->name) - sizeof(extra) + 1, false);
+        struct user_extra *x = NULL;
+        for (size_t j = 0; j < im->n_extra; j++)
+            if (str_eq(im->extra[j].key, key)) x = &im->extra[j];
+        if (!x) {
+            ARENA_GROW(q->a, im->extra, im->n_extra, cap);
+            x = &im->extra[im->n_extra++];
+            *x = (struct user_extra){.key = key, .values = arena_alloc(q->a, (n + 1) * sizeof(char *))};
+        }
+        x->values[x->n++] = h->value;
+    }
+}
+
+int request_authenticate(struct request *q, struct err *e) {
+    const struct http_peer *p = q->http->peer;
+    struct authn_request r = {.cert_verified = p->cert_verified,
+                              .cert_cn = p->common_name,
+                              .cert_uid = p->cert_uid,
+                              .cert_sha256 = p->cert_sha256,
+                              .cert_orgs = p->organizations,
+                              .n_cert_orgs = p->n_organizations,
+                              .authorization = http_header(q->http, "authorization"),
+                              .websocket_token = websocket_token(q)};
+    int rc = authn_request(q->s->authn, q->a, &r, &q->user, e);
+    if (rc) return rc;
+    struct impersonation im = {0};
+    read_impersonation(q, &im);
+    return authn_impersonate(q->s->authz, q->a, &im, &q->user, e);
+}
+
+int request_authorize(struct request *q, struct err *e) {
+    struct authz_attrs at = {.user = &q->user, .verb = q->verb, .resource_request = q->is_resource};
+    if (q->is_resource) {
+        at.group = q->group;
+        at.version = q->version;
+        at.resource = q->plural;
+        at.subresource = q->subresource;
+        at.ns = q->ns;
+        at.name = q->name;
+        if (str_eq(q->plural, "namespaces") && str_empty(at.ns)) at.ns = q->name;
+        at.field_selector = http_query(q->http, "fieldSelector");
+    } else {
+        at.path = q->http->path;
+    }
+    return authz_check(q->s->authz, q->a, &at, e);
+}

@@ -1,0 +1,194 @@
+/* The paths that are no API: health, version, metrics, the OpenID documents, the list of paths. */
+#include "apiserver/handlers.h"
+#include "apiserver/lookup.h"
+#include "pkg/base/flags.h"
+#include "pkg/pki/jwt.h"
+
+/* ---- health ---- */
+
+struct check {
+    const char *name;
+    bool ready_only;
+    bool (*ok)(struct apiserver *s);
+};
+
+static bool ping_ok(struct apiserver *s) { return true; }
+static bool store_ok(struct apiserver *s) {
+    int64_t rev;
+    return store_current_rev(s->store, &rev, NULL) == 0;
+}
+static bool cache_ok(struct apiserver *s) { return watchcache_error(s->cache) == 0; }
+static bool started_ok(struct apiserver *s) { return atomic_load(&s->ready); }
+static bool running_ok(struct apiserver *s) { return !atomic_load(&s->stopping); }
+
+static const struct check checks[] = {
+    {"ping", false, ping_ok},
+    {"log", false, ping_ok},
+    {"etcd", false, store_ok},
+    {"informer-sync", true, cache_ok},
+    {"poststarthook/bootstrap-controller", true, started_ok},
+    {"poststarthook/rbac/bootstrap-roles", true, started_ok},
+    {"poststarthook/scheduling/bootstrap-system-priority-classes", true, started_ok},
+    {"shutdown", true, running_ok},
+};
+
+static bool excluded(struct request *q, const char *name) {
+    size_t it = 0;
+    const char *k, *v;
+    while (http_query_next(q->http, &it, &k, &v))
+        if (str_eq(k, "exclude") && str_eq(v, name)) return true;
+    return false;
+}
+
+static void health(struct request *q, const char *endpoint, const char *name) {
+    bool ready = str_eq(endpoint, "readyz"), all = true, found = !*name;
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
+        const struct check *c = &checks[i];
+        if (c->ready_only && !ready) continue;
+        if (*name && !str_eq(name, c->name)) continue;
+        found = true;
+        bool skip = excluded(q, c->name), ok = skip || c->ok(q->s);
+        all &= ok;
+        if (skip) buf_printf(&b, "[+]%s excluded: ok\n", c->name);
+        else if (ok) buf_printf(&b, "[+]%s ok\n", c->name);
+        else buf_printf(&b, "[-]%s failed: reason withheld\n", c->name);
+    }
+    if (!found) http_respond_text(q->http, 404, "404 page not found\n");
+    else if (!all) http_respond_text(q->http, 500, "%s%s check failed\n", b.data, endpoint);
+    else if (http_query(q->http, "verbose") && !*name) http_respond_text(q->http, 200, "%s%s check passed\n", b.data, endpoint);
+    else http_respond_text(q->http, 200, "ok");
+}
+
+/* ---- version ---- */
+
+#ifndef CORACLE_COMMIT
+#define CORACLE_COMMIT ""
+#endif
+
+static void version(struct request *q) {
+    struct arena *a = q->a;
+    struct json *v = json_object(a);
+    static const char *const pairs[][2] = {
+        {"major", "1"}, {"minor", "36"}, {"emulationMajor", "1"}, {"emulationMinor", "36"}, {"minCompatibilityMajor", "1"},
+        {"minCompatibilityMinor", "35"}, {"gitVersion", CORACLE_VERSION}, {"gitCommit", CORACLE_COMMIT},
+        {"gitTreeState", "clean"}, {"buildDate", "1970-01-01T00:00:00Z"}, {"goVersion", "none"}, {"compiler", "gcc"},
+#ifdef __aarch64__
+        {"platform", "linux/arm64"},
+#else
+        {"platform", "linux/amd64"},
+#endif
+    };
+    for (size_t i = 0; i < ARRAY_LEN(pairs); i++) json_set_str(a, v, pairs[i][0], pairs[i][1]);
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    json_write_pretty(&b, v);
+    respond_json_text(q, 200, "application/json", b.data, b.len);
+}
+
+/* ---- metrics ---- */
+
+static void metrics(struct request *q) {
+    struct apiserver *s = q->s;
+    struct http_server_stats st = {0};
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    http_server_get_stats(s->http, &st);
+    buf_printf(&b, "# TYPE apiserver_request_total counter\napiserver_request_total %llu\n", (unsigned long long)atomic_load(&s->requests));
+    buf_printf(&b, "# TYPE apiserver_open_connections gauge\napiserver_open_connections %zu\n", st.connections);
+    buf_printf(&b, "# TYPE apiserver_current_inflight_requests gauge\napiserver_current_inflight_requests %zu\n", st.streams);
+    buf_printf(&b, "# TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests %zu\n", watch_hub_count(s->watches));
+    buf_printf(&b, "# TYPE apiserver_resource_version gauge\napiserver_resource_version %lld\n", (long long)watchcache_rev(s->cache));
+    buf_printf(&b, "# TYPE apiserver_storage_size_bytes gauge\napiserver_storage_size_bytes %lld\n", (long long)store_size(s->store));
+    buf_printf(&b, "# TYPE apiserver_storage_objects gauge\n");
+    for (size_t i = 0; i < resource_table_len(s->resources); i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
+        if (r->stored != RES_STORED || r->storage) continue;
+        buf_printf(&b, "apiserver_storage_objects{resource=\"%s%s%s\"} %zu\n", r->plural, *r->group ? "." : "", r->group,
+                   watchcache_count(s->cache, r));
+    }
+    buf_printf(&b, "# TYPE process_uptime_seconds gauge\nprocess_uptime_seconds %lld\n",
+               (long long)((mono_ns() - s->started_ns) / NS_PER_SEC));
+    respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
+}
+
+/* ---- OpenID discovery of service-account tokens ---- */
+
+static void openid(struct request *q) {
+    struct arena *a = q->a;
+    struct apiserver *s = q->s;
+    struct json *v = json_object(a), *one = json_array(a);
+    json_set_str(a, v, "issuer", s->opt.sa_issuer);
+    json_set(a, v, "jwks_uri", json_strf(a, "https://%s/openid/v1/jwks", str_or_empty(s->external_host)));
+    json_append(a, one, json_str(a, "id_token"));
+    json_set(a, v, "response_types_supported", one);
+    one = json_array(a);
+    json_append(a, one, json_str(a, "public"));
+    json_set(a, v, "subject_types_supported", one);
+    json_set(a, v, "id_token_signing_alg_values_supported", s->keys ? jwt_keys_algorithms(s->keys, a) : json_array(a));
+    char *text = json_text(a, v);
+    respond_json_text(q, 200, "application/json", text, strlen(text));
+}
+
+static void jwks(struct request *q) {
+    if (!q->s->keys) {
+        http_respond_text(q->http, 404, "404 page not found\n");
+        return;
+    }
+    char *text = json_text(q->a, jwt_keys_jwks(q->s->keys, q->a));
+    respond_json_text(q, 200, "application/jwk-set+json", text, strlen(text));
+}
+
+/* ---- the list of paths ---- */
+
+static int cmp_str(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
+
+static void paths(struct request *q) {
+    static const char *const fixed[] = {"/.well-known/openid-configuration", "/api", "/apis", "/apis/", "/healthz", "/livez",
+                                        "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks",
+                                        "/readyz", "/version"};
+    struct arena *a = q->a;
+    const struct resource_table *t = q->s->resources;
+    size_t n = 0, max = ARRAY_LEN(fixed) + 2 * resource_table_len(t) + 3 * ARRAY_LEN(checks);
+    const char **list = arena_alloc(a, max * sizeof(*list));
+    for (size_t i = 0; i < ARRAY_LEN(fixed); i++) list[n++] = fixed[i];
+    for (size_t i = 0; i < resource_table_len(t); i++) {
+        const struct resource *r = resource_table_at(t, i);
+        if (*r->group) list[n++] = arena_printf(a, "/apis/%s", r->group);
+        list[n++] = *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
+        list[n++] = arena_printf(a, "/readyz/%s", checks[i].name);
+        if (checks[i].ready_only) continue;
+        list[n++] = arena_printf(a, "/livez/%s", checks[i].name);
+        list[n++] = arena_printf(a, "/healthz/%s", checks[i].name);
+    }
+    qsort(list, n, sizeof(*list), cmp_str);
+    struct json *doc = json_object(a), *out = json_set(a, doc, "paths", json_array(a));
+    for (size_t i = 0; i < n; i++)
+        if (!i || !str_eq(list[i], list[i - 1])) json_append(a, out, json_str(a, list[i]));
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    json_write_pretty(&b, doc);
+    respond_json_text(q, 200, "application/json", b.data, b.len);
+}
+
+static const struct {
+    const char *path;
+    void (*fn)(struct request *q);
+} plain[] = {{"/", paths},     {"/version", version}, {"/version/", version}, {"/metrics", metrics},
+             {"/.well-known/openid-configuration", openid}, {"/openid/v1/jwks", jwks}};
+
+bool handle_plain(struct request *q) {
+    static const char *const endpoints[] = {"healthz", "livez", "readyz"};
+    const char *p = q->http->path;
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+        if (str_eq(p, plain[i].path)) {
+            plain[i].fn(q);
+            return true;
+        }
+    for (size_t i = 0; i < ARRAY_LEN(endpoints); i++) {
+        size_t n = strlen(endpoints[i]);
+        if (strncmp(p + 1, endpoints[i], n) != 0 || (p[n + 1] && p[n + 1] != '/')) continue;
+        health(q, endpoints[i], p[n + 1] ? p + n + 2 : "");
+        return true;
+    }
+    return false;
+}

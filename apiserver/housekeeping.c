@@ -1,0 +1,94 @@
+/* A thread for what has to be done from time to time: compacting the store's history (five minutes of it stay, as with
+ * upstream's compactor) and ending Events after their time to live. */
+#include <pthread.h>
+
+#include "apiserver/lookup.h"
+#include "apiserver/write.h"
+
+enum { TICK_S = 60, COMPACT_EVERY_S = 300, EVENTS_AT_ONCE = 2000 };
+
+struct housekeeping {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool stop;
+};
+
+static bool expired(const struct json *ev, struct ktime now, int64_t ttl_ns) {
+    static const char *const times[] = {"lastTimestamp", "eventTime", "firstTimestamp"};
+    struct ktime t;
+    const char *text = json_as_str(json_at(ev, "series", "lastObservedTime", NULL));
+    for (size_t i = 0; str_empty(text) && i < ARRAY_LEN(times); i++) text = json_get_str(ev, times[i]);
+    if (str_empty(text)) text = json_as_str(json_at(ev, "metadata", "creationTimestamp", NULL));
+    return !str_empty(text) && ktime_parse(text, &t) == 0 && ktime_diff_ns(now, t) > ttl_ns;
+}
+
+static void end_events(struct apiserver *s) {
+    const struct resource *r = resource_find(s->resources, "", "v1", "events");
+    _cleanup_wc_list_ struct wc_list l = {0};
+    struct ktime now = ktime_now();
+    watchcache_list(s->cache, r, NULL, NULL, NULL, 0, &l);
+    for (size_t i = 0, done = 0; i < l.n && done < EVENTS_AT_ONCE; i++) {
+        _cleanup_arena_ struct arena *a = arena_new();
+        if (!expired(object_tree(a, l.items[i]), now, s->opt.event_ttl_ns)) continue;
+        struct store_txn t = {.op = STORE_DELETE,
+                              .key = arena_printf(a, "%s%s", r->key_prefix, l.items[i]->key),
+                              .expect_rev = l.items[i]->rev,
+                              .lazy = s->embedded,
+                              .cause = {"system:apiserver", l.items[i]->rev}};
+        struct store_txn_result res;
+        if (store_txn(s->store, a, &t, &res, NULL) == 0) done++;
+    }
+}
+
+static void *run(void *arg) {
+    struct apiserver *s = arg;
+    struct housekeeping *h = s->housekeeping;
+    int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache);
+    pthread_mutex_lock(&h->lock);
+    while (!h->stop) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += TICK_S;
+        if (pthread_cond_timedwait(&h->cond, &h->lock, &until) != ETIMEDOUT) continue;
+        pthread_mutex_unlock(&h->lock);
+        end_events(s);
+        if (mono_ns() >= compact_at) {
+            store_compact(s->store, keep_from, NULL); /* fails when nothing was written since: fine */
+            keep_from = watchcache_rev(s->cache);
+            compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC;
+        }
+        pthread_mutex_lock(&h->lock);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+void housekeeping_start(struct apiserver *s) {
+    struct housekeeping *h = xcalloc(1, sizeof(*h));
+    pthread_condattr_t attr;
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&h->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    s->housekeeping = h;
+    if (pthread_create(&h->thread, NULL, run, s)) {
+        free(h);
+        s->housekeeping = NULL;
+    }
+}
+
+void housekeeping_stop(struct apiserver *s) {
+    struct housekeeping *h = s->housekeeping;
+    if (!h) return;
+    pthread_mutex_lock(&h->lock);
+    h->stop = true;
+    pthread_cond_signal(&h->cond);
+    pthread_mutex_unlock(&h->lock);
+    pthread_join(h->thread, NULL);
+    pthread_mutex_destroy(&h->lock);
+    pthread_cond_destroy(&h->cond);
+    free(h);
+    s->housekeeping = NULL;
+}

@@ -1,0 +1,124 @@
+#include "apiserver/identity.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "pkg/pki/pki.h"
+
+static const struct client {
+    const char *name, *cn, *org;
+    bool kubeconfig;
+} clients[] = {
+    {"admin", "kubernetes-admin", "system:masters", true},
+    {"controller-manager", "system:kube-controller-manager", NULL, true},
+    {"scheduler", "system:kube-scheduler", NULL, true},
+    {"proxy", "system:kube-proxy", NULL, true},
+    {"dns", "system:coracle-dns", NULL, true},
+    {"apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters", false},
+};
+
+const char *identity_address(struct arena *a) {
+    char text[INET_ADDRSTRLEN] = "127.0.0.1";
+    struct ifaddrs *list = NULL;
+    /* a datagram socket's connect sends nothing: it asks the routing table */
+    _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xc0000201)}, me = {0};
+    socklen_t len = sizeof(me);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 && getsockname(fd, (struct sockaddr *)&me, &len) == 0 &&
+        me.sin_addr.s_addr)
+        return arena_strdup(a, inet_ntop(AF_INET, &me.sin_addr, text, sizeof(text)));
+    if (getifaddrs(&list)) return arena_strdup(a, text);
+    for (struct ifaddrs *i = list; i; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP)) continue;
+        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr, text, sizeof(text));
+        break;
+    }
+    freeifaddrs(list);
+    return arena_strdup(a, text);
+}
+
+static char *base64_text(struct arena *a, const char *s) {
+    size_t n = strlen(s);
+    char *out = arena_alloc(a, base64_encoded_len(n) + 1);
+    out[base64_encode(s, n, out)] = 0;
+    return out;
+}
+
+static int write_kubeconfig(const struct apiserver_options *o, struct arena *a, const char *name, const struct pki_pair *ca,
+                            const struct pki_pair *p, struct err *e) {
+    const char *path = arena_printf(a, "%s/%s.kubeconfig", o->data_dir, name);
+    const char *text = arena_printf(a,
+        "apiVersion: v1\nkind: Config\ncurrent-context: coracle\nclusters:\n- name: coracle\n  cluster:\n"
+        "    server: https://%s:%lld\n    certificate-authority-data: %s\ncontexts:\n- name: coracle\n  context:\n"
+        "    cluster: coracle\n    user: default\nusers:\n- name: default\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n",
+        "127.0.0.1", (long long)o->secure_port, base64_text(a, ca->cert_pem), base64_text(a, p->cert_pem), base64_text(a, p->key_pem));
+    _cleanup_free_ char *old = NULL;
+    if (access(path, F_OK) == 0 && file_read(path, 1 << 20, &old, NULL) == 0 && strstr(old, base64_text(a, p->cert_pem))) return 0;
+    int rc = file_write_atomic(path, text, strlen(text), 0600);
+    return rc ? err_errno(e, rc, "writing %s", path) : 0;
+}
+
+static int ensure_client(const struct apiserver_options *o, struct arena *a, const struct pki_pair *ca, const struct client *c,
+                         struct err *e) {
+    struct pki_spec spec = {.cn = c->cn, .orgs = &c->org, .n_orgs = c->org != NULL, .usages = PKI_CLIENT_AUTH};
+    const char *cert = arena_printf(a, "%s/pki/%s.crt", o->data_dir, c->name), *key = arena_printf(a, "%s/pki/%s.key", o->data_dir, c->name);
+    _cleanup_pki_pair_ struct pki_pair p = {0};
+    int rc = pki_ensure(ca, &spec, cert, key, NULL, e);
+    if (!rc && c->kubeconfig) rc = pki_load(cert, key, &p, e);
+    return rc || !c->kubeconfig ? rc : write_kubeconfig(o, a, c->name, ca, &p, e);
+}
+
+static const char *service_ip(struct arena *a, const char *cidr) {
+    char ip[64];
+    struct in_addr in;
+    snprintf(ip, sizeof(ip), "%.*s", (int)strcspn(cidr, "/"), cidr);
+    if (inet_pton(AF_INET, ip, &in) != 1) return NULL;
+    in.s_addr = htonl(ntohl(in.s_addr) + 1);
+    return arena_strdup(a, inet_ntop(AF_INET, &in, ip, sizeof(ip)));
+}
+
+static int ensure_server(const struct apiserver_options *o, struct arena *a, const struct pki_pair *ca, struct err *e) {
+    char host[256] = "localhost";
+    const char *sans[12] = {"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+                            "kubernetes.default.svc.cluster.local", "127.0.0.1", "::1", o->advertise_address};
+    size_t n = 8;
+    const char *ip = service_ip(a, o->service_cidr);
+    if (ip) sans[n++] = ip;
+    if (gethostname(host, sizeof(host) - 1) == 0 && *host) sans[n++] = host;
+    struct pki_spec spec = {.cn = "kube-apiserver", .sans = sans, .n_sans = n, .usages = PKI_SERVER_AUTH};
+    return pki_ensure(ca, &spec, o->tls_cert, o->tls_key, NULL, e);
+}
+
+int identity_ensure(struct apiserver_options *o, struct arena *a, struct err *e) {
+    const char *pki = arena_printf(a, "%s/pki", o->data_dir);
+    _cleanup_pki_pair_ struct pki_pair ca = {0};
+    _cleanup_free_ char *sa = NULL;
+    int rc = mkdir_p(pki, 0700);
+    if (rc) return err_errno(e, rc, "making %s", pki);
+#define DEFAULT_FILE(field, name) \
+    if (str_empty(o->field)) o->field = arena_printf(a, "%s/" name, pki)
+    bool own_ca = str_empty(o->client_ca), own_tls = str_empty(o->tls_cert), own_sa = str_empty(o->sa_signing_key_file);
+    DEFAULT_FILE(client_ca, "ca.crt");
+    if (own_ca || own_tls) {
+        rc = pki_ensure_ca(arena_printf(a, "%s/ca.crt", pki), arena_printf(a, "%s/ca.key", pki), "kubernetes", &ca, e);
+        for (size_t i = 0; !rc && own_ca && i < ARRAY_LEN(clients); i++) rc = ensure_client(o, a, &ca, &clients[i], e);
+        if (rc) return rc;
+    }
+    if (own_tls) {
+        DEFAULT_FILE(tls_cert, "apiserver.crt");
+        DEFAULT_FILE(tls_key, "apiserver.key");
+        if ((rc = ensure_server(o, a, &ca, e))) return rc;
+    }
+    if (own_sa) {
+        DEFAULT_FILE(sa_signing_key_file, "sa.key");
+        if ((rc = pki_ensure_key(o->sa_signing_key_file, "RSA", &sa, e))) return rc;
+    }
+    if (own_ca) {
+        DEFAULT_FILE(kubelet_cert, "apiserver-kubelet-client.crt");
+        DEFAULT_FILE(kubelet_key, "apiserver-kubelet-client.key");
+    }
+    return 0;
+}

@@ -1,0 +1,180 @@
+/* coracle-apiserver: flags, the loop thread, signals. Alone (`coracle-apiserver --data-dir D`) it makes its own PKI and
+ * kubeconfigs under D and keeps its objects in D/state.db. */
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "apiserver/handlers.h"
+#include "apiserver/identity.h"
+#include "apiserver/kubelet.h"
+#include "apiserver/lookup.h"
+#include "pkg/base/flags.h"
+#include "pkg/base/log.h"
+
+enum { STOP_GRACE_MS = 2000, EVENT_TTL_S = 3600 };
+
+struct program {
+    struct apiserver_options o;
+    int64_t v;
+    struct apiserver *s;
+    uv_loop_t loop;
+    uv_signal_t term, intr, hup;
+    int listener;
+    pthread_t boot;
+    bool boot_started;
+};
+
+static int parse_flags(struct program *p, int argc, char **argv) {
+    struct apiserver_options *o = &p->o;
+    const struct flag flags[] = {
+        {"data-dir", 0, FLAG_STR, &o->data_dir, "DIR", "where the certificates and the embedded store are kept"},
+        {"secure-port", 0, FLAG_INT, &o->secure_port, "PORT", "port to serve HTTPS on"},
+        {"bind-address", 0, FLAG_STR, &o->bind_address, "IP", "address to listen on"},
+        {"advertise-address", 0, FLAG_STR, &o->advertise_address, "IP", "address at which other machines reach this server; default: found out"},
+        {"etcd-servers", 0, FLAG_STR, &o->etcd_servers, "URLS", "comma-separated etcd endpoints; without it the embedded store is used"},
+        {"etcd-cafile", 0, FLAG_STR, &o->etcd_ca, "FILE", "CA of the etcd servers"},
+        {"etcd-certfile", 0, FLAG_STR, &o->etcd_cert, "FILE", "client certificate for etcd"},
+        {"etcd-keyfile", 0, FLAG_STR, &o->etcd_key, "FILE", "its key"},
+        {"tls-cert-file", 0, FLAG_STR, &o->tls_cert, "FILE", "the server's certificate; default: made in DATA-DIR/pki"},
+        {"tls-private-key-file", 0, FLAG_STR, &o->tls_key, "FILE", "its key"},
+        {"client-ca-file", 0, FLAG_STR, &o->client_ca, "FILE", "CA whose client certificates are users; default: made in DATA-DIR/pki"},
+        {"service-cluster-ip-range", 0, FLAG_STR, &o->service_cidr, "CIDR", "range of the Services' cluster IPs"},
+        {"service-node-port-range", 0, FLAG_STR, &o->node_ports, "A-B", "range of the Services' node ports"},
+        {"service-account-key-file", 0, FLAG_STR, &o->sa_key_file, "FILE", "public keys that verify service-account tokens"},
+        {"service-account-signing-key-file", 0, FLAG_STR, &o->sa_signing_key_file, "FILE", "private key that signs them; default: made in DATA-DIR/pki"},
+        {"service-account-issuer", 0, FLAG_STR, &o->sa_issuer, "URL", "issuer of the tokens"},
+        {"api-audiences", 0, FLAG_STR, &o->api_audiences, "LIST", "audiences of the API; default: the issuer"},
+        {"authorization-mode", 0, FLAG_STR, &o->authorization_mode, "LIST", "Node, RBAC, AlwaysAllow, AlwaysDeny"},
+        {"token-auth-file", 0, FLAG_STR, &o->token_auth_file, "FILE", "static tokens: token,user,uid,\"groups\" a line"},
+        {"anonymous-auth", 0, FLAG_BOOL, &o->anonymous_auth, NULL, "requests without credentials are system:anonymous"},
+        {"enable-bootstrap-token-auth", 0, FLAG_BOOL, &o->bootstrap_tokens, NULL, "accept tokens of Secrets of type bootstrap.kubernetes.io/token"},
+        {"kubelet-client-certificate", 0, FLAG_STR, &o->kubelet_cert, "FILE", "client certificate for kubelets"},
+        {"kubelet-client-key", 0, FLAG_STR, &o->kubelet_key, "FILE", "its key"},
+        {"kubelet-certificate-authority", 0, FLAG_STR, &o->kubelet_ca, "FILE", "CA of the kubelets' serving certificates; default: not verified"},
+        {"requestheader-client-ca-file", 0, FLAG_STR, &o->requestheader_ca, "FILE", "CA of front proxies, shown in kube-system/extension-apiserver-authentication"},
+        {"requestheader-allowed-names", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
+        {"requestheader-username-headers", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
+        {"requestheader-group-headers", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
+        {"requestheader-extra-headers-prefix", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
+        {"event-ttl", 0, FLAG_DURATION, &o->event_ttl_ns, "TIME", "how long Events are kept"},
+        {"workers", 0, FLAG_INT, &o->workers, "N", "threads for requests that may block"},
+        {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
+        {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
+        {"v", 'v', FLAG_INT, &p->v, "N", "log level: 0 errors and notices, 4 and more everything"},
+        {0}};
+    return flags_main("coracle-apiserver", "The Kubernetes API server.", flags, argc, argv, 0);
+}
+
+static int fail(struct err *e, const char *what) {
+    log_error(what, "error", e->msg, NULL);
+    return 1;
+}
+
+/* ---- running ---- */
+
+static void *boot_thread(void *arg) {
+    struct program *p = arg;
+    for (int i = 0; !atomic_load(&p->s->stopping); i++) {
+        _cleanup_err_ struct err e = {0};
+        if (bootstrap_run(p->s, &e) == 0) {
+            atomic_store(&p->s->ready, true);
+            return NULL;
+        }
+        log_warn("bootstrap objects", "error", e.msg, NULL);
+        if (i > 2) atomic_store(&p->s->ready, true); /* serve with what there is */
+        sleep(1);
+    }
+    return NULL;
+}
+
+static void on_stop(uv_signal_t *h, int signum) {
+    struct program *p = h->data;
+    if (atomic_exchange(&p->s->stopping, true)) return;
+    log_info("stopping", NULL);
+    watch_hub_close_watches(p->s->watches);
+    http_server_stop(p->s->http, STOP_GRACE_MS);
+    uv_stop(&p->loop);
+}
+
+static void on_hup(uv_signal_t *h, int signum) {
+    struct program *p = h->data;
+    _cleanup_err_ struct err e = {0};
+    if (http_server_reload_tls(p->s->http, p->listener, &e)) log_warn("reloading certificates", "error", e.msg, NULL);
+    else log_info("certificates reloaded", NULL);
+}
+
+static void watch_signal(struct program *p, uv_signal_t *h, uv_signal_cb cb, int signum) {
+    uv_signal_init(&p->loop, h);
+    h->data = p;
+    uv_signal_start(h, cb, signum);
+}
+
+static int serve(struct program *p, struct err *e) {
+    struct apiserver_options *o = &p->o;
+    struct http_server_options ho = {.loop = &p->loop, .handler = apiserver_handle, .arg = p->s};
+    struct http_ca cas[] = {{.file = o->client_ca}, {.file = o->requestheader_ca}};
+    struct http_listen l = {.address = o->bind_address,
+                            .port = (uint16_t)o->secure_port,
+                            .cert_file = o->tls_cert,
+                            .key_file = o->tls_key,
+                            .client_cas = cas,
+                            .n_client_cas = 1};
+    p->s->http = http_server_new(&ho);
+    p->s->watches = watch_hub_new(p->s, &p->loop);
+    int rc = http_server_listen(p->s->http, &l, &p->listener, e);
+    if (!rc) rc = http_server_start(p->s->http, e);
+    if (rc) return rc;
+    watch_signal(p, &p->term, on_stop, SIGTERM);
+    watch_signal(p, &p->intr, on_stop, SIGINT);
+    watch_signal(p, &p->hup, on_hup, SIGHUP);
+    p->boot_started = pthread_create(&p->boot, NULL, boot_thread, p) == 0;
+    housekeeping_start(p->s);
+    log_info("serving", "address", p->s->external_host, "version", CORACLE_VERSION, NULL);
+    uv_run(&p->loop, UV_RUN_DEFAULT);
+    return 0;
+}
+
+static void shut_down(struct program *p) {
+    struct apiserver *s = p->s;
+    atomic_store(&s->stopping, true);
+    if (p->boot_started) pthread_join(p->boot, NULL);
+    uv_signal_t *signals[] = {&p->term, &p->intr, &p->hup};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        if (signals[i]->data) uv_close((uv_handle_t *)signals[i], NULL);
+    s->workers = http_workers_free(s->workers);
+    http_server_free(s->http);
+    watch_hub_free(s->watches);
+    uv_run(&p->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&p->loop);
+    kubelet_client_free(s->kubelets);
+    apiserver_close(s);
+}
+
+int main(int argc, char **argv) {
+    struct program p = {.v = 2,
+                        .o = {.data_dir = "/var/lib/coracle",
+                              .bind_address = "0.0.0.0",
+                              .secure_port = 6443,
+                              .service_cidr = "10.96.0.0/16",
+                              .node_ports = "30000-32767",
+                              .sa_issuer = "https://kubernetes.default.svc.cluster.local",
+                              .authorization_mode = "Node,RBAC",
+                              .anonymous_auth = true,
+                              .bootstrap_tokens = true,
+                              .event_ttl_ns = EVENT_TTL_S * NS_PER_SEC}};
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_err_ struct err e = {0};
+    parse_flags(&p, argc, argv);
+    log_init("apiserver", p.v >= 4 ? LOG_DEBUG : p.v >= 1 ? LOG_INFO : LOG_WARN);
+    signal(SIGPIPE, SIG_IGN);
+    if (str_empty(p.o.advertise_address)) p.o.advertise_address = identity_address(a);
+    if (identity_ensure(&p.o, a, &e)) return fail(&e, "cannot make the certificates");
+    if (apiserver_open(&p.o, &p.s, &e)) return fail(&e, "cannot start");
+    p.s->external_host = xasprintf("%s:%lld", p.o.advertise_address, (long long)p.o.secure_port);
+    p.s->openapi = openapi_new();
+    if (kubelet_client_new(&p.o, &p.s->kubelets, &e)) return fail(&e, "the client for kubelets");
+    uv_loop_init(&p.loop);
+    int rc = serve(&p, &e);
+    shut_down(&p);
+    return rc ? fail(&e, "cannot serve") : 0;
+}

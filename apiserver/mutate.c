@@ -1,0 +1,293 @@
+/* The handlers of POST, PUT and PATCH on objects and on those subresources that take the whole object (status,
+ * approval, resize, ephemeralcontainers, finalize). They decode, look at what is stored, and go through write.c; a
+ * write that met another one is tried again when the client did not insist on a resourceVersion. */
+#include "apiserver/convert.h"
+#include "apiserver/handlers.h"
+#include "apiserver/write.h"
+#include "pkg/yaml/yaml.h"
+
+static void begin(struct request *q, struct write *w, enum rules_op op, bool dry_run) {
+    write_init(w, q->s, q->a, q, q->res, q->subresource, q->ns, q->name, op);
+    w->c.dry_run = dry_run;
+}
+
+/* Defaults of the version that the client wrote, then the stored version. */
+static struct json *to_stored(struct request *q, struct json *v) {
+    if (!q->res->storage) return v;
+    struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .type = q->res->type, .group = q->res->group,
+                          .version = q->res->version, .kind = q->res->kind, .resource = q->res->plural,
+                          .namespaced = q->res->namespaced, .ns = q->ns, .name = q->name, .now = ktime_now()};
+    rules_default(&c, v);
+    return write_to_stored(q, v);
+}
+
+static int decode(struct request *q, struct json **out, struct err *e) {
+    int rc = body_decode(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, false, out, e);
+    return rc;
+}
+
+static void answer(struct request *q, struct write *w, int rc, int status, struct object *o, struct err *e) {
+    write_warnings(w, q);
+    if (rc) respond_err(q, e);
+    else respond_object(q, status, o);
+}
+
+/* ---- POST ---- */
+
+void handle_create(struct request *q) {
+    _cleanup_err_ struct err e = {0};
+    _cleanup_object_ struct object *o = NULL;
+    struct json *body = NULL;
+    struct write w = {0};
+    bool dry_run = false;
+    int rc = request_dry_run(q, &dry_run, &e);
+    if (!rc) rc = decode(q, &body, &e);
+    const struct json *meta = json_get(body, "metadata");
+    bool generated = str_empty(json_get_str(meta, "name")) && !str_empty(json_get_str(meta, "generateName"));
+    for (int i = 0; !rc; i++) {
+        struct json *obj = to_stored(q, json_clone(q->a, body));
+        begin(q, &w, RULES_CREATE, dry_run);
+        w.c.name = NULL;
+        if (!obj) rc = err_status(&e, 400, "BadRequest", "the object cannot be stored in this version");
+        else rc = write_create(&w, obj, true, &o, &e);
+        if (rc && generated && e.status == 409 && i < WRITE_TRIES) { /* the random name was taken */
+            err_done(&e);
+            rc = 0;
+            continue;
+        }
+        break;
+    }
+    answer(q, &w, rc, 201, o, &e);
+}
+
+/* ---- PUT ---- */
+
+static int check_names(struct request *q, const struct json *obj, struct err *e) {
+    const struct json *m = json_get(obj, "metadata");
+    const char *name = json_get_str(m, "name"), *ns = json_get_str(m, "namespace");
+    if (str_empty(name)) return err_status(e, 400, "BadRequest", "name must be provided");
+    if (!str_eq(name, q->name))
+        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)", name,
+                          q->name);
+    if (q->res->namespaced && !str_empty(ns) && !str_eq(ns, q->ns))
+        return err_status(e, 400, "BadRequest",
+                          "the namespace of the object (%s) does not match the namespace on the request (%s)", ns, q->ns);
+    return 0;
+}
+
+/* resourceVersion and uid of what the client sent against what is stored. */
+static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
+    const struct json *m = json_get(obj, "metadata");
+    const char *rv = json_get_str(m, "resourceVersion"), *uid = json_get_str(m, "uid");
+    const struct json *had = json_get(object_tree(q->a, old), "metadata");
+    int64_t rev = 0;
+    if (!str_empty(uid) && !str_eq(uid, json_get_str(had, "uid")))
+        return err_conflict(e, q->res, q->name,
+                            arena_printf(q->a, "Precondition failed: UID in precondition: %s, UID in object meta: %s", uid,
+                                         str_or_empty(json_get_str(had, "uid"))));
+    if (str_empty(rv)) {
+        bool status = !str_empty(q->subresource);
+        if (!(q->res->flags & RES_NEEDS_RV) || status) return 0;
+        err_status(e, 422, "Invalid", "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: \"\": must be "
+                   "specified for an update", q->res->kind, q->name);
+        err_details(e, q->res->group, q->res->kind, q->name);
+        err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: \"\": must be specified for an update");
+        return -EINVAL;
+    }
+    if (str_to_i64(rv, &rev))
+        return err_status(e, 400, "BadRequest", "metadata.resourceVersion: Invalid value: \"%.60s\"", rv);
+    w->cause_rev = rev;
+    if (rev == 0 || rev == old->rev) return 0;
+    return err_conflict(e, q->res, q->name,
+                        "the object has been modified; please apply your changes to the latest version and try again");
+}
+
+static bool has_rv(const struct json *obj) {
+    const char *rv = json_as_str(json_at(obj, "metadata", "resourceVersion", NULL));
+    return !str_empty(rv) && !str_eq(rv, "0");
+}
+
+static int put_once(struct request *q, struct write *w, const struct json *body, const struct object *old,
+                    struct object **out, struct err *e) {
+    bool deleted;
+    struct json *obj = to_stored(q, json_clone(q->a, body));
+    if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
+    int rc = check_base(q, w, obj, old, e);
+    return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
+}
+
+static int lost_race(struct request *q, struct err *e) {
+    return err_conflict(e, q->res, q->name,
+                        "the object has been modified; please apply your changes to the latest version and try again");
+}
+
+void handle_update(struct request *q) {
+    _cleanup_err_ struct err e = {0};
+    _cleanup_object_ struct object *o = NULL;
+    struct json *body = NULL;
+    struct write w = {0};
+    bool dry_run = false;
+    int status = 200, rc = request_dry_run(q, &dry_run, &e);
+    if (!rc) rc = decode(q, &body, &e);
+    if (!rc) rc = check_names(q, body, &e);
+    for (int i = 0; !rc; i++) {
+        _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
+        if (!old && (q->res->flags & RES_CREATE_ON_UPDATE) && !q->subresource) {
+            begin(q, &w, RULES_CREATE, dry_run);
+            status = 201;
+            rc = write_create(&w, to_stored(q, json_clone(q->a, body)), true, &o, &e);
+            break;
+        }
+        begin(q, &w, RULES_UPDATE, dry_run);
+        rc = old ? put_once(q, &w, body, old, &o, &e) : err_not_found(&e, q->res, q->name);
+        if (rc > 0 && i < WRITE_TRIES && !has_rv(body)) {
+            rc = 0;
+            continue;
+        }
+        if (rc < 0 && e.status == 409 && i == 0 && has_rv(body)) { /* the cache may be behind the client */
+            err_done(&e);
+            rc = 0;
+            continue;
+        }
+        if (rc > 0) rc = lost_race(q, &e);
+        break;
+    }
+    answer(q, &w, rc, status, o, &e);
+}
+
+/* ---- PATCH ---- */
+
+static bool patch_type(const char *ct, const char *want) {
+    size_t n = strcspn(ct, ";");
+    while (n && ct[n - 1] == ' ') n--;
+    return strlen(want) == n && strncasecmp(ct, want, n) == 0;
+}
+
+static const char patch_types[] = "application/json-patch+json, application/merge-patch+json, "
+                                  "application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+static int bad_option(struct err *e, const char *reason, const char *field, const char *msg) {
+    err_status(e, 422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: %s: %s", field, msg);
+    err_details(e, "meta.k8s.io", "PatchOptions", NULL);
+    err_cause_add(e, reason, field, "%s", msg);
+    return -EINVAL;
+}
+
+static int check_patch(struct request *q, const char *ct, bool apply, struct err *e) {
+    static const char *const known[] = {"application/json-patch+json", "application/merge-patch+json",
+                                        "application/strategic-merge-patch+json", "application/apply-patch+yaml"};
+    bool ok = false;
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) ok |= patch_type(ct, known[i]);
+    if (!ok)
+        return err_status(e, 415, "UnsupportedMediaType",
+                          "the body of the request was in an unknown format - accepted media types include: %s", patch_types);
+    if (apply && str_empty(http_query(q->http, "fieldManager")))
+        return bad_option(e, "FieldValueRequired", "fieldManager", "Required value: is required for apply patch");
+    if (!apply && http_query(q->http, "force"))
+        return bad_option(e, "FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch");
+    return 0;
+}
+
+/* The tree of the version that the client speaks. */
+static struct json *visible_tree(struct request *q, const struct object *o) {
+    struct json *v = object_tree(q->a, o);
+    return v && o->res != q->res ? convert_view(q->a, o->res, q->res, v) : v;
+}
+
+static int read_config(struct request *q, struct json **config, struct json_dups *dups, struct err *e) {
+    _cleanup_err_ struct err why = {0};
+    if (yaml_parse_one(q->a, q->http->body, q->http->body_len, config, dups, &why) || !json_is(*config, JSON_OBJECT))
+        return err_status(e, 400, "BadRequest", "error decoding YAML: %s", why.code ? why.msg : "not an object");
+    const char *kind = json_get_str(*config, "kind"), *version = json_get_str(*config, "apiVersion");
+    if (!str_eq(kind, q->res->kind) || !str_eq(version, resource_api_version(q->a, q->res)))
+        return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(kind),
+                          str_or_empty(version), q->res->kind);
+    const char *name = json_as_str(json_at(*config, "metadata", "name", NULL));
+    if (str_empty(name)) json_set_str(q->a, json_ensure_object(q->a, *config, "metadata"), "name", q->name);
+    else if (!str_eq(name, q->name))
+        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)", name,
+                          q->name);
+    struct json *checked = NULL; /* reports unknown and duplicate fields and wrong types; the config is applied as sent */
+    int rc = q->res->type ? body_normalise(q, q->res->type, json_clone(q->a, *config), dups, &checked, e) : 0;
+    return rc;
+}
+
+static int apply_once(struct request *q, struct write *w, const struct json *config, const struct object *old,
+                      struct object **out, int *status, struct err *e) {
+    bool force = request_query_bool(q, "force"), changed, deleted;
+    struct json *merged = NULL, *obj = NULL;
+    struct rules_ctx *c = &w->c;
+    c->type = q->res->type; /* the merge is in the client's version */
+    c->version = q->res->version;
+    c->group = q->res->group;
+    int rc = ssa_apply(c, old ? visible_tree(q, old) : NULL, config, force, &merged, &changed, e);
+    if (rc) return rc;
+    c->type = w->res->type;
+    c->version = w->res->version;
+    c->group = w->res->group;
+    if (!changed && old) {
+        *out = object_ref((struct object *)old);
+        return 0;
+    }
+    struct api_problems none = {0};
+    if (q->res->type && api_tree_normalise(q->a, q->res->type, merged, &obj, &none, e))
+        return err_status(e, 400, "BadRequest", "%s", e->msg);
+    obj = to_stored(q, obj ? obj : merged);
+    if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
+    if (old) return write_update(w, obj, old, false, out, &deleted, e);
+    *status = 201;
+    return write_create(w, obj, false, out, e);
+}
+
+static int patch_once(struct request *q, struct write *w, const char *ct, const struct object *old, struct object **out,
+                      struct err *e) {
+    struct json *patched = NULL, *obj = NULL;
+    bool deleted;
+    w->c.type = q->res->type;
+    int rc = patch_apply(&w->c, ct, visible_tree(q, old), q->http->body, q->http->body_len, &patched, e);
+    w->c.type = w->res->type;
+    size_t warned = q->n_warnings;
+    if (!rc) rc = q->res->type ? body_normalise(q, q->res->type, patched, NULL, &obj, e) : 0;
+    if (rc) return rc;
+    if (warned) q->n_warnings = warned; /* of an earlier try */
+    obj = to_stored(q, obj ? obj : patched);
+    if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
+    const char *name = json_as_str(json_at(obj, "metadata", "name", NULL));
+    if (!str_eq(name, q->name))
+        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
+                          str_or_empty(name), q->name);
+    rc = check_base(q, w, obj, old, e);
+    return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
+}
+
+void handle_patch(struct request *q) {
+    _cleanup_err_ struct err e = {0};
+    _cleanup_object_ struct object *o = NULL;
+    const char *ct = str_or_empty(http_header(q->http, "content-type"));
+    bool apply = patch_type(ct, "application/apply-patch+yaml"), dry_run = false;
+    struct json *config = NULL;
+    struct json_dups dups = {0};
+    struct write w = {0};
+    int status = 200, rc = check_patch(q, ct, apply, &e);
+    if (!rc) rc = request_dry_run(q, &dry_run, &e);
+    if (!rc && apply) rc = read_config(q, &config, &dups, &e);
+    for (int i = 0; !rc; i++) {
+        _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
+        begin(q, &w, old ? RULES_UPDATE : RULES_CREATE, dry_run);
+        if (!old && (!apply || q->subresource)) rc = err_not_found(&e, q->res, q->name);
+        else if (apply) rc = apply_once(q, &w, config, old, &o, &status, &e);
+        else rc = patch_once(q, &w, ct, old, &o, &e);
+        if (rc > 0 && i < WRITE_TRIES) {
+            rc = 0;
+            continue;
+        }
+        if (rc < 0 && i == 0 && old && e.status == 409 && !apply) { /* the cache may be behind the client */
+            err_done(&e);
+            rc = 0;
+            continue;
+        }
+        if (rc > 0) rc = lost_race(q, &e);
+        break;
+    }
+    answer(q, &w, rc, status, o, &e);
+}

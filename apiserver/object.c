@@ -1,0 +1,341 @@
+/* Making cached objects from stored bytes. Stored values are our own canonical JSON, so a small scanner that trusts
+ * their syntax (but never reads outside them) finds in one pass the metadata, the place of the resourceVersion, the
+ * labels and the selectable fields; there is no tree. Canonical order of metadata puts resourceVersion after name,
+ * generateName, namespace, selfLink and uid. */
+#include "apiserver/object.h"
+
+#include "pkg/json/json.h"
+
+struct scan {
+    const char *p, *end;
+};
+
+static void skip_ws(struct scan *s) {
+    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\r' || *s->p == '\t')) s->p++;
+}
+
+static bool take(struct scan *s, char c) {
+    skip_ws(s);
+    if (s->p >= s->end || *s->p != c) return false;
+    s->p++;
+    return true;
+}
+
+/* The text between the quotes, escapes left as they are. */
+static bool scan_string(struct scan *s, const char **out, size_t *len) {
+    if (!take(s, '"')) return false;
+    const char *start = s->p;
+    for (;;) {
+        const char *q = memchr(s->p, '"', (size_t)(s->end - s->p));
+        if (!q) return false;
+        size_t back = 0;
+        while (q - back > start && q[-1 - (ptrdiff_t)back] == '\\') back++;
+        s->p = q + 1;
+        if (back % 2 == 0) {
+            *out = start;
+            *len = (size_t)(q - start);
+            return true;
+        }
+    }
+}
+
+static bool skip_value(struct scan *s) {
+    const char *str;
+    size_t len;
+    skip_ws(s);
+    if (s->p >= s->end) return false;
+    if (*s->p == '"') return scan_string(s, &str, &len);
+    if (*s->p != '{' && *s->p != '[') {
+        while (s->p < s->end && !strchr(",}] \n\r\t", *s->p)) s->p++;
+        return true;
+    }
+    unsigned depth = 0;
+    while (s->p < s->end) {
+        char c = *s->p;
+        if (c == '"') {
+            if (!scan_string(s, &str, &len)) return false;
+            continue;
+        }
+        s->p++;
+        if (c == '{' || c == '[') depth++;
+        if ((c == '}' || c == ']') && --depth == 0) return true;
+    }
+    return false;
+}
+
+/* A scalar's text: of a string, its inside. Objects, arrays and null give an empty span. */
+static bool scan_scalar(struct scan *s, const char *base, struct span *out) {
+    skip_ws(s);
+    *out = (struct span){0, 0};
+    if (s->p >= s->end) return false;
+    const char *start = s->p, *str;
+    size_t len;
+    if (*start == '"') {
+        if (!scan_string(s, &str, &len)) return false;
+        *out = (struct span){(uint32_t)(str - base), (uint32_t)len};
+        return true;
+    }
+    if (!skip_value(s)) return false;
+    if (*start != '{' && *start != '[' && *start != 'n')
+        *out = (struct span){(uint32_t)(start - base), (uint32_t)(s->p - start)};
+    return true;
+}
+
+enum { OBJECT_MAX_STORED = 64 << 20 }; /* sanity: spans are 32 bits */
+enum { MAX_SCAN_FIELDS = 16, MAX_SCAN_LABELS = 512 };
+
+struct found {
+    const char *base;
+    size_t head;                  /* offset of `"metadata"` */
+    bool plain;                   /* nothing but kind and apiVersion stands before it, and neither behind */
+    size_t insert;                /* where the resourceVersion goes */
+    bool insert_first;            /* as the first member of metadata */
+    bool meta_empty;
+    struct span old_rv;           /* a resourceVersion member that is there, with its comma */
+    struct object_label labels[MAX_SCAN_LABELS];
+    size_t n_labels;
+    struct span fields[MAX_SCAN_FIELDS];
+};
+
+static bool key_is(const char *k, size_t n, const char *want) { return strlen(want) == n && memcmp(k, want, n) == 0; }
+
+/* Starts or goes on with an object's members: 1 with a key, 0 at the end, -1 on bad syntax. */
+static int next_member(struct scan *s, bool *first, const char **k, size_t *n) {
+    if (take(s, '}')) return 0;
+    if (!*first && !take(s, ',')) return -1;
+    *first = false;
+    if (!scan_string(s, k, n) || !take(s, ':')) return -1;
+    return 1;
+}
+
+static bool scan_labels(struct scan *s, struct found *f) {
+    bool first = true;
+    const char *k;
+    size_t n;
+    int r;
+    if (!take(s, '{')) return skip_value(s);
+    while ((r = next_member(s, &first, &k, &n)) == 1) {
+        struct span v;
+        if (!scan_scalar(s, f->base, &v)) return false;
+        if (f->n_labels < MAX_SCAN_LABELS)
+            f->labels[f->n_labels++] =
+                (struct object_label){.key = {(uint32_t)(k - f->base), (uint32_t)n}, .value = v};
+    }
+    return r == 0;
+}
+
+static bool scan_meta(struct scan *s, struct found *f) {
+    static const char *const before[] = {"name", "generateName", "namespace", "selfLink", "uid"};
+    bool first = true;
+    const char *k;
+    size_t n;
+    int r;
+    if (!take(s, '{')) return false;
+    f->insert = (size_t)(s->p - f->base);
+    f->insert_first = true;
+    f->meta_empty = true;
+    while ((r = next_member(s, &first, &k, &n)) == 1) {
+        if (key_is(k, n, "labels")) {
+            f->meta_empty = false;
+            if (!scan_labels(s, f)) return false;
+            continue;
+        }
+        if (!skip_value(s)) return false;
+        if (key_is(k, n, "resourceVersion")) {
+            const char *start = k - 1, *stop = s->p;
+            if (start[-1] == ',') start--;
+            else if (stop < s->end && *stop == ',') stop++;
+            f->old_rv = (struct span){(uint32_t)(start - f->base), (uint32_t)(stop - start)};
+            continue;
+        }
+        f->meta_empty = false;
+        for (size_t i = 0; i < ARRAY_LEN(before); i++)
+            if (key_is(k, n, before[i])) {
+                f->insert = (size_t)(s->p - f->base);
+                f->insert_first = false;
+            }
+    }
+    return r == 0;
+}
+
+/* Second components of the fields whose first component is `top` ("spec", "status", ...). */
+static bool scan_fields(struct scan *s, struct found *f, const struct resource *r, const char *top, size_t top_len) {
+    bool nested = false;
+    for (size_t i = 0; r->fields && r->fields[i] && i < MAX_SCAN_FIELDS; i++) {
+        const char *name = resource_field_path(r->fields[i]);
+        if (key_is(top, top_len, name)) {
+            return scan_scalar(s, f->base, &f->fields[i]);
+        }
+        if (strncmp(name, top, top_len) == 0 && name[top_len] == '.') nested = true;
+    }
+    if (!nested) return skip_value(s);
+    skip_ws(s);
+    if (s->p >= s->end || *s->p != '{') return skip_value(s);
+    s->p++;
+    bool first = true;
+    const char *k;
+    size_t n;
+    int rc;
+    while ((rc = next_member(s, &first, &k, &n)) == 1) {
+        ssize_t at = -1;
+        for (size_t i = 0; r->fields[i] && i < MAX_SCAN_FIELDS; i++) {
+            const char *name = resource_field_path(r->fields[i]);
+            if (strncmp(name, top, top_len) == 0 && name[top_len] == '.' && key_is(k, n, name + top_len + 1))
+                at = (ssize_t)i;
+        }
+        if (at >= 0 ? !scan_scalar(s, f->base, &f->fields[at]) : !skip_value(s)) return false;
+    }
+    return rc == 0;
+}
+
+/* `tail`: the text starts at the first member, as the tails of objects do. */
+static bool scan_object(struct found *f, const struct resource *r, const char *p, size_t len, bool tail) {
+    struct scan s = {p, p + len};
+    bool first = true, seen = false;
+    const char *k;
+    size_t n;
+    int rc;
+    f->base = p;
+    f->plain = true;
+    if (!tail && !take(&s, '{')) return false;
+    while ((rc = next_member(&s, &first, &k, &n)) == 1) {
+        bool type_meta = key_is(k, n, "kind") || key_is(k, n, "apiVersion");
+        if (key_is(k, n, "metadata")) {
+            f->head = (size_t)(k - 1 - p);
+            seen = true;
+            if (!scan_meta(&s, f)) return false;
+            continue;
+        }
+        if (type_meta == seen) f->plain = false;
+        if (!scan_fields(&s, f, r, k, n)) return false;
+    }
+    return rc == 0 && seen;
+}
+
+/* The bytes with resourceVersion in its place; *at and *shift tell how offsets behind it move. */
+static struct rbytes *splice(const struct found *f, const char *p, size_t len, int64_t rev) {
+    char rv[64];
+    bool more = f->insert_first && !f->meta_empty;
+    int n = snprintf(rv, sizeof(rv), "%s\"resourceVersion\":\"%lld\"%s", f->insert_first ? "" : ",", (long long)rev,
+                     more ? "," : "");
+    size_t cut = f->old_rv.len;
+    struct rbytes *b = rbytes_alloc(len - cut + (size_t)n);
+    char *o = b->data;
+    size_t a = f->insert, c0 = cut ? f->old_rv.off : len, c1 = c0 + cut;
+    if (!cut || c0 >= a) { /* the old one, if any, stands behind the place of the new one */
+        o = mempcpy(o, p, a);
+        o = mempcpy(o, rv, (size_t)n);
+        o = mempcpy(o, p + a, c0 - a);
+        o = mempcpy(o, p + c1, len - c1);
+    } else {
+        o = mempcpy(o, p, c0);
+        o = mempcpy(o, p + c1, a - c1);
+        o = mempcpy(o, rv, (size_t)n);
+        o = mempcpy(o, p + a, len - a);
+    }
+    *o = 0;
+    return b;
+}
+
+static struct object *build(const struct resource *r, const char *key, struct rbytes *json, const struct found *f,
+                            int64_t create_rev, int64_t rev) {
+    size_t klen = strlen(key), nf = 0;
+    while (r->fields && r->fields[nf] && nf < MAX_SCAN_FIELDS) nf++;
+    size_t lsize = f->n_labels * sizeof(struct object_label), fsize = nf * sizeof(struct span);
+    struct object *o = xmalloc(sizeof(*o) + lsize + fsize + klen + 1);
+    *o = (struct object){.refs = 1, .rev = rev, .create_rev = create_rev, .res = r,
+                         .tail = json, .n_labels = (uint32_t)f->n_labels, .n_fields = (uint32_t)nf};
+    o->labels = (struct object_label *)(o + 1);
+    o->fields = (struct span *)((char *)o->labels + lsize);
+    char *k = (char *)o->fields + fsize;
+    if (lsize) memcpy(o->labels, f->labels, lsize);
+    if (fsize) memcpy(o->fields, f->fields, fsize);
+    memcpy(k, key, klen + 1);
+    o->key = k;
+    const char *slash = r->namespaced ? strchr(k, '/') : NULL;
+    o->ns_len = slash ? (uint32_t)(slash - k) : 0;
+    return o;
+}
+
+/* Values that were not written by us may have their members in another order. */
+static struct object *new_reordered(const struct resource *r, const char *key, const char *value, size_t len,
+                                    int64_t create_rev, int64_t rev) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct json *v = NULL;
+    if (json_parse(a, value, len, &v, NULL, NULL) || !json_is(v, JSON_OBJECT)) return NULL;
+    struct json *meta = json_get(v, "metadata"), *out = json_object(a);
+    if (!json_is(meta, JSON_OBJECT)) return NULL;
+    json_set(a, out, "metadata", meta);
+    JSON_FOREACH_MEMBER(m, v) {
+        if (!str_eq(m->key, "kind") && !str_eq(m->key, "apiVersion")) json_set(a, out, m->key, m->value);
+    }
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    json_write(&b, out);
+    return object_new(r, key, b.data, b.len, create_rev, rev);
+}
+
+static struct object *new_from(struct found *f, const struct resource *r, const char *key, const char *p, size_t len,
+                               int64_t create_rev, int64_t rev) {
+    struct rbytes *tail = splice(f, p, len, rev);
+    memset(f, 0, sizeof(*f));
+    if (scan_object(f, r, tail->data, tail->len, true)) return build(r, key, tail, f, create_rev, rev);
+    rbytes_unref(tail);
+    return NULL;
+}
+
+struct object *object_new(const struct resource *r, const char *key, const char *value, size_t len, int64_t create_rev,
+                          int64_t rev) {
+    if (len > OBJECT_MAX_STORED) return NULL;
+    struct found *f = xcalloc(1, sizeof(*f));
+    struct object *o = NULL;
+    if (scan_object(f, r, value, len, false)) {
+        size_t head = f->head;
+        f->insert -= head;
+        f->old_rv.off -= (uint32_t)head;
+        o = f->plain ? new_from(f, r, key, value + head, len - head, create_rev, rev)
+                     : new_reordered(r, key, value, len, create_rev, rev);
+    }
+    free(f);
+    return o;
+}
+
+struct object *object_at_rev(const struct object *o, int64_t rev) {
+    struct found *f = xcalloc(1, sizeof(*f));
+    struct object *n = NULL;
+    if (scan_object(f, o->res, o->tail->data, o->tail->len, true))
+        n = new_from(f, o->res, o->key, o->tail->data, o->tail->len, o->create_rev, rev);
+    free(f);
+    return n;
+}
+
+struct object *object_ref(struct object *o) {
+    if (o) atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
+    return o;
+}
+
+void object_unref(struct object *o) {
+    if (!o || atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) != 1) return;
+    rbytes_unref(o->tail);
+    free(o);
+}
+
+char *object_head(struct arena *a, const struct resource *r) {
+    return arena_printf(a, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",", r->kind, resource_api_version(a, r));
+}
+
+char *object_text(struct arena *a, const struct object *o, size_t *len) {
+    const char *head = object_head(a, o->res);
+    size_t n = strlen(head);
+    char *text = arena_alloc(a, n + o->tail->len + 1);
+    memcpy(text, head, n);
+    memcpy(text + n, o->tail->data, o->tail->len + 1);
+    *len = n + o->tail->len;
+    return text;
+}
+
+struct json *object_tree(struct arena *a, const struct object *o) {
+    size_t len;
+    struct json *v = NULL;
+    const char *text = object_text(a, o, &len);
+    return json_parse(a, text, len, &v, NULL, NULL) == 0 ? v : NULL;
+}

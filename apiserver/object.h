@@ -1,0 +1,52 @@
+/* An object as the watch cache holds it: its JSON (resourceVersion in its place) once, and beside it what selectors
+ * compare, as spans into those bytes. Immutable and reference-counted: caches, history, lists in flight and watchers
+ * share it.
+ *
+ * The bytes are the object's JSON without its beginning: from `"metadata":` to the closing brace. What goes before is
+ * the same for all objects of a resource: {"kind":...,"apiVersion":..., in a GET and in an event of a watch, only {
+ * in a list of built-in objects. So every answer is a series of shared pieces and nothing is copied. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "apiserver/resource.h"
+#include "pkg/base/bytes.h"
+
+struct span {
+    uint32_t off, len;
+};
+struct object_label {
+    struct span key, value;
+};
+
+struct object {
+    _Atomic uint32_t refs;
+    int64_t rev;      /* the resourceVersion */
+    int64_t create_rev;
+    const struct resource *res;
+    struct rbytes *tail;
+    const char *key;  /* "ns/name", or "name" for cluster-scoped resources */
+    uint32_t ns_len;  /* of the part before the slash, 0: cluster-scoped */
+    uint32_t n_labels, n_fields;
+    struct object_label *labels;
+    struct span *fields; /* values of res->fields; len 0: empty or absent */
+};
+
+/* Makes an object of a stored value (without resourceVersion, or with one, which is replaced by `rev`). `key` is what
+ * follows the resource's key prefix. NULL when the bytes are not an object's JSON. */
+struct object *object_new(const struct resource *r, const char *key, const char *value, size_t len, int64_t create_rev,
+                          int64_t rev);
+/* The same object at another revision: the last state of something deleted carries the deletion's revision. */
+struct object *object_at_rev(const struct object *o, int64_t rev);
+struct object *object_ref(struct object *o);
+void object_unref(struct object *o); /* NULL-safe */
+static inline void cleanup_object(struct object **o) { object_unref(*o); }
+#define _cleanup_object_ _cleanup_(cleanup_object)
+static inline const char *object_name(const struct object *o) { return o->ns_len ? o->key + o->ns_len + 1 : o->key; }
+static inline const char *object_at(const struct object *o, struct span s) { return o->tail->data + s.off; }
+/* The object as a tree in `a`, with the kind and apiVersion of its resource. */
+struct json *object_tree(struct arena *a, const struct object *o);
+/* `{"kind":"Pod","apiVersion":"v1",` in `a`: what stands before the tail. */
+char *object_head(struct arena *a, const struct resource *r);
+/* The whole JSON in `a`. */
+char *object_text(struct arena *a, const struct object *o, size_t *len);

@@ -1,0 +1,180 @@
+/* /openapi/v3 (an index and a document a group and version) and /openapi/v2, from the resource table through
+ * pkg/api/openapi.h. A document of v3 is made when it is fetched (clients cache it by the hash in its URL); the one
+ * of v2 is big, and kept once somebody has asked for it. */
+#include "pkg/api/openapi.h"
+
+#include <pthread.h>
+
+#include "apiserver/handlers.h"
+#include "pkg/base/map.h"
+#include "apiserver/lookup.h"
+
+#define RELEASE "1.36"
+#define V2_PROTO "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+
+struct openapi {
+    pthread_mutex_t lock;
+    struct rbytes *v2_json, *v2_proto;
+};
+
+void openapi_free(struct openapi *o) {
+    if (!o) return;
+    rbytes_unref(o->v2_json);
+    rbytes_unref(o->v2_proto);
+    pthread_mutex_destroy(&o->lock);
+    free(o);
+}
+
+static unsigned verbs_of(uint32_t v) {
+    static const struct {
+        uint32_t verb;
+        unsigned openapi;
+    } map[] = {{VERB_GET, OPENAPI_GET},       {VERB_LIST, OPENAPI_LIST},   {VERB_CREATE, OPENAPI_CREATE},
+               {VERB_UPDATE, OPENAPI_UPDATE}, {VERB_PATCH, OPENAPI_PATCH}, {VERB_DELETE, OPENAPI_DELETE},
+               {VERB_WATCH, OPENAPI_WATCH},   {VERB_DELETECOLLECTION, OPENAPI_DELETECOLLECTION}};
+    unsigned out = 0;
+    for (size_t i = 0; i < ARRAY_LEN(map); i++)
+        if (v & map[i].verb) out |= map[i].openapi;
+    return out;
+}
+
+static bool plain_text(const char *sub) {
+    static const char *const subs[] = {"log", "exec", "attach", "portforward", "proxy"};
+    for (size_t i = 0; i < ARRAY_LEN(subs); i++)
+        if (str_eq(sub, subs[i])) return true;
+    return false;
+}
+
+static struct openapi_resource row_of(struct arena *a, const struct resource *r) {
+    struct openapi_subresource *subs = arena_zalloc(a, (r->n_subs + 1) * sizeof(*subs));
+    for (size_t i = 0; i < r->n_subs; i++) {
+        const struct resource_sub *s = &r->subs[i];
+        subs[i].name = s->name;
+        subs[i].verbs = verbs_of(s->verbs);
+        if (!plain_text(s->name))
+            subs[i].kind.type = api_type_find(s->group ? s->group : r->group, s->version ? s->version : r->version, s->kind);
+    }
+    struct openapi_resource row = {.plural = r->plural, .namespaced = r->namespaced, .verbs = verbs_of(r->verbs),
+                                   .subs = subs, .n_subs = r->n_subs};
+    row.kind.type = r->type;
+    if (r->verbs & VERB_LIST) row.list.type = api_type_find(r->group, r->version, r->list_kind);
+    return row;
+}
+
+/* The rows of the group and version that starts at `first`; *end is behind the last. */
+static struct openapi_resource *rows_of(struct arena *a, const struct resource_table *t, size_t first, size_t *n, size_t *end) {
+    const struct resource *r = resource_table_at(t, first);
+    size_t i = first;
+    while (i < resource_table_len(t) && str_eq(resource_table_at(t, i)->group, r->group) &&
+           str_eq(resource_table_at(t, i)->version, r->version))
+        i++;
+    struct openapi_resource *rows = arena_alloc(a, (i - first) * sizeof(*rows));
+    *n = 0;
+    for (size_t j = first; j < i; j++) rows[(*n)++] = row_of(a, resource_table_at(t, j));
+    *end = i;
+    return rows;
+}
+
+static const char *doc_path(struct arena *a, const struct resource *r) {
+    return *r->group ? arena_printf(a, "apis/%s/%s", r->group, r->version) : arena_printf(a, "api/%s", r->version);
+}
+
+static struct json *v3_document(struct arena *a, const struct resource_table *t, size_t first, size_t *end) {
+    size_t n;
+    struct openapi_resource *rows = rows_of(a, t, first, &n, end);
+    const struct resource *r = resource_table_at(t, first);
+    return openapi_v3_document(a, RELEASE, r->group, r->version, rows, n);
+}
+
+/* A hash that changes with the server's version and the group's rows: what the document is made from. */
+static const char *doc_hash(struct arena *a, const struct resource *r) {
+    const char *text = arena_printf(a, "%s %s/%s", "v1.36.0", r->group, r->version);
+    uint32_t h = hash_bytes(text, strlen(text)), g = hash_bytes(&h, sizeof(h));
+    return arena_printf(a, "%08X%08X", h, g);
+}
+
+static void v3_index(struct request *q) {
+    struct arena *a = q->a;
+    const struct resource_table *t = q->s->resources;
+    struct json *doc = json_object(a), *paths = json_object(a);
+    for (size_t i = 0; i < resource_table_len(t); i++) {
+        const struct resource *r = resource_table_at(t, i);
+        const char *path = doc_path(a, r);
+        if (json_get(paths, path)) continue;
+        struct json *x = json_object(a);
+        json_set(a, x, "serverRelativeURL", json_strf(a, "/openapi/v3/%s?hash=%s", path, doc_hash(a, r)));
+        json_set(a, paths, path, x);
+    }
+    json_set(a, doc, "paths", paths);
+    char *text = json_text(a, doc);
+    respond_json_text(q, 200, "text/plain; charset=utf-8", text, strlen(text));
+}
+
+static bool v3_doc(struct request *q, const char *path) {
+    const struct resource_table *t = q->s->resources;
+    for (size_t i = 0, end; i < resource_table_len(t); i++) {
+        const struct resource *r = resource_table_at(t, i);
+        if (!str_eq(doc_path(q->a, r), path)) continue;
+        _cleanup_buf_ struct buf b = BUF_INIT;
+        json_write(&b, v3_document(q->a, t, i, &end));
+        const char *etag = arena_printf(q->a, "\"%s\"", doc_hash(q->a, r));
+        struct http_header h[] = {{"Content-Type", "application/json"},
+                                  {"ETag", etag},
+                                  {"Vary", "Accept"},
+                                  {"Cache-Control", http_query(q->http, "hash") ? "public, immutable" : "no-cache, private"}};
+        bool same = str_eq(http_header(q->http, "if-none-match"), etag);
+        http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
+        return true;
+    }
+    return false;
+}
+
+static void make_v2(struct openapi *o, const struct resource_table *t) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_buf_ struct buf json = BUF_INIT, proto = BUF_INIT;
+    struct json *doc = openapi_v2_begin(a, RELEASE);
+    for (size_t i = 0, end; i < resource_table_len(t); i = end) {
+        size_t n;
+        const struct resource *r = resource_table_at(t, i);
+        struct openapi_resource *rows = rows_of(a, t, i, &n, &end);
+        openapi_v2_add(a, doc, r->group, r->version, rows, n);
+    }
+    openapi_v2_end(a, doc);
+    json_write(&json, doc);
+    openapi_v2_to_proto(&proto, doc);
+    o->v2_json = rbytes_new(json.data, json.len);
+    o->v2_proto = rbytes_new(proto.data, proto.len);
+}
+
+static void v2(struct request *q) {
+    struct openapi *o = q->s->openapi;
+    const char *accept = str_or_empty(http_header(q->http, "accept"));
+    bool proto = strstr(accept, "proto-openapi.spec.v2") != NULL;
+    pthread_mutex_lock(&o->lock);
+    if (!o->v2_json) make_v2(o, q->s->resources);
+    struct rbytes *doc = rbytes_ref(proto ? o->v2_proto : o->v2_json);
+    pthread_mutex_unlock(&o->lock);
+    struct http_header h[] = {{"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}};
+    http_respond_bytes(q->http, 200, h, ARRAY_LEN(h), &doc, 1, HTTP_GZIP);
+    rbytes_unref(doc);
+}
+
+struct openapi *openapi_new(void) {
+    struct openapi *o = xcalloc(1, sizeof(*o));
+    pthread_mutex_init(&o->lock, NULL);
+    return o;
+}
+
+void handle_openapi(struct request *q) {
+    const char *p = q->http->path;
+    if (str_eq(p, "/openapi/v3") || str_eq(p, "/openapi/v3/")) {
+        v3_index(q);
+        return;
+    }
+    if (str_eq(p, "/openapi/v2")) {
+        v2(q);
+        return;
+    }
+    if (str_has_prefix(p, "/openapi/v3/") && v3_doc(q, p + strlen("/openapi/v3/"))) return;
+    http_respond_text(q->http, 404, "404 page not found\n");
+}

@@ -1,0 +1,82 @@
+/* A request on its way through the server: what the URL means, who asks, what form the answer shall have. Lives in the
+ * HTTP request's arena; the call that answers ends its life. */
+#pragma once
+
+#include "apiserver/apiserver.h"
+#include "apiserver/auth/authz.h"
+
+enum media { MEDIA_JSON, MEDIA_YAML, MEDIA_PROTO };
+enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL };
+
+struct watch;
+struct http_cancel;
+
+struct request {
+    struct apiserver *s;
+    struct http_req *http;
+    struct arena *a;
+    /* of the URL (upstream: RequestInfo) */
+    bool is_resource;
+    const char *verb;    /* get list watch create update patch delete deletecollection; for others the method in lower case */
+    const char *prefix;  /* "api" or "apis" */
+    const char *group, *version, *plural, *ns, *name, *subresource;
+    const char *rest;    /* path behind the subresource (proxy), not decoded; "" when there is none */
+    const struct resource *res;      /* NULL: unknown */
+    const struct resource_sub *sub;
+    struct user_info user;
+    /* of Accept */
+    enum media media;
+    enum media_as as;
+    bool stream_param;   /* asked for ;stream=watch */
+    bool acceptable;
+    const char *content_type; /* of the answer */
+    const char **warnings;
+    size_t n_warnings, cap_warnings;
+    struct watch *watch;      /* watch.c, when this is a watch */
+    struct http_cancel *cancel; /* kubelet.c: set when the client goes away */
+};
+
+enum { REQUEST_MAX_SEGMENTS = 64 };
+
+/* Parses URL and Accept. Never fails: what is unknown shows in the fields. */
+struct request *request_new(struct apiserver *s, struct http_req *http);
+/* True when ?dryRun=All; other values are errors (400/422). */
+int request_dry_run(struct request *q, bool *out, struct err *e);
+bool request_query_bool(struct request *q, const char *name);
+/* Integer parameter: `dflt` when absent, 400 when it is none. */
+int request_query_int(struct request *q, const char *name, int64_t dflt, int64_t *out, struct err *e);
+void request_warn(struct request *q, const char *fmt, ...) _printf_(2, 3);
+/* The manager of managedFields: ?fieldManager=, else the beginning of User-Agent. */
+const char *request_manager(struct request *q);
+
+/* ---- answers; each ends the request ---- */
+
+void respond_err(struct request *q, struct err *e);
+/* A tree of a known type (NULL: no protobuf form, answered as JSON). */
+void respond_tree(struct request *q, int status, const struct api_type *type, struct json *v);
+/* A stored object in the form asked for (JSON, protobuf, YAML, table, partial); converts when q->res is another row
+ * than the object's. */
+void respond_object(struct request *q, int status, const struct object *o);
+void respond_list(struct request *q, struct wc_list *l, const char *continue_token);
+/* metav1.Status of a success; details may be NULL. */
+void respond_success(struct request *q, int status, struct json *details);
+void respond_json_text(struct request *q, int status, const char *content_type, const void *p, size_t n);
+struct json *status_tree(struct arena *a, struct err *e);
+/* Headers for a streamed answer of this type. Returns their number. */
+size_t response_headers(struct request *q, const char *content_type, struct http_header **out);
+
+/* Resource-level errors. */
+int err_not_found(struct err *e, const struct resource *r, const char *name);
+int err_conflict(struct err *e, const struct resource *r, const char *name, const char *why);
+int err_already_exists(struct err *e, const struct resource *r, const char *name);
+
+/* ---- bodies ---- */
+
+enum { BODY_JSON = 1, BODY_YAML = 2, BODY_PROTO = 4, BODY_ALL = 7 };
+/* Decodes the body into a tree in canonical form for `type` (of group, version, kind): content type, syntax, kind and
+ * apiVersion, field validation (?fieldValidation=), warnings. An empty body gives *out NULL when may_be_empty. */
+int body_decode(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
+                bool may_be_empty, struct json **out, struct err *e);
+/* The field validation part, for trees that come from patches: normalises and reports unknown fields. */
+int body_normalise(struct request *q, const struct api_type *type, struct json *v, const struct json_dups *dups,
+                   struct json **out, struct err *e);

@@ -1,0 +1,266 @@
+/* Answers: errors as Status objects, trees, and cached objects in whatever form the client accepts. For JSON, cached
+ * objects and lists go out as shared pieces (object.h); everything else is made on the fly. */
+#include "apiserver/convert.h"
+#include "apiserver/request.h"
+#include "apiserver/tables.h"
+#include "pkg/yaml/yaml.h"
+
+/* ---- headers ---- */
+
+enum { MAX_WARNINGS = 32, MAX_WARNING_BYTES = 512 };
+
+static const char *warning_value(struct arena *a, const char *text) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    buf_adds(&b, "299 - \"");
+    for (const char *p = text; *p && b.len < MAX_WARNING_BYTES; p++) {
+        if (*p == '"' || *p == '\\') buf_addc(&b, '\\');
+        buf_addc(&b, (unsigned char)*p < 0x20 ? ' ' : *p);
+    }
+    buf_addc(&b, '"');
+    return arena_strndup(a, b.data, b.len);
+}
+
+size_t response_headers(struct request *q, const char *content_type, struct http_header **out) {
+    size_t n = 0, warnings = q->n_warnings < MAX_WARNINGS ? q->n_warnings : MAX_WARNINGS;
+    struct http_header *h = arena_alloc(q->a, (warnings + 4) * sizeof(*h));
+    char *id = arena_alloc(q->a, 37);
+    uuid_new(id);
+    h[n++] = (struct http_header){"Audit-Id", id};
+    h[n++] = (struct http_header){"Cache-Control", "no-cache, private"};
+    h[n++] = (struct http_header){"Content-Type", content_type};
+    for (size_t i = 0; i < warnings; i++)
+        h[n++] = (struct http_header){"Warning", warning_value(q->a, q->warnings[i])};
+    *out = h;
+    return n;
+}
+
+void respond_json_text(struct request *q, int status, const char *content_type, const void *p, size_t n) {
+    struct http_header *h;
+    size_t n_h = response_headers(q, content_type, &h);
+    http_respond(q->http, status, h, n_h, p, n, HTTP_GZIP);
+}
+
+/* ---- trees ---- */
+
+static void write_tree(struct request *q, struct buf *b, const struct api_type *type, struct json *v,
+                       const char **content_type) {
+    bool pretty = http_query(q->http, "pretty") && request_query_bool(q, "pretty");
+    if (q->media == MEDIA_PROTO && type) {
+        _cleanup_buf_ struct buf raw = BUF_INIT;
+        api_tree_to_proto(&raw, type, v);
+        api_proto_wrap(b, str_or_empty(json_get_str(v, "apiVersion")), str_or_empty(json_get_str(v, "kind")), raw.data,
+                       raw.len);
+        return;
+    }
+    if (q->media == MEDIA_YAML && yaml_write(b, v, NULL) == 0) return;
+    *content_type = "application/json";
+    if (pretty) json_write_pretty(b, v);
+    else json_write(b, v);
+    buf_addc(b, '\n');
+}
+
+void respond_tree(struct request *q, int status, const struct api_type *type, struct json *v) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    const char *ct = q->content_type;
+    write_tree(q, &b, type, v, &ct);
+    respond_json_text(q, status, ct, str_or_empty(b.data), b.len);
+}
+
+/* ---- Status ---- */
+
+static struct json *causes_tree(struct arena *a, const struct err *e) {
+    struct json *causes = json_array(a);
+    for (size_t i = 0; i < e->n_causes; i++) {
+        struct json *c = json_object(a);
+        if (!str_empty(e->causes[i].reason)) json_set_str(a, c, "reason", e->causes[i].reason);
+        json_set_str(a, c, "message", str_or_empty(e->causes[i].message));
+        if (!str_empty(e->causes[i].field)) json_set_str(a, c, "field", e->causes[i].field);
+        json_append(a, causes, c);
+    }
+    return causes;
+}
+
+struct json *status_tree(struct arena *a, struct err *e) {
+    if (!e->status) {
+        int code = e->code;
+        if (code == -ETIMEDOUT) e->status = 504, e->reason = "Timeout";
+        else if (code == -EAGAIN) e->status = 503, e->reason = "ServiceUnavailable";
+        else e->status = 500, e->reason = "InternalError";
+    }
+    struct json *s = json_object(a), *d = json_object(a);
+    json_set_str(a, s, "kind", "Status");
+    json_set_str(a, s, "apiVersion", "v1");
+    json_set(a, s, "metadata", json_object(a));
+    json_set_str(a, s, "status", "Failure");
+    json_set_str(a, s, "message", e->msg);
+    if (!str_empty(e->reason)) json_set_str(a, s, "reason", e->reason);
+    if (!str_empty(e->name)) json_set_str(a, d, "name", e->name);
+    if (!str_empty(e->group)) json_set_str(a, d, "group", e->group);
+    if (!str_empty(e->kind)) json_set_str(a, d, "kind", e->kind);
+    if (!str_empty(e->uid)) json_set_str(a, d, "uid", e->uid);
+    if (e->n_causes) json_set(a, d, "causes", causes_tree(a, e));
+    if (e->retry_after_seconds) json_set_int(a, d, "retryAfterSeconds", e->retry_after_seconds);
+    bool bare = !e->reason || str_eq(e->reason, "BadRequest") || str_eq(e->reason, "InternalError") ||
+                str_eq(e->reason, "Expired");
+    if (json_len(d) || !bare) json_set(a, s, "details", d);
+    json_set_int(a, s, "code", e->status);
+    return s;
+}
+
+void respond_err(struct request *q, struct err *e) {
+    struct json *s = status_tree(q->a, e);
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    const char *ct = q->content_type;
+    struct http_header *h, *all;
+    write_tree(q, &b, api_type_find("meta.k8s.io", "v1", "Status"), s, &ct);
+    size_t n = response_headers(q, ct, &h);
+    all = arena_alloc(q->a, (n + 1) * sizeof(*all));
+    memcpy(all, h, n * sizeof(*h));
+    if (e->retry_after_seconds)
+        all[n++] = (struct http_header){"Retry-After", arena_printf(q->a, "%d", e->retry_after_seconds)};
+    http_respond(q->http, e->status, all, n, b.data, b.len, 0);
+}
+
+void respond_success(struct request *q, int status, struct json *details) {
+    struct json *s = json_object(q->a);
+    json_set_str(q->a, s, "kind", "Status");
+    json_set_str(q->a, s, "apiVersion", "v1");
+    json_set(q->a, s, "metadata", json_object(q->a));
+    json_set_str(q->a, s, "status", "Success");
+    if (details) json_set(q->a, s, "details", details);
+    respond_tree(q, status, api_type_find("meta.k8s.io", "v1", "Status"), s);
+}
+
+int err_not_found(struct err *e, const struct resource *r, const char *name) {
+    if (!e) return -ENOENT;
+    int rc = err_status(e, 404, "NotFound", "%s%s%s \"%s\" not found", r->plural, *r->group ? "." : "", r->group, name);
+    err_details(e, r->group, r->plural, name);
+    return rc;
+}
+
+int err_conflict(struct err *e, const struct resource *r, const char *name, const char *why) {
+    int rc = err_status(e, 409, "Conflict", "Operation cannot be fulfilled on %s%s%s \"%s\": %s", r->plural,
+                        *r->group ? "." : "", r->group, name, why);
+    err_details(e, r->group, r->plural, name);
+    return rc;
+}
+
+int err_already_exists(struct err *e, const struct resource *r, const char *name) {
+    int rc = err_status(e, 409, "AlreadyExists", "%s%s%s \"%s\" already exists", r->plural, *r->group ? "." : "",
+                        r->group, name);
+    err_details(e, r->group, r->plural, name);
+    return rc;
+}
+
+/* ---- cached objects ---- */
+
+static struct json *view_tree(struct request *q, const struct object *o) {
+    struct json *v = object_tree(q->a, o);
+    return v && q->res != o->res ? convert_view(q->a, o->res, q->res, v) : v;
+}
+
+static bool as_pieces(const struct request *q, const struct resource *stored) {
+    return q->media == MEDIA_JSON && q->as == AS_OBJECT && q->res == stored && !http_query(q->http, "pretty");
+}
+
+static void respond_bytes(struct request *q, int status, struct rbytes *const *parts, size_t n) {
+    struct http_header *h;
+    size_t n_h = response_headers(q, q->content_type, &h);
+    http_respond_bytes(q->http, status, h, n_h, parts, n, HTTP_GZIP);
+}
+
+void respond_object(struct request *q, int status, const struct object *o) {
+    if (as_pieces(q, o->res)) {
+        struct rbytes *parts[] = {q->s->pieces[o->res->index].head, o->tail};
+        respond_bytes(q, status, parts, 2);
+        return;
+    }
+    if (q->as == AS_TABLE) {
+        _cleanup_buf_ struct buf b = BUF_INIT;
+        struct object *one = (struct object *)o;
+        struct wc_list l = {.items = &one, .n = 1, .rev = o->rev, .remaining = -1};
+        table_write(&b, q, &l, NULL);
+        respond_json_text(q, status, "application/json", b.data, b.len);
+        return;
+    }
+    if (q->as == AS_PARTIAL) {
+        struct json *v = partial_tree(q->a, object_tree(q->a, o));
+        respond_tree(q, status, api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata"), v);
+        return;
+    }
+    struct json *v = view_tree(q, o);
+    if (v) {
+        respond_tree(q, status, q->res->type, v);
+        return;
+    }
+    _cleanup_err_ struct err e = {0};
+    err_status(&e, 500, "InternalError", "the stored object cannot be shown in this version");
+    respond_err(q, &e);
+}
+
+static void list_meta(struct arena *a, struct json *list, const struct wc_list *l, const char *token) {
+    struct json *m = json_object(a);
+    json_set(a, m, "resourceVersion", json_strf(a, "%lld", (long long)l->rev));
+    if (token) json_set_str(a, m, "continue", token);
+    if (token && l->remaining > 0) json_set_int(a, m, "remainingItemCount", l->remaining);
+    json_set(a, list, "metadata", m);
+}
+
+static struct rbytes *list_head(struct request *q, const struct wc_list *l, const char *token) {
+    struct json *head = json_object(q->a);
+    json_set_str(q->a, head, "kind", q->res->list_kind);
+    json_set_str(q->a, head, "apiVersion", resource_api_version(q->a, q->res));
+    list_meta(q->a, head, l, token);
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    json_write(&b, head);
+    b.len--; /* the closing brace */
+    buf_adds(&b, ",\"items\":[");
+    return rbytes_new(b.data, b.len);
+}
+
+static void list_pieces(struct request *q, struct wc_list *l, const char *token) {
+    const struct pieces *p = &q->s->pieces[q->res->index];
+    _cleanup_rbytes_ struct rbytes *head = list_head(q, l, token), *end = rbytes_new("]}\n", 3);
+    struct rbytes **parts = arena_alloc(q->a, (l->n * 2 + 2) * sizeof(*parts));
+    size_t n = 0;
+    parts[n++] = head;
+    for (size_t i = 0; i < l->n; i++) {
+        parts[n++] = i ? p->next_item : p->item;
+        parts[n++] = l->items[i]->tail;
+    }
+    parts[n++] = end;
+    respond_bytes(q, 200, parts, n);
+}
+
+void respond_list(struct request *q, struct wc_list *l, const char *token) {
+    if (as_pieces(q, resource_stored(q->res))) {
+        list_pieces(q, l, token);
+        return;
+    }
+    if (q->as == AS_TABLE) {
+        _cleanup_buf_ struct buf b = BUF_INIT;
+        table_write(&b, q, l, token);
+        respond_json_text(q, 200, "application/json", b.data, b.len);
+        return;
+    }
+    bool partial = q->as == AS_PARTIAL;
+    struct arena *a = q->a;
+    struct json *list = json_object(a), *items = json_array(a);
+    json_set_str(a, list, "kind", partial ? "PartialObjectMetadataList" : q->res->list_kind);
+    json_set_str(a, list, "apiVersion", partial ? "meta.k8s.io/v1" : resource_api_version(a, q->res));
+    list_meta(a, list, l, token);
+    for (size_t i = 0; i < l->n; i++) {
+        struct json *v = partial ? partial_tree(a, object_tree(a, l->items[i])) : view_tree(q, l->items[i]);
+        if (!v) continue;
+        if (!partial && !q->res->custom) {
+            json_del(v, "kind");
+            json_del(v, "apiVersion");
+        }
+        json_append(a, items, v);
+    }
+    json_set(a, list, "items", items);
+    respond_tree(q, 200,
+                 partial ? api_type_find("meta.k8s.io", "v1", "PartialObjectMetadataList")
+                         : api_type_find(q->res->group, q->res->version, q->res->list_kind),
+                 list);
+}

@@ -1,0 +1,251 @@
+/* The server: opening its parts, and the way of a request from the loop thread to its handler.
+ *
+ * A request comes in on the loop thread. What the watch cache can answer at once (GETs, short LISTs, when the cache is
+ * known to be fresh) is answered there; calls that may block run on the worker pool, and those that last as long as
+ * their client likes (log, exec, attach, port-forward, proxy) on a thread of their own. */
+#include <pthread.h>
+
+#include "apiserver/handlers.h"
+#include "apiserver/lookup.h"
+
+enum {
+    WORKER_QUEUE = 4096,
+    LOOP_LIST_MAX = 2000,   /* objects in a cache above which a LIST leaves the loop thread */
+    LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
+    LONG_CALL_STACK = 256 * 1024,
+};
+
+/* ---- opening ---- */
+
+static void make_pieces(struct apiserver *s) {
+    static const char *const types[] = {"ADDED", "MODIFIED", "DELETED"};
+    _cleanup_arena_ struct arena *a = arena_new();
+    size_t n = resource_table_len(s->resources);
+    s->pieces = xcalloc(n, sizeof(*s->pieces));
+    for (size_t i = 0; i < n; i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
+        struct pieces *p = &s->pieces[i];
+        const char *head = object_head(a, r), *item = r->custom ? head : "{";
+        const char *next = arena_printf(a, ",%s", item);
+        p->head = rbytes_new(head, strlen(head));
+        p->item = rbytes_new(item, strlen(item));
+        p->next_item = rbytes_new(next, strlen(next));
+        for (int t = 0; t < 3; t++) {
+            const char *ev = arena_printf(a, "{\"type\":\"%s\",\"object\":%s", types[t], head);
+            p->event[t] = rbytes_new(ev, strlen(ev));
+        }
+    }
+}
+
+static void free_pieces(struct apiserver *s) {
+    for (size_t i = 0; s->pieces && i < resource_table_len(s->resources); i++) {
+        struct pieces *p = &s->pieces[i];
+        rbytes_unref(p->head);
+        rbytes_unref(p->item);
+        rbytes_unref(p->next_item);
+        for (int t = 0; t < 3; t++) rbytes_unref(p->event[t]);
+    }
+    free(s->pieces);
+}
+
+static void parse_ports(const char *range, int *min, int *max) {
+    unsigned lo = 0, hi = 0;
+    if (range && sscanf(range, "%u-%u", &lo, &hi) == 2 && lo <= hi && hi < 65536) {
+        *min = (int)lo;
+        *max = (int)hi;
+    }
+}
+
+static int open_parts(struct apiserver *s, struct err *e) {
+    struct store_options so = {.etcd_servers = s->opt.etcd_servers,
+                               .etcd_ca = s->opt.etcd_ca,
+                               .etcd_cert = s->opt.etcd_cert,
+                               .etcd_key = s->opt.etcd_key};
+    s->embedded = str_empty(s->opt.etcd_servers);
+    _cleanup_free_ char *db = s->embedded ? xasprintf("%s/state.db", s->opt.data_dir) : NULL;
+    if (s->embedded) so.etcd_servers = NULL, so.sqlite_path = db;
+    int rc = store_open(&so, &s->store, e);
+    if (rc) return rc;
+    s->resources = resource_table_new();
+    make_pieces(s);
+    if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;
+    struct rules_config rcfg = {.lookup = lookup_rules(s), .service_cidr = s->opt.service_cidr};
+    parse_ports(s->opt.node_ports, &rcfg.node_port_min, &rcfg.node_port_max);
+    if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
+    return auth_open(s, e);
+}
+
+int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e) {
+    struct apiserver *s = xcalloc(1, sizeof(*s));
+    s->opt = *o;
+    s->started_ns = mono_ns();
+    s->event_end = rbytes_new("}\n", 2);
+    int rc = open_parts(s, e);
+    if (rc) {
+        apiserver_close(s);
+        return rc;
+    }
+    s->workers = http_workers_new((unsigned)(o->workers ? o->workers : 32), WORKER_QUEUE);
+    *out = s;
+    return 0;
+}
+
+void apiserver_close(struct apiserver *s) {
+    if (!s) return;
+    http_workers_free(s->workers);
+    housekeeping_stop(s);
+    auth_close(s);
+    rules_free(s->rules);
+    watchcache_close(s->cache);
+    store_close(s->store);
+    openapi_free(s->openapi);
+    free_pieces(s);
+    rbytes_unref(s->event_end);
+    resource_table_free(s->resources);
+    free(s->external_host);
+    free(s);
+}
+
+/* ---- routing ---- */
+
+static void fail(struct request *q, struct err *e) {
+    if (q->watch) watch_refuse(q, e);
+    else respond_err(q, e);
+}
+
+static bool is_long(const struct request *q) {
+    static const char *const subs[] = {"log", "exec", "attach", "portforward", "proxy"};
+    for (size_t i = 0; q->sub && i < ARRAY_LEN(subs); i++)
+        if (str_eq(q->sub->name, subs[i])) return true;
+    return false;
+}
+
+static uint32_t verb_bit(const char *verb) {
+    for (uint32_t i = 0; i < 8; i++)
+        if (str_eq(verb, resource_verb_name(1u << i))) return 1u << i;
+    return 0;
+}
+
+static int check_route(struct request *q, struct err *e) {
+    if (!q->res || (q->subresource && !q->sub))
+        return err_status(e, 404, "NotFound", "the server could not find the requested resource");
+    if (q->res->namespaced && !q->ns && q->name)
+        return err_status(e, 404, "NotFound", "the server could not find the requested resource");
+    if (!q->res->namespaced && q->ns)
+        return err_status(e, 404, "NotFound", "the server could not find the requested resource");
+    uint32_t bit = verb_bit(q->verb), allowed = q->sub ? q->sub->verbs : q->res->verbs;
+    bool create_named = bit == VERB_CREATE && q->name && !q->sub;
+    bool no_ns = q->res->namespaced && !q->ns && (bit == VERB_CREATE || bit == VERB_DELETECOLLECTION);
+    bool no_name = !q->name && (bit == VERB_UPDATE || bit == VERB_PATCH);
+    if (!(allowed & bit) || create_named || no_ns || no_name)
+        return err_status(e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    if (!q->acceptable && !is_long(q))
+        return err_status(e, 406, "NotAcceptable",
+                          "only the following media types are accepted: application/json, application/yaml, "
+                          "application/vnd.kubernetes.protobuf");
+    return 0;
+}
+
+static bool whole_object(const struct resource_sub *s) {
+    static const char *const subs[] = {"status", "approval", "resize", "ephemeralcontainers", "finalize"};
+    for (size_t i = 0; i < ARRAY_LEN(subs); i++)
+        if (str_eq(s->name, subs[i])) return true;
+    return false;
+}
+
+static void route_resource(struct request *q) {
+    static const struct {
+        uint32_t verb;
+        void (*fn)(struct request *q);
+    } handlers[] = {{VERB_GET, handle_get},       {VERB_LIST, handle_list},     {VERB_WATCH, handle_watch},
+                    {VERB_CREATE, handle_create}, {VERB_UPDATE, handle_update}, {VERB_PATCH, handle_patch},
+                    {VERB_DELETE, handle_delete}, {VERB_DELETECOLLECTION, handle_delete_collection}};
+    uint32_t bit = verb_bit(q->verb);
+    if (is_long(q)) {
+        handle_kubelet(q);
+    } else if (q->sub && !whole_object(q->sub)) {
+        handle_subresource(q);
+    } else if (q->res->stored == RES_VIRTUAL) {
+        handle_virtual(q);
+    } else {
+        for (size_t i = 0; i < ARRAY_LEN(handlers); i++)
+            if (handlers[i].verb == bit) handlers[i].fn(q);
+    }
+}
+
+static void route_other(struct request *q) {
+    if (discovery_path(q)) handle_discovery(q);
+    else if (str_has_prefix(q->http->path, "/openapi/")) handle_openapi(q);
+    else if (!handle_plain(q)) http_respond_text(q->http, 404, "404 page not found\n");
+}
+
+static void process(void *arg) {
+    struct request *q = arg;
+    _cleanup_err_ struct err e = {0};
+    int rc = request_authenticate(q, &e);
+    if (!rc) rc = request_authorize(q, &e);
+    if (!rc && q->is_resource) rc = check_route(q, &e);
+    if (rc) fail(q, &e);
+    else if (q->is_resource) route_resource(q);
+    else route_other(q);
+}
+
+/* ---- threads ---- */
+
+static void *long_call(void *arg) {
+    struct request *q = arg;
+    struct apiserver *s = q->s;
+    process(q);
+    atomic_fetch_sub(&s->long_calls, 1);
+    return NULL;
+}
+
+static bool start_long_call(struct request *q) {
+    struct apiserver *s = q->s;
+    pthread_attr_t attr;
+    pthread_t t;
+    if (atomic_fetch_add(&s->long_calls, 1) >= LONG_CALLS_MAX) {
+        atomic_fetch_sub(&s->long_calls, 1);
+        return false;
+    }
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, LONG_CALL_STACK);
+    bool ok = pthread_create(&t, &attr, long_call, q) == 0;
+    pthread_attr_destroy(&attr);
+    if (!ok) atomic_fetch_sub(&s->long_calls, 1);
+    return ok;
+}
+
+/* True when the answer is in the cache and the cache is fresh enough: no waiting, little work. */
+static bool cheap(struct request *q) {
+    struct apiserver *s = q->s;
+    if (!q->is_resource) return str_eq(q->http->path, "/readyz") || str_eq(q->http->path, "/livez") || str_eq(q->http->path, "/healthz");
+    if (!q->res || q->res->stored != RES_STORED || q->res->storage || (q->sub && !str_eq(q->sub->name, "status"))) return false;
+    if (q->media != MEDIA_JSON || q->as != AS_OBJECT || !s->embedded) return false;
+    bool get = str_eq(q->verb, "get"), list = str_eq(q->verb, "list");
+    if (!get && !list) return false;
+    if (list && (watchcache_count(s->cache, q->res) > LOOP_LIST_MAX || http_query(q->http, "continue"))) return false;
+    const char *rv = http_query(q->http, "resourceVersion");
+    int64_t want = 0;
+    if (str_empty(rv)) return store_current_rev(s->store, &want, NULL) == 0 && watchcache_wait(s->cache, want, 0) == 0;
+    return str_to_i64(rv, &want) == 0 && watchcache_wait(s->cache, want, 0) == 0;
+}
+
+void apiserver_handle(struct http_req *r, void *arg) {
+    struct apiserver *s = arg;
+    struct request *q = request_new(s, r);
+    atomic_fetch_add(&s->requests, 1);
+    if (str_eq(q->verb, "watch") && q->res && q->res->stored == RES_STORED) watch_prepare(q);
+    if (is_long(q)) kubelet_prepare(q);
+    if (cheap(q)) {
+        process(q);
+        return;
+    }
+    bool ok = is_long(q) ? start_long_call(q) : http_dispatch(s->workers, process, q) == 0;
+    if (ok) return;
+    _cleanup_err_ struct err e = {0};
+    err_status(&e, 429, "TooManyRequests", "Too many requests, please try again later.");
+    e.retry_after_seconds = 1;
+    fail(q, &e);
+}

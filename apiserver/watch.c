@@ -1,0 +1,481 @@
+/* Watches: requests whose answer is a stream of events.
+ *
+ * A watch starts on a worker (authorisation, parameters, waiting for a revision) and then lives on the loop thread in
+ * the hub. The cache's feed wakes it: the hub collects woken watches and turns the loop once for all of them; there
+ * each takes its events from the cache (watchcache.h) and writes them. What an event looks like on the wire is made
+ * once and shared: the hub keeps the last lines by object, event type and form. A watch stops taking events while its
+ * client has too many bytes queued, so a slow client costs no memory; if it falls out of the cache's history it ends
+ * with 410 Expired and the client lists again.
+ *
+ * A timer per hub ends watches at their timeoutSeconds and sends bookmarks. */
+#include <pthread.h>
+
+#include "apiserver/convert.h"
+#include "apiserver/handlers.h"
+#include "pkg/base/map.h"
+#include "apiserver/tables.h"
+
+enum {
+    QUEUE_HIGH = 1 << 20,       /* bytes queued for a client above which its watch pauses */
+    LINE_SLOTS = 512,           /* shared lines kept */
+    TICK_MS = 1000,
+    BOOKMARK_S = 60,
+    TIMEOUT_MIN_S = 1800,       /* a watch without timeoutSeconds lasts this to twice as long */
+};
+
+struct line {
+    struct object *obj;
+    enum wc_event_type type;
+    uint32_t form;
+    struct rbytes *bytes;
+};
+
+struct watch {
+    struct watch_hub *hub;
+    struct request *q;
+    struct wc_watch *src;
+    struct wc_list initial; /* events still to be sent first */
+    size_t initial_at;
+    bool initial_bookmark;  /* after them, the bookmark that ends them */
+    bool bookmarks, started, ended, paused, table_head_sent;
+    uint32_t form;
+    const char *rv, *match;
+    struct selector sel;
+    int64_t deadline_ns, next_bookmark_ns, seen_rev;
+    int start_error;
+    /* hub's lists */
+    _Atomic bool woken;
+    struct watch *next_woken;
+    struct watch *next, **pprev;
+};
+
+struct watch_hub {
+    struct apiserver *s;
+    uv_timer_t timer;
+    struct watch *all;
+    size_t n;
+    pthread_mutex_t lock; /* of `woken` */
+    struct watch *woken;
+    bool posted;
+    struct line lines[LINE_SLOTS];
+};
+
+static bool pump(struct watch *w);
+
+/* ---- lines ---- */
+
+static uint32_t form_of(const struct request *q) {
+    return (uint32_t)q->media | (uint32_t)q->as << 2 | (q->res->storage != NULL) << 5 | q->res->index << 8;
+}
+
+static void put_varint(struct buf *b, size_t x) {
+    for (; x > 0x7f; x >>= 7) buf_addc(b, (char)(x | 0x80));
+    buf_addc(b, (char)x);
+}
+
+static size_t varint_len(size_t x) {
+    size_t n = 1;
+    while (x >>= 7) n++;
+    return n;
+}
+
+/* One event: a line of JSON, or a frame of protobuf: its length in four bytes, then metav1.WatchEvent{type = 1,
+ * object = 2: RawExtension{raw = 1}} where raw is the object with its envelope. */
+static void wrap_event(struct request *q, struct buf *out, const char *type, const struct api_type *t, struct json *v) {
+    if (q->media != MEDIA_PROTO || !t) {
+        buf_printf(out, "{\"type\":\"%s\",\"object\":", type);
+        json_write(out, v);
+        buf_adds(out, "}\n");
+        return;
+    }
+    _cleanup_buf_ struct buf raw = BUF_INIT, obj = BUF_INIT;
+    api_tree_to_proto(&raw, t, v);
+    api_proto_wrap(&obj, str_or_empty(json_get_str(v, "apiVersion")), str_or_empty(json_get_str(v, "kind")), raw.data,
+                   raw.len);
+    size_t inner = 1 + varint_len(obj.len) + obj.len, total = 2 + strlen(type) + 1 + varint_len(inner) + inner;
+    uint8_t len[4] = {(uint8_t)(total >> 24), (uint8_t)(total >> 16), (uint8_t)(total >> 8), (uint8_t)total};
+    buf_add(out, len, 4);
+    buf_addc(out, 0x0a);
+    buf_addc(out, (char)strlen(type));
+    buf_adds(out, type);
+    buf_addc(out, 0x12);
+    put_varint(out, inner);
+    buf_addc(out, 0x0a);
+    put_varint(out, obj.len);
+    buf_add(out, obj.data, obj.len);
+}
+
+static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const struct object *o) {
+    static const char *const names[] = {"ADDED", "MODIFIED", "DELETED"};
+    struct request *q = w->q;
+    if (q->media == MEDIA_JSON && q->as == AS_OBJECT && !q->res->storage) {
+        const struct rbytes *head = q->s->pieces[o->res->index].event[type];
+        struct rbytes *b = rbytes_alloc(head->len + o->tail->len + 2);
+        char *p = mempcpy(b->data, head->data, head->len);
+        p = mempcpy(p, o->tail->data, o->tail->len);
+        memcpy(p, "}\n", 3);
+        return b;
+    }
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    if (q->as == AS_TABLE) {
+        buf_printf(&b, "{\"type\":\"%s\",\"object\":", names[type]);
+        table_write_event(&b, q, o, !w->table_head_sent);
+        w->table_head_sent = true;
+        buf_adds(&b, "}\n");
+        return rbytes_new(b.data, b.len);
+    }
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct json *v = object_tree(a, o);
+    const struct api_type *t = q->res->type;
+    if (q->as == AS_PARTIAL) {
+        v = partial_tree(a, v);
+        t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
+    } else if (v && o->res != q->res) {
+        v = convert_view(a, o->res, q->res, v);
+    }
+    if (!v) return NULL;
+    wrap_event(q, &b, names[type], t, v);
+    return rbytes_new(b.data, b.len);
+}
+
+static void line_done(struct line *l) {
+    object_unref(l->obj);
+    rbytes_unref(l->bytes);
+    *l = (struct line){0};
+}
+
+/* The event's bytes: a reference of the hub's, or of the caller's when *own. */
+static struct rbytes *line_of(struct watch *w, enum wc_event_type type, struct object *o, bool *own) {
+    *own = w->q->as == AS_TABLE && !w->table_head_sent;
+    if (*own) return make_line(w, type, o);
+    uint32_t key[3] = {(uint32_t)((uintptr_t)o >> 4), (uint32_t)type, w->form};
+    struct line *l = &w->hub->lines[hash_bytes(key, sizeof(key)) % LINE_SLOTS];
+    if (l->obj == o && l->type == type && l->form == w->form) return l->bytes;
+    line_done(l);
+    l->bytes = make_line(w, type, o);
+    if (!l->bytes) return NULL;
+    l->obj = object_ref(o);
+    l->type = type;
+    l->form = w->form;
+    return l->bytes;
+}
+
+/* ---- one watch, on the loop ---- */
+
+static void watch_free(struct watch *w) {
+    wc_watch_free(w->src);
+    wc_list_done(&w->initial);
+    if (w->pprev) {
+        *w->pprev = w->next;
+        if (w->next) w->next->pprev = w->pprev;
+        w->hub->n--;
+    }
+    struct watch_hub *h = w->hub;
+    pthread_mutex_lock(&h->lock);
+    for (struct watch **p = &h->woken; *p; p = &(*p)->next_woken)
+        if (*p == w) {
+            *p = w->next_woken;
+            break;
+        }
+    pthread_mutex_unlock(&h->lock);
+    free(w);
+}
+
+static void watch_end(struct watch *w) {
+    if (w->ended) return;
+    w->ended = true;
+    struct http_req *r = w->q->http;
+    watch_free(w);
+    http_stream_end(r);
+}
+
+static void send_error(struct watch *w, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    wrap_event(w->q, &b, "ERROR", api_type_find("meta.k8s.io", "v1", "Status"), status_tree(a, e));
+    http_stream_write_copy(w->q->http, b.data, b.len);
+}
+
+static void send_expired(struct watch *w) {
+    _cleanup_err_ struct err e = {0};
+    err_status(&e, 410, "Expired", "too old resource version: %s", str_or_empty(w->rv));
+    send_error(w, &e);
+}
+
+static void send_bookmark(struct watch *w, int64_t rev, bool initial_end) {
+    struct request *q = w->q;
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    struct json *v = json_object(a), *m = json_object(a);
+    const struct api_type *t = q->res->type;
+    bool partial = q->as == AS_PARTIAL;
+    json_set_str(a, v, "kind", q->as == AS_TABLE ? "Table" : partial ? "PartialObjectMetadata" : q->res->kind);
+    json_set_str(a, v, "apiVersion", q->as != AS_OBJECT ? "meta.k8s.io/v1" : resource_api_version(a, q->res));
+    json_set(a, m, "resourceVersion", json_strf(a, "%lld", (long long)rev));
+    if (q->as != AS_TABLE) json_set(a, m, "creationTimestamp", json_null(a));
+    if (initial_end) {
+        struct json *ann = json_object(a);
+        json_set_str(a, ann, "k8s.io/initial-events-end", "true");
+        json_set(a, m, "annotations", ann);
+    }
+    json_set(a, v, "metadata", m);
+    if (q->as == AS_TABLE) {
+        json_set(a, v, "columnDefinitions", json_null(a));
+        json_set(a, v, "rows", json_array(a));
+    }
+    if (partial) t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
+    wrap_event(q, &b, "BOOKMARK", t, v);
+    http_stream_write_copy(q->http, b.data, b.len);
+    w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
+}
+
+static bool send_event(struct watch *w, enum wc_event_type type, struct object *o) {
+    bool own;
+    struct rbytes *b = line_of(w, type, o, &own);
+    if (!b) return true;
+    int rc = http_stream_write(w->q->http, b);
+    if (own) rbytes_unref(b);
+    return rc == 0;
+}
+
+static bool too_much_queued(struct watch *w) {
+    w->paused = http_stream_queued(w->q->http) > QUEUE_HIGH;
+    return w->paused;
+}
+
+/* Sends what there is. False when the watch has ended (and is gone). */
+static bool pump(struct watch *w) {
+    bool ok = true;
+    while (ok && w->initial_at < w->initial.n) {
+        if (too_much_queued(w)) return true;
+        struct object *o = w->initial.items[w->initial_at];
+        ok = send_event(w, WC_ADDED, o);
+        w->initial.items[w->initial_at++] = NULL;
+        object_unref(o);
+    }
+    if (ok && w->initial_bookmark) {
+        w->initial_bookmark = false;
+        send_bookmark(w, w->initial.rev, true);
+    }
+    while (ok) {
+        struct wc_event ev;
+        if (too_much_queued(w)) return true;
+        int rc = wc_watch_next(w->src, &ev, &w->seen_rev);
+        if (rc == 0) return true;
+        if (rc < 0) {
+            send_expired(w);
+            break;
+        }
+        ok = send_event(w, ev.type, ev.object);
+        object_unref(ev.object);
+    }
+    watch_end(w);
+    return false;
+}
+
+/* ---- waking ---- */
+
+static void run_woken(void *arg) {
+    struct watch_hub *h = arg;
+    for (;;) {
+        pthread_mutex_lock(&h->lock);
+        struct watch *w = h->woken;
+        if (w) h->woken = w->next_woken;
+        else h->posted = false;
+        pthread_mutex_unlock(&h->lock);
+        if (!w) return;
+        atomic_store(&w->woken, false);
+        if (w->started && !w->paused) pump(w);
+    }
+}
+
+static void wake(void *arg) {
+    struct watch *w = arg;
+    struct watch_hub *h = w->hub;
+    if (atomic_exchange(&w->woken, true)) return;
+    pthread_mutex_lock(&h->lock);
+    w->next_woken = h->woken;
+    h->woken = w;
+    bool post = !h->posted;
+    h->posted = true;
+    pthread_mutex_unlock(&h->lock);
+    if (post) http_server_post(h->s->http, run_woken, h);
+}
+
+static void on_drain(struct http_req *r, void *arg) {
+    struct watch *w = arg;
+    if (!w->started || w->ended) return;
+    w->paused = false;
+    pump(w);
+}
+
+static void on_close(struct http_req *r, void *arg) {
+    struct watch *w = arg;
+    if (w->started) watch_end(w);
+}
+
+/* ---- starting ---- */
+
+void watch_prepare(struct request *q) {
+    struct watch *w = xcalloc(1, sizeof(*w));
+    w->hub = q->s->watches;
+    w->q = q;
+    w->form = form_of(q);
+    http_req_on_close(q->http, on_close, w);
+    http_req_on_drain(q->http, on_drain, w);
+    q->watch = w;
+}
+
+static void free_on_loop(void *arg) { watch_free(arg); }
+
+static void start_on_loop(void *arg) {
+    struct watch *w = arg;
+    struct watch_hub *h = w->hub;
+    struct request *q = w->q;
+    struct http_header *hd;
+    bool stream = q->stream_param || q->media == MEDIA_PROTO;
+    const char *ct = stream ? arena_printf(q->a, "%s;stream=watch", q->content_type) : q->content_type;
+    w->next = h->all;
+    if (w->next) w->next->pprev = &w->next;
+    w->pprev = &h->all;
+    h->all = w;
+    h->n++;
+    w->started = true;
+    w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
+    size_t n = response_headers(q, ct, &hd);
+    http_stream_begin(q->http, 200, hd, n, 0);
+    if (http_req_closed(q->http)) {
+        watch_end(w);
+    } else if (w->start_error) {
+        send_expired(w);
+        watch_end(w);
+    } else {
+        pump(w);
+    }
+}
+
+static int bad_initial(struct err *e, const char *field, const char *why) {
+    err_status(e, 422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: %s: Forbidden: %s", field, why);
+    err_details(e, "meta.k8s.io", "ListOptions", NULL);
+    err_cause_add(e, "FieldValueForbidden", field, "Forbidden: %s", why);
+    return -EINVAL;
+}
+
+static int watch_parse(struct request *q, struct watch *w, bool *initial, struct err *e) {
+    const char *fields = http_query(q->http, "fieldSelector"), *send = http_query(q->http, "sendInitialEvents");
+    int64_t timeout;
+    if (q->name) fields = arena_printf(q->a, "metadata.name=%s%s%s", q->name, str_empty(fields) ? "" : ",", str_or_empty(fields));
+    int rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), fields, &w->sel, e);
+    if (!rc) rc = request_query_int(q, "timeoutSeconds", 0, &timeout, e);
+    if (rc) return rc;
+    w->rv = http_query(q->http, "resourceVersion");
+    w->match = http_query(q->http, "resourceVersionMatch");
+    w->bookmarks = request_query_bool(q, "allowWatchBookmarks");
+    *initial = false;
+    if (!str_empty(send)) {
+        *initial = request_query_bool(q, "sendInitialEvents");
+        if (!str_eq(w->match, "NotOlderThan"))
+            return bad_initial(e, "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        if (*initial && !w->bookmarks)
+            return bad_initial(e, "allowWatchBookmarks", "sendInitialEvents requires allowWatchBookmarks");
+    } else if (!str_empty(w->match)) {
+        return bad_initial(e, "resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if (timeout <= 0) {
+        uint16_t jitter;
+        random_bytes(&jitter, sizeof(jitter));
+        timeout = TIMEOUT_MIN_S + jitter % TIMEOUT_MIN_S;
+    }
+    w->deadline_ns = mono_ns() + timeout * NS_PER_SEC;
+    return 0;
+}
+
+static int watch_open(struct request *q, struct watch *w, bool initial, struct err *e) {
+    struct watchcache *c = q->s->cache;
+    int64_t rev = 0;
+    if (!str_empty(w->rv) && (str_to_i64(w->rv, &rev) || rev < 0)) {
+        err_status(e, 500, "", "Invalid value: \"%.60s\": invalid resource version", w->rv);
+        return -EINVAL;
+    }
+    bool from_now = str_empty(w->rv) || rev == 0;
+    int rc = from_now || initial ? read_wait(q, w->rv, e) : 0;
+    if (rc) return rc;
+    if (initial || (from_now && str_empty(http_query(q->http, "sendInitialEvents")))) {
+        wc_watch_new_list(c, q->res, q->ns, &w->sel, wake, w, &w->initial, &w->src);
+        w->initial_bookmark = initial;
+        return 0;
+    }
+    if (from_now) rev = watchcache_rev(c);
+    w->start_error = wc_watch_new(c, q->res, q->ns, &w->sel, rev, wake, w, &w->src);
+    return 0;
+}
+
+void handle_watch(struct request *q) {
+    _cleanup_err_ struct err e = {0};
+    struct watch *w = q->watch;
+    bool initial;
+    int rc = watch_parse(q, w, &initial, &e);
+    if (!rc) rc = watch_open(q, w, initial, &e);
+    if (rc) {
+        watch_refuse(q, &e);
+        return;
+    }
+    if (http_on_loop(q->s->http)) {
+        start_on_loop(w);
+    } else if (http_server_post(q->s->http, start_on_loop, w)) {
+        err_status(&e, 503, "ServiceUnavailable", "the server is stopping");
+        watch_refuse(q, &e);
+    }
+}
+
+void watch_refuse(struct request *q, struct err *e) {
+    struct watch *w = q->watch;
+    struct apiserver *s = q->s;
+    respond_err(q, e);
+    if (http_on_loop(s->http) || http_server_post(s->http, free_on_loop, w)) watch_free(w);
+}
+
+/* ---- the hub ---- */
+
+static void on_tick(uv_timer_t *t) {
+    struct watch_hub *h = t->data;
+    int64_t now = mono_ns();
+    for (struct watch *w = h->all, *next; w; w = next) {
+        next = w->next;
+        if (now >= w->deadline_ns) {
+            watch_end(w);
+        } else if (w->bookmarks && now >= w->next_bookmark_ns && !w->paused) {
+            /* events first: a bookmark says that none come behind it */
+            if (pump(w) && !w->paused && w->seen_rev) send_bookmark(w, w->seen_rev, false);
+        }
+    }
+}
+
+struct watch_hub *watch_hub_new(struct apiserver *s, uv_loop_t *loop) {
+    struct watch_hub *h = xcalloc(1, sizeof(*h));
+    h->s = s;
+    pthread_mutex_init(&h->lock, NULL);
+    uv_timer_init(loop, &h->timer);
+    h->timer.data = h;
+    uv_timer_start(&h->timer, on_tick, TICK_MS, TICK_MS);
+    return h;
+}
+
+void watch_hub_close_watches(struct watch_hub *h) {
+    while (h->all) watch_end(h->all);
+    for (size_t i = 0; i < LINE_SLOTS; i++) line_done(&h->lines[i]);
+}
+
+static void hub_closed(uv_handle_t *handle) {
+    struct watch_hub *h = handle->data;
+    pthread_mutex_destroy(&h->lock);
+    free(h);
+}
+
+void watch_hub_free(struct watch_hub *h) {
+    if (!h) return;
+    watch_hub_close_watches(h);
+    uv_close((uv_handle_t *)&h->timer, hub_closed);
+}
+
+size_t watch_hub_count(struct watch_hub *h) { return h->n; }

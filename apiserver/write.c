@@ -1,0 +1,225 @@
+/* The write pipeline and its compare-and-set. The order of steps is that of rules/strategy.h. */
+#include "apiserver/write.h"
+
+#include "apiserver/convert.h"
+#include "pkg/base/log.h"
+
+/* ---- preparation ---- */
+
+static void user_into(struct rules_ctx *c, const struct user_info *u) {
+    c->user = u->name;
+    c->groups = (const char *const *)u->groups;
+    c->n_groups = u->n_groups;
+}
+
+void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
+                const char *subresource, const char *ns, const char *name, enum rules_op op) {
+    static const char *const masters[] = {"system:masters"};
+    res = resource_stored(res);
+    *w = (struct write){.s = s, .a = a, .res = res};
+    w->c = (struct rules_ctx){
+        .rules = s->rules, .a = a, .type = res->type, .group = res->group, .version = res->version, .kind = res->kind,
+        .resource = res->plural, .subresource = subresource, .namespaced = res->namespaced, .ns = ns, .name = name,
+        .op = op, .user = "system:apiserver", .groups = masters, .n_groups = 1, .field_manager = "kube-apiserver",
+        .now = ktime_now()};
+    if (!q) return;
+    user_into(&w->c, &q->user);
+    w->c.field_manager = request_manager(q);
+}
+
+void write_warnings(const struct write *w, struct request *q) {
+    for (size_t i = 0; i < w->c.n_warnings; i++) request_warn(q, "%s", w->c.warnings[i]);
+}
+
+struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name, bool fresh) {
+    struct object *o = fresh ? NULL : watchcache_get(s->cache, r, ns, name);
+    if (o || watchcache_sync(s->cache, NULL)) return o;
+    return watchcache_get(s->cache, r, ns, name);
+}
+
+struct json *write_to_stored(struct request *q, struct json *v) {
+    return convert_view(q->a, q->res, resource_stored(q->res), v);
+}
+
+/* ---- storing ---- */
+
+static const char *object_key(struct write *w, const struct json *obj) {
+    const struct json *m = json_get(obj, "metadata");
+    const char *name = str_or_empty(json_get_str(m, "name"));
+    if (!w->res->namespaced) return name;
+    return arena_printf(w->a, "%s/%s", str_or_empty(json_get_str(m, "namespace")), name);
+}
+
+/* The tree's canonical text as stored: without a resourceVersion. */
+static int canonical(struct write *w, struct json *obj, const char **text, size_t *len, struct err *e) {
+    struct json *out = obj;
+    json_del(json_get(obj, "metadata"), "resourceVersion");
+    if (w->res->type) {
+        int rc = api_tree_normalise(w->a, w->res->type, obj, &out, NULL, e);
+        if (rc) return err_status(e, 500, "InternalError", "encoding the object: %s", e ? e->msg : "");
+    }
+    json_del(json_get(out, "metadata"), "resourceVersion");
+    struct buf b = BUF_INIT;
+    json_write(&b, out);
+    *text = arena_memdup(w->a, str_or_empty(b.data), b.len + 1);
+    *len = b.len;
+    buf_done(&b);
+    return 0;
+}
+
+/* One transaction: 0, WRITE_RETRY when the key's revision is another, or an error. */
+static int store(struct write *w, enum store_op op, const char *key, const char *text, size_t len, int64_t expect,
+                 int64_t *rev, struct err *e) {
+    struct store_txn t = {.op = op,
+                          .key = arena_printf(w->a, "%s%s", w->res->key_prefix, key),
+                          .value = text,
+                          .value_len = len,
+                          .expect_rev = expect,
+                          .lazy = w->s->embedded && (w->res->flags & RES_LAZY),
+                          .cause = {w->c.user, w->cause_rev}};
+    struct store_txn_result r = {0};
+    int rc = store_txn(w->s->store, w->a, &t, &r, e);
+    if (rc) return rc;
+    *rev = r.rev;
+    return r.succeeded ? 0 : WRITE_RETRY;
+}
+
+static int make_object(struct write *w, const char *key, const char *text, size_t len, int64_t create_rev, int64_t rev,
+                       struct object **out, struct err *e) {
+    *out = object_new(w->res, key, text, len, create_rev ? create_rev : rev, rev);
+    return *out ? 0 : err_status(e, 500, "InternalError", "the object could not be encoded");
+}
+
+/* ---- create ---- */
+
+static int create_checks(struct write *w, struct json *obj, bool managed, struct err *e) {
+    int rc = rules_prepare_create(&w->c, obj, e);
+    if (rc) return rc;
+    if (managed) managed_fields_update(&w->c, obj, NULL);
+    if ((rc = admission_mutate(&w->c, obj, NULL, e))) return rc;
+    if ((rc = rules_validate_create(&w->c, obj, e))) return rc;
+    return admission_validate(&w->c, obj, NULL, e);
+}
+
+int write_create(struct write *w, struct json *obj, bool managed, struct object **out, struct err *e) {
+    const char *text = NULL, *key = NULL;
+    size_t len = 0;
+    int64_t rev = 0;
+    rules_default(&w->c, obj);
+    int rc = create_checks(w, obj, managed, e);
+    if (!rc) rc = canonical(w, obj, &text, &len, e);
+    if (!rc) {
+        key = object_key(w, obj);
+        const char *name = str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL)));
+        if (!w->c.dry_run) {
+            rc = store(w, STORE_PUT, key, text, len, 0, &rev, e);
+        } else {
+            _cleanup_object_ struct object *there =
+                write_current(w->s, w->res, json_as_str(json_at(obj, "metadata", "namespace", NULL)), name, true);
+            if (there) rc = WRITE_RETRY;
+        }
+        if (rc == WRITE_RETRY) rc = err_already_exists(e, w->res, name);
+    }
+    if (!rc) rc = make_object(w, key, text, len, rev, rev, out, e);
+    if (rc || w->c.dry_run) rules_release(&w->c);
+    return rc;
+}
+
+/* ---- update ---- */
+
+static int update_checks(struct write *w, struct json *obj, const struct json *old, bool managed, struct err *e) {
+    int rc = rules_prepare_update(&w->c, obj, old, e);
+    if (rc) return rc;
+    if (managed) managed_fields_update(&w->c, obj, old);
+    if ((rc = admission_mutate(&w->c, obj, old, e))) return rc;
+    if ((rc = rules_validate_update(&w->c, obj, old, e))) return rc;
+    return admission_validate(&w->c, obj, old, e);
+}
+
+static bool same_text(struct write *w, const struct object *old, const char *text, size_t len) {
+    struct object *n = object_new(w->res, old->key, text, len, old->create_rev, old->rev);
+    bool same = n && n->tail->len == old->tail->len && memcmp(n->tail->data, old->tail->data, n->tail->len) == 0;
+    object_unref(n);
+    return same;
+}
+
+int write_update(struct write *w, struct json *obj, const struct object *old, bool managed, struct object **out,
+                 bool *deleted, struct err *e) {
+    const char *text = NULL;
+    size_t len = 0;
+    int64_t rev = old->rev;
+    struct json *before = object_tree(w->a, old);
+    *deleted = false;
+    rules_default(&w->c, obj);
+    int rc = update_checks(w, obj, before, managed, e);
+    if (!rc) rc = canonical(w, obj, &text, &len, e);
+    if (!rc && !same_text(w, old, text, len)) {
+        *deleted = rules_update_deletes(&w->c, obj);
+        if (!w->c.dry_run) {
+            rc = *deleted ? store(w, STORE_DELETE, old->key, NULL, 0, old->rev, &rev, e)
+                          : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
+            if (!rc && *deleted) rules_deleted(&w->c, obj);
+        }
+        if (!rc) rc = make_object(w, old->key, text, len, old->create_rev, rev, out, e);
+    } else if (!rc) {
+        *out = object_ref((struct object *)old);
+    }
+    if (rc || w->c.dry_run) rules_release(&w->c);
+    return rc;
+}
+
+/* ---- delete ---- */
+
+static int check_preconditions(struct write *w, const struct delete_request *d, const struct json *obj, struct err *e) {
+    const struct json *m = json_get(obj, "metadata");
+    const char *name = str_or_empty(json_get_str(m, "name")), *uid = json_get_str(m, "uid"), *rv = json_get_str(m, "resourceVersion");
+    int rc = 0;
+    if (d->uid && !str_eq(d->uid, uid))
+        rc = err_status(e, 409, "Conflict",
+                        "Operation cannot be fulfilled on %s \"%s\": the UID in the precondition (%s) does not match the "
+                        "UID in record (%s). The object might have been deleted and then recreated",
+                        w->res->kind, name, d->uid, str_or_empty(uid));
+    else if (d->rv && !str_eq(d->rv, rv))
+        rc = err_status(e, 409, "Conflict",
+                        "Operation cannot be fulfilled on %s \"%s\": the ResourceVersion in the precondition (%s) does not "
+                        "match the ResourceVersion in record (%s). The object might have been modified",
+                        w->res->kind, name, d->rv, str_or_empty(rv));
+    if (rc) err_details(e, w->res->group, w->res->kind, name);
+    return rc;
+}
+
+int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,
+                 bool *gone, struct err *e) {
+    struct json *before = object_tree(w->a, old), *obj = json_clone(w->a, before);
+    int64_t rev = old->rev;
+    const char *text;
+    size_t len;
+    *gone = false;
+    int rc = check_preconditions(w, d, before, e);
+    if (!rc) rc = admission_validate(&w->c, NULL, before, e);
+    if (rc) return rc;
+    enum rules_delete what = rules_prepare_delete(&w->c, obj, &d->o);
+    if (what == RULES_DELETE_NOTHING) {
+        *out = object_ref((struct object *)old);
+        return 0;
+    }
+    if ((rc = canonical(w, obj, &text, &len, e))) return rc;
+    *gone = what == RULES_DELETE_NOW;
+    if (!w->c.dry_run) {
+        rc = *gone ? store(w, STORE_DELETE, old->key, NULL, 0, old->rev, &rev, e)
+                   : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
+        if (!rc && *gone) rules_deleted(&w->c, before);
+    }
+    return rc ? rc : make_object(w, old->key, text, len, old->create_rev, rev, out, e);
+}
+
+/* ---- raw ---- */
+
+int write_raw(struct write *w, struct json *obj, const struct object *old, struct object **out, struct err *e) {
+    const char *text;
+    size_t len;
+    int64_t rev = old->rev;
+    int rc = canonical(w, obj, &text, &len, e);
+    if (!rc && !w->c.dry_run) rc = store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
+    return rc ? rc : make_object(w, old->key, text, len, old->create_rev, rev, out, e);
+}

@@ -1,0 +1,45 @@
+/* The way of a write behind its decoding: rules, admission, managed fields, validation, the store. Used by the handlers
+ * of requests and by the server itself (bootstrap objects, the kubernetes Service). May block. */
+#pragma once
+
+#include "apiserver/request.h"
+
+struct write {
+    struct apiserver *s;
+    struct arena *a;
+    const struct resource *res; /* the stored row: trees are in its version */
+    struct rules_ctx c;
+    int64_t cause_rev;
+};
+
+/* Prepares for one object. q NULL: the server itself writes. `res` may be a row that shares another's storage. */
+void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
+                const char *subresource, const char *ns, const char *name, enum rules_op op);
+/* Copies the warnings of the rules to the request's answer. */
+void write_warnings(const struct write *w, struct request *q);
+
+/* A conflict with another write: nothing was stored, and the caller may try again with the newer object. */
+enum { WRITE_RETRY = 1, WRITE_TRIES = 8 };
+
+/* Creates `obj` (normalised; changed). managed: record managedFields (false after ssa_apply). *out is the stored object,
+ * with dry_run as it would be stored. 409 AlreadyExists. */
+int write_create(struct write *w, struct json *obj, bool managed, struct object **out, struct err *e);
+/* Replaces `old` by `obj` (both whole; obj is changed). Deletes instead when that was the last finalizer: *deleted.
+ * WRITE_RETRY when `old` is no longer the newest. *out may be `old` itself (a new reference) when nothing changes. */
+int write_update(struct write *w, struct json *obj, const struct object *old, bool managed, struct object **out,
+                 bool *deleted, struct err *e);
+
+struct delete_request {
+    struct rules_delete_options o;
+    const char *uid, *rv; /* preconditions, NULL: none */
+};
+/* Deletes or begins to. *gone: the object has left the store (*out its last state). WRITE_RETRY as above. */
+int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,
+                 bool *gone, struct err *e);
+
+/* Current object: from the cache, brought up to date first when `fresh`. NULL when absent. */
+struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name, bool fresh);
+/* The stored row's tree of what a client sent in q->res' version. */
+struct json *write_to_stored(struct request *q, struct json *v);
+/* Stores `obj` in place of `old` as it is, without rules: for changes that only the server makes (binding). */
+int write_raw(struct write *w, struct json *obj, const struct object *old, struct object **out, struct err *e);
