@@ -27,7 +27,7 @@ static inline void buf_add(struct buf *b, const void *p, size_t n) {
         buf_add_slow(b, p, n);
         return;
     }
-    memcpy(b->data + b->len, p, n);
+    if (n) memcpy(b->data + b->len, p, n);
     b->len += n;
     b->data[b->len] = 0;
 }
