@@ -22,6 +22,11 @@ const struct controller controllers[] = {
     {"namespace-controller", namespace_start},
     {"endpoints-controller", endpoints_start},
     {"endpointslice-controller", endpointslice_start},
+    {"node-lifecycle-controller", nodelifecycle_start},
+    {"node-ipam-controller", nodeipam_start},
+    {"pod-garbage-collector-controller", podgc_start},
+    {"certificatesigningrequest-approving-controller", csrapproving_start},
+    {"certificatesigningrequest-signing-controller", csrsigning_start},
     {"garbage-collector-controller", garbagecollector_start}, /* last: it shares the others' informers */
     {0},
 };

@@ -122,7 +122,7 @@ bool manager_enable_ready(struct manager *m) {
 }
 
 void manager_done(struct manager *m) {
-    workpool_free(m->pool);
+    workpool_stop(m->pool);
     while (m->at_end) {
         struct at_end *x = m->at_end;
         m->at_end = x->next;
@@ -130,6 +130,7 @@ void manager_done(struct manager *m) {
         free(x);
     }
     informers_free(m->informers);
+    workpool_free(m->pool);
     while (m->pending) {
         struct pending *x = m->pending;
         m->pending = x->next;

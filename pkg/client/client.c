@@ -16,7 +16,7 @@
 #include "pkg/base/ktime.h"
 #include "private.h"
 
-enum { SPARE_HANDLES = 8, THREAD_STACK = 512 * 1024, TOKEN_MAX = 64 * 1024, TOKEN_FRESH_SECONDS = 10 };
+enum { SPARE_HANDLES = 8, STREAM_BUFFER = 4096, THREAD_STACK = 512 * 1024, TOKEN_MAX = 64 * 1024, TOKEN_FRESH_SECONDS = 10 };
 
 struct transfer {
     struct transfer *next;
@@ -218,6 +218,7 @@ static void transfer_start(struct client *c, struct transfer *t) {
     c->fresh_connect = false;
     curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
+    if (t->stream) curl_easy_setopt(h, CURLOPT_BUFFERSIZE, (long)STREAM_BUFFER);
     if (t->timeout_ms > 0) curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)t->timeout_ms);
     if (t->body) {
         curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->body_len);

@@ -269,13 +269,18 @@ static void queue_free(struct workqueue *q) {
     free(q);
 }
 
-void workpool_free(struct workpool *p) {
-    if (!p) return;
+void workpool_stop(struct workpool *p) {
     pthread_mutex_lock(&p->lock);
     p->stop = true;
     pthread_cond_broadcast(&p->cond);
     pthread_mutex_unlock(&p->lock);
     for (unsigned i = 0; i < p->n_threads; i++) pthread_join(p->threads[i], NULL);
+    p->n_threads = 0;
+}
+
+void workpool_free(struct workpool *p) {
+    if (!p) return;
+    workpool_stop(p);
     while (p->queues) {
         struct workqueue *q = p->queues;
         p->queues = q->next;

@@ -16,6 +16,8 @@ struct workqueue;
 
 /* A pool of `n_workers` threads (0: started by workpool_run_one only, for tests). */
 struct workpool *workpool_new(unsigned n_workers);
+/* Ends the workers after the item each has in hand. Keys can still be added; nobody takes them. */
+void workpool_stop(struct workpool *p);
 /* Ends the workers after the item each has in hand, frees the pool and its queues. NULL-safe. */
 void workpool_free(struct workpool *p);
 
