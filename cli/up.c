@@ -65,7 +65,7 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     struct component c = {.name = "shim"};
     if ((r = layout_program(l, "shim", "coracle-shim", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data), FMT("--state=%s/shim", l->run),
-                         FMT("--bridge=%s", l->bridge)));
+                         FMT("--bridge=%s", l->bridge), FMT("--cluster-cidr=%s", l->cluster_cidr)));
     c = (struct component){.name = "kubelet", .wait_port = api};
     if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=unix://%s/shim.sock", l->run),
