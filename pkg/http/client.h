@@ -84,8 +84,8 @@ int http_client_stream(struct http_client *c, const char *url, const struct http
                        const struct http_stream_cb *cb, struct http_resp *resp, struct http_cancel *cancel,
                        unsigned idle_ms, struct err *e);
 
-/* Upgrades: sends the request with these headers (Connection and Upgrade included by the caller; Host and
- * authorization are added), reads the answer's head into resp (and for other statuses than 101 the body). On 101 *fd
+/* Upgrades: sends the request with these headers (Connection and Upgrade included by the caller; Host, lengths and
+ * authorization are added, and left out of what is given), reads the answer's head into resp (and for other statuses than 101 the body). On 101 *fd
  * is a blocking stream socket with the plain bytes; closing it closes the connection (bytes written before are
  * delivered). With TLS a small thread pumps. 0 with resp->status telling; *fd is -1 unless 101. */
 int http_client_upgrade(struct http_client *c, const char *method, const char *url, const struct http_header *h,

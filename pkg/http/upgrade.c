@@ -406,7 +406,10 @@ static void build_request(struct buf *b, struct http_client *c, const char *meth
     bool have_auth = false;
     buf_printf(b, "%s %s%s%s HTTP/1.1\r\nHost: %s:%s\r\n", method, t->path, t->query ? "?" : "", str_or_empty(t->query),
                t->host, t->port);
-    for (size_t i = 0; i < n_h; i++) {
+    for (size_t i = 0; i < n_h; i++) { /* a proxy may hand on its request's headers as they are */
+        if (strcasecmp(h[i].name, "content-length") == 0 || strcasecmp(h[i].name, "transfer-encoding") == 0 ||
+            strcasecmp(h[i].name, "host") == 0)
+            continue;
         have_auth |= strcasecmp(h[i].name, "authorization") == 0;
         buf_printf(b, "%s: %s\r\n", h[i].name, h[i].value);
     }
