@@ -57,7 +57,7 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t 
     r->header_bytes += nn + vn + 32;
     if (r->header_bytes > lim->header_bytes || r->pub.n_headers >= lim->header_count) r->early_status = 431;
     if (r->early_status) return 0;
-    if (memchr(v, 0, vn)) r->early_status = 400;
+    if (memchr(v, 0, vn) || memchr(v, '\n', vn) || memchr(v, '\r', vn)) r->early_status = 400;
     if (nn == 7 && memcmp(n, ":method", 7) == 0) {
         r->pub.method = arena_strndup(r->pub.arena, v, vn);
     } else if (nn == 5 && memcmp(n, ":path", 5) == 0) {
@@ -295,6 +295,9 @@ int h2_start(struct conn *c) {
     }
     nghttp2_option_set_stream_reset_rate_limit(opt, H2_RESET_BURST, H2_RESET_RATE);
     nghttp2_option_set_no_closed_streams(opt, 1);
+    /* grpc-go gives a unix socket's path as :authority, which nghttp2 would refuse; what its checks are for (smuggling
+     * through proxies) does not concern a local peer */
+    if (c->lst->is_pipe) nghttp2_option_set_no_http_messaging(opt, 1);
     nghttp2_option_set_max_send_header_block_length(opt, 128 * 1024);
     int rc = nghttp2_session_server_new2(&c->h2, cb, c, opt);
     nghttp2_option_del(opt);
