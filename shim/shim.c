@@ -186,7 +186,7 @@ static void remove_all(struct shim *s) {
         cgroup_prune(parent);
         sandbox_put(s, sandboxes[i]);
     }
-    cgroup_prune(s->cfg.cgroup_root);
+    cgroup_remove(s->cfg.cgroup_root); /* ours with all that is in it; the pods' parents above are the kubelet's */
 }
 
 int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e) {
