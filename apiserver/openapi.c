@@ -10,7 +10,7 @@
 #include "apiserver/lookup.h"
 
 #define RELEASE "1.36"
-#define V2_PROTO "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+#define V2_PROTO "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 struct openapi {
     pthread_mutex_t lock;

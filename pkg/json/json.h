@@ -153,10 +153,15 @@ double json_as_double(const struct json *v, double dflt);
 /* Deep equality; member order does not matter, numbers compare by value. */
 bool json_equal(const struct json *a, const struct json *b);
 
-#define JSON_FOREACH(it, v) \
-    for (size_t it##_i = 0; it##_i < json_len(v) && ((it) = json_item((v), it##_i), true); it##_i++)
-#define JSON_FOREACH_MEMBER(m, v)                                                                    \
-    for (struct json_member *m = json_is((v), JSON_OBJECT) ? (v)->members : NULL; m && m < (v)->members + (v)->n; m++)
+/* Elements (of an array) or values (of an object), and members. `v` is evaluated once; the outer loop only holds it, so
+ * that break and continue do what they say. */
+#define JSON_FOREACH(it, v)                                                                     \
+    for (const struct json *it##_of = (v); it##_of; it##_of = NULL)                             \
+        for (size_t it##_i = 0; it##_i < json_len(it##_of) && ((it) = json_item(it##_of, it##_i), true); it##_i++)
+#define JSON_FOREACH_MEMBER(m, v)                                                               \
+    for (const struct json *m##_of = (v); m##_of; m##_of = NULL)                                \
+        for (struct json_member *m = json_is(m##_of, JSON_OBJECT) ? m##_of->members : NULL;     \
+             m && m < m##_of->members + m##_of->n; m++)
 
 /* ---- writing ---- */
 
