@@ -317,6 +317,14 @@ static void drop_node_ports(struct json *spec, const struct json *old) {
     }
 }
 
+/* A client that changes clusterIP alone means clusterIPs too. */
+static void follow_cluster_ip(struct arena *a, struct json *spec, const struct json *was) {
+    const char *ip = jstr(spec, "clusterIP");
+    if (str_eq(ip, jstr(was, "clusterIP")) || !json_equal(json_get(spec, "clusterIPs"), json_get(was, "clusterIPs"))) return;
+    json_del(spec, "clusterIPs");
+    if (*ip) json_append(a, json_ensure_array(a, spec, "clusterIPs"), json_str(a, ip));
+}
+
 PREPARE_FN(service) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     if (!str_empty(c->subresource)) return;
@@ -345,6 +353,7 @@ PREPARE_FN(service) {
         for (size_t i = 0; i < ARRAY_LEN(dropped); i++)
             if (jsame(json_get(spec, dropped[i]), json_get(was, dropped[i]))) json_del(spec, dropped[i]);
     }
+    if (old) follow_cluster_ip(c->a, spec, was);
     /* clusterIP and the first of clusterIPs are one */
     sync_one_and_many(c->a, spec, "clusterIP", "clusterIPs", NULL);
 }

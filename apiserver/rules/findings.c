@@ -62,6 +62,10 @@ void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value
     add(v, "FieldValueTypeInvalid", p, arena_printf(v->a, "Invalid value: %s: %s", shown(v->a, value), detail));
 }
 
+void v_internal(struct vctx *v, const struct fp *p, const char *detail) {
+    add(v, "InternalError", p, arena_printf(v->a, "Internal error: %s", detail));
+}
+
 void v_too_long(struct vctx *v, const struct fp *p, size_t max) {
     add(v, "FieldValueTooLong", p, arena_printf(v->a, "Too long: may not be more than %zu bytes", max));
 }

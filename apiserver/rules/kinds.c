@@ -7,7 +7,7 @@
 #define G K_GENERATION
 #define D(x) defaults_##x
 #define P(x) prepare_##x
-#define V(x) NULL
+#define V(x) validate_##x
 
 static const struct kind_rules kinds[] = {
     {"", "Pod", U | S | G, NAME_SUBDOMAIN, D(pod), P(pod), V(pod)},
@@ -25,7 +25,7 @@ static const struct kind_rules kinds[] = {
     {"", "LimitRange", U, NAME_SUBDOMAIN, D(limit_range), NULL, V(limit_range)},
     {"", "ResourceQuota", U | S, NAME_SUBDOMAIN, NULL, NULL, V(resource_quota)},
     {"", "Event", U, NAME_ANY, NULL, NULL, V(event)},
-    {"events.k8s.io", "Event", U, NAME_SUBDOMAIN, NULL, NULL, V(events_event)},
+    {"events.k8s.io", "Event", U, NAME_ANY, NULL, NULL, V(event)},
     {"apps", "Deployment", U | S | G, NAME_SUBDOMAIN, D(deployment), NULL, V(deployment)},
     {"apps", "DaemonSet", U | S | G, NAME_SUBDOMAIN, D(daemon_set), NULL, V(daemon_set)},
     {"apps", "StatefulSet", U | S | G, NAME_SUBDOMAIN, D(stateful_set), NULL, V(stateful_set)},

@@ -67,7 +67,6 @@ VALIDATE_FN(node);
 VALIDATE_FN(limit_range);
 VALIDATE_FN(resource_quota);
 VALIDATE_FN(event);
-VALIDATE_FN(events_event);
 VALIDATE_FN(deployment);
 VALIDATE_FN(daemon_set);
 VALIDATE_FN(stateful_set);
@@ -105,3 +104,6 @@ VALIDATE_FN(lease);
 VALIDATE_FN(crd);
 VALIDATE_FN(api_service);
 VALIDATE_FN(csr);
+
+/* A webhook's clientConfig: exactly one of url and service (validate_cluster.c). */
+void validate_webhook_client(struct vctx *v, const struct json *cc, const struct fp *p);

@@ -25,9 +25,9 @@ static const char *name_fault(enum name_rule rule, const char *name) {
     switch (rule) {
     case NAME_LABEL: return is_dns1123_label(name);
     case NAME_LABEL1035: return is_dns1035_label(name);
+    case NAME_ANY:
     case NAME_PATH:
     case NAME_RBAC: return is_path_segment(name);
-    case NAME_ANY: return NULL;
     case NAME_IP: return is_ip(name, NULL) ? NULL : "must be a valid IP address in canonical form";
     case NAME_SUBDOMAIN: break;
     }
@@ -39,7 +39,7 @@ const char *rules_name_check(struct rules_ctx *c, const char *name, bool prefix)
     enum name_rule rule = k ? k->name : NAME_SUBDOMAIN;
     size_t n = strlen(name);
     if (!prefix) return name_fault(rule, name);
-    if (rule == NAME_PATH || rule == NAME_RBAC) return is_path_segment_prefix(name);
+    if (rule == NAME_PATH || rule == NAME_RBAC || rule == NAME_ANY) return is_path_segment_prefix(name);
     /* a prefix may end in a dash: the suffix follows */
     char *copy = arena_strdup(c->a, name);
     if (n > 1 && copy[n - 1] == '-') copy[n - 1] = 'a';

@@ -32,6 +32,7 @@ void v_forbidden(struct vctx *v, const struct fp *p, const char *fmt, ...) _prin
 void v_duplicate(struct vctx *v, const struct fp *p, const struct json *value);
 void v_not_found(struct vctx *v, const struct fp *p, const struct json *value);
 void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...) _printf_(4, 5);
+void v_internal(struct vctx *v, const struct fp *p, const char *detail);
 void v_too_long(struct vctx *v, const struct fp *p, size_t max);
 void v_too_many(struct vctx *v, const struct fp *p, size_t have, size_t max);
 void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed);
@@ -143,5 +144,9 @@ void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp 
 void validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
 void validate_container_security(struct vctx *v, const struct json *sc, const struct fp *p);
 bool resource_is_extended(const char *name);
+
+/* A number >= 0 or a percentage. */
+void v_int_or_percent(struct vctx *v, const struct fp *p, const struct json *x);
+void validate_endpoint_ip(struct vctx *v, const struct fp *p, const struct json *ip);
 
 /* defaults_*.c and validate_*.c: functions of the table in kinds.c are declared in kinds.h */

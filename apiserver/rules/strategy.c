@@ -4,6 +4,7 @@
 #include "apiserver/rules/alloc.h"
 #include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/kinds.h"
+#include "apiserver/rules/validate_status.h"
 
 void rules_warn(struct rules_ctx *c, const char *fmt, ...) {
     va_list ap;
@@ -184,6 +185,7 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     const struct json *meta = json_get(obj, "metadata");
     meta_validate_update(&v, meta, json_get(old, "metadata"));
     if (!c->type) crd_validate(&v, obj, old);
+    else if (str_eq(c->subresource, "status")) validate_status(&v, obj, old);
     else if (k && k->validate) k->validate(&v, obj, old);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
     return r < 0 ? r : alloc_claim(c, obj, old, e);

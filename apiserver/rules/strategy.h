@@ -54,7 +54,8 @@ struct rules_ctx {
     const struct json *crd_schema;   /* openAPIV3Schema of the served version, NULL for built-in kinds */
     bool crd_preserve_unknown;       /* spec.preserveUnknownFields */
     bool crd_status_subresource;     /* the version declares subresources.status */
-    const char *group, *version, *kind, *resource;
+    const char *group, *version, *kind, *resource; /* of the stored kind */
+    const char *request_group, *request_version;   /* that the request named, where it differs (events.k8s.io); may be NULL */
     const char *subresource;         /* NULL or "" for the object itself; "status", "scale", "ephemeralcontainers", "resize", ... */
     bool namespaced;
     const char *ns, *name;           /* of the URL; name NULL on create */
