@@ -1,0 +1,370 @@
+/* Putting the parts together: sources of pods, events of the runtime, housekeeping. See kubelet.h. */
+#include "kubelet/run.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include "kubelet/checkpoint.h"
+#include "kubelet/gc.h"
+#include "kubelet/node.h"
+#include "kubelet/pods.h"
+#include "kubelet/server.h"
+#include "kubelet/static_pods.h"
+
+enum { THREAD_STACK = 256 * 1024, HOUSEKEEPING_S = 10, GC_EVERY = 6, RELIST_MS = 1000, OFFLINE_MS = 4000 };
+#define OBJECTS_TTL_NS (30 * NS_PER_SEC)
+
+/* ---- small things every part uses ---- */
+
+int kubelet_thread(pthread_t *t, void *(*fn)(void *), void *arg, bool detached) {
+    pthread_attr_t at;
+    pthread_t unused;
+    pthread_attr_init(&at);
+    pthread_attr_setstacksize(&at, THREAD_STACK);
+    if (detached) pthread_attr_setdetachstate(&at, PTHREAD_CREATE_DETACHED);
+    int r = pthread_create(t ? t : &unused, &at, fn, arg);
+    pthread_attr_destroy(&at);
+    return -r;
+}
+
+void kubelet_sleep(struct kubelet *kl, int64_t ns) {
+    struct pollfd p = {.fd = kl->stop_fd, .events = POLLIN};
+    poll(&p, 1, (int)(ns / NS_PER_MS));
+}
+
+void kubelet_event(struct kubelet *kl, const struct core_pod *pod, const char *container, const char *type,
+                   const char *reason, const char *fmt, ...) {
+    if (!kl->recorder) return;
+    char text[1024], path[300];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    struct event_ref ref = event_ref_of(&client_pods, &pod->metadata);
+    if (container) {
+        enum container_kind kind = CONTAINER_EPHEMERAL;
+        pod_container(pod, container, &kind);
+        static const char *const fields[] = {"containers", "initContainers", "ephemeralContainers"};
+        snprintf(path, sizeof(path), "spec.%s{%s}", fields[kind], container);
+        ref.field_path = path;
+    }
+    event_record(kl->recorder, &ref, type, reason, "%s", text);
+}
+
+char *kubelet_pod_dir(struct kubelet *kl, struct arena *a, const char *uid) {
+    return arena_printf(a, "%s/pods/%s", kl->cfg.root_dir, uid);
+}
+
+char *kubelet_pod_log_dir(struct kubelet *kl, struct arena *a, const struct core_pod *p) {
+    return arena_printf(a, "%s/%s_%s_%s", kl->cfg.pod_logs_dir, p->metadata.namespace, p->metadata.name, p->metadata.uid);
+}
+
+void kubelet_config_init(struct kubelet_config *c) {
+    *c = (struct kubelet_config){
+        .root_dir = "/var/lib/kubelet",
+        .pod_logs_dir = "/var/log/pods",
+        .runtime_endpoint = "unix:///run/coracle/shim.sock",
+        .cluster_domain = "cluster.local",
+        .resolv_conf = "/etc/resolv.conf",
+        .address = "0.0.0.0",
+        .authorization_mode = "Webhook",
+        .cgroup_root = "/",
+        .eviction_hard = "memory.available<100Mi,nodefs.available<10%",
+        .port = 10250,
+        .max_pods = 110,
+        .pod_pids_limit = -1,
+        .log_max_size = 10 * 1024 * 1024,
+        .log_max_files = 5,
+        .image_gc_high = 85,
+        .image_gc_low = 80,
+        .verbosity = 2,
+        .status_update_ns = 300 * NS_PER_SEC,
+        .lease_seconds = 40,
+        .sync_ns = 60 * NS_PER_SEC,
+        .register_node = true,
+        .webhook_auth = true,
+        .rotate_certificates = true,
+        .cgroups_per_qos = true,
+        .offline_cache = true,
+    };
+}
+
+/* ---- sources ---- */
+
+static void api_changed(struct kubelet *kl, struct object *o) {
+    const struct core_pod *pod = o->obj;
+    if (pod_is_mirror(pod)) {
+        pods_wake(kl->pods, pod_annotation(pod, ANNOT_CONFIG_MIRROR));
+        return;
+    }
+    pods_update(kl->pods, o);
+    status_manager_observe(kl->status, pod);
+}
+
+static void on_pod_add(void *arg, struct object *o) { api_changed(arg, o); }
+static void on_pod_update(void *arg, struct object *old, struct object *o) { api_changed(arg, o); }
+
+static void on_pod_delete(void *arg, struct object *o) {
+    struct kubelet *kl = arg;
+    const struct core_pod *pod = o->obj;
+    if (!pod_is_mirror(pod)) {
+        pods_remove(kl->pods, o->meta->uid, o);
+        return;
+    }
+    status_manager_forget(kl->status, o->meta->uid);
+    pods_wake(kl->pods, pod_annotation(pod, ANNOT_CONFIG_MIRROR));
+}
+
+static void on_node(void *arg, struct object *o) { node_wake(((struct kubelet *)arg)->node); }
+static void on_node_update(void *arg, struct object *old, struct object *o) {
+    const struct core_node *was = old->obj, *now = o->obj;
+    if (!str_eq(was->spec.pod_cidr, now->spec.pod_cidr)) on_node(arg, o);
+}
+
+static void start_informers(struct kubelet *kl) {
+    _cleanup_free_ char *mine = xasprintf("spec.nodeName=%s", kl->node_name);
+    _cleanup_free_ char *self = xasprintf("metadata.name=%s", kl->node_name);
+    struct informer_opts pods = {.field_selector = mine}, node = {.field_selector = self};
+    struct informer_handler node_handler = {.on_add = on_node, .on_update = on_node_update, .arg = kl};
+    kl->node_informer = informer_new(kl->client, &client_nodes, &node);
+    informer_add_handler(kl->node_informer, &node_handler);
+    /* Simulated containers have no environment. */
+    if (!kl->fake) kl->service_informer = informer_new(kl->client, &client_services, NULL);
+    struct informer_handler h = {on_pod_add, on_pod_update, on_pod_delete, kl};
+    kl->pod_informer = informer_new(kl->client, &client_pods, &pods);
+    informer_add_handler(kl->pod_informer, &h);
+}
+
+static void restore(void *arg, struct object *pod) {
+    struct kubelet *kl = arg;
+    struct pod_worker *w = pods_get(kl->pods, pod->meta->uid);
+    if (!w) pods_update(kl->pods, pod);
+    worker_unref(w);
+}
+
+/* Pods of the checkpoints that the API server no longer has were deleted while we were away. */
+static void drop_deleted(struct kubelet *kl) {
+    size_t n;
+    struct pod_worker **all = pods_all(kl->pods, &n);
+    for (size_t i = 0; i < n; i++) {
+        _cleanup_object_ struct object *o = worker_pod(all[i]);
+        if (!pod_is_static(o->obj)) {
+            _cleanup_object_ struct object *have = informer_get(kl->pod_informer, o->key);
+            if (!have || !str_eq(have->meta->uid, all[i]->uid)) pods_remove(kl->pods, all[i]->uid, NULL);
+        }
+        worker_unref(all[i]);
+    }
+    free(all);
+}
+
+/* ---- the runtime's events ---- */
+
+static const char *event_uid(const struct cri_container_event_response *ev) {
+    if (ev->pod_sandbox_status && ev->pod_sandbox_status->metadata) return ev->pod_sandbox_status->metadata->uid;
+    if (ev->containers_statuses.n) return str_map_get(&ev->containers_statuses.items[0].labels, LABEL_POD_UID);
+    return NULL;
+}
+
+static void on_runtime_event(void *arg, const struct cri_container_event_response *ev) {
+    struct kubelet *kl = arg;
+    const char *uid = event_uid(ev);
+    if (uid) pods_wake(kl->pods, uid);
+}
+
+static void wake_all(struct kubelet *kl) {
+    size_t n;
+    struct pod_worker **all = pods_all(kl->pods, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (all[i]->state < WORKER_TERMINATED) worker_kick(all[i]);
+        worker_unref(all[i]);
+    }
+    free(all);
+}
+
+
+/* For a runtime without events: which container is in which state, as one number, once a second. */
+static void relist(struct kubelet *kl, struct map *seen) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct cri_list_containers_request req = {0};
+    struct cri_list_containers_response resp = {0};
+    if (runtime_call(kl->rt, RT_LIST_CONTAINERS, a, &req, &resp, NULL) < 0) return;
+    struct map now = MAP_INIT;
+    for (size_t i = 0; i < resp.containers.n; i++) {
+        const struct cri_container *c = &resp.containers.items[i];
+        const char *uid = str_map_get(&c->labels, LABEL_POD_UID);
+        if (!uid) continue;
+        uintptr_t h = (uintptr_t)map_get(&now, uid) + hash_bytes(c->id, strlen(c->id)) * (uint32_t)(c->state + 1);
+        map_put(&now, uid, (void *)h);
+    }
+    size_t it = 0;
+    const char *uid;
+    void *value;
+    while (map_next(&now, &it, &uid, &value))
+        if (map_get(seen, uid) != value) pods_wake(kl->pods, uid);
+    it = 0;
+    while (map_next(seen, &it, &uid, &value))
+        if (!map_has(&now, uid)) pods_wake(kl->pods, uid);
+    map_done(seen);
+    *seen = now;
+}
+
+static void *events_thread(void *arg) {
+    struct kubelet *kl = arg;
+    struct map seen = MAP_INIT;
+    bool polling = false;
+    while (!kl->stopping) {
+        _cleanup_err_ struct err e = {0};
+        if (polling) {
+            relist(kl, &seen);
+            kubelet_sleep(kl, RELIST_MS * NS_PER_MS);
+            continue;
+        }
+        int r = kl->rt->ops->events(kl->rt, on_runtime_event, kl, &e);
+        if (r == -ENOSYS) {
+            polling = true;
+            log_info("the runtime sends no events; looking once a second", NULL);
+        } else if (!kl->stopping) {
+            kubelet_sleep(kl, 200 * NS_PER_MS);
+            wake_all(kl); /* whatever happened while nobody listened */
+            node_wake(kl->node);
+        }
+    }
+    map_done(&seen);
+    return NULL;
+}
+
+/* ---- housekeeping ---- */
+
+static void *gc_thread(void *arg) {
+    struct kubelet *kl = arg;
+    bool restored = false, settled = kl->client == NULL;
+    int64_t started = mono_ns();
+    for (unsigned round = 0; !kl->stopping; round++) {
+        bool synced = kl->pod_informer && informer_synced(kl->pod_informer);
+        if (!restored && !synced && kl->cfg.offline_cache && mono_ns() - started > OFFLINE_MS * NS_PER_MS) {
+            log_warn("no API server in reach: starting the pods this node had", NULL);
+            checkpoint_each(kl, restore, kl);
+            restored = true;
+        }
+        if (synced && !settled) {
+            if (restored) drop_deleted(kl);
+            settled = true;
+            gc_orphans(kl);
+        }
+        if (settled && round && round % GC_EVERY == 0) {
+            gc_orphans(kl);
+            gc_images(kl);
+        }
+        if (round) {
+            gc_logs(kl);
+            gc_evict(kl);
+        }
+        kubelet_sleep(kl, (settled ? HOUSEKEEPING_S * 1000 : 200) * NS_PER_MS);
+    }
+    return NULL;
+}
+
+/* ---- start and stop ---- */
+
+/* Who the runtime is; waits until it answers. */
+static int meet_runtime(struct kubelet *kl, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct cri_version_request req = {.version = "v1"};
+    struct cri_version_response resp = {0};
+    bool said = false;
+    while (runtime_call_timeout(kl->rt, RT_VERSION, a, &req, &resp, 5 * NS_PER_SEC, e) < 0) {
+        if (!said) log_warn("waiting for the container runtime", "error", e ? e->msg : "", NULL);
+        said = true;
+        err_done(e);
+        if (kl->stopping) return err_set(e, -ECANCELED, "stopped");
+        kubelet_sleep(kl, 100 * NS_PER_MS);
+    }
+    kl->runtime_name = xstrdup(str_or_empty(resp.runtime_name));
+    kl->runtime_version = xstrdup(str_or_empty(resp.runtime_version));
+    return 0;
+}
+
+static void set_up_cgroups(struct kubelet *kl) {
+    if (kl->fake || !kl->cfg.cgroups_per_qos) return;
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_err_ struct err e = {0};
+    struct cri_runtime_config_request req = {0};
+    struct cri_runtime_config_response resp = {0};
+    bool systemd = runtime_call(kl->rt, RT_RUNTIME_CONFIG, a, &req, &resp, NULL) == 0 && resp.linux &&
+                   resp.linux->cgroup_driver == CRI_CGROUP_DRIVER_SYSTEMD;
+    struct cgroups_config cfg = {.mount = "/sys/fs/cgroup", .root = kl->cfg.cgroup_root, .systemd = systemd,
+                                 .pod_pids_max = kl->cfg.pod_pids_limit > 0 ? kl->cfg.pod_pids_limit : 0};
+    kl->cgroups = cgroups_new(&cfg);
+    const struct str_map *m = node_allocatable(kl->node);
+    if (cgroups_setup(kl->cgroups, quantity_str_milli(str_map_get(m, "cpu")), quantity_str_value(str_map_get(m, "memory")),
+                      &e) == 0)
+        return;
+    log_warn("pods run without cgroups of their own", "error", e.msg, NULL);
+    cgroups_free(kl->cgroups);
+    kl->cgroups = NULL;
+}
+
+static void probe_changed(void *arg, const char *uid) { pods_wake(((struct kubelet *)arg)->pods, uid); }
+
+struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_name, struct client *client,
+                            struct runtime *rt, bool fake) {
+    struct kubelet *kl = xcalloc(1, sizeof(*kl));
+    kl->cfg = *cfg;
+    kl->stop_fd = eventfd(0, EFD_CLOEXEC);
+    kl->node_name = xstrdup(node_name);
+    kl->client = client;
+    kl->rt = rt;
+    kl->fake = fake;
+    if (client) kl->recorder = event_recorder_new(client, "kubelet", node_name);
+    _cleanup_free_ char *cache = cfg->offline_cache && !fake ? xasprintf("%s/checkpoints/objects", cfg->root_dir) : NULL;
+    kl->objects = objects_new(client, cache, OBJECTS_TTL_NS);
+    kl->node = node_new(kl);
+    kl->status = status_manager_new(client);
+    kl->prober = prober_new(kl, probe_changed, kl);
+    kl->images = images_new(kl);
+    kl->volumes = volumes_new(kl);
+    kl->pods = pods_new(kl);
+    return kl;
+}
+
+int kubelet_start(struct kubelet *kl, struct err *e) {
+    int r = kl->fake ? 0 : mkdir_p(kl->cfg.root_dir, 0750);
+    if (r < 0) return err_errno(e, r, "make %s", kl->cfg.root_dir);
+    r = meet_runtime(kl, e);
+    if (r < 0) return r;
+    set_up_cgroups(kl); /* before the first pod can come */
+    if (kl->client) start_informers(kl);
+    kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
+    if (kl->client) r = node_start(kl->node, e);
+    if (r == 0 && !str_empty(kl->cfg.manifest_path)) kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
+    kl->gc_running = kubelet_thread(&kl->gc_thread, gc_thread, kl, false) == 0;
+    return r;
+}
+
+void kubelet_free(struct kubelet *kl) {
+    if (!kl) return;
+    kl->stopping = true;
+    eventfd_write(kl->stop_fd, 1);
+    kubelet_server_free(kl->server);
+    static_pods_free(kl->static_pods);
+    informer_free(kl->pod_informer);
+    informer_free(kl->service_informer);
+    kl->rt->ops->shutdown(kl->rt);
+    if (kl->events_running) pthread_join(kl->events_thread, NULL);
+    if (kl->gc_running) pthread_join(kl->gc_thread, NULL);
+    pods_free(kl->pods);
+    prober_free(kl->prober);
+    images_free(kl->images);
+    status_manager_free(kl->status);
+    node_free(kl->node);
+    informer_free(kl->node_informer);
+    volumes_free(kl->volumes);
+    cgroups_free(kl->cgroups);
+    objects_free(kl->objects);
+    event_recorder_free(kl->recorder);
+    close(kl->stop_fd);
+    free(kl->runtime_name);
+    free(kl->runtime_version);
+    free(kl->node_name);
+    free(kl);
+}

@@ -1,0 +1,176 @@
+/* coracle-kubelet: the node agent. It runs the pods that are assigned to its node through a CRI runtime, and tells the API
+ * server how they and the machine are. This file turns flags into a kubelet_config and starts the parts. */
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "kubelet/bootstrap.h"
+#include "kubelet/run.h"
+#include "kubelet/server.h"
+
+struct main_flags {
+    struct kubelet_config c;
+    const char *config;
+    int64_t lease_ns;
+};
+
+#define FLAGS(o)                                                                                                          \
+    {"kubeconfig", 0, FLAG_STR, &(o).c.kubeconfig, "FILE", "how to reach the API server; without it only static pods run"}, \
+    {"bootstrap-kubeconfig", 0, FLAG_STR, &(o).c.bootstrap_kubeconfig, "FILE", "used to ask for a client certificate; --kubeconfig is then written"}, \
+    {"cert-dir", 0, FLAG_STR, &(o).c.cert_dir, "DIR", "where certificates are kept [<root-dir>/pki]"},                    \
+    {"rotate-certificates", 0, FLAG_BOOL, &(o).c.rotate_certificates, NULL, "renew the client certificate before it ends"}, \
+    {"rotate-server-certificates", 0, FLAG_BOOL, &(o).c.serving_bootstrap, NULL, "ask the cluster for the serving certificate instead of signing it ourselves"}, \
+    {"hostname-override", 0, FLAG_STR, &(o).c.hostname_override, "NAME", "name of the node [the host's name]"},           \
+    {"node-ip", 0, FLAG_STR, &(o).c.node_ip, "IP", "address of the node [that of the default route]"},                    \
+    {"node-labels", 0, FLAG_LIST, &(o).c.node_labels, "K=V,...", "labels of the node"},                                   \
+    {"register-node", 0, FLAG_BOOL, &(o).c.register_node, NULL, "create the Node object"},                                \
+    {"register-with-taints", 0, FLAG_LIST, &(o).c.taints, "K=V:EFFECT,...", "taints of a newly registered node"},         \
+    {"provider-id", 0, FLAG_STR, &(o).c.provider_id, "ID", "spec.providerID of the node"},                                \
+    {"container-runtime-endpoint", 0, FLAG_STR, &(o).c.runtime_endpoint, "SOCKET", "CRI endpoint of the runtime"},        \
+    {"image-service-endpoint", 0, FLAG_STR, &(o).c.image_endpoint, "SOCKET", "CRI endpoint for images [the runtime's]"},  \
+    {"root-dir", 0, FLAG_STR, &(o).c.root_dir, "DIR", "where volumes and state are kept"},                                \
+    {"pod-logs-dir", 0, FLAG_STR, &(o).c.pod_logs_dir, "DIR", "where the runtime writes container logs"},                 \
+    {"pod-manifest-path", 0, FLAG_STR, &(o).c.manifest_path, "PATH", "file or folder of static pods"},                    \
+    {"cluster-dns", 0, FLAG_LIST, &(o).c.cluster_dns, "IP,...", "DNS servers of pods"},                                   \
+    {"cluster-domain", 0, FLAG_STR, &(o).c.cluster_domain, "DOMAIN", "DNS domain of the cluster"},                        \
+    {"resolv-conf", 0, FLAG_STR, &(o).c.resolv_conf, "FILE", "the host's DNS settings, for dnsPolicy Default"},           \
+    {"pod-cidr", 0, FLAG_STR, &(o).c.pod_cidr, "CIDR", "pod network, when the Node object gives none"},                   \
+    {"max-pods", 0, FLAG_INT, &(o).c.max_pods, "N", "pods this node takes"},                                              \
+    {"pod-max-pids", 0, FLAG_INT, &(o).c.pod_pids_limit, "N", "processes of a pod; -1: no limit"},                        \
+    {"address", 0, FLAG_STR, &(o).c.address, "IP", "where the server listens"},                                           \
+    {"port", 0, FLAG_INT, &(o).c.port, "PORT", "port of the server; 0: no server"},                                       \
+    {"tls-cert-file", 0, FLAG_STR, &(o).c.tls_cert_file, "FILE", "serving certificate [self-signed]"},                    \
+    {"tls-private-key-file", 0, FLAG_STR, &(o).c.tls_key_file, "FILE", "its key"},                                        \
+    {"client-ca-file", 0, FLAG_STR, &(o).c.client_ca_file, "FILE", "CA of client certificates"},                          \
+    {"anonymous-auth", 0, FLAG_BOOL, &(o).c.anonymous_auth, NULL, "let requests without credentials be system:anonymous"}, \
+    {"authentication-token-webhook", 0, FLAG_BOOL, &(o).c.webhook_auth, NULL, "accept bearer tokens that the API server knows"}, \
+    {"authorization-mode", 0, FLAG_STR, &(o).c.authorization_mode, "MODE", "Webhook (ask the API server) or AlwaysAllow"}, \
+    {"cgroup-root", 0, FLAG_STR, &(o).c.cgroup_root, "PATH", "cgroup below which pods' cgroups are made"},                \
+    {"cgroups-per-qos", 0, FLAG_BOOL, &(o).c.cgroups_per_qos, NULL, "make cgroups for QoS classes and pods"},             \
+    {"seccomp-profile-root", 0, FLAG_STR, &(o).c.seccomp_dir, "DIR", "where Localhost seccomp profiles are [<root-dir>/seccomp]"}, \
+    {"system-reserved", 0, FLAG_STR, &(o).c.system_reserved, "cpu=A,memory=B", "kept for the system, not for pods"},      \
+    {"kube-reserved", 0, FLAG_STR, &(o).c.kube_reserved, "cpu=A,memory=B", "kept for coracle, not for pods"},             \
+    {"eviction-hard", 0, FLAG_STR, &(o).c.eviction_hard, "SIGNAL<AMOUNT,...", "below this pods are evicted"},            \
+    {"container-log-max-files", 0, FLAG_INT, &(o).c.log_max_files, "N", "log files kept of a container"},                 \
+    {"container-log-max-size", 0, FLAG_INT, &(o).c.log_max_size, "BYTES", "size at which a log is rotated"},              \
+    {"image-gc-high-threshold", 0, FLAG_INT, &(o).c.image_gc_high, "PERCENT", "disk use at which unused images go"},      \
+    {"image-gc-low-threshold", 0, FLAG_INT, &(o).c.image_gc_low, "PERCENT", "and down to which"},                         \
+    {"node-status-update-frequency", 0, FLAG_IGNORED, NULL, NULL, "the status is checked with every heartbeat"},          \
+    {"node-status-report-frequency", 0, FLAG_DURATION, &(o).c.status_update_ns, "DURATION", "how often an unchanged status is sent"}, \
+    {"offline-cache", 0, FLAG_BOOL, &(o).c.offline_cache, NULL, "keep pods, ConfigMaps and Secrets on disk, to start them without an API server"}, \
+    {"simulate", 0, FLAG_INT, &(o).c.simulate, "N", "be N nodes (name-0, name-1, ...) whose containers are only pretended"}, \
+    {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                                    \
+    {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                           \
+    {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                             \
+    {"healthz-port", 0, FLAG_IGNORED, NULL, NULL, "/healthz is served on --port"},                                        \
+    {"healthz-bind-address", 0, FLAG_IGNORED, NULL, NULL, "as above"},                                                    \
+    {"container-runtime", 0, FLAG_IGNORED, NULL, NULL, "always remote"},                                                  \
+    {"v", 'v', FLAG_INT, &(o).c.verbosity, "N", "log level: 0 quiet, 2 normal, 4 debug"},
+
+static int set_log(const struct kubelet_config *c) {
+    char text[16];
+    enum log_level level = LOG_INFO;
+    snprintf(text, sizeof(text), "%lld", (long long)c->verbosity);
+    log_level_parse(text, &level);
+    log_init("kubelet", level);
+    return 0;
+}
+
+static void defaults(struct kubelet_config *c) {
+    if (str_empty(c->cert_dir)) c->cert_dir = xasprintf("%s/pki", c->root_dir);
+    if (str_empty(c->seccomp_dir)) c->seccomp_dir = xasprintf("%s/seccomp", c->root_dir);
+}
+
+static char *node_name_of(const struct kubelet_config *c) {
+    char host[256] = "localhost";
+    gethostname(host, sizeof(host) - 1);
+    char *name = xstrdup(str_empty(c->hostname_override) ? host : c->hostname_override);
+    for (char *s = name; *s; s++)
+        if (*s >= 'A' && *s <= 'Z') *s = (char)(*s - 'A' + 'a');
+    return name;
+}
+
+static void certificates_changed(void *arg, bool serving) {
+    struct kubelet *kl = arg;
+    if (serving)
+        kubelet_server_reload(kl->server);
+    else if (kl->client)
+        client_reset_connections(kl->client);
+}
+
+/* The server, once the kubelet runs. */
+static int serve(struct kubelet *kl, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_free_ char *cert = NULL, *key = NULL;
+    size_t n;
+    if (kl->cfg.port == 0 || kl->fake) return 0;
+    const char *const *ips = kubelet_host_ips(kl, a, &n);
+    int r = bootstrap_serving_cert(&kl->cfg, kl->node_name, ips, n, &cert, &key, e);
+    if (r < 0) return r;
+    kl->server = kubelet_server_new(kl, cert, key, e);
+    return kl->server ? 0 : -EIO;
+}
+
+struct nodes {
+    struct kubelet **items;
+    size_t n;
+};
+
+static int start_nodes(const struct kubelet_config *cfg, const char *name, struct client *client, struct nodes *nodes,
+                       struct err *e) {
+    nodes->n = cfg->simulate > 0 ? (size_t)cfg->simulate : 1;
+    nodes->items = xcalloc(nodes->n, sizeof(*nodes->items));
+    for (size_t i = 0; i < nodes->n; i++) {
+        bool fake = cfg->simulate > 0;
+        _cleanup_free_ char *own = fake ? xasprintf("%s-%zu", name, i) : xstrdup(name);
+        struct runtime *rt = fake ? runtime_fake_new() : runtime_cri_new(cfg->runtime_endpoint, cfg->image_endpoint);
+        nodes->items[i] = kubelet_new(cfg, own, client, rt, fake);
+        int r = 0;
+        if (!fake) r = serve(nodes->items[i], e); /* the port is known before the node is registered */
+        if (r == 0) r = kubelet_start(nodes->items[i], e);
+        if (r < 0) return r;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    struct main_flags o = {0};
+    kubelet_config_init(&o.c);
+    const struct flag flags[] = {FLAGS(o){0}};
+    flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv, 0);
+    set_log(&o.c);
+    _cleanup_err_ struct err e = {0};
+    if (!str_empty(o.config)) {
+        log_error("--config is not supported; give the settings as flags (see --help)", NULL);
+        return 2;
+    }
+    defaults(&o.c);
+    signal(SIGPIPE, SIG_IGN);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    _cleanup_free_ char *name = node_name_of(&o.c);
+    struct client *client = NULL;
+    int r = bootstrap_kubeconfig(&o.c, name, &e);
+    if (r == 0 && !str_empty(o.c.kubeconfig)) {
+        struct client_config base = {.user_agent = "coracle-kubelet"};
+        r = client_new_from_kubeconfig(o.c.kubeconfig, &base, &client, &e);
+    }
+    struct nodes nodes = {0};
+    if (r == 0) r = start_nodes(&o.c, name, client, &nodes, &e);
+    if (r < 0) {
+        log_error("cannot start", "error", e.msg, NULL);
+        return 1;
+    }
+    log_info("kubelet runs", "node", name, NULL);
+    struct cert_rotation *rotation = o.c.simulate ? NULL : cert_rotation_start(nodes.items[0], certificates_changed, nodes.items[0]);
+    int sig;
+    sigwait(&set, &sig);
+    log_info("stopping; pods go on running", "signal", strsignal(sig), NULL);
+    /* Threads may be in calls that take long (a container's grace period). State is on disk and in the runtime: ending
+     * the process is safe at any time, so there is no waiting for them. */
+    (void)rotation;
+    fflush(NULL);
+    _exit(0);
+}

@@ -1,0 +1,26 @@
+/* This machine as a Node: what it has, how it is, and that it is alive. Registration, the status (every five minutes or
+ * when it changes), the Lease every ten seconds, and the pod CIDR that the control plane gives it.
+ *
+ * Upstream: kubelet_node_status.go, nodestatus/setters.go, component-helpers' lease controller. */
+#pragma once
+
+#include "kubelet/kubelet.h"
+
+/* Measures the machine. Starts nothing. */
+struct node *node_new(struct kubelet *kl);
+/* Registers (when configured) and keeps status and Lease current in a thread. Needs a client. */
+int node_start(struct node *n, struct err *e);
+void node_free(struct node *n);
+/* Something changed that the status shows (images, runtime). */
+void node_wake(struct node *n);
+/* Capacity, for tests and the summary: "cpu", "memory", ... */
+const struct str_map *node_capacity(struct node *n);
+const struct str_map *node_allocatable(struct node *n);
+/* Pressure conditions, set by the eviction manager. */
+enum node_pressure { PRESSURE_MEMORY, PRESSURE_DISK, PRESSURE_PID, PRESSURE_KINDS };
+void node_set_pressure(struct node *n, enum node_pressure p, bool on);
+bool node_under_pressure(struct node *n, enum node_pressure p);
+/* "key=value,..." reservations: the amount of a resource; 0 when not in the list. */
+struct quantity node_reserved(const char *list, const char *resource);
+/* "memory.available<100Mi,nodefs.available<10%": the threshold of a signal as an amount of `capacity`. */
+int64_t node_eviction_threshold(const char *list, const char *signal, int64_t capacity);
