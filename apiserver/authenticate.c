@@ -147,7 +147,7 @@ int auth_open(struct apiserver *s, struct err *e) {
                              .get = lookup_get,
                              .arg = s};
     if ((rc = authn_new(&c, &s->authn, e))) return rc;
-    if ((rc = authz_new(s->opt.authorization_mode, lookup_get, s, &s->authz, e))) return rc;
+    if ((rc = authz_new(s->opt.authorization_mode, &s->authz, e))) return rc;
     start_feeds(s);
     return 0;
 }

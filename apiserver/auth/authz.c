@@ -48,7 +48,7 @@ static void node_rules_load(struct authz *z) {
             rules_read(z->nodes.arena, json_get(o, "rules"), &z->nodes.rules);
 }
 
-int authz_new(const char *modes, auth_get_fn *get, void *arg, struct authz **out, struct err *e) {
+int authz_new(const char *modes, struct authz **out, struct err *e) {
     struct authz *z = xcalloc(1, sizeof(*z));
     pthread_rwlock_init(&z->lock, NULL);
     node_graph_init(&z->nodes);

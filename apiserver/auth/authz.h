@@ -23,9 +23,8 @@ struct authz_attrs {
 enum authz_decision { AUTHZ_NO_OPINION, AUTHZ_ALLOW, AUTHZ_DENY };
 
 struct authz;
-/* modes: "Node,RBAC". -EINVAL names an unknown mode. `get` (may be NULL without Node mode) reads pods, for requests by a
- * node's kubelet about one object. */
-int authz_new(const char *modes, auth_get_fn *get, void *arg, struct authz **out, struct err *e);
+/* modes: "Node,RBAC". -EINVAL names an unknown mode. */
+int authz_new(const char *modes, struct authz **out, struct err *e);
 void authz_free(struct authz *z); /* NULL-safe */
 
 /* An object was added or changed, or (json NULL) is gone. Of interest: rbac.authorization.k8s.io roles, rolebindings,
