@@ -33,6 +33,7 @@ struct rollout {
     size_t n_old;
     struct apps_replica_set *current; /* of the deployment's template, or NULL */
     int64_t wait;                     /* come back in so many ns */
+    bool annotated;                   /* the revision annotation changed */
 };
 
 static int32_t rs_size(const struct apps_replica_set *rs) { return rs->spec.replicas ? *rs->spec.replicas : 1; }
@@ -250,14 +251,9 @@ static int sync_revision(struct rollout *r, bool make, struct err *e) {
     if (rc < 0) return rc;
     const char *revision = str_map_get(&r->current->metadata.annotations, REVISION);
     if (str_empty(revision) || str_eq(str_map_get(&r->d.metadata.annotations, REVISION), revision)) return 0;
-    const char *patch = arena_printf(r->a, "{\"metadata\":{\"annotations\":{\"" REVISION "\":\"%s\"}}}", revision);
-    struct client_opts o = {.cause = r->was->metadata.resource_version};
-    struct apps_deployment got;
-    rc = client_patch(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, r->d.metadata.name,
-                      CLIENT_PATCH_MERGE, patch, strlen(patch), &o, &got, e);
-    if (rc < 0) return rc;
-    r->d.metadata.annotations = got.metadata.annotations;
-    r->d.metadata.resource_version = got.metadata.resource_version;
+    /* goes out with the status: a status update keeps annotations, and unlike an update of the spec makes no generation */
+    map_set(r->a, &r->d.metadata.annotations, REVISION, revision);
+    r->annotated = true;
     return 0;
 }
 
@@ -489,7 +485,7 @@ static int write_status(struct rollout *r, bool judge, struct err *e) {
         judge_progress(r);
         copy_failure(r);
     }
-    if (api_equal(&api_apps_deployment_status, &r->d.status, &r->was->status)) return 0;
+    if (!r->annotated && api_equal(&api_apps_deployment_status, &r->d.status, &r->was->status)) return 0;
     struct client_opts o = {.cause = r->was->metadata.resource_version};
     return client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL, e);
 }
