@@ -55,7 +55,7 @@ static int canonical(struct write *w, struct json *obj, const char **text, size_
     struct json *out = obj;
     json_del(json_get(obj, "metadata"), "resourceVersion");
     if (w->res->type) {
-        int rc = api_tree_normalise(w->a, w->res->type, obj, &out, NULL, e);
+        int rc = api_tree_stored(w->a, w->res->type, obj, &out, e);
         if (rc) return err_status(e, 500, "InternalError", "encoding the object: %s", e ? e->msg : "");
     }
     json_del(json_get(out, "metadata"), "resourceVersion");

@@ -209,6 +209,9 @@ struct api_problems { /* findings of strict decoding */
  * give -EINVAL with a message like Kubernetes' decoder (the API answers 400). */
 int api_tree_normalise(struct arena *a, const struct api_type *t, struct json *v, struct json **out,
                        struct api_problems *unknown, struct err *e);
+/* The same for what goes to the store. Kubernetes stores protobuf, which knows no empty lists and maps: they come back as
+ * absent (null where they are not omitempty), and so they do here. */
+int api_tree_stored(struct arena *a, const struct api_type *t, struct json *v, struct json **out, struct err *e);
 /* Applies the declared defaults (.dflt) to absent fields, recursively. */
 void api_tree_default(struct arena *a, const struct api_type *t, struct json *v);
 /* Protobuf straight to and from trees (built-in kinds). */

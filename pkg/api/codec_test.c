@@ -50,6 +50,16 @@ TEST(lists_without_omitempty_tell_null_from_empty) {
     NORMAL(api_rbac_role, "{\"rules\":null}", "{\"metadata\":{},\"rules\":null}");
 }
 
+TEST(the_store_knows_no_empty_lists) {
+    struct arena *a = arena_new();
+    struct json *out;
+    REQUIRE(api_tree_stored(a, &api_rbac_role, parse(a, "{\"rules\":[{\"verbs\":[],\"apiGroups\":[]}]}"), &out, NULL) == 0);
+    CHECK_STR(json_text(a, out), "{\"metadata\":{},\"rules\":[{\"verbs\":null}]}");
+    REQUIRE(api_tree_stored(a, &api_rbac_role, parse(a, "{\"rules\":[]}"), &out, NULL) == 0);
+    CHECK_STR(json_text(a, out), "{\"metadata\":{},\"rules\":null}");
+    arena_free(a);
+}
+
 TEST(null_means_absent) {
     NORMAL(api_core_pod_spec, "{\"containers\":[],\"nodeName\":null,\"priority\":null,\"securityContext\":null}",
            "{\"containers\":[]}");

@@ -24,6 +24,7 @@ struct decoder {
     struct arena *a;
     struct json_reader *r; /* NULL: from a tree */
     bool keep_trees;
+    bool drop_empty; /* empty lists and maps are absent */
     struct api_problems *unknown;
     struct err *e;
 };
@@ -321,7 +322,7 @@ static int decode_list(struct decoder *d, const struct api_type *owner, const st
                        struct any_vec *out, const struct api_at *at) {
     if (arr->t != JTOK_ARR_BEGIN) return wrong_type(d, owner, f, arr, at, true);
     size_t elem = api_elem_size(f);
-    *out = (struct any_vec){api_empty_items, 0};
+    *out = (struct any_vec){d->drop_empty ? NULL : api_empty_items, 0};
     struct value v;
     uint32_t pos = 0;
     int r;
@@ -343,7 +344,7 @@ static int decode_map(struct decoder *d, const struct api_type *owner, const str
     if (obj->t != JTOK_OBJ_BEGIN) return wrong_type(d, owner, f, obj, at, true);
     static const struct api_field strings = {.kind = API_STRING, .shape = API_LIST};
     size_t entry = api_entry_size(f), key_len;
-    *out = (struct any_vec){api_empty_items, 0};
+    *out = (struct any_vec){d->drop_empty ? NULL : api_empty_items, 0};
     struct value v;
     const char *key;
     uint32_t pos = 0;
@@ -469,6 +470,14 @@ int api_from_tree(struct arena *a, const struct api_type *t, const struct json *
 int api_decode_tree_strict(struct arena *a, const struct api_type *t, const struct json *tree, void *out,
                            struct api_problems *unknown, struct err *e) {
     struct decoder d = {.a = a, .e = e, .keep_trees = true, .unknown = unknown};
+    struct value v;
+    memset(out, 0, t->size);
+    load_node(tree, &v);
+    return decode_message(&d, t, &v, out, NULL);
+}
+
+int api_decode_tree_stored(struct arena *a, const struct api_type *t, const struct json *tree, void *out, struct err *e) {
+    struct decoder d = {.a = a, .e = e, .keep_trees = true, .drop_empty = true};
     struct value v;
     memset(out, 0, t->size);
     load_node(tree, &v);

@@ -49,5 +49,7 @@ int api_time_parse(enum api_kind k, const char *s, struct ktime *out);
 /* Tree to struct for the API server: strict, and raw values stay trees (raw_json.tree). */
 int api_decode_tree_strict(struct arena *a, const struct api_type *t, const struct json *v, void *out,
                            struct api_problems *unknown, struct err *e);
+/* The same, with empty lists and maps as absent ones. */
+int api_decode_tree_stored(struct arena *a, const struct api_type *t, const struct json *v, void *out, struct err *e);
 /* Struct to tree sharing the strings (and raw trees) of `obj`, which lives in `a`. */
 struct json *api_encode_tree_shared(struct arena *a, const struct api_type *t, const void *obj);

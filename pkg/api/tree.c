@@ -12,6 +12,14 @@ int api_tree_normalise(struct arena *a, const struct api_type *t, struct json *v
     return 0;
 }
 
+int api_tree_stored(struct arena *a, const struct api_type *t, struct json *v, struct json **out, struct err *e) {
+    void *obj = arena_alloc(a, t->size);
+    int r = api_decode_tree_stored(a, t, v, obj, e);
+    if (r) return r;
+    *out = api_encode_tree_shared(a, t, obj);
+    return 0;
+}
+
 int api_tree_from_proto(struct arena *a, const struct api_type *t, const uint8_t *p, size_t n, struct json **out,
                         struct err *e) {
     void *obj = arena_alloc(a, t->size);
