@@ -2,6 +2,8 @@
  * one process. */
 #pragma once
 
+#include <pthread.h>
+
 #include "apiserver/resource.h"
 #include "apiserver/rules/strategy.h"
 #include "apiserver/watchcache.h"
@@ -42,6 +44,8 @@ struct pieces {
     struct rbytes *event[3];    /* {"type":"ADDED","object":{"kind":... , by wc_event_type */
 };
 
+enum { WRITE_QUEUES = 64 }; /* write.h */
+
 struct apiserver {
     struct apiserver_options opt;
     struct store *store;
@@ -66,6 +70,7 @@ struct apiserver {
     struct kubelet_client *kubelets;
     char *external_host;        /* "10.0.0.10:6443": in discovery and the issuer's documents */
     int64_t started_ns;
+    pthread_mutex_t write_queues[WRITE_QUEUES];
     _Atomic uint64_t requests;
     _Atomic int long_calls;
     _Atomic bool ready, stopping;

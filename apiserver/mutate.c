@@ -116,6 +116,20 @@ static int put_once(struct request *q, struct write *w, const struct json *body,
     return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
 }
 
+/* After a failed try: true when another one makes sense. That is so when another write came between (then the writers of
+ * the object queue up), and when the first try looked at an object that the cache had not brought up to date. */
+static bool try_again(struct request *q, int rc, int tries, const struct object *old, pthread_mutex_t **queue, struct err *e) {
+    if (rc > 0 && tries < WRITE_TRIES) {
+        if (!*queue) *queue = write_queue_enter(q->s, resource_stored(q->res), q->ns, q->name);
+        return true;
+    }
+    if (rc >= 0 || tries > 0 || !old) return false;
+    _cleanup_object_ struct object *now = write_current(q->s, q->res, q->ns, q->name, true);
+    if (now && now->rev == old->rev) return false;
+    err_done(e);
+    return true;
+}
+
 static int lost_race(struct request *q, struct err *e) {
     return err_conflict(e, q->res, q->name,
                         "the object has been modified; please apply your changes to the latest version and try again");
@@ -123,6 +137,7 @@ static int lost_race(struct request *q, struct err *e) {
 
 void handle_update(struct request *q) {
     _cleanup_err_ struct err e = {0};
+    _cleanup_write_queue_ pthread_mutex_t *queue = NULL;
     _cleanup_object_ struct object *o = NULL;
     struct json *body = NULL;
     struct write w = {0};
@@ -140,12 +155,7 @@ void handle_update(struct request *q) {
         }
         begin(q, &w, RULES_UPDATE, dry_run);
         rc = old ? put_once(q, &w, body, old, &o, &e) : err_not_found(&e, q->res, q->name);
-        if (rc > 0 && i < WRITE_TRIES && !has_rv(body)) {
-            rc = 0;
-            continue;
-        }
-        if (rc < 0 && e.status == 409 && i == 0 && has_rv(body)) { /* the cache may be behind the client */
-            err_done(&e);
+        if (!(rc > 0 && has_rv(body)) && try_again(q, rc, i, old, &queue, &e)) {
             rc = 0;
             continue;
         }
@@ -262,6 +272,7 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
 
 void handle_patch(struct request *q) {
     _cleanup_err_ struct err e = {0};
+    _cleanup_write_queue_ pthread_mutex_t *queue = NULL;
     _cleanup_object_ struct object *o = NULL;
     const char *ct = str_or_empty(http_header(q->http, "content-type"));
     bool apply = patch_type(ct, "application/apply-patch+yaml"), dry_run = false;
@@ -277,12 +288,7 @@ void handle_patch(struct request *q) {
         if (!old && (!apply || q->subresource)) rc = err_not_found(&e, q->res, q->name);
         else if (apply) rc = apply_once(q, &w, config, old, &o, &status, &e);
         else rc = patch_once(q, &w, ct, old, &o, &e);
-        if (rc > 0 && i < WRITE_TRIES) {
-            rc = 0;
-            continue;
-        }
-        if (rc < 0 && i == 0 && old && e.status == 409 && !apply) { /* the cache may be behind the client */
-            err_done(&e);
+        if (try_again(q, rc, i, old, &queue, &e)) {
             rc = 0;
             continue;
         }

@@ -78,6 +78,7 @@ static int open_parts(struct apiserver *s, struct err *e) {
 int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e) {
     struct apiserver *s = xcalloc(1, sizeof(*s));
     s->opt = *o;
+    for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_init(&s->write_queues[i], NULL);
     s->started_ns = mono_ns();
     s->event_end = rbytes_new("}\n", 2);
     int rc = open_parts(s, e);
@@ -103,6 +104,7 @@ void apiserver_close(struct apiserver *s) {
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);
     free(s->external_host);
+    for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->write_queues[i]);
     free(s);
 }
 

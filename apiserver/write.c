@@ -2,7 +2,7 @@
 #include "apiserver/write.h"
 
 #include "apiserver/convert.h"
-#include "pkg/base/log.h"
+#include "pkg/base/map.h"
 
 /* ---- preparation ---- */
 
@@ -39,6 +39,13 @@ struct object *write_current(struct apiserver *s, const struct resource *r, cons
 
 struct json *write_to_stored(struct request *q, struct json *v) {
     return convert_view(q->a, q->res, resource_stored(q->res), v);
+}
+
+pthread_mutex_t *write_queue_enter(struct apiserver *s, const struct resource *r, const char *ns, const char *name) {
+    uint32_t h = hash_bytes(name, strlen(name)) ^ (ns ? hash_bytes(ns, strlen(ns)) * 31 : 0) ^ r->index;
+    pthread_mutex_t *m = &s->write_queues[h % WRITE_QUEUES];
+    pthread_mutex_lock(m);
+    return m;
 }
 
 /* ---- storing ---- */

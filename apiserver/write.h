@@ -2,6 +2,8 @@
  * of requests and by the server itself (bootstrap objects, the kubernetes Service). May block. */
 #pragma once
 
+#include <pthread.h>
+
 #include "apiserver/request.h"
 
 struct write {
@@ -19,7 +21,13 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
 void write_warnings(const struct write *w, struct request *q);
 
 /* A conflict with another write: nothing was stored, and the caller may try again with the newer object. */
-enum { WRITE_RETRY = 1, WRITE_TRIES = 8 };
+enum { WRITE_RETRY = 1, WRITE_TRIES = 64 };
+/* Before a second try: writers of one object that met queue up here, so that each gets through. */
+pthread_mutex_t *write_queue_enter(struct apiserver *s, const struct resource *r, const char *ns, const char *name);
+static inline void cleanup_write_queue(pthread_mutex_t **m) {
+    if (*m) pthread_mutex_unlock(*m);
+}
+#define _cleanup_write_queue_ _cleanup_(cleanup_write_queue)
 
 /* Creates `obj` (normalised; changed). managed: record managedFields (false after ssa_apply). *out is the stored object,
  * with dry_run as it would be stored. 409 AlreadyExists. */
