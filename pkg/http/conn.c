@@ -83,6 +83,8 @@ void conn_check_deadline(struct conn *c, uint64_t now) {
     } else if (c->proto == CONN_H2 && c->dl_kind == DL_IDLE) {
         c->dl_kind = DL_NONE;
         h2_goaway(c);
+    } else if (c->proto == CONN_H2 && c->dl_kind == DL_BODY) {
+        h2_check_bodies(c, now);
     } else {
         conn_kill(c);
     }

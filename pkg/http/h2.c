@@ -5,12 +5,29 @@
 
 #include "pkg/http/internal.h"
 
+enum { DROP_MAX = 8 * 1024 * 1024 }; /* bytes of a refused body before its stream is reset */
+
 static void track(struct conn *c, struct hreq *r) {
     r->next = c->streams;
     if (c->streams) c->streams->prev = r;
     c->streams = r;
     c->n_streams++;
-    conn_deadline(c, DL_NONE, 0);
+    r->progress_ms = uv_now(c->srv->loop);
+    if (c->dl_kind != DL_BODY) conn_deadline(c, DL_BODY, c->srv->lim.body_ms);
+}
+
+/* Streams whose head or body has stalled are reset; looks again while any is being read. */
+void h2_check_bodies(struct conn *c, uint64_t now) {
+    uint64_t oldest = 0;
+    for (struct hreq *r = c->streams; r; r = r->next) {
+        if (r->state != REQ_READING && !r->early_status) continue;
+        if (now >= r->progress_ms + c->srv->lim.body_ms)
+            nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, r->stream_id, NGHTTP2_CANCEL);
+        else if (!oldest || r->progress_ms < oldest) oldest = r->progress_ms;
+    }
+    conn_mark_dirty(c);
+    if (oldest) conn_deadline(c, DL_BODY, (unsigned)(oldest + c->srv->lim.body_ms - now));
+    else conn_deadline(c, c->n_streams ? DL_NONE : DL_IDLE, c->srv->lim.idle_ms);
 }
 
 static void untrack(struct conn *c, struct hreq *r) {
@@ -76,7 +93,7 @@ static void refuse(struct conn *c, struct hreq *r, int status) {
     c->h2_buffered -= r->body.len;
     buf_done(&r->body);
     r->state = REQ_HANDLING;
-    r->early_status = status; /* the rest of the body is reset once the answer is out */
+    r->early_status = status;
     http_req_ref(&r->pub);
     static const struct http_header h[] = {{"content-type", "text/plain; charset=utf-8"}};
     const char *text = http_status_text(status);
@@ -117,6 +134,11 @@ static void head_complete(struct conn *c, struct hreq *r, bool end) {
 static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg) {
     struct conn *c = arg;
     struct hreq *r = stream_of(c, id);
+    if (r && r->early_status) { /* refused: dropped, because a reset could overtake the answer */
+        r->dropped += n;
+        if (r->dropped > DROP_MAX) nghttp2_submit_rst_stream(h2, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
+        return 0;
+    }
     if (!r || r->state != REQ_READING) return 0;
     buf_add(&r->body, p, n);
     if (r->body.failed) {
@@ -124,6 +146,7 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t
         return 0;
     }
     c->h2_buffered += n;
+    r->progress_ms = uv_now(c->srv->loop);
     if (c->h2_buffered > c->srv->lim.h2_buffered_bytes)
         nghttp2_submit_rst_stream(h2, NGHTTP2_FLAG_NONE, id, NGHTTP2_ENHANCE_YOUR_CALM);
     return 0;
@@ -190,15 +213,6 @@ static ssize_t on_read_body(nghttp2_session *h2, int32_t id, uint8_t *out, size_
         }
     }
     return (ssize_t)got;
-}
-
-/* A request refused while its body was coming: once the answer is out, stop the client. */
-static int on_frame_sent(nghttp2_session *h2, const nghttp2_frame *f, void *arg) {
-    if (!(f->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
-    struct hreq *r = stream_of(arg, f->hd.stream_id);
-    if (r && r->early_status && f->hd.type == NGHTTP2_DATA)
-        nghttp2_submit_rst_stream(h2, NGHTTP2_FLAG_NONE, r->stream_id, NGHTTP2_NO_ERROR);
-    return 0;
 }
 
 void h2_head(struct hreq *r, int status, const struct hdrs *h, int64_t length, bool no_body) {
@@ -281,7 +295,6 @@ static nghttp2_session_callbacks *callbacks_new(void) {
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
-    nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
     return cb;
 }

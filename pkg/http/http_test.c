@@ -52,7 +52,27 @@ static void upgrade(struct http_req *r) {
     pthread_detach(t);
 }
 
+/* Writes without end; `arg` NULL: as fast as it can, else only when drained. */
+static struct rbytes *chunk64k;
+static _Atomic size_t most_queued;
+static void pour(struct http_req *r, void *arg) {
+    for (int i = 0; i < 4 && !http_req_closed(r); i++) http_stream_write(r, chunk64k);
+    size_t q = http_stream_queued(r);
+    if (q > atomic_load(&most_queued)) atomic_store(&most_queued, q);
+}
+
+static void start_pouring(struct http_req *r, bool mind) {
+    http_req_on_close(r, on_gone, NULL);
+    if (mind) http_req_on_drain(r, pour, NULL);
+    http_stream_begin(r, 200, NULL, 0, 0);
+    for (int i = 0; i < (mind ? 1 : 1000); i++) pour(r, NULL);
+}
+
 static void handler(struct http_req *r, void *arg) {
+    if (str_has_prefix(r->path, "/pour")) {
+        start_pouring(r, str_eq(r->path, "/pour-minding"));
+        return;
+    }
     if (str_eq(r->path, "/worker")) {
         http_dispatch(pool, answer_slowly, r);
     } else if (str_eq(r->path, "/watch")) {
@@ -423,6 +443,95 @@ TEST(upgraded_connections_carry_bytes_and_deliver_the_last_ones) {
         c = http_client_free(c);
     }
     teardown(&f);
+}
+
+static bool closed_within(int fd, int ms) {
+    char b[4096];
+    int64_t until = mono_ns() + ms * NS_PER_MS;
+    for (int64_t left; (left = (until - mono_ns()) / NS_PER_MS) > 0;) {
+        struct pollfd p = {fd, POLLIN, 0};
+        if (poll(&p, 1, (int)left) > 0 && read(fd, b, sizeof(b)) <= 0) return true;
+    }
+    return false;
+}
+
+TEST(silent_clients_are_closed) {
+    struct http_server *s = http_server_new(&(struct http_server_options){
+        .handler = handler, .limits = {.tls_hello_ms = 200, .header_ms = 300, .body_ms = 400, .idle_ms = 500}});
+    struct test_cert ca = test_cert_new("ca", NULL, NULL), cert = test_cert_new("localhost", NULL, &ca);
+    int plain, tls;
+    CHECK_INT(http_server_listen(s, &(struct http_listen){.address = "127.0.0.1"}, &plain, NULL), 0);
+    CHECK_INT(http_server_listen(s, &(struct http_listen){.address = "127.0.0.1", .cert_pem = cert.cert_pem,
+                                 .key_pem = cert.key_pem}, &tls, NULL), 0);
+    CHECK_INT(http_server_start(s, NULL), 0);
+    static const struct {
+        const char *what, *send;
+        size_t n;
+        bool tls;
+    } rows[] = {
+        {"no TLS hello", "", 0, true},
+        {"half a TLS hello", "\x16\x03\x01", 3, true},
+        {"nothing", "", 0, false},
+        {"half a head", "GET / HT", 8, false},
+        {"half a body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", 53, false},
+        {"idle after a request", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 27, false},
+        {"HTTP/2 without a request", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33, false},
+    };
+    int fds[ARRAY_LEN(rows)];
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        fds[i] = dial(http_server_port(s, rows[i].tls ? tls : plain));
+        if (fd_write_all(fds[i], rows[i].send, rows[i].n) < 0) TEST_FAIL("write");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (!closed_within(fds[i], 1500)) TEST_FAIL("%s: still open", rows[i].what);
+        close(fds[i]);
+    }
+    s = http_server_free(s);
+    test_cert_done(&ca);
+    test_cert_done(&cert);
+}
+
+TEST(a_client_that_does_not_read_is_closed_at_the_limit) {
+    struct fixture f;
+    setup(&f, 0);
+    chunk64k = rbytes_alloc(65536);
+    memset(chunk64k->data, 'p', 65536);
+    int before = atomic_load(&closes), fd = dial(f.plain);
+    static const char req[] = "GET /pour HTTP/1.1\r\nHost: a\r\n\r\n";
+    CHECK_INT(fd_write_all(fd, req, sizeof(req) - 1), 0);
+    for (int i = 0; i < 400 && atomic_load(&closes) == before; i++) usleep(5000);
+    CHECK_INT(atomic_load(&closes), before + 1);
+    CHECK(atomic_load(&most_queued) > 15 * 1024 * 1024);
+    close(fd);
+    /* one that reads, and a producer that minds: little is queued however much flows */
+    atomic_store(&most_queued, 0);
+    for (int h2 = 0; h2 < 2; h2++) {
+        struct http_client *c = client(&f, true, h2, NULL);
+        _cleanup_http_resp_ struct http_resp r = {.body.limit = 30 * 1024 * 1024};
+        CHECK_INT(http_client_do(c, "GET", "/pour-minding", NULL, 0, NULL, 0, &r, 20000, NULL), -EMSGSIZE);
+        CHECK_INT(r.body.len > 29 * 1024 * 1024, 1);
+        c = http_client_free(c);
+    }
+    CHECK(atomic_load(&most_queued) <= 6 * 65536);
+    teardown(&f);
+    rbytes_unref(chunk64k);
+}
+
+TEST(connections_beyond_the_limit_are_closed_at_once) {
+    struct http_server *s = http_server_new(
+        &(struct http_server_options){.handler = handler, .limits = {.connections = 2}});
+    int id, fd[3];
+    CHECK_INT(http_server_listen(s, &(struct http_listen){.address = "127.0.0.1"}, &id, NULL), 0);
+    CHECK_INT(http_server_start(s, NULL), 0);
+    for (int i = 0; i < 3; i++) fd[i] = dial(http_server_port(s, id));
+    CHECK(closed_within(fd[2], 1000));
+    char got[64];
+    static const char req[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    CHECK_INT(fd_write_all(fd[0], req, sizeof(req) - 1), 0);
+    statuses(fd[0], false, got, sizeof(got));
+    CHECK_STR(got, "200 open");
+    for (int i = 0; i < 3; i++) close(fd[i]);
+    s = http_server_free(s);
 }
 
 TEST(stop_lets_running_requests_finish) {

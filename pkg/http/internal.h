@@ -80,14 +80,15 @@ struct hreq {
     struct conn *conn;            /* NULL when the connection or stream is gone */
     enum req_state state;
     int32_t stream_id;            /* HTTP/2 */
+    uint64_t progress_ms;         /* HTTP/2: when bytes of it last came */
     struct hreq *prev, *next;     /* HTTP/2: streams of the connection */
     bool is_head;
     bool no_body_response;        /* HEAD, 204, 304 */
     bool chunked, close_after;    /* HTTP/1.1 response framing */
     bool data_deferred, submitted;
     bool drain_wanted;
-    bool head_bad;                /* HTTP/2: malformed, answered with this status: */
-    int early_status;
+    int early_status;             /* HTTP/2: refused with this status before it was read */
+    size_t dropped;               /* HTTP/2: bytes of a refused body */
     size_t body_limit, header_bytes, cap_headers;
     int64_t content_length;       /* announced, -1 unknown */
     struct buf body;
@@ -217,6 +218,7 @@ void h2_head(struct hreq *r, int status, const struct hdrs *h, int64_t length, b
 void h2_resume(struct hreq *r);
 void h2_abort(struct hreq *r, uint32_t code);
 void h2_goaway(struct conn *c);
+void h2_check_bodies(struct conn *c, uint64_t now);
 void h2_conn_gone(struct conn *c);
 
 /* tunnel.c */
