@@ -103,6 +103,7 @@ int admit_storage_in_use(struct rules_ctx *c, struct json *obj, const struct jso
     if (c->op != RULES_CREATE) return 0;
     if (admission_is(c, "", "PersistentVolume")) add_finalizer(c, obj, "kubernetes.io/pv-protection");
     if (admission_is(c, "", "PersistentVolumeClaim")) add_finalizer(c, obj, "kubernetes.io/pvc-protection");
+    if (admission_is(c, "storage.k8s.io", "VolumeAttributesClass")) add_finalizer(c, obj, "kubernetes.io/vac-protection");
     return 0;
 }
 

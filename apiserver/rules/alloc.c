@@ -231,6 +231,7 @@ static void claim_ports(struct rules_ctx *c, struct json *obj, struct json *spec
             if (got) json_set_int(c->a, port, "nodePort", got);
             continue;
         }
+        if (c->dry_run) continue; /* a dry run does not look at the range, as upstream */
         if (n < r->port_min || n > r->port_max) {
             v_invalid(v, p, json_get(port, "nodePort"), "provided port is not in the valid range. The range of valid ports is %d-%d", r->port_min, r->port_max);
         } else if (!take(c, &r->ports, arena_printf(c->a, "%d", (int)n), obj) ||
@@ -344,6 +345,7 @@ PREPARE_FN(service) {
     if (old && !ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) drop_node_ports(spec, was);
     if (old && !wants_health_port(spec) && wants_health_port(was)) json_del(spec, "healthCheckNodePort");
     if (old && !ports && !json_len(json_get(spec, "externalIPs"))) json_del(spec, "externalTrafficPolicy");
+    if (old && !cluster && str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy"))) json_del(spec, "internalTrafficPolicy");
     if (old && !str_eq(type, "LoadBalancer") && str_eq(old_type, "LoadBalancer")) {
         json_del(spec, "allocateLoadBalancerNodePorts");
         json_del(spec, "loadBalancerClass");

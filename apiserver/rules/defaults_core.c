@@ -29,6 +29,7 @@ DEFAULTS_FN(replication_controller) {
         if (!json_len(json_get(meta, "labels"))) json_set(c->a, meta, "labels", json_clone(c->a, labels));
     }
     def_int(c->a, spec, "replicas", 1);
+    if (json_get_int(spec, "minReadySeconds", 1) == 0) json_del(spec, "minReadySeconds");
 }
 
 static bool externally_accessible(const struct json *spec) {

@@ -38,6 +38,8 @@ DEFAULTS_FN(daemon_set) {
         def_int(c->a, ru, "maxSurge", 0);
     }
     def_int(c->a, spec, "revisionHistoryLimit", 10);
+    struct json *meta = json_ensure_object(c->a, obj, "metadata");
+    def_str(c->a, json_ensure_object(c->a, meta, "annotations"), TEMPLATE_GENERATION, "0");
 }
 
 DEFAULTS_FN(stateful_set) {
@@ -197,6 +199,12 @@ DEFAULTS_FN(csi_driver) {
     }
     def_bool(c->a, spec, "requiresRepublish", false);
     def_bool(c->a, spec, "seLinuxMount", false);
+}
+
+/* An empty list of drivers and none are the same, and shown as null. */
+DEFAULTS_FN(csi_node) {
+    struct json *spec = spec_of(c, obj);
+    if (!json_len(json_get(spec, "drivers"))) json_set(c->a, spec, "drivers", json_null(c->a));
 }
 
 /* ---- flowcontrol ---- */

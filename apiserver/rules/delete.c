@@ -79,7 +79,10 @@ static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj, const
     bool held = json_len(json_get(meta, "finalizers"));
     if (jget(meta, "deletionTimestamp")) {
         int64_t left = json_get_int(meta, "deletionGracePeriodSeconds", 0);
-        if (grace == 0 && !held) return RULES_DELETE_NOW;
+        if (grace == 0 && !held) {
+            json_set_int(c->a, meta, "deletionGracePeriodSeconds", 0);
+            return RULES_DELETE_NOW;
+        }
         if (o->grace_period_seconds < 0 || grace >= left) return RULES_DELETE_NOTHING;
         struct ktime was;
         char text[KTIME_MAX];
@@ -89,9 +92,8 @@ static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj, const
         json_set_int(c->a, meta, "deletionGracePeriodSeconds", grace);
         return RULES_DELETE_STORE;
     }
-    if (grace == 0 && !held) return RULES_DELETE_NOW;
     mark_deleted(c, meta, grace);
-    return RULES_DELETE_STORE;
+    return grace == 0 && !held ? RULES_DELETE_NOW : RULES_DELETE_STORE;
 }
 
 enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {

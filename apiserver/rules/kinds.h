@@ -3,6 +3,9 @@
 
 #include "apiserver/rules/rules.h"
 
+/* Annotation in which a DaemonSet still carries the generation of its template. */
+#define TEMPLATE_GENERATION "deprecated.daemonset.template.generation"
+
 #define DEFAULTS_FN(name) void defaults_##name(struct rules_ctx *c, struct json *obj)
 #define PREPARE_FN(name) void prepare_##name(struct rules_ctx *c, struct json *obj, const struct json *old)
 #define VALIDATE_FN(name) void validate_##name(struct vctx *v, const struct json *obj, const struct json *old)
@@ -30,6 +33,7 @@ DEFAULTS_FN(admission_policy);
 DEFAULTS_FN(admission_policy_binding);
 DEFAULTS_FN(storage_class);
 DEFAULTS_FN(csi_driver);
+DEFAULTS_FN(csi_node);
 DEFAULTS_FN(flow_schema);
 DEFAULTS_FN(priority_level);
 DEFAULTS_FN(network_policy);
@@ -47,6 +51,7 @@ PREPARE_FN(pod);
 PREPARE_FN(service);
 PREPARE_FN(namespace);
 PREPARE_FN(job);
+PREPARE_FN(daemon_set);
 PREPARE_FN(persistent_volume);
 PREPARE_FN(persistent_volume_claim);
 PREPARE_FN(csr);
@@ -107,3 +112,6 @@ VALIDATE_FN(csr);
 
 /* A webhook's clientConfig: exactly one of url and service (validate_cluster.c). */
 void validate_webhook_client(struct vctx *v, const struct json *cc, const struct fp *p);
+
+/* "Guaranteed", "Burstable" or "BestEffort" (prepare.c). */
+const char *pod_qos_class(const struct json *spec);

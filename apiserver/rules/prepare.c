@@ -57,6 +57,9 @@ static void keep_but_resources(struct arena *a, struct json *obj, const struct j
 }
 
 PREPARE_FN(pod) {
+    char now[KTIME_MAX];
+    struct json *pod_spec = json_ensure_object(c->a, obj, "spec");
+    if (json_get_int(pod_spec, "terminationGracePeriodSeconds", 0) < 0) json_set_int(c->a, pod_spec, "terminationGracePeriodSeconds", 1);
     if (!old) {
         struct json *status = json_set(c->a, obj, "status", json_object(c->a));
         json_set_str(c->a, status, "phase", "Pending");
@@ -66,7 +69,7 @@ PREPARE_FN(pod) {
             json_set_str(c->a, cond, "type", "PodScheduled");
             json_set_str(c->a, cond, "status", "False");
             json_set(c->a, cond, "lastProbeTime", json_null(c->a));
-            json_set(c->a, cond, "lastTransitionTime", json_null(c->a));
+            json_set_str(c->a, cond, "lastTransitionTime", ktime_format(c->now, now));
             json_set_str(c->a, cond, "reason", "SchedulingGated");
             json_set_str(c->a, cond, "message", "Scheduling is blocked due to non-empty scheduling gates");
             json_append(c->a, json_ensure_array(c->a, status, "conditions"), cond);
@@ -122,6 +125,17 @@ PREPARE_FN(job) {
     json_set_str(c->a, labels, "job-name", str_or_empty(name));
     struct json *sel = json_ensure_object(c->a, json_ensure_object(c->a, spec, "selector"), "matchLabels");
     json_set_str(c->a, sel, "batch.kubernetes.io/controller-uid", uid);
+    struct json *own = json_ensure_object(c->a, obj, "metadata");
+    if (!json_len(json_get(own, "labels"))) json_set(c->a, own, "labels", json_clone(c->a, labels));
+}
+
+/* The template's generation counts its changes from 1. */
+PREPARE_FN(daemon_set) {
+    struct json *notes = json_ensure_object(c->a, json_ensure_object(c->a, obj, "metadata"), "annotations");
+    const char *was = json_as_str(json_at(old, "metadata", "annotations", TEMPLATE_GENERATION, NULL));
+    int64_t n = was ? strtoll(was, NULL, 10) : 0;
+    if (!old || !jsame(json_at(obj, "spec", "template", NULL), json_at(old, "spec", "template", NULL))) n++;
+    json_set(c->a, notes, TEMPLATE_GENERATION, json_strf(c->a, "%lld", (long long)n));
 }
 
 /* ---- storage ---- */

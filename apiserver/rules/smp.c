@@ -79,6 +79,9 @@ static int merge_items(struct arena *a, struct at t, const char *key, struct jso
     return 0;
 }
 
+static struct json *reorder(struct arena *a, struct json *list, const struct json *order, const struct json *server,
+                            const char *key);
+
 static struct json *merge_scalars(struct arena *a, struct json *list, const struct json *patch) {
     const struct json *p;
     JSON_FOREACH(p, patch)
@@ -118,8 +121,12 @@ static int patch_list(struct arena *a, struct at t, const struct json *have, con
         *out = json_clone(a, patch);
         return 0;
     }
-    if (t.field->patch_key && (!first || json_is(first, JSON_OBJECT)))
-        return merge_items(a, t, t.field->patch_key, list, patch, out, e);
+    if (t.field->patch_key && (!first || json_is(first, JSON_OBJECT))) {
+        int r = merge_items(a, t, t.field->patch_key, list, patch, out, e);
+        /* without an order of its own the patch's items are in the order of the patch */
+        if (r == 0 && json_is(have, JSON_ARRAY)) *out = reorder(a, *out, patch, have, t.field->patch_key);
+        return r;
+    }
     *out = merge_scalars(a, list, patch);
     return 0;
 }

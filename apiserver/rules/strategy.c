@@ -153,6 +153,12 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     if (c->namespaced && *jstr(meta, "namespace") && c->ns && !str_eq(jstr(meta, "namespace"), c->ns))
         return err_status(e, 400, "BadRequest",
                           "the namespace of the provided object does not match the namespace sent on the request");
+    if (!(flags & K_UNCONDITIONAL_UPDATE) && !*jstr(meta, "resourceVersion")) {
+        err_status(e, 422, "Invalid", "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update", c->resource, jstr(meta, "name"));
+        err_details(e, c->group, c->resource, jstr(meta, "name"));
+        err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
+        return -EINVAL;
+    }
     keep_system_metadata(c, meta, old_meta);
     if ((flags & K_UNCONDITIONAL_UPDATE) && !*jstr(meta, "resourceVersion")) keep_member(c->a, meta, old_meta, "resourceVersion");
     if (str_eq(c->subresource, "status")) {

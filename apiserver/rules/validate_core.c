@@ -378,7 +378,7 @@ static void event_strict(struct vctx *v, const struct json *obj, const struct js
 }
 
 VALIDATE_FN(event) {
-    bool strict = str_eq(v->c->request_group, "events.k8s.io");
+    bool strict = str_eq(v->c->request_group, "events.k8s.io") || str_eq(v->c->group, "events.k8s.io");
     event_common(v, obj, strict);
     if (!strict) return;
     const char *name = jstr(json_get(obj, "metadata"), "name");

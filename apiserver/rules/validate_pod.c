@@ -300,6 +300,11 @@ static void update(struct vctx *v, const struct json *obj, const struct json *ol
                           "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
 }
 
+static void update_resize(struct vctx *v, const struct json *obj, const struct json *old) {
+    const char *now = pod_qos_class(json_get(obj, "spec")), *was = jstr(json_get(old, "status"), "qosClass");
+    if (*was && !str_eq(now, was)) v_invalid(v, FP(NULL, "spec"), json_str(v->a, now), "Pod QOS Class may not change as a result of resizing");
+}
+
 static void update_ephemeral(struct vctx *v, const struct json *obj, const struct json *old) {
     const struct json *was, *now, *list = json_at(obj, "spec", "ephemeralContainers", NULL);
     const struct fp *p = FP(FP(NULL, "spec"), "ephemeralContainers");
@@ -328,6 +333,7 @@ VALIDATE_FN(pod) {
     } else if (str_eq(v->c->subresource, "ephemeralcontainers")) {
         update_ephemeral(v, obj, old);
     } else {
+        if (str_eq(v->c->subresource, "resize")) update_resize(v, obj, old);
         update(v, obj, old);
     }
 }
