@@ -213,7 +213,7 @@ int signal_parse(const char *name) {
         const char *rest = name + 5;
         if (str_has_prefix(rest, "PLUS")) n = strtol(rest + 4, NULL, 10);
         else if (str_has_prefix(rest, "MINUS")) n = -strtol(rest + 5, NULL, 10);
-        else n = *rest ? strtol(rest, NULL, 10) : 0;
+        else n = *rest ? strtol(rest, NULL, 10) : 0; /* "+3", "-1" */
         n += min ? SIGRTMIN : SIGRTMAX;
         return n >= SIGRTMIN && n <= SIGRTMAX ? (int)n : -EINVAL;
     }

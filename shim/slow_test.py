@@ -34,11 +34,15 @@ class Node:
             if self.ok("Version"):
                 return
             time.sleep(0.05)
-        raise Failed("the shim does not answer: " + open(f"{self.dir}/shim.log").read())
+        raise Failed("the shim does not answer: " + self.log_text())
 
     def kill(self, sig=signal.SIGKILL):
         self.proc.send_signal(sig)
         self.proc.wait()
+
+    def log_text(self):
+        with open(f"{self.dir}/shim.log") as f:
+            return f.read()
 
     def run(self, method, request=None):
         return subprocess.run([CLIENT, self.sock, method, json.dumps(request or {})], capture_output=True, text=True)
@@ -98,6 +102,7 @@ class Node:
     def cleanup(self):
         if self.proc and self.proc.poll() is None:
             self.kill(signal.SIGTERM)
+            check(self.proc.returncode == 0, f"the shim ended with {self.proc.returncode} on SIGTERM: {self.log_text()[-6000:]}")
         subprocess.run([SHIM, "cleanup", "--purge-images"] + self.common, check=True)
 
 
@@ -397,6 +402,10 @@ def two_shims_share_a_machine(n):
 
 
 def cleanup_leaves_nothing(n):
+    check("Sanitizer" not in n.log_text() and "runtime error" not in n.log_text(), n.log_text()[-6000:])
+    n.kill(signal.SIGTERM)
+    check(n.proc.returncode == 0, f"ended with {n.proc.returncode} on SIGTERM: {n.log_text()[-6000:]}")
+    n.start()
     p = n.pod("end", pid="POD")
     n.container(p, "c", "sleep", "1000", pid="POD")
     n.kill()
@@ -452,7 +461,7 @@ def main():
                     n.start()
     finally:
         if failed:
-            print(open(f"{n.dir}/shim.log").read()[-3000:])
+            print(n.log_text()[-3000:])
         n.cleanup()
         shutil.rmtree(n.dir, ignore_errors=True)
     return failed != 0
