@@ -7,6 +7,7 @@
  * Read on in shim.h (the picture), cri_runtime.c (the methods), sandbox.c, container.c, crun.c, net.c, image.c. */
 #include <curl/curl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <fcntl.h>
@@ -145,6 +146,7 @@ int main(int argc, char **argv) {
     int n = flags_main("coracle-shim", about, flags, argc, argv, 4);
     _cleanup_err_ struct err e = {0};
     log_init("shim", o.v >= 4 ? LOG_DEBUG : LOG_INFO);
+    mallopt(M_ARENA_MAX, 2); /* many threads, each with little to do: memory matters more */
     curl_global_init(CURL_GLOBAL_DEFAULT);
     int r = run(&o, n, argv + 1, &e);
     return r < 0 ? fail(&e) : 0;

@@ -272,6 +272,7 @@ static bool is_insecure(const struct puller *p, const char *host) {
 /* user:password from CRI's AuthConfig: given apart, or as base64 in `auth`. */
 static int set_credentials(struct session *s, const struct cri_auth_config *auth, struct err *e) {
     if (!auth) return 0;
+    if (!str_empty(auth->identity_token)) return err_set(e, -ENOTSUP, "identity tokens are not supported; give user and password");
     if (!str_empty(auth->registry_token)) s->token = auth->registry_token;
     if (!str_empty(auth->username)) {
         s->userpwd = arena_printf(s->a, "%s:%s", auth->username, str_or_empty(auth->password));

@@ -266,6 +266,45 @@ def a_shared_process_namespace_is_shared(n):
     n.call("RemovePodSandbox", pod_sandbox_id=p)
 
 
+def host_namespaces_are_the_hosts(n):
+    host = {"network": "NODE", "pid": "NODE", "ipc": "NODE"}
+    p = n.pod("host", linux={"security_context": {"namespace_options": host}})
+    c = n.container(p, "c", "sleep", "1000", security={"namespace_options": host, "privileged": True})
+    _, out, _ = n.exec(c, "sh", "-c", "for i in net pid ipc uts; do readlink /proc/self/ns/$i; done; ls /sys/class/net; cat /etc/resolv.conf")
+    mine = [os.readlink(f"/proc/self/ns/{i}") for i in ("net", "pid", "ipc")]
+    check(out.split("\n")[:3] == mine, f"{out} is not {mine}")
+    check(not n.call("PodSandboxStatus", pod_sandbox_id=p)["status"]["network"].get("ip"), "a host-network pod has an address of its own")
+    check(os.path.exists(f"/proc/{os.getpid()}") and n.exec(c, "ls", f"/proc/{os.getpid()}")[0] == 0, "host processes are not seen")
+    n.call("RemovePodSandbox", pod_sandbox_id=p)
+
+
+def images_are_volumes(n):
+    p = n.pod("imgvol")
+    c = n.container(p, "c", "sleep", "1000", mounts=[{"container_path": "/img", "image": {"image": "busybox"}, "image_sub_path": "etc"}])
+    check("root:x:0" in n.exec(c, "cat", "/img/passwd")[1] and n.exec(c, "touch", "/img/x")[0] != 0, "not the image, or writable")
+    n.call("RemovePodSandbox", pod_sandbox_id=p)
+
+
+def cni_plugins_are_used_when_configured(n):
+    conf, bins = f"{n.dir}/net.d", "/usr/lib/cni"
+    if not os.path.exists(f"{bins}/bridge"):
+        return
+    os.makedirs(conf)
+    with open(f"{conf}/10-test.conflist", "w") as f:
+        json.dump({"cniVersion": "0.4.0", "name": "test", "plugins": [
+            {"type": "bridge", "bridge": "cnitest", "isGateway": True, "ipMasq": False,
+             "ipam": {"type": "host-local", "dataDir": f"{n.dir}/cni", "ranges": [[{"subnet": "10.79.0.0/24"}]]}}]}, f)
+    n.kill()
+    n.args += [f"--cni-conf-dir={conf}", f"--cni-bin-dir={bins}"]
+    n.start()
+    p = n.pod("cni")
+    check(n.ip(p).startswith("10.79.0."), f"address {n.ip(p)}")
+    n.call("RemovePodSandbox", pod_sandbox_id=p)
+    check(not [x for x in os.listdir(f"{n.dir}/cni/test") if x.startswith("10.79")], "the address was not given back")
+    shutil.rmtree(conf)
+    subprocess.run(["ip", "link", "del", "cnitest"], check=True)
+
+
 def start_failures_are_told(n):
     p = n.pod("fail")
     c = n.container(p, "c", "/no/such/program", start=False)
@@ -430,7 +469,8 @@ def cleanup_leaves_nothing(n):
 TESTS = [images_are_imported_listed_and_found, a_container_runs_logs_and_says_how_it_ended,
          what_is_asked_for_is_what_the_process_sees, exec_has_codes_output_and_a_timeout,
          a_container_is_stopped_by_its_signal_then_killed, memory_limits_kill_and_updates_take_effect,
-         pods_reach_each_other_and_host_ports_open, a_shared_process_namespace_is_shared, start_failures_are_told,
+         pods_reach_each_other_and_host_ports_open, a_shared_process_namespace_is_shared, host_namespaces_are_the_hosts,
+         images_are_volumes, cni_plugins_are_used_when_configured, start_failures_are_told,
          logs_are_reopened, events_tell_of_starts_and_ends, a_killed_shim_finds_everything_again,
          it_may_be_killed_at_any_moment, images_are_pulled_from_a_registry, two_shims_share_a_machine, cleanup_leaves_nothing]
 
