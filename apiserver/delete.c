@@ -9,6 +9,15 @@ static int bad_option(struct err *e, const char *reason, const char *field, cons
     return -EINVAL;
 }
 
+/* ReplicationControllers and Jobs are from the time when dependents were left alone. */
+static void default_policy(struct request *q, struct delete_request *d) {
+    if (!(q->res->flags & RES_ORPHANS)) return;
+    d->o.propagation_policy = "Orphan";
+    if (str_eq(q->res->plural, "jobs"))
+        request_warn(q, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to "
+                        "remove them or set propagationPolicy=Orphan to suppress this warning");
+}
+
 /* DeleteOptions of the body, or (without a body) of the query. */
 static int read_options(struct request *q, struct delete_request *d, bool *dry_run, struct err *e) {
     struct json *body = NULL, *x;
@@ -41,6 +50,7 @@ static int read_options(struct request *q, struct delete_request *d, bool *dry_r
     const char *p = d->o.propagation_policy;
     if (str_empty(p)) {
         d->o.propagation_policy = NULL;
+        if (d->o.orphan_dependents < 0) default_policy(q, d);
     } else {
         if (!str_eq(p, "Orphan") && !str_eq(p, "Background") && !str_eq(p, "Foreground"))
             return bad_option(e, "FieldValueNotSupported", "propagationPolicy", "Unsupported value");

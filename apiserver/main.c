@@ -157,7 +157,7 @@ int main(int argc, char **argv) {
                               .secure_port = 6443,
                               .service_cidr = "10.96.0.0/16",
                               .node_ports = "30000-32767",
-                              .sa_issuer = "https://kubernetes.default.svc.cluster.local",
+                              .sa_issuer = "https://kubernetes.default.svc",
                               .authorization_mode = "Node,RBAC",
                               .anonymous_auth = true,
                               .bootstrap_tokens = true,

@@ -28,6 +28,7 @@ static int decode(struct request *q, struct json **out, struct err *e) {
 
 static void answer(struct request *q, struct write *w, int rc, int status, struct object *o, struct err *e) {
     write_warnings(w, q);
+    if (rc && q->res->storage && !str_empty(e->name)) err_details(e, q->res->group, NULL, NULL); /* as the client knows it */
     if (rc) respond_err(q, e);
     else respond_object(q, status, o);
 }
@@ -90,7 +91,7 @@ static int check_base(struct request *q, struct write *w, const struct json *obj
         if (!(q->res->flags & RES_NEEDS_RV) || status) return 0;
         err_status(e, 422, "Invalid", "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: \"\": must be "
                    "specified for an update", q->res->kind, q->name);
-        err_details(e, q->res->group, q->res->kind, q->name);
+        err_details(e, q->res->group, q->res->plural, q->name);
         err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: \"\": must be specified for an update");
         return -EINVAL;
     }

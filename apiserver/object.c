@@ -214,9 +214,9 @@ static bool scan_object(struct found *f, const struct resource *r, const char *p
 
 /* The bytes with resourceVersion in its place; *at and *shift tell how offsets behind it move. */
 static struct rbytes *splice(const struct found *f, const char *p, size_t len, int64_t rev) {
-    char rv[64];
+    char rv[64] = "";
     bool more = f->insert_first && !f->meta_empty;
-    int n = snprintf(rv, sizeof(rv), "%s\"resourceVersion\":\"%lld\"%s", f->insert_first ? "" : ",", (long long)rev,
+    int n = rev == 0 ? 0 : snprintf(rv, sizeof(rv), "%s\"resourceVersion\":\"%lld\"%s", f->insert_first ? "" : ",", (long long)rev,
                      more ? "," : "");
     size_t cut = f->old_rv.len;
     struct rbytes *b = rbytes_alloc(len - cut + (size_t)n);

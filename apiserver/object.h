@@ -32,7 +32,7 @@ struct object {
     struct span *fields; /* values of res->fields; len 0: empty or absent */
 };
 
-/* Makes an object of a stored value (without resourceVersion, or with one, which is replaced by `rev`). `key` is what
+/* Makes an object of a stored value (without resourceVersion, or with one, which is replaced by `rev`; rev 0: none). `key` is what
  * follows the resource's key prefix. NULL when the bytes are not an object's JSON. */
 struct object *object_new(const struct resource *r, const char *key, const char *value, size_t len, int64_t create_rev,
                           int64_t rev);

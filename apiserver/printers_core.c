@@ -349,7 +349,8 @@ static void rc_cells(struct cells *c, const struct json *o) {
 
 static void quota_cells(struct cells *c, const struct json *o) {
     _cleanup_buf_ struct buf requests = BUF_INIT, limits = BUF_INIT;
-    struct json *hard = json_clone(c->a, json_at(o, "status", "hard", NULL));
+    const struct json *have = json_at(o, "status", "hard", NULL);
+    struct json *hard = have ? json_clone(c->a, have) : NULL;
     if (hard) json_sort_keys(hard, false);
     JSON_FOREACH_MEMBER(m, hard) {
         struct buf *b = str_has_prefix(m->key, "limits.") ? &limits : &requests;

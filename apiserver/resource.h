@@ -35,6 +35,7 @@ enum resource_flags {
     RES_CREATE_ON_UPDATE = 1 << 1, /* PUT of an absent object creates it */
     RES_NEEDS_RV = 1 << 2,         /* an update must name the resourceVersion it is based on */
     RES_RETURN_DELETED = 1 << 3,   /* a delete answers with the object, not with a Status */
+    RES_ORPHANS = 1 << 4,          /* a delete without a policy leaves dependents alone */
 };
 
 struct resource_sub {
@@ -65,6 +66,7 @@ struct resource {
     const char *storage_hash;       /* storageVersionHash in discovery, NULL: none */
     const char *stored_as;          /* "group/version" whose row is stored instead of this one, or NULL */
     uint32_t flags;                 /* enum resource_flags */
+    const char *deprecated;         /* a warning that every request gets, or NULL */
     bool custom;                    /* of a CustomResourceDefinition */
     /* bound when the table is made */
     const struct api_type *type;      /* of one object; NULL for custom resources without a schema */

@@ -23,10 +23,12 @@ static const struct resource builtin[] = {
     ROW("", "v1", "Binding", "bindings", "binding", NAMESPACED, VERB_CREATE,
         .stored = RES_VIRTUAL),
     ROW("", "v1", "ComponentStatus", "componentstatuses", "componentstatus", CLUSTER, VERB_GET | VERB_LIST,
+        .deprecated = "v1 ComponentStatus is deprecated in v1.19+",
         .stored = RES_VIRTUAL, .short_names = N("cs")),
     ROW("", "v1", "ConfigMap", "configmaps", "configmap", NAMESPACED, VERBS_ALL,
         .key_prefix = "/registry/configmaps/", .storage_hash = "qFsyl6wFWjQ=", .short_names = N("cm")),
     ROW("", "v1", "Endpoints", "endpoints", "endpoints", NAMESPACED, VERBS_ALL,
+        .deprecated = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
         .flags = RES_CREATE_ON_UPDATE,
         .key_prefix = "/registry/services/endpoints/", .storage_hash = "fWeeMqaN/OA=", .short_names = N("ep")),
     ROW("", "v1", "Event", "events", "event", NAMESPACED, VERBS_ALL,
@@ -69,6 +71,7 @@ static const struct resource builtin[] = {
         .flags = RES_RETURN_DELETED,
         .key_prefix = "/registry/podtemplates/", .storage_hash = "LIXB2x4IFpk="),
     ROW("", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller", NAMESPACED, VERBS_ALL,
+        .flags = RES_ORPHANS,
         .key_prefix = "/registry/controllers/", .storage_hash = "Jond2If31h0=", .short_names = N("rc"),
             .categories = N("all"), .fields = N("status.replicas"), SUBS(SCALE, STATUS("ReplicationController"))),
     ROW("", "v1", "ResourceQuota", "resourcequotas", "resourcequota", NAMESPACED, VERBS_ALL,
@@ -149,6 +152,7 @@ static const struct resource builtin[] = {
         .key_prefix = "/registry/cronjobs/", .storage_hash = "sd5LIXh4Fjs=", .short_names = N("cj"),
             .categories = N("all"), SUBS(STATUS("CronJob"))),
     ROW("batch", "v1", "Job", "jobs", "job", NAMESPACED, VERBS_ALL,
+        .flags = RES_ORPHANS,
         .key_prefix = "/registry/jobs/", .storage_hash = "mudhfqk/qZY=", .categories = N("all"), .fields =
             N("status.successful=status.succeeded"), SUBS(STATUS("Job"))),
     /* ---- certificates.k8s.io/v1 ---- */

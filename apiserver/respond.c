@@ -100,7 +100,7 @@ struct json *status_tree(struct arena *a, struct err *e) {
     if (!str_empty(e->uid)) json_set_str(a, d, "uid", e->uid);
     if (e->n_causes) json_set(a, d, "causes", causes_tree(a, e));
     if (e->retry_after_seconds) json_set_int(a, d, "retryAfterSeconds", e->retry_after_seconds);
-    bool bare = !e->reason || str_eq(e->reason, "BadRequest") || str_eq(e->reason, "InternalError") ||
+    bool bare = str_empty(e->reason) || str_eq(e->reason, "BadRequest") || str_eq(e->reason, "InternalError") ||
                 str_eq(e->reason, "Expired");
     if (json_len(d) || !bare) json_set(a, s, "details", d);
     json_set_int(a, s, "code", e->status);

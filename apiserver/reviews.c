@@ -150,7 +150,6 @@ static void component_statuses(struct request *q) {
     struct arena *a = q->a;
     struct json *items = json_array(a), *x;
     int64_t rev;
-    request_warn(q, "v1 ComponentStatus is deprecated in v1.19+");
     json_append(a, items, remote_component(a, "controller-manager", CONTROLLERS_PORT));
     json_append(a, items, remote_component(a, "scheduler", SCHEDULER_PORT));
     json_append(a, items, component(a, "etcd-0", store_current_rev(q->s->store, &rev, NULL) == 0, "ok"));

@@ -187,6 +187,7 @@ static void process(void *arg) {
     int rc = request_authenticate(q, &e);
     if (!rc) rc = request_authorize(q, &e);
     if (!rc && q->is_resource) rc = check_route(q, &e);
+    if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
     if (rc) fail(q, &e);
     else if (q->is_resource) route_resource(q);
     else route_other(q);

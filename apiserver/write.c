@@ -191,7 +191,8 @@ static int check_preconditions(struct write *w, const struct delete_request *d, 
                         "Operation cannot be fulfilled on %s \"%s\": the ResourceVersion in the precondition (%s) does not "
                         "match the ResourceVersion in record (%s). The object might have been modified",
                         w->res->kind, name, d->rv, str_or_empty(rv));
-    if (rc) err_details(e, w->res->group, w->res->kind, name);
+    bool plural = str_eq(w->res->plural, "namespaces") || str_eq(w->res->plural, "customresourcedefinitions");
+    if (rc) err_details(e, w->res->group, plural ? w->res->plural : w->res->kind, name);
     return rc;
 }
 

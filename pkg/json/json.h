@@ -129,7 +129,7 @@ void json_insert(struct arena *a, struct json *arr, size_t at, struct json *valu
 /* Removes a member or an element; true when there was one. The order of the rest stays. */
 bool json_del(struct json *obj, const char *key);
 bool json_del_at(struct json *arr, size_t at);
-/* Deep copy into `a`. */
+/* Deep copy into `a`; of NULL it is NULL. */
 struct json *json_clone(struct arena *a, const struct json *v);
 /* Sorts members by key (bytewise), at all levels when deep. */
 void json_sort_keys(struct json *obj, bool deep);

@@ -133,6 +133,7 @@ bool json_del_at(struct json *arr, size_t at) {
 }
 
 struct json *json_clone(struct arena *a, const struct json *v) {
+    if (!v) return NULL;
     struct json *c = arena_memdup(a, v, sizeof(*v));
     switch (v->type) {
     case JSON_STRING:

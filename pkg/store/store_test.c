@@ -161,8 +161,14 @@ static bool seen_wait_field(struct seen *w, const int64_t *field, int64_t at_lea
 }
 
 static bool seen_wait_error(struct seen *w, int error) {
-    for (int i = 0; i < 5000 && w->error == 0; i++) nap();
-    return w->error == error;
+    for (int i = 0; i < 5000; i++) {
+        pthread_mutex_lock(&w->lock);
+        int now = w->error;
+        pthread_mutex_unlock(&w->lock);
+        if (now) return now == error;
+        nap();
+    }
+    return false;
 }
 
 /* ---- both back ends ---- */
@@ -481,14 +487,20 @@ TEST(an_outage_of_etcd_loses_no_write_and_no_event) {
     CHECK_INT(store_watch(s, "/r/", r0, on_events, &w, &watch, NULL), 0);
     put(s, a, "/r/a", "1");
     CHECK(seen_wait(&w, 1));
+    struct writer busy = {.s = s, .id = 1, .n = 10};
     test_etcd_kill();
+    pthread_create(&busy.thread, NULL, write_many, &busy);
+    sleep(1);
     test_etcd_start();
-    put(s, a, "/r/a", "2");
-    int64_t last = put(s, a, "/r/a", "3");
-    CHECK(seen_wait(&w, 3));
-    CHECK_INT(w.last, last);
+    pthread_join(busy.thread, NULL);
+    CHECK(seen_wait(&w, 11));
+    CHECK_STR(get_at(s, a, "/r/1/9", 0), "9");
+    int64_t last = w.last;
+    CHECK_INT(put(s, a, "/r/a", "2"), last + 1);
+    CHECK(seen_wait(&w, 12));
     store_watch_cancel(watch);
-    CHECK_STR(w.text.data, "PUT /r/a=1<0 PUT /r/a=2<1 PUT /r/a=3<2 ");
+    CHECK(str_has_prefix(w.text.data, "PUT /r/a=1<0 NEW /r/1/0=0<- "));
+    CHECK(str_has_suffix(w.text.data, "NEW /r/1/9=9<- PUT /r/a=2<1 "));
     buf_done(&w.text);
     done(s);
 }
