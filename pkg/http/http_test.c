@@ -455,6 +455,8 @@ static bool closed_within(int fd, int ms) {
     return false;
 }
 
+#define BYTES(s) s, sizeof(s) - 1
+
 TEST(silent_clients_are_closed) {
     struct http_server *s = http_server_new(&(struct http_server_options){
         .handler = handler, .limits = {.tls_hello_ms = 200, .header_ms = 300, .body_ms = 400, .idle_ms = 500}});
@@ -469,13 +471,13 @@ TEST(silent_clients_are_closed) {
         size_t n;
         bool tls;
     } rows[] = {
-        {"no TLS hello", "", 0, true},
-        {"half a TLS hello", "\x16\x03\x01", 3, true},
-        {"nothing", "", 0, false},
-        {"half a head", "GET / HT", 8, false},
-        {"half a body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx", 53, false},
-        {"idle after a request", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 27, false},
-        {"HTTP/2 without a request", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33, false},
+        {"no TLS hello", BYTES(""), true},
+        {"half a TLS hello", BYTES("\x16\x03\x01"), true},
+        {"nothing", BYTES(""), false},
+        {"half a head", BYTES("GET / HT"), false},
+        {"half a body", BYTES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"), false},
+        {"idle after a request", BYTES("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), false},
+        {"HTTP/2 without a request", BYTES("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"), false},
     };
     int fds[ARRAY_LEN(rows)];
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
