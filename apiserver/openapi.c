@@ -86,47 +86,63 @@ static struct json *v3_document(struct arena *a, const struct resource_table *t,
     return openapi_v3_document(a, RELEASE, r->group, r->version, rows, n);
 }
 
-/* A hash that changes with the server's version and the group's rows: what the document is made from. */
-static const char *doc_hash(struct arena *a, const struct resource *r) {
-    const char *text = arena_printf(a, "%s %s/%s", "v1.36.0", r->group, r->version);
+/* A hash that changes with the server's version: what the document is made from. */
+static const char *path_hash(struct arena *a, const char *path) {
+    const char *text = arena_printf(a, "%s %s", "v1.36.0", path);
     uint32_t h = hash_bytes(text, strlen(text)), g = hash_bytes(&h, sizeof(h));
     return arena_printf(a, "%08X%08X", h, g);
 }
 
+static void add_to_index(struct arena *a, struct json *paths, const char *path) {
+    if (json_get(paths, path)) return;
+    struct json *x = json_object(a);
+    json_set(a, x, "serverRelativeURL", json_strf(a, "/openapi/v3/%s?hash=%s", path, path_hash(a, path)));
+    json_set(a, paths, path, x);
+}
+
+/* A document each for /api, /apis, every group, and every group and version. */
 static void v3_index(struct request *q) {
     struct arena *a = q->a;
     const struct resource_table *t = q->s->resources;
     struct json *doc = json_object(a), *paths = json_object(a);
+    add_to_index(a, paths, "api");
+    add_to_index(a, paths, "apis");
     for (size_t i = 0; i < resource_table_len(t); i++) {
         const struct resource *r = resource_table_at(t, i);
-        const char *path = doc_path(a, r);
-        if (json_get(paths, path)) continue;
-        struct json *x = json_object(a);
-        json_set(a, x, "serverRelativeURL", json_strf(a, "/openapi/v3/%s?hash=%s", path, doc_hash(a, r)));
-        json_set(a, paths, path, x);
+        if (*r->group) add_to_index(a, paths, arena_printf(a, "apis/%s", r->group));
+        add_to_index(a, paths, doc_path(a, r));
     }
+    json_sort_keys(paths, false);
     json_set(a, doc, "paths", paths);
     char *text = json_text(a, doc);
     respond_json_text(q, 200, "text/plain; charset=utf-8", text, strlen(text));
 }
 
-static bool v3_doc(struct request *q, const char *path) {
+static struct json *v3_make(struct request *q, const char *path) {
     const struct resource_table *t = q->s->resources;
+    if (str_eq(path, "api") || str_eq(path, "apis")) return openapi_v3_discovery(q->a, RELEASE, NULL, !path[3]);
     for (size_t i = 0, end; i < resource_table_len(t); i++) {
         const struct resource *r = resource_table_at(t, i);
-        if (!str_eq(doc_path(q->a, r), path)) continue;
-        _cleanup_buf_ struct buf b = BUF_INIT;
-        json_write(&b, v3_document(q->a, t, i, &end));
-        const char *etag = arena_printf(q->a, "\"%s\"", doc_hash(q->a, r));
-        struct http_header h[] = {{"Content-Type", "application/json"},
-                                  {"ETag", etag},
-                                  {"Vary", "Accept"},
-                                  {"Cache-Control", http_query(q->http, "hash") ? "public, immutable" : "no-cache, private"}};
-        bool same = str_eq(http_header(q->http, "if-none-match"), etag);
-        http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
-        return true;
+        if (str_eq(doc_path(q->a, r), path)) return v3_document(q->a, t, i, &end);
+        if (*r->group && str_has_prefix(path, "apis/") && str_eq(path + 5, r->group))
+            return openapi_v3_discovery(q->a, RELEASE, r->group, false);
     }
-    return false;
+    return NULL;
+}
+
+static bool v3_doc(struct request *q, const char *path) {
+    struct json *doc = v3_make(q, path);
+    if (!doc) return false;
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    json_write(&b, doc);
+    const char *etag = arena_printf(q->a, "\"%s\"", path_hash(q->a, path));
+    struct http_header h[] = {{"Content-Type", "application/json"},
+                              {"ETag", etag},
+                              {"Vary", "Accept"},
+                              {"Cache-Control", http_query(q->http, "hash") ? "public, immutable" : "no-cache, private"}};
+    bool same = str_eq(http_header(q->http, "if-none-match"), etag);
+    http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
+    return true;
 }
 
 static void make_v2(struct openapi *o, const struct resource_table *t) {
