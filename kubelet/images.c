@@ -363,7 +363,7 @@ static int pull(struct images *im, struct arena *a, const struct core_pod *pod, 
         t->failed_at = wall_ns();
         backoff_next(&t->backoff, t->failed_at);
         free(t->last_error);
-        t->last_error = xstrndup(error, SHOWN_ERROR_MAX);
+        t->last_error = xstrndup(error, strnlen(error, SHOWN_ERROR_MAX));
         kubelet_event(kl, pod, c->name, "Warning", "Failed", "Error: ErrImagePull");
         return fail(out, -EAGAIN, "ErrImagePull", error, backoff_remaining(&t->backoff, t->failed_at, t->failed_at));
     }

@@ -132,9 +132,10 @@ void sync_publish(struct sync *s, bool all_stopped) {
         w->status = copy;
     }
     pthread_mutex_unlock(&w->lock);
-    if (changed) checkpoint_write(s->kl, s->pod, &st);
-    /* Handed on even when nothing changed here: the API may show something else. The manager sends differences only. */
-    hand_on(s, &st);
+    /* From here the copy: parts of `st` lived in the status it replaced. Only this thread replaces it.
+     * It is handed on even when nothing changed here: the API may show something else; differences only are sent. */
+    if (changed) checkpoint_write(s->kl, s->pod, w->status);
+    hand_on(s, w->status);
 }
 
 static const char *phase_now(struct pod_worker *w) {
