@@ -68,7 +68,7 @@ static int do_update_runtime_config(struct grpc_call *c, struct err *e) {
     const struct cri_update_runtime_config_request *q = c->request;
     struct shim *s = c->arg;
     const struct cri_network_config *n = q->runtime_config ? q->runtime_config->network_config : NULL;
-    return n ? net_set_cidr(s->net, n->pod_cidr, e) : 0;
+    return n ? shim_set_pod_cidr(s, n->pod_cidr, e) : 0;
 }
 
 static int do_runtime_config(struct grpc_call *c, struct err *e) {

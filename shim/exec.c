@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/pidfd.h>
 
 #include "pkg/base/ktime.h"
 #include "shim.h"
@@ -21,27 +22,34 @@ static int check_running(struct shim *s, struct container *c, struct err *e) {
     return running ? 0 : err_set(e, -EINVAL, "container %s is not running", c->id);
 }
 
-/* Collects both outputs until they end or the deadline (ns, 0: none) passes. Beyond the limit bytes are dropped, so
- * that the command does not block. */
-static void collect(int out_fd, int err_fd, struct buf *out, struct buf *err, int64_t deadline, bool *late) {
+struct collector {
+    struct pollfd p[3]; /* stdout, stderr, and the process's end */
+    struct buf *bufs[2];
+};
+
+static void collect_some(struct collector *c, int i) {
     char block[16 << 10];
-    struct pollfd p[2] = {{out_fd, POLLIN, 0}, {err_fd, POLLIN, 0}};
-    struct buf *bufs[2] = {out, err};
-    while (p[0].fd >= 0 || p[1].fd >= 0) {
-        int64_t left = deadline ? (deadline - mono_ns()) / NS_PER_MS + 1 : -1;
-        if (deadline && left <= 0) {
-            *late = true;
-            return;
-        }
-        int n = poll(p, 2, deadline ? (int)MIN_OF(left, (int64_t)3600000) : -1);
-        if (n < 0 && errno != EINTR) return;
-        for (int i = 0; n > 0 && i < 2; i++) {
-            if (p[i].fd < 0 || !p[i].revents) continue;
-            ssize_t got = read(p[i].fd, block, sizeof(block));
-            if (got > 0) buf_add(bufs[i], block, (size_t)got);
-            else if (got == 0 || errno != EINTR) p[i].fd = -1;
-        }
+    ssize_t got = read(c->p[i].fd, block, sizeof(block));
+    if (got > 0) buf_add(c->bufs[i], block, (size_t)got);
+    else if (got == 0 || errno != EINTR) c->p[i].fd = -1;
+}
+
+/* Collects both outputs until they end, the process ends or the deadline (ns, 0: none) passes: false then. What the
+ * process has written before its end is still read; what its children in the background write later is not waited
+ * for. Beyond the buffers' limits bytes are dropped, so that the command does not block. */
+static bool collect(struct collector *c, int64_t deadline) {
+    bool ended = false;
+    while (c->p[0].fd >= 0 || c->p[1].fd >= 0) {
+        int64_t left = deadline ? (deadline - mono_ns()) / NS_PER_MS + 1 : 3600000;
+        if (deadline && left <= 0) return false;
+        int n = poll(c->p, 3, ended ? 0 : (int)MIN_OF(left, (int64_t)3600000));
+        if (n < 0 && errno != EINTR) return true;
+        if (n == 0 && ended) return true;
+        if (n > 0 && c->p[2].revents) c->p[2].fd = -1, ended = true;
+        for (int i = 0; n > 0 && i < 2; i++)
+            if (c->p[i].fd >= 0 && c->p[i].revents) collect_some(c, i);
     }
+    return true;
 }
 
 int container_exec_sync(struct shim *s, struct container *c, const struct str_vec *cmd, int64_t timeout_s,
@@ -62,9 +70,10 @@ int container_exec_sync(struct shim *s, struct container *c, const struct str_ve
     if (r < 0) return r;
     close(take_fd(&ow));
     close(take_fd(&ew));
-    bool late = false;
     int64_t deadline = timeout_s > 0 ? mono_ns() + timeout_s * NS_PER_SEC : 0;
-    collect(or, er, out, err, deadline, &late);
+    _cleanup_close_ int end = pidfd_open(run.runtime, 0);
+    struct collector col = {{{or, POLLIN, 0}, {er, POLLIN, 0}, {end, POLLIN, 0}}, {out, err}};
+    bool late = !collect(&col, deadline);
     int left_ms = deadline ? (int)MAX_OF((deadline - mono_ns()) / NS_PER_MS, (int64_t)1) : 0;
     r = runtime_exec_wait(s->runtime, &run, left_ms, e);
     if (late || r == -ETIMEDOUT) return err_set(e, -ETIMEDOUT, "command timed out after %lld s", (long long)timeout_s);

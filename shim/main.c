@@ -14,6 +14,7 @@
 
 #include "cri_image.h"
 #include "pkg/base/flags.h"
+#include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
 #include "pkg/grpc/grpc.h"
 #include "shim.h"
@@ -57,6 +58,24 @@ static const char *default_helper(void) {
     return path;
 }
 
+/* Every method passes here: what fails is logged once, and with -v 4 every call. */
+static int call(struct grpc_call *c, struct err *e) {
+    const struct grpc_method *m = NULL;
+    for (size_t i = 0; i < cri_runtime_methods_n; i++)
+        if (cri_runtime_methods[i].rpc == c->rpc) m = &cri_runtime_methods[i];
+    for (size_t i = 0; i < cri_image_methods_n; i++)
+        if (cri_image_methods[i].rpc == c->rpc) m = &cri_image_methods[i];
+    struct err own = {0}, *why = e ? e : &own;
+    int64_t start = mono_ns();
+    int r = m->fn(c, why);
+    char took[KTIME_MAX];
+    duration_format((mono_ns() - start) / 1000 * 1000, took);
+    if (r < 0 && r != -ENOENT) log_warn("call failed", "method", c->rpc->path, "took", took, "error", why->msg, NULL);
+    else log_debug("call", "method", c->rpc->path, "took", took, "error", r < 0 ? why->msg : "", NULL);
+    err_done(&own);
+    return r;
+}
+
 static int serve(const struct options *o, struct err *e) {
     sigset_t set;
     int sig;
@@ -71,8 +90,8 @@ static int serve(const struct options *o, struct err *e) {
     if (!s) return -EIO;
     struct grpc_method methods[SHIM_MAX_METHODS];
     size_t n = 0;
-    for (size_t i = 0; i < cri_runtime_methods_n; i++) methods[n++] = cri_runtime_methods[i];
-    for (size_t i = 0; i < cri_image_methods_n; i++) methods[n++] = cri_image_methods[i];
+    for (size_t i = 0; i < cri_runtime_methods_n; i++) methods[n++] = (struct grpc_method){cri_runtime_methods[i].rpc, call};
+    for (size_t i = 0; i < cri_image_methods_n; i++) methods[n++] = (struct grpc_method){cri_image_methods[i].rpc, call};
     struct grpc_server_options go = {.unix_path = o->cfg.listen, .unix_mode = 0600, .methods = methods, .n_methods = n,
                                      .arg = s, .threads = SHIM_UNARY_THREADS, .stream_threads = SHIM_STREAMS};
     struct grpc_server *server = grpc_server_new(&go, e);

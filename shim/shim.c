@@ -1,5 +1,7 @@
 #include "shim.h"
 
+#include <limits.h>
+
 #include "pkg/base/bytes.h"
 
 void shim_new_id(char out[SHIM_ID + 1]) {
@@ -127,11 +129,29 @@ static struct shim *shim_alloc(const struct shim_config *cfg, struct err *e) {
     return s->runtime ? s : shim_free(s);
 }
 
+int shim_set_pod_cidr(struct shim *s, const char *cidr, struct err *e) {
+    char path[PATH_MAX], known[128] = "";
+    if (str_empty(cidr)) return 0;
+    int r = net_set_cidr(s->net, cidr, e);
+    if (r < 0) return r;
+    snprintf(path, sizeof(path), "%s/pod-cidr", s->cfg.root);
+    fs_read_str(path, known, sizeof(known));
+    r = str_eq(known, cidr) ? 0 : file_write_atomic(path, cidr, strlen(cidr), 0644);
+    return r < 0 ? err_errno(e, r, "write %s", path) : 0;
+}
+
+static int restore_pod_cidr(struct shim *s, struct err *e) {
+    char path[PATH_MAX], cidr[128] = "";
+    snprintf(path, sizeof(path), "%s/pod-cidr", s->cfg.root);
+    if (str_empty(s->cfg.pod_cidr)) fs_read_str(path, cidr, sizeof(cidr));
+    return shim_set_pod_cidr(s, *cidr ? cidr : s->cfg.pod_cidr, e);
+}
+
 struct shim *shim_new(const struct shim_config *cfg, struct err *e) {
     struct shim *s = shim_alloc(cfg, e);
     if (!s) return NULL;
     s->puller = puller_new(s->images, cfg->insecure_registries);
-    int r = net_set_cidr(s->net, cfg->pod_cidr, e);
+    int r = restore_pod_cidr(s, e);
     if (r == 0) r = exits_open(s, e);
     if (r == 0) r = shim_restore(s, e);
     if (r == 0) r = exits_start(s, e);
@@ -207,6 +227,8 @@ int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e) {
         _cleanup_free_ char *path = xasprintf("%s/%s", cfg->root, name);
         fs_rm_rf(path);
     }
+    _cleanup_free_ char *cidr = xasprintf("%s/pod-cidr", cfg->root);
+    unlink(cidr);
     if (images) rmdir(cfg->root);
     return r;
 }

@@ -61,7 +61,6 @@ struct sandbox {
     char ip[NET_ADDR_MAX];  /* set once, before it is seen by others */
     pid_t pause_pid;        /* with a shared process namespace */
     uint64_t pause_start;
-    struct cri_linux_container_resources *resources, *overhead; /* (L) of UpdatePodSandboxResources */
 };
 
 struct cpu_sample {
@@ -138,6 +137,8 @@ struct shim *shim_free(struct shim *s);
 /* Kills and removes everything below ROOT and STATE: containers, mounts, pins, links, rules, cgroups, folders. Images
  * stay unless `images`. Needs no running shim and must not have one. */
 int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e);
+/* The node's pod CIDR, remembered in ROOT: kubelets say it once, not after each restart of the shim. */
+int shim_set_pod_cidr(struct shim *s, const char *cidr, struct err *e);
 void shim_new_id(char out[SHIM_ID + 1]);
 
 /* ---- lookups; by whole id or unique prefix; a reference the caller drops ---- */

@@ -184,6 +184,9 @@ def exec_has_codes_output_and_a_timeout(n):
     p = n.pod("p3")
     c = n.container(p, "c", "sleep", "1000")
     check(n.exec(c, "sh", "-c", "echo a; echo b >&2; exit 9") == (9, "a\n", "b\n"), "wrong answer")
+    t = time.time()
+    check(n.exec(c, "sh", "-c", "sleep 50 & echo hi")[1] == "hi\n" and time.time() - t < 4, "waits for a child in the background")
+    check(n.exec(c, "sh", "-c", "dd if=/dev/zero bs=1000000 count=3 2>/dev/null")[1] == "\0" * 3000000, "output is lost")
     check("not found" in n.fails("ExecSync", container_id=c, cmd=["nothing"], timeout="5"), "a missing program is no error")
     t = time.time()
     check("timed out" in n.fails("ExecSync", container_id=c, cmd=["sleep", "100"], timeout="1"), "no timeout")
@@ -294,14 +297,17 @@ def cni_plugins_are_used_when_configured(n):
         json.dump({"cniVersion": "0.4.0", "name": "test", "plugins": [
             {"type": "bridge", "bridge": "cnitest", "isGateway": True, "ipMasq": False,
              "ipam": {"type": "host-local", "dataDir": f"{n.dir}/cni", "ranges": [[{"subnet": "10.79.0.0/24"}]]}}]}, f)
+    plain = n.args
     n.kill()
-    n.args += [f"--cni-conf-dir={conf}", f"--cni-bin-dir={bins}"]
+    n.args = plain + [f"--cni-conf-dir={conf}", f"--cni-bin-dir={bins}"]
     n.start()
     p = n.pod("cni")
     check(n.ip(p).startswith("10.79.0."), f"address {n.ip(p)}")
     n.call("RemovePodSandbox", pod_sandbox_id=p)
     check(not [x for x in os.listdir(f"{n.dir}/cni/test") if x.startswith("10.79")], "the address was not given back")
-    shutil.rmtree(conf)
+    n.kill()
+    n.args = plain
+    n.start()
     subprocess.run(["ip", "link", "del", "cnitest"], check=True)
 
 
@@ -356,6 +362,7 @@ def a_killed_shim_finds_everything_again(n):
     monitor = int(open(f"{n.dir}/state/containers/{lost}/conmon.pid").read())
     ip = n.ip(p)
     n.kill()
+    n.args = [a for a in n.args if not a.startswith("--pod-cidr")]  # it is remembered
     for half in ("root/sandboxes/", "state/sandboxes/", "root/containers/", "state/containers/"):
         os.makedirs(f"{n.dir}/{half}{'f' * 64}")
     os.kill(monitor, signal.SIGKILL)
