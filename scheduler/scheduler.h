@@ -12,6 +12,7 @@
 #include "pkg/client/client.h"
 #include "pkg/client/events.h"
 #include "pkg/client/informer.h"
+#include "pkg/client/nodematch.h"
 
 enum {
     EXT_MAX = 16,      /* kinds of extended resources that can be told apart */
@@ -180,14 +181,6 @@ void score_nodes(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *
 const char *preempt(struct cycle *c, const uint8_t *verdicts);
 
 /* ---- matching ---- match.c */
-bool toleration_tolerates(const struct core_toleration *t, const struct core_taint *taint);
-/* The first taint of one of the effects that is not tolerated, or NULL. `effects` is e.g. "NoSchedule,NoExecute". */
-const struct core_taint *untolerated(const struct core_toleration_vec *tolerations, const struct core_taint_vec *taints,
-                                     const char *effects);
-bool node_selector_term_matches(const struct core_node_selector_term *t, const struct core_node *n);
-bool node_selector_matches(const struct core_node_selector *s, const struct core_node *n);
-/* nodeSelector and required node affinity. */
-bool pod_node_affinity_matches(const struct core_pod *p, const struct core_node *n);
 /* Whether a pod affinity term of `of` selects `other`. */
 bool affinity_term_matches(struct sched *s, const struct core_pod_affinity_term *t, const struct core_pod *of,
                            const struct core_pod *other);
