@@ -24,7 +24,7 @@ struct child {
     const struct component *c;
     struct supervisor *s;
     uv_process_t process;
-    uv_timer_t timer; /* restart, wait and stop */
+    uv_timer_t timer; /* restart and wait */
     bool running, stopping;
     int64_t started_mono, started_unix_ns, restarts;
     uint64_t backoff_ms;
@@ -35,6 +35,7 @@ struct supervisor {
     const struct layout *l;
     uv_loop_t loop;
     uv_signal_t term, intr;
+    uv_timer_t stop_timer;
     struct child *children;
     size_t n;
     bool stopping;
@@ -157,11 +158,12 @@ static void try_start(uv_timer_t *t) {
 /* ---- stopping: one program after the other, in reverse order ---- */
 
 static void stop_next(uv_timer_t *t) {
-    struct supervisor *s = ((struct child *)t->data)->s;
+    struct supervisor *s = t->data;
     size_t i = s->n;
     while (i > 0 && !s->children[i - 1].running) i--;
     if (i == 0) {
         for (size_t k = 0; k < s->n; k++) uv_close((uv_handle_t *)&s->children[k].timer, NULL);
+        uv_close((uv_handle_t *)&s->stop_timer, NULL);
         uv_close((uv_handle_t *)&s->term, NULL);
         uv_close((uv_handle_t *)&s->intr, NULL);
         return;
@@ -174,7 +176,7 @@ static void stop_next(uv_timer_t *t) {
     } else if (mono_ns() - ch->started_mono > STOP_GRACE_MS * NS_PER_MS) {
         uv_process_kill(&ch->process, SIGKILL);
     }
-    uv_timer_start(&s->children[0].timer, stop_next, POLL_MS, 0);
+    uv_timer_start(t, stop_next, POLL_MS, 0);
 }
 
 static void on_signal(uv_signal_t *h, int signum) {
@@ -182,7 +184,7 @@ static void on_signal(uv_signal_t *h, int signum) {
     if (s->stopping) return;
     s->stopping = true;
     for (size_t i = 0; i < s->n; i++) uv_timer_stop(&s->children[i].timer);
-    uv_timer_start(&s->children[0].timer, stop_next, 0, 0);
+    uv_timer_start(&s->stop_timer, stop_next, 0, 0);
 }
 
 /* ---- the lock, and what an earlier supervisor left ---- */
@@ -236,7 +238,8 @@ int supervisor_run(const struct layout *l, const struct component_list *c, struc
     struct supervisor s = {.l = l, .n = c->n};
     s.children = xcalloc(c->n, sizeof(*s.children));
     uv_loop_init(&s.loop);
-    s.term.data = s.intr.data = &s;
+    s.term.data = s.intr.data = s.stop_timer.data = &s;
+    uv_timer_init(&s.loop, &s.stop_timer);
     uv_signal_init(&s.loop, &s.term);
     uv_signal_init(&s.loop, &s.intr);
     uv_signal_start(&s.term, on_signal, SIGTERM);
