@@ -240,6 +240,7 @@ static void ipaddress_cells(struct cells *c, const struct json *o) {
     const char *group = str_or_empty(json_get_str(r, "group")), *ns = str_or_empty(json_get_str(r, "namespace"));
     cell_name(c, o);
     cell_fmt(c, "%s%s%s/%s%s%s", str_or_empty(json_get_str(r, "resource")), *group ? "." : "", group, ns, *ns ? "/" : "", str_or_empty(json_get_str(r, "name")));
+    cell_age(c, o); /* upstream's rows have one cell more than columns */
 }
 
 static void netpol_cells(struct cells *c, const struct json *o) {

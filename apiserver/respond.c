@@ -112,6 +112,10 @@ void respond_err(struct request *q, struct err *e) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     const char *ct = q->content_type;
     struct http_header *h, *all;
+    if (e->status == 415) { /* refused before anything was looked at */
+        q->n_warnings = 0;
+        if (!str_eq(q->http->method, "PATCH")) json_del(s, "details");
+    }
     write_tree(q, &b, api_type_find("meta.k8s.io", "v1", "Status"), s, &ct);
     size_t n = response_headers(q, ct, &h);
     all = arena_alloc(q->a, (n + 1) * sizeof(*all));
@@ -128,6 +132,7 @@ void respond_success(struct request *q, int status, struct json *details) {
     json_set(q->a, s, "metadata", json_object(q->a));
     json_set_str(q->a, s, "status", "Success");
     if (details) json_set(q->a, s, "details", details);
+    if (status == 201) json_set_int(q->a, s, "code", status);
     respond_tree(q, status, api_type_find("meta.k8s.io", "v1", "Status"), s);
 }
 

@@ -111,8 +111,7 @@ static void handle_scale(struct request *q) {
 
 /* ---- binding ---- */
 
-static void set_scheduled(struct arena *a, struct json *pod, struct ktime now) {
-    char text[KTIME_MAX];
+static void set_scheduled(struct arena *a, struct json *pod) {
     struct json *conds = json_ensure_array(a, json_ensure_object(a, pod, "status"), "conditions"), *c, *found = NULL;
     JSON_FOREACH(c, conds) {
         if (str_eq(json_get_str(c, "type"), "PodScheduled")) found = c;
@@ -124,7 +123,8 @@ static void set_scheduled(struct arena *a, struct json *pod, struct ktime now) {
     *found = *json_object(a);
     json_set_str(a, found, "type", "PodScheduled");
     json_set_str(a, found, "status", "True");
-    json_set_str(a, found, "lastTransitionTime", ktime_format(now, text));
+    json_set(a, found, "lastProbeTime", json_null(a));
+    json_set(a, found, "lastTransitionTime", json_null(a));
 }
 
 static int bind_once(struct write *w, const struct json *binding, const struct object *old, struct err *e) {
@@ -144,7 +144,7 @@ static int bind_once(struct write *w, const struct json *binding, const struct o
     json_set_str(a, spec, "nodeName", node);
     JSON_FOREACH_MEMBER(m, json_at(binding, "metadata", "annotations", NULL))
         json_set(a, json_ensure_object(a, meta, "annotations"), m->key, m->value);
-    set_scheduled(a, pod, w->c.now);
+    set_scheduled(a, pod);
     int rc = write_raw(w, pod, old, &out, e);
     object_unref(out);
     return rc;
@@ -181,6 +181,7 @@ void handle_binding(struct request *q) {
         if (rc > 0) rc = err_conflict(&e, pods, name, "the object has been modified; please try again");
         break;
     }
+    if (rc && e.status == 409) err_details(&e, NULL, "pods/binding", NULL);
     if (rc) respond_err(q, &e);
     else respond_success(q, 201, NULL);
 }
