@@ -76,7 +76,7 @@ void *arena_zalloc(struct arena *a, size_t n) { return memset(arena_alloc(a, n),
 
 void *arena_realloc(struct arena *a, void *p, size_t old, size_t n) {
     if (n <= old) return p;
-    if (p && p == a->last) {
+    if (p && old && p == a->last) { /* an empty block may share its address with the next one */
         struct chunk *c = a->head;
         size_t at = (size_t)((char *)p - c->data), rounded = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
         if (at + rounded <= c->size) {
