@@ -45,6 +45,6 @@ for n in server a b; do
   ip=$(kubectl get pods -l app=spread --field-selector spec.nodeName=$n -o jsonpath='{.items[0].status.podIP}')
   check_out "a pod on a reaches one on $n" 'spread-' kubectl exec "$from" -- wget -qO- -T 5 "http://$ip:8080/index.html"
 done
-check_out "and the Service by name" 'spread-' kubectl exec "$from" -- wget -qO- -T 5 http://spread.default.svc.cluster.local/index.html
+check_out "and the Service by name" 'spread-' kubectl exec "$from" -- sh -c 'wget -qO- -T 5 "http://$(nslookup spread.default.svc.cluster.local | sed -n "s/^Address: //p" | head -n 1)/index.html"'
 check_out "logs come from a node that joined" '' kubectl logs "$from"
 finish
