@@ -13,6 +13,8 @@ const struct json *lookup_get(void *arg, struct arena *a, const char *group, con
     struct apiserver *s = arg;
     const struct resource *r = find(s, group, resource);
     _cleanup_object_ struct object *o = r && name ? watchcache_get(s->cache, r, ns, name) : NULL;
+    /* an object that is not there may be too young for the cache */
+    if (!o && r && name && watchcache_sync(s->cache, NULL) == 0) o = watchcache_get(s->cache, r, ns, name);
     return o ? object_tree(a, o) : NULL;
 }
 

@@ -201,12 +201,6 @@ DEFAULTS_FN(csi_driver) {
     def_bool(c->a, spec, "seLinuxMount", false);
 }
 
-/* An empty list of drivers and none are the same, and shown as null. */
-DEFAULTS_FN(csi_node) {
-    struct json *spec = spec_of(c, obj);
-    if (!json_len(json_get(spec, "drivers"))) json_set(c->a, spec, "drivers", json_null(c->a));
-}
-
 /* ---- flowcontrol ---- */
 
 DEFAULTS_FN(flow_schema) {

@@ -33,7 +33,6 @@ DEFAULTS_FN(admission_policy);
 DEFAULTS_FN(admission_policy_binding);
 DEFAULTS_FN(storage_class);
 DEFAULTS_FN(csi_driver);
-DEFAULTS_FN(csi_node);
 DEFAULTS_FN(flow_schema);
 DEFAULTS_FN(priority_level);
 DEFAULTS_FN(network_policy);
@@ -52,6 +51,7 @@ PREPARE_FN(service);
 PREPARE_FN(namespace);
 PREPARE_FN(job);
 PREPARE_FN(daemon_set);
+PREPARE_FN(csi_node);
 PREPARE_FN(persistent_volume);
 PREPARE_FN(persistent_volume_claim);
 PREPARE_FN(csr);
@@ -109,6 +109,9 @@ VALIDATE_FN(lease);
 VALIDATE_FN(crd);
 VALIDATE_FN(api_service);
 VALIDATE_FN(csr);
+
+/* A Job without labels takes those that its template got. */
+void finish_job(struct rules_ctx *c, struct json *obj);
 
 /* A webhook's clientConfig: exactly one of url and service (validate_cluster.c). */
 void validate_webhook_client(struct vctx *v, const struct json *cc, const struct fp *p);

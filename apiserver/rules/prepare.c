@@ -125,8 +125,12 @@ PREPARE_FN(job) {
     json_set_str(c->a, labels, "job-name", str_or_empty(name));
     struct json *sel = json_ensure_object(c->a, json_ensure_object(c->a, spec, "selector"), "matchLabels");
     json_set_str(c->a, sel, "batch.kubernetes.io/controller-uid", uid);
+}
+
+void finish_job(struct rules_ctx *c, struct json *obj) {
     struct json *own = json_ensure_object(c->a, obj, "metadata");
-    if (!json_len(json_get(own, "labels"))) json_set(c->a, own, "labels", json_clone(c->a, labels));
+    const struct json *labels = json_at(obj, "spec", "template", "metadata", "labels", NULL);
+    if (!json_len(json_get(own, "labels")) && labels) json_set(c->a, own, "labels", json_clone(c->a, labels));
 }
 
 /* The template's generation counts its changes from 1. */
@@ -160,6 +164,12 @@ PREPARE_FN(persistent_volume_claim) {
     if (str_eq(c->subresource, "status")) return;
     if (source && !ref) json_set(c->a, spec, "dataSourceRef", json_clone(c->a, source));
     if (ref && !source && !*jstr(ref, "namespace")) json_set(c->a, spec, "dataSource", json_clone(c->a, ref));
+}
+
+/* An empty list of drivers and none are the same, and shown as null. */
+PREPARE_FN(csi_node) {
+    struct json *spec = json_ensure_object(c->a, obj, "spec");
+    if (!json_len(json_get(spec, "drivers"))) json_set(c->a, spec, "drivers", json_null(c->a));
 }
 
 /* ---- certificates ---- */

@@ -114,6 +114,7 @@ struct kind_rules {
     void (*defaults)(struct rules_ctx *c, struct json *obj);
     void (*prepare)(struct rules_ctx *c, struct json *obj, const struct json *old); /* old NULL: create */
     void (*validate)(struct vctx *v, const struct json *obj, const struct json *old);
+    void (*finish)(struct rules_ctx *c, struct json *obj); /* after a new object was found right */
 };
 const struct kind_rules *kind_find(const char *group, const char *kind);
 

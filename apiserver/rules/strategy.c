@@ -182,6 +182,7 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     if (!c->type) crd_validate(&v, obj, NULL);
     else if (k && k->validate) k->validate(&v, obj, NULL);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
+    if (r == 0 && k && k->finish) k->finish(c, obj);
     return r < 0 ? r : alloc_claim(c, obj, NULL, e);
 }
 

@@ -5,10 +5,10 @@
  *
  * Objects are JSON trees in canonical form (api_tree_normalise), in the request's arena. A write goes
  *
- *   create   decode, normalise -> rules_default -> rules_prepare_create -> [managed_fields_update]
+ *   create   decode, normalise -> rules_default -> managed_fields_update -> rules_prepare_create
  *            -> admission_mutate (-> webhooks -> normalise, rules_default again) -> rules_validate_create
  *            -> admission_validate -> store; when the store refuses: rules_release
- *   update   decode, normalise -> rules_default -> rules_prepare_update(new, old) -> managed_fields_update(old, new)
+ *   update   decode, normalise -> rules_default -> managed_fields_update(old, new) -> rules_prepare_update(new, old)
  *            -> admission_mutate -> rules_validate_update -> admission_validate -> store (compare and set)
  *   patch    patch_apply(old, patch) -> as update; patching an absent object is 404
  *   apply    ssa_apply(live or NULL, config) -> as create or update, without managed_fields_update

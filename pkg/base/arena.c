@@ -54,7 +54,8 @@ void arena_reset(struct arena *a) {
 }
 
 void *arena_alloc(struct arena *a, size_t n) {
-    n = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+    /* an empty block has an address of its own too, or growing it would grow over its neighbour */
+    n = (MAX_OF(n, (size_t)1) + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     struct chunk *c = a->head;
     if (!c || c->size - c->used < n) {
         size_t size = c ? MIN_OF(c->size * 2, (size_t)CHUNK_MAX) : a->first ? a->first : CHUNK_MIN;

@@ -23,6 +23,15 @@ TEST(arena_blocks_keep_their_content) {
     CHECK_STR(q, "0123456789abcde");
 }
 
+TEST(arena_blocks_of_no_size_are_not_their_neighbours) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    char *empty = arena_alloc(a, 0), *next = arena_alloc(a, 16);
+    memset(next, 'n', 16);
+    char *grown = arena_realloc(a, empty, 0, 16);
+    memset(grown, 'g', 16);
+    CHECK(next[0] == 'n' && next[15] == 'n');
+}
+
 TEST(buffer_refuses_to_pass_its_limit) {
     _cleanup_buf_ struct buf b = {.limit = 10};
     buf_adds(&b, "12345");
