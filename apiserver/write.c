@@ -24,6 +24,8 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
         .now = ktime_now()};
     if (!q) return;
     user_into(&w->c, &q->user);
+    w->c.request_group = q->res->group;
+    w->c.request_version = q->res->version;
     w->c.field_manager = request_manager(q);
 }
 
@@ -100,9 +102,9 @@ static int make_object(struct write *w, const char *key, const char *text, size_
 /* ---- create ---- */
 
 static int create_checks(struct write *w, struct json *obj, bool managed, struct err *e) {
+    if (managed) managed_fields_update(&w->c, obj, NULL); /* what the client set, not what follows */
     int rc = rules_prepare_create(&w->c, obj, e);
     if (rc) return rc;
-    if (managed) managed_fields_update(&w->c, obj, NULL);
     if ((rc = admission_mutate(&w->c, obj, NULL, e))) return rc;
     if ((rc = rules_validate_create(&w->c, obj, e))) return rc;
     return admission_validate(&w->c, obj, NULL, e);
@@ -135,9 +137,9 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
 /* ---- update ---- */
 
 static int update_checks(struct write *w, struct json *obj, const struct json *old, bool managed, struct err *e) {
+    if (managed) managed_fields_update(&w->c, obj, old);
     int rc = rules_prepare_update(&w->c, obj, old, e);
     if (rc) return rc;
-    if (managed) managed_fields_update(&w->c, obj, old);
     if ((rc = admission_mutate(&w->c, obj, old, e))) return rc;
     if ((rc = rules_validate_update(&w->c, obj, old, e))) return rc;
     return admission_validate(&w->c, obj, old, e);
