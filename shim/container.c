@@ -158,15 +158,18 @@ int container_create(struct shim *s, struct sandbox *sb, const struct cri_contai
     r = mount_rootfs(s, c, e);
     if (r == 0) r = write_spec(s, c, &image, e);
     if (r == 0) r = container_save(s, c, e);
+    if (r == 0) {
+        pthread_mutex_lock(&s->lock);
+        if (sb->gone) r = err_set(e, -ENOENT, "sandbox %s was removed meanwhile", sb->id);
+        else map_put(&s->containers, id, c);
+        pthread_mutex_unlock(&s->lock);
+    }
     if (r < 0) {
         container_wipe(s, id);
         image_store_release(s->images, c->layers, c->n_layers);
         container_put(s, c);
         return r;
     }
-    pthread_mutex_lock(&s->lock);
-    map_put(&s->containers, id, c);
-    pthread_mutex_unlock(&s->lock);
     event_emit(s, CRI_CONTAINER_EVENT_TYPE_CONTAINER_CREATED_EVENT, id, sb->id);
     return 0;
 }

@@ -45,8 +45,10 @@ static void check_lost(struct shim *s) {
         struct container *c = all[i];
         pthread_mutex_lock(&s->lock);
         struct runtime_proc p = c->proc;
-        bool running = c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
+        bool running = c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING, watched = c->pid_watched;
+        c->pid_watched = running && !proc_alive(p.monitor, p.monitor_start);
         pthread_mutex_unlock(&s->lock);
+        if (watched && proc_alive(p.pid, p.pid_start)) running = false; /* its pidfd is in the set already */
         if (running && !proc_alive(p.monitor, p.monitor_start)) {
             int fd = proc_alive(p.pid, p.pid_start) ? pidfd_open(p.pid, 0) : -1; /* now the container's own pid */
             if (fd < 0 || add(s, fd, TAG_PID) < 0) {

@@ -184,12 +184,27 @@ TEST(whiteouts_become_those_of_overlayfs) {
     tar_add(&t, "dir/.wh.gone", AE_IFREG, "", 0644);
     tar_add(&t, "opaque/.wh..wh..opq", AE_IFREG, "", 0644);
     tar_add(&t, ".wh..wh.plnk/x", AE_IFREG, "", 0644);
+    tar_add(&t, "kept", AE_IFREG, "x", 0644);
+    tar_add(&t, ".wh.kept", AE_IFREG, "", 0644);
+    tar_add(&t, ".wh.again", AE_IFREG, "", 0644);
+    tar_add(&t, "again/new", AE_IFREG, "", 0644);
+    tar_add(&t, "dir2/", AE_IFDIR, NULL, 0755);
+    tar_add(&t, ".wh.dir2", AE_IFREG, "", 0644);
+    tar_add(&t, ".wh.dir3", AE_IFREG, "", 0644);
+    tar_add(&t, "dir3/", AE_IFDIR, NULL, 0755);
     CHECK_INT(tar_extract(&t, &res), 0);
     snprintf(p, sizeof(p), "%s/dir/gone", t.dir);
     REQUIRE(lstat(p, &st) == 0);
     CHECK(S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0));
     snprintf(p, sizeof(p), "%s/opaque", t.dir);
     CHECK_INT(getxattr(p, "trusted.overlay.opaque", v, sizeof(v)), 1);
+    content(t.dir, "kept", "x");
+    CHECK(exists(t.dir, "again/new"));
+    static const char *const opaque[] = {"again", "dir2", "dir3"};
+    for (size_t i = 0; i < ARRAY_LEN(opaque); i++) {
+        snprintf(p, sizeof(p), "%s/%s", t.dir, opaque[i]);
+        CHECK_INT(getxattr(p, "trusted.overlay.opaque", v, sizeof(v)), 1);
+    }
     fs_rm_rf(t.dir);
 }
 

@@ -84,6 +84,14 @@ static int clean_name(const char *name, char out[LAYER_MAX_NAME]) {
     return 0;
 }
 
+static bool is_whiteout(const struct stat *st) { return S_ISCHR(st->st_mode) && st->st_rdev == 0; }
+
+static int make_opaque(int dir, const char *name, struct err *e) {
+    char path[64 + 256];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir, name);
+    return lsetxattr(path, "trusted.overlay.opaque", "y", 1, 0) < 0 ? err_errno(e, errno, "opaque %s", name) : 0;
+}
+
 /* Opens the folder `path`, making what is missing. A file in the way is replaced. */
 static int open_parent(struct extractor *x, const char *path) {
     int fd = open_in_root(x->root, path, O_RDONLY | O_DIRECTORY);
@@ -99,10 +107,12 @@ static int open_parent(struct extractor *x, const char *path) {
         memcpy(done + len, name, strlen(name) + 1);
         len += strlen(name);
         int next = open_in_root(x->root, done, O_RDONLY | O_DIRECTORY);
+        struct stat st;
+        bool whited = next == -ENOTDIR && fstatat(cur, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_whiteout(&st);
         if (next == -ENOTDIR && unlinkat(cur, name, 0) < 0) next = -errno;
         if (next == -ENOENT || next == -ENOTDIR) {
-            /* a dangling link stays what it is: its target is made, inside the root */
             next = mkdirat(cur, name, 0755) < 0 ? -errno : open_in_root(x->root, done, O_RDONLY | O_DIRECTORY);
+            if (next >= 0 && whited) make_opaque(cur, name, NULL);
         }
         close(cur);
         cur = next;
@@ -159,8 +169,12 @@ static int make_object(struct extractor *x, struct archive *tar, struct archive_
     dev_t dev = archive_entry_rdev(ent);
     mode_t type = archive_entry_filetype(ent);
     struct stat st;
-    bool is_dir = type == AE_IFDIR;
-    if (is_dir && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)) return 0;
+    bool is_dir = type == AE_IFDIR, there = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (is_dir && there && S_ISDIR(st.st_mode)) return 0;
+    if (is_dir && there && is_whiteout(&st)) { /* removed below and made anew: what was below must not show */
+        if (unlinkat(dir, name, 0) < 0 || mkdirat(dir, name, 0700) < 0) return err_errno(e, errno, "create %s", name);
+        return make_opaque(dir, name, e);
+    }
     int r = remove_at(dir, name);
     if (r < 0) return err_errno(e, r, "replace %s", name);
     if (archive_entry_hardlink(ent)) return make_hardlink(x, archive_entry_hardlink(ent), dir, name, e);
@@ -219,13 +233,13 @@ static int set_meta(struct extractor *x, struct archive_entry *ent, int dir, con
 }
 
 static int whiteout(int dir, const char *name, struct err *e) {
-    if (str_eq(name, ".wh..wh..opq"))
-        return fsetxattr(dir, "trusted.overlay.opaque", "y", 1, 0) < 0 ? err_errno(e, errno, "opaque folder") : 0;
+    struct stat st;
+    if (str_eq(name, ".wh..wh..opq")) return make_opaque(dir, ".", e);
     if (str_has_prefix(name, ".wh..wh.")) return 0; /* aufs' own bookkeeping */
     name += strlen(".wh.");
     if (!*name || str_eq(name, ".") || str_eq(name, "..")) return err_set(e, -EINVAL, "bad whiteout");
-    int r = remove_at(dir, name);
-    if (r < 0) return err_errno(e, r, "whiteout %s", name);
+    /* A whiteout is about the layers below: what this layer has itself stays, and hides them. */
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) return S_ISDIR(st.st_mode) ? make_opaque(dir, name, e) : 0;
     return mknodat(dir, name, S_IFCHR, 0) < 0 ? err_errno(e, errno, "whiteout %s", name) : 0;
 }
 

@@ -24,7 +24,7 @@ enum { SHIM_UNARY_THREADS = 64, SHIM_STREAMS = 32, IMPORT_TIMEOUT_MS = 30 * 60 *
 struct options {
     struct shim_config cfg;
     int64_t v;
-    bool cleanup, purge_images;
+    bool cleanup, purge_images, pinned;
 };
 
 static int fail(const struct err *e) {
@@ -113,7 +113,7 @@ static int import_image(const struct options *o, const char *file, const char *n
     _cleanup_arena_ struct arena *a = arena_new();
     if (!realpath(file, path)) return err_errno(e, errno, "%s", file);
     struct grpc_client *c = grpc_client_new(o->cfg.listen);
-    struct image_import_request q = {.path = path, .name = name};
+    struct image_import_request q = {.path = path, .name = name, .pinned = o->pinned};
     struct image_import_response r = {0};
     int rc = grpc_call(c, &api_rpc_image_import, &q, a, &r, IMPORT_TIMEOUT_MS, e);
     for (size_t i = 0; rc == 0 && i < r.images.n; i++) puts(r.images.items[i]);
@@ -157,6 +157,7 @@ int main(int argc, char **argv) {
         {"insecure-registries", 0, FLAG_STR, &o.cfg.insecure_registries, "HOSTS", "registries without TLS"},
         {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "kill and remove all sandboxes, mounts, links, rules; then exit"},
         {"purge-images", 0, FLAG_BOOL, &o.purge_images, NULL, "with cleanup: remove the image store too"},
+        {"pinned", 0, FLAG_BOOL, &o.pinned, NULL, "with image import: garbage collection keeps the image"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 quiet, 4 debug"},
         {0}};
     static const char about[] =

@@ -38,7 +38,9 @@ static int spawn_here(const struct proc_opts *o, pid_t *pid) {
     const char *env[PROC_MAX_ENV];
     size_t n = 0;
     for (size_t i = 0; o->env && o->env[i] && n < PROC_MAX_ENV - 1; i++) env[n++] = o->env[i];
-    for (size_t i = 0; environ[i] && n < PROC_MAX_ENV - 1; i++) env[n++] = environ[i];
+    for (size_t i = 0; environ[i] && n < PROC_MAX_ENV - 1; i++)
+        if (!str_has_prefix(environ[i], "NOTIFY_SOCKET=") && !str_has_prefix(environ[i], "LISTEN_"))
+            env[n++] = environ[i]; /* what a service manager said to the shim is not meant for containers */
     env[n] = NULL;
     posix_spawn_file_actions_init(&fa);
     posix_spawnattr_init(&attr);

@@ -95,6 +95,7 @@ struct container {
     const char *reason; /* constant */
     char message[SHIM_STATUS_MESSAGE_MAX];
     struct runtime_proc proc;
+    bool pid_watched; /* its monitor is gone, so its own pidfd is watched */
     const struct cri_linux_container_resources *resources; /* in the arena; replaced by updates */
     struct cpu_sample cpu;
     uint64_t disk_bytes, disk_inodes;
