@@ -1,6 +1,8 @@
 #include "pkg/api/apps.h"
+#include "job.h"
 #include "replicaset.h"
 #include "rollout.h"
+#include "schedule.h"
 #include "util.h"
 
 #include "tests/test.h"
@@ -143,4 +145,58 @@ TEST(availability_waits_for_min_ready_seconds) {
     CHECK(!pod_is_available(&p, 10, now, &wait));
     CHECK_INT(wait / NS_PER_SEC, 6);
     CHECK(pod_is_available(&p, 4, now, NULL));
+}
+
+TEST(cron_fields_take_lists_ranges_steps_and_names) {
+    struct cron_schedule s;
+    CHECK_INT(cron_parse("*/15 1-3,5 * jan-mar mon", &s, NULL), 0);
+    CHECK(s.minutes == (UINT64_C(1) << 0 | UINT64_C(1) << 15 | UINT64_C(1) << 30 | UINT64_C(1) << 45));
+    CHECK(s.hours == (UINT64_C(1) << 1 | UINT64_C(1) << 2 | UINT64_C(1) << 3 | UINT64_C(1) << 5));
+    CHECK(s.months == (UINT64_C(1) << 1 | UINT64_C(1) << 2 | UINT64_C(1) << 3));
+    CHECK(s.weekdays == UINT64_C(1) << 1);
+    CHECK(cron_parse("60 * * * *", &s, NULL) < 0);
+    CHECK(cron_parse("* * * *", &s, NULL) < 0);
+    CHECK(cron_parse("5-1 * * * *", &s, NULL) < 0);
+    CHECK_INT(cron_parse("@daily", &s, NULL), 0);
+}
+
+TEST(cron_finds_the_next_time) {
+    struct cron_schedule s;
+    struct ktime t, want;
+    ktime_parse("2026-02-27T23:59:30Z", &t);
+    CHECK_INT(cron_parse("30 4 1 * *", &s, NULL), 0);
+    ktime_parse("2026-03-01T04:30:00Z", &want);
+    CHECK_INT(cron_next(&s, NULL, t.sec), want.sec);
+    CHECK_INT(cron_parse("0 0 29 2 *", &s, NULL), 0);
+    ktime_parse("2028-02-29T00:00:00Z", &want);
+    CHECK_INT(cron_next(&s, NULL, t.sec), want.sec);
+    CHECK_INT(cron_parse("* * * * *", &s, NULL), 0);
+    ktime_parse("2026-02-28T00:00:00Z", &want);
+    CHECK_INT(cron_next(&s, NULL, t.sec), want.sec);
+    CHECK_INT(cron_parse("0 0 31 2 *", &s, NULL), 0);
+    CHECK_INT(cron_next(&s, NULL, t.sec), 0);
+}
+
+TEST(day_of_month_and_weekday_are_alternatives_when_both_are_given) {
+    struct cron_schedule s;
+    struct ktime t, want;
+    ktime_parse("2026-11-21T12:00:00Z", &t); /* a Saturday */
+    CHECK_INT(cron_parse("0 0 25 * 1", &s, NULL), 0);
+    ktime_parse("2026-11-23T00:00:00Z", &want);
+    CHECK_INT(cron_next(&s, NULL, t.sec), want.sec);
+}
+
+TEST(completed_indexes_merge_into_ranges) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct index_set s = {0};
+    int32_t order[] = {5, 1, 3, 4, 0, 9};
+    for (size_t i = 0; i < ARRAY_LEN(order); i++) index_set_add(a, &s, order[i]);
+    CHECK_STR(index_set_format(a, &s), "0,1,3-5,9");
+    CHECK_INT(index_set_count(&s), 6);
+    index_set_add(a, &s, 2);
+    CHECK_STR(index_set_format(a, &s), "0-5,9");
+    struct index_set back;
+    index_set_parse(a, "0-5,9", &back);
+    CHECK_STR(index_set_format(a, &back), "0-5,9");
+    CHECK(index_set_has(&back, 9) && !index_set_has(&back, 8));
 }

@@ -1,0 +1,212 @@
+/* ResourceQuota controller: shows in each quota's status what its namespace uses (upstream pkg/controller/resourcequota).
+ * Enforcing is the API server's admission, which counts for itself. */
+#include "pkg/api/quantity.h"
+#include "util.h"
+
+#define RESYNC (300 * NS_PER_SEC)
+
+struct quota_controller {
+    struct manager *m;
+    struct workqueue *q;
+};
+
+/* ---- scopes ---- */
+
+static bool best_effort(const struct core_pod *p) { return str_eq(p->status.qos_class, "BestEffort"); }
+
+static bool in_scope(const struct core_pod *p, const char *scope) {
+    bool terminating = p->spec.active_deadline_seconds != NULL;
+    if (str_eq(scope, "Terminating")) return terminating;
+    if (str_eq(scope, "NotTerminating")) return !terminating;
+    if (str_eq(scope, "BestEffort")) return best_effort(p);
+    if (str_eq(scope, "NotBestEffort")) return !best_effort(p);
+    return str_eq(scope, "PriorityClass") && !str_empty(p->spec.priority_class_name);
+}
+
+static bool applies(const struct core_resource_quota *q, const struct core_pod *p) {
+    for (size_t i = 0; i < q->spec.scopes.n; i++)
+        if (!in_scope(p, q->spec.scopes.items[i])) return false;
+    for (size_t i = 0; q->spec.scope_selector && i < q->spec.scope_selector->match_expressions.n; i++) {
+        const struct core_scoped_resource_selector_requirement *x = &q->spec.scope_selector->match_expressions.items[i];
+        bool listed = false;
+        for (size_t k = 0; k < x->values.n; k++) listed |= str_eq(x->values.items[k], p->spec.priority_class_name);
+        bool ok = str_eq(x->operator, "In")      ? listed
+                  : str_eq(x->operator, "NotIn") ? !listed
+                                                 : in_scope(p, x->scope_name) == str_eq(x->operator, "Exists");
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* ---- sums ---- */
+
+static void add(struct quantity *sum, const char *text) {
+    struct quantity v;
+    if (text && quantity_parse(text, &v) == 0) {
+        bool first = sum->nano == 0;
+        *sum = quantity_add(*sum, v);
+        if (first) sum->format = v.format;
+    }
+}
+
+static struct quantity most(struct quantity a, struct quantity b) { return quantity_cmp(a, b) >= 0 ? a : b; }
+
+static struct quantity pod_sum(const struct core_pod *p, const char *resource, bool limits) {
+    struct quantity run = {0}, init = {0}, side = {0};
+    for (size_t i = 0; i < p->spec.containers.n; i++) {
+        const struct core_resource_requirements *r = &p->spec.containers.items[i].resources;
+        add(&run, str_map_get(limits ? &r->limits : &r->requests, resource));
+    }
+    for (size_t i = 0; i < p->spec.init_containers.n; i++) {
+        const struct core_container *c = &p->spec.init_containers.items[i];
+        struct quantity one = side;
+        add(&one, str_map_get(limits ? &c->resources.limits : &c->resources.requests, resource));
+        init = most(init, one);
+        if (str_eq(c->restart_policy, "Always")) side = one;
+    }
+    struct quantity both = quantity_add(run, side);
+    if (run.nano == 0) both.format = side.format;
+    both = most(both, init);
+    add(&both, str_map_get(&p->spec.overhead, resource));
+    return both;
+}
+
+static struct quantity pods_use(struct quota_controller *c, const struct core_resource_quota *q, const char *key) {
+    struct quantity sum = {0};
+    bool limits = str_has_prefix(key, "limits."), count = strcmp(key, "pods") == 0 || strcmp(key, "count/pods") == 0;
+    const char *resource = limits ? key + 7 : str_has_prefix(key, "requests.") ? key + 9 : key;
+    _cleanup_object_list_ struct object_list l = {0};
+    informer_list(manager_informer(c->m, &client_pods), q->metadata.namespace, &l);
+    for (size_t i = 0; i < l.n; i++) {
+        const struct core_pod *p = l.items[i]->obj;
+        bool counts = strcmp(key, "count/pods") == 0 || !pod_is_terminal(p);
+        if (!counts || !applies(q, p)) continue;
+        struct quantity one = count ? (struct quantity){.nano = 1000000000} : pod_sum(p, resource, limits);
+        if (sum.nano == 0) sum.format = one.format;
+        sum = quantity_add(sum, one);
+    }
+    return sum;
+}
+
+static struct quantity services_use(struct quota_controller *c, const char *ns, const char *key) {
+    int64_t n = 0;
+    _cleanup_object_list_ struct object_list l = {0};
+    informer_list(manager_informer(c->m, &client_services), ns, &l);
+    for (size_t i = 0; i < l.n; i++) {
+        const struct core_service *s = l.items[i]->obj;
+        bool lb = str_eq(s->spec.type, "LoadBalancer"), ports = lb || str_eq(s->spec.type, "NodePort");
+        if (strcmp(key, "services.loadbalancers") == 0) n += lb;
+        else if (strcmp(key, "services.nodeports") == 0) n += ports ? (int64_t)s->spec.ports.n : 0;
+        else n++;
+    }
+    return (struct quantity){.nano = (__int128)n * 1000000000};
+}
+
+static struct quantity storage_use(struct quota_controller *c, const char *ns, const char *class) {
+    struct quantity sum = {0};
+    _cleanup_object_list_ struct object_list l = {0};
+    informer_list(manager_informer(c->m, &client_persistentvolumeclaims), ns, &l);
+    for (size_t i = 0; i < l.n; i++) {
+        const struct core_persistent_volume_claim *k = l.items[i]->obj;
+        if (!class || str_eq(class, k->spec.storage_class_name)) add(&sum, str_map_get(&k->spec.resources.requests, "storage"));
+    }
+    return sum;
+}
+
+/* Objects of a resource, "deployments.apps" or "configmaps". -1: not known. */
+static int64_t count_objects(struct quota_controller *c, struct arena *a, const char *ns, const char *what) {
+#define ROW(name) &client_##name,
+    static const struct client_resource *const rows[] = {CLIENT_RESOURCES(ROW)};
+#undef ROW
+    const char *dot = strchr(what, '.');
+    size_t len = dot ? (size_t)(dot - what) : strlen(what);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct client_resource *r = rows[i];
+        if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 || strcmp(r->group, dot ? dot + 1 : "") != 0) continue;
+        if (informers_has(c->m->informers, r)) {
+            _cleanup_object_list_ struct object_list l = {0};
+            informer_list(manager_informer(c->m, r), ns, &l);
+            return (int64_t)l.n;
+        }
+        struct client_resource meta = *r;
+        meta.type = &api_meta_partial_object_metadata;
+        struct client_list l;
+        return client_list(c->m->client, a, &meta, ns, NULL, &l, NULL) < 0 ? -1 : (int64_t)l.n;
+    }
+    return -1;
+}
+
+static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q, const char *key, struct quantity *out) {
+    static const char *const of_pods[] = {"pods", "count/pods", "cpu", "memory", "ephemeral-storage"};
+    static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas", "persistentvolumeclaims"};
+    static const char by_class[] = ".storageclass.storage.k8s.io/requests.storage";
+    const char *ns = q->metadata.namespace;
+    bool storage = strcmp(key, "requests.storage") == 0;
+    if (str_has_suffix(key, by_class)) *out = storage_use(c, ns, arena_strndup(a, key, strlen(key) - strlen(by_class)));
+    else if (storage) *out = storage_use(c, ns, NULL);
+    else if (str_has_prefix(key, "services")) *out = services_use(c, ns, key);
+    else {
+        bool pods = str_has_prefix(key, "requests.") || str_has_prefix(key, "limits.");
+        for (size_t i = 0; i < ARRAY_LEN(of_pods); i++) pods |= strcmp(key, of_pods[i]) == 0;
+        if (pods) {
+            *out = pods_use(c, q, key);
+            return true;
+        }
+        const char *what = str_has_prefix(key, "count/") ? key + 6 : NULL;
+        for (size_t i = 0; i < ARRAY_LEN(plain); i++)
+            if (strcmp(key, plain[i]) == 0) what = key;
+        int64_t n = what ? count_objects(c, a, ns, what) : -1;
+        if (n < 0) return false;
+        *out = (struct quantity){.nano = (__int128)n * 1000000000};
+    }
+    return true;
+}
+
+static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
+    struct quota_controller *c = arg;
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_resourcequotas), key);
+    if (!o) return 0;
+    const struct core_resource_quota *was = o->obj;
+    struct core_resource_quota q = *was;
+    q.status.hard = q.spec.hard;
+    q.status.used = (struct str_map){0};
+    for (size_t i = 0; i < q.spec.hard.n; i++) {
+        struct quantity v = {0};
+        if (!usage(c, a, was, q.spec.hard.items[i].key, &v)) continue;
+        map_set(a, &q.status.used, q.spec.hard.items[i].key, quantity_format(a, v));
+    }
+    workqueue_add_after(c->q, key, RESYNC);
+    if (api_equal(&api_core_resource_quota_status, &q.status, &was->status)) return 0;
+    struct client_opts opts = {.cause = was->metadata.resource_version};
+    return client_update_status(c->m->client, a, &client_resourcequotas, was->metadata.namespace, &q, &opts, NULL, e);
+}
+
+static void wake(void *arg, struct object *o) {
+    struct quota_controller *c = arg;
+    _cleanup_object_list_ struct object_list l = {0};
+    informer_list(manager_informer(c->m, &client_resourcequotas), o->meta->namespace, &l);
+    for (size_t i = 0; i < l.n; i++) workqueue_add_after(c->q, l.items[i]->key, 50 * NS_PER_MS);
+}
+
+static void pod_updated(void *arg, struct object *old, struct object *o) {
+    if (pod_is_terminal(old->obj) != pod_is_terminal(o->obj) || old->meta->generation != o->meta->generation) wake(arg, o);
+}
+
+static void updated(void *arg, struct object *old, struct object *o) { wake(arg, o); }
+
+int resourcequota_start(struct manager *m, struct err *e) {
+    struct quota_controller *c = manager_alloc(m, sizeof(*c), NULL);
+    c->m = m;
+    c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
+                         &client_persistentvolumeclaims, NULL);
+    manager_watch_keys(m, &client_resourcequotas, c->q);
+    struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c}, coarse = {wake, NULL, wake, c};
+    informer_add_handler(manager_informer(m, &client_pods), &pods);
+    informer_add_handler(manager_informer(m, &client_services), &other);
+    informer_add_handler(manager_informer(m, &client_persistentvolumeclaims), &other);
+    static const struct client_resource *const counted[] = {&client_configmaps, &client_deployments, &client_replicasets,
+                                                            &client_statefulsets, &client_jobs, &client_cronjobs};
+    for (size_t i = 0; i < ARRAY_LEN(counted); i++)
+        if (informers_has(m->informers, counted[i])) informer_add_handler(manager_informer(m, counted[i]), &coarse);
+    return 0;
+}
