@@ -244,7 +244,9 @@ enum probe_result hook_tcp(struct kubelet *kl, const struct core_tcp_socket_acti
     r = connect_within(ai, timeout_ns);
     freeaddrinfo(ai);
     if (r == 0) return PROBE_SUCCESS;
-    say(output, "dial tcp %s:%d: %s", host, port, r == -ETIMEDOUT ? "i/o timeout" : strerror(-r));
+    say(output, "dial tcp %s:%d: %s", host, port, r == -ETIMEDOUT      ? "i/o timeout"
+                                              : r == -ECONNREFUSED ? "connect: connection refused"
+                                                                   : strerror(-r));
     return PROBE_FAILURE;
 }
 

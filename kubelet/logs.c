@@ -66,8 +66,9 @@ static int record(struct reader *r, char *s, size_t n) {
     size_t len = (size_t)(s + n - text);
     int rc = 0;
     if (r->o->timestamps && !r->mid_line) {
-        stamp[sp1 - s] = ' ';
-        rc = put(r, stamp, (size_t)(sp1 - s) + 1);
+        ktime_format_nano(t, stamp); /* monitors write offsets of their own */
+        rc = put(r, stamp, strlen(stamp));
+        if (rc == 0) rc = put(r, " ", 1);
     }
     if (rc == 0) rc = put(r, text, len);
     if (rc == 0 && !partial) rc = put(r, "\n", 1);

@@ -236,6 +236,7 @@ static bool start_container(struct sync *s, const struct core_container *c, enum
         return false;
     }
     if (!back_off(s, t, last)) return false;
+    if (!s->volumes_up && !ensure_volumes(s)) return false; /* it was stopped in this very run */
     struct image_result img;
     int r = images_ensure(s->kl->images, s->a, s->pod, c, s->sandbox_config, &t->image, sync_interrupted, s, &img);
     if (r == -ECANCELED) return false;

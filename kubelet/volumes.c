@@ -253,6 +253,9 @@ int volumes_mount(struct volumes *v, struct arena *a, const struct core_pod *pod
     facts.host_ips = kubelet_host_ips(kl, a, &facts.n_host_ips);
     out->items = arena_zalloc(a, (pod->spec.volumes.n + 1) * sizeof(*out->items));
     out->n = 0;
+    const char *dir = kubelet_pod_dir(kl, a, pod->metadata.uid);
+    int made = kl->fake ? 0 : mkdir_p(dir, 0750);
+    if (made < 0) return err_errno(e, made, "error making pod data directories: mkdir %s", dir);
     for (size_t i = 0; i < pod->spec.volumes.n; i++) {
         const struct core_volume *vol = &pod->spec.volumes.items[i];
         struct volume_mount_source *m = &out->items[out->n++];

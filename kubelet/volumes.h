@@ -13,7 +13,7 @@
 struct volumes *volumes_new(struct kubelet *kl);
 void volumes_free(struct volumes *v);
 
-/* Sets up every volume of the pod. `pod_ips` may still be empty. The error names the volume:
+/* Makes the pod's folder and sets up every volume of it. `pod_ips` may still be empty. The error names the volume:
  * MountVolume.SetUp failed for volume "x" : ... */
 int volumes_mount(struct volumes *v, struct arena *a, const struct core_pod *pod, const char *const *pod_ips,
                   size_t n_pod_ips, struct mounted_volumes *out, struct err *e);
