@@ -5,6 +5,7 @@
 #include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/kinds.h"
 #include "apiserver/rules/validate_status.h"
+#include "apiserver/rules/warnings.h"
 
 void rules_warn(struct rules_ctx *c, const char *fmt, ...) {
     va_list ap;
@@ -182,6 +183,7 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     if (!c->type) crd_validate(&v, obj, NULL);
     else if (k && k->validate) k->validate(&v, obj, NULL);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
+    if (r == 0 && c->type) warn_object(&v, obj, NULL);
     if (r == 0 && k && k->finish) k->finish(c, obj);
     return r < 0 ? r : alloc_claim(c, obj, NULL, e);
 }
@@ -195,5 +197,6 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     else if (str_eq(c->subresource, "status")) validate_status(&v, obj, old);
     else if (k && k->validate) k->validate(&v, obj, old);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
+    if (r == 0 && c->type && str_empty(c->subresource)) warn_object(&v, obj, old);
     return r < 0 ? r : alloc_claim(c, obj, old, e);
 }

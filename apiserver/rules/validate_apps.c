@@ -192,7 +192,7 @@ VALIDATE_FN(stateful_set) {
     if (!old && *svc && is_dns1123_label(svc)) v_invalid(v, FP(p, "serviceName"), json_get(spec, "serviceName"), "%s", is_dns1123_label(svc));
     if (selector(v, spec, p, true)) {
         template_labels(v, spec, p);
-        validate_pod_template(v, with_claims(v->a, spec), NULL, FP(p, "template"));
+        validate_pod_template(v, with_claims(v->a, spec), old ? with_claims(v->a, json_get(old, "spec")) : NULL, FP(p, "template"));
     }
     always_running(v, spec, p);
     if (old) stateful_update(v, spec, json_get(old, "spec"), p);

@@ -118,7 +118,7 @@ static void indexed(struct vctx *v, const struct json *spec, const struct fp *p)
     if (completions && max_failed && json_as_int(max_failed, 0) > json_as_int(completions, 0)) v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "must be less than or equal to completions");
 }
 
-static void job_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
+static void job_spec(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
     static const char *const counts[] = {"parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"};
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) v_min(v, p, spec, counts[i], 0);
     const char *by = json_get_str(spec, "managedBy"), *slash = by ? strchr(by, '/') : NULL;
@@ -131,7 +131,7 @@ static void job_spec(struct vctx *v, const struct json *spec, const struct fp *p
     if (failure) failure_policy(v, spec, FP(p, "podFailurePolicy"));
     if (jget(spec, "successPolicy")) success_policy(v, spec, FP(p, "successPolicy"));
     v_enum(v, FP(p, "podReplacementPolicy"), json_get(spec, "podReplacementPolicy"), failure ? ONE_OF("Failed") : ONE_OF("Failed", "TerminatingOrFailed"), false);
-    validate_pod_template(v, json_get(spec, "template"), NULL, FP(p, "template"));
+    validate_pod_template(v, json_get(spec, "template"), json_get(old, "template"), FP(p, "template"));
     const struct json *restart = json_at(spec, "template", "spec", "restartPolicy", NULL);
     const struct fp *at = FP(FP(FP(p, "template"), "spec"), "restartPolicy");
     const char *policy = str_or_empty(json_as_str(restart));
@@ -178,9 +178,9 @@ static void job_update(struct vctx *v, const struct json *spec, const struct jso
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++) v_immutable(v, FP(p, fixed[i]), json_get(spec, fixed[i]), json_get(before, fixed[i]));
 }
 
-static void job_checks(struct vctx *v, const struct json *spec, const struct fp *p) {
+static void job_checks(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
     const struct json *sel = jget(spec, "selector"), *labels = json_at(spec, "template", "metadata", "labels", NULL);
-    job_spec(v, spec, p);
+    job_spec(v, spec, old, p);
     if (!sel) v_required(v, FP(p, "selector"), NULL);
     else v_label_selector(v, FP(p, "selector"), sel, false);
     if (!sel || !selector_matches(sel, labels)) v_invalid(v, FP(FP(FP(p, "template"), "metadata"), "labels"), labels, "`selector` does not match template `labels`");
@@ -190,13 +190,13 @@ VALIDATE_FN(job) {
     const struct json *spec = json_get(obj, "spec");
     const struct fp *p = FP(NULL, "spec");
     generated_selector(v, obj);
-    job_checks(v, spec, p);
+    job_checks(v, spec, json_get(old, "spec"), p);
     if (str_eq(jstr(spec, "completionMode"), "Indexed") && json_get_int(spec, "completions", 0) > 0) {
         const char *host = arena_printf(v->a, "%s-%lld", jstr(json_get(obj, "metadata"), "name"), (long long)json_get_int(spec, "completions", 0) - 1);
         if (is_dns1123_label(host)) v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL), "will not able to create pod with invalid DNS label: %s", host);
     }
     if (!old) return;
-    job_checks(v, spec, p); /* upstream looks twice at an update, and clients see each finding twice */
+    job_checks(v, spec, json_get(old, "spec"), p); /* upstream looks twice at an update, and clients see each finding twice */
     job_update(v, spec, json_get(old, "spec"), p);
 }
 
@@ -233,7 +233,7 @@ VALIDATE_FN(cron_job) {
     if (zone && !jsame(zone, json_at(old, "spec", "timeZone", NULL)) && !is_time_zone(str_or_empty(json_as_str(zone)))) v_invalid(v, FP(p, "timeZone"), zone, "unknown time zone");
     v_enum(v, FP(p, "concurrencyPolicy"), json_get(spec, "concurrencyPolicy"), ONE_OF("Allow", "Forbid", "Replace"), true);
     const struct fp *jp = FP(FP(p, "jobTemplate"), "spec");
-    job_spec(v, job, jp);
+    job_spec(v, job, json_at(old, "spec", "jobTemplate", "spec", NULL), jp);
     if (jget(job, "selector")) v_invalid(v, FP(jp, "selector"), json_get(job, "selector"), "`selector` will be auto-generated");
     if (json_get_bool(job, "manualSelector", false)) v_not_supported(v, FP(jp, "manualSelector"), json_get(job, "manualSelector"), ONE_OF("nil", "false"));
     v_min(v, p, spec, "successfulJobsHistoryLimit", 0);

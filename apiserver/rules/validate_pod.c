@@ -1,6 +1,7 @@
 /* Pods and pod templates. Upstream: ValidatePodSpec, ValidatePodCreate, ValidatePodUpdate and their neighbours in
- * pkg/apis/core/validation/validation.go; the warnings are those of pkg/api/pod/warnings.go that concern mistakes. */
+ * pkg/apis/core/validation/validation.go. */
 #include "apiserver/rules/validate_pod.h"
+#include "apiserver/rules/warnings.h"
 
 enum { DNS_NAMESERVERS_MAX = 3, DNS_SEARCHES_MAX = 32, DNS_SEARCH_CHARS_MAX = 2048, HOSTNAME_OVERRIDE_MAX = 64 };
 
@@ -189,30 +190,13 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     name_rule(v, spec, "hostnameOverride", is_dns1123_subdomain, p);
 }
 
-static void warn_mistakes(struct vctx *v, const struct json *spec, const struct fp *p) {
-    const struct json *it, *k, *e;
-    JSON_FOREACH(it, json_get(spec, "imagePullSecrets"))
-        if (!*jstr(it, "name")) rules_warn(v->c, "%s: invalid empty name \"\"", fp_text(v->a, FPI(FP(p, "imagePullSecrets"), it_i)));
-    JSON_FOREACH(k, json_get(spec, "containers")) {
-        const struct json *env = json_get(k, "env");
-        JSON_FOREACH(e, env)
-            for (size_t j = 0; j < e_i; j++)
-                if (str_eq(jstr(json_item(env, j), "name"), jstr(e, "name"))) {
-                    rules_warn(v->c, "%s: hides previous definition of \"%s\", which may be dropped when using apply",
-                               fp_text(v->a, FPI(FP(FPI(FP(p, "containers"), k_i), "env"), e_i)), jstr(e, "name"));
-                    break;
-                }
-    }
-}
-
 void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old, const struct fp *p) {
     const struct json *meta = json_get(tmpl, "metadata"), *spec = json_get(tmpl, "spec");
-    (void)old;
     v_labels(v, FP(p, "labels"), json_get(meta, "labels"));
     v_annotations(v, FP(p, "annotations"), json_get(meta, "annotations"));
     validate_pod_spec(v, spec, NULL, FP(p, "spec"), true);
     if (json_len(json_get(spec, "ephemeralContainers"))) v_forbidden(v, FP(FP(p, "spec"), "ephemeralContainers"), "ephemeral containers not allowed in pod template");
-    warn_mistakes(v, spec, FP(p, "spec"));
+    if (!old || !jsame(tmpl, old)) warn_pod(v, meta, spec, p);
 }
 
 /* ---- updates ---- */
@@ -329,7 +313,7 @@ VALIDATE_FN(pod) {
     if (!old) {
         if (json_len(json_get(spec, "ephemeralContainers"))) v_forbidden(v, FP(p, "ephemeralContainers"), "cannot be set on create");
         if (*jstr(spec, "nodeName") && json_len(json_get(spec, "schedulingGates"))) v_forbidden(v, FP(p, "nodeName"), "cannot be set until all schedulingGates have been cleared");
-        warn_mistakes(v, spec, p);
+        warn_pod(v, json_get(obj, "metadata"), spec, NULL);
     } else if (str_eq(v->c->subresource, "ephemeralcontainers")) {
         update_ephemeral(v, obj, old);
     } else {
