@@ -28,7 +28,7 @@ static int decode(struct request *q, struct json **out, struct err *e) {
 
 static void answer(struct request *q, struct write *w, int rc, int status, struct object *o, struct err *e) {
     write_warnings(w, q);
-    if (rc && q->res->storage && e->status == 409) err_details(e, q->res->group, NULL, NULL); /* as the client knows it */
+    if (rc && q->res->storage && e->status == 409 && !str_empty(e->name)) err_details(e, q->res->group, NULL, NULL); /* as the client knows it */
     if (rc) respond_err(q, e);
     else respond_object(q, status, o);
 }

@@ -170,8 +170,12 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
             if (!rc && *deleted) rules_deleted(&w->c, obj);
         }
         if (!rc) rc = make_object(w, old->key, text, len, old->create_rev, rev, out, e);
-    } else if (!rc) {
-        *out = object_ref((struct object *)old);
+    } else if (!rc) { /* nothing to store, provided that `old` is what is stored */
+        _cleanup_object_ struct object *now =
+            write_current(w->s, w->res, json_as_str(json_at(before, "metadata", "namespace", NULL)),
+                          str_or_empty(json_as_str(json_at(before, "metadata", "name", NULL))), true);
+        if (!now || now->rev != old->rev) rc = WRITE_RETRY;
+        else *out = object_ref((struct object *)old);
     }
     if (rc || w->c.dry_run) rules_release(&w->c);
     return rc;

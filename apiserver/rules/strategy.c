@@ -177,12 +177,14 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
 
 int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     struct vctx v = {.c = c, .a = c->a};
+    size_t warnings = c->n_warnings;
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
     meta_validate(&v, meta, FP(NULL, "metadata"), true);
     if (!c->type) crd_validate(&v, obj, NULL);
     else if (k && k->validate) k->validate(&v, obj, NULL);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
+    if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type) warn_object(&v, obj, NULL);
     if (r == 0 && k && k->finish) k->finish(c, obj);
     return r < 0 ? r : alloc_claim(c, obj, NULL, e);
@@ -190,6 +192,7 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
 
 int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     struct vctx v = {.c = c, .a = c->a};
+    size_t warnings = c->n_warnings;
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
     meta_validate_update(&v, meta, json_get(old, "metadata"));
@@ -197,6 +200,7 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     else if (str_eq(c->subresource, "status")) validate_status(&v, obj, old);
     else if (k && k->validate) k->validate(&v, obj, old);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
+    if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type && str_empty(c->subresource)) warn_object(&v, obj, old);
     return r < 0 ? r : alloc_claim(c, obj, old, e);
 }
