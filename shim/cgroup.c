@@ -16,9 +16,9 @@
 enum { CGROUP_KILL_ROUNDS = 50, CGROUP_DEPTH = 16 };
 
 /* Hierarchies of v1. cpu and cpuacct may be one mount under both names. */
-static const char *const v1_controllers[] = {"memory", "cpu", "cpuacct", "pids",    "cpuset",  "devices",
-                                             "blkio",  "freezer", "systemd", "hugetlb", "net_cls", "net_prio",
-                                             "perf_event", "rdma", "misc", "unified"};
+static const char *const v1_controllers[] = {
+    "memory",  "cpu",     "cpuacct", "pids",     "cpuset",     "devices", "blkio", "freezer",
+    "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma",    "misc",  "unified"};
 
 bool cgroup_is_v2(void) {
     struct statfs sf;
@@ -31,8 +31,10 @@ bool cgroup_is_hybrid(void) {
 }
 
 static void group_file(char out[PATH_MAX], const char *controller, const char *path, const char *file) {
-    if (cgroup_is_v2()) snprintf(out, PATH_MAX, CGROUP_ROOT "%s/%s", path, file);
-    else snprintf(out, PATH_MAX, CGROUP_ROOT "/%s%s/%s", controller, path, file);
+    if (cgroup_is_v2())
+        snprintf(out, PATH_MAX, CGROUP_ROOT "%s/%s", path, file);
+    else
+        snprintf(out, PATH_MAX, CGROUP_ROOT "/%s%s/%s", controller, path, file);
 }
 
 static uint64_t read_number(const char *controller, const char *path, const char *file, uint64_t dflt) {
@@ -93,8 +95,10 @@ static void stats_v1(const char *path, struct cgroup_stats *s) {
 
 void cgroup_read_stats(const char *path, struct cgroup_stats *out) {
     *out = (struct cgroup_stats){.memory_limit = UINT64_MAX};
-    if (cgroup_is_v2()) stats_v2(path, out);
-    else stats_v1(path, out);
+    if (cgroup_is_v2())
+        stats_v2(path, out);
+    else
+        stats_v1(path, out);
 }
 
 bool cgroup_oom_killed(const char *path) {
@@ -143,7 +147,8 @@ static int remove_below(const char *dir, int depth) {
     struct dirent *ent;
     while (d && (ent = readdir(d))) {
         if (ent->d_type != DT_DIR || ent->d_name[0] == '.') continue;
-        if (snprintf(name, sizeof(name), "%s/%s", dir, ent->d_name) < (int)sizeof(name)) remove_below(name, depth + 1);
+        if (snprintf(name, sizeof(name), "%s/%s", dir, ent->d_name) < (int)sizeof(name))
+            remove_below(name, depth + 1);
     }
     if (d) closedir(d);
     return rmdir(dir) == 0 || errno == ENOENT ? 0 : -errno;
@@ -182,9 +187,12 @@ int cgroup_enter(const char *path, pid_t pid, struct err *e) {
     char dir[PATH_MAX], text[32];
     snprintf(text, sizeof(text), "%d", (int)pid);
     for (size_t i = 0; i < ARRAY_LEN(v1_controllers); i++) {
-        if (cgroup_is_v2()) snprintf(dir, sizeof(dir), CGROUP_ROOT);
-        else snprintf(dir, sizeof(dir), CGROUP_ROOT "/%s", v1_controllers[i]);
-        if (access(dir, F_OK) < 0 || str_eq(v1_controllers[i], "cpuset")) continue; /* needs cpus and mems first */
+        if (cgroup_is_v2())
+            snprintf(dir, sizeof(dir), CGROUP_ROOT);
+        else
+            snprintf(dir, sizeof(dir), CGROUP_ROOT "/%s", v1_controllers[i]);
+        if (access(dir, F_OK) < 0 || str_eq(v1_controllers[i], "cpuset"))
+            continue; /* needs cpus and mems first */
         group_file(dir, v1_controllers[i], path, "");
         int r = mkdir_p(dir, 0755);
         group_file(dir, v1_controllers[i], path, "cgroup.procs");

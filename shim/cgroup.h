@@ -2,9 +2,9 @@
  * same path exists below each controller. On a hybrid system (v1 controllers, and v2 without any) it is v1. */
 #pragma once
 
-#include "pkg/base/err.h"
-
 #include <sys/types.h>
+
+#include "pkg/base/err.h"
 
 struct cgroup_stats {
     bool found;

@@ -1,13 +1,11 @@
 /* Containers: created (rootfs and spec), started (monitor and process), exited, removed. */
-#include "shim.h"
-
 #include <signal.h>
-#include <time.h>
-
 #include <sys/mount.h>
+#include <time.h>
 
 #include "pkg/base/ktime.h"
 #include "proc.h"
+#include "shim.h"
 #include "spec.h"
 
 enum { STOP_KILL_WAIT_MS = 10000, EXIT_FILE_WAIT_MS = 3000, START_ERROR_CODE = 128, LOST_CODE = 255 };
@@ -15,11 +13,16 @@ enum { STOP_KILL_WAIT_MS = 10000, EXIT_FILE_WAIT_MS = 3000, START_ERROR_CODE = 1
 /* ---- create ---- */
 
 static int parse_stop_signal(const struct cri_container_config *config, const struct image_config *image) {
-    static const struct { int first; int last; int base; } rt = {CRI_SIGNAL_SIGRTMIN, CRI_SIGNAL_SIGRTMINPLUS15, 0};
-    static const int numbers[] = {0, SIGABRT, SIGALRM, SIGBUS, SIGCHLD, SIGCHLD, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGINT,
-                                  SIGIO, SIGABRT, SIGKILL, SIGPIPE, SIGPOLL, SIGPROF, SIGPWR, SIGQUIT, SIGSEGV,
-                                  SIGSTKFLT, SIGSTOP, SIGSYS, SIGTERM, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG,
-                                  SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ};
+    static const struct {
+        int first;
+        int last;
+        int base;
+    } rt = {CRI_SIGNAL_SIGRTMIN, CRI_SIGNAL_SIGRTMINPLUS15, 0};
+    static const int numbers[] = {0,       SIGABRT, SIGALRM, SIGBUS,    SIGCHLD,  SIGCHLD, SIGCONT,
+                                  SIGFPE,  SIGHUP,  SIGILL,  SIGINT,    SIGIO,    SIGABRT, SIGKILL,
+                                  SIGPIPE, SIGPOLL, SIGPROF, SIGPWR,    SIGQUIT,  SIGSEGV, SIGSTKFLT,
+                                  SIGSTOP, SIGSYS,  SIGTERM, SIGTRAP,   SIGTSTP,  SIGTTIN, SIGTTOU,
+                                  SIGURG,  SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ};
     int sig = config->stop_signal;
     if (sig > 0 && sig < (int)ARRAY_LEN(numbers)) return numbers[sig];
     if (sig >= rt.first && sig <= rt.last) return SIGRTMIN + sig - rt.first;
@@ -41,15 +44,18 @@ static int mount_images(struct shim *s, struct container *c, const char ***sourc
         if (r == 0 && (r = mkdir_p(dir, 0755)) < 0) err_errno(e, r, "make %s", dir);
         if (r == 0) r = overlay_mount(s, im.layers, im.n_layers, NULL, NULL, dir, e);
         if (r < 0) return err_wrap(e, "image volume");
-        (*sources)[i] = str_empty(m->image_sub_path) ? dir : arena_printf(c->arena, "%s/%s", dir, m->image_sub_path);
-        if (access((*sources)[i], F_OK) < 0) return err_errno(e, errno, "image volume: %s", m->image_sub_path);
+        (*sources)[i] =
+            str_empty(m->image_sub_path) ? dir : arena_printf(c->arena, "%s/%s", dir, m->image_sub_path);
+        if (access((*sources)[i], F_OK) < 0)
+            return err_errno(e, errno, "image volume: %s", m->image_sub_path);
     }
     return 0;
 }
 
 static pid_t target_pid(struct shim *s, const struct cri_container_config *config) {
     const struct cri_linux_container_config *l = config->linux;
-    const struct cri_namespace_option *o = l && l->security_context ? l->security_context->namespace_options : NULL;
+    const struct cri_namespace_option *o =
+        l && l->security_context ? l->security_context->namespace_options : NULL;
     if (!o || o->pid != CRI_NAMESPACE_MODE_TARGET) return 0;
     struct container *t = container_get(s, o->target_id, NULL);
     if (!t) return 0;
@@ -69,10 +75,20 @@ static int write_spec(struct shim *s, struct container *c, const struct image_co
     int r = mount_images(s, c, &image_mounts, e);
     if (r < 0) return r;
     struct spec_input in = {
-        .config = c->config, .sandbox = c->sandbox->config, .image = image, .rootfs = c->rootfs,
-        .ns_dir = c->sandbox->state_dir, .sandbox_dir = c->sandbox->dir, .shm_dir = fs_is_mount(shm) ? shm : NULL,
-        .cgroups_path = c->cgroup, .container_id = c->id, .sandbox_id = c->sandbox->id, .hostname = hostname,
-        .target_pid = target_pid(s, c->config), .cgroup_v2 = cgroup_is_v2(), .image_mounts = image_mounts,
+        .config = c->config,
+        .sandbox = c->sandbox->config,
+        .image = image,
+        .rootfs = c->rootfs,
+        .ns_dir = c->sandbox->state_dir,
+        .sandbox_dir = c->sandbox->dir,
+        .shm_dir = fs_is_mount(shm) ? shm : NULL,
+        .cgroups_path = c->cgroup,
+        .container_id = c->id,
+        .sandbox_id = c->sandbox->id,
+        .hostname = hostname,
+        .target_pid = target_pid(s, c->config),
+        .cgroup_v2 = cgroup_is_v2(),
+        .image_mounts = image_mounts,
     };
     struct spec_result out;
     r = spec_build(a, &in, &out, e);
@@ -101,7 +117,8 @@ static int fill(struct shim *s, struct container *c, const struct cri_container_
     struct image im;
     if (!config || !config->metadata || str_empty(config->metadata->name))
         return err_set(e, -EINVAL, "container config without metadata");
-    if (!config->image || str_empty(config->image->image)) return err_set(e, -EINVAL, "container config without image");
+    if (!config->image || str_empty(config->image->image))
+        return err_set(e, -EINVAL, "container config without image");
     if (config->windows) return err_set(e, -EINVAL, "Windows containers cannot run here");
     if (config->cdi_devices.n) return err_set(e, -ENOTSUP, "CDI devices are not supported by this runtime");
     c->config = api_clone(c->arena, &api_cri_container_config, config);
@@ -117,7 +134,8 @@ static int fill(struct shim *s, struct container *c, const struct cri_container_
     const char *parent = l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root;
     c->cgroup = arena_printf(c->arena, "%s/%s", parent, c->id);
     const char *logs = c->sandbox->config->log_directory;
-    if (!str_empty(config->log_path) && !str_empty(logs)) c->log_path = arena_printf(c->arena, "%s/%s", logs, config->log_path);
+    if (!str_empty(config->log_path) && !str_empty(logs))
+        c->log_path = arena_printf(c->arena, "%s/%s", logs, config->log_path);
     c->resources = c->config->linux ? c->config->linux->resources : NULL;
     c->created_at = ktime_unix_ns(ktime_now());
     return 0;
@@ -160,8 +178,10 @@ int container_create(struct shim *s, struct sandbox *sb, const struct cri_contai
     if (r == 0) r = container_save(s, c, e);
     if (r == 0) {
         pthread_mutex_lock(&s->lock);
-        if (sb->gone) r = err_set(e, -ENOENT, "sandbox %s was removed meanwhile", sb->id);
-        else map_put(&s->containers, id, c);
+        if (sb->gone)
+            r = err_set(e, -ENOENT, "sandbox %s was removed meanwhile", sb->id);
+        else
+            map_put(&s->containers, id, c);
         pthread_mutex_unlock(&s->lock);
     }
     if (r < 0) {
@@ -193,8 +213,12 @@ static void start_failed(struct shim *s, struct container *c, const struct err *
 }
 
 static int start_locked(struct shim *s, struct container *c, struct err *e) {
-    struct runtime_create rc = {.id = c->id, .bundle = c->bundle, .log_path = c->log_path, .tty = c->config->tty,
-                                .stdin_open = c->config->stdin, .stdin_once = c->config->stdin_once};
+    struct runtime_create rc = {.id = c->id,
+                                .bundle = c->bundle,
+                                .log_path = c->log_path,
+                                .tty = c->config->tty,
+                                .stdin_open = c->config->stdin,
+                                .stdin_once = c->config->stdin_once};
     struct runtime_proc proc;
     struct err why = {0};
     int r = 0;
@@ -343,16 +367,19 @@ static void merge(struct cri_linux_container_resources *to, const struct cri_lin
 static int update_locked(struct shim *s, struct container *c, const struct cri_linux_container_resources *r,
                          struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    if (c->state == CRI_CONTAINER_STATE_CONTAINER_EXITED) return err_set(e, -EINVAL, "container %s has exited", c->id);
+    if (c->state == CRI_CONTAINER_STATE_CONTAINER_EXITED)
+        return err_set(e, -EINVAL, "container %s has exited", c->id);
     int rc = 0;
-    const struct cri_linux_container_resources *change = api_clone(c->arena, &api_cri_linux_container_resources, r);
+    const struct cri_linux_container_resources *change =
+        api_clone(c->arena, &api_cri_linux_container_resources, r);
     if (c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING) {
         rc = runtime_update(s->runtime, c->id, spec_resources(a, change), e);
     } else { /* not started: the spec takes it */
         struct json *spec;
         const char *path = arena_printf(a, "%s/config.json", c->bundle);
         rc = fs_read_json(a, path, &spec, e);
-        struct json *to = rc == 0 ? json_ensure_object(a, json_ensure_object(a, spec, "linux"), "resources") : NULL;
+        struct json *to =
+            rc == 0 ? json_ensure_object(a, json_ensure_object(a, spec, "linux"), "resources") : NULL;
         JSON_FOREACH_MEMBER(m, spec_resources(a, change)) if (to) json_set(a, to, m->key, m->value);
         if (rc == 0) rc = fs_write_json(path, spec, false, e);
     }
@@ -366,7 +393,8 @@ static int update_locked(struct shim *s, struct container *c, const struct cri_l
     return container_save(s, c, e);
 }
 
-int container_update(struct shim *s, struct container *c, const struct cri_linux_container_resources *r, struct err *e) {
+int container_update(struct shim *s, struct container *c, const struct cri_linux_container_resources *r,
+                     struct err *e) {
     if (!r) return 0;
     pthread_mutex_lock(&c->op);
     int rc = c->gone ? err_set(e, -ENOENT, "container %s is removed", c->id) : update_locked(s, c, r, e);

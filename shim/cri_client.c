@@ -12,7 +12,8 @@
 
 static const struct api_rpc *find(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(cri_runtime_service_rpcs); i++)
-        if (str_eq(strrchr(cri_runtime_service_rpcs[i].path, '/') + 1, name)) return &cri_runtime_service_rpcs[i];
+        if (str_eq(strrchr(cri_runtime_service_rpcs[i].path, '/') + 1, name))
+            return &cri_runtime_service_rpcs[i];
     for (size_t i = 0; i < ARRAY_LEN(cri_image_service_rpcs); i++)
         if (str_eq(strrchr(cri_image_service_rpcs[i].path, '/') + 1, name)) return &cri_image_service_rpcs[i];
     return str_eq(name, "Import") ? &api_rpc_image_import : NULL;
@@ -46,8 +47,10 @@ int main(int argc, char **argv) {
     void *request = arena_zalloc(a, rpc->request->size), *response = arena_zalloc(a, rpc->response->size);
     int r = api_from_json(a, rpc->request, text, strlen(text), request, &e);
     struct grpc_client *c = grpc_client_new(argv[1]);
-    if (r == 0 && rpc->server_stream) r = grpc_call_stream(c, rpc, request, on_message, (void *)(uintptr_t)rpc, NULL, &e);
-    else if (r == 0) r = grpc_call(c, rpc, request, a, response, 0, &e);
+    if (r == 0 && rpc->server_stream)
+        r = grpc_call_stream(c, rpc, request, on_message, (void *)(uintptr_t)rpc, NULL, &e);
+    else if (r == 0)
+        r = grpc_call(c, rpc, request, a, response, 0, &e);
     if (r == 0 && !rpc->server_stream) print(rpc->response, response);
     grpc_client_free(c);
     if (r < 0) fprintf(stderr, "cri_client: %s\n", e.msg);

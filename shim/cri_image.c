@@ -10,30 +10,64 @@
 #define NEW(a, type) ((type *)arena_zalloc((a), sizeof(type)))
 
 static const struct api_field import_request_fields[] = {
-    {.json = "path", .json_len = 4, .offset = offsetof(struct image_import_request, path), .proto = 1, .kind = API_STRING},
-    {.json = "name", .json_len = 4, .offset = offsetof(struct image_import_request, name), .proto = 2, .kind = API_STRING},
-    {.json = "pinned", .json_len = 6, .offset = offsetof(struct image_import_request, pinned), .proto = 3, .kind = API_BOOL},
+    {.json = "path",
+     .json_len = 4,
+     .offset = offsetof(struct image_import_request, path),
+     .proto = 1,
+     .kind = API_STRING},
+    {.json = "name",
+     .json_len = 4,
+     .offset = offsetof(struct image_import_request, name),
+     .proto = 2,
+     .kind = API_STRING},
+    {.json = "pinned",
+     .json_len = 6,
+     .offset = offsetof(struct image_import_request, pinned),
+     .proto = 3,
+     .kind = API_BOOL},
 };
 static const struct api_field import_response_fields[] = {
-    {.json = "images", .json_len = 6, .offset = offsetof(struct image_import_response, images), .proto = 1, .kind = API_STRING, .shape = API_LIST},
+    {.json = "images",
+     .json_len = 6,
+     .offset = offsetof(struct image_import_response, images),
+     .proto = 1,
+     .kind = API_STRING,
+     .shape = API_LIST},
 };
 static const uint16_t import_wire[] = {0, 1, 2};
-const struct api_type api_image_import_request = {
-    .name = "ImageImportRequest", .openapi = "coracle.v1.ImageImportRequest", .group = "coracle", .version = "v1",
-    .fields = import_request_fields, .n_fields = ARRAY_LEN(import_request_fields), .wire = import_wire, .n_wire = 3, .proto3 = true,
-    .size = sizeof(struct image_import_request), .vec_stride = sizeof(struct image_import_request)};
-const struct api_type api_image_import_response = {
-    .name = "ImageImportResponse", .openapi = "coracle.v1.ImageImportResponse", .group = "coracle", .version = "v1",
-    .fields = import_response_fields, .n_fields = ARRAY_LEN(import_response_fields), .wire = import_wire, .n_wire = 1, .proto3 = true,
-    .size = sizeof(struct image_import_response), .vec_stride = sizeof(struct image_import_response)};
+const struct api_type api_image_import_request = {.name = "ImageImportRequest",
+                                                  .openapi = "coracle.v1.ImageImportRequest",
+                                                  .group = "coracle",
+                                                  .version = "v1",
+                                                  .fields = import_request_fields,
+                                                  .n_fields = ARRAY_LEN(import_request_fields),
+                                                  .wire = import_wire,
+                                                  .n_wire = 3,
+                                                  .proto3 = true,
+                                                  .size = sizeof(struct image_import_request),
+                                                  .vec_stride = sizeof(struct image_import_request)};
+const struct api_type api_image_import_response = {.name = "ImageImportResponse",
+                                                   .openapi = "coracle.v1.ImageImportResponse",
+                                                   .group = "coracle",
+                                                   .version = "v1",
+                                                   .fields = import_response_fields,
+                                                   .n_fields = ARRAY_LEN(import_response_fields),
+                                                   .wire = import_wire,
+                                                   .n_wire = 1,
+                                                   .proto3 = true,
+                                                   .size = sizeof(struct image_import_response),
+                                                   .vec_stride = sizeof(struct image_import_response)};
 const struct api_rpc api_rpc_image_import = {"/coracle.v1.ImageImport/Import", &api_image_import_request,
                                              &api_image_import_response, false, false};
 
 static struct str_vec to_vec(const char **v, size_t n) { return (struct str_vec){v, n}; }
 
 static void fill_image(struct arena *a, const struct image *im, struct cri_image *out) {
-    *out = (struct cri_image){.id = im->id, .repo_tags = to_vec(im->tags, im->n_tags),
-                              .repo_digests = to_vec(im->digests, im->n_digests), .size = im->size, .pinned = im->pinned};
+    *out = (struct cri_image){.id = im->id,
+                              .repo_tags = to_vec(im->tags, im->n_tags),
+                              .repo_digests = to_vec(im->digests, im->n_digests),
+                              .size = im->size,
+                              .pinned = im->pinned};
     size_t n = strcspn(str_or_empty(im->user), ":");
     char *user = arena_strndup(a, str_or_empty(im->user), n);
     int64_t uid;
@@ -74,7 +108,8 @@ static int do_image_status(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
     struct image im;
     if (!q->image || str_empty(q->image->image)) return err_set(e, -EINVAL, "no image given");
-    if (image_store_find(s->images, c->arena, q->image->image, &im, NULL) < 0) return 0; /* absent: an empty answer */
+    if (image_store_find(s->images, c->arena, q->image->image, &im, NULL) < 0)
+        return 0; /* absent: an empty answer */
     r->image = NEW(c->arena, struct cri_image);
     fill_image(c->arena, &im, r->image);
     if (!q->verbose) return 0;
@@ -136,15 +171,16 @@ static int do_import(struct grpc_call *c, struct err *e) {
     const struct image_import_request *q = c->request;
     struct image_import_response *r = c->response;
     struct shim *s = c->arg;
-    if (str_empty(q->path) || q->path[0] != '/') return err_set(e, -EINVAL, "the archive's path must be absolute");
-    return image_import(s->images, c->arena, q->path, str_empty(q->name) ? NULL : q->name, q->pinned, &r->images.items,
-                        &r->images.n, e);
+    if (str_empty(q->path) || q->path[0] != '/')
+        return err_set(e, -EINVAL, "the archive's path must be absolute");
+    return image_import(s->images, c->arena, q->path, str_empty(q->name) ? NULL : q->name, q->pinned,
+                        &r->images.items, &r->images.n, e);
 }
 
 #define RPC(name) &api_rpc_cri_image_service_##name
 const struct grpc_method cri_image_methods[] = {
-    {RPC(list_images), do_list_images},   {RPC(image_status), do_image_status},
-    {RPC(pull_image), do_pull_image},     {RPC(remove_image), do_remove_image},
+    {RPC(list_images), do_list_images},     {RPC(image_status), do_image_status},
+    {RPC(pull_image), do_pull_image},       {RPC(remove_image), do_remove_image},
     {RPC(image_fs_info), do_image_fs_info}, {&api_rpc_image_import, do_import},
 };
 const size_t cri_image_methods_n = ARRAY_LEN(cri_image_methods);

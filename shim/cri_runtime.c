@@ -1,9 +1,9 @@
 /* The methods of runtime.v1.RuntimeService. Each decodes nothing and decides little: it finds the objects, calls
  * sandbox.c, container.c and friends, and shapes the answer. */
+#include "pkg/base/flags.h"
 #include "pkg/base/ktime.h"
 #include "pkg/grpc/grpc.h"
 #include "shim.h"
-#include "pkg/base/flags.h"
 
 #define NEW(a, type) ((type *)arena_zalloc((a), sizeof(type)))
 
@@ -12,13 +12,16 @@ enum { EVENT_BATCH = 32, EVENT_WAIT_MS = 1000, EXEC_ERROR_OUTPUT_MAX = 4096 };
 /* Filters that CRI's lists share. */
 static bool labels_match(const struct str_map *want, const struct str_map *have) {
     for (size_t i = 0; i < want->n; i++)
-        if (!str_eq(str_or_empty(want->items[i].value), str_or_empty(str_map_get(have, want->items[i].key))) ||
+        if (!str_eq(str_or_empty(want->items[i].value),
+                    str_or_empty(str_map_get(have, want->items[i].key))) ||
             !str_map_get(have, want->items[i].key))
             return false;
     return true;
 }
 
-static bool id_matches(const char *want, const char *id) { return str_empty(want) || str_has_prefix(id, want); }
+static bool id_matches(const char *want, const char *id) {
+    return str_empty(want) || str_has_prefix(id, want);
+}
 
 /* ---- runtime ---- */
 
@@ -42,9 +45,13 @@ static int do_status(struct grpc_call *c, struct err *e) {
     r->status->conditions.n = 2;
     r->status->conditions.items = arena_zalloc(c->arena, 2 * sizeof(struct cri_runtime_condition));
     r->status->conditions.items[0] = (struct cri_runtime_condition){.type = "RuntimeReady", .status = true};
-    r->status->conditions.items[1] = (struct cri_runtime_condition){
-        .type = "NetworkReady", .status = !why, .reason = why ? "NetworkPluginNotReady" : NULL, .message = why};
-    r->runtime_handlers.items = arena_zalloc(c->arena, ARRAY_LEN(handlers) * sizeof(struct cri_runtime_handler));
+    r->status->conditions.items[1] =
+        (struct cri_runtime_condition){.type = "NetworkReady",
+                                       .status = !why,
+                                       .reason = why ? "NetworkPluginNotReady" : NULL,
+                                       .message = why};
+    r->runtime_handlers.items =
+        arena_zalloc(c->arena, ARRAY_LEN(handlers) * sizeof(struct cri_runtime_handler));
     for (size_t i = 0; i < ARRAY_LEN(handlers); i++) {
         struct cri_runtime_handler *h = &r->runtime_handlers.items[r->runtime_handlers.n++];
         h->name = handlers[i];
@@ -90,8 +97,8 @@ static int do_run_pod_sandbox(struct grpc_call *c, struct err *e) {
 }
 
 /* Stopping and removing what is not there is success, says CRI. */
-static int with_sandbox(struct shim *s, const char *id, int (*fn)(struct shim *, struct sandbox *, struct err *),
-                        struct err *e) {
+static int with_sandbox(struct shim *s, const char *id,
+                        int (*fn)(struct shim *, struct sandbox *, struct err *), struct err *e) {
     struct sandbox *sb = sandbox_get(s, id, NULL);
     int rc = sb ? fn(s, sb, e) : 0;
     sandbox_put(s, sb);
@@ -99,11 +106,13 @@ static int with_sandbox(struct shim *s, const char *id, int (*fn)(struct shim *,
 }
 
 static int do_stop_pod_sandbox(struct grpc_call *c, struct err *e) {
-    return with_sandbox(c->arg, ((const struct cri_stop_pod_sandbox_request *)c->request)->pod_sandbox_id, sandbox_stop, e);
+    return with_sandbox(c->arg, ((const struct cri_stop_pod_sandbox_request *)c->request)->pod_sandbox_id,
+                        sandbox_stop, e);
 }
 
 static int do_remove_pod_sandbox(struct grpc_call *c, struct err *e) {
-    return with_sandbox(c->arg, ((const struct cri_remove_pod_sandbox_request *)c->request)->pod_sandbox_id, sandbox_remove, e);
+    return with_sandbox(c->arg, ((const struct cri_remove_pod_sandbox_request *)c->request)->pod_sandbox_id,
+                        sandbox_remove, e);
 }
 
 static void fill_container_statuses(struct shim *s, struct arena *a, const char *sandbox,
@@ -132,7 +141,8 @@ static int do_pod_sandbox_status(struct grpc_call *c, struct err *e) {
 }
 
 static int do_list_pod_sandbox(struct grpc_call *c, struct err *e) {
-    const struct cri_pod_sandbox_filter *f = ((const struct cri_list_pod_sandbox_request *)c->request)->filter;
+    const struct cri_pod_sandbox_filter *f =
+        ((const struct cri_list_pod_sandbox_request *)c->request)->filter;
     struct cri_list_pod_sandbox_response *r = c->response;
     struct shim *s = c->arg;
     struct sandbox **all;
@@ -145,9 +155,13 @@ static int do_list_pod_sandbox(struct grpc_call *c, struct err *e) {
         if (f && !id_matches(f->id, st->id)) continue;
         if (f && f->state && f->state->state != st->state) continue;
         if (f && !labels_match(&f->label_selector, &st->labels)) continue;
-        r->items.items[r->items.n++] = (struct cri_pod_sandbox){
-            .id = st->id, .metadata = st->metadata, .state = st->state, .created_at = st->created_at,
-            .labels = st->labels, .annotations = st->annotations, .runtime_handler = st->runtime_handler};
+        r->items.items[r->items.n++] = (struct cri_pod_sandbox){.id = st->id,
+                                                                .metadata = st->metadata,
+                                                                .state = st->state,
+                                                                .created_at = st->created_at,
+                                                                .labels = st->labels,
+                                                                .annotations = st->annotations,
+                                                                .runtime_handler = st->runtime_handler};
     }
     return 0;
 }
@@ -174,7 +188,8 @@ static int do_create_container(struct grpc_call *c, struct err *e) {
 }
 
 static int do_start_container(struct grpc_call *c, struct err *e) {
-    struct container *ct = container_get(c->arg, ((const struct cri_start_container_request *)c->request)->container_id, e);
+    struct container *ct =
+        container_get(c->arg, ((const struct cri_start_container_request *)c->request)->container_id, e);
     if (!ct) return -ENOENT;
     int rc = container_start(c->arg, ct, e);
     container_put(c->arg, ct);
@@ -190,7 +205,8 @@ static int do_stop_container(struct grpc_call *c, struct err *e) {
 }
 
 static int do_remove_container(struct grpc_call *c, struct err *e) {
-    struct container *ct = container_get(c->arg, ((const struct cri_remove_container_request *)c->request)->container_id, NULL);
+    struct container *ct =
+        container_get(c->arg, ((const struct cri_remove_container_request *)c->request)->container_id, NULL);
     int rc = ct ? container_remove(c->arg, ct, e) : 0;
     container_put(c->arg, ct);
     return rc;
@@ -211,10 +227,16 @@ static int do_list_containers(struct grpc_call *c, struct err *e) {
         if (f && (!id_matches(f->id, st->id) || !id_matches(f->pod_sandbox_id, sandbox))) continue;
         if (f && f->state && f->state->state != st->state) continue;
         if (f && !labels_match(&f->label_selector, &st->labels)) continue;
-        r->containers.items[r->containers.n++] = (struct cri_container){
-            .id = st->id, .pod_sandbox_id = sandbox, .metadata = st->metadata, .image = st->image,
-            .image_ref = st->image_ref, .state = st->state, .created_at = st->created_at, .labels = st->labels,
-            .annotations = st->annotations, .image_id = st->image_id};
+        r->containers.items[r->containers.n++] = (struct cri_container){.id = st->id,
+                                                                        .pod_sandbox_id = sandbox,
+                                                                        .metadata = st->metadata,
+                                                                        .image = st->image,
+                                                                        .image_ref = st->image_ref,
+                                                                        .state = st->state,
+                                                                        .created_at = st->created_at,
+                                                                        .labels = st->labels,
+                                                                        .annotations = st->annotations,
+                                                                        .image_id = st->image_id};
     }
     return 0;
 }
@@ -253,12 +275,14 @@ static int do_update_container_resources(struct grpc_call *c, struct err *e) {
 
 static int do_reopen_container_log(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
-    struct container *ct = container_get(s, ((const struct cri_reopen_container_log_request *)c->request)->container_id, e);
+    struct container *ct =
+        container_get(s, ((const struct cri_reopen_container_log_request *)c->request)->container_id, e);
     if (!ct) return -ENOENT;
     pthread_mutex_lock(&s->lock);
     bool running = ct->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
     pthread_mutex_unlock(&s->lock);
-    int rc = running ? runtime_reopen_log(s->runtime, ct->bundle, e) : err_set(e, -EINVAL, "container is not running");
+    int rc = running ? runtime_reopen_log(s->runtime, ct->bundle, e)
+                     : err_set(e, -EINVAL, "container is not running");
     container_put(s, ct);
     return rc;
 }
@@ -280,23 +304,27 @@ static int do_exec_sync(struct grpc_call *c, struct err *e) {
 
 static int do_exec(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
-    return streaming_exec(s->streaming, c->arena, c->request, &((struct cri_exec_response *)c->response)->url, e);
+    return streaming_exec(s->streaming, c->arena, c->request, &((struct cri_exec_response *)c->response)->url,
+                          e);
 }
 
 static int do_attach(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
-    return streaming_attach(s->streaming, c->arena, c->request, &((struct cri_attach_response *)c->response)->url, e);
+    return streaming_attach(s->streaming, c->arena, c->request,
+                            &((struct cri_attach_response *)c->response)->url, e);
 }
 
 static int do_port_forward(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
-    return streaming_port_forward(s->streaming, c->arena, c->request, &((struct cri_port_forward_response *)c->response)->url, e);
+    return streaming_port_forward(s->streaming, c->arena, c->request,
+                                  &((struct cri_port_forward_response *)c->response)->url, e);
 }
 
 /* ---- statistics ---- */
 
 static int do_container_stats(struct grpc_call *c, struct err *e) {
-    struct container *ct = container_get(c->arg, ((const struct cri_container_stats_request *)c->request)->container_id, e);
+    struct container *ct =
+        container_get(c->arg, ((const struct cri_container_stats_request *)c->request)->container_id, e);
     if (!ct) return -ENOENT;
     ((struct cri_container_stats_response *)c->response)->stats = container_stats(c->arg, c->arena, ct);
     container_put(c->arg, ct);
@@ -304,7 +332,8 @@ static int do_container_stats(struct grpc_call *c, struct err *e) {
 }
 
 static int do_list_container_stats(struct grpc_call *c, struct err *e) {
-    const struct cri_container_stats_filter *f = ((const struct cri_list_container_stats_request *)c->request)->filter;
+    const struct cri_container_stats_filter *f =
+        ((const struct cri_list_container_stats_request *)c->request)->filter;
     struct cri_list_container_stats_response *r = c->response;
     struct shim *s = c->arg;
     struct container **all;
@@ -316,8 +345,9 @@ static int do_list_container_stats(struct grpc_call *c, struct err *e) {
         pthread_mutex_lock(&s->lock);
         bool running = ct->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
         pthread_mutex_unlock(&s->lock);
-        bool wanted = running && (!f || (id_matches(f->id, ct->id) && id_matches(f->pod_sandbox_id, ct->sandbox->id) &&
-                                         labels_match(&f->label_selector, &ct->config->labels)));
+        bool wanted =
+            running && (!f || (id_matches(f->id, ct->id) && id_matches(f->pod_sandbox_id, ct->sandbox->id) &&
+                               labels_match(&f->label_selector, &ct->config->labels)));
         if (wanted) r->stats.items[r->stats.n++] = *container_stats(s, c->arena, ct);
         container_put(s, ct);
     }
@@ -325,7 +355,8 @@ static int do_list_container_stats(struct grpc_call *c, struct err *e) {
 }
 
 static int do_pod_sandbox_stats(struct grpc_call *c, struct err *e) {
-    struct sandbox *sb = sandbox_get(c->arg, ((const struct cri_pod_sandbox_stats_request *)c->request)->pod_sandbox_id, e);
+    struct sandbox *sb =
+        sandbox_get(c->arg, ((const struct cri_pod_sandbox_stats_request *)c->request)->pod_sandbox_id, e);
     if (!sb) return -ENOENT;
     ((struct cri_pod_sandbox_stats_response *)c->response)->stats = sandbox_stats(c->arg, c->arena, sb);
     sandbox_put(c->arg, sb);
@@ -333,7 +364,8 @@ static int do_pod_sandbox_stats(struct grpc_call *c, struct err *e) {
 }
 
 static int do_list_pod_sandbox_stats(struct grpc_call *c, struct err *e) {
-    const struct cri_pod_sandbox_stats_filter *f = ((const struct cri_list_pod_sandbox_stats_request *)c->request)->filter;
+    const struct cri_pod_sandbox_stats_filter *f =
+        ((const struct cri_list_pod_sandbox_stats_request *)c->request)->filter;
     struct cri_list_pod_sandbox_stats_response *r = c->response;
     struct shim *s = c->arg;
     struct sandbox **all;
@@ -349,14 +381,17 @@ static int do_list_pod_sandbox_stats(struct grpc_call *c, struct err *e) {
     return 0;
 }
 
-static int do_nothing(struct grpc_call *c, struct err *e) { return 0; } /* an empty answer: no metrics are declared */
+static int do_nothing(struct grpc_call *c, struct err *e) {
+    return 0;
+} /* an empty answer: no metrics are declared */
 
 /* ---- events ---- */
 
 static int send_event(struct grpc_call *c, const struct event *ev, struct err *e) {
     struct shim *s = c->arg;
     _cleanup_arena_ struct arena *a = arena_new();
-    struct cri_container_event_response m = {.container_id = ev->id, .container_event_type = ev->type, .created_at = ev->at_ns};
+    struct cri_container_event_response m = {
+        .container_id = ev->id, .container_event_type = ev->type, .created_at = ev->at_ns};
     struct sandbox *sb = sandbox_get(s, ev->sandbox, NULL);
     if (sb) {
         m.pod_sandbox_status = sandbox_status(s, a, sb);

@@ -100,16 +100,22 @@ static size_t program_argv(struct runtime *r, const char **argv) {
 
 /* ---- create ---- */
 
-static void monitor_argv(struct runtime *r, struct arena *a, const struct runtime_create *c, const char **argv) {
+static void monitor_argv(struct runtime *r, struct arena *a, const struct runtime_create *c,
+                         const char **argv) {
     size_t n = 0;
     argv[n++] = r->monitor;
     const char *const pairs[][2] = {
-        {"-b", c->bundle}, {"-c", c->id}, {"-u", c->id}, {"-n", c->id},
+        {"-b", c->bundle},
+        {"-c", c->id},
+        {"-u", c->id},
+        {"-n", c->id},
         {"-r", r->wrap ? r->helper : r->program},
         {"-p", arena_printf(a, "%s/pid", c->bundle)},
         {"-P", arena_printf(a, "%s/conmon.pid", c->bundle)},
         {"-l", c->log_path ? arena_printf(a, "k8s-file:%s", c->log_path) : "none"},
-        {"--exit-dir", r->exits}, {"--persist-dir", c->bundle}, {"--socket-dir-path", r->attach},
+        {"--exit-dir", r->exits},
+        {"--persist-dir", c->bundle},
+        {"--socket-dir-path", r->attach},
     };
     for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
         argv[n++] = pairs[i][0];
@@ -145,7 +151,8 @@ static int read_sync(int fd, pid_t *pid, struct err *e) {
         if (b.failed) return err_set(e, -EPROTO, "monitor: message too long");
     }
     struct json *o;
-    if (!b.data || json_parse(a, b.data, b.len, &o, NULL, NULL) < 0) return err_set(e, -EPROTO, "the monitor ended early");
+    if (!b.data || json_parse(a, b.data, b.len, &o, NULL, NULL) < 0)
+        return err_set(e, -EPROTO, "the monitor ended early");
     int64_t v = json_get_int(o, "data", json_get_int(o, "pid", -1));
     if (v > 0) {
         *pid = (pid_t)v;
@@ -156,14 +163,22 @@ static int read_sync(int fd, pid_t *pid, struct err *e) {
                    str_empty(msg) ? "the container runtime failed" : msg);
 }
 
-static int start_monitor(struct runtime *r, const struct runtime_create *c, int sync_w, int start_r, struct err *e) {
+static int start_monitor(struct runtime *r, const struct runtime_create *c, int sync_w, int start_r,
+                         struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *argv[48];
-    const char *env[] = {arena_printf(a, "_OCI_SYNCPIPE=%d", sync_w), arena_printf(a, "_OCI_STARTPIPE=%d", start_r), NULL};
+    const char *env[] = {arena_printf(a, "_OCI_SYNCPIPE=%d", sync_w),
+                         arena_printf(a, "_OCI_STARTPIPE=%d", start_r), NULL};
     monitor_argv(r, a, c, argv);
     const char *errors = arena_printf(a, "%s/monitor.log", c->bundle);
     _cleanup_close_ int err = open(errors, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    struct proc_opts o = {.argv = argv, .env = env, .in = -1, .out = -1, .err = err, .keep = {sync_w, start_r}, .cwd = c->bundle};
+    struct proc_opts o = {.argv = argv,
+                          .env = env,
+                          .in = -1,
+                          .out = -1,
+                          .err = err,
+                          .keep = {sync_w, start_r},
+                          .cwd = c->bundle};
     return proc_spawn(&o, e);
 }
 
@@ -172,7 +187,8 @@ static pid_t read_pid_file(const char *path) {
     return fs_read_u64(path, &v) == 0 && v < INT32_MAX ? (pid_t)v : 0;
 }
 
-int runtime_create(struct runtime *r, const struct runtime_create *c, struct runtime_proc *out, struct err *e) {
+int runtime_create(struct runtime *r, const struct runtime_create *c, struct runtime_proc *out,
+                   struct err *e) {
     int sync[2] = {-1, -1}, start[2] = {-1, -1}, rc = 0;
     *out = (struct runtime_proc){0};
     if (pipe2(sync, O_CLOEXEC) < 0 || pipe2(start, O_CLOEXEC) < 0) rc = err_errno(e, errno, "pipe");
@@ -224,12 +240,14 @@ static int accept_console(int listener, pid_t child, struct err *e) {
     for (int waited = 0;; waited++) {
         struct pollfd p = {.fd = listener, .events = POLLIN};
         if (poll(&p, 1, 100) > 0) break;
-        if (waited > 300 || proc_start_time(child) == 0) return err_set(e, -EIO, "the runtime gave no terminal");
+        if (waited > 300 || proc_start_time(child) == 0)
+            return err_set(e, -EIO, "the runtime gave no terminal");
     }
     _cleanup_close_ int conn = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     char byte[256], control[CMSG_SPACE(sizeof(int))];
     struct iovec iov = {byte, sizeof(byte)};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct msghdr m = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
     if (conn < 0 || recvmsg(conn, &m, MSG_CMSG_CLOEXEC) < 0) return err_errno(e, errno, "receive terminal");
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     if (!c || c->cmsg_type != SCM_RIGHTS) return err_set(e, -EPROTO, "the runtime sent no terminal");
@@ -240,7 +258,8 @@ static int accept_console(int listener, pid_t child, struct err *e) {
 
 static int listen_console(const char *path, struct err *e) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(sa.sun_path)) return err_set(e, -ENAMETOOLONG, "socket path too long: %s", path);
+    if (strlen(path) >= sizeof(sa.sun_path))
+        return err_set(e, -ENAMETOOLONG, "socket path too long: %s", path);
     memcpy(sa.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 1) < 0) {
@@ -277,11 +296,13 @@ static int exec_spawn(struct runtime *r, const struct runtime_exec *x, struct ru
     }
     argv[n++] = x->id;
     argv[n] = NULL;
-    struct proc_opts o = {.argv = argv, .in = x->tty ? -1 : x->in, .out = x->tty ? -1 : x->out, .err = x->tty ? -1 : x->err};
+    struct proc_opts o = {
+        .argv = argv, .in = x->tty ? -1 : x->in, .out = x->tty ? -1 : x->out, .err = x->tty ? -1 : x->err};
     return proc_spawn(&o, e);
 }
 
-int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime_exec_run *out, struct err *e) {
+int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime_exec_run *out,
+                 struct err *e) {
     char tag[17];
     uint8_t raw[8];
     random_bytes(raw, sizeof(raw));
@@ -295,8 +316,10 @@ int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime
     _cleanup_close_ int listener = rc == 0 && console ? listen_console(console, e) : -1;
     if (rc == 0 && console && listener < 0) rc = listener;
     pid_t pid = rc < 0 ? rc : exec_spawn(r, x, out, console, e);
-    if (pid > 0) out->runtime = pid;
-    else rc = pid;
+    if (pid > 0)
+        out->runtime = pid;
+    else
+        rc = pid;
     if (rc == 0 && console) {
         struct err failed = {0};
         out->tty = accept_console(listener, pid, &failed);
@@ -314,8 +337,10 @@ int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime
 
 void runtime_exec_kill(struct runtime_exec_run *run) {
     pid_t pid = run->pid_file ? read_pid_file(run->pid_file) : 0;
-    if (pid > 0) kill(pid, SIGKILL);
-    else if (run->runtime > 0) kill(run->runtime, SIGKILL);
+    if (pid > 0)
+        kill(pid, SIGKILL);
+    else if (run->runtime > 0)
+        kill(run->runtime, SIGKILL);
 }
 
 /* Why the runtime could not start the process, from its log ("time=... level=error msg=\"...\"" or plain). */
@@ -368,7 +393,8 @@ int runtime_attach(struct runtime *r, const char *id, struct err *e) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     char dir[4096];
     snprintf(dir, sizeof(dir), "%s/%s", r->attach, id);
-    _cleanup_close_ int d = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* ids are long, socket paths short */
+    _cleanup_close_ int d =
+        open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* ids are long, socket paths short */
     if (d < 0) return err_errno(e, errno, "attach");
     snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/attach", d);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -401,13 +427,14 @@ int runtime_reopen_log(struct runtime *r, const char *bundle, struct err *e) {
     return rc < 0 ? err_errno(e, rc, "reopen log") : 0;
 }
 
-bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code, int64_t *finished_ns,
-                         bool *oom) {
+bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code,
+                         int64_t *finished_ns, bool *oom) {
     char path[4096], text[32];
     struct stat st;
     int64_t v;
     snprintf(path, sizeof(path), "%s/%s", r->exits, id);
-    if (stat(path, &st) < 0 || fs_read_str(path, text, sizeof(text)) < 0 || str_to_i64(text, &v) < 0) return false;
+    if (stat(path, &st) < 0 || fs_read_str(path, text, sizeof(text)) < 0 || str_to_i64(text, &v) < 0)
+        return false;
     *code = (int)v;
     *finished_ns = st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec;
     snprintf(path, sizeof(path), "%s/oom", bundle);

@@ -30,8 +30,10 @@ struct collector {
 static void collect_some(struct collector *c, int i) {
     char block[16 << 10];
     ssize_t got = read(c->p[i].fd, block, sizeof(block));
-    if (got > 0) buf_add(c->bufs[i], block, (size_t)got);
-    else if (got == 0 || errno != EINTR) c->p[i].fd = -1;
+    if (got > 0)
+        buf_add(c->bufs[i], block, (size_t)got);
+    else if (got == 0 || errno != EINTR)
+        c->p[i].fd = -1;
 }
 
 /* Collects both outputs until they end, the process ends or the deadline (ns, 0: none) passes: false then. What the
@@ -65,18 +67,20 @@ int container_exec_sync(struct shim *s, struct container *c, const struct str_ve
     or = p[0], ow = p[1];
     if (pipe2(p, O_CLOEXEC) < 0) return err_errno(e, errno, "pipe");
     er = p[0], ew = p[1];
-    struct runtime_exec x = {.id = c->id, .bundle = c->bundle, .process = process, .in = -1, .out = ow, .err = ew};
+    struct runtime_exec x = {
+        .id = c->id, .bundle = c->bundle, .process = process, .in = -1, .out = ow, .err = ew};
     r = runtime_exec(s->runtime, &x, &run, e);
     if (r < 0) return r;
     close(take_fd(&ow));
     close(take_fd(&ew));
     int64_t deadline = timeout_s > 0 ? mono_ns() + timeout_s * NS_PER_SEC : 0;
     _cleanup_close_ int end = pidfd_open(run.runtime, 0);
-    struct collector col = {{{or, POLLIN, 0}, {er, POLLIN, 0}, {end, POLLIN, 0}}, {out, err}};
+    struct collector col = {{{ or, POLLIN, 0}, {er, POLLIN, 0}, {end, POLLIN, 0}}, {out, err}};
     bool late = !collect(&col, deadline);
     int left_ms = deadline ? (int)MAX_OF((deadline - mono_ns()) / NS_PER_MS, (int64_t)1) : 0;
     r = runtime_exec_wait(s->runtime, &run, left_ms, e);
-    if (late || r == -ETIMEDOUT) return err_set(e, -ETIMEDOUT, "command timed out after %lld s", (long long)timeout_s);
+    if (late || r == -ETIMEDOUT)
+        return err_set(e, -ETIMEDOUT, "command timed out after %lld s", (long long)timeout_s);
     if (r < 0) return r;
     *exit_code = r;
     return 0;

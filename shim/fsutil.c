@@ -37,7 +37,8 @@ static int rm_at(int dir, const char *name, int depth) {
     if (errno == EBUSY) {
         char path[64 + 256];
         snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir, name);
-        while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {}
+        while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+        }
         if (unlinkat(dir, name, 0) == 0) return 0;
     }
     if (errno != EISDIR && errno != EPERM && errno != EBUSY) return -errno;
@@ -45,7 +46,8 @@ static int rm_at(int dir, const char *name, int depth) {
     if (errno == EBUSY) {
         char path[64 + 256];
         snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir, name);
-        while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {}
+        while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+        }
     }
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return errno == ENOENT ? 0 : -errno;
@@ -55,7 +57,8 @@ static int rm_at(int dir, const char *name, int depth) {
 }
 
 int fs_rm_rf(const char *path) {
-    while (fs_is_mount(path) && umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {}
+    while (fs_is_mount(path) && umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+    }
     return rm_at(AT_FDCWD, path, 0);
 }
 
@@ -72,7 +75,8 @@ bool fs_is_mount(const char *path) {
 }
 
 int fs_unpin(const char *path) {
-    while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {}
+    while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+    }
     if (unlink(path) == 0 || errno == ENOENT) return 0;
     if (errno != EISDIR && errno != EPERM) return -errno;
     return rmdir(path) == 0 || errno == ENOENT ? 0 : -errno;
@@ -160,7 +164,9 @@ int fs_usage(const char *path, uint64_t *bytes, uint64_t *inodes) {
     return usage_fd(fd, st.st_dev, 0, bytes, inodes);
 }
 
-static int cmp_str(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
+static int cmp_str(const void *x, const void *y) {
+    return strcmp(*(const char *const *)x, *(const char *const *)y);
+}
 
 int fs_list(struct arena *a, const char *path, const char ***names, size_t *n) {
     const char **v = NULL;

@@ -35,9 +35,9 @@ TEST(references_are_normalised_to_host_repository_and_tag) {
 }
 
 TEST(bad_references_are_refused) {
-    static const char *const bad[] = {"",       "Busybox",      "a//b",         "a/",        "/a",   "a:",
-                                      "a:b:c",  "a@sha256:12",  "a b",          "../etc",    "a/..", "-a",
-                                      ("a@md5:" D64), "host:x/a", "[::1/a", "a:-tag"};
+    static const char *const bad[] = {
+        "",    "Busybox", "a//b", "a/", "/a",           "a:",       "a:b:c",  "a@sha256:12",
+        "a b", "../etc",  "a/..", "-a", ("a@md5:" D64), "host:x/a", "[::1/a", "a:-tag"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         _cleanup_arena_ struct arena *a = arena_new();
         struct image_ref r;

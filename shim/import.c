@@ -27,7 +27,8 @@ static int open_inside(int root, const char *path) {
     return (int)fd;
 }
 
-static int layout_open_blob(void *arg, const char *digest, int64_t size, bool manifest, int *fd, struct err *e) {
+static int layout_open_blob(void *arg, const char *digest, int64_t size, bool manifest, int *fd,
+                            struct err *e) {
     struct layout *l = arg;
     char path[128];
     snprintf(path, sizeof(path), "blobs/sha256/%s", digest + 7);
@@ -35,7 +36,8 @@ static int layout_open_blob(void *arg, const char *digest, int64_t size, bool ma
     return *fd < 0 ? err_errno(e, *fd, "blob %s of the archive", digest) : 0;
 }
 
-static int read_inside(struct arena *a, int root, const char *path, const char **text, size_t *len, struct err *e) {
+static int read_inside(struct arena *a, int root, const char *path, const char **text, size_t *len,
+                       struct err *e) {
     _cleanup_close_ int fd = open_inside(root, path);
     struct stat st;
     if (fd < 0) return err_errno(e, fd, "%s", path);
@@ -72,7 +74,8 @@ static int import_oci(struct image_store *s, struct arena *a, struct layout *l, 
     const struct json *list = json_get(index, "manifests");
     if (json_len(list) == 0 || json_len(list) > IMPORT_MAX_IMAGES)
         return err_set(e, -EINVAL, "the archive holds %zu images", json_len(list));
-    if (name && json_len(list) > 1) return err_set(e, -EINVAL, "a name was given, but the archive holds several images");
+    if (name && json_len(list) > 1)
+        return err_set(e, -EINVAL, "a name was given, but the archive holds several images");
     JSON_FOREACH(d, list) {
         const char *id, *n = name ? name : annotated_name(d);
         r = image_ingest(s, a, &src, json_get_str(d, "digest"), &n, n ? 1 : 0, pinned, &id, e);
@@ -84,7 +87,8 @@ static int import_oci(struct image_store *s, struct arena *a, struct layout *l, 
 
 static int docker_layers(struct image_store *s, struct layout *l, const struct json *files,
                          const struct json *diff_ids, struct err *e) {
-    if (json_len(files) != json_len(diff_ids)) return err_set(e, -EINVAL, "layers and diff_ids differ in number");
+    if (json_len(files) != json_len(diff_ids))
+        return err_set(e, -EINVAL, "layers and diff_ids differ in number");
     for (size_t i = 0; i < json_len(files); i++) {
         const char *diff_id = json_as_str(json_item(diff_ids, i)), *file = json_as_str(json_item(files, i));
         if (!digest_valid(diff_id) || !file) return err_set(e, -EINVAL, "bad layer in manifest.json");
@@ -98,7 +102,8 @@ static int docker_layers(struct image_store *s, struct layout *l, const struct j
 }
 
 static int import_docker_image(struct image_store *s, struct arena *a, struct layout *l, const struct json *m,
-                               const char *name, bool pinned, const char **refs, size_t *n_refs, struct err *e) {
+                               const char *name, bool pinned, const char **refs, size_t *n_refs,
+                               struct err *e) {
     const char *config, *id;
     size_t len, n_names;
     struct json *tree;
@@ -113,8 +118,8 @@ static int import_docker_image(struct image_store *s, struct arena *a, struct la
     return r;
 }
 
-static int import_docker(struct image_store *s, struct arena *a, struct layout *l, const char *name, bool pinned,
-                         const char **refs, size_t *n_refs, struct err *e) {
+static int import_docker(struct image_store *s, struct arena *a, struct layout *l, const char *name,
+                         bool pinned, const char **refs, size_t *n_refs, struct err *e) {
     const char *text;
     size_t len;
     struct json *list, *m;
@@ -123,7 +128,8 @@ static int import_docker(struct image_store *s, struct arena *a, struct layout *
     if (r < 0) return err_wrap(e, "manifest.json");
     if (json_len(list) == 0 || json_len(list) > IMPORT_MAX_IMAGES)
         return err_set(e, -EINVAL, "the archive holds %zu images", json_len(list));
-    if (name && json_len(list) > 1) return err_set(e, -EINVAL, "a name was given, but the archive holds several images");
+    if (name && json_len(list) > 1)
+        return err_set(e, -EINVAL, "a name was given, but the archive holds several images");
     image_ingest_begin(s);
     JSON_FOREACH(m, list) {
         r = import_docker_image(s, a, l, m, name, pinned, refs, n_refs, e);
@@ -138,8 +144,10 @@ static int import_dir(struct image_store *s, struct arena *a, const char *dir, c
     _cleanup_close_ int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0) return err_errno(e, errno, "open %s", dir);
     struct layout l = {root};
-    if (faccessat(root, "index.json", F_OK, 0) == 0) return import_oci(s, a, &l, name, pinned, refs, n_refs, e);
-    if (faccessat(root, "manifest.json", F_OK, 0) == 0) return import_docker(s, a, &l, name, pinned, refs, n_refs, e);
+    if (faccessat(root, "index.json", F_OK, 0) == 0)
+        return import_oci(s, a, &l, name, pinned, refs, n_refs, e);
+    if (faccessat(root, "manifest.json", F_OK, 0) == 0)
+        return import_docker(s, a, &l, name, pinned, refs, n_refs, e);
     return err_set(e, -EINVAL, "neither index.json (OCI) nor manifest.json (docker) in it");
 }
 

@@ -6,11 +6,11 @@
  *
  * Read on in shim.h (the picture), cri_runtime.c (the methods), sandbox.c, container.c, crun.c, net.c, image.c. */
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <fcntl.h>
 
 #include "cri_image.h"
 #include "pkg/base/flags.h"
@@ -19,7 +19,12 @@
 #include "pkg/grpc/grpc.h"
 #include "shim.h"
 
-enum { SHIM_UNARY_THREADS = 64, SHIM_STREAMS = 32, IMPORT_TIMEOUT_MS = 30 * 60 * 1000, SHIM_MAX_METHODS = 64 };
+enum {
+    SHIM_UNARY_THREADS = 64,
+    SHIM_STREAMS = 32,
+    IMPORT_TIMEOUT_MS = 30 * 60 * 1000,
+    SHIM_MAX_METHODS = 64
+};
 
 struct options {
     struct shim_config cfg;
@@ -70,8 +75,10 @@ static int call(struct grpc_call *c, struct err *e) {
     int r = m->fn(c, why);
     char took[KTIME_MAX];
     duration_format((mono_ns() - start) / 1000 * 1000, took);
-    if (r < 0 && r != -ENOENT) log_warn("call failed", "method", c->rpc->path, "took", took, "error", why->msg, NULL);
-    else log_debug("call", "method", c->rpc->path, "took", took, "error", r < 0 ? why->msg : "", NULL);
+    if (r < 0 && r != -ENOENT)
+        log_warn("call failed", "method", c->rpc->path, "took", took, "error", why->msg, NULL);
+    else
+        log_debug("call", "method", c->rpc->path, "took", took, "error", r < 0 ? why->msg : "", NULL);
     err_done(&own);
     return r;
 }
@@ -90,17 +97,25 @@ static int serve(const struct options *o, struct err *e) {
     if (!s) return -EIO;
     struct grpc_method methods[SHIM_MAX_METHODS];
     size_t n = 0;
-    for (size_t i = 0; i < cri_runtime_methods_n; i++) methods[n++] = (struct grpc_method){cri_runtime_methods[i].rpc, call};
-    for (size_t i = 0; i < cri_image_methods_n; i++) methods[n++] = (struct grpc_method){cri_image_methods[i].rpc, call};
-    struct grpc_server_options go = {.unix_path = o->cfg.listen, .unix_mode = 0600, .methods = methods, .n_methods = n,
-                                     .arg = s, .threads = SHIM_UNARY_THREADS, .stream_threads = SHIM_STREAMS};
+    for (size_t i = 0; i < cri_runtime_methods_n; i++)
+        methods[n++] = (struct grpc_method){cri_runtime_methods[i].rpc, call};
+    for (size_t i = 0; i < cri_image_methods_n; i++)
+        methods[n++] = (struct grpc_method){cri_image_methods[i].rpc, call};
+    struct grpc_server_options go = {.unix_path = o->cfg.listen,
+                                     .unix_mode = 0600,
+                                     .methods = methods,
+                                     .n_methods = n,
+                                     .arg = s,
+                                     .threads = SHIM_UNARY_THREADS,
+                                     .stream_threads = SHIM_STREAMS};
     struct grpc_server *server = grpc_server_new(&go, e);
     if (!server) {
         shim_free(s);
         return -EIO;
     }
     log_info("serving", "socket", o->cfg.listen, "root", o->cfg.root, "state", o->cfg.state, NULL);
-    while (sigwait(&set, &sig) != 0) {}
+    while (sigwait(&set, &sig) != 0) {
+    }
     log_info("stopping; containers keep running", NULL);
     s->stopping = true;
     grpc_server_free(server);
@@ -129,16 +144,26 @@ static int cleanup(const struct options *o, struct err *e) {
 static int run(const struct options *o, int n, char **args, struct err *e) {
     if (o->cleanup || (n == 1 && str_eq(args[0], "cleanup"))) return cleanup(o, e);
     if (n == 0) return serve(o, e);
-    if (n >= 3 && str_eq(args[0], "image") && str_eq(args[1], "import")) return import_image(o, args[2], n > 3 ? args[3] : NULL, e);
+    if (n >= 3 && str_eq(args[0], "image") && str_eq(args[1], "import"))
+        return import_image(o, args[2], n > 3 ? args[3] : NULL, e);
     return err_set(e, -EINVAL, "unknown command %s (see --help)", args[0]);
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.v = 2, .cfg = {
-        .listen = "/run/coracle/shim.sock", .root = "/var/lib/coracle/containers", .state = "/run/coracle/shim",
-        .runtime = "/usr/bin/crun", .monitor = "/usr/bin/conmon", .helper = default_helper(), .bridge = "coracle0",
-        .pod_cidr = "", .cluster_cidr = "", .cgroup_root = "/coracle", .cni_conf_dir = "/etc/cni/net.d",
-        .cni_bin_dir = "/opt/cni/bin", .insecure_registries = ""}};
+    struct options o = {.v = 2,
+                        .cfg = {.listen = "/run/coracle/shim.sock",
+                                .root = "/var/lib/coracle/containers",
+                                .state = "/run/coracle/shim",
+                                .runtime = "/usr/bin/crun",
+                                .monitor = "/usr/bin/conmon",
+                                .helper = default_helper(),
+                                .bridge = "coracle0",
+                                .pod_cidr = "",
+                                .cluster_cidr = "",
+                                .cgroup_root = "/coracle",
+                                .cni_conf_dir = "/etc/cni/net.d",
+                                .cni_bin_dir = "/opt/cni/bin",
+                                .insecure_registries = ""}};
     const struct flag flags[] = {
         {"listen", 0, FLAG_STR, &o.cfg.listen, "PATH", "unix socket to serve CRI on"},
         {"root", 0, FLAG_STR, &o.cfg.root, "DIR", "images and what must survive a reboot"},
@@ -150,12 +175,15 @@ int main(int argc, char **argv) {
         {"cluster-cidr", 0, FLAG_STR, &o.cfg.cluster_cidr, "CIDRS", "ranges pods reach without masquerade"},
         {"bridge", 0, FLAG_STR, &o.cfg.bridge, "NAME", "the pods' bridge, when no CNI is configured"},
         {"mtu", 0, FLAG_INT, &o.cfg.mtu, "N", "of pod interfaces; 0 leaves the kernel's"},
-        {"cgroup-root", 0, FLAG_STR, &o.cfg.cgroup_root, "PATH", "control group of sandboxes that name no parent"},
+        {"cgroup-root", 0, FLAG_STR, &o.cfg.cgroup_root, "PATH",
+         "control group of sandboxes that name no parent"},
         {"cgroup-driver", 0, FLAG_IGNORED, NULL, "NAME", "cgroupfs, the only one"},
-        {"cni-conf-dir", 0, FLAG_STR, &o.cfg.cni_conf_dir, "DIR", "CNI configurations; the first found is used"},
+        {"cni-conf-dir", 0, FLAG_STR, &o.cfg.cni_conf_dir, "DIR",
+         "CNI configurations; the first found is used"},
         {"cni-bin-dir", 0, FLAG_STR, &o.cfg.cni_bin_dir, "DIR", "CNI plugins"},
         {"insecure-registries", 0, FLAG_STR, &o.cfg.insecure_registries, "HOSTS", "registries without TLS"},
-        {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "kill and remove all sandboxes, mounts, links, rules; then exit"},
+        {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL,
+         "kill and remove all sandboxes, mounts, links, rules; then exit"},
         {"purge-images", 0, FLAG_BOOL, &o.purge_images, NULL, "with cleanup: remove the image store too"},
         {"pinned", 0, FLAG_BOOL, &o.pinned, NULL, "with image import: garbage collection keeps the image"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 quiet, 4 debug"},

@@ -31,7 +31,8 @@ static int set_sysctls(const struct str_map *m, struct err *e) {
     for (size_t i = 0; m && i < m->n; i++) {
         char path[512];
         int len = snprintf(path, sizeof(path), "/proc/sys/%s", m->items[i].key);
-        if (len >= (int)sizeof(path) || strstr(path, "..")) return err_set(e, -EINVAL, "bad sysctl name %s", m->items[i].key);
+        if (len >= (int)sizeof(path) || strstr(path, ".."))
+            return err_set(e, -EINVAL, "bad sysctl name %s", m->items[i].key);
         bool slashes = strchr(m->items[i].key, '/') != NULL;
         for (char *p = path + strlen("/proc/sys/"); !slashes && *p; p++)
             if (*p == '.') *p = '/';
@@ -115,8 +116,10 @@ int ns_pin_pid(const char *dir, pid_t pid, struct err *e) {
 static void *net_thread(void *arg) {
     struct job *j = arg;
     _cleanup_close_ int fd = open(j->netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET) < 0) j->r = err_errno(j->e, errno, "enter %s", j->netns);
-    else j->r = j->fn(j->arg, j->e);
+    if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+        j->r = err_errno(j->e, errno, "enter %s", j->netns);
+    else
+        j->r = j->fn(j->arg, j->e);
     return NULL;
 }
 

@@ -9,9 +9,9 @@
 enum ns_kind { NS_NET = 1, NS_IPC = 2, NS_UTS = 4 };
 
 struct ns_setup {
-    const char *dir;      /* where the pins go (exists) */
-    unsigned kinds;       /* ns_kind bits */
-    const char *hostname; /* with NS_UTS */
+    const char *dir;               /* where the pins go (exists) */
+    unsigned kinds;                /* ns_kind bits */
+    const char *hostname;          /* with NS_UTS */
     const struct str_map *sysctls; /* "net.core.somaxconn" or with slashes; may be NULL */
     /* Called inside, after the pins are there, with the pinned network namespace's descriptor (-1 without). */
     int (*inside)(int netns, void *arg, struct err *e);

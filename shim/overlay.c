@@ -16,7 +16,8 @@ static int mount_new(struct shim *s, struct arena *a, const char *const *layers,
     _cleanup_close_ int fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
     if (fs < 0) return -errno;
     int r = config_str(fs, "source", "overlay");
-    for (size_t i = n; r == 0 && i-- > 0;) r = config_str(fs, "lowerdir+", image_layer_dir(s->images, a, layers[i]));
+    for (size_t i = n; r == 0 && i-- > 0;)
+        r = config_str(fs, "lowerdir+", image_layer_dir(s->images, a, layers[i]));
     if (r == 0 && upper) r = config_str(fs, "upperdir", upper);
     if (r == 0 && upper) r = config_str(fs, "workdir", work);
     if (r == 0 && upper && syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0) r = -errno;
@@ -30,7 +31,8 @@ static int mount_new(struct shim *s, struct arena *a, const char *const *layers,
 static int mount_old(struct shim *s, struct arena *a, const char *const *layers, size_t n, const char *upper,
                      const char *work, const char *target) {
     _cleanup_buf_ struct buf b = {.limit = 4095};
-    for (size_t i = n; i-- > 0;) buf_printf(&b, "%s%s", b.len ? ":" : "lowerdir=", image_layer_dir(s->images, a, layers[i]));
+    for (size_t i = n; i-- > 0;)
+        buf_printf(&b, "%s%s", b.len ? ":" : "lowerdir=", image_layer_dir(s->images, a, layers[i]));
     if (upper) buf_printf(&b, ",upperdir=%s,workdir=%s,volatile", upper, work);
     if (b.failed) return -E2BIG;
     return mount("overlay", target, "overlay", upper ? 0 : MS_RDONLY, b.data) < 0 ? -errno : 0;
@@ -40,9 +42,11 @@ int overlay_mount(struct shim *s, const char *const *layers, size_t n, const cha
                   const char *target, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     if (n == 0) return err_set(e, -EINVAL, "image has no layers");
-    if (!upper && n == 1) { /* overlay wants two layers when nothing is writable: a plain read-only bind will do */
+    if (!upper &&
+        n == 1) { /* overlay wants two layers when nothing is writable: a plain read-only bind will do */
         const char *dir = image_layer_dir(s->images, a, layers[0]);
-        if (mount(dir, target, NULL, MS_BIND, NULL) < 0 || mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
+        if (mount(dir, target, NULL, MS_BIND, NULL) < 0 ||
+            mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
             return err_errno(e, errno, "mount image on %s", target);
         return 0;
     }

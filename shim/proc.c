@@ -26,7 +26,8 @@ static int build_actions(posix_spawn_file_actions_t *fa, const struct proc_opts 
     if (!r) r = add_stdio(fa, o->out, 1);
     if (!r) r = add_stdio(fa, o->err, 2);
     for (size_t i = 0; !r && i < ARRAY_LEN(o->keep); i++)
-        if (o->keep[i] > 0) r = posix_spawn_file_actions_adddup2(fa, o->keep[i], o->keep[i]); /* drops close-on-exec */
+        if (o->keep[i] > 0)
+            r = posix_spawn_file_actions_adddup2(fa, o->keep[i], o->keep[i]); /* drops close-on-exec */
     if (!r && o->cwd) r = posix_spawn_file_actions_addchdir_np(fa, o->cwd);
     return r;
 }
@@ -50,7 +51,9 @@ static int spawn_here(const struct proc_opts *o, pid_t *pid) {
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     int r = build_actions(&fa, o);
-    if (!r) r = posix_spawnp(pid, o->argv[0], &fa, &attr, (char *const *)(void *)o->argv, (char *const *)(void *)env);
+    if (!r)
+        r = posix_spawnp(pid, o->argv[0], &fa, &attr, (char *const *)(void *)o->argv,
+                         (char *const *)(void *)env);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&fa);
     return -r;
@@ -97,13 +100,15 @@ int proc_wait(pid_t pid, int timeout_ms, struct err *e) {
         int64_t left = (end - mono_ns()) / NS_PER_MS;
         int r = poll(&p, 1, left < 0 ? 0 : (int)left + 1);
         if (r > 0) return wait_code(pid, e);
-        if (r == 0 || (r < 0 && errno != EINTR)) return err_set(e, -ETIMEDOUT, "process %d did not end in time", (int)pid);
+        if (r == 0 || (r < 0 && errno != EINTR))
+            return err_set(e, -ETIMEDOUT, "process %d did not end in time", (int)pid);
     }
 }
 
 void proc_wait_end(pid_t pid) {
     siginfo_t info;
-    while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {}
+    while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+    }
 }
 
 struct pipes {
@@ -117,8 +122,10 @@ static void close_one(int *fd) {
 static void drain(int *fd, struct buf *b) {
     char block[16 << 10];
     ssize_t n = read(*fd, block, sizeof(block));
-    if (n > 0) buf_add(b, block, (size_t)n);
-    else if (n == 0 || (errno != EINTR && errno != EAGAIN)) close_one(fd);
+    if (n > 0)
+        buf_add(b, block, (size_t)n);
+    else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+        close_one(fd);
 }
 
 static void feed(int *fd, const char **input) {
@@ -143,8 +150,8 @@ static int pump(struct pipes *p, const char *input, struct buf *out, struct buf 
     return 0;
 }
 
-int proc_run(const struct proc_opts *opts, const char *input, struct buf *out, struct buf *err, int timeout_ms,
-             struct err *e) {
+int proc_run(const struct proc_opts *opts, const char *input, struct buf *out, struct buf *err,
+             int timeout_ms, struct err *e) {
     struct proc_opts o = *opts;
     struct pipes p = {-1, -1, -1};
     int pin[2] = {-1, -1}, pout[2] = {-1, -1}, perr[2] = {-1, -1}, r = 0;
@@ -213,9 +220,12 @@ int signal_parse(const char *name) {
     if (str_has_prefix(name, "RTMIN") || str_has_prefix(name, "RTMAX")) {
         bool min = name[4] == 'N';
         const char *rest = name + 5;
-        if (str_has_prefix(rest, "PLUS")) n = strtol(rest + 4, NULL, 10);
-        else if (str_has_prefix(rest, "MINUS")) n = -strtol(rest + 5, NULL, 10);
-        else n = *rest ? strtol(rest, NULL, 10) : 0; /* "+3", "-1" */
+        if (str_has_prefix(rest, "PLUS"))
+            n = strtol(rest + 4, NULL, 10);
+        else if (str_has_prefix(rest, "MINUS"))
+            n = -strtol(rest + 5, NULL, 10);
+        else
+            n = *rest ? strtol(rest, NULL, 10) : 0; /* "+3", "-1" */
         n += min ? SIGRTMIN : SIGRTMAX;
         return n >= SIGRTMIN && n <= SIGRTMAX ? (int)n : -EINVAL;
     }

@@ -21,10 +21,14 @@ static bool component_ok(const char *s, size_t n) {
         }
         if (sep) return false;
         sep = true;
-        if (s[i] == '.') i++;
-        else if (s[i] == '_') i += i + 1 < n && s[i + 1] == '_' ? 2 : 1;
-        else if (s[i] == '-') while (i < n && s[i] == '-') i++;
-        else return false;
+        if (s[i] == '.')
+            i++;
+        else if (s[i] == '_')
+            i += i + 1 < n && s[i + 1] == '_' ? 2 : 1;
+        else if (s[i] == '-')
+            while (i < n && s[i] == '-') i++;
+        else
+            return false;
     }
     return !sep;
 }
@@ -50,7 +54,8 @@ static bool host_ok(const char *h) {
     if (*h == '[') { /* IPv6 literal */
         const char *close = strchr(h, ']');
         return close && strspn(h + 1, "0123456789abcdefABCDEF:") == (size_t)(close - h - 1) &&
-               (close[1] == 0 || (close[1] == ':' && close[2] && strspn(close + 2, "0123456789") == strlen(close + 2)));
+               (close[1] == 0 ||
+                (close[1] == ':' && close[2] && strspn(close + 2, "0123456789") == strlen(close + 2)));
     }
     const char *colon = strchrnul(h, ':');
     if (!isalnum((unsigned char)*h) || !isalnum((unsigned char)colon[-1])) return false;

@@ -50,9 +50,9 @@ struct session { /* one pull */
     struct arena *a;
     CURL *curl;
     struct image_ref ref;
-    const char *base;     /* "https://registry-1.docker.io" */
-    const char *userpwd;  /* "user:password", or NULL */
-    const char *token;    /* bearer, or NULL */
+    const char *base;    /* "https://registry-1.docker.io" */
+    const char *userpwd; /* "user:password", or NULL */
+    const char *token;   /* bearer, or NULL */
     bool basic;
     /* of the request being made */
     int fd;
@@ -118,7 +118,8 @@ static void set_options(struct session *s, const char *url, struct curl_slist *h
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L);
     curl_easy_setopt(c, CURLOPT_MAXREDIRS, 5L);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, str_has_prefix(s->base, "https") ? "https" : "http,https");
+    curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR,
+                     str_has_prefix(s->base, "https") ? "https" : "http,https");
     curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)PULL_CONNECT_S);
     curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)PULL_STALL_S);
@@ -183,10 +184,12 @@ static int authenticate(struct session *s, struct err *e) {
     const char *realm = challenge_param(s->a, challenge, "realm");
     if (strncasecmp(challenge, "bearer", 6) != 0 || !realm || s->basic)
         return err_set(e, -EACCES, "the registry refuses access to %s", s->ref.path);
-    const char *service = challenge_param(s->a, challenge, "service"), *scope = challenge_param(s->a, challenge, "scope");
-    const char *url = arena_printf(s->a, "%s%cservice=%s&scope=%s", realm, strchr(realm, '?') ? '&' : '?',
-                                   escape(s, str_or_empty(service)),
-                                   escape(s, scope ? scope : arena_printf(s->a, "repository:%s:pull", s->ref.path)));
+    const char *service = challenge_param(s->a, challenge, "service"),
+               *scope = challenge_param(s->a, challenge, "scope");
+    const char *url =
+        arena_printf(s->a, "%s%cservice=%s&scope=%s", realm, strchr(realm, '?') ? '&' : '?',
+                     escape(s, str_or_empty(service)),
+                     escape(s, scope ? scope : arena_printf(s->a, "repository:%s:pull", s->ref.path)));
     _cleanup_buf_ struct buf body = {.limit = PULL_TOKEN_MAX};
     s->fd = -1;
     s->buf = &body;
@@ -202,7 +205,8 @@ static int authenticate(struct session *s, struct err *e) {
 }
 
 static int status_error(struct session *s, long status, const char *what, struct err *e) {
-    if (status == 401 || status == 403) return err_set(e, -EACCES, "%s: access denied (HTTP %ld)", what, status);
+    if (status == 401 || status == 403)
+        return err_set(e, -EACCES, "%s: access denied (HTTP %ld)", what, status);
     if (status == 404) return err_set(e, -ENOENT, "%s: not found", what);
     return err_set(e, -EIO, "%s: HTTP %ld", what, status);
 }
@@ -247,7 +251,8 @@ static int open_blob(void *arg, const char *digest, int64_t size, bool manifest,
     struct session *s = arg;
     *fd = image_tmp_file(s->p->images, e);
     if (*fd < 0) return *fd;
-    const char *url = arena_printf(s->a, "%s/v2/%s/%s/%s", s->base, s->ref.path, manifest ? "manifests" : "blobs", digest);
+    const char *url =
+        arena_printf(s->a, "%s/v2/%s/%s/%s", s->base, s->ref.path, manifest ? "manifests" : "blobs", digest);
     int r = fetch(s, url, manifest, *fd, NULL, e);
     if (r < 0) close(take_fd(fd));
     return r;
@@ -272,7 +277,8 @@ static bool is_insecure(const struct puller *p, const char *host) {
 /* user:password from CRI's AuthConfig: given apart, or as base64 in `auth`. */
 static int set_credentials(struct session *s, const struct cri_auth_config *auth, struct err *e) {
     if (!auth) return 0;
-    if (!str_empty(auth->identity_token)) return err_set(e, -ENOTSUP, "identity tokens are not supported; give user and password");
+    if (!str_empty(auth->identity_token))
+        return err_set(e, -ENOTSUP, "identity tokens are not supported; give user and password");
     if (!str_empty(auth->registry_token)) s->token = auth->registry_token;
     if (!str_empty(auth->username)) {
         s->userpwd = arena_printf(s->a, "%s:%s", auth->username, str_or_empty(auth->password));
@@ -302,7 +308,8 @@ static int resolve(struct session *s, const char **digest, struct err *e) {
     return 0;
 }
 
-static int pull(struct puller *p, const char *image, const struct cri_auth_config *auth, char id[72], struct err *e) {
+static int pull(struct puller *p, const char *image, const struct cri_auth_config *auth, char id[72],
+                struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct session s = {.p = p, .a = a, .fd = -1};
     const char *digest, *found;
@@ -325,8 +332,9 @@ static int pull(struct puller *p, const char *image, const struct cri_auth_confi
 /* The key of a shared pull: the reference and who asks (credentials of one must not serve another). */
 static const char *flight_key(struct arena *a, const char *image, const struct cri_auth_config *auth) {
     if (!auth) return image;
-    return arena_printf(a, "%s|%s|%s|%s|%s", image, str_or_empty(auth->username), str_or_empty(auth->password),
-                        str_or_empty(auth->auth), str_or_empty(auth->registry_token));
+    return arena_printf(a, "%s|%s|%s|%s|%s", image, str_or_empty(auth->username),
+                        str_or_empty(auth->password), str_or_empty(auth->auth),
+                        str_or_empty(auth->registry_token));
 }
 
 int puller_pull(struct puller *p, struct arena *a, const char *image, const struct cri_auth_config *auth,
@@ -349,8 +357,10 @@ int puller_pull(struct puller *p, struct arena *a, const char *image, const stru
         while (!f->done) pthread_cond_wait(&p->landed, &p->lock);
     }
     int r = f->r;
-    if (r == 0) *id = arena_strdup(a, f->id);
-    else err_set(e, r, "%s", f->e.msg);
+    if (r == 0)
+        *id = arena_strdup(a, f->id);
+    else
+        err_set(e, r, "%s", f->e.msg);
     if (--f->waiters == 0) {
         err_done(&f->e);
         free(f);

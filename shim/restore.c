@@ -90,9 +90,7 @@ static void restore_container(struct shim *s, struct container *c) {
     switch (c->state) {
         case CRI_CONTAINER_STATE_CONTAINER_CREATED: restore_created(s, c); break;
         case CRI_CONTAINER_STATE_CONTAINER_RUNNING: restore_running(s, c); break;
-        default:
-            runtime_delete(s->runtime, c->id, c->cgroup);
-            fs_unpin(c->rootfs);
+        default: runtime_delete(s->runtime, c->id, c->cgroup); fs_unpin(c->rootfs);
     }
 }
 
@@ -103,16 +101,20 @@ static void restore_containers(struct shim *s, struct arena *a, const char *dir)
     for (size_t i = 0; i < n; i++) {
         if (!is_hex_id(names[i], SHIM_ID) || map_has(&s->containers, names[i])) continue;
         struct container *c = container_load(s, names[i], NULL);
-        if (c) restore_container(s, c);
-        else container_wipe(s, names[i]);
+        if (c)
+            restore_container(s, c);
+        else
+            container_wipe(s, names[i]);
     }
 }
 
 int shim_restore(struct shim *s, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *bases[] = {s->cfg.root, s->cfg.state};
-    for (size_t i = 0; i < ARRAY_LEN(bases); i++) restore_sandboxes(s, a, arena_printf(a, "%s/sandboxes", bases[i]));
-    for (size_t i = 0; i < ARRAY_LEN(bases); i++) restore_containers(s, a, arena_printf(a, "%s/containers", bases[i]));
+    for (size_t i = 0; i < ARRAY_LEN(bases); i++)
+        restore_sandboxes(s, a, arena_printf(a, "%s/sandboxes", bases[i]));
+    for (size_t i = 0; i < ARRAY_LEN(bases); i++)
+        restore_containers(s, a, arena_printf(a, "%s/containers", bases[i]));
     net_gc(s->net, &s->sandboxes);
     image_store_gc(s->images);
     return 0;

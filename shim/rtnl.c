@@ -41,7 +41,8 @@ static void *msg_begin(struct msg *m, uint16_t type, uint16_t flags, size_t body
 
 static struct rtattr *attr_add(struct msg *m, uint16_t type, const void *p, size_t n) {
     struct rtattr *a = (struct rtattr *)(void *)(m->bytes + NLMSG_ALIGN(m->h.nlmsg_len));
-    if (NLMSG_ALIGN(m->h.nlmsg_len) + RTA_SPACE(n) > sizeof(m->bytes)) abort(); /* sizes are constants below */
+    if (NLMSG_ALIGN(m->h.nlmsg_len) + RTA_SPACE(n) > sizeof(m->bytes))
+        abort(); /* sizes are constants below */
     a->rta_type = type;
     a->rta_len = (unsigned short)RTA_LENGTH(n);
     if (n) memcpy(RTA_DATA(a), p, n);
@@ -74,7 +75,8 @@ static int talk(struct rtnl *r, struct msg *m) {
     }
 }
 
-static int talk_err(struct rtnl *r, struct msg *m, int tolerate, struct err *e, const char *what, const char *name) {
+static int talk_err(struct rtnl *r, struct msg *m, int tolerate, struct err *e, const char *what,
+                    const char *name) {
     int rc = talk(r, m);
     if (rc == 0 || rc == tolerate) return 0;
     return err_errno(e, rc, "%s %s", what, name);

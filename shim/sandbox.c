@@ -1,6 +1,4 @@
 /* Pod sandboxes: namespaces, network, the files they share. No process, except with a shared process namespace. */
-#include "shim.h"
-
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -10,6 +8,7 @@
 #include "ns.h"
 #include "pkg/base/ktime.h"
 #include "proc.h"
+#include "shim.h"
 
 enum { SHM_MODE = 01777 };
 
@@ -45,8 +44,13 @@ struct net_pod sandbox_net(struct arena *a, const struct sandbox *sb) {
         ports[i].host_ip = m->host_ip;
     }
     const struct cri_pod_sandbox_metadata *md = sb->config->metadata;
-    return (struct net_pod){.id = sb->id, .name = str_or_empty(md->name), .namespace_ = str_or_empty(md->namespace),
-                            .uid = str_or_empty(md->uid), .ns_dir = sb->state_dir, .ports = ports, .n_ports = n};
+    return (struct net_pod){.id = sb->id,
+                            .name = str_or_empty(md->name),
+                            .namespace_ = str_or_empty(md->namespace),
+                            .uid = str_or_empty(md->uid),
+                            .ns_dir = sb->state_dir,
+                            .ports = ports,
+                            .n_ports = n};
 }
 
 /* ---- making ---- */
@@ -86,15 +90,18 @@ static int put_resolv_conf(struct sandbox *sb, struct err *e) {
 
 static void host_name(const struct sandbox *sb, char out[256]) {
     snprintf(out, 256, "%s", str_or_empty(sb->config->hostname));
-    if (!*out && (sandbox_host_network(sb) || !sb->config->metadata->name)) gethostname(out, 256);
-    else if (!*out) snprintf(out, 256, "%.63s", sb->config->metadata->name);
+    if (!*out && (sandbox_host_network(sb) || !sb->config->metadata->name))
+        gethostname(out, 256);
+    else if (!*out)
+        snprintf(out, 256, "%.63s", sb->config->metadata->name);
     out[255] = 0;
 }
 
 static int put_files(struct sandbox *sb, const char *hostname, struct err *e) {
     _cleanup_buf_ struct buf name = BUF_INIT, hosts = BUF_INIT;
     buf_printf(&name, "%s\n", hostname);
-    buf_printf(&hosts, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", hostname);
+    buf_printf(&hosts, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n",
+               hostname);
     int r = put_resolv_conf(sb, e);
     if (r == 0) r = put_file(sb->dir, "hostname", &name, e);
     if (r == 0) r = put_file(sb->dir, "hosts", &hosts, e);
@@ -123,8 +130,10 @@ static void *pause_thread(void *arg) {
     struct pause_job *j = arg;
     const char *argv[] = {j->s->cfg.helper, "pause", NULL};
     struct proc_opts o = {.argv = argv, .in = -1, .out = -1, .err = -1, .cwd = "/"};
-    if (unshare(CLONE_NEWPID) < 0) j->r = err_errno(j->e, errno, "make process namespace");
-    else j->r = proc_spawn(&o, j->e);
+    if (unshare(CLONE_NEWPID) < 0)
+        j->r = err_errno(j->e, errno, "make process namespace");
+    else
+        j->r = proc_spawn(&o, j->e);
     return NULL;
 }
 
@@ -139,7 +148,8 @@ static int start_pause(struct shim *s, struct sandbox *sb, struct err *e) {
     sb->pause_start = proc_start_time(sb->pause_pid);
     const struct cri_linux_pod_sandbox_config *l = sb->config->linux;
     char group[4096];
-    snprintf(group, sizeof(group), "%s/%s", l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id);
+    snprintf(group, sizeof(group), "%s/%s",
+             l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id);
     r = cgroup_enter(group, sb->pause_pid, e);
     if (r == 0) r = ns_pin_pid(sb->state_dir, sb->pause_pid, e);
     return r;
@@ -183,7 +193,8 @@ static int take_down(struct shim *s, struct sandbox *sb, struct err *e) {
     if (sb->pause_pid > 0) {
         proc_kill(sb->pause_pid, sb->pause_start, SIGKILL);
         proc_wait(sb->pause_pid, 2000, NULL); /* a child unless the shim was restarted */
-        cgroup_remove(arena_printf(a, "%s/%s", l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id));
+        cgroup_remove(arena_printf(
+            a, "%s/%s", l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id));
         sb->pause_pid = 0;
     }
     if (!sandbox_host_network(sb) && !sb->detached) {

@@ -81,7 +81,8 @@ void sandbox_all(struct shim *s, struct arena *a, struct sandbox ***items, size_
     pthread_mutex_unlock(&s->lock);
 }
 
-void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items, size_t *n) {
+void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items,
+                   size_t *n) {
     size_t it = 0;
     const char *key;
     void *v;
@@ -122,7 +123,8 @@ static struct shim *shim_alloc(const struct shim_config *cfg, struct err *e) {
         }
     }
     struct runtime_options ro = {cfg->state, cfg->runtime, cfg->monitor, cfg->helper};
-    struct net_options no = {cfg->state, cfg->bridge, cfg->cluster_cidr, cfg->cni_conf_dir, cfg->cni_bin_dir, (int)cfg->mtu};
+    struct net_options no = {cfg->state,        cfg->bridge,      cfg->cluster_cidr,
+                             cfg->cni_conf_dir, cfg->cni_bin_dir, (int)cfg->mtu};
     s->net = net_new(&no);
     s->images = image_store_open(cfg->root, e);
     s->runtime = s->images ? runtime_new(&ro, e) : NULL;
@@ -165,7 +167,8 @@ struct shim *shim_free(struct shim *s) {
     pthread_mutex_lock(&s->lock);
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    if ((s->streaming = streaming_free(s->streaming))) return NULL; /* sessions use it; the process is about to end */
+    if ((s->streaming = streaming_free(s->streaming)))
+        return NULL; /* sessions use it; the process is about to end */
     exits_stop(s);
     size_t it = 0;
     const char *key;
@@ -206,7 +209,8 @@ static void remove_all(struct shim *s) {
         cgroup_prune(parent);
         sandbox_put(s, sandboxes[i]);
     }
-    cgroup_remove(s->cfg.cgroup_root); /* ours with all that is in it; the pods' parents above are the kubelet's */
+    cgroup_remove(
+        s->cfg.cgroup_root); /* ours with all that is in it; the pods' parents above are the kubelet's */
 }
 
 int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e) {

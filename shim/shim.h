@@ -30,13 +30,13 @@
 
 enum {
     SHIM_ID = 64,
-    SHIM_EVENTS = 1024,                   /* events kept for slow listeners */
-    EXEC_OUTPUT_MAX = 16 << 20,           /* bytes of stdout (and of stderr) that ExecSync returns */
+    SHIM_EVENTS = 1024,         /* events kept for slow listeners */
+    EXEC_OUTPUT_MAX = 16 << 20, /* bytes of stdout (and of stderr) that ExecSync returns */
     SHIM_STATUS_MESSAGE_MAX = 1024,
 };
 
 struct shim_config {
-    const char *listen;   /* unix socket */
+    const char *listen; /* unix socket */
     const char *root, *state;
     const char *runtime, *monitor, *helper;
     const char *pod_cidr, *cluster_cidr, *bridge;
@@ -56,10 +56,10 @@ struct sandbox {
     const char *dir, *state_dir; /* below ROOT and STATE */
     int64_t created_at;
     pthread_mutex_t op;
-    bool ready;             /* (L) */
-    bool detached;          /* its network has been taken away; guarded by op */
-    char ip[NET_ADDR_MAX];  /* set once, before it is seen by others */
-    pid_t pause_pid;        /* with a shared process namespace */
+    bool ready;            /* (L) */
+    bool detached;         /* its network has been taken away; guarded by op */
+    char ip[NET_ADDR_MAX]; /* set once, before it is seen by others */
+    pid_t pause_pid;       /* with a shared process namespace */
     uint64_t pause_start;
 };
 
@@ -70,8 +70,8 @@ struct cpu_sample {
 
 struct container {
     char id[SHIM_ID + 1];
-    unsigned refs; /* (L) */
-    bool gone;     /* (L) */
+    unsigned refs;           /* (L) */
+    bool gone;               /* (L) */
     struct sandbox *sandbox; /* referenced */
     struct arena *arena;
     const struct cri_container_config *config; /* immutable */
@@ -120,13 +120,13 @@ struct shim {
     struct runtime *runtime;
     struct streaming *streaming;
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* a container's state changed, or an event was added */
+    pthread_cond_t changed;           /* a container's state changed, or an event was added */
     struct map sandboxes, containers; /* (L) by id; a reference each */
     struct event events[SHIM_EVENTS]; /* (L) ring */
     uint64_t next_event;              /* (L) */
     pthread_t watcher;
     bool watching;
-    int watch_fd, watch_stop;         /* exits.c */
+    int watch_fd, watch_stop; /* exits.c */
     atomic_bool stopping;
 };
 
@@ -149,7 +149,8 @@ struct container *container_get(struct shim *s, const char *id, struct err *e);
 void container_put(struct shim *s, struct container *c);
 /* All, each with a reference, in the arena. `sandbox` may be NULL. */
 void sandbox_all(struct shim *s, struct arena *a, struct sandbox ***items, size_t *n);
-void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items, size_t *n);
+void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items,
+                   size_t *n);
 
 /* ---- sandbox.c ---- */
 int sandbox_run(struct shim *s, const struct cri_pod_sandbox_config *config, const char *handler,
@@ -167,7 +168,8 @@ int container_create(struct shim *s, struct sandbox *sb, const struct cri_contai
 int container_start(struct shim *s, struct container *c, struct err *e);
 int container_stop(struct shim *s, struct container *c, int64_t timeout_s, struct err *e);
 int container_remove(struct shim *s, struct container *c, struct err *e);
-int container_update(struct shim *s, struct container *c, const struct cri_linux_container_resources *r, struct err *e);
+int container_update(struct shim *s, struct container *c, const struct cri_linux_container_resources *r,
+                     struct err *e);
 /* Called when the monitor has written an exit file, or is gone with the container. */
 void container_exited(struct shim *s, struct container *c);
 /* Undoes mounts and removes files of a container whose record is gone. */
@@ -224,9 +226,10 @@ int puller_pull(struct puller *p, struct arena *a, const char *image, const stru
 /* ---- streaming.c ---- */
 struct streaming *streaming_new(struct shim *s, struct err *e);
 struct streaming *streaming_free(struct streaming *st);
-int streaming_exec(struct streaming *st, struct arena *a, const struct cri_exec_request *r, const char **url, struct err *e);
-int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r, const char **url,
-                     struct err *e);
+int streaming_exec(struct streaming *st, struct arena *a, const struct cri_exec_request *r, const char **url,
+                   struct err *e);
+int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r,
+                     const char **url, struct err *e);
 int streaming_port_forward(struct streaming *st, struct arena *a, const struct cri_port_forward_request *r,
                            const char **url, struct err *e);
 

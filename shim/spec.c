@@ -11,18 +11,52 @@
 static const char default_path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /* By number; the kernel's list. */
-static const char *const cap_names[] = {
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
-    "CHECKPOINT_RESTORE"};
+static const char *const cap_names[] = {"CHOWN",
+                                        "DAC_OVERRIDE",
+                                        "DAC_READ_SEARCH",
+                                        "FOWNER",
+                                        "FSETID",
+                                        "KILL",
+                                        "SETGID",
+                                        "SETUID",
+                                        "SETPCAP",
+                                        "LINUX_IMMUTABLE",
+                                        "NET_BIND_SERVICE",
+                                        "NET_BROADCAST",
+                                        "NET_ADMIN",
+                                        "NET_RAW",
+                                        "IPC_LOCK",
+                                        "IPC_OWNER",
+                                        "SYS_MODULE",
+                                        "SYS_RAWIO",
+                                        "SYS_CHROOT",
+                                        "SYS_PTRACE",
+                                        "SYS_PACCT",
+                                        "SYS_ADMIN",
+                                        "SYS_BOOT",
+                                        "SYS_NICE",
+                                        "SYS_RESOURCE",
+                                        "SYS_TIME",
+                                        "SYS_TTY_CONFIG",
+                                        "MKNOD",
+                                        "LEASE",
+                                        "AUDIT_WRITE",
+                                        "AUDIT_CONTROL",
+                                        "SETFCAP",
+                                        "MAC_OVERRIDE",
+                                        "MAC_ADMIN",
+                                        "SYSLOG",
+                                        "WAKE_ALARM",
+                                        "BLOCK_SUSPEND",
+                                        "AUDIT_READ",
+                                        "PERFMON",
+                                        "BPF",
+                                        "CHECKPOINT_RESTORE"};
 
 /* What an ordinary container gets (the set docker made customary). */
-static const char *const cap_defaults[] = {"CHOWN",   "DAC_OVERRIDE", "FSETID", "FOWNER",  "MKNOD",
-                                           "NET_RAW", "SETGID",       "SETUID", "SETFCAP", "SETPCAP",
-                                           "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"};
+static const char *const cap_defaults[] = {
+    "CHOWN",  "DAC_OVERRIDE", "FSETID",  "FOWNER",           "MKNOD",      "NET_RAW", "SETGID",
+    "SETUID", "SETFCAP",      "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL",    "AUDIT_WRITE"};
 
 static int cap_number(const char *name) {
     if (strncasecmp(name, "CAP_", 4) == 0) name += 4;
@@ -53,10 +87,12 @@ int spec_capabilities(struct arena *a, const struct cri_capability *c, bool priv
                       struct err *e) {
     uint64_t all = 0, set = 0;
     for (size_t i = 0; i < ARRAY_LEN(cap_names); i++)
-        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1) all |= UINT64_C(1) << i; /* nobody can give more than he has */
+        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
+            all |= UINT64_C(1) << i; /* nobody can give more than he has */
     for (size_t i = 0; i < ARRAY_LEN(cap_defaults); i++) set |= UINT64_C(1) << cap_number(cap_defaults[i]);
     if (privileged) set = all;
-    if (c && !privileged) { /* ALL first, then the single ones: "drop ALL, add X" is X, "add ALL, drop X" all but X */
+    if (c &&
+        !privileged) { /* ALL first, then the single ones: "drop ALL, add X" is X, "add ALL, drop X" all but X */
         if (has_all(&c->add_capabilities)) set = all;
         if (has_all(&c->drop_capabilities)) set = 0;
         int r = change_caps(&set, &c->add_capabilities, true, e);
@@ -77,7 +113,8 @@ static struct json *build_args(struct arena *a, const struct spec_input *in) {
     struct json *args = json_array(a);
     for (size_t i = 0; i < c->command.n; i++) json_append(a, args, json_str(a, c->command.items[i]));
     if (c->command.n == 0)
-        for (size_t i = 0; i < in->image->n_entrypoint; i++) json_append(a, args, json_str(a, in->image->entrypoint[i]));
+        for (size_t i = 0; i < in->image->n_entrypoint; i++)
+            json_append(a, args, json_str(a, in->image->entrypoint[i]));
     for (size_t i = 0; i < c->args.n; i++) json_append(a, args, json_str(a, c->args.items[i]));
     if (c->command.n == 0 && c->args.n == 0)
         for (size_t i = 0; i < in->image->n_cmd; i++) json_append(a, args, json_str(a, in->image->cmd[i]));
@@ -105,13 +142,16 @@ static struct json *build_env(struct arena *a, const struct spec_input *in, cons
         if (strchr(in->image->env[i], '=')) set_env(a, env, in->image->env[i]);
     for (size_t i = 0; i < in->config->envs.n; i++) {
         const struct cri_key_value *kv = &in->config->envs.items[i];
-        set_env(a, env, arena_printf(a, "%s=%.*s", str_or_empty(kv->key), (int)kv->value.n, (const char *)kv->value.p));
+        set_env(
+            a, env,
+            arena_printf(a, "%s=%.*s", str_or_empty(kv->key), (int)kv->value.n, (const char *)kv->value.p));
     }
     return env;
 }
 
 static int resolve_user(struct arena *a, const struct spec_input *in,
-                        const struct cri_linux_container_security_context *sc, struct proc_user *u, struct err *e) {
+                        const struct cri_linux_container_security_context *sc, struct proc_user *u,
+                        struct err *e) {
     const char *who = in->image->user;
     bool merge = !sc || sc->supplemental_groups_policy == CRI_SUPPLEMENTAL_GROUPS_POLICY_MERGE;
     if (sc && !str_empty(sc->run_as_username)) who = sc->run_as_username;
@@ -137,7 +177,8 @@ static int64_t clamp_oom_score(int64_t want) {
     return MAX_OF(want, own);
 }
 
-static int build_process(struct arena *a, const struct spec_input *in, struct spec_result *out, struct err *e) {
+static int build_process(struct arena *a, const struct spec_input *in, struct spec_result *out,
+                         struct err *e) {
     const struct cri_linux_container_config *lc = in->config->linux;
     const struct cri_linux_container_security_context *sc = lc ? lc->security_context : NULL;
     struct json *p = json_object(a), *args = build_args(a, in), *caps;
@@ -167,7 +208,8 @@ static int build_process(struct arena *a, const struct spec_input *in, struct sp
     return 0;
 }
 
-struct json *spec_exec_process(struct arena *a, const struct json *spec, const struct str_vec *cmd, bool tty) {
+struct json *spec_exec_process(struct arena *a, const struct json *spec, const struct str_vec *cmd,
+                               bool tty) {
     struct json *p = json_clone(a, json_get(spec, "process")), *args = json_array(a);
     for (size_t i = 0; i < cmd->n; i++) json_append(a, args, json_str(a, cmd->items[i]));
     json_set(a, p, "args", args);
@@ -195,10 +237,12 @@ struct json *spec_resources(struct arena *a, const struct cri_linux_container_re
         struct json *h = json_object(a);
         json_set_str(a, h, "pageSize", r->hugepage_limits.items[i].page_size);
         json_set_int(a, h, "limit", (int64_t)r->hugepage_limits.items[i].limit);
-        if (r->hugepage_limits.items[i].limit > 0) json_append(a, json_ensure_array(a, o, "hugepageLimits"), h);
+        if (r->hugepage_limits.items[i].limit > 0)
+            json_append(a, json_ensure_array(a, o, "hugepageLimits"), h);
     }
     for (size_t i = 0; i < r->unified.n; i++)
-        json_set_str(a, json_ensure_object(a, o, "unified"), r->unified.items[i].key, r->unified.items[i].value);
+        json_set_str(a, json_ensure_object(a, o, "unified"), r->unified.items[i].key,
+                     r->unified.items[i].value);
     return o;
 }
 
@@ -209,20 +253,26 @@ static void add_namespace(struct arena *a, struct json *list, const char *type, 
     json_append(a, list, o);
 }
 
-static int build_namespaces(struct arena *a, const struct spec_input *in, struct json *linux_, struct err *e) {
+static int build_namespaces(struct arena *a, const struct spec_input *in, struct json *linux_,
+                            struct err *e) {
     static const struct cri_namespace_option none = {.pid = CRI_NAMESPACE_MODE_CONTAINER};
     const struct cri_linux_container_config *lc = in->config->linux;
     const struct cri_namespace_option *o =
-        lc && lc->security_context && lc->security_context->namespace_options ? lc->security_context->namespace_options : &none;
+        lc && lc->security_context && lc->security_context->namespace_options
+            ? lc->security_context->namespace_options
+            : &none;
     struct json *list = json_array(a);
     if (o->userns_options && o->userns_options->mode == CRI_NAMESPACE_MODE_POD)
         return err_set(e, -ENOTSUP, "user namespaces are not supported by this runtime");
     add_namespace(a, list, "mount", NULL);
     add_namespace(a, list, "uts", arena_printf(a, "%s/uts", in->ns_dir));
-    if (o->network != CRI_NAMESPACE_MODE_NODE) add_namespace(a, list, "network", arena_printf(a, "%s/net", in->ns_dir));
-    if (o->ipc != CRI_NAMESPACE_MODE_NODE) add_namespace(a, list, "ipc", arena_printf(a, "%s/ipc", in->ns_dir));
+    if (o->network != CRI_NAMESPACE_MODE_NODE)
+        add_namespace(a, list, "network", arena_printf(a, "%s/net", in->ns_dir));
+    if (o->ipc != CRI_NAMESPACE_MODE_NODE)
+        add_namespace(a, list, "ipc", arena_printf(a, "%s/ipc", in->ns_dir));
     if (o->pid == CRI_NAMESPACE_MODE_CONTAINER) add_namespace(a, list, "pid", NULL);
-    if (o->pid == CRI_NAMESPACE_MODE_POD) add_namespace(a, list, "pid", arena_printf(a, "%s/pid", in->ns_dir));
+    if (o->pid == CRI_NAMESPACE_MODE_POD)
+        add_namespace(a, list, "pid", arena_printf(a, "%s/pid", in->ns_dir));
     if (o->pid == CRI_NAMESPACE_MODE_TARGET) {
         if (in->target_pid <= 0) return err_set(e, -EINVAL, "the target container is not running");
         add_namespace(a, list, "pid", arena_printf(a, "/proc/%d/ns/pid", (int)in->target_pid));
@@ -232,7 +282,8 @@ static int build_namespaces(struct arena *a, const struct spec_input *in, struct
     return 0;
 }
 
-static void add_device(struct arena *a, struct json *linux_, const char *host, const char *path, const char *access) {
+static void add_device(struct arena *a, struct json *linux_, const char *host, const char *path,
+                       const char *access) {
     struct stat st;
     if (stat(host, &st) < 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))) return;
     const char *type = S_ISCHR(st.st_mode) ? "c" : "b";
@@ -258,8 +309,8 @@ enum { SPEC_DEVICE_DEPTH = 3 };
 
 /* Every device node of a folder of the host: what a privileged container sees. */
 static void add_host_devices(struct arena *a, struct json *linux_, const char *dir, int depth) {
-    static const char *const skip[] = {"pts", "shm", "fd", "mqueue", "console", "ptmx", ".udev", "hugepages",
-                                       "null", "zero", "full", "random", "urandom", "tty"};
+    static const char *const skip[] = {"pts",       "shm",  "fd",   "mqueue", "console", "ptmx",    ".udev",
+                                       "hugepages", "null", "zero", "full",   "random",  "urandom", "tty"};
     const char **names;
     size_t n;
     if (depth > SPEC_DEVICE_DEPTH || fs_list(a, dir, &names, &n) < 0) return;
@@ -269,12 +320,15 @@ static void add_host_devices(struct arena *a, struct json *linux_, const char *d
         const char *path = arena_printf(a, "%s/%s", dir, names[i]);
         struct stat st;
         if (skipped || lstat(path, &st) < 0) continue;
-        if (S_ISDIR(st.st_mode)) add_host_devices(a, linux_, path, depth + 1);
-        else if (!S_ISLNK(st.st_mode)) add_device(a, linux_, path, path, NULL);
+        if (S_ISDIR(st.st_mode))
+            add_host_devices(a, linux_, path, depth + 1);
+        else if (!S_ISLNK(st.st_mode))
+            add_device(a, linux_, path, path, NULL);
     }
 }
 
-static void build_devices(struct arena *a, const struct spec_input *in, struct json *linux_, bool privileged) {
+static void build_devices(struct arena *a, const struct spec_input *in, struct json *linux_,
+                          bool privileged) {
     struct json *rule = json_object(a);
     json_set_bool(a, rule, "allow", privileged);
     json_set_str(a, rule, "access", "rwm");
@@ -282,7 +336,8 @@ static void build_devices(struct arena *a, const struct spec_input *in, struct j
     if (privileged) add_host_devices(a, linux_, "/dev", 0);
     for (size_t i = 0; i < in->config->devices.n; i++) {
         const struct cri_device *d = &in->config->devices.items[i];
-        add_device(a, linux_, str_or_empty(d->host_path), str_empty(d->container_path) ? d->host_path : d->container_path,
+        add_device(a, linux_, str_or_empty(d->host_path),
+                   str_empty(d->container_path) ? d->host_path : d->container_path,
                    str_empty(d->permissions) ? "rwm" : d->permissions);
     }
 }
@@ -294,8 +349,9 @@ static struct json *path_list(struct arena *a, const struct str_vec *v) {
 }
 
 static int check_lsm(const struct cri_linux_container_security_context *sc, struct err *e) {
-    bool wanted = sc && ((sc->apparmor && sc->apparmor->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST) ||
-                         str_has_prefix(str_or_empty(sc->apparmor_profile), "localhost/"));
+    bool wanted =
+        sc && ((sc->apparmor && sc->apparmor->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST) ||
+               str_has_prefix(str_or_empty(sc->apparmor_profile), "localhost/"));
     if (wanted) return err_set(e, -ENOTSUP, "AppArmor profiles are not supported by this runtime");
     return 0; /* SELinux labels do nothing without SELinux: ignored, as other runtimes do */
 }

@@ -17,7 +17,7 @@ struct spec_input {
     const char *cgroups_path; /* "/kubepods/.../ID" */
     const char *container_id, *sandbox_id;
     const char *hostname;
-    pid_t target_pid;         /* of the target container, for pid mode TARGET */
+    pid_t target_pid; /* of the target container, for pid mode TARGET */
     bool cgroup_v2;
     const char *const *image_mounts; /* host path for each config mount that is an image volume, else NULL */
 };
@@ -37,8 +37,8 @@ struct json *spec_resources(struct arena *a, const struct cri_linux_container_re
 /* parts, each its own file */
 int spec_mounts(struct arena *a, const struct spec_input *in, struct json *spec, struct err *e);
 /* "linux.seccomp", or NULL for unconfined. `caps`: names of the bounding set. */
-int spec_seccomp(struct arena *a, const struct cri_security_profile *p, const struct json *caps, struct json **out,
-                 struct err *e);
+int spec_seccomp(struct arena *a, const struct cri_security_profile *p, const struct json *caps,
+                 struct json **out, struct err *e);
 /* The capability names of an add/drop list; `privileged` gives all this process has. */
 int spec_capabilities(struct arena *a, const struct cri_capability *c, bool privileged, struct json **out,
                       struct err *e);

@@ -28,7 +28,8 @@ static const struct {
     {"/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5", NULL},
     {"/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev", NULL},
     {"/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro", "nosuid,noexec,nodev,rw"},
-    {"/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro", "nosuid,noexec,nodev,relatime,rw"},
+    {"/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro",
+     "nosuid,noexec,nodev,relatime,rw"},
 };
 
 static bool has_mount(const struct cri_container_config *c, const char *dest) {
@@ -86,15 +87,17 @@ static int host_side(struct arena *a, const struct cri_mount *m, const char **so
     return 0;
 }
 
-static int add_volume(struct arena *a, const struct spec_input *in, size_t i, struct json *list, int *propagation,
-                      struct err *e) {
+static int add_volume(struct arena *a, const struct spec_input *in, size_t i, struct json *list,
+                      int *propagation, struct err *e) {
     static const char *const modes[] = {"rprivate", "rslave", "rshared"};
     const struct cri_mount *m = &in->config->mounts.items[i];
     const char *source = in->image_mounts ? in->image_mounts[i] : NULL;
     if (str_empty(m->container_path) || m->container_path[0] != '/')
         return err_set(e, -EINVAL, "mount path %s is not absolute", str_or_empty(m->container_path));
-    if (m->uid_mappings.n || m->gid_mappings.n) return err_set(e, -ENOTSUP, "id-mapped mounts are not supported by this runtime");
-    if (m->propagation < 0 || m->propagation >= (int)ARRAY_LEN(modes)) return err_set(e, -EINVAL, "unknown mount propagation");
+    if (m->uid_mappings.n || m->gid_mappings.n)
+        return err_set(e, -ENOTSUP, "id-mapped mounts are not supported by this runtime");
+    if (m->propagation < 0 || m->propagation >= (int)ARRAY_LEN(modes))
+        return err_set(e, -EINVAL, "unknown mount propagation");
     if (m->recursive_read_only && (!m->readonly || m->propagation))
         return err_set(e, -EINVAL, "recursive_read_only needs readonly and private propagation");
     bool ro = m->readonly || source;
@@ -102,7 +105,10 @@ static int add_volume(struct arena *a, const struct spec_input *in, size_t i, st
     if (r < 0) return r;
     *propagation = MAX_OF(*propagation, m->propagation);
     add_mount(a, list, m->container_path, "bind", source,
-              arena_printf(a, "rbind,%s,%s", modes[m->propagation], m->recursive_read_only ? "rro" : ro ? "ro" : "rw"));
+              arena_printf(a, "rbind,%s,%s", modes[m->propagation],
+                           m->recursive_read_only ? "rro"
+                           : ro                   ? "ro"
+                                                  : "rw"));
     return 0;
 }
 

@@ -1,9 +1,10 @@
 /* The OCI spec that comes from CRI's wishes. */
+#include "spec.h"
+
 #include <fcntl.h>
 #include <signal.h>
 
 #include "proc.h"
-#include "spec.h"
 #include "tests/test.h"
 
 struct fixture {
@@ -38,14 +39,28 @@ static void set_up(struct fixture *f) {
     mkdir(etc, 0755);
     put(f->dir, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\nbroken\n");
     put(f->dir, "etc/group", "root:x:0:\nlogs:x:50:web,other\nmore:x:51:webby,web\nnot:x:52:webby\n");
-    f->image = (struct image_config){.user = "", .workdir = "", .stop_signal = "", .env = env, .n_env = 2,
-                                     .entrypoint = entrypoint, .n_entrypoint = 1, .cmd = cmd, .n_cmd = 1};
+    f->image = (struct image_config){.user = "",
+                                     .workdir = "",
+                                     .stop_signal = "",
+                                     .env = env,
+                                     .n_env = 2,
+                                     .entrypoint = entrypoint,
+                                     .n_entrypoint = 1,
+                                     .cmd = cmd,
+                                     .n_cmd = 1};
     f->ns.pid = CRI_NAMESPACE_MODE_CONTAINER;
     f->sc.namespace_options = &f->ns;
     f->lc.security_context = &f->sc;
     f->c.linux = &f->lc;
-    f->in = (struct spec_input){.config = &f->c, .sandbox = &f->pod, .image = &f->image, .rootfs = f->dir, .ns_dir = "/ns",
-                                .sandbox_dir = f->dir, .cgroups_path = "/cg/x", .container_id = "x", .sandbox_id = "s",
+    f->in = (struct spec_input){.config = &f->c,
+                                .sandbox = &f->pod,
+                                .image = &f->image,
+                                .rootfs = f->dir,
+                                .ns_dir = "/ns",
+                                .sandbox_dir = f->dir,
+                                .cgroups_path = "/cg/x",
+                                .container_id = "x",
+                                .sandbox_id = "s",
                                 .hostname = "host"};
 }
 
@@ -60,7 +75,8 @@ static int build(struct fixture *f) { return spec_build(f->a, &f->in, &f->out, &
 /* Array of strings joined with spaces. */
 static const char *joined(struct fixture *f, const struct json *v) {
     _cleanup_buf_ struct buf b = BUF_INIT;
-    for (size_t i = 0; i < json_len(v); i++) buf_printf(&b, "%s%s", i ? " " : "", str_or_empty(json_as_str(json_item(v, i))));
+    for (size_t i = 0; i < json_len(v); i++)
+        buf_printf(&b, "%s%s", i ? " " : "", str_or_empty(json_as_str(json_item(v, i))));
     return arena_strdup(f->a, b.data ? b.data : "");
 }
 
@@ -70,7 +86,8 @@ static bool contains(const struct json *v, const char *s) {
     return false;
 }
 
-static void check_args(const char **command, size_t n_command, const char **args, size_t n_args, const char *want) {
+static void check_args(const char **command, size_t n_command, const char **args, size_t n_args,
+                       const char *want) {
     struct fixture f;
     set_up(&f);
     f.c.command = (struct str_vec){command, n_command};
@@ -132,7 +149,8 @@ TEST(users_are_looked_up_in_the_image) {
         if (cases[i].r == 0) {
             char groups[64] = "";
             for (size_t k = 0; k < f.out.user.n_groups; k++)
-                snprintf(groups + strlen(groups), sizeof(groups) - strlen(groups), "%s%u", k ? "," : "", f.out.user.groups[k]);
+                snprintf(groups + strlen(groups), sizeof(groups) - strlen(groups), "%s%u", k ? "," : "",
+                         f.out.user.groups[k]);
             CHECK_INT(f.out.user.uid, cases[i].want_uid);
             CHECK_INT(f.out.user.gid, cases[i].want_gid);
             CHECK_STR(groups, cases[i].groups);
@@ -141,14 +159,18 @@ TEST(users_are_looked_up_in_the_image) {
     }
 }
 
-static void check_caps(const char *add, const char *drop, bool privileged, const char *has, const char *lacks) {
+static void check_caps(const char *add, const char *drop, bool privileged, const char *has,
+                       const char *lacks) {
     struct arena *a = arena_new();
     struct json *out;
     const char *adds[] = {add}, *drops[] = {drop};
-    struct cri_capability c = {.add_capabilities = {adds, add ? 1 : 0}, .drop_capabilities = {drops, drop ? 1 : 0}};
+    struct cri_capability c = {.add_capabilities = {adds, add ? 1 : 0},
+                               .drop_capabilities = {drops, drop ? 1 : 0}};
     CHECK_INT(spec_capabilities(a, &c, privileged, &out, NULL), 0);
-    if (has && !contains(out, has)) TEST_FAIL("add %s drop %s: no %s", str_or_empty(add), str_or_empty(drop), has);
-    if (lacks && contains(out, lacks)) TEST_FAIL("add %s drop %s: has %s", str_or_empty(add), str_or_empty(drop), lacks);
+    if (has && !contains(out, has))
+        TEST_FAIL("add %s drop %s: no %s", str_or_empty(add), str_or_empty(drop), has);
+    if (lacks && contains(out, lacks))
+        TEST_FAIL("add %s drop %s: has %s", str_or_empty(add), str_or_empty(drop), lacks);
     arena_free(a);
 }
 
@@ -193,7 +215,8 @@ TEST(namespaces_follow_the_modes) {
     CHECK_INT(build(&f), -EINVAL);
     f.in.target_pid = 7;
     CHECK_INT(build(&f), 0);
-    CHECK_STR(json_get_str(find_by(json_at(f.out.spec, "linux", "namespaces", NULL), "type", "pid"), "path"), "/proc/7/ns/pid");
+    CHECK_STR(json_get_str(find_by(json_at(f.out.spec, "linux", "namespaces", NULL), "type", "pid"), "path"),
+              "/proc/7/ns/pid");
     struct cri_user_namespace u = {.mode = CRI_NAMESPACE_MODE_POD};
     f.ns.userns_options = &u;
     CHECK_INT(build(&f), -ENOTSUP);
@@ -241,7 +264,8 @@ TEST(seccomp_allows_by_capability) {
         bool allow = str_eq(json_get_str(r, "action"), "SCMP_ACT_ALLOW");
         mount |= allow && contains(json_get(r, "names"), "mount");
         read_ |= allow && contains(json_get(r, "names"), "read");
-        clone3_enosys |= !allow && contains(json_get(r, "names"), "clone3") && json_get_int(r, "errnoRet", 0) == 38;
+        clone3_enosys |=
+            !allow && contains(json_get(r, "names"), "clone3") && json_get_int(r, "errnoRet", 0) == 38;
     }
     CHECK(read_ && !mount && clone3_enosys);
     f.sc.privileged = true;
@@ -257,7 +281,8 @@ TEST(seccomp_allows_by_capability) {
 TEST(resources_and_devices_are_translated) {
     struct fixture f;
     set_up(&f);
-    struct cri_linux_container_resources r = {.cpu_shares = 10, .cpu_quota = -1, .memory_limit_in_bytes = 1000, .oom_score_adj = 5};
+    struct cri_linux_container_resources r = {
+        .cpu_shares = 10, .cpu_quota = -1, .memory_limit_in_bytes = 1000, .oom_score_adj = 5};
     struct cri_device d = {.host_path = "/dev/null", .container_path = "/dev/mine", .permissions = "r"};
     f.lc.resources = &r;
     f.c.devices.items = &d;

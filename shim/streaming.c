@@ -127,7 +127,8 @@ int streaming_exec(struct streaming *st, struct arena *a, const struct cri_exec_
     int rc = check_container(st->shim, r->container_id, id, e);
     if (rc < 0) return rc;
     if (r->cmd.n == 0) return err_set(e, -EINVAL, "no command");
-    if (!r->stdin && !r->stdout && !r->stderr) return err_set(e, -EINVAL, "one of stdin, stdout and stderr must be asked for");
+    if (!r->stdin && !r->stdout && !r->stderr)
+        return err_set(e, -EINVAL, "one of stdin, stdout and stderr must be asked for");
     if (r->tty && r->stderr) return err_set(e, -EINVAL, "with a terminal there is no stderr");
     struct ticket *t = ticket_new(REMOTECMD_EXEC, id);
     t->in = r->stdin, t->out = r->stdout, t->err = r->stderr, t->tty = r->tty;
@@ -136,12 +137,13 @@ int streaming_exec(struct streaming *st, struct arena *a, const struct cri_exec_
     return issue(st, a, t, url, e);
 }
 
-int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r, const char **url,
-                     struct err *e) {
+int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r,
+                     const char **url, struct err *e) {
     char id[SHIM_ID + 1];
     int rc = check_container(st->shim, r->container_id, id, e);
     if (rc < 0) return rc;
-    if (!r->stdin && !r->stdout && !r->stderr) return err_set(e, -EINVAL, "one of stdin, stdout and stderr must be asked for");
+    if (!r->stdin && !r->stdout && !r->stderr)
+        return err_set(e, -EINVAL, "one of stdin, stdout and stderr must be asked for");
     struct ticket *t = ticket_new(REMOTECMD_ATTACH, id);
     t->in = r->stdin, t->out = r->stdout, t->err = r->stderr && !r->tty, t->tty = r->tty;
     return issue(st, a, t, url, e);
@@ -247,9 +249,16 @@ static int run_exec(struct session *ss, int *code, struct err *e) {
     struct str_vec cmd = {(const char **)(void *)ss->t->cmd, ss->t->n_cmd};
     struct json *process;
     struct runtime_exec_run run;
-    int in = remotecmd_take_stdin(ss->rc), out = remotecmd_take_stdout(ss->rc), err = remotecmd_take_stderr(ss->rc);
+    int in = remotecmd_take_stdin(ss->rc), out = remotecmd_take_stdout(ss->rc),
+        err = remotecmd_take_stderr(ss->rc);
     int r = container_exec_process(a, ss->c, &cmd, ss->t->tty, &process, e);
-    struct runtime_exec x = {.id = ss->c->id, .bundle = ss->c->bundle, .process = process, .in = in, .out = out, .err = err, .tty = ss->t->tty};
+    struct runtime_exec x = {.id = ss->c->id,
+                             .bundle = ss->c->bundle,
+                             .process = process,
+                             .in = in,
+                             .out = out,
+                             .err = err,
+                             .tty = ss->t->tty};
     if (r == 0) r = runtime_exec(rt, &x, &run, e);
     if (r < 0 || !ss->t->tty) { /* the process has its own copies */
         if (in >= 0) close(in);
@@ -317,10 +326,12 @@ static int connect_local(int family, uint16_t port) {
     } to = {0};
     socklen_t len;
     if (family == AF_INET) {
-        to.in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        to.in = (struct sockaddr_in){
+            .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
         len = sizeof(to.in);
     } else {
-        to.in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+        to.in6 = (struct sockaddr_in6){
+            .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
         len = sizeof(to.in6);
     }
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -347,13 +358,19 @@ static int dial_inside(void *arg, struct err *e) {
 static int dial(uint16_t port, void *arg, struct err *e) {
     struct session *ss = arg;
     struct dial d = {port, -1};
-    int r = sandbox_host_network(ss->sb) ? dial_inside(&d, e) : ns_run_in_net(ss->sb->state_dir, dial_inside, &d, e);
+    int r = sandbox_host_network(ss->sb) ? dial_inside(&d, e)
+                                         : ns_run_in_net(ss->sb->state_dir, dial_inside, &d, e);
     return r < 0 ? r : d.fd;
 }
 
 static void run_command(struct session *ss, int fd, const struct remotecmd_proto *proto) {
-    struct remotecmd_options o = {.stdin_ = ss->t->in, .stdout_ = ss->t->out, .stderr_ = ss->t->err, .tty = ss->t->tty,
-                                  .on_resize = on_resize, .on_disconnect = on_disconnect, .arg = ss};
+    struct remotecmd_options o = {.stdin_ = ss->t->in,
+                                  .stdout_ = ss->t->out,
+                                  .stderr_ = ss->t->err,
+                                  .tty = ss->t->tty,
+                                  .on_resize = on_resize,
+                                  .on_disconnect = on_disconnect,
+                                  .arg = ss};
     _cleanup_err_ struct err e = {0};
     int code = 0;
     if (remotecmd_start(fd, proto, &o, &ss->rc, &e) < 0) {
@@ -382,13 +399,17 @@ static void *session_main(void *arg) {
     struct remotecmd_proto proto;
     _cleanup_err_ struct err e = {0};
     int fd = -1;
-    if (ss->t->kind == REMOTECMD_PORTFORWARD) ss->sb = sandbox_get(s, ss->t->id, &e);
-    else ss->c = container_get(s, ss->t->id, &e);
+    if (ss->t->kind == REMOTECMD_PORTFORWARD)
+        ss->sb = sandbox_get(s, ss->t->id, &e);
+    else
+        ss->c = container_get(s, ss->t->id, &e);
     if (!ss->c && !ss->sb) {
         http_respond(ss->req, 404, NULL, 0, e.msg, strlen(e.msg), 0);
     } else if (remotecmd_upgrade(ss->req, ss->t->kind, &proto, &fd, &e) == 0) {
-        if (ss->t->kind == REMOTECMD_PORTFORWARD) portforward_serve(fd, &proto, dial, ss, 0, &e);
-        else run_command(ss, fd, &proto);
+        if (ss->t->kind == REMOTECMD_PORTFORWARD)
+            portforward_serve(fd, &proto, dial, ss, 0, &e);
+        else
+            run_command(ss, fd, &proto);
     }
     session_free(ss);
     return NULL;
@@ -420,10 +441,14 @@ static void handle(struct http_req *req, void *arg) {
     struct ticket *t = token && room ? map_del(&st->tickets, token + 1) : NULL;
     if (t) st->sessions++;
     pthread_mutex_unlock(&st->lock);
-    static const char unknown[] = "unknown or used streaming token\n", busy[] = "too many streaming sessions\n";
-    if (t) start_session(st, req, t);
-    else if (!room) http_respond(req, 503, NULL, 0, busy, sizeof(busy) - 1, HTTP_CLOSE);
-    else http_respond(req, 404, NULL, 0, unknown, sizeof(unknown) - 1, HTTP_CLOSE);
+    static const char unknown[] = "unknown or used streaming token\n",
+                      busy[] = "too many streaming sessions\n";
+    if (t)
+        start_session(st, req, t);
+    else if (!room)
+        http_respond(req, 503, NULL, 0, busy, sizeof(busy) - 1, HTTP_CLOSE);
+    else
+        http_respond(req, 404, NULL, 0, unknown, sizeof(unknown) - 1, HTTP_CLOSE);
 }
 
 struct streaming *streaming_new(struct shim *s, struct err *e) {
@@ -434,7 +459,8 @@ struct streaming *streaming_new(struct shim *s, struct err *e) {
     st->shim = s;
     pthread_mutex_init(&st->lock, NULL);
     st->server = http_server_new(&o);
-    if (http_server_listen(st->server, &l, &id, e) < 0 || http_server_start(st->server, e) < 0) return streaming_free(st);
+    if (http_server_listen(st->server, &l, &id, e) < 0 || http_server_start(st->server, e) < 0)
+        return streaming_free(st);
     st->port = http_server_port(st->server, id);
     return st;
 }

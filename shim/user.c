@@ -8,7 +8,8 @@ enum { USER_FILE_MAX = 1 << 20, USER_FIELDS = 7 };
 
 static char *read_inside(struct arena *a, const char *rootfs, const char *path) {
     _cleanup_close_ int root = open(rootfs, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+                           .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     _cleanup_close_ int fd = root < 0 ? -1 : (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
     if (fd < 0) return "";
     char *text = arena_alloc(a, USER_FILE_MAX + 1);
@@ -43,7 +44,8 @@ void user_add_group(struct arena *a, struct proc_user *u, uint32_t gid) {
     for (size_t i = 0; i < u->n_groups; i++)
         if (u->groups[i] == gid) return;
     if (u->n_groups >= PROC_USER_MAX_GROUPS) return;
-    u->groups = arena_realloc(a, u->groups, u->n_groups * sizeof(uint32_t), (u->n_groups + 1) * sizeof(uint32_t));
+    u->groups =
+        arena_realloc(a, u->groups, u->n_groups * sizeof(uint32_t), (u->n_groups + 1) * sizeof(uint32_t));
     u->groups[u->n_groups++] = gid;
 }
 
@@ -58,7 +60,8 @@ static bool list_has(const char *list, const char *name) {
 }
 
 /* Fills uid, gid, home and the name (for group membership) from the passwd line of a name or number. */
-static bool find_user(struct arena *a, const char *rootfs, const char *who, struct proc_user *u, const char **name) {
+static bool find_user(struct arena *a, const char *rootfs, const char *who, struct proc_user *u,
+                      const char **name) {
     char *f[USER_FIELDS], *p = read_inside(a, rootfs, "etc/passwd");
     uint32_t id = 0, uid, gid;
     bool numeric = to_id(who, &id);
@@ -90,7 +93,8 @@ int user_lookup(struct arena *a, const char *rootfs, const char *spec, bool merg
     char *who = arena_strdup(a, str_empty(spec) ? "0" : spec), *group = strchr(who, ':');
     if (group) *group++ = 0;
     if (!*who) who = "0";
-    if (!find_user(a, rootfs, who, out, &name)) return err_set(e, -ENOENT, "user \"%s\" is not in the image's /etc/passwd", who);
+    if (!find_user(a, rootfs, who, out, &name))
+        return err_set(e, -ENOENT, "user \"%s\" is not in the image's /etc/passwd", who);
     if (group && *group && !find_group(a, rootfs, group, &out->gid))
         return err_set(e, -ENOENT, "group \"%s\" is not in the image's /etc/group", group);
     if (!merge || !name) return 0;
