@@ -88,6 +88,7 @@ static int write_spec(struct shim *s, struct container *c, const struct image_co
         .hostname = hostname,
         .target_pid = target_pid(s, c->config),
         .cgroup_v2 = cgroup_is_v2(),
+        .seccomp = s->seccomp,
         .image_mounts = image_mounts,
     };
     struct spec_result out;

@@ -3,6 +3,7 @@
 #include <limits.h>
 
 #include "pkg/base/bytes.h"
+#include "spec.h"
 
 void shim_new_id(char out[SHIM_ID + 1]) {
     uint8_t raw[SHIM_ID / 2];
@@ -126,6 +127,7 @@ static struct shim *shim_alloc(const struct shim_config *cfg, struct err *e) {
     struct net_options no = {cfg->state,        cfg->bridge,      cfg->cluster_cidr,
                              cfg->cni_conf_dir, cfg->cni_bin_dir, (int)cfg->mtu};
     s->net = net_new(&no);
+    s->seccomp = seccomp_cache_new();
     s->images = image_store_open(cfg->root, e);
     s->runtime = s->images ? runtime_new(&ro, e) : NULL;
     return s->runtime ? s : shim_free(s);
@@ -181,6 +183,7 @@ struct shim *shim_free(struct shim *s) {
     s->puller = puller_free(s->puller);
     s->runtime = runtime_free(s->runtime);
     s->net = net_free(s->net);
+    s->seccomp = seccomp_cache_free(s->seccomp);
     s->images = image_store_free(s->images);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);

@@ -111,6 +111,7 @@ struct event {
 
 struct streaming;
 struct puller;
+struct seccomp_cache;
 
 struct shim {
     struct shim_config cfg;
@@ -119,6 +120,7 @@ struct shim {
     struct net *net;
     struct runtime *runtime;
     struct streaming *streaming;
+    struct seccomp_cache *seccomp;
     pthread_mutex_t lock;
     pthread_cond_t changed;           /* a container's state changed, or an event was added */
     struct map sandboxes, containers; /* (L) by id; a reference each */

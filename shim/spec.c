@@ -373,7 +373,10 @@ static int build_linux(struct arena *a, const struct spec_input *in, struct json
         const struct json *caps = json_at(spec, "process", "capabilities", "bounding", NULL);
         r = spec_seccomp(a, sc->seccomp, caps, &seccomp, e);
         if (r < 0) return r;
-        if (seccomp) json_set(a, l, "seccomp", seccomp);
+        bool dflt = seccomp && sc->seccomp->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_RUNTIME_DEFAULT;
+        const char *bpf = dflt && in->seccomp ? seccomp_compiled(in->seccomp, a, seccomp) : NULL;
+        if (bpf) json_set_str(a, json_ensure_object(a, spec, "annotations"), "run.oci.seccomp_bpf_data", bpf);
+        else if (seccomp) json_set(a, l, "seccomp", seccomp);
     }
     json_set(a, spec, "linux", l);
     return 0;
@@ -383,7 +386,7 @@ int spec_build(struct arena *a, const struct spec_input *in, struct spec_result 
     const struct cri_linux_container_config *lc = in->config->linux;
     out->spec = json_object(a);
     json_set_str(a, out->spec, "ociVersion", "1.0.2");
-    struct json *root = json_object(a), *notes = json_object(a);
+    struct json *root = json_object(a), *notes = json_ensure_object(a, out->spec, "annotations");
     json_set_str(a, root, "path", in->rootfs);
     json_set_bool(a, root, "readonly", lc && lc->security_context && lc->security_context->readonly_rootfs);
     json_set(a, out->spec, "root", root);
@@ -392,6 +395,5 @@ int spec_build(struct arena *a, const struct spec_input *in, struct spec_result 
     if (r == 0) r = spec_mounts(a, in, out->spec, e);
     json_set_str(a, notes, "io.kubernetes.cri.container-type", "container");
     json_set_str(a, notes, "io.kubernetes.cri.sandbox-id", in->sandbox_id);
-    json_set(a, out->spec, "annotations", notes);
     return r;
 }

@@ -6,6 +6,8 @@
 #include "pkg/api/cri.h"
 #include "user.h"
 
+struct seccomp_cache;
+
 struct spec_input {
     const struct cri_container_config *config;
     const struct cri_pod_sandbox_config *sandbox;
@@ -19,6 +21,7 @@ struct spec_input {
     const char *hostname;
     pid_t target_pid; /* of the target container, for pid mode TARGET */
     bool cgroup_v2;
+    struct seccomp_cache *seccomp; /* or NULL: the profile goes into the spec as rules */
     const char *const *image_mounts; /* host path for each config mount that is an image volume, else NULL */
 };
 
@@ -39,6 +42,11 @@ int spec_mounts(struct arena *a, const struct spec_input *in, struct json *spec,
 /* "linux.seccomp", or NULL for unconfined. `caps`: names of the bounding set. */
 int spec_seccomp(struct arena *a, const struct cri_security_profile *p, const struct json *caps,
                  struct json **out, struct err *e);
+/* Compiled filters of the default profile, for runtimes that take them. Thread-safe. */
+struct seccomp_cache *seccomp_cache_new(void);
+struct seccomp_cache *seccomp_cache_free(struct seccomp_cache *c);
+/* The profile as a BPF program in base64, in the arena; NULL when it cannot be compiled. */
+const char *seccomp_compiled(struct seccomp_cache *c, struct arena *a, const struct json *profile);
 /* The capability names of an add/drop list; `privileged` gives all this process has. */
 int spec_capabilities(struct arena *a, const struct cri_capability *c, bool privileged, struct json **out,
                       struct err *e);

@@ -268,6 +268,14 @@ TEST(seccomp_allows_by_capability) {
             !allow && contains(json_get(r, "names"), "clone3") && json_get_int(r, "errnoRet", 0) == 38;
     }
     CHECK(read_ && !mount && clone3_enosys);
+    f.in.seccomp = seccomp_cache_new();
+    CHECK_INT(build(&f), 0);
+    CHECK(!json_at(f.out.spec, "linux", "seccomp", NULL));
+    const char *bpf = json_at(f.out.spec, "annotations", "run.oci.seccomp_bpf_data", NULL)->str;
+    CHECK(bpf && strlen(bpf) > 1000);
+    CHECK_INT(build(&f), 0);
+    CHECK_STR(json_at(f.out.spec, "annotations", "run.oci.seccomp_bpf_data", NULL)->str, bpf);
+    f.in.seccomp = seccomp_cache_free(f.in.seccomp);
     f.sc.privileged = true;
     CHECK_INT(build(&f), 0);
     CHECK(!json_at(f.out.spec, "linux", "seccomp", NULL));
