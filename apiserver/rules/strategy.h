@@ -134,6 +134,13 @@ void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct j
 int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force, struct json **out,
               bool *changed, struct err *e);
 
+/* ---- custom resources ---- */
+
+/* Decoding a custom resource: apiVersion, kind and metadata are brought into canonical form, members that
+ * ctx->crd_schema does not know are dropped and noted in `unknown` (may be NULL); without a schema everything stays.
+ * -EINVAL as api_tree_normalise. */
+int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *unknown, struct err *e);
+
 /* ---- names (shared with handlers) ---- */
 /* NULL when `name` is a valid name for this kind, else a message. */
 const char *rules_name_check(struct rules_ctx *c, const char *name, bool prefix);

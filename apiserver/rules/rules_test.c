@@ -1,0 +1,405 @@
+/* The rules on small objects: what is filled in, what is found wrong, what patches and applies make of them. */
+#include "apiserver/rules/strategy.h"
+
+#include "tests/test.h"
+
+struct world { /* a server's context with a few objects to look up */
+    struct arena *a;
+    struct rules *rules;
+    struct rules_ctx c;
+    const char *objects; /* JSON: {"resource/ns/name": object} */
+};
+
+static const struct json *world_get(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
+                                    const char *name) {
+    struct world *w = arg;
+    struct json *all = NULL;
+    if (!w->objects || json_parse(a, w->objects, strlen(w->objects), &all, NULL, NULL) < 0) return NULL;
+    return json_get(all, arena_printf(a, "%s/%s/%s", resource, str_or_empty(ns), name));
+}
+
+static const struct json *world_list(void *arg, struct arena *a, const char *group, const char *resource,
+                                     const char *ns) {
+    struct world *w = arg;
+    struct json *all = NULL, *out = json_array(a);
+    const char *prefix = arena_printf(a, "%s/%s", resource, str_or_empty(ns));
+    if (!w->objects || json_parse(a, w->objects, strlen(w->objects), &all, NULL, NULL) < 0) return out;
+    JSON_FOREACH_MEMBER(m, all)
+        if (str_has_prefix(m->key, prefix)) json_append(a, out, m->value);
+    return out;
+}
+
+static void world_done(struct world *w) {
+    rules_free(w->rules);
+    arena_free(w->a);
+}
+#define _cleanup_world_ _cleanup_(world_done)
+
+static void world_init(struct world *w, const char *group, const char *version, const char *kind, const char *plural) {
+    *w = (struct world){.a = arena_new()};
+    struct rules_config conf = {.lookup = {w, world_get, world_list}, .service_cidr = "10.0.0.0/24"};
+    rules_new(&conf, &w->rules, NULL);
+    w->c = (struct rules_ctx){.rules = w->rules, .a = w->a, .type = api_type_find(group, version, kind), .group = group,
+                              .version = version, .kind = kind, .resource = plural, .namespaced = true, .ns = "n",
+                              .field_manager = "test", .user = "u", .now = {1700000000, 0, true}};
+}
+
+static struct json *parse(struct world *w, const char *text) {
+    struct json *v = NULL;
+    if (json_parse(w->a, text, strlen(text), &v, NULL, NULL) < 0) TEST_FAIL("bad JSON in a test: %s", text);
+    return v;
+}
+
+/* As the server decodes: canonical and with defaults. */
+static struct json *decode(struct world *w, const char *text) {
+    struct json *v = parse(w, text), *out = v;
+    if (w->c.type && api_tree_normalise(w->a, w->c.type, v, &out, NULL, NULL) < 0) TEST_FAIL("not decoded: %s", text);
+    rules_default(&w->c, out);
+    return out;
+}
+
+/* "Reason field" of each cause, joined by ", ". */
+static const char *causes(struct arena *a, const struct err *e) {
+    const char *out = "";
+    for (size_t i = 0; i < e->n_causes; i++)
+        out = arena_printf(a, "%s%s%s %s", out, *out ? ", " : "",
+                           str_has_prefix(e->causes[i].reason, "FieldValue") ? e->causes[i].reason + 10
+                                                                            : e->causes[i].reason,
+                           e->causes[i].field);
+    return out;
+}
+
+static const char *create_findings(struct world *w, struct json *obj) {
+    _cleanup_err_ struct err e = {0};
+    int r = rules_prepare_create(&w->c, obj, &e);
+    if (r == 0) r = admission_mutate(&w->c, obj, NULL, &e);
+    if (r == 0) r = rules_validate_create(&w->c, obj, &e);
+    if (r == 0) return "";
+    return e.n_causes ? causes(w->a, &e) : arena_strdup(w->a, e.reason);
+}
+
+#define META "\"metadata\":{\"name\":\"x\",\"namespace\":\"n\"}"
+#define SA "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},\"serviceaccounts/n/default\":{\"metadata\":{\"name\":\"default\"}}}"
+
+/* ---- defaults ---- */
+
+TEST(an_image_without_tag_is_pulled_always) {
+    _cleanup_world_ struct world w;
+    static const struct { const char *image, *policy; } cases[] = {
+        {"nginx", "Always"}, {"nginx:latest", "Always"}, {"nginx:1.25", "IfNotPresent"}, {"r.example:5000/nginx", "Always"},
+        {"r.example:5000/nginx:1", "IfNotPresent"}, {"nginx@sha256:abc", "IfNotPresent"},
+    };
+    world_init(&w, "", "v1", "Pod", "pods");
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct json *pod = decode(&w, arena_printf(w.a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"%s\"}]}}", cases[i].image));
+        const struct json *k = json_item(json_at(pod, "spec", "containers", NULL), 0);
+        CHECK_STR(json_get_str(k, "imagePullPolicy"), cases[i].policy);
+    }
+}
+
+TEST(a_pods_requests_follow_its_limits) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Pod", "pods");
+    struct json *pod = decode(&w, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\",\"resources\":{\"limits\":{\"cpu\":\"1\"}}}]}}");
+    const struct json *k = json_item(json_at(pod, "spec", "containers", NULL), 0);
+    CHECK_STR(json_as_str(json_at(k, "resources", "requests", "cpu", NULL)), "1");
+    CHECK(json_get_bool(json_get(pod, "spec"), "enableServiceLinks", false));
+}
+
+TEST(a_secrets_stringData_becomes_data) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Secret", "secrets");
+    struct json *s = decode(&w, "{" META ",\"stringData\":{\"k\":\"v\"},\"data\":{\"k\":\"b2xk\"}}");
+    CHECK_STR(json_as_str(json_at(s, "data", "k", NULL)), "dg==");
+    CHECK(!json_get(s, "stringData"));
+    CHECK_STR(json_get_str(s, "type"), "Opaque");
+}
+
+/* ---- validation ---- */
+
+TEST(findings_name_reason_and_field) {
+    static const struct { const char *group, *version, *kind, *plural, *body, *want; } cases[] = {
+        {"", "v1", "ConfigMap", "configmaps", "{" META ",\"data\":{\"a/b\":\"1\"}}", "Invalid data[a/b]"},
+        {"", "v1", "ConfigMap", "configmaps", "{\"metadata\":{\"name\":\"Bad_\",\"labels\":{\"a b\":\"c\",\"ok\":\"not ok!\"}}}",
+         "Invalid metadata.name, Invalid metadata.labels, Invalid metadata.labels"},
+        {"", "v1", "Pod", "pods", "{" META ",\"spec\":{}}", "Required spec.containers"},
+        {"", "v1", "Pod", "pods", "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/\"}]}]}}",
+         "NotFound spec.containers[0].volumeMounts[0].name"},
+        {"", "v1", "Pod", "pods", "{" META ",\"spec\":{\"restartPolicy\":\"Maybe\",\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"ports\":[{\"containerPort\":99999}]}]}}",
+         "Invalid spec.containers[0].ports[0].containerPort, NotSupported spec.restartPolicy"},
+        {"", "v1", "Service", "services", "{" META ",\"spec\":{\"ports\":[{\"port\":80},{\"port\":81}]}}",
+         "Required spec.ports[0].name, Required spec.ports[1].name"},
+        {"", "v1", "Service", "services", "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[{\"port\":80}]}}", "Invalid spec.clusterIPs"},
+        {"apps", "v1", "Deployment", "deployments", "{" META "}",
+         "Required spec.selector, Invalid spec.template.metadata.labels, Required spec.template.spec.containers"},
+        {"batch", "v1", "CronJob", "cronjobs",
+         "{" META ",\"spec\":{\"schedule\":\"every day\",\"jobTemplate\":{\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}}}",
+         "Invalid spec.schedule"},
+        {"rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "{" META "}", "NotSupported roleRef.kind, Required roleRef.name"},
+        {"networking.k8s.io", "v1", "Ingress", "ingresses", "{" META ",\"spec\":{\"rules\":[{\"http\":{\"paths\":[{\"path\":\"a\",\"pathType\":\"Prefix\",\"backend\":{}}]}}]}}",
+         "Invalid spec.rules[0].http.paths[0].path, Invalid spec.rules[0].http.paths[0].backend"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        _cleanup_world_ struct world w;
+        world_init(&w, cases[i].group, cases[i].version, cases[i].kind, cases[i].plural);
+        w.objects = SA;
+        CHECK_STR(create_findings(&w, decode(&w, cases[i].body)), cases[i].want);
+    }
+}
+
+TEST(a_right_pod_passes_and_gets_its_token) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Pod", "pods");
+    w.objects = SA;
+    struct json *pod = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
+    CHECK_STR(create_findings(&w, pod), "");
+    const struct json *spec = json_get(pod, "spec");
+    CHECK_STR(json_get_str(spec, "serviceAccountName"), "default");
+    CHECK(str_has_prefix(str_or_empty(json_get_str(json_item(json_get(spec, "volumes"), 0), "name")), "kube-api-access-"));
+    CHECK_INT(json_len(json_get(spec, "tolerations")), 2);
+    CHECK_INT(json_get_int(spec, "priority", -1), 0);
+    CHECK_STR(json_as_str(json_at(pod, "status", "qosClass", NULL)), "BestEffort");
+}
+
+TEST(a_pod_needs_its_service_account_and_namespace) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Pod", "pods");
+    const char *body = "{" META ",\"spec\":{\"serviceAccountName\":\"other\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
+    CHECK_STR(create_findings(&w, decode(&w, body)), "NotFound");
+    w.objects = SA;
+    CHECK_STR(create_findings(&w, decode(&w, body)), "Forbidden");
+}
+
+TEST(pod_security_refuses_by_the_namespaces_label) {
+    _cleanup_world_ struct world w;
+    _cleanup_err_ struct err e = {0};
+    world_init(&w, "", "v1", "Pod", "pods");
+    w.objects = "{\"namespaces//n\":{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/enforce\":\"baseline\"}}}}";
+    struct json *good = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
+    struct json *bad = decode(&w, "{" META ",\"spec\":{\"hostPID\":true,\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
+    w.c.op = RULES_CREATE;
+    CHECK_INT(admission_validate(&w.c, good, NULL, &e), 0);
+    CHECK(admission_validate(&w.c, bad, NULL, &e) < 0);
+    CHECK_INT(e.status, 403);
+}
+
+/* ---- updates ---- */
+
+static const char *update_findings(struct world *w, struct json *obj, const struct json *old) {
+    _cleanup_err_ struct err e = {0};
+    w->c.op = RULES_UPDATE;
+    int r = rules_prepare_update(&w->c, obj, old, &e);
+    if (r == 0) r = rules_validate_update(&w->c, obj, old, &e);
+    return r == 0 ? "" : causes(w->a, &e);
+}
+
+TEST(only_the_image_of_a_running_pods_container_changes) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Pod", "pods");
+    w.objects = SA;
+    struct json *old = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}"), *obj, *k;
+    CHECK_STR(create_findings(&w, old), "");
+    json_set_str(w.a, json_get(old, "metadata"), "resourceVersion", "7");
+    obj = json_clone(w.a, old);
+    k = json_item(json_at(obj, "spec", "containers", NULL), 0);
+    json_set_str(w.a, k, "image", "i:2");
+    CHECK_STR(update_findings(&w, obj, old), "");
+    CHECK_INT(json_as_int(json_at(obj, "metadata", "generation", NULL), 0), 2);
+    json_append(w.a, json_ensure_array(w.a, k, "command"), json_str(w.a, "sh"));
+    CHECK_STR(update_findings(&w, obj, old), "Forbidden spec");
+}
+
+TEST(status_and_spec_are_written_apart) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "apps", "v1", "Deployment", "deployments");
+    const char *text = "{\"metadata\":{\"name\":\"x\",\"namespace\":\"n\",\"resourceVersion\":\"1\",\"generation\":4},\"spec\":{\"replicas\":1,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},"
+                       "\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}},\"status\":{\"replicas\":1}}";
+    struct json *old = decode(&w, text), *obj = json_clone(w.a, old);
+    json_set_int(w.a, json_get(obj, "spec"), "replicas", 5);
+    json_set_int(w.a, json_get(obj, "status"), "replicas", 9);
+    struct json *again = json_clone(w.a, obj);
+    CHECK_STR(update_findings(&w, obj, old), "");
+    CHECK_INT(json_as_int(json_at(obj, "spec", "replicas", NULL), 0), 5);
+    CHECK_INT(json_as_int(json_at(obj, "status", "replicas", NULL), 0), 1);
+    CHECK_INT(json_as_int(json_at(obj, "metadata", "generation", NULL), 0), 5);
+    w.c.subresource = "status";
+    CHECK_STR(update_findings(&w, again, old), "");
+    CHECK_INT(json_as_int(json_at(again, "spec", "replicas", NULL), 0), 1);
+    CHECK_INT(json_as_int(json_at(again, "status", "replicas", NULL), 0), 9);
+    CHECK_INT(json_as_int(json_at(again, "metadata", "generation", NULL), 0), 4);
+}
+
+/* ---- services ---- */
+
+TEST(services_get_different_addresses_and_give_them_back) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Service", "services");
+    w.objects = SA;
+    const char *ips[200];
+    for (int i = 0; i < 200; i++) {
+        struct json *s = decode(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"s%d\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":80}]}}", i));
+        CHECK_STR(create_findings(&w, s), "");
+        w.c.claims = NULL;
+        ips[i] = json_as_str(json_at(s, "spec", "clusterIP", NULL));
+        int64_t port = json_get_int(json_item(json_at(s, "spec", "ports", NULL), 0), "nodePort", 0);
+        CHECK(port >= 30000 && port <= 32767);
+        for (int j = 0; j < i; j++) CHECK(!str_eq(ips[j], ips[i]));
+    }
+    struct json *taken = decode(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}", ips[0]));
+    CHECK_STR(create_findings(&w, taken), "Invalid spec.clusterIPs");
+    rules_deleted(&w.c, parse(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"s0\",\"namespace\":\"n\"},\"spec\":{\"clusterIPs\":[\"%s\"]}}", ips[0])));
+    taken = decode(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}", ips[0]));
+    CHECK_STR(create_findings(&w, taken), "");
+}
+
+/* ---- deletion ---- */
+
+TEST(deletion_waits_for_finalizers_and_grace) {
+    _cleanup_world_ struct world w;
+    struct rules_delete_options none = {-1, NULL, -1}, now = {0, NULL, -1}, foreground = {-1, "Foreground", -1};
+    world_init(&w, "", "v1", "Pod", "pods");
+    struct json *idle = parse(&w, "{" META ",\"spec\":{}}");
+    CHECK_INT(rules_prepare_delete(&w.c, idle, &none), RULES_DELETE_NOW);
+    struct json *running = parse(&w, "{" META ",\"spec\":{\"nodeName\":\"a\",\"terminationGracePeriodSeconds\":5}}");
+    CHECK_INT(rules_prepare_delete(&w.c, running, &none), RULES_DELETE_STORE);
+    CHECK_INT(json_as_int(json_at(running, "metadata", "deletionGracePeriodSeconds", NULL), -1), 5);
+    CHECK(!rules_update_deletes(&w.c, running));
+    CHECK_INT(rules_prepare_delete(&w.c, running, &none), RULES_DELETE_NOTHING);
+    CHECK_INT(rules_prepare_delete(&w.c, running, &now), RULES_DELETE_NOW);
+    w.c.kind = "ConfigMap";
+    struct json *held = parse(&w, "{" META "}");
+    CHECK_INT(rules_prepare_delete(&w.c, held, &foreground), RULES_DELETE_STORE);
+    CHECK_STR(json_as_str(json_item(json_at(held, "metadata", "finalizers", NULL), 0)), "foregroundDeletion");
+    json_del(json_get(held, "metadata"), "finalizers");
+    CHECK(rules_update_deletes(&w.c, held));
+}
+
+/* ---- strategic merge patch ---- */
+
+#define SMP "application/strategic-merge-patch+json"
+#define POD(containers) "{\"spec\":{\"containers\":[" containers "]}}"
+
+TEST(strategic_merge_patch_knows_lists_and_directives) {
+    static const struct { const char *doc, *patch, *want; } cases[] = {
+        {POD("{\"name\":\"a\",\"image\":\"1\"},{\"name\":\"b\",\"image\":\"1\"}"), POD("{\"name\":\"b\",\"image\":\"2\"}"),
+         POD("{\"name\":\"a\",\"image\":\"1\"},{\"name\":\"b\",\"image\":\"2\"}")},
+        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), POD("{\"name\":\"a\",\"$patch\":\"delete\"}"), POD("{\"name\":\"b\"}")},
+        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), POD("{\"$patch\":\"replace\"},{\"name\":\"c\"}"), POD("{\"name\":\"c\"}")},
+        {POD("{\"name\":\"a\",\"args\":[\"x\"]}"), POD("{\"name\":\"a\",\"args\":[\"y\"]}"), POD("{\"name\":\"a\",\"args\":[\"y\"]}")},
+        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"b\"},{\"name\":\"a\"}]}}",
+         POD("{\"name\":\"b\"},{\"name\":\"a\"}")},
+        {"{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}", "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"a\"]}}", "{\"metadata\":{\"finalizers\":[\"b\"]}}"},
+        {"{\"metadata\":{\"labels\":{\"a\":\"1\",\"b\":\"2\"}}}", "{\"metadata\":{\"labels\":{\"$patch\":\"replace\",\"c\":\"3\"}}}", "{\"metadata\":{\"labels\":{\"c\":\"3\"}}}"},
+        {"{\"metadata\":{\"labels\":{\"a\":\"1\"}}}", "{\"metadata\":{\"labels\":{\"a\":null}}}", "{\"metadata\":{\"labels\":{}}}"},
+        {"{\"spec\":{\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]}}", "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\",\"hostPath\"],\"hostPath\":{\"path\":\"/\"}}]}}",
+         "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"hostPath\":{\"path\":\"/\"}}]}}"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        _cleanup_world_ struct world w;
+        struct json *out = NULL;
+        world_init(&w, "", "v1", "Pod", "pods");
+        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out, NULL);
+        CHECK_STR(r < 0 ? "error" : json_text(w.a, out), cases[i].want);
+    }
+}
+
+TEST(patches_of_other_types_are_refused) {
+    _cleanup_world_ struct world w;
+    struct json *out;
+    _cleanup_err_ struct err e = {0};
+    world_init(&w, "", "v1", "Pod", "pods");
+    CHECK(patch_apply(&w.c, "application/json", parse(&w, "{}"), "{}", 2, &out, &e) < 0);
+    CHECK_INT(e.status, 415);
+    static const char gone[] = "[{\"op\":\"remove\",\"path\":\"/a\"}]";
+    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out, &e) < 0);
+    CHECK_INT(e.status, 422);
+}
+
+/* ---- managed fields and apply ---- */
+
+static const char *managers_of(struct world *w, const struct json *obj) {
+    const char *out = "";
+    const struct json *it;
+    JSON_FOREACH(it, json_at(obj, "metadata", "managedFields", NULL))
+        out = arena_printf(w->a, "%s%s %s %s; ", out, json_get_str(it, "manager"), json_get_str(it, "operation"), json_text(w->a, json_get(it, "fieldsV1")));
+    return out;
+}
+
+static struct json *apply(struct world *w, const char *manager, const struct json *live, const char *config, bool force, struct err *e) {
+    struct json *out = NULL;
+    bool changed;
+    w->c.field_manager = manager;
+    return ssa_apply(&w->c, live, parse(w, config), force, &out, &changed, e) < 0 ? NULL : out;
+}
+
+#define CM "\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"x\"}"
+
+TEST(an_update_takes_what_it_changes) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "ConfigMap", "configmaps");
+    struct json *one = decode(&w, "{" CM ",\"data\":{\"a\":\"1\",\"b\":\"1\"}}");
+    w.c.field_manager = "alice";
+    managed_fields_update(&w.c, one, NULL);
+    CHECK_STR(managers_of(&w, one), "alice Update {\"f:data\":{\".\":{},\"f:a\":{},\"f:b\":{}}}; ");
+    struct json *two = json_clone(w.a, one);
+    json_set_str(w.a, json_get(two, "data"), "b", "2");
+    w.c.field_manager = "bob";
+    managed_fields_update(&w.c, two, one);
+    CHECK_STR(managers_of(&w, two), "alice Update {\"f:data\":{\".\":{},\"f:a\":{}}}; bob Update {\"f:data\":{\"f:b\":{}}}; ");
+}
+
+TEST(apply_merges_prunes_and_conflicts) {
+    _cleanup_world_ struct world w;
+    _cleanup_err_ struct err e = {0};
+    world_init(&w, "", "v1", "ConfigMap", "configmaps");
+    struct json *one = apply(&w, "alice", NULL, "{" CM ",\"data\":{\"a\":\"1\",\"b\":\"1\"}}", false, &e);
+    REQUIRE(one);
+    struct json *two = apply(&w, "bob", one, "{" CM ",\"data\":{\"b\":\"1\",\"c\":\"1\"}}", false, &e);
+    REQUIRE(two);
+    CHECK_STR(json_text(w.a, json_get(two, "data")), "{\"a\":\"1\",\"b\":\"1\",\"c\":\"1\"}");
+    struct json *three = apply(&w, "alice", two, "{" CM ",\"data\":{}}", false, &e);
+    REQUIRE(three); /* a was alice's alone, b is bob's too */
+    CHECK_STR(json_text(w.a, json_get(three, "data")), "{\"b\":\"1\",\"c\":\"1\"}");
+    CHECK(!apply(&w, "carol", three, "{" CM ",\"data\":{\"c\":\"2\"}}", false, &e));
+    CHECK_INT(e.status, 409);
+    CHECK_STR(causes(w.a, &e), "FieldManagerConflict .data.c");
+    struct json *four = apply(&w, "carol", three, "{" CM ",\"data\":{\"c\":\"2\"}}", true, &e);
+    REQUIRE(four);
+    CHECK(strstr(managers_of(&w, four), "bob Apply {\"f:data\":{\"f:b\":{}}}"));
+}
+
+TEST(apply_merges_keyed_lists_by_their_keys) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Pod", "pods");
+    struct json *one = apply(&w, "alice", NULL, "{\"spec\":{\"containers\":[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80}]}]}}", false, NULL);
+    struct json *two = apply(&w, "bob", one, "{\"spec\":{\"containers\":[{\"name\":\"a\",\"ports\":[{\"containerPort\":80,\"protocol\":\"TCP\",\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]}}", false, NULL);
+    REQUIRE(two);
+    CHECK_STR(json_text(w.a, json_at(two, "spec", "containers", NULL)),
+              "[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80,\"protocol\":\"TCP\",\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]");
+    struct json *three = apply(&w, "bob", two, "{\"spec\":{}}", false, NULL);
+    REQUIRE(three);
+    CHECK_INT(json_len(json_at(three, "spec", "containers", NULL)), 1);
+}
+
+/* ---- custom resources ---- */
+
+TEST(custom_resources_follow_their_schema) {
+    _cleanup_world_ struct world w;
+    _cleanup_err_ struct err e = {0};
+    struct api_problems unknown = {0};
+    world_init(&w, "lab.example", "v1", "Gadget", "gadgets");
+    w.c.type = NULL;
+    w.c.crd_schema = parse(&w, "{\"type\":\"object\",\"required\":[\"spec\"],\"properties\":{\"spec\":{\"type\":\"object\",\"required\":[\"size\"],\"properties\":{"
+                               "\"size\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":10},\"mode\":{\"type\":\"string\",\"enum\":[\"fast\",\"slow\"],\"default\":\"fast\"},"
+                               "\"code\":{\"type\":\"string\",\"pattern\":\"^\\\\d{2}[a-z]+$\"}}}}}");
+    struct json *g = parse(&w, "{" META ",\"spec\":{\"size\":3,\"junk\":1,\"code\":\"12ab\"}}");
+    CHECK_INT(crd_normalise(&w.c, g, &unknown, &e), 0);
+    CHECK_INT(unknown.n, 1);
+    CHECK_STR(unknown.items[0].path, "spec.junk");
+    rules_default(&w.c, g);
+    CHECK_STR(json_text(w.a, json_get(g, "spec")), "{\"size\":3,\"code\":\"12ab\",\"mode\":\"fast\"}");
+    w.objects = SA;
+    CHECK_STR(create_findings(&w, g), "");
+    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":11,\"mode\":\"x\",\"code\":\"zz\"}}")), "Invalid spec.size, NotSupported spec.mode, Invalid spec.code");
+    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":\"3\"}}")), "TypeInvalid spec.size");
+}
