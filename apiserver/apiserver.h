@@ -16,6 +16,7 @@ struct authn;
 struct authz;
 struct housekeeping;
 struct auth_feeds;
+struct customs;
 struct openapi;
 struct kubelet_client;
 struct watch_hub;
@@ -62,6 +63,7 @@ struct apiserver {
     struct authn *authn;
     struct authz *authz;
     struct auth_feeds *auth_feeds;
+    struct customs *customs;
     struct housekeeping *housekeeping;
     struct openapi *openapi;
     struct http_server *http;

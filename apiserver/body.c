@@ -1,6 +1,8 @@
 /* Request bodies: from bytes in JSON, YAML or protobuf to a tree in canonical form, with the field validation that
  * ?fieldValidation= asks for (Warn is the default, as upstream). */
+#include "apiserver/custom.h"
 #include "apiserver/request.h"
+#include "apiserver/rules/crd_schema.h"
 #include "pkg/yaml/yaml.h"
 
 enum { MAX_REPORTED = 20 };
@@ -65,9 +67,17 @@ int body_normalise(struct request *q, const struct api_type *type, struct json *
                    struct json **out, struct err *e) {
     struct api_problems unknown = {0};
     _cleanup_err_ struct err why = {0};
-    if (api_tree_normalise(q->a, type, v, out, &unknown, &why))
-        return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", type->name,
-                          str_or_empty(q->version), type->name, why.msg);
+    const char *name = type ? type->name : q->res->kind;
+    int rc = 0;
+    if (type) {
+        rc = api_tree_normalise(q->a, type, v, out, &unknown, &why);
+    } else {
+        struct rules_ctx c = {.a = q->a, .group = q->res->group, .version = q->res->version, .kind = q->res->kind};
+        custom_ctx(q->res, &c);
+        rc = crd_normalise(&c, v, &unknown, &why);
+        *out = v;
+    }
+    if (rc) return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", name, str_or_empty(q->version), name, why.msg);
     return report(q, &unknown, dups, e);
 }
 
@@ -95,7 +105,7 @@ int body_decode(struct request *q, const struct api_type *type, const char *api_
     if (!q->http->body_len && may_be_empty) return 0;
     if (str_empty(ct)) ct = "application/json";
     bool yaml = media_is(ct, "application/yaml");
-    if (media_is(ct, "application/vnd.kubernetes.protobuf")) return decode_proto(q, type, api_version, kind, out, e);
+    if (type && media_is(ct, "application/vnd.kubernetes.protobuf")) return decode_proto(q, type, api_version, kind, out, e);
     if (!yaml && !media_is(ct, "application/json"))
         return err_status(e, 415, "UnsupportedMediaType",
                           "the body of the request was in an unknown format - accepted media types include: "

@@ -115,7 +115,12 @@ static void hpa_to_v2(struct arena *a, struct json *v) {
 }
 
 struct json *convert_view(struct arena *a, const struct resource *from, const struct resource *to, struct json *v) {
-    if (from == to) return v;
+    if (resource_same(from, to)) return v;
+    if (from->custom && to->custom) {
+        json_set_str(a, v, "apiVersion", resource_api_version(a, to));
+        json_set_str(a, v, "kind", to->kind);
+        return v;
+    }
     if (str_eq(from->plural, "events") && str_eq(to->plural, "events")) {
         rename_members(v, *to->group != 0);
     } else if (str_eq(from->plural, "horizontalpodautoscalers")) {

@@ -27,9 +27,9 @@ static struct json *verbs(struct arena *a, uint32_t mask) {
 }
 
 /* Walks groups and versions in table order: a group's versions stand together. */
-static bool starts(const struct resource_table *t, size_t i, bool group_only) {
+static bool starts(const struct resource_rows *t, size_t i, bool group_only) {
     if (i == 0) return true;
-    const struct resource *r = resource_table_at(t, i), *p = resource_table_at(t, i - 1);
+    const struct resource *r = t->items[i], *p = t->items[i - 1];
     return !str_eq(r->group, p->group) || (!group_only && !str_eq(r->version, p->version));
 }
 
@@ -44,16 +44,16 @@ static struct json *group_version(struct arena *a, const struct resource *r) {
 
 static struct json *group_doc(struct request *q, size_t first, bool alone) {
     struct arena *a = q->a;
-    const struct resource_table *t = q->s->resources;
-    const struct resource *r = resource_table_at(t, first);
+    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct resource *r = t->items[first];
     struct json *g = json_object(a), *versions = json_array(a);
     if (alone) {
         json_set_str(a, g, "kind", "APIGroup");
         json_set_str(a, g, "apiVersion", "v1");
     }
     json_set_str(a, g, "name", r->group);
-    for (size_t i = first; i < resource_table_len(t) && str_eq(resource_table_at(t, i)->group, r->group); i++)
-        if (starts(t, i, false)) json_append(a, versions, group_version(a, resource_table_at(t, i)));
+    for (size_t i = first; i < t->n && str_eq(t->items[i]->group, r->group); i++)
+        if (starts(t, i, false)) json_append(a, versions, group_version(a, t->items[i]));
     json_set(a, g, "versions", versions);
     json_set(a, g, "preferredVersion", group_version(a, r));
     return g;
@@ -80,12 +80,12 @@ static struct json *resource_doc(struct arena *a, const struct resource *r, cons
 static void resource_list(struct request *q, const char *group, const char *version) {
     struct arena *a = q->a;
     struct json *doc = json_object(a), *list = json_array(a);
-    const struct resource_table *t = q->s->resources;
+    const struct resource_rows *t = resource_rows(q->s->resources);
     json_set_str(a, doc, "kind", "APIResourceList");
     if (*group) json_set_str(a, doc, "apiVersion", "v1");
     json_set(a, doc, "groupVersion", *group ? json_strf(a, "%s/%s", group, version) : json_str(a, version));
-    for (size_t i = 0; i < resource_table_len(t); i++) {
-        const struct resource *r = resource_table_at(t, i);
+    for (size_t i = 0; i < t->n; i++) {
+        const struct resource *r = t->items[i];
         if (!str_eq(r->group, group) || !str_eq(r->version, version)) continue;
         json_append(a, list, resource_doc(a, r, NULL));
         for (size_t j = 0; j < r->n_subs; j++) json_append(a, list, resource_doc(a, r, &r->subs[j]));
@@ -97,11 +97,11 @@ static void resource_list(struct request *q, const char *group, const char *vers
 static void group_list(struct request *q) {
     struct arena *a = q->a;
     struct json *doc = json_object(a), *groups = json_array(a);
-    const struct resource_table *t = q->s->resources;
+    const struct resource_rows *t = resource_rows(q->s->resources);
     json_set_str(a, doc, "kind", "APIGroupList");
     json_set_str(a, doc, "apiVersion", "v1");
-    for (size_t i = 0; i < resource_table_len(t); i++)
-        if (*resource_table_at(t, i)->group && starts(t, i, true)) json_append(a, groups, group_doc(q, i, false));
+    for (size_t i = 0; i < t->n; i++)
+        if (*t->items[i]->group && starts(t, i, true)) json_append(a, groups, group_doc(q, i, false));
     json_set(a, doc, "groups", groups);
     respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroupList"), doc);
 }
@@ -154,13 +154,13 @@ static struct json *aggregated_resource(struct arena *a, const struct resource *
 
 static struct json *aggregated(struct request *q, bool core, const char *version) {
     struct arena *a = q->a;
-    const struct resource_table *t = q->s->resources;
+    const struct resource_rows *t = resource_rows(q->s->resources);
     struct json *doc = json_object(a), *items = json_array(a), *versions = NULL, *resources = NULL;
     json_set_str(a, doc, "kind", "APIGroupDiscoveryList");
     json_set(a, doc, "apiVersion", json_strf(a, "apidiscovery.k8s.io/%s", version));
     json_set(a, doc, "metadata", json_object(a));
-    for (size_t i = 0; i < resource_table_len(t); i++) {
-        const struct resource *r = resource_table_at(t, i);
+    for (size_t i = 0; i < t->n; i++) {
+        const struct resource *r = t->items[i];
         if ((*r->group == 0) != core) continue;
         if (starts(t, i, true)) {
             struct json *item = json_object(a), *meta = json_object(a);
@@ -207,7 +207,7 @@ static const char *wants_aggregated(struct request *q) {
 
 void handle_discovery(struct request *q) {
     const char *p = q->http->path, *version = wants_aggregated(q);
-    const struct resource_table *t = q->s->resources;
+    const struct resource_rows *t = resource_rows(q->s->resources);
     bool core = path_is(p, "/api");
     if (core || path_is(p, "/apis")) {
         if (version) respond_aggregated(q, core, version);
@@ -220,8 +220,8 @@ void handle_discovery(struct request *q) {
     const char *slash = strchr(group, '/');
     if (named && (!slash || !slash[1])) {
         group = arena_strndup(q->a, group, slash ? (size_t)(slash - group) : strlen(group));
-        for (size_t i = 0; i < resource_table_len(t); i++)
-            if (str_eq(resource_table_at(t, i)->group, group)) {
+        for (size_t i = 0; i < t->n; i++)
+            if (str_eq(t->items[i]->group, group)) {
                 respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), group_doc(q, i, true));
                 return;
             }
@@ -231,7 +231,7 @@ void handle_discovery(struct request *q) {
     const char *v = named ? slash + 1 : p + 5;
     v = arena_strndup(q->a, v, strcspn(v, "/"));
     if (named) group = arena_strndup(q->a, group, (size_t)(slash - group));
-    if (resource_group_known(t, group, v)) {
+    if (resource_group_known(q->s->resources, group, v)) {
         resource_list(q, group, v);
         return;
     }

@@ -99,8 +99,9 @@ static void metrics(struct request *q) {
     buf_printf(&b, "# TYPE apiserver_resource_version gauge\napiserver_resource_version %lld\n", (long long)watchcache_rev(s->cache));
     buf_printf(&b, "# TYPE apiserver_storage_size_bytes gauge\napiserver_storage_size_bytes %lld\n", (long long)store_size(s->store));
     buf_printf(&b, "# TYPE apiserver_storage_objects gauge\n");
-    for (size_t i = 0; i < resource_table_len(s->resources); i++) {
-        const struct resource *r = resource_table_at(s->resources, i);
+    const struct resource_rows *rows = resource_rows(s->resources);
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct resource *r = rows->items[i];
         if (r->stored != RES_STORED || r->storage) continue;
         buf_printf(&b, "apiserver_storage_objects{resource=\"%s%s%s\"} %zu\n", r->plural, *r->group ? "." : "", r->group,
                    watchcache_count(s->cache, r));
@@ -146,12 +147,12 @@ static void paths(struct request *q) {
                                         "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks",
                                         "/readyz", "/version"};
     struct arena *a = q->a;
-    const struct resource_table *t = q->s->resources;
-    size_t n = 0, max = ARRAY_LEN(fixed) + 2 * resource_table_len(t) + 3 * ARRAY_LEN(checks);
+    const struct resource_rows *t = resource_rows(q->s->resources);
+    size_t n = 0, max = ARRAY_LEN(fixed) + 2 * t->n + 3 * ARRAY_LEN(checks);
     const char **list = arena_alloc(a, max * sizeof(*list));
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++) list[n++] = fixed[i];
-    for (size_t i = 0; i < resource_table_len(t); i++) {
-        const struct resource *r = resource_table_at(t, i);
+    for (size_t i = 0; i < t->n; i++) {
+        const struct resource *r = t->items[i];
         if (*r->group) list[n++] = arena_printf(a, "/apis/%s", r->group);
         list[n++] = *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
     }

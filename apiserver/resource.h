@@ -46,6 +46,7 @@ struct resource_sub {
 };
 
 struct table_printer; /* tables.h */
+struct custom;
 
 struct resource {
     const char *group; /* "" is core */
@@ -67,21 +68,37 @@ struct resource {
     const char *stored_as;          /* "group/version" whose row is stored instead of this one, or NULL */
     uint32_t flags;                 /* enum resource_flags */
     const char *deprecated;         /* a warning that every request gets, or NULL */
-    bool custom;                    /* of a CustomResourceDefinition */
+    const struct custom *custom;    /* of a CustomResourceDefinition's version (custom.h), or NULL */
     /* bound when the table is made */
     const struct api_type *type;      /* of one object; NULL for custom resources without a schema */
     const struct table_printer *printer; /* columns of printed tables; never NULL */
     const struct resource *storage;   /* row whose version is stored, NULL: this one */
-    unsigned index;                   /* position in the table */
+    unsigned index;                   /* of the resource: rows that replace one another have the same */
 };
 
 struct resource_table;
 
-/* The built-in rows, bound to their types. Rows live as long as the table. */
+enum { RESOURCES_MAX = 4096 }; /* indexes */
+
+/* The rows that are served, in discovery's order: versions of a group and resources of a version stand together. An
+ * immutable picture: additions and removals make another one. */
+struct resource_rows {
+    struct resource_rows *older;
+    size_t n;
+    const struct resource *items[];
+};
+
+/* The built-in rows, bound to their types. Rows and pictures live as long as the table. Thread-safe. */
 struct resource_table *resource_table_new(void);
 void resource_table_free(struct resource_table *t);
-size_t resource_table_len(const struct resource_table *t);
-const struct resource *resource_table_at(const struct resource_table *t, size_t i);
+const struct resource_rows *resource_rows(const struct resource_table *t);
+/* Puts a row (heap, the table's from now on; strings must outlive it) in the table. A row of the same group, version and
+ * plural is replaced and its index taken over; else it gets a new index. `served` false: known as a storage only.
+ * -ENOSPC when there are too many. */
+int resource_table_add(struct resource_table *t, struct resource *r, bool served);
+/* Takes a row out of what is served. */
+void resource_table_remove(struct resource_table *t, const struct resource *r);
+static inline bool resource_same(const struct resource *a, const struct resource *b) { return a->index == b->index; }
 /* resource_find(t, "apps", "v1", "deployments"); NULL when unknown. */
 const struct resource *resource_find(const struct resource_table *t, const char *group, const char *version,
                                      const char *plural);

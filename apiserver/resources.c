@@ -3,6 +3,9 @@
  * SHA-256 of "group/version/kind" as stored. */
 #include "apiserver/resource.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "apiserver/tables.h"
 #include "pkg/base/map.h"
 
@@ -288,62 +291,153 @@ static const struct resource builtin[] = {
 /* clang-format on */
 
 struct resource_table {
-    struct resource *rows;
-    size_t n;
-    struct map by_name; /* "group/version/plural" */
+    struct resource *builtin;
+    size_t n_builtin;
+    pthread_rwlock_t lock;
+    struct map by_name; /* "group/version/plural" of the rows that are served */
+    _Atomic(struct resource_rows *) rows;
+    struct resource **custom; /* all that were ever added */
+    size_t n_custom, cap_custom;
+    unsigned next_index;
 };
 
-static const struct resource *find(const struct resource_table *t, const char *group, const char *version,
-                                   const char *plural) {
-    char key[400];
-    int n = snprintf(key, sizeof(key), "%s/%s/%s", group, version, plural);
-    return n > 0 && (size_t)n < sizeof(key) ? map_get(&t->by_name, key) : NULL;
+static void row_name(char *out, size_t n, const char *group, const char *version, const char *plural) {
+    snprintf(out, n, "%s/%s/%s", group, version, plural);
 }
 
 const struct resource *resource_find(const struct resource_table *t, const char *group, const char *version,
                                      const char *plural) {
-    return find(t, group, version, plural);
+    char key[400];
+    pthread_rwlock_t *lock = (pthread_rwlock_t *)&t->lock;
+    row_name(key, sizeof(key), group, version, plural);
+    pthread_rwlock_rdlock(lock);
+    const struct resource *r = map_get(&t->by_name, key);
+    pthread_rwlock_unlock(lock);
+    return r;
+}
+
+/* GA before beta before alpha, higher before lower: "v2", "v1", "v1beta2", "v1alpha1", then others by name. */
+static long version_rank(const char *v) {
+    unsigned major = 0, minor = 0;
+    char stage[8] = "";
+    int n = sscanf(v, "v%u%7[a-z]%u", &major, stage, &minor);
+    if (n < 1) return -1;
+    long level = n == 1 ? 3 : str_eq(stage, "beta") ? 2 : str_eq(stage, "alpha") ? 1 : 0;
+    return level * 100000000L + (long)(major % 10000) * 10000 + (long)(minor % 10000);
+}
+
+static int by_version(const char *a, const char *b) {
+    long x = version_rank(a), y = version_rank(b);
+    return x != y ? (x > y ? -1 : 1) : strcmp(a, b);
+}
+
+static int by_group(const void *x, const void *y) {
+    const struct resource *a = *(const struct resource *const *)x, *b = *(const struct resource *const *)y;
+    int c = strcmp(a->group, b->group);
+    if (!c) c = by_version(a->version, b->version);
+    return c ? c : strcmp(a->plural, b->plural);
+}
+
+/* Makes a new picture of what is served: built-in rows as they stand, custom ones sorted behind them. */
+static void rebuild_rows(struct resource_table *t) {
+    struct resource_rows *rows = xmalloc(sizeof(*rows) + (t->n_builtin + t->n_custom) * sizeof(rows->items[0]));
+    char key[400];
+    rows->n = 0;
+    for (size_t i = 0; i < t->n_builtin; i++) rows->items[rows->n++] = &t->builtin[i];
+    for (size_t i = 0; i < t->n_custom; i++) {
+        const struct resource *r = t->custom[i];
+        row_name(key, sizeof(key), r->group, r->version, r->plural);
+        if (map_get(&t->by_name, key) == r) rows->items[rows->n++] = r;
+    }
+    qsort(rows->items + t->n_builtin, rows->n - t->n_builtin, sizeof(rows->items[0]), by_group);
+    rows->older = atomic_load(&t->rows);
+    atomic_store(&t->rows, rows);
+}
+
+const struct resource_rows *resource_rows(const struct resource_table *t) { return atomic_load(&((struct resource_table *)t)->rows); }
+
+int resource_table_add(struct resource_table *t, struct resource *r, bool served) {
+    char key[400];
+    int rc = 0;
+    row_name(key, sizeof(key), r->group, r->version, r->plural);
+    pthread_rwlock_wrlock(&t->lock);
+    const struct resource *was = map_get(&t->by_name, key);
+    for (size_t i = t->n_custom; !was && i-- > 0;) {
+        const struct resource *o = t->custom[i];
+        if (str_eq(o->group, r->group) && str_eq(o->version, r->version) && str_eq(o->plural, r->plural)) was = o;
+    }
+    if (was) r->index = was->index;
+    else if (t->next_index < RESOURCES_MAX) r->index = t->next_index++;
+    else rc = -ENOSPC;
+    if (!rc) {
+        VEC_GROW(t->custom, t->n_custom, t->cap_custom);
+        t->custom[t->n_custom++] = r;
+        if (served) map_put(&t->by_name, key, r);
+        else map_del(&t->by_name, key);
+        rebuild_rows(t);
+    }
+    pthread_rwlock_unlock(&t->lock);
+    return rc;
+}
+
+void resource_table_remove(struct resource_table *t, const struct resource *r) {
+    char key[400];
+    row_name(key, sizeof(key), r->group, r->version, r->plural);
+    pthread_rwlock_wrlock(&t->lock);
+    if (map_get(&t->by_name, key) == r) {
+        map_del(&t->by_name, key);
+        rebuild_rows(t);
+    }
+    pthread_rwlock_unlock(&t->lock);
 }
 
 struct resource_table *resource_table_new(void) {
     struct resource_table *t = xcalloc(1, sizeof(*t));
-    t->n = ARRAY_LEN(builtin);
-    t->rows = xcalloc(t->n, sizeof(*t->rows));
-    for (size_t i = 0; i < t->n; i++) {
-        struct resource *r = &t->rows[i];
+    pthread_rwlock_init(&t->lock, NULL);
+    t->n_builtin = ARRAY_LEN(builtin);
+    t->next_index = (unsigned)t->n_builtin;
+    t->builtin = xcalloc(t->n_builtin, sizeof(*t->builtin));
+    for (size_t i = 0; i < t->n_builtin; i++) {
+        struct resource *r = &t->builtin[i];
         char key[400];
         *r = builtin[i];
         r->index = (unsigned)i;
         r->type = api_type_find(r->group, r->version, r->kind);
         r->printer = table_printer_find(r->group, r->version, r->plural);
-        snprintf(key, sizeof(key), "%s/%s/%s", r->group, r->version, r->plural);
+        row_name(key, sizeof(key), r->group, r->version, r->plural);
         map_put(&t->by_name, key, r);
     }
-    for (size_t i = 0; i < t->n; i++) {
-        struct resource *r = &t->rows[i];
+    for (size_t i = 0; i < t->n_builtin; i++) {
+        struct resource *r = &t->builtin[i];
         if (!r->stored_as) continue;
         char group[200];
         const char *slash = strrchr(r->stored_as, '/');
         snprintf(group, sizeof(group), "%.*s", (int)(slash - r->stored_as), r->stored_as);
-        r->storage = find(t, group, slash + 1, r->plural);
+        r->storage = resource_find(t, group, slash + 1, r->plural);
     }
+    rebuild_rows(t);
     return t;
 }
 
 void resource_table_free(struct resource_table *t) {
     if (!t) return;
+    for (struct resource_rows *r = atomic_load(&t->rows), *older; r; r = older) {
+        older = r->older;
+        free(r);
+    }
+    for (size_t i = 0; i < t->n_custom; i++) free(t->custom[i]);
+    free(t->custom);
     map_done(&t->by_name);
-    free(t->rows);
+    pthread_rwlock_destroy(&t->lock);
+    free(t->builtin);
     free(t);
 }
 
-size_t resource_table_len(const struct resource_table *t) { return t->n; }
-const struct resource *resource_table_at(const struct resource_table *t, size_t i) { return &t->rows[i]; }
-
 const struct resource *resource_find_kind(const struct resource_table *t, const char *group, const char *version,
                                           const char *kind) {
-    for (size_t i = 0; i < t->n; i++) {
-        const struct resource *r = &t->rows[i];
+    const struct resource_rows *rows = resource_rows(t);
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct resource *r = rows->items[i];
         if (str_eq(r->kind, kind) && str_eq(r->group, group) && (!version || str_eq(r->version, version))) return r;
     }
     return NULL;
@@ -356,8 +450,9 @@ const struct resource_sub *resource_sub_find(const struct resource *r, const cha
 }
 
 bool resource_group_known(const struct resource_table *t, const char *group, const char *version) {
-    for (size_t i = 0; i < t->n; i++)
-        if (str_eq(t->rows[i].group, group) && (!version || str_eq(t->rows[i].version, version))) return true;
+    const struct resource_rows *rows = resource_rows(t);
+    for (size_t i = 0; i < rows->n; i++)
+        if (str_eq(rows->items[i]->group, group) && (!version || str_eq(rows->items[i]->version, version))) return true;
     return false;
 }
 

@@ -161,11 +161,11 @@ int err_already_exists(struct err *e, const struct resource *r, const char *name
 
 static struct json *view_tree(struct request *q, const struct object *o) {
     struct json *v = object_tree(q->a, o);
-    return v && q->res != o->res ? convert_view(q->a, o->res, q->res, v) : v;
+    return v && !resource_same(q->res, o->res) ? convert_view(q->a, o->res, q->res, v) : v;
 }
 
 static bool as_pieces(const struct request *q, const struct resource *stored) {
-    return q->media == MEDIA_JSON && q->as == AS_OBJECT && q->res == stored && !http_query(q->http, "pretty");
+    return q->media == MEDIA_JSON && q->as == AS_OBJECT && resource_same(q->res, stored) && !http_query(q->http, "pretty");
 }
 
 static void respond_bytes(struct request *q, int status, struct rbytes *const *parts, size_t n) {

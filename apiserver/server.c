@@ -5,6 +5,7 @@
  * their client likes (log, exec, attach, port-forward, proxy) on a thread of their own. */
 #include <pthread.h>
 
+#include "apiserver/custom.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
 
@@ -17,35 +18,27 @@ enum {
 
 /* ---- opening ---- */
 
-static void make_pieces(struct apiserver *s) {
-    static const char *const types[] = {"ADDED", "MODIFIED", "DELETED"};
-    _cleanup_arena_ struct arena *a = arena_new();
-    size_t n = resource_table_len(s->resources);
-    s->pieces = xcalloc(n, sizeof(*s->pieces));
-    for (size_t i = 0; i < n; i++) {
-        const struct resource *r = resource_table_at(s->resources, i);
-        struct pieces *p = &s->pieces[i];
-        const char *head = object_head(a, r), *item = r->custom ? head : "{";
-        const char *next = arena_printf(a, ",%s", item);
-        p->head = rbytes_new(head, strlen(head));
-        p->item = rbytes_new(item, strlen(item));
-        p->next_item = rbytes_new(next, strlen(next));
-        for (int t = 0; t < 3; t++) {
-            const char *ev = arena_printf(a, "{\"type\":\"%s\",\"object\":%s", types[t], head);
-            p->event[t] = rbytes_new(ev, strlen(ev));
-        }
-    }
+static void free_pieces(struct pieces *p) {
+    rbytes_unref(p->head);
+    rbytes_unref(p->item);
+    rbytes_unref(p->next_item);
+    for (int t = 0; t < 3; t++) rbytes_unref(p->event[t]);
 }
 
-static void free_pieces(struct apiserver *s) {
-    for (size_t i = 0; s->pieces && i < resource_table_len(s->resources); i++) {
-        struct pieces *p = &s->pieces[i];
-        rbytes_unref(p->head);
-        rbytes_unref(p->item);
-        rbytes_unref(p->next_item);
-        for (int t = 0; t < 3; t++) rbytes_unref(p->event[t]);
+void server_pieces(struct apiserver *s, const struct resource *r) {
+    static const char *const types[] = {"ADDED", "MODIFIED", "DELETED"};
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct pieces *p = &s->pieces[r->index];
+    const char *head = object_head(a, r), *item = r->custom ? head : "{";
+    const char *next = arena_printf(a, ",%s", item);
+    if (p->head) return; /* another row of the resource has made them */
+    for (int t = 0; t < 3; t++) {
+        const char *ev = arena_printf(a, "{\"type\":\"%s\",\"object\":%s", types[t], head);
+        p->event[t] = rbytes_new(ev, strlen(ev));
     }
-    free(s->pieces);
+    p->item = rbytes_new(item, strlen(item));
+    p->next_item = rbytes_new(next, strlen(next));
+    p->head = rbytes_new(head, strlen(head));
 }
 
 static void parse_ports(const char *range, int *min, int *max) {
@@ -67,12 +60,15 @@ static int open_parts(struct apiserver *s, struct err *e) {
     int rc = store_open(&so, &s->store, e);
     if (rc) return rc;
     s->resources = resource_table_new();
-    make_pieces(s);
+    s->pieces = xcalloc(RESOURCES_MAX, sizeof(*s->pieces));
+    const struct resource_rows *rows = resource_rows(s->resources);
+    for (size_t i = 0; i < rows->n; i++) server_pieces(s, rows->items[i]);
     if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;
     struct rules_config rcfg = {.lookup = lookup_rules(s), .service_cidr = s->opt.service_cidr};
     parse_ports(s->opt.node_ports, &rcfg.node_port_min, &rcfg.node_port_max);
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
-    return auth_open(s, e);
+    if ((rc = auth_open(s, e))) return rc;
+    return custom_start(s, e);
 }
 
 int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e) {
@@ -94,13 +90,16 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
 void apiserver_close(struct apiserver *s) {
     if (!s) return;
     http_workers_free(s->workers);
+    custom_stop(s);
     housekeeping_stop(s);
     auth_close(s);
     rules_free(s->rules);
     watchcache_close(s->cache);
     store_close(s->store);
     openapi_free(s->openapi);
-    free_pieces(s);
+    for (size_t i = 0; s->pieces && i < RESOURCES_MAX; i++) free_pieces(&s->pieces[i]);
+    free(s->pieces);
+    custom_free(s);
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);
     free(s->external_host);

@@ -1,5 +1,7 @@
 /* Subresources with bodies of their own: scale, binding, eviction, token. */
+#include "apiserver/custom.h"
 #include "apiserver/handlers.h"
+#include "apiserver/jsonpath.h"
 #include "apiserver/subresources.h"
 #include "apiserver/tables.h"
 #include "apiserver/write.h"
@@ -23,6 +25,7 @@ static struct json *scale_tree(struct request *q, const struct object *o) {
     struct arena *a = q->a;
     static const char *const kept[] = {"name", "namespace", "uid", "resourceVersion", "creationTimestamp"};
     struct json *v = object_tree(a, o), *s = json_object(a), *meta = json_object(a), *part;
+    const struct custom *d = q->res->custom;
     json_set_str(a, s, "kind", "Scale");
     json_set_str(a, s, "apiVersion", "autoscaling/v1");
     for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
@@ -31,11 +34,11 @@ static struct json *scale_tree(struct request *q, const struct object *o) {
     }
     json_set(a, s, "metadata", meta);
     part = json_set(a, s, "spec", json_object(a));
-    int64_t want = json_as_int(json_at(v, "spec", "replicas", NULL), 0);
+    int64_t want = json_as_int(d ? jsonpath_first(a, v, d->replicas_path) : json_at(v, "spec", "replicas", NULL), 0);
     if (want) json_set_int(a, part, "replicas", want);
     part = json_set(a, s, "status", json_object(a));
-    json_set_int(a, part, "replicas", json_as_int(json_at(v, "status", "replicas", NULL), 0));
-    const char *sel = scale_selector(a, q, v);
+    json_set_int(a, part, "replicas", json_as_int(d ? jsonpath_first(a, v, d->status_replicas_path) : json_at(v, "status", "replicas", NULL), 0));
+    const char *sel = d ? str_or_empty(json_as_str(jsonpath_first(a, v, d->selector_path))) : scale_selector(a, q, v);
     if (*sel) json_set_str(a, part, "selector", sel);
     return s;
 }
@@ -79,7 +82,8 @@ static int scale_once(struct request *q, struct write *w, const struct object *o
         err_cause_add(e, "FieldValueInvalid", "spec.replicas", "Invalid value: %lld: must be greater than or equal to 0", (long long)n);
         return -EINVAL;
     }
-    json_set_int(q->a, json_ensure_object(q->a, obj, "spec"), "replicas", n);
+    const char *path = q->res->custom ? q->res->custom->replicas_path : ".spec.replicas";
+    if (!jsonpath_set(q->a, obj, path, json_int(q->a, n))) return err_status(e, 500, "InternalError", "the object has no %s", path);
     return write_update(w, obj, old, true, out, &deleted, e);
 }
 

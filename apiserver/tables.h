@@ -6,6 +6,7 @@
 
 struct cells { /* of one row */
     struct arena *a;
+    const struct resource *res;
     struct json *out;
     struct ktime now;
 };
@@ -22,6 +23,8 @@ struct table_printer {
 extern const struct table_printer *const table_printers[];
 extern const struct table_printer printers_core[], printers_workloads[], printers_other[];
 
+/* Cells by the printer columns of a CustomResourceDefinition. */
+void custom_cells(struct cells *c, const struct json *o);
 /* The printer of a resource; one with Name and Created At when there is none of its own. */
 const struct table_printer *table_printer_find(const char *group, const char *version, const char *plural);
 /* The table of a list; token: continue. */

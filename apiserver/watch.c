@@ -130,7 +130,7 @@ static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const 
     if (q->as == AS_PARTIAL) {
         v = partial_tree(a, v);
         t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
-    } else if (v && o->res != q->res) {
+    } else if (v && !resource_same(o->res, q->res)) {
         v = convert_view(a, o->res, q->res, v);
     }
     if (!v) return NULL;

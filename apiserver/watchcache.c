@@ -32,7 +32,6 @@ struct watchcache {
     struct store *store;
     struct store_watch *feed;
     struct cache *caches; /* by resource index; rows that share a storage have an empty one */
-    size_t n_caches;
     struct cache **by_prefix; /* sorted by key_prefix */
     size_t n_by_prefix;
     pthread_rwlock_t lock;
@@ -227,10 +226,11 @@ static void on_events(void *arg, const struct store_event *events, size_t n, int
     reached(w, rev, error);
 }
 
-static int load(struct watchcache *w, int64_t *rev, struct err *e) {
+/* Fills the caches with the store's keys below `prefix` at `at` (0: now). */
+static int load(struct watchcache *w, const char *prefix, int64_t at, int64_t *rev, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct store_list l;
-    int rc = store_list(w->store, a, "/registry/", NULL, 0, 0, &l, e);
+    int rc = store_list(w->store, a, prefix, NULL, 0, at, &l, e);
     if (rc) return rc;
     for (size_t i = 0; i < l.n; i++) {
         const char *rest;
@@ -243,7 +243,6 @@ static int load(struct watchcache *w, int64_t *rev, struct err *e) {
         if (o->rev > c->changed) c->changed = o->rev;
         object_unref(o);
     }
-    for (size_t i = 0; i < w->n_caches; i++) w->caches[i].floor = l.rev;
     *rev = l.rev;
     return 0;
 }
@@ -251,9 +250,9 @@ static int load(struct watchcache *w, int64_t *rev, struct err *e) {
 int watchcache_open(struct store *s, const struct resource_table *t, struct watchcache **out, struct err *e) {
     struct watchcache *w = xcalloc(1, sizeof(*w));
     w->store = s;
-    w->n_caches = resource_table_len(t);
-    w->caches = xcalloc(w->n_caches, sizeof(*w->caches));
-    w->by_prefix = xcalloc(w->n_caches, sizeof(*w->by_prefix));
+    const struct resource_rows *rows = resource_rows(t);
+    w->caches = xcalloc(RESOURCES_MAX, sizeof(*w->caches));
+    w->by_prefix = xcalloc(RESOURCES_MAX, sizeof(*w->by_prefix));
     pthread_rwlock_init(&w->lock, NULL);
     pthread_mutex_init(&w->wait_lock, NULL);
     pthread_condattr_t attr;
@@ -261,14 +260,15 @@ int watchcache_open(struct store *s, const struct resource_table *t, struct watc
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&w->waited, &attr);
     pthread_condattr_destroy(&attr);
-    for (size_t i = 0; i < w->n_caches; i++) {
-        struct cache *c = &w->caches[i];
-        c->res = resource_table_at(t, i);
+    for (size_t i = 0; i < rows->n; i++) {
+        struct cache *c = &w->caches[rows->items[i]->index];
+        c->res = rows->items[i];
         if (c->res->stored == RES_STORED && !c->res->storage) w->by_prefix[w->n_by_prefix++] = c;
     }
     qsort(w->by_prefix, w->n_by_prefix, sizeof(*w->by_prefix), cmp_prefix);
     int64_t rev = 0;
-    int rc = load(w, &rev, e);
+    int rc = load(w, "/registry/", 0, &rev, e);
+    for (size_t i = 0; i < w->n_by_prefix; i++) w->by_prefix[i]->floor = rev;
     atomic_store(&w->rev, rev);
     if (!rc) rc = store_watch(s, "/registry/", rev, on_events, w, &w->feed, e);
     if (rc) {
@@ -279,11 +279,33 @@ int watchcache_open(struct store *s, const struct resource_table *t, struct watc
     return 0;
 }
 
+const struct resource *watchcache_row(struct watchcache *w, const char *prefix) {
+    const char *rest;
+    pthread_rwlock_rdlock(&w->lock);
+    struct cache *c = cache_of(w, prefix, &rest);
+    pthread_rwlock_unlock(&w->lock);
+    return c && !*rest ? c->res : NULL;
+}
+
+/* The feed stands still while the lock is held, so that the state at its revision plus what comes after is all. */
+int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e) {
+    int64_t rev;
+    pthread_rwlock_wrlock(&w->lock);
+    struct cache *c = &w->caches[r->index];
+    c->res = r;
+    w->by_prefix[w->n_by_prefix++] = c;
+    qsort(w->by_prefix, w->n_by_prefix, sizeof(*w->by_prefix), cmp_prefix);
+    int rc = load(w, r->key_prefix, atomic_load(&w->rev), &rev, e);
+    c->floor = c->changed > atomic_load(&w->rev) ? c->changed : atomic_load(&w->rev);
+    pthread_rwlock_unlock(&w->lock);
+    return rc;
+}
+
 void watchcache_close(struct watchcache *w) {
     if (!w) return;
     store_watch_cancel(w->feed);
-    for (size_t i = 0; i < w->n_caches; i++) {
-        struct cache *c = &w->caches[i];
+    for (size_t i = 0; i < w->n_by_prefix; i++) {
+        struct cache *c = w->by_prefix[i];
         for (size_t j = 0; j < c->n; j++) object_unref(c->items[j]);
         for (size_t j = 0; j < c->ring_n; j++) record_done(&c->ring[(c->ring_at + j) % c->ring_cap]);
         free(c->items);

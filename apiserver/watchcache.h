@@ -22,6 +22,10 @@ enum { WC_HISTORY_MIN = 128, WC_HISTORY_MAX = 8192 }; /* events kept for each re
 
 /* Loads everything and follows. `t` must outlive the cache. */
 int watchcache_open(struct store *s, const struct resource_table *t, struct watchcache **out, struct err *e);
+/* A cache for one more resource: loads what the store has of it and follows. */
+int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e);
+/* The row whose objects are cached under a key prefix, or NULL. */
+const struct resource *watchcache_row(struct watchcache *w, const char *prefix);
 void watchcache_close(struct watchcache *w); /* NULL-safe; all watches must have been freed */
 
 /* The revision that the caches show. */

@@ -2,6 +2,8 @@
 #include "apiserver/write.h"
 
 #include "apiserver/convert.h"
+#include "apiserver/custom.h"
+#include "apiserver/rules/crd_schema.h"
 #include "pkg/base/map.h"
 
 /* ---- preparation ---- */
@@ -22,6 +24,7 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
         .resource = res->plural, .subresource = subresource, .namespaced = res->namespaced, .ns = ns, .name = name,
         .op = op, .user = "system:apiserver", .groups = masters, .n_groups = 1, .field_manager = "kube-apiserver",
         .now = ktime_now()};
+    custom_ctx(res, &w->c);
     if (!q) return;
     user_into(&w->c, &q->user);
     w->c.request_group = q->res->group;
@@ -63,7 +66,12 @@ static const char *object_key(struct write *w, const struct json *obj) {
 static int canonical(struct write *w, struct json *obj, const char **text, size_t *len, struct err *e) {
     struct json *out = obj;
     json_del(json_get(obj, "metadata"), "resourceVersion");
-    if (w->res->type) {
+    if (!w->res->type) {
+        json_set_str(w->a, obj, "apiVersion", resource_api_version(w->a, w->res));
+        json_set_str(w->a, obj, "kind", w->res->kind);
+        int rc = crd_normalise(&w->c, obj, NULL, e); /* metadata in canonical form */
+        if (rc) return rc;
+    } else {
         int rc = api_tree_stored(w->a, w->res->type, obj, &out, e);
         if (rc) return err_status(e, 500, "InternalError", "encoding the object: %s", e ? e->msg : "");
     }
@@ -212,7 +220,14 @@ int write_delete(struct write *w, const struct delete_request *d, const struct o
     int rc = check_preconditions(w, d, before, e);
     if (!rc) rc = admission_validate(&w->c, NULL, before, e);
     if (rc) return rc;
+    bool definition = str_eq(w->res->plural, "customresourcedefinitions");
+    if (definition) custom_definition_deleted(&w->c, obj);
     enum rules_delete what = rules_prepare_delete(&w->c, obj, &d->o);
+    if (definition && what == RULES_DELETE_STORE) { /* its deletion is no change of the spec, and has no grace */
+        struct json *meta = json_get(obj, "metadata");
+        json_del(meta, "deletionGracePeriodSeconds");
+        json_set(w->a, meta, "generation", json_at(before, "metadata", "generation", NULL));
+    }
     if (what == RULES_DELETE_NOTHING) {
         *out = object_ref((struct object *)old);
         return 0;
