@@ -128,11 +128,20 @@ static int write_rules(struct net *n, const char *cidr, struct err *e) {
     return nft(b.data, e);
 }
 
+/* Hardware addresses are made from IP addresses, so that neighbours' caches stay right when an address is used again. */
+static void mac_of(struct in_addr addr, uint8_t mac[6]) {
+    mac[0] = 0x0a;
+    mac[1] = 0x58;
+    memcpy(mac + 2, &addr.s_addr, 4);
+}
+
 static int set_up_bridge(struct net *n, uint32_t base, int prefix, struct err *e) {
     char path[128];
     struct in_addr gw = {htonl(base + 1)};
+    uint8_t mac[6];
+    mac_of(gw, mac);
     int rc = n->host.fd >= 0 ? 0 : rtnl_open(&n->host, e);
-    if (rc == 0) rc = rtnl_bridge_add(&n->host, n->o.bridge, e);
+    if (rc == 0) rc = rtnl_bridge_add(&n->host, n->o.bridge, mac, e);
     if (rc == 0) rc = rtnl_addr_add(&n->host, n->o.bridge, gw, prefix, e);
     if (rc == 0) rc = rtnl_set_up(&n->host, n->o.bridge, e);
     if (rc < 0) return rc;
@@ -221,9 +230,8 @@ static void veth_name(struct net *n, const char *id, char out[IFNAMSIZ]) {
 static int plug_in(struct net *n, const struct net_pod *p, int netns, struct in_addr addr, struct in_addr gw,
                    struct rtnl *host, struct rtnl *pod, struct err *e) {
     char veth[IFNAMSIZ];
-    const uint8_t *ip = (const uint8_t *)&addr.s_addr;
-    uint8_t mac[6] = {0x0a,  0x58,  ip[0],
-                      ip[1], ip[2], ip[3]}; /* from the address: neighbours' caches stay right */
+    uint8_t mac[6];
+    mac_of(addr, mac);
     veth_name(n, p->id, veth);
     int rc = rtnl_veth_add(host, veth, "eth0", netns, mac, n->o.mtu, e);
     if (rc < 0) return rc;

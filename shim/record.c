@@ -26,9 +26,23 @@ struct container *container_alloc(struct shim *s, const char *id) {
     return c;
 }
 
+/* Pids mean something only within one boot: a start time may come again after the next. */
+static void boot_id(char out[64]) {
+    if (fs_read_str("/proc/sys/kernel/random/boot_id", out, 64) < 0) out[0] = 0;
+}
+
+static bool same_boot(const struct json *o) {
+    char boot[64];
+    boot_id(boot);
+    return str_eq(json_get_str(o, "boot"), boot);
+}
+
 int sandbox_save(struct shim *s, struct sandbox *sb, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *o = json_object(a);
+    char boot[64];
+    boot_id(boot);
+    json_set_str(a, o, "boot", boot);
     pthread_mutex_lock(&s->lock);
     json_set_str(a, o, "id", sb->id);
     json_set_int(a, o, "createdAt", sb->created_at);
@@ -61,7 +75,7 @@ struct sandbox *sandbox_load(struct shim *s, const char *id, struct err *e) {
     sb->ready = json_get_bool(o, "ready", false);
     sb->detached = !sb->ready;
     snprintf(sb->ip, sizeof(sb->ip), "%s", str_or_empty(json_get_str(o, "ip")));
-    sb->pause_pid = (pid_t)json_get_int(o, "pausePid", 0);
+    sb->pause_pid = same_boot(o) ? (pid_t)json_get_int(o, "pausePid", 0) : 0;
     sb->pause_start = (uint64_t)json_get_int(o, "pauseStart", 0);
     return sb;
 }
@@ -78,6 +92,9 @@ static const char *const reasons[] = {"", "Completed", "Error", "OOMKilled", "St
 int container_save(struct shim *s, struct container *c, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *o = json_object(a), *groups = json_array(a);
+    char boot[64];
+    boot_id(boot);
+    json_set_str(a, o, "boot", boot);
     pthread_mutex_lock(&s->lock);
     const struct {
         const char *key;
@@ -125,6 +142,7 @@ static void load_numbers(struct container *c, const struct json *o) {
     c->proc.pid_start = (uint64_t)json_get_int(o, "pidStart", 0);
     c->proc.monitor = (pid_t)json_get_int(o, "monitor", 0);
     c->proc.monitor_start = (uint64_t)json_get_int(o, "monitorStart", 0);
+    if (!same_boot(o)) c->proc = (struct runtime_proc){0};
     c->stop_signal = (int)json_get_int(o, "stopSignal", 15);
     c->user.uid = (uint32_t)json_get_int(o, "uid", 0);
     c->user.gid = (uint32_t)json_get_int(o, "gid", 0);

@@ -104,7 +104,7 @@ static int link_index(struct rtnl *r, const char *name, struct err *e) {
     }
 }
 
-int rtnl_bridge_add(struct rtnl *r, const char *name, struct err *e) {
+int rtnl_bridge_add(struct rtnl *r, const char *name, const uint8_t mac[6], struct err *e) {
     struct msg m;
     struct ifinfomsg *ifi = msg_begin(&m, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(*ifi));
     ifi->ifi_family = AF_UNSPEC;
@@ -112,7 +112,12 @@ int rtnl_bridge_add(struct rtnl *r, const char *name, struct err *e) {
     struct rtattr *info = attr_add(&m, IFLA_LINKINFO, NULL, 0);
     attr_str(&m, IFLA_INFO_KIND, "bridge");
     attr_end(&m, info);
-    return talk_err(r, &m, -EEXIST, e, "make bridge", name);
+    int rc = talk_err(r, &m, -EEXIST, e, "make bridge", name), index = rc < 0 ? rc : link_index(r, name, e);
+    if (index < 0) return index;
+    ifi = msg_begin(&m, RTM_NEWLINK, 0, sizeof(*ifi));
+    ifi->ifi_index = index;
+    attr_add(&m, IFLA_ADDRESS, mac, 6);
+    return talk_err(r, &m, 0, e, "set the hardware address of", name);
 }
 
 int rtnl_veth_add(struct rtnl *r, const char *name, const char *peer, int peer_ns, const uint8_t peer_mac[6],

@@ -16,8 +16,9 @@ struct rtnl {
 int rtnl_open(struct rtnl *r, struct err *e);
 void rtnl_close(struct rtnl *r);
 
-/* Makes a bridge; an existing one is fine. */
-int rtnl_bridge_add(struct rtnl *r, const char *name, struct err *e);
+/* Makes a bridge; an existing one is fine. Without an address of its own a bridge takes that of one of its ports and
+ * changes it when ports come and go, which spoils the pods' neighbour caches. */
+int rtnl_bridge_add(struct rtnl *r, const char *name, const uint8_t mac[6], struct err *e);
 /* Makes `name` here with its peer `peer` (of this hardware address) directly in the namespace `peer_ns`. */
 int rtnl_veth_add(struct rtnl *r, const char *name, const char *peer, int peer_ns, const uint8_t peer_mac[6],
                   int mtu, struct err *e);

@@ -383,6 +383,41 @@ def a_killed_shim_finds_everything_again(n):
     n.call("RemovePodSandbox", pod_sandbox_id=p)
 
 
+def after_a_reboot_nothing_runs_but_all_is_known(n):
+    p = n.pod("boot", pid="POD")
+    runs = n.container(p, "runs", "sleep", "1000", pid="POD")
+    made = n.container(p, "made", "sleep", "1000", start=False, pid="POD")
+    n.kill()
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # what a power cut does to processes, mounts and /run
+        try:
+            ours = n.dir in open(f"/proc/{pid}/cmdline").read()
+            ours |= any(n.cgroup in l for l in open(f"/proc/{pid}/cgroup"))
+        except OSError:
+            continue
+        if ours and int(pid) != os.getpid():
+            os.kill(int(pid), signal.SIGKILL)
+    for line in reversed(open("/proc/mounts").read().splitlines()):
+        if n.dir in line:
+            subprocess.run(["umount", "-l", line.split()[1]], check=True)
+    shutil.rmtree(f"{n.dir}/state")
+    for kind in ("sandboxes", "containers"):
+        for i in os.listdir(f"{n.dir}/root/{kind}"):
+            path = f"{n.dir}/root/{kind}/{i}/record.json"
+            text = open(path).read()
+            boot = open("/proc/sys/kernel/random/boot_id").read().strip()
+            check(boot in text, "the record names no boot")
+            open(path, "w").write(text.replace(boot, "another"))
+    n.start()
+    check(n.call("PodSandboxStatus", pod_sandbox_id=p)["status"]["state"] == "SANDBOX_NOTREADY", "the sandbox is ready")
+    for c in (runs, made):
+        st = n.status(c)
+        check(st["state"] == "CONTAINER_EXITED" and st["exit_code"] == 255, f"{st}")
+    n.call("RemovePodSandbox", pod_sandbox_id=p)
+    p = n.pod("boot2")
+    n.container(p, "c", "sleep", "1000")
+    n.call("RemovePodSandbox", pod_sandbox_id=p)
+
+
 def it_may_be_killed_at_any_moment(n):
     for delay in (0.01, 0.03, 0.05, 0.08, 0.12, 0.2):
         def work():
@@ -479,7 +514,7 @@ TESTS = [images_are_imported_listed_and_found, a_container_runs_logs_and_says_ho
          pods_reach_each_other_and_host_ports_open, a_shared_process_namespace_is_shared, host_namespaces_are_the_hosts,
          images_are_volumes, cni_plugins_are_used_when_configured, start_failures_are_told,
          logs_are_reopened, events_tell_of_starts_and_ends, a_killed_shim_finds_everything_again,
-         it_may_be_killed_at_any_moment, images_are_pulled_from_a_registry, two_shims_share_a_machine, cleanup_leaves_nothing]
+         after_a_reboot_nothing_runs_but_all_is_known, it_may_be_killed_at_any_moment, images_are_pulled_from_a_registry, two_shims_share_a_machine, cleanup_leaves_nothing]
 
 
 def main():
