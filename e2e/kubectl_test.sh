@@ -29,7 +29,7 @@ session() {
   check "$V wait" $K -n $ns wait --for=condition=Ready pod/talker --timeout=60s
   check_out "$V logs" 'two' $K -n $ns logs talker
   check_out "$V logs --tail" '^two$' $K -n $ns logs talker --tail=1
-  check_out "$V logs -f" 'two' timeout 3 bash -c "$K -n $ns logs -f talker; true"
+  check_out "$V logs -f" 'two' bash -c "timeout 3 $K -n $ns logs -f talker; true"
   echo "a file" > "$WORK/file"
   check "$V cp" bash -c "cd '$WORK' && $K -n $ns cp file talker:/tmp/file"
   check_out "$V cp arrived" 'a file' $K -n $ns exec talker -- cat /tmp/file

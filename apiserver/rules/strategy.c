@@ -165,7 +165,7 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     if (str_eq(c->subresource, "status")) {
         keep_all_but_status(c, obj, old);
         keep_system_metadata(c, json_get(obj, "metadata"), old_meta);
-    } else if (flags & K_STATUS) {
+    } else if ((flags & K_STATUS) && !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
         keep_member(c->a, obj, old, "status");
     }
     if (k && k->prepare) k->prepare(c, obj, old);
