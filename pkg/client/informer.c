@@ -24,7 +24,7 @@
 
 enum { PAGE = 500, EVENT_MAX = 64 * 1024 * 1024, WATCH_SECONDS = 300, WATCH_SLACK_SECONDS = 30 };
 #define BACKOFF_MIN (100 * NS_PER_MS)
-#define BACKOFF_MAX (5 * NS_PER_SEC)
+#define BACKOFF_MAX (2 * NS_PER_SEC)
 
 struct handler {
     struct handler *next;
