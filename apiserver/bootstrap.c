@@ -1,8 +1,9 @@
 /* The objects a fresh cluster has (declared in apiserver/auth), written through the ordinary pipeline, and the Service
  * "kubernetes" with its Endpoints and EndpointSlice, which say where this server is.
  *
- * A fresh store takes about two hundred objects. Creations run on the worker pool at once, so that they share commits;
- * namespaces are waited for before anything is put into them. */
+ * A fresh store takes about two hundred objects. In the embedded store they are lazy writes, which the last ones (those
+ * of the Service) make durable: one commit in all, and a crash before it leaves nothing that anybody was told of. With
+ * etcd, creations run on the worker pool at once; namespaces are waited for before anything is put into them. */
 #include <arpa/inet.h>
 #include <pthread.h>
 
@@ -17,6 +18,7 @@ struct boot {
     pthread_cond_t cond;
     size_t pending;
     bool namespaces_pending;
+    bool lazy;
     struct err first; /* what went wrong first */
 };
 
@@ -24,17 +26,19 @@ struct boot_job {
     struct boot *b;
     const struct resource *res;
     char *ns;
+    bool lazy;
     struct buf text;
 };
 
-static int create_now(struct apiserver *s, struct arena *a, const struct resource *r, const char *ns, struct json *obj,
-                      struct err *e) {
+static int create_now(struct apiserver *s, struct arena *a, const struct resource *r, const char *ns, bool lazy,
+                      struct json *obj, struct err *e) {
     struct write w;
     struct object *out = NULL;
     struct json *norm = NULL;
     int rc = api_tree_normalise(a, r->type, obj, &norm, NULL, e);
     if (rc) return rc;
     write_init(&w, s, a, NULL, r, NULL, ns, NULL, RULES_CREATE);
+    w.lazy = lazy;
     rc = write_create(&w, norm, true, &out, e);
     object_unref(out);
     return rc;
@@ -47,7 +51,7 @@ static void job_run(void *arg) {
     _cleanup_err_ struct err e = {0};
     struct json *obj = NULL;
     int rc = json_parse(a, j->text.data, j->text.len, &obj, NULL, &e);
-    if (!rc) rc = create_now(b->s, a, j->res, j->ns, obj, &e);
+    if (!rc) rc = create_now(b->s, a, j->res, j->ns, j->lazy, obj, &e);
     if (rc && e.status != 409) err_wrap(&e, "%s %s", j->res->plural, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))));
     pthread_mutex_lock(&b->lock);
     if (rc && e.status != 409 && !b->first.code) err_move(&b->first, &e);
@@ -91,12 +95,13 @@ static int op_create(void *arg, struct arena *a, const char *group, const char *
     j->b = b;
     j->res = r;
     j->ns = ns ? xstrdup(ns) : NULL;
+    j->lazy = b->lazy;
     json_write(&j->text, obj);
     pthread_mutex_lock(&b->lock);
     b->pending++;
     b->namespaces_pending |= is_ns;
     pthread_mutex_unlock(&b->lock);
-    if (http_dispatch(b->s->workers, job_run, j)) job_run(j);
+    if (b->s->embedded || http_dispatch(b->s->workers, job_run, j)) job_run(j);
     return 0;
 }
 
@@ -184,7 +189,7 @@ static void ensure_kubernetes(struct boot *b) {
 }
 
 int bootstrap_run(struct apiserver *s, struct err *e) {
-    struct boot b = {.s = s};
+    struct boot b = {.s = s, .lazy = true};
     struct bootstrap_ops ops = {.arg = &b, .get = op_get, .create = op_create, .update = op_update};
     struct bootstrap_config c = {.service_cidr = str_empty(s->opt.service_cidr) ? "10.96.0.0/16" : s->opt.service_cidr};
     _cleanup_free_ char *ca = NULL, *front = NULL;
@@ -194,6 +199,7 @@ int bootstrap_run(struct apiserver *s, struct err *e) {
     pthread_mutex_init(&b.lock, NULL);
     pthread_cond_init(&b.cond, NULL);
     int rc = bootstrap_ensure(&ops, &c, e);
+    b.lazy = false;
     ensure_kubernetes(&b);
     drain(&b);
     if (!rc && b.first.code) {

@@ -114,7 +114,8 @@ int identity_ensure(struct apiserver_options *o, struct arena *a, struct err *e)
     }
     if (own_sa) {
         DEFAULT_FILE(sa_signing_key_file, "sa.key");
-        if ((rc = pki_ensure_key(o->sa_signing_key_file, "RSA", &sa, e))) return rc;
+        /* P-256: made in no time (RSA takes up to half a second of a first start), and signs thirty times faster */
+        if ((rc = pki_ensure_key(o->sa_signing_key_file, "EC", &sa, e))) return rc;
     }
     if (own_ca) {
         DEFAULT_FILE(kubelet_cert, "apiserver-kubelet-client.crt");

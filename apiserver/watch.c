@@ -7,6 +7,10 @@
  * client has too many bytes queued, so a slow client costs no memory; if it falls out of the cache's history it ends
  * with 410 Expired and the client lists again.
  *
+ * A fan-out costs a system call and a TLS record per client, whatever it carries. So one that reached many clients is
+ * followed by a pause in proportion (PACE_US each), and what comes meanwhile goes out together: a burst of writes costs
+ * little more than a single one, and an event after a quiet while is never held back. Small clusters see no pause.
+ *
  * A timer per hub ends watches at their timeoutSeconds and sends bookmarks. */
 #include <pthread.h>
 
@@ -21,6 +25,8 @@ enum {
     TICK_MS = 1000,
     BOOKMARK_S = 60,
     TIMEOUT_MIN_S = 1800,       /* a watch without timeoutSeconds lasts this to twice as long */
+    PACE_US = 150,              /* pause after a fan-out, for each client that it reached */
+    PACE_MAX_MS = 30,
 };
 
 struct line {
@@ -51,12 +57,14 @@ struct watch {
 
 struct watch_hub {
     struct apiserver *s;
-    uv_timer_t timer;
+    uv_timer_t timer, pace;
+    int open_handles;
     struct watch *all;
     size_t n;
     pthread_mutex_t lock; /* of `woken` */
     struct watch *woken;
-    bool posted;
+    bool posted;    /* run_woken is on its way, or `pace` runs and will call it */
+    size_t reached; /* watches that got events in this fan-out */
     struct line lines[LINE_SLOTS];
 };
 
@@ -245,7 +253,7 @@ static bool too_much_queued(struct watch *w) {
 
 /* Sends what there is. False when the watch has ended (and is gone). */
 static bool pump(struct watch *w) {
-    bool ok = true;
+    bool ok = true, sent = false;
     while (ok && w->initial_at < w->initial.n) {
         if (too_much_queued(w)) return true;
         struct object *o = w->initial.items[w->initial_at];
@@ -261,6 +269,10 @@ static bool pump(struct watch *w) {
         struct wc_event ev;
         if (too_much_queued(w)) return true;
         int rc = wc_watch_next(w->src, &ev, &w->seen_rev);
+        if (rc > 0 && !sent) {
+            w->hub->reached++;
+            sent = true;
+        }
         if (rc == 0) return true;
         if (rc < 0) {
             send_expired(w);
@@ -275,19 +287,26 @@ static bool pump(struct watch *w) {
 
 /* ---- waking ---- */
 
+static void on_pace(uv_timer_t *t);
+
 static void run_woken(void *arg) {
     struct watch_hub *h = arg;
+    h->reached = 0;
     for (;;) {
         pthread_mutex_lock(&h->lock);
         struct watch *w = h->woken;
+        uint64_t pause_ms = w ? 0 : MIN_OF(h->reached * PACE_US / 1000, (size_t)PACE_MAX_MS);
         if (w) h->woken = w->next_woken;
-        else h->posted = false;
+        else h->posted = pause_ms > 0;
         pthread_mutex_unlock(&h->lock);
+        if (pause_ms) uv_timer_start(&h->pace, on_pace, pause_ms, 0);
         if (!w) return;
         atomic_store(&w->woken, false);
         if (w->started && !w->paused) pump(w);
     }
 }
+
+static void on_pace(uv_timer_t *t) { run_woken(t->data); }
 
 static void wake(void *arg) {
     struct watch *w = arg;
@@ -456,7 +475,9 @@ struct watch_hub *watch_hub_new(struct apiserver *s, uv_loop_t *loop) {
     h->s = s;
     pthread_mutex_init(&h->lock, NULL);
     uv_timer_init(loop, &h->timer);
-    h->timer.data = h;
+    uv_timer_init(loop, &h->pace);
+    h->open_handles = 2;
+    h->timer.data = h->pace.data = h;
     uv_timer_start(&h->timer, on_tick, TICK_MS, TICK_MS);
     return h;
 }
@@ -468,6 +489,7 @@ void watch_hub_close_watches(struct watch_hub *h) {
 
 static void hub_closed(uv_handle_t *handle) {
     struct watch_hub *h = handle->data;
+    if (--h->open_handles) return;
     pthread_mutex_destroy(&h->lock);
     free(h);
 }
@@ -476,6 +498,7 @@ void watch_hub_free(struct watch_hub *h) {
     if (!h) return;
     watch_hub_close_watches(h);
     uv_close((uv_handle_t *)&h->timer, hub_closed);
+    uv_close((uv_handle_t *)&h->pace, hub_closed);
 }
 
 size_t watch_hub_count(struct watch_hub *h) { return h->n; }

@@ -92,7 +92,7 @@ static int store(struct write *w, enum store_op op, const char *key, const char 
                           .value = text,
                           .value_len = len,
                           .expect_rev = expect,
-                          .lazy = w->s->embedded && (w->res->flags & RES_LAZY),
+                          .lazy = w->s->embedded && (w->lazy || (w->res->flags & RES_LAZY)),
                           .cause = {w->c.user, w->cause_rev}};
     struct store_txn_result r = {0};
     int rc = store_txn(w->s->store, w->a, &t, &r, e);

@@ -12,6 +12,7 @@ struct write {
     const struct resource *res; /* the stored row: trees are in its version */
     struct rules_ctx c;
     int64_t cause_rev;
+    bool lazy; /* need not be durable when answered (embedded store) */
 };
 
 /* Prepares for one object. q NULL: the server itself writes. `res` may be a row that shares another's storage. */

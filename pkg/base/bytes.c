@@ -116,14 +116,26 @@ void random_bytes(void *p, size_t n) {
     }
 }
 
+/* Every answer of the API server carries a UUID: the kernel is asked for many at once. A child made by fork() without
+ * exec would repeat its parent's, so nothing that stays after a fork makes UUIDs. */
 void uuid_new(char out[37]) {
-    unsigned char b[16];
-    char hex[33];
-    random_bytes(b, sizeof(b));
+    static _Thread_local unsigned char pool[32][16];
+    static _Thread_local unsigned left;
+    if (!left) {
+        random_bytes(pool, sizeof(pool));
+        left = 32;
+    }
+    unsigned char *b = pool[--left];
     b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
     b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
-    hex_encode(b, sizeof(b), hex);
-    snprintf(out, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+    static const size_t group[] = {4, 2, 2, 2, 6};
+    char *o = out, hex[33];
+    hex_encode(b, 16, hex);
+    for (size_t i = 0, at = 0; i < ARRAY_LEN(group); at += 2 * group[i++]) {
+        if (i) *o++ = '-';
+        o = mempcpy(o, hex + at, 2 * group[i]);
+    }
+    *o = 0;
 }
 
 void random_name(char *out, size_t n) {

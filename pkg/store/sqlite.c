@@ -5,10 +5,10 @@
  * row id) finds a key's newest row up to any revision. Compaction deletes rows that a newer row up to the compaction
  * revision has replaced. Table `meta` has the format version, compact_rev and reserved_rev.
  *
- * One committer thread writes (sqlite_commit.c). Callers queue their transactions and wait; the committer takes all
- * that wait into one sqlite transaction, whose commit is one fsync of the WAL (synchronous=FULL). Only then the
- * revisions become visible to readers and to watches, and the callers are answered. While it waits for the disk the
- * next batch gathers: group commit without a timer.
+ * One thread at a time writes (sqlite_commit.c). Callers queue their transactions and wait; the thread that commits
+ * takes all that wait into one sqlite transaction, whose commit is one fsync of the WAL (synchronous=FULL). Only then
+ * the revisions become visible to readers and to watches, and the callers are answered. While it waits for the disk
+ * the next batch gathers: group commit without a timer.
  *
  * Lazy writes (lazy.c) get revisions and events like all others but stay in memory. Any durable commit takes them
  * along, before its own rows, so the file always holds a prefix of history. When they are written, a value that was

@@ -40,7 +40,7 @@ enum { ST_BEGIN, ST_COMMIT, ST_ROLLBACK, ST_CURRENT, ST_INSERT, ST_META, ST_DROP
 
 enum sq_kind { SQ_TXN, SQ_FLUSH, SQ_COMPACT };
 
-/* A caller waiting for the committer; lives on the caller's stack. */
+/* A caller waiting for a commit; lives on the caller's stack. */
 struct sq_request {
     enum sq_kind kind;
     struct arena *arena;
@@ -66,7 +66,7 @@ struct sq {
     int64_t flush_ns;
     bool no_fsync;
 
-    /* the committer's own */
+    /* of the thread that has set `busy` */
     sqlite3 *db;
     sqlite3_stmt *st[ST_N];
     int64_t reserved_rev; /* durably reserved: lazy writes may use revisions up to here */
@@ -77,6 +77,8 @@ struct sq {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool stopping;
+    bool busy;            /* a thread is committing */
+    bool compact_due;     /* the committer is to look for history to drop */
     struct sq_request *head, **tail;
     int64_t visible_rev;  /* what readers see */
     int64_t durable_rev;  /* all revisions up to here are in the file, the later ones in `lazy` */

@@ -1,4 +1,8 @@
-/* The committer: the one thread that writes the sqlite file. See sqlite.c for the whole picture.
+/* Committing: writing the sqlite file. See sqlite.c for the whole picture.
+ *
+ * One thread at a time commits, the one that has set `busy`. A caller that finds nobody at it takes what waits (usually
+ * its own request alone) and commits itself, which spares a lone writer two thread switches. What gathers meanwhile is
+ * the committer thread's: under load it runs batch after batch. Flushes and compaction are always its work.
  *
  * A batch is evaluated in order, each transaction against the outcome of those before it. When at least one of them
  * must be durable the batch is one sqlite transaction that first writes the waiting lazy writes; when it fails, none
@@ -286,17 +290,25 @@ void *sq_commit_main(void *arg) {
     bool compacting = s->compact_done < atomic_load(&s->compact_rev);
     pthread_mutex_lock(&s->lock);
     for (;;) {
+        if (s->busy) {
+            pthread_cond_wait(&s->wake, &s->lock);
+            continue;
+        }
         bool due = s->flush_at && mono_ns() >= s->flush_at;
+        compacting |= s->compact_due;
         if (!s->head && !due && !compacting) {
             if (s->stopping) break;
             wait_for_work(s);
             continue;
         }
         struct sq_request *batch = batch_take(s);
+        s->busy = true;
+        s->compact_due = false;
         pthread_mutex_unlock(&s->lock);
         if (batch || due) batch_run(s, batch, due);
         compacting = compact_step(s);
         pthread_mutex_lock(&s->lock);
+        s->busy = false;
         if (due && s->flush_at) s->flush_at = mono_ns() + s->flush_ns; /* it failed: try again later */
         if (s->stopping && !s->head) compacting = false; /* goes on at the next start */
     }
@@ -309,12 +321,25 @@ void *sq_commit_main(void *arg) {
 
 /* ---- callers ---- */
 
+/* Commits what waits; lock held, and nobody is at it. Wakes the committer when there is something left for it. */
+static void lead(struct sq *s) {
+    struct sq_request *batch = batch_take(s);
+    bool had_lazy = s->flush_at != 0;
+    s->busy = true;
+    pthread_mutex_unlock(&s->lock);
+    batch_run(s, batch, false);
+    pthread_mutex_lock(&s->lock);
+    s->busy = false;
+    s->compact_due |= s->compact_done < MIN_OF(atomic_load(&s->compact_rev), s->durable_rev);
+    if (s->head || s->compact_due || s->stopping || (!had_lazy && s->flush_at)) pthread_cond_signal(&s->wake);
+}
+
 int sq_submit(struct sq *s, struct sq_request *q) {
     sem_init(&q->done, 0, 0);
     pthread_mutex_lock(&s->lock);
     *s->tail = q;
     s->tail = &q->next;
-    pthread_cond_signal(&s->wake);
+    if (!s->busy) lead(s);
     pthread_mutex_unlock(&s->lock);
     while (sem_wait(&q->done) < 0) continue;
     sem_destroy(&q->done);
