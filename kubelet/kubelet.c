@@ -1,6 +1,7 @@
 /* Putting the parts together: sources of pods, events of the runtime, housekeeping. See kubelet.h. */
 #include "kubelet/run.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 
@@ -254,6 +255,7 @@ static void *gc_thread(void *arg) {
         if (settled && round && round % GC_EVERY == 0) {
             gc_orphans(kl);
             gc_images(kl);
+            malloc_trim(0); /* what a burst of pods needed goes back */
         }
         if (round) {
             gc_logs(kl);

@@ -1,5 +1,6 @@
 /* coracle-kubelet: the node agent. It runs the pods that are assigned to its node through a CRI runtime, and tells the API
  * server how they and the machine are. This file turns flags into a kubelet_config and starts the parts. */
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -144,6 +145,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     defaults(&o.c);
+    mallopt(M_ARENA_MAX, 2); /* many threads, little concurrency: memory matters more */
     signal(SIGPIPE, SIG_IGN);
     sigset_t set;
     sigemptyset(&set);

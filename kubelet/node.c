@@ -28,6 +28,7 @@ struct node {
     struct core_node_status *sent; /* last status written, NULL: none */
     int64_t sent_at, renewed_at;
     bool registered, was_ready;
+    char *last_problem; /* logged once */
 };
 
 /* ---- what the machine has ---- */
@@ -434,6 +435,14 @@ static void remember(struct node *n, const struct core_node_status *st) {
     n->sent_at = mono_ns();
 }
 
+/* Logs what goes wrong when it is not what went wrong before. */
+static int64_t trouble(struct node *n, const char *what, const struct err *e) {
+    if (!str_eq(n->last_problem, e->msg)) log_warn(what, "error", e->msg, NULL);
+    free(n->last_problem);
+    n->last_problem = xstrdup(e->msg);
+    return NS_PER_SEC;
+}
+
 /* One round; how long to the next. */
 static int64_t round_once(struct node *n) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -443,10 +452,7 @@ static int64_t round_once(struct node *n) {
     tell_pod_cidr(n, a);
     if (!n->registered && kl->cfg.register_node) {
         r = register_node(n, a, &e);
-        if (r < 0) {
-            log_warn("cannot register the node", "error", e.msg, NULL);
-            return NS_PER_SEC;
-        }
+        if (r < 0) return trouble(n, "cannot register the node", &e);
         n->registered = true;
     }
     find_addresses(n);
@@ -457,19 +463,17 @@ static int64_t round_once(struct node *n) {
         r = write_status(n, a, &st, &e);
         if (r == -ENOENT) n->registered = false; /* somebody deleted the Node */
         if (r == 0) remember(n, &st);
-        if (r < 0) log_warn("cannot write the node's status", "error", e.msg, NULL);
-        if (r < 0) return NS_PER_SEC;
+        if (r < 0) return trouble(n, "cannot write the node's status", &e);
     }
     int64_t due = n->renewed_at + HEARTBEAT_S * NS_PER_SEC;
     if (!n->renewed_at || mono_ns() >= due - NS_PER_SEC) {
         err_done(&e);
         r = renew_lease(n, a, &e);
-        if (r < 0) {
-            log_warn("cannot renew the node's lease", "error", e.msg, NULL);
-            return 2 * NS_PER_SEC;
-        }
+        if (r < 0) return trouble(n, "cannot renew the node's lease", &e);
         n->renewed_at = mono_ns();
     }
+    free(n->last_problem);
+    n->last_problem = NULL;
     return ready ? HEARTBEAT_S * NS_PER_SEC : QUICK_NS;
 }
 
@@ -512,6 +516,7 @@ void node_free(struct node *n) {
     if (n->started) pthread_join(n->thread, NULL);
     for (size_t i = 0; i < n->n_ips; i++) free(n->ips[i]);
     free(n->pod_cidr);
+    free(n->last_problem);
     arena_free(n->sent_arena);
     arena_free(n->arena);
     pthread_cond_destroy(&n->wake);
