@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "kubelet/checkpoint.h"
 #include "kubelet/node.h"
 #include "kubelet/pods.h"
 #include "kubelet/safepath.h"
@@ -77,10 +78,18 @@ static void orphan_cgroup(void *arg, const char *qos, const char *uid) {
     if (access(marker, F_OK) == 0) cgroups_pod_remove(kl->cgroups, qos, uid, NULL);
 }
 
+/* A checkpoint whose pod the sources no longer have. */
+static void orphan_checkpoint(void *arg, struct object *pod) {
+    struct kubelet *kl = arg;
+    if (!known(kl, pod->meta->uid)) checkpoint_delete(kl, pod->meta->uid);
+}
+
 void gc_orphans(struct kubelet *kl) {
     _cleanup_arena_ struct arena *a = arena_new();
     orphan_sandboxes(kl, a);
     if (kl->fake) return;
+    /* Without an API server the checkpoints are the source. */
+    if (kl->client) checkpoint_each(kl, orphan_checkpoint, kl);
     cgroups_each_pod(kl->cgroups, orphan_cgroup, kl);
     orphan_folders(kl);
 }
