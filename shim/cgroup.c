@@ -177,7 +177,7 @@ void cgroup_prune(const char *path) {
         bool any = false;
         for (size_t i = 0; i < (cgroup_is_v2() ? 1 : ARRAY_LEN(v1_controllers)); i++) {
             group_file(dir, v1_controllers[i], left, "");
-            any |= rmdir(dir) == 0;
+            any |= rmdir(dir) == 0 || errno == ENOENT;
         }
         if (!any) return;
     }

@@ -25,7 +25,7 @@ void cgroup_kill(const char *path, int sig);
 int cgroup_enter(const char *path, pid_t pid, struct err *e);
 /* Removes the group and those below, in every hierarchy. Groups with processes stay: -EBUSY. */
 int cgroup_remove(const char *path);
-/* Removes the group, then its parents, as far as they are empty. */
+/* Removes the group (it may be gone already), then its parents, as far as they are empty. */
 void cgroup_prune(const char *path);
 /* True when the group counted an out-of-memory kill. */
 bool cgroup_oom_killed(const char *path);
