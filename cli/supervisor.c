@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@ enum {
     RESTART_MAX_MS = 10000,
     STABLE_MS = 60000, /* running this long forgets earlier deaths */
     POLL_MS = 5,       /* for wait_port and wait_path */
+    CONNECT_MS = 250,  /* a lost SYN must not hold the supervisor up */
     STOP_GRACE_MS = 10000,
     LOG_MAX_BYTES = 16 * 1024 * 1024, /* then the log is set aside as .1 at the next start */
 };
@@ -88,8 +90,14 @@ static bool port_accepts(const char *text) {
     struct sockaddr_in a = {.sin_family = AF_INET};
     if (str_to_i64(colon + 1, &port) < 0 || inet_pton(AF_INET, host, &a.sin_addr) != 1) return true;
     a.sin_port = htons((uint16_t)port);
-    _cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    return fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+    _cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return false;
+    if (connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0) return true;
+    if (errno != EINPROGRESS) return false;
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int why = ETIMEDOUT;
+    socklen_t len = sizeof(why);
+    return poll(&p, 1, CONNECT_MS) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) == 0 && why == 0;
 }
 
 static int open_log(const struct supervisor *s, const char *name) {

@@ -43,8 +43,8 @@ kubectl expose deployment spread --port=80 --target-port=8080 >/dev/null
 from=$(kubectl get pods -l app=spread --field-selector spec.nodeName=a -o jsonpath='{.items[0].metadata.name}')
 for n in server a b; do
   ip=$(kubectl get pods -l app=spread --field-selector spec.nodeName=$n -o jsonpath='{.items[0].status.podIP}')
-  check_out "a pod on a reaches one on $n" 'spread-' kubectl exec "$from" -- wget -qO- -T 5 "http://$ip:8080/index.html"
+  check_out "a pod on a reaches one on $n" 'spread-' kubectl exec "$from" -- timeout 5 wget -qO- "http://$ip:8080/index.html"
 done
-check_out "and the Service by name" 'spread-' kubectl exec "$from" -- sh -c 'wget -qO- -T 5 "http://$(nslookup spread.default.svc.cluster.local | sed -n "s/^Address: //p" | head -n 1)/index.html"'
-check_out "logs come from a node that joined" '' kubectl logs "$from"
+check_out "and the Service by name" 'spread-' kubectl exec "$from" -- sh -c 'timeout 5 wget -qO- "http://$(nslookup spread.default.svc.cluster.local | sed -n "s/^Address: //p" | head -n 1)/index.html"'
+check "logs come from a node that joined" kubectl logs "$from"
 finish
