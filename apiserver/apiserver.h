@@ -16,10 +16,10 @@ struct authn;
 struct authz;
 struct housekeeping;
 struct auth_feeds;
-struct customs;
 struct openapi;
 struct kubelet_client;
 struct watch_hub;
+struct crd_registry;
 
 /* What the flags say (main.c has the table). Strings live as long as the server. */
 struct apiserver_options {
@@ -38,13 +38,6 @@ struct apiserver_options {
     int64_t workers;
 };
 
-/* Pieces of answers that are the same for all objects of a resource (see object.h). */
-struct pieces {
-    struct rbytes *head;        /* {"kind":"Pod","apiVersion":"v1", */
-    struct rbytes *item, *next_item; /* of a list: "{" or the head, and the same behind a comma */
-    struct rbytes *event[3];    /* {"type":"ADDED","object":{"kind":... , by wc_event_type */
-};
-
 enum { WRITE_QUEUES = 64 }; /* write.h */
 
 struct apiserver {
@@ -52,9 +45,9 @@ struct apiserver {
     struct store *store;
     bool embedded;              /* the store's current revision is known without a round trip */
     struct resource_table *resources;
-    struct pieces *pieces;      /* by resource index */
     struct rbytes *event_end;   /* "}\n" */
     struct watchcache *cache;
+    struct crd_registry *crds;  /* crd/registry.h */
     struct rules *rules;
     struct jwt_keys *keys;      /* of service-account tokens; NULL: none */
     struct jwt_signer *signer;
@@ -63,7 +56,6 @@ struct apiserver {
     struct authn *authn;
     struct authz *authz;
     struct auth_feeds *auth_feeds;
-    struct customs *customs;
     struct housekeeping *housekeeping;
     struct openapi *openapi;
     struct http_server *http;

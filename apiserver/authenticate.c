@@ -83,9 +83,8 @@ static void start_feeds(struct apiserver *s) {
     s->auth_feeds = f;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->cond, NULL);
-    const struct resource_rows *rows = resource_rows(s->resources);
-    for (size_t i = 0; i < rows->n && f->n < AUTH_FEEDS; i++) {
-        const struct resource *r = rows->items[i];
+    for (size_t i = 0; i < resource_table_len(s->resources) && f->n < AUTH_FEEDS; i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
         if (r->stored != RES_STORED || r->storage || !authz_wants(r->group, r->plural)) continue;
         f->feeds[f->n] = (struct feed){.s = s, .res = r, .all = f};
         feed_load(&f->feeds[f->n++]);

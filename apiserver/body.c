@@ -1,6 +1,6 @@
 /* Request bodies: from bytes in JSON, YAML or protobuf to a tree in canonical form, with the field validation that
  * ?fieldValidation= asks for (Warn is the default, as upstream). */
-#include "apiserver/custom.h"
+#include "apiserver/crd/registry.h"
 #include "apiserver/request.h"
 #include "apiserver/rules/crd_schema.h"
 #include "pkg/yaml/yaml.h"
@@ -63,21 +63,27 @@ static int report(struct request *q, const struct api_problems *unknown, const s
                       q->res ? q->res->kind : "", q->version ? q->version : "", q->res ? q->res->kind : "object", b.data);
 }
 
+static int custom_normalise(struct request *q, struct json *v, struct api_problems *unknown, struct err *e) {
+    struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .group = q->res->group, .version = q->res->version,
+                          .kind = q->res->kind};
+    crd_schema_into(q->schema, &c);
+    return crd_normalise(&c, v, unknown, e);
+}
+
 int body_normalise(struct request *q, const struct api_type *type, struct json *v, const struct json_dups *dups,
                    struct json **out, struct err *e) {
     struct api_problems unknown = {0};
     _cleanup_err_ struct err why = {0};
-    const char *name = type ? type->name : q->res->kind;
-    int rc = 0;
-    if (type) {
-        rc = api_tree_normalise(q->a, type, v, out, &unknown, &why);
-    } else {
-        struct rules_ctx c = {.a = q->a, .group = q->res->group, .version = q->res->version, .kind = q->res->kind};
-        custom_ctx(q->res, &c);
-        rc = crd_normalise(&c, v, &unknown, &why);
+    if (!type) {
         *out = v;
+        if (custom_normalise(q, v, &unknown, &why))
+            return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", q->res->kind,
+                              q->version, q->res->kind, why.msg);
+        return report(q, &unknown, dups, e);
     }
-    if (rc) return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", name, str_or_empty(q->version), name, why.msg);
+    if (api_tree_normalise(q->a, type, v, out, &unknown, &why))
+        return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", type->name,
+                          str_or_empty(q->version), type->name, why.msg);
     return report(q, &unknown, dups, e);
 }
 

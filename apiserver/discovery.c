@@ -26,8 +26,19 @@ static struct json *verbs(struct arena *a, uint32_t mask) {
     return out;
 }
 
+struct rows {
+    const struct resource *const *items;
+    size_t n;
+};
+
+static struct rows rows_of(struct request *q) {
+    struct rows r;
+    r.items = resource_table_rows(q->s->resources, q->a, &r.n);
+    return r;
+}
+
 /* Walks groups and versions in table order: a group's versions stand together. */
-static bool starts(const struct resource_rows *t, size_t i, bool group_only) {
+static bool starts(const struct rows *t, size_t i, bool group_only) {
     if (i == 0) return true;
     const struct resource *r = t->items[i], *p = t->items[i - 1];
     return !str_eq(r->group, p->group) || (!group_only && !str_eq(r->version, p->version));
@@ -42,9 +53,8 @@ static struct json *group_version(struct arena *a, const struct resource *r) {
     return v;
 }
 
-static struct json *group_doc(struct request *q, size_t first, bool alone) {
+static struct json *group_doc(struct request *q, const struct rows *t, size_t first, bool alone) {
     struct arena *a = q->a;
-    const struct resource_rows *t = resource_rows(q->s->resources);
     const struct resource *r = t->items[first];
     struct json *g = json_object(a), *versions = json_array(a);
     if (alone) {
@@ -80,12 +90,12 @@ static struct json *resource_doc(struct arena *a, const struct resource *r, cons
 static void resource_list(struct request *q, const char *group, const char *version) {
     struct arena *a = q->a;
     struct json *doc = json_object(a), *list = json_array(a);
-    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct rows t = rows_of(q);
     json_set_str(a, doc, "kind", "APIResourceList");
     if (*group) json_set_str(a, doc, "apiVersion", "v1");
     json_set(a, doc, "groupVersion", *group ? json_strf(a, "%s/%s", group, version) : json_str(a, version));
-    for (size_t i = 0; i < t->n; i++) {
-        const struct resource *r = t->items[i];
+    for (size_t i = 0; i < t.n; i++) {
+        const struct resource *r = t.items[i];
         if (!str_eq(r->group, group) || !str_eq(r->version, version)) continue;
         json_append(a, list, resource_doc(a, r, NULL));
         for (size_t j = 0; j < r->n_subs; j++) json_append(a, list, resource_doc(a, r, &r->subs[j]));
@@ -97,11 +107,11 @@ static void resource_list(struct request *q, const char *group, const char *vers
 static void group_list(struct request *q) {
     struct arena *a = q->a;
     struct json *doc = json_object(a), *groups = json_array(a);
-    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct rows t = rows_of(q);
     json_set_str(a, doc, "kind", "APIGroupList");
     json_set_str(a, doc, "apiVersion", "v1");
-    for (size_t i = 0; i < t->n; i++)
-        if (*t->items[i]->group && starts(t, i, true)) json_append(a, groups, group_doc(q, i, false));
+    for (size_t i = 0; i < t.n; i++)
+        if (*t.items[i]->group && starts(&t, i, true)) json_append(a, groups, group_doc(q, &t, i, false));
     json_set(a, doc, "groups", groups);
     respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroupList"), doc);
 }
@@ -154,22 +164,22 @@ static struct json *aggregated_resource(struct arena *a, const struct resource *
 
 static struct json *aggregated(struct request *q, bool core, const char *version) {
     struct arena *a = q->a;
-    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct rows t = rows_of(q);
     struct json *doc = json_object(a), *items = json_array(a), *versions = NULL, *resources = NULL;
     json_set_str(a, doc, "kind", "APIGroupDiscoveryList");
     json_set(a, doc, "apiVersion", json_strf(a, "apidiscovery.k8s.io/%s", version));
     json_set(a, doc, "metadata", json_object(a));
-    for (size_t i = 0; i < t->n; i++) {
-        const struct resource *r = t->items[i];
+    for (size_t i = 0; i < t.n; i++) {
+        const struct resource *r = t.items[i];
         if ((*r->group == 0) != core) continue;
-        if (starts(t, i, true)) {
+        if (starts(&t, i, true)) {
             struct json *item = json_object(a), *meta = json_object(a);
             if (*r->group) json_set_str(a, meta, "name", r->group);
             json_set(a, item, "metadata", meta);
             versions = json_set(a, item, "versions", json_array(a));
             json_append(a, items, item);
         }
-        if (starts(t, i, false)) {
+        if (starts(&t, i, false)) {
             struct json *v = json_object(a);
             json_set_str(a, v, "version", r->version);
             resources = json_set(a, v, "resources", json_array(a));
@@ -207,7 +217,7 @@ static const char *wants_aggregated(struct request *q) {
 
 void handle_discovery(struct request *q) {
     const char *p = q->http->path, *version = wants_aggregated(q);
-    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct rows t = rows_of(q);
     bool core = path_is(p, "/api");
     if (core || path_is(p, "/apis")) {
         if (version) respond_aggregated(q, core, version);
@@ -220,9 +230,9 @@ void handle_discovery(struct request *q) {
     const char *slash = strchr(group, '/');
     if (named && (!slash || !slash[1])) {
         group = arena_strndup(q->a, group, slash ? (size_t)(slash - group) : strlen(group));
-        for (size_t i = 0; i < t->n; i++)
-            if (str_eq(t->items[i]->group, group)) {
-                respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), group_doc(q, i, true));
+        for (size_t i = 0; i < t.n; i++)
+            if (str_eq(t.items[i]->group, group)) {
+                respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), group_doc(q, &t, i, true));
                 return;
             }
         http_respond_text(q->http, 404, "404 page not found\n");

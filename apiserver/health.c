@@ -99,9 +99,8 @@ static void metrics(struct request *q) {
     buf_printf(&b, "# TYPE apiserver_resource_version gauge\napiserver_resource_version %lld\n", (long long)watchcache_rev(s->cache));
     buf_printf(&b, "# TYPE apiserver_storage_size_bytes gauge\napiserver_storage_size_bytes %lld\n", (long long)store_size(s->store));
     buf_printf(&b, "# TYPE apiserver_storage_objects gauge\n");
-    const struct resource_rows *rows = resource_rows(s->resources);
-    for (size_t i = 0; i < rows->n; i++) {
-        const struct resource *r = rows->items[i];
+    for (size_t i = 0; i < resource_table_len(s->resources); i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
         if (r->stored != RES_STORED || r->storage) continue;
         buf_printf(&b, "apiserver_storage_objects{resource=\"%s%s%s\"} %zu\n", r->plural, *r->group ? "." : "", r->group,
                    watchcache_count(s->cache, r));
@@ -147,12 +146,13 @@ static void paths(struct request *q) {
                                         "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks",
                                         "/readyz", "/version"};
     struct arena *a = q->a;
-    const struct resource_rows *t = resource_rows(q->s->resources);
-    size_t n = 0, max = ARRAY_LEN(fixed) + 2 * t->n + 3 * ARRAY_LEN(checks);
+    size_t n_rows, n = 0;
+    const struct resource *const *rows = resource_table_rows(q->s->resources, a, &n_rows);
+    size_t max = ARRAY_LEN(fixed) + 2 * n_rows + 3 * ARRAY_LEN(checks);
     const char **list = arena_alloc(a, max * sizeof(*list));
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++) list[n++] = fixed[i];
-    for (size_t i = 0; i < t->n; i++) {
-        const struct resource *r = t->items[i];
+    for (size_t i = 0; i < n_rows; i++) {
+        const struct resource *r = rows[i];
         if (*r->group) list[n++] = arena_printf(a, "/apis/%s", r->group);
         list[n++] = *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
     }

@@ -1,9 +1,8 @@
 #include "apiserver/lookup.h"
 
 static const struct resource *find(struct apiserver *s, const char *group, const char *plural) {
-    const struct resource_rows *rows = resource_rows(s->resources);
-    for (size_t i = 0; i < rows->n; i++) {
-        const struct resource *r = rows->items[i];
+    for (size_t i = 0; i < resource_table_len(s->resources); i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
         if (str_eq(r->plural, plural) && str_eq(r->group, group)) return r;
     }
     return NULL;

@@ -10,9 +10,6 @@ struct rules_lookup lookup_rules(struct apiserver *s);
 const struct json *lookup_get(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
                               const char *name);
 
-/* server.c: makes the shared pieces of a row's answers. */
-void server_pieces(struct apiserver *s, const struct resource *r);
-
 /* authenticate.c */
 int auth_open(struct apiserver *s, struct err *e);
 void auth_close(struct apiserver *s);

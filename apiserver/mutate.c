@@ -2,7 +2,6 @@
  * approval, resize, ephemeralcontainers, finalize). They decode, look at what is stored, and go through write.c; a
  * write that met another one is tried again when the client did not insist on a resourceVersion. */
 #include "apiserver/convert.h"
-#include "apiserver/custom.h"
 #include "apiserver/handlers.h"
 #include "apiserver/write.h"
 #include "pkg/yaml/yaml.h"
@@ -18,7 +17,6 @@ static struct json *to_stored(struct request *q, struct json *v) {
     struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .type = q->res->type, .group = q->res->group,
                           .version = q->res->version, .kind = q->res->kind, .resource = q->res->plural,
                           .namespaced = q->res->namespaced, .ns = q->ns, .name = q->name, .now = ktime_now()};
-    custom_ctx(q->res, &c);
     rules_default(&c, v);
     return write_to_stored(q, v);
 }
@@ -204,7 +202,7 @@ static int check_patch(struct request *q, const char *ct, bool apply, struct err
 /* The tree of the version that the client speaks. */
 static struct json *visible_tree(struct request *q, const struct object *o) {
     struct json *v = object_tree(q->a, o);
-    return v && !resource_same(o->res, q->res) ? convert_view(q->a, o->res, q->res, v) : v;
+    return v && o->res != q->res ? convert_view(q->a, o->res, q->res, v) : v;
 }
 
 static int read_config(struct request *q, struct json **config, struct json_dups *dups, struct err *e) {
@@ -222,6 +220,7 @@ static int read_config(struct request *q, struct json **config, struct json_dups
                           q->name);
     struct json *checked = NULL; /* reports unknown and duplicate fields and wrong types; the config is applied as sent */
     int rc = body_normalise(q, q->res->type, json_clone(q->a, *config), dups, &checked, e);
+    if (!rc && q->res->custom) *config = checked; /* without what the schema does not know */
     return rc;
 }
 
@@ -233,13 +232,11 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
     c->type = q->res->type; /* the merge is in the client's version */
     c->version = q->res->version;
     c->group = q->res->group;
-    custom_ctx(q->res, c);
     int rc = ssa_apply(c, old ? visible_tree(q, old) : NULL, config, force, &merged, &changed, e);
     if (rc) return rc;
     c->type = w->res->type;
     c->version = w->res->version;
     c->group = w->res->group;
-    custom_ctx(w->res, c);
     if (!changed && old) {
         *out = object_ref((struct object *)old);
         return 0;

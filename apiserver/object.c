@@ -158,32 +158,34 @@ static bool scan_meta(struct scan *s, struct found *f) {
     return r == 0;
 }
 
-/* Second components of the fields whose first component is `top` ("spec", "status", ...). */
-static bool scan_fields(struct scan *s, struct found *f, const struct resource *r, const char *top, size_t top_len) {
+enum { MAX_FIELD_PATH = 256 };
+
+/* The value of member `path` ("spec", then "spec.nodeName"): keeps it when it is a selectable field, and looks into it
+ * when one lies below. */
+static bool scan_fields(struct scan *s, struct found *f, const struct resource *r, const char *path, size_t path_len) {
     bool nested = false;
     for (size_t i = 0; r->fields && r->fields[i] && i < MAX_SCAN_FIELDS; i++) {
         const char *name = resource_field_path(r->fields[i]);
-        if (key_is(top, top_len, name)) {
-            return scan_scalar(s, f->base, &f->fields[i]);
-        }
-        if (strncmp(name, top, top_len) == 0 && name[top_len] == '.') nested = true;
+        if (key_is(path, path_len, name)) return scan_scalar(s, f->base, &f->fields[i]);
+        if (strncmp(name, path, path_len) == 0 && name[path_len] == '.') nested = true;
     }
-    if (!nested) return skip_value(s);
     skip_ws(s);
-    if (s->p >= s->end || *s->p != '{') return skip_value(s);
+    if (!nested || s->p >= s->end || *s->p != '{') return skip_value(s);
     s->p++;
     bool first = true;
     const char *k;
+    char below[MAX_FIELD_PATH];
     size_t n;
     int rc;
     while ((rc = next_member(s, &first, &k, &n)) == 1) {
-        ssize_t at = -1;
-        for (size_t i = 0; r->fields[i] && i < MAX_SCAN_FIELDS; i++) {
-            const char *name = resource_field_path(r->fields[i]);
-            if (strncmp(name, top, top_len) == 0 && name[top_len] == '.' && key_is(k, n, name + top_len + 1))
-                at = (ssize_t)i;
+        if (path_len + n + 1 >= sizeof(below)) {
+            if (!skip_value(s)) return false;
+            continue;
         }
-        if (at >= 0 ? !scan_scalar(s, f->base, &f->fields[at]) : !skip_value(s)) return false;
+        memcpy(below, path, path_len);
+        below[path_len] = '.';
+        memcpy(below + path_len + 1, k, n);
+        if (!scan_fields(s, f, r, below, path_len + 1 + n)) return false;
     }
     return rc == 0;
 }
@@ -299,14 +301,17 @@ struct object *object_new(const struct resource *r, const char *key, const char 
     return o;
 }
 
-struct object *object_at_rev(const struct object *o, int64_t rev) {
+static struct object *remake(const struct resource *r, const struct object *o, int64_t rev) {
     struct found *f = xcalloc(1, sizeof(*f));
     struct object *n = NULL;
-    if (scan_object(f, o->res, o->tail->data, o->tail->len, true))
-        n = new_from(f, o->res, o->key, o->tail->data, o->tail->len, o->create_rev, rev);
+    if (scan_object(f, r, o->tail->data, o->tail->len, true))
+        n = new_from(f, r, o->key, o->tail->data, o->tail->len, o->create_rev, rev);
     free(f);
     return n;
 }
+
+struct object *object_at_rev(const struct object *o, int64_t rev) { return remake(o->res, o, rev); }
+struct object *object_new_tail(const struct resource *r, const struct object *o) { return remake(r, o, o->rev); }
 
 struct object *object_ref(struct object *o) {
     if (o) atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
@@ -319,7 +324,33 @@ void object_unref(struct object *o) {
     free(o);
 }
 
+struct pieces *pieces_new(const struct resource *r) {
+    static const char *const types[] = {"ADDED", "MODIFIED", "DELETED"};
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct pieces *p = xcalloc(1, sizeof(*p));
+    const char *head = object_head(a, r), *item = r->custom ? head : "{";
+    const char *next = arena_printf(a, ",%s", item);
+    p->head = rbytes_new(head, strlen(head));
+    p->item = rbytes_new(item, strlen(item));
+    p->next_item = rbytes_new(next, strlen(next));
+    for (int t = 0; t < 3; t++) {
+        const char *ev = arena_printf(a, "{\"type\":\"%s\",\"object\":%s", types[t], head);
+        p->event[t] = rbytes_new(ev, strlen(ev));
+    }
+    return p;
+}
+
+void pieces_free(struct pieces *p) {
+    if (!p) return;
+    rbytes_unref(p->head);
+    rbytes_unref(p->item);
+    rbytes_unref(p->next_item);
+    for (int t = 0; t < 3; t++) rbytes_unref(p->event[t]);
+    free(p);
+}
+
 char *object_head(struct arena *a, const struct resource *r) {
+    if (r->custom) return arena_printf(a, "{\"apiVersion\":\"%s\",\"kind\":\"%s\",", resource_api_version(a, r), r->kind);
     return arena_printf(a, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",", r->kind, resource_api_version(a, r));
 }
 

@@ -38,6 +38,8 @@ struct object *object_new(const struct resource *r, const char *key, const char 
                           int64_t rev);
 /* The same object at another revision: the last state of something deleted carries the deletion's revision. */
 struct object *object_at_rev(const struct object *o, int64_t rev);
+/* The same object for another row of its resource. */
+struct object *object_new_tail(const struct resource *r, const struct object *o);
 struct object *object_ref(struct object *o);
 void object_unref(struct object *o); /* NULL-safe */
 static inline void cleanup_object(struct object **o) { object_unref(*o); }
@@ -48,5 +50,7 @@ static inline const char *object_at(const struct object *o, struct span s) { ret
 struct json *object_tree(struct arena *a, const struct object *o);
 /* `{"kind":"Pod","apiVersion":"v1",` in `a`: what stands before the tail. */
 char *object_head(struct arena *a, const struct resource *r);
+struct pieces *pieces_new(const struct resource *r);
+void pieces_free(struct pieces *p); /* NULL-safe */
 /* The whole JSON in `a`. */
 char *object_text(struct arena *a, const struct object *o, size_t *len);

@@ -149,8 +149,8 @@ TEST(views_select_by_their_own_field_names) {
 }
 
 TEST(every_row_is_bound) {
-    for (size_t i = 0; i < resource_rows(table())->n; i++) {
-        const struct resource *r = resource_rows(table())->items[i];
+    for (size_t i = 0; i < resource_table_len(table()); i++) {
+        const struct resource *r = resource_table_at(table(), i);
         if (!r->type) TEST_FAIL("no type: %s/%s %s", r->group, r->version, r->kind);
         if (!r->printer) TEST_FAIL("no printer: %s", r->plural);
         if (r->stored == RES_STORED && !r->key_prefix) TEST_FAIL("no key: %s", r->plural);

@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-#include "apiserver/custom.h"
+#include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
 #include "pkg/base/map.h"
 #include "apiserver/lookup.h"
@@ -16,7 +16,7 @@
 struct openapi {
     pthread_mutex_t lock;
     struct rbytes *v2_json, *v2_proto;
-    unsigned made_for; /* custom_generation when v2 was made */
+    uint64_t v2_of; /* crd_changes when they were made */
 };
 
 void openapi_free(struct openapi *o) {
@@ -47,39 +47,48 @@ static bool plain_text(const char *sub) {
     return false;
 }
 
-/* "com.example.v1.Gadget": the group's parts in reverse. */
-static struct openapi_kind custom_kind(struct arena *a, const struct resource *r, const char *kind, const struct json *schema) {
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    for (const char *end = r->group + strlen(r->group), *p; end > r->group; end = p > r->group ? p - 1 : p) {
-        for (p = end; p > r->group && p[-1] != '.'; p--) continue;
-        buf_printf(&b, "%.*s.", (int)(end - p), p);
-    }
-    buf_printf(&b, "%s.%s", r->version, kind);
-    return (struct openapi_kind){.group = r->group, .version = r->version, .kind = kind, .schema = schema, .name = arena_strdup(a, b.data)};
+struct rows {
+    struct apiserver *s;
+    const struct resource *const *items;
+    size_t n;
+};
+
+static struct rows rows_all(struct apiserver *s, struct arena *a) {
+    struct rows r = {.s = s};
+    r.items = resource_table_rows(s->resources, a, &r.n);
+    return r;
 }
 
-static struct openapi_resource row_of(struct arena *a, const struct resource *r) {
+/* Kinds of custom resources bring their schemas. */
+static void custom_kinds(struct apiserver *s, struct arena *a, const struct resource *r, int version, struct openapi_resource *row) {
+    row->kind = crd_openapi_kind(s, a, r, version);
+    row->list = crd_openapi_list(a, r, version);
+    for (size_t i = 0; i < row->n_subs; i++)
+        if (str_eq(row->subs[i].name, "status")) ((struct openapi_subresource *)row->subs)[i].kind = row->kind;
+}
+
+static struct openapi_resource row_of(struct apiserver *server, struct arena *a, const struct resource *r, int version) {
     struct openapi_subresource *subs = arena_zalloc(a, (r->n_subs + 1) * sizeof(*subs));
     for (size_t i = 0; i < r->n_subs; i++) {
         const struct resource_sub *s = &r->subs[i];
         subs[i].name = s->name;
         subs[i].verbs = verbs_of(s->verbs);
-        if (r->custom && !s->group) subs[i].kind = custom_kind(a, r, r->kind, r->custom->schema);
-        else if (!plain_text(s->name))
+        if (!plain_text(s->name))
             subs[i].kind.type = api_type_find(s->group ? s->group : r->group, s->version ? s->version : r->version, s->kind);
     }
     struct openapi_resource row = {.plural = r->plural, .namespaced = r->namespaced, .verbs = verbs_of(r->verbs),
                                    .subs = subs, .n_subs = r->n_subs};
-    row.kind.type = r->type;
     if (r->custom) {
-        row.kind = custom_kind(a, r, r->kind, r->custom->schema);
-        row.list = custom_kind(a, r, r->list_kind, NULL);
-    } else if (r->verbs & VERB_LIST) row.list.type = api_type_find(r->group, r->version, r->list_kind);
+        custom_kinds(server, a, r, version, &row);
+        return row;
+    }
+    row.kind.type = r->type;
+    if (r->verbs & VERB_LIST) row.list.type = api_type_find(r->group, r->version, r->list_kind);
     return row;
 }
 
 /* The rows of the group and version that starts at `first`; *end is behind the last. */
-static struct openapi_resource *rows_of(struct arena *a, const struct resource_rows *t, size_t first, size_t *n, size_t *end) {
+static struct openapi_resource *rows_of(struct arena *a, const struct rows *t, size_t first, int version, size_t *n, size_t *end) {
     const struct resource *r = t->items[first];
     size_t i = first;
     while (i < t->n && str_eq(t->items[i]->group, r->group) &&
@@ -87,7 +96,7 @@ static struct openapi_resource *rows_of(struct arena *a, const struct resource_r
         i++;
     struct openapi_resource *rows = arena_alloc(a, (i - first) * sizeof(*rows));
     *n = 0;
-    for (size_t j = first; j < i; j++) rows[(*n)++] = row_of(a, t->items[j]);
+    for (size_t j = first; j < i; j++) rows[(*n)++] = row_of(t->s, a, t->items[j], version);
     *end = i;
     return rows;
 }
@@ -96,40 +105,46 @@ static const char *doc_path(struct arena *a, const struct resource *r) {
     return *r->group ? arena_printf(a, "apis/%s/%s", r->group, r->version) : arena_printf(a, "api/%s", r->version);
 }
 
-static struct json *v3_document(struct arena *a, const struct resource_rows *t, size_t first, size_t *end) {
+static struct json *v3_document(struct arena *a, const struct rows *t, size_t first, size_t *end) {
     size_t n;
-    struct openapi_resource *rows = rows_of(a, t, first, &n, end);
+    struct openapi_resource *rows = rows_of(a, t, first, 3, &n, end);
     const struct resource *r = t->items[first];
     return openapi_v3_document(a, RELEASE, r->group, r->version, rows, n);
 }
 
-/* A hash that changes with the server's version and the custom resources: what the document is made from. */
-static const char *path_hash(struct request *q, const char *path) {
-    struct arena *a = q->a;
-    const char *text = arena_printf(a, "%s %u %s", "v1.36.0", custom_generation(q->s), path);
+/* Changes with the definitions of the custom resources of the document. */
+static unsigned long long custom_version(const struct rows *t, struct arena *a, const char *path) {
+    unsigned long long v = 0;
+    for (size_t i = 0; i < t->n; i++)
+        if (t->items[i]->custom && str_eq(doc_path(a, t->items[i]), path)) v = v * 31 + (unsigned long long)crd_revision(t->s, t->items[i]);
+    return v;
+}
+
+/* A hash that changes with the server's version and the definitions: what the document is made from. */
+static const char *path_hash(const struct rows *t, struct arena *a, const char *path) {
+    const char *text = arena_printf(a, "%s %s %llx", "v1.36.0", path, custom_version(t, a, path));
     uint32_t h = hash_bytes(text, strlen(text)), g = hash_bytes(&h, sizeof(h));
     return arena_printf(a, "%08X%08X", h, g);
 }
 
-static void add_to_index(struct request *q, struct json *paths, const char *path) {
-    struct arena *a = q->a;
+static void add_to_index(const struct rows *t, struct arena *a, struct json *paths, const char *path) {
     if (json_get(paths, path)) return;
     struct json *x = json_object(a);
-    json_set(a, x, "serverRelativeURL", json_strf(a, "/openapi/v3/%s?hash=%s", path, path_hash(q, path)));
+    json_set(a, x, "serverRelativeURL", json_strf(a, "/openapi/v3/%s?hash=%s", path, path_hash(t, a, path)));
     json_set(a, paths, path, x);
 }
 
 /* A document each for /api, /apis, every group, and every group and version. */
 static void v3_index(struct request *q) {
     struct arena *a = q->a;
-    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct rows t = rows_all(q->s, q->a);
     struct json *doc = json_object(a), *paths = json_object(a);
-    add_to_index(q, paths, "api");
-    add_to_index(q, paths, "apis");
-    for (size_t i = 0; i < t->n; i++) {
-        const struct resource *r = t->items[i];
-        if (*r->group) add_to_index(q, paths, arena_printf(a, "apis/%s", r->group));
-        add_to_index(q, paths, doc_path(a, r));
+    add_to_index(&t, a, paths, "api");
+    add_to_index(&t, a, paths, "apis");
+    for (size_t i = 0; i < t.n; i++) {
+        const struct resource *r = t.items[i];
+        if (*r->group) add_to_index(&t, a, paths, arena_printf(a, "apis/%s", r->group));
+        add_to_index(&t, a, paths, doc_path(a, r));
     }
     json_sort_keys(paths, false);
     json_set(a, doc, "paths", paths);
@@ -138,11 +153,11 @@ static void v3_index(struct request *q) {
 }
 
 static struct json *v3_make(struct request *q, const char *path) {
-    const struct resource_rows *t = resource_rows(q->s->resources);
+    const struct rows t = rows_all(q->s, q->a);
     if (str_eq(path, "api") || str_eq(path, "apis")) return openapi_v3_discovery(q->a, RELEASE, NULL, !path[3]);
-    for (size_t i = 0, end; i < t->n; i++) {
-        const struct resource *r = t->items[i];
-        if (str_eq(doc_path(q->a, r), path)) return v3_document(q->a, t, i, &end);
+    for (size_t i = 0, end; i < t.n; i++) {
+        const struct resource *r = t.items[i];
+        if (str_eq(doc_path(q->a, r), path)) return v3_document(q->a, &t, i, &end);
         if (*r->group && str_has_prefix(path, "apis/") && str_eq(path + 5, r->group))
             return openapi_v3_discovery(q->a, RELEASE, r->group, false);
     }
@@ -150,11 +165,12 @@ static struct json *v3_make(struct request *q, const char *path) {
 }
 
 static bool v3_doc(struct request *q, const char *path) {
+    const struct rows t = rows_all(q->s, q->a);
     struct json *doc = v3_make(q, path);
     if (!doc) return false;
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write(&b, doc);
-    const char *etag = arena_printf(q->a, "\"%s\"", path_hash(q, path));
+    const char *etag = arena_printf(q->a, "\"%s\"", path_hash(&t, q->a, path));
     struct http_header h[] = {{"Content-Type", "application/json"},
                               {"ETag", etag},
                               {"Vary", "Accept"},
@@ -164,20 +180,22 @@ static bool v3_doc(struct request *q, const char *path) {
     return true;
 }
 
-static void make_v2(struct openapi *o, const struct resource_rows *t) {
+/* The document is made anew when definitions of custom resources have come or gone. */
+static void make_v2(struct openapi *o, struct apiserver *s) {
     _cleanup_arena_ struct arena *a = arena_new();
+    const struct rows t = rows_all(s, a);
     _cleanup_buf_ struct buf json = BUF_INIT, proto = BUF_INIT;
     struct json *doc = openapi_v2_begin(a, RELEASE);
-    for (size_t i = 0, end; i < t->n; i = end) {
+    for (size_t i = 0, end; i < t.n; i = end) {
         size_t n;
-        const struct resource *r = t->items[i];
-        struct openapi_resource *rows = rows_of(a, t, i, &n, &end);
+        const struct resource *r = t.items[i];
+        struct openapi_resource *rows = rows_of(a, &t, i, 2, &n, &end);
         openapi_v2_add(a, doc, r->group, r->version, rows, n);
     }
     openapi_v2_end(a, doc);
     json_write(&json, doc);
     openapi_v2_to_proto(&proto, doc);
-    rbytes_unref(o->v2_json); /* of before the custom resources changed */
+    rbytes_unref(o->v2_json);
     rbytes_unref(o->v2_proto);
     o->v2_json = rbytes_new(json.data, json.len);
     o->v2_proto = rbytes_new(proto.data, proto.len);
@@ -188,9 +206,9 @@ static void v2(struct request *q) {
     const char *accept = str_or_empty(http_header(q->http, "accept"));
     bool proto = strstr(accept, "proto-openapi.spec.v2") != NULL;
     pthread_mutex_lock(&o->lock);
-    unsigned now = custom_generation(q->s);
-    if (!o->v2_json || o->made_for != now) make_v2(o, resource_rows(q->s->resources));
-    o->made_for = now;
+    uint64_t now = crd_changes(q->s);
+    if (!o->v2_json || o->v2_of != now) make_v2(o, q->s);
+    o->v2_of = now;
     struct rbytes *doc = rbytes_ref(proto ? o->v2_proto : o->v2_json);
     pthread_mutex_unlock(&o->lock);
     struct http_header h[] = {{"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}};

@@ -132,9 +132,9 @@ static bool accept_clause(struct request *q, const char *p, size_t n) {
     if (token_is(t, type_len, "application/json") || token_is(t, type_len, "*/*") || token_is(t, type_len, "application/*"))
         q->media = MEDIA_JSON;
     else if (token_is(t, type_len, "application/yaml")) q->media = MEDIA_YAML;
-    else if (token_is(t, type_len, "application/vnd.kubernetes.protobuf")) q->media = MEDIA_PROTO;
+    else if (token_is(t, type_len, "application/vnd.kubernetes.protobuf") && !(q->res && q->res->custom)) q->media = MEDIA_PROTO;
     else return false;
-    if (q->media == MEDIA_PROTO && (as == AS_TABLE || (q->res && q->res->custom))) return false;
+    if (as == AS_TABLE && q->media == MEDIA_PROTO) return false;
     q->as = as;
     q->stream_param = stream;
     return true;

@@ -10,6 +10,7 @@ enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL };
 
 struct watch;
 struct http_cancel;
+struct crd_schema;
 
 struct request {
     struct apiserver *s;
@@ -23,6 +24,7 @@ struct request {
     const char *rest;    /* path behind the subresource (proxy), not decoded; "" when there is none */
     const struct resource *res;      /* NULL: unknown */
     const struct resource_sub *sub;
+    const struct crd_schema *schema; /* of a custom resource that is written; NULL: not custom */
     struct user_info user;
     /* of Accept */
     enum media media;
@@ -77,6 +79,7 @@ enum { BODY_JSON = 1, BODY_YAML = 2, BODY_PROTO = 4, BODY_ALL = 7 };
  * apiVersion, field validation (?fieldValidation=), warnings. An empty body gives *out NULL when may_be_empty. */
 int body_decode(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
                 bool may_be_empty, struct json **out, struct err *e);
-/* The field validation part, for trees that come from patches: normalises and reports unknown fields. */
+/* The field validation part, for trees that come from patches: normalises and reports unknown fields. type NULL: a
+ * custom resource, by q->schema. */
 int body_normalise(struct request *q, const struct api_type *type, struct json *v, const struct json_dups *dups,
                    struct json **out, struct err *e);

@@ -1,7 +1,7 @@
 /* The resource table: one row says everything the API server knows about a resource (a kind served under a plural
  * name in a group and version). Routing, discovery, OpenAPI, storage, tables and the rules all start from a row.
- * Built-in rows are constant data (resources.c); rows of CustomResourceDefinitions are made at run time and looked up
- * the same way, so code holds a `const struct resource *` and never asks where it came from.
+ * Built-in rows are constant data (resources.c); rows of CustomResourceDefinitions are made at run time (crd/) and
+ * looked up the same way, so code holds a `const struct resource *` and never asks where it came from.
  *
  * Two rows may share one storage: events (core/v1, events.k8s.io/v1) and horizontalpodautoscalers (autoscaling v1,
  * v2). The row whose version is stored has `storage` NULL; the other names it and converts (convert.h). */
@@ -46,7 +46,20 @@ struct resource_sub {
 };
 
 struct table_printer; /* tables.h */
-struct custom;
+struct rbytes;
+
+/* Pieces of answers that are the same for all objects of a row (see object.h). */
+struct pieces {
+    struct rbytes *head;        /* {"kind":"Pod","apiVersion":"v1", */
+    struct rbytes *item, *next_item; /* of a list: "{" or the head, and the same behind a comma */
+    struct rbytes *event[3];    /* {"type":"ADDED","object":{"kind":... , by wc_event_type */
+};
+
+/* Where a custom resource's scale subresource finds its numbers: ".spec.replicas". */
+struct scale_paths {
+    const char *spec, *status;
+    const char *selector; /* NULL: none */
+};
 
 struct resource {
     const char *group; /* "" is core */
@@ -68,46 +81,42 @@ struct resource {
     const char *stored_as;          /* "group/version" whose row is stored instead of this one, or NULL */
     uint32_t flags;                 /* enum resource_flags */
     const char *deprecated;         /* a warning that every request gets, or NULL */
-    const struct custom *custom;    /* of a CustomResourceDefinition's version (custom.h), or NULL */
+    bool custom;                    /* of a CustomResourceDefinition */
+    const struct scale_paths *scale; /* custom: NULL when there is no scale subresource */
     /* bound when the table is made */
     const struct api_type *type;      /* of one object; NULL for custom resources without a schema */
     const struct table_printer *printer; /* columns of printed tables; never NULL */
     const struct resource *storage;   /* row whose version is stored, NULL: this one */
-    unsigned index;                   /* of the resource: rows that replace one another have the same */
+    unsigned index;                   /* a number of its own for each row */
+    unsigned cache;                   /* which of the watch cache's caches holds the objects */
+    const struct pieces *pieces;
 };
 
 struct resource_table;
 
-enum { RESOURCES_MAX = 4096 }; /* indexes */
-
-/* The rows that are served, in discovery's order: versions of a group and resources of a version stand together. An
- * immutable picture: additions and removals make another one. */
-struct resource_rows {
-    struct resource_rows *older;
-    size_t n;
-    const struct resource *items[];
-};
-
-/* The built-in rows, bound to their types. Rows and pictures live as long as the table. Thread-safe. */
+/* The built-in rows, bound to their types. Rows live as long as the table, those of custom resources too: requests,
+ * watches and objects point at them. Thread-safe. */
 struct resource_table *resource_table_new(void);
 void resource_table_free(struct resource_table *t);
-const struct resource_rows *resource_rows(const struct resource_table *t);
-/* Puts a row (heap, the table's from now on; strings must outlive it) in the table. A row of the same group, version and
- * plural is replaced and its index taken over; else it gets a new index. `served` false: known as a storage only.
- * -ENOSPC when there are too many. */
-int resource_table_add(struct resource_table *t, struct resource *r, bool served);
-/* Takes a row out of what is served. */
-void resource_table_remove(struct resource_table *t, const struct resource *r);
-static inline bool resource_same(const struct resource *a, const struct resource *b) { return a->index == b->index; }
+/* The built-in rows. */
+size_t resource_table_len(const struct resource_table *t);
+const struct resource *resource_table_at(const struct resource_table *t, size_t i);
+/* All rows that are served now, groups and their versions together, in `a`. */
+const struct resource *const *resource_table_rows(struct resource_table *t, struct arena *a, size_t *n);
+/* Keeps a custom row: `row` with everything it points at is the table's from here on, freed with `arena`. Rows of one
+ * key prefix share a cache. Returns it, or the same row when there is one already (then `arena` is freed). */
+const struct resource *resource_table_keep(struct resource_table *t, struct resource *row, struct arena *arena);
+/* Says which custom rows (from resource_table_keep) are served, in the order of discovery. */
+void resource_table_serve(struct resource_table *t, const struct resource *const *rows, size_t n);
 /* resource_find(t, "apps", "v1", "deployments"); NULL when unknown. */
-const struct resource *resource_find(const struct resource_table *t, const char *group, const char *version,
+const struct resource *resource_find(struct resource_table *t, const char *group, const char *version,
                                      const char *plural);
-/* By kind; version NULL: the first one of the group. */
+/* By kind, among the built-in ones; version NULL: the first one of the group. */
 const struct resource *resource_find_kind(const struct resource_table *t, const char *group, const char *version,
                                           const char *kind);
 const struct resource_sub *resource_sub_find(const struct resource *r, const char *name);
 /* True when the server serves the group (and version, unless NULL). */
-bool resource_group_known(const struct resource_table *t, const char *group, const char *version);
+bool resource_group_known(struct resource_table *t, const char *group, const char *version);
 /* "apps/v1", or "v1" for core; in `a`. */
 const char *resource_api_version(struct arena *a, const struct resource *r);
 /* The row whose objects are in the store and the watch cache: r->storage or r. */

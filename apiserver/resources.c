@@ -4,8 +4,8 @@
 #include "apiserver/resource.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 
+#include "apiserver/object.h"
 #include "apiserver/tables.h"
 #include "pkg/base/map.h"
 
@@ -290,154 +290,185 @@ static const struct resource builtin[] = {
 };
 /* clang-format on */
 
-struct resource_table {
-    struct resource *builtin;
-    size_t n_builtin;
-    pthread_rwlock_t lock;
-    struct map by_name; /* "group/version/plural" of the rows that are served */
-    _Atomic(struct resource_rows *) rows;
-    struct resource **custom; /* all that were ever added */
-    size_t n_custom, cap_custom;
-    unsigned next_index;
+struct kept {
+    struct resource *row;
+    struct arena *arena;
+    struct kept *next;
 };
 
-static void row_name(char *out, size_t n, const char *group, const char *version, const char *plural) {
-    snprintf(out, n, "%s/%s/%s", group, version, plural);
+struct resource_table {
+    struct resource *rows;
+    size_t n;
+    struct map by_name; /* built-in: "group/version/plural" */
+    /* custom rows, under `lock` */
+    pthread_rwlock_t lock;
+    struct kept *kept;
+    const struct resource **served;
+    size_t n_served;
+    struct map served_by_name;
+    unsigned next_index, next_cache;
+};
+
+static bool row_key(char key[400], const char *group, const char *version, const char *plural) {
+    int n = snprintf(key, 400, "%s/%s/%s", group, version, plural);
+    return n > 0 && n < 400;
 }
 
-const struct resource *resource_find(const struct resource_table *t, const char *group, const char *version,
-                                     const char *plural) {
+static const struct resource *find(const struct resource_table *t, const char *group, const char *version,
+                                   const char *plural) {
     char key[400];
-    pthread_rwlock_t *lock = (pthread_rwlock_t *)&t->lock;
-    row_name(key, sizeof(key), group, version, plural);
-    pthread_rwlock_rdlock(lock);
-    const struct resource *r = map_get(&t->by_name, key);
-    pthread_rwlock_unlock(lock);
+    return row_key(key, group, version, plural) ? map_get(&t->by_name, key) : NULL;
+}
+
+const struct resource *resource_find(struct resource_table *t, const char *group, const char *version,
+                                     const char *plural) {
+    const struct resource *r = find(t, group, version, plural);
+    char key[400];
+    if (r || !row_key(key, group, version, plural)) return r;
+    pthread_rwlock_rdlock(&t->lock);
+    r = map_get(&t->served_by_name, key);
+    pthread_rwlock_unlock(&t->lock);
     return r;
 }
 
-/* GA before beta before alpha, higher before lower: "v2", "v1", "v1beta2", "v1alpha1", then others by name. */
-static long version_rank(const char *v) {
-    unsigned major = 0, minor = 0;
-    char stage[8] = "";
-    int n = sscanf(v, "v%u%7[a-z]%u", &major, stage, &minor);
-    if (n < 1) return -1;
-    long level = n == 1 ? 3 : str_eq(stage, "beta") ? 2 : str_eq(stage, "alpha") ? 1 : 0;
-    return level * 100000000L + (long)(major % 10000) * 10000 + (long)(minor % 10000);
-}
-
-static int by_version(const char *a, const char *b) {
-    long x = version_rank(a), y = version_rank(b);
-    return x != y ? (x > y ? -1 : 1) : strcmp(a, b);
-}
-
-static int by_group(const void *x, const void *y) {
-    const struct resource *a = *(const struct resource *const *)x, *b = *(const struct resource *const *)y;
-    int c = strcmp(a->group, b->group);
-    if (!c) c = by_version(a->version, b->version);
-    return c ? c : strcmp(a->plural, b->plural);
-}
-
-/* Makes a new picture of what is served: built-in rows as they stand, custom ones sorted behind them. */
-static void rebuild_rows(struct resource_table *t) {
-    struct resource_rows *rows = xmalloc(sizeof(*rows) + (t->n_builtin + t->n_custom) * sizeof(rows->items[0]));
-    char key[400];
-    rows->n = 0;
-    for (size_t i = 0; i < t->n_builtin; i++) rows->items[rows->n++] = &t->builtin[i];
-    for (size_t i = 0; i < t->n_custom; i++) {
-        const struct resource *r = t->custom[i];
-        row_name(key, sizeof(key), r->group, r->version, r->plural);
-        if (map_get(&t->by_name, key) == r) rows->items[rows->n++] = r;
-    }
-    qsort(rows->items + t->n_builtin, rows->n - t->n_builtin, sizeof(rows->items[0]), by_group);
-    rows->older = atomic_load(&t->rows);
-    atomic_store(&t->rows, rows);
-}
-
-const struct resource_rows *resource_rows(const struct resource_table *t) { return atomic_load(&((struct resource_table *)t)->rows); }
-
-int resource_table_add(struct resource_table *t, struct resource *r, bool served) {
-    char key[400];
-    int rc = 0;
-    row_name(key, sizeof(key), r->group, r->version, r->plural);
-    pthread_rwlock_wrlock(&t->lock);
-    const struct resource *was = map_get(&t->by_name, key);
-    for (size_t i = t->n_custom; !was && i-- > 0;) {
-        const struct resource *o = t->custom[i];
-        if (str_eq(o->group, r->group) && str_eq(o->version, r->version) && str_eq(o->plural, r->plural)) was = o;
-    }
-    if (was) r->index = was->index;
-    else if (t->next_index < RESOURCES_MAX) r->index = t->next_index++;
-    else rc = -ENOSPC;
-    if (!rc) {
-        VEC_GROW(t->custom, t->n_custom, t->cap_custom);
-        t->custom[t->n_custom++] = r;
-        if (served) map_put(&t->by_name, key, r);
-        else map_del(&t->by_name, key);
-        rebuild_rows(t);
-    }
-    pthread_rwlock_unlock(&t->lock);
-    return rc;
-}
-
-void resource_table_remove(struct resource_table *t, const struct resource *r) {
-    char key[400];
-    row_name(key, sizeof(key), r->group, r->version, r->plural);
-    pthread_rwlock_wrlock(&t->lock);
-    if (map_get(&t->by_name, key) == r) {
-        map_del(&t->by_name, key);
-        rebuild_rows(t);
-    }
-    pthread_rwlock_unlock(&t->lock);
+static void bind_storage(struct resource_table *t, struct resource *r) {
+    char group[200];
+    const char *slash = strrchr(r->stored_as, '/');
+    snprintf(group, sizeof(group), "%.*s", (int)(slash - r->stored_as), r->stored_as);
+    r->storage = find(t, group, slash + 1, r->plural);
+    r->cache = r->storage->index;
 }
 
 struct resource_table *resource_table_new(void) {
     struct resource_table *t = xcalloc(1, sizeof(*t));
     pthread_rwlock_init(&t->lock, NULL);
-    t->n_builtin = ARRAY_LEN(builtin);
-    t->next_index = (unsigned)t->n_builtin;
-    t->builtin = xcalloc(t->n_builtin, sizeof(*t->builtin));
-    for (size_t i = 0; i < t->n_builtin; i++) {
-        struct resource *r = &t->builtin[i];
+    t->n = ARRAY_LEN(builtin);
+    t->rows = xcalloc(t->n, sizeof(*t->rows));
+    t->next_index = t->next_cache = (unsigned)t->n;
+    for (size_t i = 0; i < t->n; i++) {
+        struct resource *r = &t->rows[i];
         char key[400];
         *r = builtin[i];
-        r->index = (unsigned)i;
+        r->index = r->cache = (unsigned)i;
         r->type = api_type_find(r->group, r->version, r->kind);
         r->printer = table_printer_find(r->group, r->version, r->plural);
-        row_name(key, sizeof(key), r->group, r->version, r->plural);
-        map_put(&t->by_name, key, r);
+        r->pieces = pieces_new(r);
+        if (row_key(key, r->group, r->version, r->plural)) map_put(&t->by_name, key, r);
     }
-    for (size_t i = 0; i < t->n_builtin; i++) {
-        struct resource *r = &t->builtin[i];
-        if (!r->stored_as) continue;
-        char group[200];
-        const char *slash = strrchr(r->stored_as, '/');
-        snprintf(group, sizeof(group), "%.*s", (int)(slash - r->stored_as), r->stored_as);
-        r->storage = resource_find(t, group, slash + 1, r->plural);
-    }
-    rebuild_rows(t);
+    for (size_t i = 0; i < t->n; i++)
+        if (t->rows[i].stored_as) bind_storage(t, &t->rows[i]);
     return t;
 }
 
 void resource_table_free(struct resource_table *t) {
     if (!t) return;
-    for (struct resource_rows *r = atomic_load(&t->rows), *older; r; r = older) {
-        older = r->older;
-        free(r);
+    for (size_t i = 0; i < t->n; i++) pieces_free((struct pieces *)t->rows[i].pieces);
+    while (t->kept) {
+        struct kept *k = t->kept;
+        t->kept = k->next;
+        pieces_free((struct pieces *)k->row->pieces);
+        arena_free(k->arena);
+        free(k);
     }
-    for (size_t i = 0; i < t->n_custom; i++) free(t->custom[i]);
-    free(t->custom);
     map_done(&t->by_name);
+    map_done(&t->served_by_name);
+    free(t->served);
+    free(t->rows);
     pthread_rwlock_destroy(&t->lock);
-    free(t->builtin);
     free(t);
+}
+
+size_t resource_table_len(const struct resource_table *t) { return t->n; }
+const struct resource *resource_table_at(const struct resource_table *t, size_t i) { return &t->rows[i]; }
+
+/* ---- custom rows ---- */
+
+static bool same_list(const char *const *x, const char *const *y) {
+    size_t i = 0;
+    if (!x || !y) return x == y;
+    for (; x[i] && y[i]; i++)
+        if (!str_eq(x[i], y[i])) return false;
+    return !x[i] && !y[i];
+}
+
+static bool same_scale(const struct scale_paths *x, const struct scale_paths *y) {
+    if (!x || !y) return x == y;
+    return str_eq(x->spec, y->spec) && str_eq(x->status, y->status) && str_eq(x->selector, y->selector);
+}
+
+static bool same_row(const struct resource *x, const struct resource *y) {
+    bool subs = x->n_subs == y->n_subs;
+    for (size_t i = 0; subs && i < x->n_subs; i++) subs = str_eq(x->subs[i].name, y->subs[i].name);
+    return subs && str_eq(x->key_prefix, y->key_prefix) && str_eq(x->version, y->version) && str_eq(x->kind, y->kind) &&
+           str_eq(x->list_kind, y->list_kind) && str_eq(x->singular, y->singular) && x->namespaced == y->namespaced &&
+           x->storage == y->storage && str_eq(x->storage_hash, y->storage_hash) && str_eq(x->deprecated, y->deprecated) &&
+           same_list(x->short_names, y->short_names) && same_list(x->categories, y->categories) &&
+           same_list(x->fields, y->fields) && same_scale(x->scale, y->scale) && table_printer_same(x->printer, y->printer);
+}
+
+const struct resource *resource_table_keep(struct resource_table *t, struct resource *row, struct arena *arena) {
+    const struct resource *have = NULL;
+    unsigned cache = 0;
+    pthread_rwlock_wrlock(&t->lock);
+    for (struct kept *k = t->kept; k && !have; k = k->next) {
+        if (same_row(k->row, row)) have = k->row;
+        if (str_eq(k->row->key_prefix, row->key_prefix)) cache = k->row->cache;
+    }
+    if (!have) {
+        struct kept *k = xcalloc(1, sizeof(*k));
+        row->index = t->next_index++;
+        row->cache = cache ? cache : t->next_cache++;
+        row->pieces = pieces_new(row);
+        *k = (struct kept){row, arena, t->kept};
+        t->kept = k;
+    }
+    pthread_rwlock_unlock(&t->lock);
+    if (!have) return row;
+    arena_free(arena);
+    return have;
+}
+
+void resource_table_serve(struct resource_table *t, const struct resource *const *rows, size_t n) {
+    pthread_rwlock_wrlock(&t->lock);
+    map_done(&t->served_by_name);
+    t->served_by_name = (struct map)MAP_INIT;
+    free(t->served);
+    t->served = xcalloc(n + 1, sizeof(*t->served));
+    for (size_t i = 0; i < n; i++) {
+        char key[400];
+        t->served[i] = rows[i];
+        if (row_key(key, rows[i]->group, rows[i]->version, rows[i]->plural))
+            map_put(&t->served_by_name, key, (void *)rows[i]);
+    }
+    t->n_served = n;
+    pthread_rwlock_unlock(&t->lock);
+}
+
+/* Custom rows of a built-in group stand behind that group's own. */
+const struct resource *const *resource_table_rows(struct resource_table *t, struct arena *a, size_t *n) {
+    pthread_rwlock_rdlock(&t->lock);
+    const struct resource **out = arena_alloc(a, (t->n + t->n_served + 1) * sizeof(*out));
+    size_t k = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        out[k++] = &t->rows[i];
+        if (i + 1 < t->n && str_eq(t->rows[i + 1].group, t->rows[i].group)) continue;
+        for (size_t j = 0; j < t->n_served; j++)
+            if (str_eq(t->served[j]->group, t->rows[i].group)) out[k++] = t->served[j];
+    }
+    for (size_t j = 0; j < t->n_served; j++) {
+        bool placed = false;
+        for (size_t i = 0; i < t->n && !placed; i++) placed = str_eq(t->served[j]->group, t->rows[i].group);
+        if (!placed) out[k++] = t->served[j];
+    }
+    pthread_rwlock_unlock(&t->lock);
+    *n = k;
+    return out;
 }
 
 const struct resource *resource_find_kind(const struct resource_table *t, const char *group, const char *version,
                                           const char *kind) {
-    const struct resource_rows *rows = resource_rows(t);
-    for (size_t i = 0; i < rows->n; i++) {
-        const struct resource *r = rows->items[i];
+    for (size_t i = 0; i < t->n; i++) {
+        const struct resource *r = &t->rows[i];
         if (str_eq(r->kind, kind) && str_eq(r->group, group) && (!version || str_eq(r->version, version))) return r;
     }
     return NULL;
@@ -449,11 +480,18 @@ const struct resource_sub *resource_sub_find(const struct resource *r, const cha
     return NULL;
 }
 
-bool resource_group_known(const struct resource_table *t, const char *group, const char *version) {
-    const struct resource_rows *rows = resource_rows(t);
-    for (size_t i = 0; i < rows->n; i++)
-        if (str_eq(rows->items[i]->group, group) && (!version || str_eq(rows->items[i]->version, version))) return true;
-    return false;
+static bool of_group(const struct resource *r, const char *group, const char *version) {
+    return str_eq(r->group, group) && (!version || str_eq(r->version, version));
+}
+
+bool resource_group_known(struct resource_table *t, const char *group, const char *version) {
+    bool known = false;
+    for (size_t i = 0; i < t->n && !known; i++) known = of_group(&t->rows[i], group, version);
+    if (known) return true;
+    pthread_rwlock_rdlock(&t->lock);
+    for (size_t i = 0; i < t->n_served && !known; i++) known = of_group(t->served[i], group, version);
+    pthread_rwlock_unlock(&t->lock);
+    return known;
 }
 
 const char *resource_api_version(struct arena *a, const struct resource *r) {

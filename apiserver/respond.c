@@ -109,6 +109,7 @@ struct json *status_tree(struct arena *a, struct err *e) {
 
 void respond_err(struct request *q, struct err *e) {
     struct json *s = status_tree(q->a, e);
+    if (e->status == 415 && q->res && q->res->custom) json_del(s, "details"); /* as upstream */
     _cleanup_buf_ struct buf b = BUF_INIT;
     const char *ct = q->content_type;
     struct http_header *h, *all;
@@ -161,11 +162,13 @@ int err_already_exists(struct err *e, const struct resource *r, const char *name
 
 static struct json *view_tree(struct request *q, const struct object *o) {
     struct json *v = object_tree(q->a, o);
-    return v && !resource_same(q->res, o->res) ? convert_view(q->a, o->res, q->res, v) : v;
+    return v && q->res != o->res ? convert_view(q->a, o->res, q->res, v) : v;
 }
 
+/* Versions of custom resources differ in their heads only. */
 static bool as_pieces(const struct request *q, const struct resource *stored) {
-    return q->media == MEDIA_JSON && q->as == AS_OBJECT && resource_same(q->res, stored) && !http_query(q->http, "pretty");
+    return q->media == MEDIA_JSON && q->as == AS_OBJECT && (q->res == stored || q->res->custom) &&
+           !http_query(q->http, "pretty");
 }
 
 static void respond_bytes(struct request *q, int status, struct rbytes *const *parts, size_t n) {
@@ -176,7 +179,7 @@ static void respond_bytes(struct request *q, int status, struct rbytes *const *p
 
 void respond_object(struct request *q, int status, const struct object *o) {
     if (as_pieces(q, o->res)) {
-        struct rbytes *parts[] = {q->s->pieces[o->res->index].head, o->tail};
+        struct rbytes *parts[] = {q->res->pieces->head, o->tail};
         respond_bytes(q, status, parts, 2);
         return;
     }
@@ -224,7 +227,7 @@ static struct rbytes *list_head(struct request *q, const struct wc_list *l, cons
 }
 
 static void list_pieces(struct request *q, struct wc_list *l, const char *token) {
-    const struct pieces *p = &q->s->pieces[q->res->index];
+    const struct pieces *p = q->res->pieces;
     _cleanup_rbytes_ struct rbytes *head = list_head(q, l, token), *end = rbytes_new("]}\n", 3);
     struct rbytes **parts = arena_alloc(q->a, (l->n * 2 + 2) * sizeof(*parts));
     size_t n = 0;

@@ -5,7 +5,7 @@
  * their client likes (log, exec, attach, port-forward, proxy) on a thread of their own. */
 #include <pthread.h>
 
-#include "apiserver/custom.h"
+#include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
 
@@ -17,29 +17,6 @@ enum {
 };
 
 /* ---- opening ---- */
-
-static void free_pieces(struct pieces *p) {
-    rbytes_unref(p->head);
-    rbytes_unref(p->item);
-    rbytes_unref(p->next_item);
-    for (int t = 0; t < 3; t++) rbytes_unref(p->event[t]);
-}
-
-void server_pieces(struct apiserver *s, const struct resource *r) {
-    static const char *const types[] = {"ADDED", "MODIFIED", "DELETED"};
-    _cleanup_arena_ struct arena *a = arena_new();
-    struct pieces *p = &s->pieces[r->index];
-    const char *head = object_head(a, r), *item = r->custom ? head : "{";
-    const char *next = arena_printf(a, ",%s", item);
-    if (p->head) return; /* another row of the resource has made them */
-    for (int t = 0; t < 3; t++) {
-        const char *ev = arena_printf(a, "{\"type\":\"%s\",\"object\":%s", types[t], head);
-        p->event[t] = rbytes_new(ev, strlen(ev));
-    }
-    p->item = rbytes_new(item, strlen(item));
-    p->next_item = rbytes_new(next, strlen(next));
-    p->head = rbytes_new(head, strlen(head));
-}
 
 static void parse_ports(const char *range, int *min, int *max) {
     unsigned lo = 0, hi = 0;
@@ -60,15 +37,12 @@ static int open_parts(struct apiserver *s, struct err *e) {
     int rc = store_open(&so, &s->store, e);
     if (rc) return rc;
     s->resources = resource_table_new();
-    s->pieces = xcalloc(RESOURCES_MAX, sizeof(*s->pieces));
-    const struct resource_rows *rows = resource_rows(s->resources);
-    for (size_t i = 0; i < rows->n; i++) server_pieces(s, rows->items[i]);
     if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;
     struct rules_config rcfg = {.lookup = lookup_rules(s), .service_cidr = s->opt.service_cidr};
     parse_ports(s->opt.node_ports, &rcfg.node_port_min, &rcfg.node_port_max);
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
     if ((rc = auth_open(s, e))) return rc;
-    return custom_start(s, e);
+    return crd_registry_open(s, e);
 }
 
 int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e) {
@@ -90,16 +64,13 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
 void apiserver_close(struct apiserver *s) {
     if (!s) return;
     http_workers_free(s->workers);
-    custom_stop(s);
     housekeeping_stop(s);
+    crd_registry_close(s);
     auth_close(s);
     rules_free(s->rules);
     watchcache_close(s->cache);
     store_close(s->store);
     openapi_free(s->openapi);
-    for (size_t i = 0; s->pieces && i < RESOURCES_MAX; i++) free_pieces(&s->pieces[i]);
-    free(s->pieces);
-    custom_free(s);
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);
     free(s->external_host);
@@ -183,9 +154,11 @@ static void route_other(struct request *q) {
 static void process(void *arg) {
     struct request *q = arg;
     _cleanup_err_ struct err e = {0};
+    _cleanup_crd_schema_ struct crd_schema *schema = NULL; /* for as long as the request is worked on */
     int rc = request_authenticate(q, &e);
     if (!rc) rc = request_authorize(q, &e);
     if (!rc && q->is_resource) rc = check_route(q, &e);
+    if (!rc && q->res && q->res->custom) rc = crd_schema_get(q, &schema, &e);
     if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
     if (rc) fail(q, &e);
     else if (q->is_resource) route_resource(q);
@@ -223,7 +196,7 @@ static bool start_long_call(struct request *q) {
 static bool cheap(struct request *q) {
     struct apiserver *s = q->s;
     if (!q->is_resource) return str_eq(q->http->path, "/readyz") || str_eq(q->http->path, "/livez") || str_eq(q->http->path, "/healthz");
-    if (!q->res || q->res->stored != RES_STORED || q->res->storage || (q->sub && !str_eq(q->sub->name, "status"))) return false;
+    if (!q->res || q->res->stored != RES_STORED || (q->res->storage && !q->res->custom) || (q->sub && !str_eq(q->sub->name, "status"))) return false;
     if (q->media != MEDIA_JSON || q->as != AS_OBJECT || !s->embedded) return false;
     bool get = str_eq(q->verb, "get"), list = str_eq(q->verb, "list");
     if (!get && !list) return false;

@@ -1,7 +1,6 @@
 /* Subresources with bodies of their own: scale, binding, eviction, token. */
-#include "apiserver/custom.h"
+#include "apiserver/crd/jsonpath.h"
 #include "apiserver/handlers.h"
-#include "apiserver/jsonpath.h"
 #include "apiserver/subresources.h"
 #include "apiserver/tables.h"
 #include "apiserver/write.h"
@@ -21,11 +20,21 @@ static const char *scale_selector(struct arena *a, const struct request *q, cons
     return str_eq(text, "<none>") ? "" : text;
 }
 
+/* Custom resources say where the numbers are. */
+static void custom_scale(struct request *q, const struct json *v, struct json *spec, struct json *status) {
+    const struct scale_paths *p = q->res->scale;
+    struct arena *a = q->a;
+    const struct json *want = jsonpath_first(a, p->spec, v), *have = jsonpath_first(a, p->status, v);
+    const char *sel = p->selector ? json_as_str(jsonpath_first(a, p->selector, v)) : NULL;
+    if (json_as_int(want, 0)) json_set_int(a, spec, "replicas", json_as_int(want, 0));
+    json_set_int(a, status, "replicas", json_as_int(have, 0));
+    if (!str_empty(sel)) json_set_str(a, status, "selector", sel);
+}
+
 static struct json *scale_tree(struct request *q, const struct object *o) {
     struct arena *a = q->a;
     static const char *const kept[] = {"name", "namespace", "uid", "resourceVersion", "creationTimestamp"};
     struct json *v = object_tree(a, o), *s = json_object(a), *meta = json_object(a), *part;
-    const struct custom *d = q->res->custom;
     json_set_str(a, s, "kind", "Scale");
     json_set_str(a, s, "apiVersion", "autoscaling/v1");
     for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
@@ -34,11 +43,15 @@ static struct json *scale_tree(struct request *q, const struct object *o) {
     }
     json_set(a, s, "metadata", meta);
     part = json_set(a, s, "spec", json_object(a));
-    int64_t want = json_as_int(d ? jsonpath_first(a, v, d->replicas_path) : json_at(v, "spec", "replicas", NULL), 0);
+    if (q->res->scale) {
+        custom_scale(q, v, part, json_set(a, s, "status", json_object(a)));
+        return s;
+    }
+    int64_t want = json_as_int(json_at(v, "spec", "replicas", NULL), 0);
     if (want) json_set_int(a, part, "replicas", want);
     part = json_set(a, s, "status", json_object(a));
-    json_set_int(a, part, "replicas", json_as_int(d ? jsonpath_first(a, v, d->status_replicas_path) : json_at(v, "status", "replicas", NULL), 0));
-    const char *sel = d ? str_or_empty(json_as_str(jsonpath_first(a, v, d->selector_path))) : scale_selector(a, q, v);
+    json_set_int(a, part, "replicas", json_as_int(json_at(v, "status", "replicas", NULL), 0));
+    const char *sel = scale_selector(a, q, v);
     if (*sel) json_set_str(a, part, "selector", sel);
     return s;
 }
@@ -82,8 +95,9 @@ static int scale_once(struct request *q, struct write *w, const struct object *o
         err_cause_add(e, "FieldValueInvalid", "spec.replicas", "Invalid value: %lld: must be greater than or equal to 0", (long long)n);
         return -EINVAL;
     }
-    const char *path = q->res->custom ? q->res->custom->replicas_path : ".spec.replicas";
-    if (!jsonpath_set(q->a, obj, path, json_int(q->a, n))) return err_status(e, 500, "InternalError", "the object has no %s", path);
+    if (!q->res->scale) json_set_int(q->a, json_ensure_object(q->a, obj, "spec"), "replicas", n);
+    else if (jsonpath_set(q->a, q->res->scale->spec, obj, json_int(q->a, n)))
+        return err_status(e, 400, "BadRequest", "the object has no place for %s", q->res->scale->spec);
     return write_update(w, obj, old, true, out, &deleted, e);
 }
 

@@ -1,9 +1,6 @@
 /* Tables: from a list of cached objects to metav1.Table. The columns and cells are the printers' (printers_*.c). */
 #include "apiserver/tables.h"
 
-#include "apiserver/custom.h"
-#include "apiserver/jsonpath.h"
-
 /* ---- cells ---- */
 
 void cell_str(struct cells *c, const char *s) { json_append(c->a, c->out, json_str(c->a, str_or_empty(s))); }
@@ -71,26 +68,31 @@ static struct json *column(struct arena *a, const char *spec, size_t n) {
     return c;
 }
 
-static struct json *custom_columns(struct arena *a, const struct custom *d) {
-    struct json *out = json_array(a);
-    json_append(a, out, column(a, "Name", 4));
-    for (size_t i = 0; i < d->n_columns; i++) {
-        const struct custom_column *col = &d->columns[i];
-        struct json *c = json_object(a);
-        json_set_str(a, c, "name", col->name);
-        json_set_str(a, c, "type", col->type);
-        json_set_str(a, c, "format", col->format);
-        json_set_str(a, c, "description", "");
-        json_set_int(a, c, "priority", col->priority);
-        json_append(a, out, c);
-    }
-    return out;
+static struct json *custom_column(struct arena *a, const struct custom_column *d) {
+    struct json *c = json_object(a);
+    json_set_str(a, c, "name", d->name);
+    json_set_str(a, c, "type", d->type);
+    json_set_str(a, c, "format", d->format);
+    json_set_str(a, c, "description", d->description);
+    json_set_int(a, c, "priority", d->priority);
+    return c;
 }
 
-static struct json *columns(struct arena *a, const struct resource *r) {
-    if (r->custom) return custom_columns(a, r->custom);
-    const struct table_printer *p = r->printer;
+bool table_printer_same(const struct table_printer *x, const struct table_printer *y) {
+    if (x->cells != y->cells || x->n_custom != y->n_custom) return false;
+    for (size_t i = 0; i < x->n_custom; i++) {
+        const struct custom_column *c = &x->custom[i], *d = &y->custom[i];
+        if (!str_eq(c->name, d->name) || !str_eq(c->type, d->type) || !str_eq(c->format, d->format) ||
+            !str_eq(c->description, d->description) || !str_eq(c->path, d->path) || c->priority != d->priority)
+            return false;
+    }
+    return true;
+}
+
+static struct json *columns(struct arena *a, const struct table_printer *p) {
     struct json *out = json_array(a);
+    for (size_t i = 0; i < p->n_custom; i++) json_append(a, out, custom_column(a, &p->custom[i]));
+    if (p->n_custom) return out;
     for (const char *s = p->columns; *s;) {
         size_t n = strcspn(s, " ");
         json_append(a, out, column(a, s, n));
@@ -115,7 +117,7 @@ struct json *partial_tree(struct arena *a, struct json *v) {
 static void write_row(struct buf *b, struct request *q, const struct object *o, struct ktime now) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *v = object_tree(a, o), *row = json_object(a);
-    struct cells c = {a, q->res, json_array(a), now};
+    struct cells c = {q->res->printer, a, json_array(a), now};
     const char *include = http_query(q->http, "includeObject");
     q->res->printer->cells(&c, v);
     json_set(a, row, "cells", c.out);
@@ -133,7 +135,7 @@ static void write_head(struct buf *b, struct request *q, const char *rv, const c
     if (token) json_set_str(a, m, "continue", token);
     if (token && remaining > 0) json_set_int(a, m, "remainingItemCount", remaining);
     json_set(a, t, "metadata", m);
-    json_set(a, t, "columnDefinitions", defs ? columns(a, q->res) : json_null(a));
+    json_set(a, t, "columnDefinitions", defs ? columns(a, q->res->printer) : json_null(a));
     json_write(b, t);
     b->len--; /* the closing brace */
     buf_adds(b, ",\"rows\":[");
@@ -159,40 +161,13 @@ void table_write_event(struct buf *b, struct request *q, const struct object *o,
     buf_adds(b, "]}");
 }
 
-/* ---- custom resources ---- */
-
-static const char *all_text(struct arena *a, struct json **found, size_t n) {
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    for (size_t i = 0; i < n; i++) {
-        if (i) buf_addc(&b, ' ');
-        if (json_is(found[i], JSON_STRING)) buf_adds(&b, found[i]->str);
-        else json_write(&b, found[i]);
-    }
-    return arena_strdup(a, str_or_empty(b.data));
-}
-
-void custom_cells(struct cells *c, const struct json *o) {
-    const struct custom *d = c->res->custom;
-    cell_name(c, o);
-    for (size_t i = 0; i < d->n_columns; i++) {
-        const struct custom_column *col = &d->columns[i];
-        struct json *found[JSONPATH_MAX_RESULTS];
-        size_t n = jsonpath_find(c->a, o, col->path, found);
-        bool text = str_eq(col->type, "string"), date = str_eq(col->type, "date");
-        if (!n) json_append(c->a, c->out, date ? json_str(c->a, "<unknown>") : text ? json_str(c->a, "") : json_null(c->a));
-        else if (date) cell_str(c, human_age(c->a, json_as_str(found[0]), c->now));
-        else if (text) cell_str(c, all_text(c->a, found, n));
-        else json_append(c->a, c->out, json_clone(c->a, found[0]));
-    }
-}
-
 /* ---- which printer ---- */
 
 static void plain_cells(struct cells *c, const struct json *o) {
     cell_name(c, o);
     cell_str(c, json_as_str(json_at(o, "metadata", "creationTimestamp", NULL)));
 }
-static const struct table_printer plain_printer = {"", "Name Created_At:d", plain_cells};
+static const struct table_printer plain_printer = {.resource = "", .columns = "Name Created_At:d", .cells = plain_cells};
 
 const struct table_printer *table_printer_find(const char *group, const char *version, const char *plural) {
     char name[300];

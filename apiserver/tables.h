@@ -4,11 +4,19 @@
 
 #include "apiserver/request.h"
 
+struct table_printer;
+
 struct cells { /* of one row */
+    const struct table_printer *printer;
     struct arena *a;
-    const struct resource *res;
     struct json *out;
     struct ktime now;
+};
+
+/* One of a CustomResourceDefinition's additionalPrinterColumns. */
+struct custom_column {
+    const char *name, *type, *format, *description, *path;
+    int64_t priority;
 };
 
 struct table_printer {
@@ -17,16 +25,18 @@ struct table_printer {
      * "name"; '_' stands for a space. */
     const char *columns;
     void (*cells)(struct cells *c, const struct json *o);
+    const struct custom_column *custom; /* instead of `columns`, behind Name */
+    size_t n_custom;
 };
 
 /* Printers by file, each set ended by one without a resource; NULL-terminated. */
 extern const struct table_printer *const table_printers[];
 extern const struct table_printer printers_core[], printers_workloads[], printers_other[];
 
-/* Cells by the printer columns of a CustomResourceDefinition. */
-void custom_cells(struct cells *c, const struct json *o);
 /* The printer of a resource; one with Name and Created At when there is none of its own. */
 const struct table_printer *table_printer_find(const char *group, const char *version, const char *plural);
+/* Both make the same tables (as far as custom columns go). */
+bool table_printer_same(const struct table_printer *x, const struct table_printer *y);
 /* The table of a list; token: continue. */
 void table_write(struct buf *b, struct request *q, const struct wc_list *l, const char *token);
 /* One object's table, for watches; columns only when `head`. */

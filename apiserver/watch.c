@@ -116,8 +116,8 @@ static void wrap_event(struct request *q, struct buf *out, const char *type, con
 static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const struct object *o) {
     static const char *const names[] = {"ADDED", "MODIFIED", "DELETED"};
     struct request *q = w->q;
-    if (q->media == MEDIA_JSON && q->as == AS_OBJECT && !q->res->storage) {
-        const struct rbytes *head = q->s->pieces[o->res->index].event[type];
+    if (q->media == MEDIA_JSON && q->as == AS_OBJECT && (!q->res->storage || q->res->custom)) {
+        const struct rbytes *head = q->res->pieces->event[type];
         struct rbytes *b = rbytes_alloc(head->len + o->tail->len + 2);
         char *p = mempcpy(b->data, head->data, head->len);
         p = mempcpy(p, o->tail->data, o->tail->len);
@@ -138,7 +138,7 @@ static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const 
     if (q->as == AS_PARTIAL) {
         v = partial_tree(a, v);
         t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
-    } else if (v && !resource_same(o->res, q->res)) {
+    } else if (v && o->res != q->res) {
         v = convert_view(a, o->res, q->res, v);
     }
     if (!v) return NULL;

@@ -15,8 +15,18 @@ struct wc_record {
     struct object *prev; /* NULL for ADDED */
 };
 
+/* An event that came while a cache was being filled from the store. */
+struct pending {
+    char *key;
+    struct object *obj; /* NULL: deleted */
+    int64_t rev;
+};
+
 struct cache {
     const struct resource *res;
+    bool loading; /* events wait in `pending` */
+    struct pending *pending;
+    size_t n_pending, cap_pending;
     struct object **items;
     size_t n, cap;
     struct wc_record *ring;
@@ -31,9 +41,10 @@ struct cache {
 struct watchcache {
     struct store *store;
     struct store_watch *feed;
-    struct cache *caches; /* by resource index; rows that share a storage have an empty one */
+    struct cache **caches; /* by the rows' cache number; NULL where there is none */
+    size_t n_caches, cap_caches;
     struct cache **by_prefix; /* sorted by key_prefix */
-    size_t n_by_prefix;
+    size_t n_by_prefix, cap_by_prefix;
     pthread_rwlock_t lock;
     _Atomic int64_t rev;
     _Atomic int error;
@@ -170,10 +181,20 @@ static struct cache *cache_of(struct watchcache *w, const char *key, const char 
     return NULL;
 }
 
+static void keep_pending(struct cache *c, const char *key, const struct store_event *ev) {
+    struct object *o = ev->op == STORE_DELETE ? NULL : object_new(c->res, key, ev->value, ev->value_len, ev->create_rev, ev->mod_rev);
+    VEC_GROW(c->pending, c->n_pending, c->cap_pending);
+    c->pending[c->n_pending++] = (struct pending){xstrdup(key), o, ev->mod_rev};
+}
+
 static void apply_event(struct watchcache *w, const struct store_event *ev) {
     const char *rest;
     struct cache *c = cache_of(w, ev->key, &rest);
     if (!c) return;
+    if (c->loading) {
+        keep_pending(c, rest, ev);
+        return;
+    }
     struct object *prev = object_ref(items_get(c, rest));
     if (ev->op == STORE_DELETE) {
         if (!prev) return;
@@ -226,11 +247,10 @@ static void on_events(void *arg, const struct store_event *events, size_t n, int
     reached(w, rev, error);
 }
 
-/* Fills the caches with the store's keys below `prefix` at `at` (0: now). */
-static int load(struct watchcache *w, const char *prefix, int64_t at, int64_t *rev, struct err *e) {
+static int load(struct watchcache *w, int64_t *rev, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct store_list l;
-    int rc = store_list(w->store, a, prefix, NULL, 0, at, &l, e);
+    int rc = store_list(w->store, a, "/registry/", NULL, 0, 0, &l, e);
     if (rc) return rc;
     for (size_t i = 0; i < l.n; i++) {
         const char *rest;
@@ -243,16 +263,31 @@ static int load(struct watchcache *w, const char *prefix, int64_t at, int64_t *r
         if (o->rev > c->changed) c->changed = o->rev;
         object_unref(o);
     }
+    for (size_t i = 0; i < w->n_by_prefix; i++) w->by_prefix[i]->floor = l.rev;
     *rev = l.rev;
     return 0;
+}
+
+static void link_prefix(struct watchcache *w, struct cache *c) {
+    VEC_GROW(w->by_prefix, w->n_by_prefix, w->cap_by_prefix);
+    w->by_prefix[w->n_by_prefix++] = c;
+    qsort(w->by_prefix, w->n_by_prefix, sizeof(*w->by_prefix), cmp_prefix);
+}
+
+static struct cache *new_cache(struct watchcache *w, const struct resource *r) {
+    struct cache *c = xcalloc(1, sizeof(*c));
+    c->res = r;
+    while (w->n_caches <= r->cache) {
+        VEC_GROW(w->caches, w->n_caches, w->cap_caches);
+        w->caches[w->n_caches++] = NULL;
+    }
+    w->caches[r->cache] = c;
+    return c;
 }
 
 int watchcache_open(struct store *s, const struct resource_table *t, struct watchcache **out, struct err *e) {
     struct watchcache *w = xcalloc(1, sizeof(*w));
     w->store = s;
-    const struct resource_rows *rows = resource_rows(t);
-    w->caches = xcalloc(RESOURCES_MAX, sizeof(*w->caches));
-    w->by_prefix = xcalloc(RESOURCES_MAX, sizeof(*w->by_prefix));
     pthread_rwlock_init(&w->lock, NULL);
     pthread_mutex_init(&w->wait_lock, NULL);
     pthread_condattr_t attr;
@@ -260,15 +295,14 @@ int watchcache_open(struct store *s, const struct resource_table *t, struct watc
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&w->waited, &attr);
     pthread_condattr_destroy(&attr);
-    for (size_t i = 0; i < rows->n; i++) {
-        struct cache *c = &w->caches[rows->items[i]->index];
-        c->res = rows->items[i];
-        if (c->res->stored == RES_STORED && !c->res->storage) w->by_prefix[w->n_by_prefix++] = c;
+    for (size_t i = 0; i < resource_table_len(t); i++) {
+        const struct resource *r = resource_table_at(t, i);
+        if (r->storage) continue;
+        struct cache *c = new_cache(w, r);
+        if (r->stored == RES_STORED) link_prefix(w, c);
     }
-    qsort(w->by_prefix, w->n_by_prefix, sizeof(*w->by_prefix), cmp_prefix);
     int64_t rev = 0;
-    int rc = load(w, "/registry/", 0, &rev, e);
-    for (size_t i = 0; i < w->n_by_prefix; i++) w->by_prefix[i]->floor = rev;
+    int rc = load(w, &rev, e);
     atomic_store(&w->rev, rev);
     if (!rc) rc = store_watch(s, "/registry/", rev, on_events, w, &w->feed, e);
     if (rc) {
@@ -279,44 +313,128 @@ int watchcache_open(struct store *s, const struct resource_table *t, struct watc
     return 0;
 }
 
-const struct resource *watchcache_row(struct watchcache *w, const char *prefix) {
-    const char *rest;
-    pthread_rwlock_rdlock(&w->lock);
-    struct cache *c = cache_of(w, prefix, &rest);
-    pthread_rwlock_unlock(&w->lock);
-    return c && !*rest ? c->res : NULL;
+static void pending_done(struct cache *c) {
+    for (size_t i = 0; i < c->n_pending; i++) {
+        free(c->pending[i].key);
+        object_unref(c->pending[i].obj);
+    }
+    free(c->pending);
+    c->pending = NULL;
+    c->n_pending = c->cap_pending = 0;
 }
 
-/* The feed stands still while the lock is held, so that the state at its revision plus what comes after is all. */
-int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e) {
-    int64_t rev;
-    pthread_rwlock_wrlock(&w->lock);
-    struct cache *c = &w->caches[r->index];
-    c->res = r;
-    w->by_prefix[w->n_by_prefix++] = c;
-    qsort(w->by_prefix, w->n_by_prefix, sizeof(*w->by_prefix), cmp_prefix);
-    int rc = load(w, r->key_prefix, atomic_load(&w->rev), &rev, e);
-    c->floor = c->changed > atomic_load(&w->rev) ? c->changed : atomic_load(&w->rev);
-    pthread_rwlock_unlock(&w->lock);
-    return rc;
+static void drop_ring(struct cache *c) {
+    for (size_t j = 0; j < c->ring_n; j++) record_done(&c->ring[(c->ring_at + j) % c->ring_cap]);
+    free(c->ring);
+    c->ring = NULL;
+    c->base += c->ring_n;
+    c->ring_n = c->ring_cap = c->ring_at = 0;
+}
+
+static void cache_free(struct cache *c) {
+    if (!c) return;
+    for (size_t j = 0; j < c->n; j++) object_unref(c->items[j]);
+    drop_ring(c);
+    pending_done(c);
+    free(c->items);
+    free(c);
 }
 
 void watchcache_close(struct watchcache *w) {
     if (!w) return;
     store_watch_cancel(w->feed);
-    for (size_t i = 0; i < w->n_by_prefix; i++) {
-        struct cache *c = w->by_prefix[i];
-        for (size_t j = 0; j < c->n; j++) object_unref(c->items[j]);
-        for (size_t j = 0; j < c->ring_n; j++) record_done(&c->ring[(c->ring_at + j) % c->ring_cap]);
-        free(c->items);
-        free(c->ring);
-    }
+    for (size_t i = 0; i < w->n_caches; i++) cache_free(w->caches[i]);
     free(w->caches);
     free(w->by_prefix);
     pthread_rwlock_destroy(&w->lock);
     pthread_mutex_destroy(&w->wait_lock);
     pthread_cond_destroy(&w->waited);
     free(w);
+}
+
+/* Under the lock: the array of caches grows. NULL for a row that has none yet. */
+static struct cache *cache_for(struct watchcache *w, const struct resource *r) {
+    unsigned at = resource_stored(r)->cache;
+    return at < w->n_caches ? w->caches[at] : NULL;
+}
+
+/* ---- caches of custom resources ---- */
+
+static bool same_fields(const struct resource *x, const struct resource *y) {
+    size_t i = 0;
+    if (!x->fields || !y->fields) return x->fields == y->fields;
+    while (x->fields[i] && str_eq(x->fields[i], y->fields[i])) i++;
+    return !x->fields[i] && !y->fields[i];
+}
+
+/* Objects know the values of the selectable fields that their row had when they were made. */
+static void use_row(struct cache *c, const struct resource *r) {
+    bool same = same_fields(c->res, r);
+    c->res = r;
+    for (size_t i = 0; i < c->n && !same; i++) {
+        struct object *o = c->items[i], *fresh = object_new_tail(r, o);
+        if (!fresh) continue;
+        c->items[i] = fresh;
+        object_unref(o);
+    }
+}
+
+/* Puts what the store had at `l->rev` and what happened since into the cache. */
+static void fill_cache(struct cache *c, const struct store_list *l) {
+    size_t skip = strlen(c->res->key_prefix);
+    for (size_t i = 0; i < l->n; i++) {
+        const struct store_kv *kv = &l->items[i];
+        struct object *o = object_new(c->res, kv->key + skip, kv->value, kv->value_len, kv->create_rev, kv->mod_rev);
+        if (!o) continue;
+        items_put(c, o);
+        if (o->rev > c->changed) c->changed = o->rev;
+        object_unref(o);
+    }
+    c->floor = l->rev;
+    for (size_t i = 0; i < c->n_pending; i++) {
+        struct pending *p = &c->pending[i];
+        if (p->rev <= l->rev) continue;
+        c->floor = c->changed = p->rev;
+        if (p->obj) items_put(c, p->obj);
+        else items_del(c, p->key);
+    }
+    c->loading = false;
+    pending_done(c);
+}
+
+int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e) {
+    struct store_list l;
+    _cleanup_arena_ struct arena *a = arena_new();
+    pthread_rwlock_wrlock(&w->lock);
+    struct cache *c = cache_for(w, r);
+    bool fresh = !c, failed = c && c->loading; /* an earlier try met an error of the store */
+    if (fresh) {
+        c = new_cache(w, r);
+        c->loading = true;
+        link_prefix(w, c);
+    } else {
+        use_row(c, r);
+    }
+    pthread_rwlock_unlock(&w->lock);
+    if (!fresh && !failed) return 0;
+    int rc = store_list(w->store, a, r->key_prefix, NULL, 0, 0, &l, e);
+    if (rc) return rc;
+    pthread_rwlock_wrlock(&w->lock);
+    fill_cache(c, &l);
+    pthread_rwlock_unlock(&w->lock);
+    return 0;
+}
+
+void watchcache_retire(struct watchcache *w, const struct resource *r) {
+    pthread_rwlock_wrlock(&w->lock);
+    struct cache *c = cache_for(w, r);
+    if (c && !c->loading) {
+        drop_ring(c);
+        c->base++; /* behind every cursor */
+        c->floor = atomic_load(&w->rev);
+        wake_watches(c);
+    }
+    pthread_rwlock_unlock(&w->lock);
 }
 
 /* ---- freshness ---- */
@@ -355,9 +473,6 @@ int watchcache_sync(struct watchcache *w, struct err *e) {
 
 /* ---- reads ---- */
 
-static struct cache *cache_for(struct watchcache *w, const struct resource *r) {
-    return &w->caches[resource_stored(r)->index];
-}
 
 struct object *watchcache_get(struct watchcache *w, const struct resource *r, const char *ns, const char *name) {
     char key[600];
@@ -452,7 +567,9 @@ static struct wc_watch *watch_make(struct watchcache *wc, const struct resource 
                                    const struct selector *sel, wc_wake_fn *wake, void *arg) {
     struct wc_watch *x = xcalloc(1, sizeof(*x));
     x->wc = wc;
+    pthread_rwlock_rdlock(&wc->lock);
     x->c = cache_for(wc, r);
+    pthread_rwlock_unlock(&wc->lock);
     x->ns = ns ? xstrdup(ns) : NULL;
     x->sel = sel && !selector_empty(sel) ? selector_dup(sel) : NULL;
     x->wake = wake;

@@ -22,11 +22,13 @@ enum { WC_HISTORY_MIN = 128, WC_HISTORY_MAX = 8192 }; /* events kept for each re
 
 /* Loads everything and follows. `t` must outlive the cache. */
 int watchcache_open(struct store *s, const struct resource_table *t, struct watchcache **out, struct err *e);
-/* A cache for one more resource: loads what the store has of it and follows. */
-int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e);
-/* The row whose objects are cached under a key prefix, or NULL. */
-const struct resource *watchcache_row(struct watchcache *w, const char *prefix);
 void watchcache_close(struct watchcache *w); /* NULL-safe; all watches must have been freed */
+
+/* Makes a cache for a custom resource's stored row, filled from the store, or has the one that is there go on with this
+ * row (its selectable fields may be others). 0 or the store's error. */
+int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e);
+/* Ends the watches of a custom resource that is no longer served: they get -ESTALE. */
+void watchcache_retire(struct watchcache *w, const struct resource *r);
 
 /* The revision that the caches show. */
 int64_t watchcache_rev(struct watchcache *w);

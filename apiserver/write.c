@@ -2,8 +2,7 @@
 #include "apiserver/write.h"
 
 #include "apiserver/convert.h"
-#include "apiserver/custom.h"
-#include "apiserver/rules/crd_schema.h"
+#include "apiserver/crd/registry.h"
 #include "pkg/base/map.h"
 
 /* ---- preparation ---- */
@@ -24,11 +23,11 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
         .resource = res->plural, .subresource = subresource, .namespaced = res->namespaced, .ns = ns, .name = name,
         .op = op, .user = "system:apiserver", .groups = masters, .n_groups = 1, .field_manager = "kube-apiserver",
         .now = ktime_now()};
-    custom_ctx(res, &w->c);
     if (!q) return;
     user_into(&w->c, &q->user);
     w->c.request_group = q->res->group;
     w->c.request_version = q->res->version;
+    crd_schema_into(q->schema, &w->c);
     w->c.field_manager = request_manager(q);
 }
 
@@ -62,19 +61,34 @@ static const char *object_key(struct write *w, const struct json *obj) {
     return arena_printf(w->a, "%s/%s", str_or_empty(json_get_str(m, "namespace")), name);
 }
 
+/* A custom resource as it is stored: in the storage version, members in alphabetical order, so that equal objects have
+ * equal texts. */
+static struct json *custom_stored(struct write *w, struct json *obj) {
+    struct json *out = json_object(w->a);
+    json_set_str(w->a, out, "apiVersion", resource_api_version(w->a, w->res));
+    json_set_str(w->a, out, "kind", w->res->kind);
+    const struct api_type *t = api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    struct json *meta = json_get(obj, "metadata");
+    if (t && meta) api_tree_normalise(w->a, t, meta, &meta, NULL, NULL); /* a patch may have changed its order */
+    json_set(w->a, out, "metadata", meta);
+    json_sort_keys(obj, false);
+    JSON_FOREACH_MEMBER(m, obj) {
+        if (json_get(out, m->key)) continue;
+        json_sort_keys(m->value, true);
+        json_set(w->a, out, m->key, m->value);
+    }
+    return out;
+}
+
 /* The tree's canonical text as stored: without a resourceVersion. */
 static int canonical(struct write *w, struct json *obj, const char **text, size_t *len, struct err *e) {
     struct json *out = obj;
     json_del(json_get(obj, "metadata"), "resourceVersion");
-    if (!w->res->type) {
-        json_set_str(w->a, obj, "apiVersion", resource_api_version(w->a, w->res));
-        json_set_str(w->a, obj, "kind", w->res->kind);
-        int rc = crd_normalise(&w->c, obj, NULL, e); /* metadata in canonical form */
-        if (rc) return rc;
-    } else {
+    if (w->res->type) {
         int rc = api_tree_stored(w->a, w->res->type, obj, &out, e);
         if (rc) return err_status(e, 500, "InternalError", "encoding the object: %s", e ? e->msg : "");
     }
+    if (w->res->custom) out = custom_stored(w, obj);
     json_del(json_get(out, "metadata"), "resourceVersion");
     struct buf b = BUF_INIT;
     json_write(&b, out);
@@ -220,14 +234,7 @@ int write_delete(struct write *w, const struct delete_request *d, const struct o
     int rc = check_preconditions(w, d, before, e);
     if (!rc) rc = admission_validate(&w->c, NULL, before, e);
     if (rc) return rc;
-    bool definition = str_eq(w->res->plural, "customresourcedefinitions");
-    if (definition) custom_definition_deleted(&w->c, obj);
     enum rules_delete what = rules_prepare_delete(&w->c, obj, &d->o);
-    if (definition && what == RULES_DELETE_STORE) { /* its deletion is no change of the spec, and has no grace */
-        struct json *meta = json_get(obj, "metadata");
-        json_del(meta, "deletionGracePeriodSeconds");
-        json_set(w->a, meta, "generation", json_at(before, "metadata", "generation", NULL));
-    }
     if (what == RULES_DELETE_NOTHING) {
         *out = object_ref((struct object *)old);
         return 0;

@@ -4,6 +4,7 @@
 #include "apiserver/rules/kinds.h"
 
 #define ORPHAN "orphan"
+#define CRD_CLEANUP "customresourcecleanup.apiextensions.k8s.io"
 #define FOREGROUND "foregroundDeletion"
 
 static bool is_core(const struct rules_ctx *c, const char *kind) {
@@ -96,10 +97,28 @@ static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj, const
     return grace == 0 && !held ? RULES_DELETE_NOW : RULES_DELETE_STORE;
 }
 
+/* A definition of custom resources stays until its instances are gone (apiserver/crd/cleanup.c). */
+static enum rules_delete delete_crd(struct rules_ctx *c, struct json *obj) {
+    struct json *meta = json_ensure_object(c->a, obj, "metadata"), *cond = json_object(c->a);
+    char text[KTIME_MAX];
+    ktime_format(c->now, text);
+    if (!has_finalizer(meta, CRD_CLEANUP))
+        json_append(c->a, json_ensure_array(c->a, meta, "finalizers"), json_str(c->a, CRD_CLEANUP));
+    json_set_str(c->a, meta, "deletionTimestamp", text);
+    json_set_str(c->a, cond, "type", "Terminating");
+    json_set_str(c->a, cond, "status", "True");
+    json_set_str(c->a, cond, "lastTransitionTime", text);
+    json_set_str(c->a, cond, "reason", "InstanceDeletionPending");
+    json_set_str(c->a, cond, "message", "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon");
+    json_append(c->a, json_ensure_array(c->a, json_ensure_object(c->a, obj, "status"), "conditions"), cond);
+    return RULES_DELETE_STORE;
+}
+
 enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     bool marked = jget(meta, "deletionTimestamp") != NULL;
     if (is_core(c, "Namespace")) return delete_namespace(c, obj);
+    if (!marked && str_eq(c->group, "apiextensions.k8s.io") && str_eq(c->kind, "CustomResourceDefinition")) return delete_crd(c, obj);
     size_t before = json_len(json_get(meta, "finalizers"));
     set_gc_finalizers(c, meta, o);
     if (is_core(c, "Pod")) return delete_pod(c, obj, o);

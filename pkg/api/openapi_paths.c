@@ -507,7 +507,15 @@ static void add_rows(struct openapi *o, struct json *paths, const char *group, c
     }
 }
 
-/* Custom kinds bring their schemas with them. */
+/* Custom kinds bring their schemas with them, and refer to what all objects have. */
+static void need_custom(struct openapi *o, const struct openapi_resource *rows, size_t n) {
+    bool any = false;
+    for (size_t i = 0; i < n; i++) any |= !rows[i].kind.type && rows[i].kind.name;
+    if (!any) return;
+    openapi_need(o, api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"));
+    openapi_need(o, api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"));
+}
+
 static void add_custom_schemas(struct openapi *o, struct json *schemas, const struct openapi_resource *rows, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const struct openapi_kind *both[] = {&rows[i].kind, &rows[i].list};
@@ -559,6 +567,7 @@ struct json *openapi_v3_document(struct arena *a, const char *release, const cha
     struct json *doc = begin_document(a, 3, release), *paths = json_get(doc, "paths");
     add_rows(&o, paths, group, version, rows, n);
     json_sort_keys(paths, false);
+    need_custom(&o, rows, n);
     struct json *schemas = openapi_close(&o);
     add_custom_schemas(&o, schemas, rows, n);
     json_set(a, json_get(doc, "components"), "schemas", schemas);
