@@ -1,6 +1,6 @@
 /* Admission: the chain of built-in plugins that kube-apiserver has on by default, in its order. First all plugins that
- * change the object, then all that only look. Webhooks are called by the handlers between the two. */
-#include "apiserver/rules/admission.h"
+ * change the object, then all that only look. */
+#include "apiserver/rules/webhook.h"
 
 int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e, const char *fmt, ...) {
     va_list ap;
@@ -32,11 +32,12 @@ bool admission_is(const struct rules_ctx *c, const char *group, const char *kind
 static admission_fn *const mutating[] = {
     check_namespace_lifecycle, admit_taint_nodes, admit_limit_ranger, admit_service_account, admit_priority,
     admit_toleration_seconds, admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
-    admit_default_ingress_class,
+    admit_default_ingress_class, webhooks_mutate,
 };
 static admission_fn *const validating[] = {
     check_namespace_lifecycle, check_limit_ranger, check_service_account, check_node_restriction, check_pod_security,
-    check_priority_class, check_runtime_class, check_pvc_resize, check_resource_quota,
+    check_priority_class, check_runtime_class, check_pvc_resize, webhooks_validate,
+    check_resource_quota,
 };
 
 int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {

@@ -6,7 +6,7 @@
  * Objects are JSON trees in canonical form (api_tree_normalise), in the request's arena. A write goes
  *
  *   create   decode, normalise -> rules_default -> managed_fields_update -> rules_prepare_create
- *            -> admission_mutate (-> webhooks -> normalise, rules_default again) -> rules_validate_create
+ *            -> admission_mutate -> rules_validate_create
  *            -> admission_validate -> store; when the store refuses: rules_release
  *   update   decode, normalise -> rules_default -> managed_fields_update(old, new) -> rules_prepare_update(new, old)
  *            -> admission_mutate -> rules_validate_update -> admission_validate -> store (compare and set)
@@ -91,7 +91,7 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
 int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e);
 int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
-/* The built-in admission plugins in their order. `old` is NULL on create; on delete `obj` is NULL and `old` the object. */
+/* The built-in admission plugins in their order, webhooks among them. `old` is NULL on create; on delete `obj` is NULL and `old` the object. */
 int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
