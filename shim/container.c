@@ -274,7 +274,7 @@ void container_exited(struct shim *s, struct container *c) {
     if (running) {
         c->state = CRI_CONTAINER_STATE_CONTAINER_EXITED;
         c->exit_code = code;
-        c->finished_at = at;
+        c->finished_at = MAX_OF(at, c->started_at); /* files' times are a clock tick behind */
         c->reason = !known ? "Unknown" : oom ? "OOMKilled" : code == 0 ? "Completed" : "Error";
         pthread_cond_broadcast(&s->changed);
     }

@@ -212,8 +212,9 @@ static void remove_all(struct shim *s) {
         cgroup_prune(parent);
         sandbox_put(s, sandboxes[i]);
     }
-    cgroup_remove(
-        s->cfg.cgroup_root); /* ours with all that is in it; the pods' parents above are the kubelet's */
+    static const char *const qos[] = {"/kubepods/burstable", "/kubepods/besteffort"};
+    for (size_t i = 0; i < ARRAY_LEN(qos); i++) cgroup_prune(qos[i]); /* the kubelet's, once they are empty */
+    cgroup_remove(s->cfg.cgroup_root); /* ours, with all that is in it */
 }
 
 int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e) {
