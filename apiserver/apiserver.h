@@ -15,7 +15,7 @@ struct jwt_signer;
 struct authn;
 struct authz;
 struct housekeeping;
-struct auth_feeds;
+struct follower;
 struct openapi;
 struct kubelet_client;
 struct watch_hub;
@@ -55,7 +55,7 @@ struct apiserver {
     size_t n_audiences;
     struct authn *authn;
     struct authz *authz;
-    struct auth_feeds *auth_feeds;
+    struct follower *auth_feed, *conditions;
     struct housekeeping *housekeeping;
     struct openapi *openapi;
     struct http_server *http;

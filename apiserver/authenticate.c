@@ -1,110 +1,30 @@
 /* The glue between requests and apiserver/auth: credentials from the connection and headers, impersonation, what a
  * request asks for; and the feed of the authorizer from the watch cache. */
-#include <pthread.h>
-
 #include "apiserver/lookup.h"
 #include "apiserver/auth/authn.h"
 #include "apiserver/auth/authz.h"
+#include "apiserver/follow.h"
 
 enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
 
-/* One watch of a resource that the authorizer wants to hear of. */
-struct feed {
-    struct apiserver *s;
-    const struct resource *res;
-    struct wc_watch *watch;
-    struct auth_feeds *all;
-};
-
-struct auth_feeds {
-    struct feed feeds[AUTH_FEEDS];
-    size_t n;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool started, woken, stop;
-};
-
-static void feed_object(struct apiserver *s, const struct object *o, bool deleted) {
+static void feed_object(void *arg, struct object *o, bool gone) {
+    struct apiserver *s = arg;
     _cleanup_arena_ struct arena *a = arena_new();
     const char *ns = o->ns_len ? arena_strndup(a, o->key, o->ns_len) : NULL;
     size_t len = 0;
-    const char *text = deleted ? NULL : object_text(a, o, &len);
+    const char *text = gone ? NULL : object_text(a, o, &len);
     authz_feed(s->authz, o->res->group, o->res->plural, ns, object_name(o), text, len);
 }
 
-static void feed_wake(void *arg) {
-    struct auth_feeds *f = ((struct feed *)arg)->all;
-    pthread_mutex_lock(&f->lock);
-    f->woken = true;
-    pthread_cond_signal(&f->cond);
-    pthread_mutex_unlock(&f->lock);
-}
-
-static void feed_load(struct feed *f) {
-    struct wc_list l;
-    wc_watch_new_list(f->s->cache, f->res, NULL, NULL, feed_wake, f, &l, &f->watch);
-    for (size_t i = 0; i < l.n; i++) feed_object(f->s, l.items[i], false);
-    wc_list_done(&l);
-}
-
-static void feed_drain(struct feed *f) {
-    struct wc_event ev;
-    int rc;
-    while ((rc = wc_watch_next(f->watch, &ev, NULL)) == 1) {
-        feed_object(f->s, ev.object, ev.type == WC_DELETED);
-        object_unref(ev.object);
-    }
-    if (rc < 0) { /* fell behind: start over; what was deleted meanwhile is found by the authorizer's own look-ups */
-        wc_watch_free(f->watch);
-        feed_load(f);
-    }
-}
-
-static void *feed_thread(void *arg) {
-    struct auth_feeds *f = arg;
-    pthread_mutex_lock(&f->lock);
-    while (!f->stop) {
-        if (!f->woken) {
-            pthread_cond_wait(&f->cond, &f->lock);
-            continue;
-        }
-        f->woken = false;
-        pthread_mutex_unlock(&f->lock);
-        for (size_t i = 0; i < f->n; i++) feed_drain(&f->feeds[i]);
-        pthread_mutex_lock(&f->lock);
-    }
-    pthread_mutex_unlock(&f->lock);
-    return NULL;
-}
-
-static void start_feeds(struct apiserver *s) {
-    struct auth_feeds *f = xcalloc(1, sizeof(*f));
-    s->auth_feeds = f;
-    pthread_mutex_init(&f->lock, NULL);
-    pthread_cond_init(&f->cond, NULL);
-    for (size_t i = 0; i < resource_table_len(s->resources) && f->n < AUTH_FEEDS; i++) {
+static int start_feeds(struct apiserver *s, struct err *e) {
+    const struct resource *wanted[AUTH_FEEDS];
+    size_t n = 0;
+    for (size_t i = 0; i < resource_table_len(s->resources) && n < AUTH_FEEDS; i++) {
         const struct resource *r = resource_table_at(s->resources, i);
-        if (r->stored != RES_STORED || r->storage || !authz_wants(r->group, r->plural)) continue;
-        f->feeds[f->n] = (struct feed){.s = s, .res = r, .all = f};
-        feed_load(&f->feeds[f->n++]);
+        if (r->stored == RES_STORED && !r->storage && authz_wants(r->group, r->plural)) wanted[n++] = r;
     }
-    f->started = pthread_create(&f->thread, NULL, feed_thread, f) == 0;
-}
-
-static void stop_feeds(struct apiserver *s) {
-    struct auth_feeds *f = s->auth_feeds;
-    if (!f) return;
-    pthread_mutex_lock(&f->lock);
-    f->stop = true;
-    pthread_cond_signal(&f->cond);
-    pthread_mutex_unlock(&f->lock);
-    if (f->started) pthread_join(f->thread, NULL);
-    for (size_t i = 0; i < f->n; i++) wc_watch_free(f->feeds[i].watch);
-    pthread_mutex_destroy(&f->lock);
-    pthread_cond_destroy(&f->cond);
-    free(f);
-    s->auth_feeds = NULL;
+    s->auth_feed = follower_new(s->cache, wanted, n, feed_object, NULL, s);
+    return s->auth_feed ? 0 : err_set(e, -EAGAIN, "no thread for the authorizer's feed");
 }
 
 /* ---- opening ---- */
@@ -148,12 +68,11 @@ int auth_open(struct apiserver *s, struct err *e) {
                              .arg = s};
     if ((rc = authn_new(&c, &s->authn, e))) return rc;
     if ((rc = authz_new(s->opt.authorization_mode, &s->authz, e))) return rc;
-    start_feeds(s);
-    return 0;
+    return start_feeds(s, e);
 }
 
 void auth_close(struct apiserver *s) {
-    stop_feeds(s);
+    follower_free(s->auth_feed);
     authz_free(s->authz);
     authn_free(s->authn);
     jwt_signer_free(s->signer);

@@ -115,7 +115,7 @@ void respond_err(struct request *q, struct err *e) {
     struct http_header *h, *all;
     if (e->status == 415) { /* refused before anything was looked at */
         q->n_warnings = 0;
-        if (!str_eq(q->http->method, "PATCH")) json_del(s, "details");
+        if (!str_eq(q->http->method, "PATCH") || (q->res && q->res->custom)) json_del(s, "details");
     }
     write_tree(q, &b, api_type_find("meta.k8s.io", "v1", "Status"), s, &ct);
     size_t n = response_headers(q, ct, &h);

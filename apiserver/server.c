@@ -5,6 +5,7 @@
  * their client likes (log, exec, attach, port-forward, proxy) on a thread of their own. */
 #include <pthread.h>
 
+#include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
@@ -42,7 +43,9 @@ static int open_parts(struct apiserver *s, struct err *e) {
     parse_ports(s->opt.node_ports, &rcfg.node_port_min, &rcfg.node_port_max);
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
     if ((rc = auth_open(s, e))) return rc;
-    return crd_registry_open(s, e);
+    if ((rc = crd_registry_open(s, e))) return rc;
+    s->conditions = conditions_start(s);
+    return s->conditions ? 0 : err_set(e, -EAGAIN, "no thread for conditions");
 }
 
 int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e) {
@@ -65,6 +68,7 @@ void apiserver_close(struct apiserver *s) {
     if (!s) return;
     http_workers_free(s->workers);
     housekeeping_stop(s);
+    follower_free(s->conditions);
     crd_registry_close(s);
     auth_close(s);
     rules_free(s->rules);

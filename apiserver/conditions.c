@@ -1,0 +1,73 @@
+/* Conditions that the API server itself keeps in objects' status: whether a FlowSchema's priority level exists
+ * (Dangling), whether an APIService is available. Upstream: the flow control's and the aggregator's controllers. */
+#include "apiserver/conditions.h"
+
+#include "apiserver/lookup.h"
+#include "apiserver/write.h"
+
+struct json *condition_make(struct arena *a, const char *type, bool status, const char *reason, const char *message) {
+    char now[KTIME_MAX];
+    struct json *c = json_object(a);
+    json_set_str(a, c, "type", type);
+    json_set_str(a, c, "status", status ? "True" : "False");
+    json_set_str(a, c, "lastTransitionTime", ktime_format(ktime_now(), now));
+    json_set_str(a, c, "reason", reason);
+    json_set_str(a, c, "message", message);
+    return c;
+}
+
+bool condition_put(struct arena *a, struct json *obj, struct json *c) {
+    struct json *conds = json_ensure_array(a, json_ensure_object(a, obj, "status"), "conditions");
+    for (uint32_t i = 0; i < conds->n; i++) {
+        struct json *o = conds->items[i];
+        if (!str_eq(json_get_str(o, "type"), json_get_str(c, "type"))) continue;
+        if (str_eq(json_get_str(o, "status"), json_get_str(c, "status")) && str_eq(json_get_str(o, "reason"), json_get_str(c, "reason")))
+            return false;
+        conds->items[i] = c;
+        return true;
+    }
+    json_append(a, conds, c);
+    return true;
+}
+
+int status_write(struct apiserver *s, struct arena *a, const struct object *o, struct json *obj, struct err *e) {
+    struct write w;
+    struct object *out = NULL;
+    bool deleted;
+    write_init(&w, s, a, NULL, o->res, "status", NULL, object_name(o), RULES_UPDATE);
+    int rc = write_update(&w, obj, o, true, &out, &deleted, e);
+    object_unref(out);
+    return rc > 0 ? 0 : rc; /* a newer object will come by */
+}
+
+static struct json *flow_schema(struct apiserver *s, struct arena *a, const struct json *o) {
+    const char *level = str_or_empty(json_as_str(json_at(o, "spec", "priorityLevelConfiguration", "name", NULL)));
+    bool there = lookup_get(s, a, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", NULL, level) != NULL;
+    return condition_make(a, "Dangling", !there, there ? "Found" : "NotFound",
+                          arena_printf(a, "This FlowSchema references the PriorityLevelConfiguration object named \"%s\" %s", level,
+                                       there ? "and it exists" : "but there is no such object"));
+}
+
+static struct json *api_service(struct apiserver *s, struct arena *a, const struct json *o) {
+    const struct json *ref = json_at(o, "spec", "service", NULL);
+    if (!json_is(ref, JSON_OBJECT)) return condition_make(a, "Available", true, "Local", "Local APIServices are always available");
+    const char *ns = str_or_empty(json_get_str(ref, "namespace")), *name = str_or_empty(json_get_str(ref, "name"));
+    if (!lookup_get(s, a, "", "services", ns, name))
+        return condition_make(a, "Available", false, "ServiceNotFound", arena_printf(a, "service/%s in \"%s\" is not present", name, ns));
+    return condition_make(a, "Available", false, "AggregationUnsupported", "this server does not pass requests on to other API servers");
+}
+
+static void on_object(void *arg, struct object *o, bool gone) {
+    struct apiserver *s = arg;
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct json *v = gone ? NULL : object_tree(a, o);
+    if (!v || json_at(v, "metadata", "deletionTimestamp", NULL)) return;
+    struct json *c = str_eq(o->res->plural, "flowschemas") ? flow_schema(s, a, v) : api_service(s, a, v);
+    if (condition_put(a, v, c)) status_write(s, a, o, v, NULL);
+}
+
+struct follower *conditions_start(struct apiserver *s) {
+    const struct resource *res[] = {resource_find(s->resources, "flowcontrol.apiserver.k8s.io", "v1", "flowschemas"),
+                                    resource_find(s->resources, "apiregistration.k8s.io", "v1", "apiservices")};
+    return follower_new(s->cache, res, ARRAY_LEN(res), on_object, NULL, s);
+}
