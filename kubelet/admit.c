@@ -123,12 +123,49 @@ static bool node_matches(const struct core_pod *pod, const struct meta_object_me
     return false;
 }
 
+/* ---- sysctls ---- */
+
+/* Those that concern nothing but the pod's own namespaces; others only when the operator allows them. */
+static const char *const safe_sysctls[] = {
+    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem"};
+
+static bool sysctl_allowed(struct kubelet *kl, const char *name) {
+    for (size_t i = 0; i < ARRAY_LEN(safe_sysctls); i++)
+        if (str_eq(name, safe_sysctls[i])) return true;
+    for (size_t i = 0; i < kl->cfg.allowed_sysctls.n; i++) {
+        const char *p = kl->cfg.allowed_sysctls.items[i];
+        size_t n = strlen(p);
+        if (str_eq(name, p) || (n && p[n - 1] == '*' && strncmp(name, p, n - 1) == 0)) return true;
+    }
+    return false;
+}
+
+static const char *forbidden_sysctl(struct kubelet *kl, struct arena *a, const struct core_pod *pod) {
+    const struct core_pod_security_context *sc = pod->spec.security_context;
+    for (size_t i = 0; sc && i < sc->sysctls.n; i++) {
+        char *name = arena_strdup(a, sc->sysctls.items[i].name);
+        for (char *c = name; *c; c++)
+            if (*c == '/') *c = '.';
+        if (!sysctl_allowed(kl, name)) return name;
+    }
+    return NULL;
+}
+
 bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
                 size_t n, const char **reason, const char **message) {
     struct str_map allocatable = kubelet_allocatable(kl, a);
     if (pod->spec.os && !str_eq(pod->spec.os->name, "linux")) {
         *reason = "PodOSNotSupported";
         *message = "Failed to admit pod as the OS field doesn't match node OS";
+        return false;
+    }
+    const char *sysctl = forbidden_sysctl(kl, a, pod);
+    if (sysctl) {
+        *reason = "SysctlForbidden";
+        *message = arena_printf(a, "forbidden sysctl: \"%s\" not allowlisted", sysctl);
         return false;
     }
     if (!fits(a, pod, others, n, &allocatable, reason, message)) return false;

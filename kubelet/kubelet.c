@@ -13,7 +13,7 @@
 #include "kubelet/static_pods.h"
 
 enum { THREAD_STACK = 256 * 1024, HOUSEKEEPING_S = 10, GC_EVERY = 6, RELIST_MS = 1000, OFFLINE_MS = 4000 };
-#define OBJECTS_TTL_NS (30 * NS_PER_SEC)
+#define OBJECTS_TTL_NS (10 * NS_PER_SEC)
 
 /* ---- small things every part uses ---- */
 

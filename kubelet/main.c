@@ -48,6 +48,7 @@ struct main_flags {
     {"cgroup-root", 0, FLAG_STR, &(o).c.cgroup_root, "PATH", "cgroup below which pods' cgroups are made"},                \
     {"cgroups-per-qos", 0, FLAG_BOOL, &(o).c.cgroups_per_qos, NULL, "make cgroups for QoS classes and pods"},             \
     {"seccomp-profile-root", 0, FLAG_STR, &(o).c.seccomp_dir, "DIR", "where Localhost seccomp profiles are [<root-dir>/seccomp]"}, \
+    {"allowed-unsafe-sysctls", 0, FLAG_LIST, &(o).c.allowed_sysctls, "NAME,...", "sysctls that pods may set beside the safe ones; * at the end"}, \
     {"system-reserved", 0, FLAG_STR, &(o).c.system_reserved, "cpu=A,memory=B", "kept for the system, not for pods"},      \
     {"kube-reserved", 0, FLAG_STR, &(o).c.kube_reserved, "cpu=A,memory=B", "kept for coracle, not for pods"},             \
     {"eviction-hard", 0, FLAG_STR, &(o).c.eviction_hard, "SIGNAL<AMOUNT,...", "below this pods are evicted"},            \

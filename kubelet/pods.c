@@ -266,12 +266,22 @@ static void admit(struct pods *p, struct pod_worker *w) {
     kubelet_event(p->kl, pod, NULL, "Warning", reason, "%s", message);
 }
 
+static bool same_map(const struct str_map *x, const struct str_map *y) {
+    bool same = x->n == y->n;
+    for (size_t i = 0; same && i < x->n; i++)
+        same = str_eq(x->items[i].key, y->items[i].key) && str_eq(x->items[i].value, y->items[i].value);
+    return same;
+}
+
 void pods_update(struct pods *p, struct object *pod) {
     pthread_mutex_lock(&p->lock);
     struct pod_worker *w = map_get(&p->workers, pod->meta->uid);
     if (w) {
         pthread_mutex_lock(&w->lock);
         if (w->pod != pod) {
+            if (!same_map(&w->pod->meta->labels, &pod->meta->labels) ||
+                !same_map(&w->pod->meta->annotations, &pod->meta->annotations))
+                w->metadata_changed = true;
             object_unref(w->pod);
             w->pod = object_ref(pod);
         }

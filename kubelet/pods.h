@@ -48,6 +48,7 @@ struct pod_worker {
     struct arena *status_arena;    /* of `status`, the last one computed */
     struct core_pod_status *status;
     bool accepted;                 /* counts against the node's resources */
+    _Atomic bool metadata_changed; /* labels or annotations: the downward API shows them */
     /* only the worker's thread */
     struct arena *arena;
     struct container_track *tracks;

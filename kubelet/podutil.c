@@ -162,6 +162,17 @@ int oom_score_adj(const struct core_pod *p, const struct core_container *c, int6
     return adj == BEST_EFFORT ? BEST_EFFORT - 1 : (int)adj;
 }
 
+unsigned container_resize_due(const struct core_container *c, const struct rt_container *rc) {
+    if (!rc->resources) return 0;
+    unsigned due = 0;
+    int64_t quota = milli_to_quota(quantity_milli(container_resource(c, "cpu", true, NULL)));
+    int64_t shares = milli_to_shares(quantity_milli(container_resource(c, "cpu", false, NULL)));
+    int64_t memory = quantity_value(container_resource(c, "memory", true, NULL));
+    if (rc->resources->cpu_shares != shares || (quota > 0 && rc->resources->cpu_quota != quota)) due |= RESIZE_CPU;
+    if (memory > 0 && rc->resources->memory_limit_in_bytes != memory) due |= RESIZE_MEMORY;
+    return due;
+}
+
 char *container_hash(struct arena *a, const struct core_container *c) {
     uint64_t h = 0xcbf29ce484222325u;
     const char *parts[] = {c->name, c->image};

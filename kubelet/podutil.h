@@ -52,6 +52,10 @@ int64_t milli_to_quota(int64_t milli);
 /* oom_score_adj of a container. */
 int oom_score_adj(const struct core_pod *p, const struct core_container *c, int64_t node_memory);
 
+/* Which of the spec's resources the running container does not have yet (a resize). */
+enum { RESIZE_CPU = 1, RESIZE_MEMORY = 2 };
+unsigned container_resize_due(const struct core_container *c, const struct rt_container *rc);
+
 /* Identity of a container's spec; a change restarts the container (upstream hashes name and image). */
 char *container_hash(struct arena *a, const struct core_container *c);
 /* Whether an absent or finished container is to be started (again): restart policy, rules by exit code. */

@@ -114,6 +114,7 @@ static int read_container(struct runtime *rt, struct arena *a, const struct cri_
         .restart_count = annotation_int(an, ANNOT_RESTART_COUNT),
         .term_policy = str_map_get(an, ANNOT_TERM_POLICY),
         .user = s->user,
+        .resources = s->resources ? s->resources->linux : NULL,
     };
     if (!out->name) out->name = s->metadata ? s->metadata->name : "";
     const char *tp = str_map_get(an, ANNOT_TERM_PATH);

@@ -104,6 +104,7 @@ struct rt_container {
     const char *term_path; /* host path of the termination message file, or NULL */
     const char *term_policy;
     const struct cri_container_user *user;
+    const struct cri_linux_container_resources *resources; /* in force; NULL: the runtime does not say */
 };
 struct rt_sandbox {
     const char *id;

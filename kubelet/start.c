@@ -3,6 +3,8 @@
  * again; there is no waiting here, except for image pulls.
  *
  * Upstream: kuberuntime_manager.go (computePodActions, SyncPod), kuberuntime_container.go (startContainer). */
+#include <stdatomic.h>
+
 #include "kubelet/pods.h"
 #include "pkg/api/node.h"
 
@@ -226,6 +228,23 @@ static int create_and_start(struct sync *s, const struct container_input *in, st
     return run_post_start(s, c, created.container_id, t) ? 0 : -EAGAIN;
 }
 
+/* The images behind the image volumes that a container mounts. 0, or as images_ensure. */
+static int ensure_image_volumes(struct sync *s, const struct core_container *c, struct image_result *img) {
+    for (size_t i = 0; i < c->volume_mounts.n; i++)
+        for (size_t k = 0; k < s->volumes.n; k++) {
+            struct volume_mount_source *v = &s->volumes.items[k];
+            const struct core_volume *vol = &s->pod->spec.volumes.items[k];
+            if (!vol->image || !str_eq(v->name, c->volume_mounts.items[i].name)) continue;
+            struct core_container puller = {.name = c->name, .image = vol->image->reference,
+                                            .image_pull_policy = vol->image->pull_policy};
+            struct container_track *t = worker_track(s->w, arena_printf(s->a, "volume/%s", vol->name));
+            int r = images_ensure(s->kl->images, s->a, s->pod, &puller, s->sandbox_config, &t->image, sync_interrupted, s, img);
+            if (r < 0) return r;
+            v->image = img->image_ref;
+        }
+    return 0;
+}
+
 /* Starts a container unless it has to wait. True when it was started. */
 static bool start_container(struct sync *s, const struct core_container *c, enum container_kind kind, const char *target) {
     struct container_track *t = worker_track(s->w, c->name);
@@ -238,7 +257,8 @@ static bool start_container(struct sync *s, const struct core_container *c, enum
     if (!back_off(s, t, last)) return false;
     if (!s->volumes_up && !ensure_volumes(s)) return false; /* it was stopped in this very run */
     struct image_result img;
-    int r = images_ensure(s->kl->images, s->a, s->pod, c, s->sandbox_config, &t->image, sync_interrupted, s, &img);
+    int r = ensure_image_volumes(s, c, &img);
+    if (r == 0) r = images_ensure(s->kl->images, s->a, s->pod, c, s->sandbox_config, &t->image, sync_interrupted, s, &img);
     if (r == -ECANCELED) return false;
     if (r < 0) {
         track_note(t, img.reason, img.message);
@@ -274,6 +294,43 @@ static bool stop_if_unfit(struct sync *s, const struct core_container *c, const 
     return true;
 }
 
+/* ---- resize ---- */
+
+static bool resize_restarts(const struct core_container *c, unsigned due) {
+    for (size_t i = 0; i < c->resize_policy.n; i++) {
+        const struct core_container_resize_policy *p = &c->resize_policy.items[i];
+        unsigned bit = str_eq(p->resource_name, "cpu") ? RESIZE_CPU : str_eq(p->resource_name, "memory") ? RESIZE_MEMORY : 0;
+        if ((bit & due) && str_eq(p->restart_policy, "RestartContainer")) return true;
+    }
+    return false;
+}
+
+/* Gives a running container the resources that its spec now says. True when it was stopped for that. */
+static bool resize(struct sync *s, const struct core_container *c, const struct rt_container *rc) {
+    unsigned due = container_resize_due(c, rc);
+    _cleanup_err_ struct err e = {0};
+    if (!due) return false;
+    cgroups_pod_create(s->kl->cgroups, s->pod, NULL); /* the pod's own limits first: they may have to grow */
+    if (resize_restarts(c, due)) {
+        struct stop_request rq = {rc, arena_printf(s->a, "Container %s resize requires restart", c->name), -1};
+        backoff_reset(&worker_track(s->w, c->name)->restart);
+        sync_stop(s, &rq, 1);
+        sync_read(s, NULL);
+        sync_publish(s, false);
+        return true;
+    }
+    struct cri_update_container_resources_request req = {.container_id = rc->id,
+                                                         .linux = podspec_resources(s->kl, s->a, s->pod, c)};
+    struct cri_update_container_resources_response resp = {0};
+    if (runtime_call(s->kl->rt, RT_UPDATE_CONTAINER_RESOURCES, s->a, &req, &resp, &e) < 0) {
+        kubelet_event(s->kl, s->pod, c->name, "Warning", "ResizeError", "Error resizing container %s: %s", c->name, e.msg);
+        sync_again_in(s, RETRY_NS);
+    } else {
+        kubelet_event(s->kl, s->pod, c->name, "Normal", "ResizeCompleted", "Resized container %s", c->name);
+    }
+    return false;
+}
+
 /* ---- init containers ---- */
 
 static bool any_main_started(const struct sync *s) {
@@ -288,7 +345,7 @@ static bool any_main_started(const struct sync *s) {
 /* A sidecar: kept running; true when those after it may start. */
 static bool sync_sidecar(struct sync *s, const struct core_container *c) {
     const struct rt_container *rc = instance(s, c->name);
-    if (is_running(rc) && stop_if_unfit(s, c, rc)) rc = instance(s, c->name);
+    if (is_running(rc) && (stop_if_unfit(s, c, rc) || resize(s, c, rc))) rc = instance(s, c->name);
     if (!is_running(rc)) {
         if (!start_container(s, c, CONTAINER_INIT, NULL)) return false;
         if (sync_read(s, NULL) < 0) return false;
@@ -325,7 +382,7 @@ static bool sync_init_containers(struct sync *s) {
 static void sync_main(struct sync *s, const struct core_container *c) {
     const struct rt_container *rc = instance(s, c->name);
     if (is_running(rc)) {
-        if (!stop_if_unfit(s, c, rc)) {
+        if (!stop_if_unfit(s, c, rc) && !resize(s, c, rc)) {
             track_note(worker_track(s->w, c->name), NULL, NULL);
             return;
         }
@@ -362,6 +419,7 @@ static void sync_ephemeral(struct sync *s) {
 void sync_start(struct sync *s) {
     bool refresh = volumes_need_refresh(s->pod);
     bool quiet = sandbox_usable(s) && s->w->cgroup_made;
+    if (atomic_exchange(&s->w->metadata_changed, false)) s->w->volumes_at = 0;
     if (!ensure_cgroup(s)) return;
     /* Volumes are set up before the sandbox; for a pod that is up, now and then, for their content. */
     bool due = !quiet || s->w->volumes_at == 0 || (refresh && mono_ns() >= s->w->volumes_at);
@@ -369,7 +427,8 @@ void sync_start(struct sync *s) {
     for (size_t i = 0; i < s->pod->spec.containers.n; i++)
         starting |= !is_running(instance(s, s->pod->spec.containers.items[i].name));
     starting |= s->pod->spec.init_containers.n || s->pod->spec.ephemeral_containers.n;
-    if ((due || starting) && anything_to_start(s) && !ensure_volumes(s) && !quiet) return;
+    bool wanted = sandbox_usable(s) || anything_to_start(s);
+    if ((due || starting) && wanted && !ensure_volumes(s) && !quiet) return;
     if (refresh) sync_again_in(s, MAX_OF(s->w->volumes_at - mono_ns(), NS_PER_SEC));
     if (sync_interrupted(s) || !ensure_sandbox(s)) return;
     if (!s->volumes_up && starting && !ensure_volumes(s)) return;

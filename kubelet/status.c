@@ -108,7 +108,7 @@ static void fill_user(struct arena *a, const struct rt_container *rc, struct cor
 }
 
 static void from_runtime(struct arena *a, const struct status_input *in, const struct core_container *c, const struct rt_container *rc,
-                         struct core_container_status *s) {
+                         const struct core_container_status *prev, struct core_container_status *s) {
     s->state = live_state(a, in, rc);
     s->restart_count = rc->restart_count;
     s->image = str_empty(rc->image) ? c->image : rc->image;
@@ -120,7 +120,8 @@ static void from_runtime(struct arena *a, const struct status_input *in, const s
         struct core_resource_requirements *rr = arena_zalloc(a, sizeof(*rr));
         rr->requests = c->resources.requests;
         rr->limits = c->resources.limits;
-        s->resources = rr;
+        /* What is in force: during a resize still the old amounts. */
+        s->resources = container_resize_due(c, rc) && prev && prev->resources ? prev->resources : rr;
         s->allocated_resources = c->resources.requests;
     }
 }
@@ -135,7 +136,7 @@ static void one_container(struct arena *a, const struct status_input *in, const 
         s->last_state = prev->last_state;
     }
     if (rc) {
-        from_runtime(a, in, c, rc, s);
+        from_runtime(a, in, c, rc, prev, s);
         if (before && before->state == CRI_CONTAINER_STATE_CONTAINER_EXITED)
             s->last_state = terminated_state(a, in, before);
     } else if (prev && prev->state.terminated) {
@@ -431,9 +432,11 @@ void status_compute(struct arena *a, const struct status_input *in, struct core_
     out->qos_class = str_empty(p->status.qos_class) ? pod_qos_class(p) : p->status.qos_class;
     out->start_time = prev->start_time.set ? prev->start_time : in->now;
     out->nominated_node_name = p->status.nominated_node_name;
-    containers(a, in, &p->spec.init_containers, true, &prev->init_container_statuses, &out->init_container_statuses);
-    containers(a, in, &p->spec.containers, false, &prev->container_statuses, &out->container_statuses);
-    ephemeral(a, in, prev, out);
+    /* A pod that was refused has nothing to show of containers that were never looked at. */
+    bool refused = in->forced_phase && !in->rt->n_containers && !in->rt->n_sandboxes && !prev->container_statuses.n;
+    if (!refused) containers(a, in, &p->spec.init_containers, true, &prev->init_container_statuses, &out->init_container_statuses);
+    if (!refused) containers(a, in, &p->spec.containers, false, &prev->container_statuses, &out->container_statuses);
+    if (!refused) ephemeral(a, in, prev, out);
     if (in->forced_phase) {
         out->phase = in->forced_phase;
         out->reason = in->forced_reason;

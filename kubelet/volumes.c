@@ -222,7 +222,7 @@ static const char *unsupported_kind(const struct core_volume *v) {
         const void *p;
         const char *name;
     } kinds[] = {{v->nfs, "nfs"},       {v->iscsi, "iscsi"},   {v->csi, "csi"},     {v->fc, "fc"},
-                 {v->cephfs, "cephfs"}, {v->rbd, "rbd"},       {v->image, "image"}, {v->git_repo, "gitRepo"},
+                 {v->cephfs, "cephfs"}, {v->rbd, "rbd"},       {v->git_repo, "gitRepo"},
                  {v->flex_volume, "flexVolume"}, {v->glusterfs, "glusterfs"}, {v->cinder, "cinder"},
                  {v->azure_disk, "azureDisk"}, {v->azure_file, "azureFile"},
                  {v->aws_elastic_block_store, "awsElasticBlockStore"}, {v->gce_persistent_disk, "gcePersistentDisk"},
@@ -241,6 +241,11 @@ static int set_up(struct setup *s, struct err *e) {
     if (v->ephemeral)
         return set_up_claim(s, arena_printf(s->a, "%s-%s", s->pod->metadata.name, v->name), false, e);
     if (v->empty_dir) return set_up_empty_dir(s, e);
+    if (v->image) { /* pulled when a container that mounts it starts, and mounted by the runtime */
+        s->out->host_path = "";
+        s->out->image = v->image->reference;
+        return 0;
+    }
     return err_set(e, -ENOTSUP, "volumes of kind %s are not supported on this node", unsupported_kind(v));
 }
 

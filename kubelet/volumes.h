@@ -2,8 +2,8 @@
  * Mounting is idempotent: the worker mounts again now and then, and that is how changed ConfigMaps, Secrets, labels and
  * expiring tokens reach running pods.
  *
- * Done here: emptyDir, configMap, secret, downwardAPI, projected, hostPath, persistentVolumeClaim and ephemeral (bound to
- * a hostPath or local volume). Other kinds are refused with a clear error.
+ * Done here: emptyDir, configMap, secret, downwardAPI, projected, hostPath, image, persistentVolumeClaim and ephemeral
+ * (bound to a hostPath or local volume). Other kinds are refused with a clear error.
  * Upstream: pkg/kubelet/volumemanager and pkg/volume/{emptydir,configmap,secret,downwardapi,projected,hostpath,local}. */
 #pragma once
 
