@@ -2,6 +2,7 @@
  * apiextensions-apiserver/pkg/controller/finalizer. */
 #include "apiserver/crd/registry.h"
 #include "apiserver/write.h"
+#include "pkg/base/log.h"
 
 static const struct resource *definitions(struct apiserver *s) {
     return resource_find(s->resources, "apiextensions.k8s.io", "v1", "customresourcedefinitions");
@@ -25,10 +26,10 @@ int crd_update(struct apiserver *s, const char *name, const char *subresource, c
     return err_set(e, -EAGAIN, "the definition is written by others all the time");
 }
 
-/* Deletes every instance. False when there is an error. */
-static bool delete_instances(struct apiserver *s, const struct resource *r) {
+/* Deletes every instance that lets itself be deleted; gives the first error. */
+static int delete_instances(struct apiserver *s, const struct resource *r, struct err *e) {
     _cleanup_wc_list_ struct wc_list l = {0};
-    bool ok = true;
+    int first = 0;
     watchcache_list(s->cache, r, NULL, NULL, NULL, 0, &l);
     for (size_t i = 0; i < l.n; i++) {
         _cleanup_arena_ struct arena *a = arena_new();
@@ -43,11 +44,11 @@ static bool delete_instances(struct apiserver *s, const struct resource *r) {
             if (!old) rc = 0;
             if (!old) break;
             write_init(&w, s, a, NULL, r, NULL, ns, name, RULES_DELETE);
-            rc = write_delete(&w, &d, old, &out, &gone, NULL);
+            rc = write_delete(&w, &d, old, &out, &gone, first ? NULL : e);
         }
-        ok &= rc == 0;
+        if (!first) first = rc;
     }
-    return ok;
+    return first;
 }
 
 static bool in_progress(struct apiserver *s, struct arena *a, struct json *crd, void *arg) {
@@ -64,14 +65,22 @@ static bool drop_finalizer(struct apiserver *s, struct arena *a, struct json *cr
     return changed;
 }
 
-bool crd_cleanup(struct apiserver *s, const char *name, const struct resource *stored) {
-    if (stored) {
-        if (watchcache_sync(s->cache, NULL)) return false;
-        if (watchcache_count(s->cache, stored)) {
-            if (crd_update(s, name, "status", in_progress, NULL, NULL)) return false;
-            if (!delete_instances(s, stored) || watchcache_sync(s->cache, NULL)) return false;
-        }
-        if (watchcache_count(s->cache, stored)) return false; /* their finalizers are others' business */
+static int clean_up(struct apiserver *s, const char *name, const struct resource *stored, bool *done, struct err *e) {
+    int rc = watchcache_sync(s->cache, e);
+    if (!rc && stored && watchcache_count(s->cache, stored)) {
+        rc = crd_update(s, name, "status", in_progress, NULL, e);
+        if (!rc) rc = delete_instances(s, stored, e);
+        if (!rc) rc = watchcache_sync(s->cache, e);
     }
-    return crd_update(s, name, NULL, drop_finalizer, NULL, NULL) == 0;
+    if (rc || (stored && watchcache_count(s->cache, stored))) return rc; /* other finalizers are others' business */
+    *done = true;
+    return crd_update(s, name, NULL, drop_finalizer, NULL, e);
+}
+
+bool crd_cleanup(struct apiserver *s, const char *name, const struct resource *stored) {
+    _cleanup_err_ struct err e = {0};
+    bool done = false;
+    int rc = clean_up(s, name, stored, &done, &e);
+    if (rc) log_warn("ending a custom resource", "name", name, "error", e.msg, NULL);
+    return done && !rc;
 }

@@ -78,12 +78,13 @@ static void v_owners(struct vctx *v, const struct json *owners, const struct fp 
 static void v_finalizers(struct vctx *v, const struct json *list, const struct fp *p) {
     const struct json *f;
     bool orphan = false, foreground = false;
+    bool extension = str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io"));
     JSON_FOREACH(f, list) {
         const char *s = str_or_empty(json_as_str(f));
         for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, f, "%s", is_qualified_name(s));
         orphan |= str_eq(s, "orphan");
         foreground |= str_eq(s, "foregroundDeletion");
-        if (!strchr(s, '/') && !str_in(s, ONE_OF("orphan", "foregroundDeletion", "kubernetes")) && v->c->type)
+        if (!strchr(s, '/') && !str_in(s, ONE_OF("orphan", "foregroundDeletion", "kubernetes")) && v->c->type && !extension)
             v_invalid(v, FPI(p, f_i), f, "name is neither a standard finalizer name nor is it fully qualified");
     }
     if (orphan && foreground) v_invalid(v, p, list, "orphan and foregroundDeletion cannot be both set");
