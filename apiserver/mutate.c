@@ -226,7 +226,7 @@ static int read_config(struct request *q, struct json **config, struct json_dups
 
 static int apply_once(struct request *q, struct write *w, const struct json *config, const struct object *old,
                       struct object **out, int *status, struct err *e) {
-    bool force = request_query_bool(q, "force"), changed, deleted;
+    bool force = request_query_bool(q, "force"), changed = false, deleted;
     struct json *merged = NULL, *obj = NULL;
     struct rules_ctx *c = &w->c;
     c->type = q->res->type; /* the merge is in the client's version */
@@ -237,10 +237,7 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
     c->type = w->res->type;
     c->version = w->res->version;
     c->group = w->res->group;
-    if (!changed && old) {
-        *out = object_ref((struct object *)old);
-        return 0;
-    }
+    /* an apply that changes nothing goes on too: write_update sees whether `old` is still what is stored */
     struct api_problems none = {0};
     if (q->res->type && api_tree_normalise(q->a, q->res->type, merged, &obj, &none, e))
         return err_status(e, 400, "BadRequest", "%s", e->msg);
