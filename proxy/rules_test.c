@@ -17,7 +17,7 @@ struct slice {
     struct discovery_endpoint ep[MAX];
     struct discovery_endpoint_port port;
     const char *ips[MAX];
-    char text[MAX][16];
+    char text[MAX][32];
     int32_t number;
 };
 static bool yes = true, no = false;
@@ -61,7 +61,7 @@ TEST(endpoints_get_even_shares) {
         CHECK_INT(r.sets[cases[i].set].n, cases[i].elements);
         size_t least = 1000, most = 0;
         for (size_t k = 0; k < cases[i].endpoints; k++) {
-            char data[32];
+            char data[48];
             snprintf(data, sizeof(data), "10.0.0.%zu . 8080", k + 1);
             size_t n = share(&r.sets[cases[i].set], data);
             least = MIN_OF(least, n);
