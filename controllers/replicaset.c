@@ -274,9 +274,17 @@ static void pod_added(void *arg, struct object *o) {
     }
 }
 
+/* A pod that is given a node, or a container that starts, changes nothing here. */
+static bool matters(const struct core_pod *a, const struct core_pod *b) {
+    return pod_is_ready(a) != pod_is_ready(b) || pod_is_terminal(a) != pod_is_terminal(b) ||
+           a->metadata.deletion_timestamp.set != b->metadata.deletion_timestamp.set ||
+           a->metadata.labels.n != b->metadata.labels.n || !label_map_matches(&a->metadata.labels, &b->metadata.labels);
+}
+
 static void pod_updated(void *arg, struct object *old, struct object *o) {
     struct rs_controller *c = arg;
     _cleanup_free_ char *was = owner_key(old), *key = owner_key(o);
+    if (str_eq(was, key) && !matters(old->obj, o->obj)) return;
     if (key && o->meta->deletion_timestamp.set) deletion_observed(c->expect, key, o->meta->uid);
     if (was && !str_eq(was, key)) workqueue_add(c->q, was);
     if (key) workqueue_add(c->q, key);

@@ -110,6 +110,54 @@ void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, in
     *nz_mem = run.nz_mem + overhead.mem;
 }
 
+/* ---- controllers' spread ---- */
+
+static struct owner_spread *owner_of(struct sched *s, const struct core_pod *p) {
+    const struct meta_owner_reference *ref = meta_controller_of(&p->metadata);
+    if (!ref || str_empty(ref->uid)) return NULL;
+    struct owner_spread *o = map_get(&s->owners, ref->uid);
+    if (!o) {
+        o = xcalloc(1, sizeof(*o));
+        o->uid = xstrdup(ref->uid);
+        map_put(&s->owners, ref->uid, o);
+    }
+    o->pods++;
+    return o;
+}
+
+static void owner_drop(struct sched *s, struct owner_spread *o) {
+    if (!o || --o->pods) return;
+    map_del(&s->owners, o->uid);
+    free(o->uid);
+    free(o->by_node);
+    free(o);
+}
+
+static void owner_count(struct sched *s, struct owner_spread *o, size_t node, int by) {
+    if (!o) return;
+    if (node >= o->cap) {
+        size_t cap = MAX_OF(s->n_nodes, node + 1);
+        o->by_node = xrealloc(o->by_node, cap * sizeof(*o->by_node));
+        memset(o->by_node + o->cap, 0, (cap - o->cap) * sizeof(*o->by_node));
+        o->cap = cap;
+    }
+    o->by_node[node] += (uint32_t)by;
+}
+
+/* The last node took the place of one that went (and had no pods). */
+static void owners_renumber(struct sched *s, size_t from, size_t to) {
+    size_t it = 0;
+    const char *uid;
+    void *v;
+    while (map_next(&s->owners, &it, &uid, &v)) {
+        struct owner_spread *o = v;
+        uint32_t n = from < o->cap ? o->by_node[from] : 0;
+        if (from < o->cap) o->by_node[from] = 0;
+        if (to < o->cap) o->by_node[to] = n;
+        else owner_count(s, o, to, (int)n);
+    }
+}
+
 /* ---- nodes ---- */
 
 struct sched_node *cache_node(struct sched *s, const char *name) {
@@ -128,6 +176,7 @@ static void node_drop_if_empty(struct sched *s, struct sched_node *n) {
     if (n->o || n->n_pods || n->n_nominated) return;
     map_del(&s->node_by_name, n->name);
     struct sched_node *last = s->nodes[--s->n_nodes];
+    if (last != n) owners_renumber(s, last->index, n->index);
     s->nodes[n->index] = last;
     last->index = n->index;
     free(n->name);
@@ -187,6 +236,7 @@ struct sched_pod *cache_pod_new(struct sched *s, struct object *o) {
     if (a && a->pod_affinity && (a->pod_affinity->required_during_scheduling_ignored_during_execution.n ||
                                  a->pod_affinity->preferred_during_scheduling_ignored_during_execution.n))
         sp->prefers = true;
+    sp->owner = owner_of(s, sp->p);
     map_put(&s->pod_by_key, o->key, sp);
     return sp;
 }
@@ -208,6 +258,7 @@ void cache_pod_place(struct sched *s, struct sched_pod *sp, struct sched_node *n
     res_add(&n->used, &sp->req, 1);
     n->nz_cpu += sp->nz_cpu;
     n->nz_mem += sp->nz_mem;
+    owner_count(s, sp->owner, n->index, 1);
     if (sp->anti) {
         VEC_GROW(s->anti_pods, s->n_anti, s->cap_anti);
         s->anti_pods[s->n_anti++] = sp;
@@ -227,6 +278,7 @@ void cache_pod_remove(struct sched *s, struct sched_pod *sp) {
     res_add(&n->used, &sp->req, -1);
     n->nz_cpu -= sp->nz_cpu;
     n->nz_mem -= sp->nz_mem;
+    owner_count(s, sp->owner, n->index, -1);
     sp->node = NULL;
     if (sp->anti) vec_remove(s->anti_pods, &s->n_anti, sp);
     if (sp->prefers) vec_remove(s->prefer_pods, &s->n_prefer, sp);
@@ -253,6 +305,7 @@ void cache_pod_free(struct sched *s, struct sched_pod *sp) {
     cache_nominate(s, sp, NULL);
     cache_pod_remove(s, sp);
     if (map_get(&s->pod_by_key, sp->o->key) == sp) map_del(&s->pod_by_key, sp->o->key);
+    owner_drop(s, sp->owner);
     object_unref(sp->o);
     free(sp->ports);
     free(sp->last_message);

@@ -11,7 +11,6 @@ void cycle_done(struct cycle *c) {
     for (size_t i = 0; i < c->n_hard; i++) map_done(&c->hard[i].counts.by_value);
     for (size_t i = 0; i < c->n_soft; i++) map_done(&c->soft[i].counts.by_value);
     for (size_t i = 0; i < c->n_prefer; i++) map_done(&c->prefer[i].by_value);
-    if (c->owner_nodes) map_done(c->owner_nodes);
 }
 
 static const char *topology_of(const struct sched_node *n, const char *key) {
@@ -194,21 +193,6 @@ static void prepare_spread(struct cycle *c) {
     }
 }
 
-/* Pods of one controller are spread over nodes also when nobody asked. */
-static void prepare_owner(struct cycle *c) {
-    const struct meta_owner_reference *ref = meta_controller_of(&c->p->metadata);
-    if (!ref || c->p->spec.topology_spread_constraints.n || c->s->n_live < 2) return;
-    _cleanup_object_list_ struct object_list mates = {0};
-    informer_by_index(c->s->pods_inf, c->s->owner_index, str_or_empty(ref->uid), &mates);
-    c->owner_nodes = arena_zalloc(c->a, sizeof(*c->owner_nodes));
-    for (size_t i = 0; i < mates.n; i++) {
-        struct sched_pod *sp = map_get(&c->s->pod_by_key, mates.items[i]->key);
-        if (!sp || !sp->node) continue;
-        intptr_t have = (intptr_t)map_get(c->owner_nodes, sp->node->name);
-        map_put(c->owner_nodes, sp->node->name, (void *)(have + 1));
-    }
-}
-
 /* ---- volumes ---- */
 
 static bool waits_for_consumer(struct cycle *c, const struct core_persistent_volume_claim *pvc) {
@@ -262,5 +246,4 @@ int cycle_prepare(struct cycle *c) {
 
 void cycle_prepare_scores(struct cycle *c) {
     if (c->s->n_prefer || c->sp->prefers) prepare_preferences(c);
-    prepare_owner(c);
 }

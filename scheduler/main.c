@@ -51,6 +51,7 @@ static void sched_free(struct sched *s) {
     }
     map_done(&s->pod_by_key);
     map_done(&s->node_by_name);
+    map_done(&s->owners);
     queue_done(s);
     free(s->nodes);
     free(s->anti_pods);

@@ -32,6 +32,14 @@ struct host_port {
     char proto; /* 'T', 'U', 'S' */
 };
 
+/* How many pods of one controller are on each node: they are spread also when nobody asked. */
+struct owner_spread {
+    char *uid;
+    size_t pods;       /* that refer to this row */
+    uint32_t *by_node; /* by sched_node.index */
+    size_t cap;
+};
+
 enum pod_state { POD_ASSIGNED, POD_ACTIVE, POD_BACKOFF, POD_WAITING /* for an event */, POD_GATED, POD_CYCLE, POD_BINDING };
 
 struct sched_pod {
@@ -42,6 +50,7 @@ struct sched_pod {
     int32_t priority;
     struct host_port *ports;
     size_t n_ports;
+    struct owner_spread *owner; /* NULL: no controller */
     bool anti, prefers; /* required anti-affinity; preferred terms or required affinity: matter to other pods */
     struct sched_node *node;
     size_t node_at;      /* place in node->pods */
@@ -82,7 +91,7 @@ struct sched {
     pthread_cond_t work;
     _Atomic unsigned handlers_waiting;
     bool stop, ready;
-    struct map node_by_name, pod_by_key;
+    struct map node_by_name, pod_by_key, owners;
     struct sched_node **nodes; /* all, also those without an object */
     size_t n_nodes, cap_nodes, n_live;
     size_t next_start; /* where the next search begins */
@@ -95,7 +104,6 @@ struct sched {
     uint64_t seq, moves;
     unsigned binds;
     struct informer *pods_inf, *nodes_inf, *pvc_inf, *pv_inf, *class_inf, *ns_inf, *pdb_inf;
-    int owner_index; /* of pods_inf */
     uint64_t dice;
     int64_t scheduled; /* count, for the log */
 };
@@ -160,7 +168,6 @@ struct cycle {
     const char *refusal; /* the pod can not be scheduled anywhere now */
     struct topo_counts *prefer; /* weights by topology, a row per key */
     size_t n_prefer, cap_prefer;
-    struct map *owner_nodes;    /* node name -> pods of the same controller */
 };
 int cycle_prepare(struct cycle *c);        /* -EAGAIN: c->refusal says why it can run nowhere */
 void cycle_prepare_scores(struct cycle *c); /* only needed when there is a choice */

@@ -59,6 +59,8 @@ static void pod_preference(struct cycle *c, struct sched_node **nodes, size_t n,
 
 /* Matching pods in the node's domains, and siblings on the node; fewer is better. */
 static void spreading(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw) {
+    const struct owner_spread *mates = c->p->spec.topology_spread_constraints.n ? NULL : c->sp->owner;
+    if (!mates && !c->n_soft) return;
     for (size_t i = 0; i < n; i++) {
         double sum = 0;
         for (size_t k = 0; k < c->n_soft; k++) {
@@ -67,7 +69,7 @@ static void spreading(struct cycle *c, struct sched_node **nodes, size_t n, int6
             double count = value ? (double)(intptr_t)map_get(&x->counts.by_value, value) : (double)x->counts.total;
             sum += count * log((double)x->domains + 2) + (x->c->max_skew - 1);
         }
-        if (c->owner_nodes) sum += (double)(intptr_t)map_get(c->owner_nodes, nodes[i]->name);
+        if (mates && nodes[i]->index < mates->cap) sum += mates->by_node[nodes[i]->index];
         raw[i] = (int64_t)llround(sum);
     }
 }

@@ -177,7 +177,6 @@ static void other_update(void *arg, struct object *old, struct object *o) { othe
 void sched_attach(struct sched *s) {
     struct informer_opts live = {.field_selector = "status.phase!=Succeeded,status.phase!=Failed"};
     s->pods_inf = informer_new(s->client, &client_pods, &live);
-    s->owner_index = informer_add_index(s->pods_inf, index_by_controller_uid);
     s->nodes_inf = informer_new(s->client, &client_nodes, NULL);
     s->pvc_inf = informer_new(s->client, &client_persistentvolumeclaims, NULL);
     s->pv_inf = informer_new(s->client, &client_persistentvolumes, NULL);
