@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "apiserver/listcache.h"
 #include "apiserver/resource.h"
 #include "apiserver/rules/strategy.h"
 #include "apiserver/watchcache.h"
@@ -48,6 +49,7 @@ struct apiserver {
     struct rbytes *event_end;   /* "}\n" */
     struct watchcache *cache;
     struct crd_registry *crds;  /* crd/registry.h */
+    struct listcache *lists;
     struct rules *rules;
     struct jwt_keys *keys;      /* of service-account tokens; NULL: none */
     struct jwt_signer *signer;

@@ -7,7 +7,10 @@
 #include "apiserver/handlers.h"
 #include "pkg/json/json.h"
 
-enum { FRESH_TIMEOUT_MS = 3000 };
+enum {
+    FRESH_TIMEOUT_MS = 3000,
+    SHARED_LIST_MIN = 50, /* objects of a resource from which lists of it may be shared */
+};
 
 static int bad_rv(const char *rv, struct err *e) {
     return err_status(e, 400, "BadRequest", "Invalid value: \"%.60s\": invalid resource version", rv);
@@ -146,12 +149,33 @@ static int list_from_store(struct request *q, const struct list_options *o, stru
     }
 }
 
+/* Answers a whole list from the list cache, or puts it there. The revision is read first: the text is the state at
+ * `changed`, and so that of every revision from there up to the one read. */
+static bool list_shared(struct request *q, const struct list_options *o) {
+    struct watchcache *w = q->s->cache;
+    if (o->rev || o->limit || o->after || !selector_empty(&o->sel) || !respond_takes_body(q)) return false;
+    if (watchcache_count(w, q->res) < SHARED_LIST_MIN) return false;
+    int64_t rev = watchcache_rev(w), changed = watchcache_changed_rev(w, q->res);
+    bool wanted;
+    _cleanup_rbytes_ struct rbytes *body = listcache_get(q->s->lists, q->res, q->ns, changed, &wanted);
+    if (!body && wanted) {
+        _cleanup_wc_list_ struct wc_list l = {0};
+        watchcache_list(w, q->res, q->ns, NULL, NULL, 0, &l);
+        if (watchcache_changed_rev(w, q->res) != changed) return false;
+        body = respond_list_text(q, &l);
+        listcache_put(q->s->lists, q->res, q->ns, changed, body);
+    }
+    if (body) respond_list_body(q, MAX_OF(rev, changed), body);
+    return body != NULL;
+}
+
 void handle_list(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_wc_list_ struct wc_list l = {0};
     struct list_options o = {0};
     struct watchcache *w = q->s->cache;
     int rc = list_parse(q, &o, &e);
+    if (!rc && list_shared(q, &o)) return;
     if (!rc && o.rev && (watchcache_wait(w, o.rev, 0) || watchcache_changed_rev(w, q->res) > o.rev)) {
         rc = list_from_store(q, &o, &l, &e);
     } else if (!rc) {

@@ -60,6 +60,12 @@ void respond_tree(struct request *q, int status, const struct api_type *type, st
  * than the object's. */
 void respond_object(struct request *q, int status, const struct object *o);
 void respond_list(struct request *q, struct wc_list *l, const char *continue_token);
+/* A whole list from shared text: whether the client takes it as it is, the text of its items, and the answer. */
+bool respond_takes_body(const struct request *q);
+struct rbytes *respond_list_text(struct request *q, const struct wc_list *l);
+void respond_list_body(struct request *q, int64_t rev, struct rbytes *items);
+/* Whether the client wants large answers compressed, and it is worth while: to this very machine it is not. */
+bool request_gzip(const struct request *q);
 /* metav1.Status of a success; details may be NULL. */
 void respond_success(struct request *q, int status, struct json *details);
 void respond_json_text(struct request *q, int status, const char *content_type, const void *p, size_t n);

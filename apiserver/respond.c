@@ -34,10 +34,18 @@ size_t response_headers(struct request *q, const char *content_type, struct http
     return n;
 }
 
+bool request_gzip(const struct request *q) {
+    const struct http_peer *p = q->http->peer;
+    if (p->unix_socket || str_has_prefix(p->addr, "127.") || str_eq(p->addr, "::1")) return false;
+    return http_header(q->http, "accept-encoding") != NULL;
+}
+
+static unsigned gzip_flag(const struct request *q) { return request_gzip(q) ? HTTP_GZIP : 0; }
+
 void respond_json_text(struct request *q, int status, const char *content_type, const void *p, size_t n) {
     struct http_header *h;
     size_t n_h = response_headers(q, content_type, &h);
-    http_respond(q->http, status, h, n_h, p, n, HTTP_GZIP);
+    http_respond(q->http, status, h, n_h, p, n, gzip_flag(q));
 }
 
 /* ---- trees ---- */
@@ -174,7 +182,7 @@ static bool as_pieces(const struct request *q, const struct resource *stored) {
 static void respond_bytes(struct request *q, int status, struct rbytes *const *parts, size_t n) {
     struct http_header *h;
     size_t n_h = response_headers(q, q->content_type, &h);
-    http_respond_bytes(q->http, status, h, n_h, parts, n, HTTP_GZIP);
+    http_respond_bytes(q->http, status, h, n_h, parts, n, gzip_flag(q));
 }
 
 void respond_object(struct request *q, int status, const struct object *o) {
@@ -238,6 +246,30 @@ static void list_pieces(struct request *q, struct wc_list *l, const char *token)
     }
     parts[n++] = end;
     respond_bytes(q, 200, parts, n);
+}
+
+bool respond_takes_body(const struct request *q) { return !q->res->custom && as_pieces(q, resource_stored(q->res)); }
+
+struct rbytes *respond_list_text(struct request *q, const struct wc_list *l) {
+    const struct pieces *p = q->res->pieces;
+    size_t n = 3;
+    for (size_t i = 0; i < l->n; i++) n += (i ? p->next_item : p->item)->len + l->items[i]->tail->len;
+    struct rbytes *b = rbytes_alloc(n);
+    char *o = b->data;
+    for (size_t i = 0; i < l->n; i++) {
+        const struct rbytes *start = i ? p->next_item : p->item;
+        o = mempcpy(o, start->data, start->len);
+        o = mempcpy(o, l->items[i]->tail->data, l->items[i]->tail->len);
+    }
+    memcpy(o, "]}\n", 4);
+    return b;
+}
+
+void respond_list_body(struct request *q, int64_t rev, struct rbytes *items) {
+    struct wc_list l = {.rev = rev, .remaining = -1};
+    _cleanup_rbytes_ struct rbytes *head = list_head(q, &l, NULL);
+    struct rbytes *parts[] = {head, items};
+    respond_bytes(q, 200, parts, 2);
 }
 
 void respond_list(struct request *q, struct wc_list *l, const char *token) {

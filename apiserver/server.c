@@ -13,6 +13,7 @@
 enum {
     WORKER_QUEUE = 4096,
     LOOP_LIST_MAX = 2000,   /* objects in a cache above which a LIST leaves the loop thread */
+    LOOP_GZIP_MAX = 100,    /* and above which one that may be compressed does */
     LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
     LONG_CALL_STACK = 256 * 1024,
 };
@@ -54,6 +55,7 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_init(&s->write_queues[i], NULL);
     s->started_ns = mono_ns();
     s->event_end = rbytes_new("}\n", 2);
+    s->lists = listcache_new();
     int rc = open_parts(s, e);
     if (rc) {
         apiserver_close(s);
@@ -73,6 +75,7 @@ void apiserver_close(struct apiserver *s) {
     auth_close(s);
     rules_free(s->rules);
     watchcache_close(s->cache);
+    listcache_free(s->lists);
     store_close(s->store);
     openapi_free(s->openapi);
     rbytes_unref(s->event_end);
@@ -204,7 +207,8 @@ static bool cheap(struct request *q) {
     if (q->media != MEDIA_JSON || q->as != AS_OBJECT || !s->embedded) return false;
     bool get = str_eq(q->verb, "get"), list = str_eq(q->verb, "list");
     if (!get && !list) return false;
-    if (list && (watchcache_count(s->cache, q->res) > LOOP_LIST_MAX || http_query(q->http, "continue"))) return false;
+    size_t max = request_gzip(q) ? LOOP_GZIP_MAX : LOOP_LIST_MAX;
+    if (list && (watchcache_count(s->cache, q->res) > max || http_query(q->http, "continue"))) return false;
     const char *rv = http_query(q->http, "resourceVersion");
     int64_t want = 0;
     if (str_empty(rv)) return store_current_rev(s->store, &want, NULL) == 0 && watchcache_wait(s->cache, want, 0) == 0;

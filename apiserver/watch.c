@@ -459,6 +459,7 @@ void watch_refuse(struct request *q, struct err *e) {
 static void on_tick(uv_timer_t *t) {
     struct watch_hub *h = t->data;
     int64_t now = mono_ns();
+    listcache_expire(h->s->lists);
     for (struct watch *w = h->all, *next; w; w = next) {
         next = w->next;
         if (now >= w->deadline_ns) {
