@@ -140,11 +140,13 @@ void uuid_new(char out[37]) {
 
 void random_name(char *out, size_t n) {
     static const char alphabet[] = "bcdfghjklmnpqrstvwxz2456789";
-    for (size_t i = 0; i < n; i++) {
-        unsigned char b;
-        do random_bytes(&b, 1);
-        while (b >= 256 / 27 * 27);
-        out[i] = alphabet[b % 27];
+    unsigned char pool[16];
+    for (size_t i = 0, at = sizeof(pool); i < n; at++) {
+        if (at >= sizeof(pool)) {
+            random_bytes(pool, sizeof(pool));
+            at = 0;
+        }
+        if (pool[at] < 256 / 27 * 27) out[i++] = alphabet[pool[at] % 27];
     }
     out[n] = 0;
 }
