@@ -1,5 +1,5 @@
-/* Admission: the chain of built-in plugins that kube-apiserver has on by default, in its order. First all plugins that
- * change the object, then all that only look. */
+/* Admission: the chain of built-in plugins that kube-apiserver has on by default, in its order. First all
+ * plugins that change the object, then all that only look. */
 #include "apiserver/rules/webhook.h"
 
 int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e, const char *fmt, ...) {
@@ -9,18 +9,20 @@ int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e,
     va_end(ap);
     const char *name = c->name ? c->name : json_as_str(json_at(obj, "metadata", "name", NULL));
     if (str_empty(name)) name = json_as_str(json_at(obj, "metadata", "generateName", NULL));
-    err_status(e, 403, "Forbidden", "%s%s%s \"%s\" is forbidden: %s", c->resource, str_empty(c->group) ? "" : ".",
-               str_or_empty(c->group), str_or_empty(name), why);
+    err_status(e, 403, "Forbidden", "%s%s%s \"%s\" is forbidden: %s", c->resource,
+               str_empty(c->group) ? "" : ".", str_or_empty(c->group), str_or_empty(name), why);
     err_details(e, c->group, c->resource, name);
     return -EACCES;
 }
 
-const struct json *admission_get(struct rules_ctx *c, const char *group, const char *resource, const char *ns, const char *name) {
+const struct json *admission_get(struct rules_ctx *c, const char *group, const char *resource, const char *ns,
+                                 const char *name) {
     const struct rules *r = c->rules;
     return r && r->lookup.get ? r->lookup.get(r->lookup.arg, c->a, group, resource, ns, name) : NULL;
 }
 
-const struct json *admission_list(struct rules_ctx *c, const char *group, const char *resource, const char *ns) {
+const struct json *admission_list(struct rules_ctx *c, const char *group, const char *resource,
+                                  const char *ns) {
     const struct rules *r = c->rules;
     return r && r->lookup.list ? r->lookup.list(r->lookup.arg, c->a, group, resource, ns) : NULL;
 }
@@ -30,14 +32,15 @@ bool admission_is(const struct rules_ctx *c, const char *group, const char *kind
 }
 
 static admission_fn *const mutating[] = {
-    check_namespace_lifecycle, admit_taint_nodes, admit_limit_ranger, admit_service_account, admit_priority,
-    admit_toleration_seconds, admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
+    check_namespace_lifecycle,   admit_taint_nodes,    admit_limit_ranger,
+    admit_service_account,       admit_priority,       admit_toleration_seconds,
+    admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
     admit_default_ingress_class, webhooks_mutate,
 };
 static admission_fn *const validating[] = {
-    check_namespace_lifecycle, check_limit_ranger, check_service_account, check_node_restriction, check_pod_security,
-    check_priority_class, check_runtime_class, check_pvc_resize, webhooks_validate,
-    check_resource_quota,
+    check_namespace_lifecycle, check_limit_ranger,   check_service_account, check_node_restriction,
+    check_pod_security,        check_priority_class, check_runtime_class,   check_pvc_resize,
+    webhooks_validate,         check_resource_quota,
 };
 
 int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {

@@ -1,6 +1,6 @@
-/* Admission of everything but pods: NamespaceLifecycle, TaintNodesByCondition, the storage and ingress class defaults,
- * StorageObjectInUseProtection, NodeRestriction, PersistentVolumeClaimResize and ResourceQuota. Upstream: the plugins of
- * the same names under plugin/pkg/admission and apiserver/pkg/admission/plugin. */
+/* Admission of everything but pods: NamespaceLifecycle, TaintNodesByCondition, the storage and ingress class
+ * defaults, StorageObjectInUseProtection, NodeRestriction, PersistentVolumeClaimResize and ResourceQuota.
+ * Upstream: the plugins of the same names under plugin/pkg/admission and apiserver/pkg/admission/plugin. */
 #include "apiserver/rules/admission.h"
 
 /* ---- NamespaceLifecycle ---- */
@@ -20,7 +20,8 @@ int check_namespace_lifecycle(struct rules_ctx *c, struct json *obj, const struc
         return -ENOENT;
     }
     if (!str_eq(json_as_str(json_at(ns, "status", "phase", NULL)), "Terminating")) return 0;
-    admission_forbid(c, obj, e, "unable to create new content in namespace %s because it is being terminated", c->ns);
+    admission_forbid(c, obj, e, "unable to create new content in namespace %s because it is being terminated",
+                     c->ns);
     err_cause_add(e, "NamespaceTerminating", "metadata.namespace", "namespace %s is being terminated", c->ns);
     return -EACCES;
 }
@@ -54,27 +55,36 @@ static bool is_restricted_label(const char *key) {
     return strstr(key, "node-restriction.kubernetes.io/") != NULL;
 }
 
-static int restrict_node(struct rules_ctx *c, const struct json *obj, const struct json *old, const char *node,
-                         struct err *e) {
+static int restrict_node(struct rules_ctx *c, const struct json *obj, const struct json *old,
+                         const char *node, struct err *e) {
     const struct json *o = obj ? obj : old;
     const char *name = c->name ? c->name : json_as_str(json_at(o, "metadata", "name", NULL));
-    if (!str_eq(name, node)) return admission_forbid(c, o, e, "node \"%s\" is not allowed to modify node \"%s\"", node, str_or_empty(name));
-    if (c->op == RULES_UPDATE && str_empty(c->subresource) && !jsame(json_at(obj, "spec", "taints", NULL), json_at(old, "spec", "taints", NULL)))
+    if (!str_eq(name, node))
+        return admission_forbid(c, o, e, "node \"%s\" is not allowed to modify node \"%s\"", node,
+                                str_or_empty(name));
+    if (c->op == RULES_UPDATE && str_empty(c->subresource) &&
+        !jsame(json_at(obj, "spec", "taints", NULL), json_at(old, "spec", "taints", NULL)))
         return admission_forbid(c, o, e, "node \"%s\" is not allowed to modify taints", node);
     JSON_FOREACH_MEMBER(m, json_at(obj, "metadata", "labels", NULL))
-        if (is_restricted_label(m->key) && !str_eq(json_as_str(m->value), json_as_str(json_at(old, "metadata", "labels", m->key, NULL))))
+        if (is_restricted_label(m->key) &&
+            !str_eq(json_as_str(m->value), json_as_str(json_at(old, "metadata", "labels", m->key, NULL))))
             return admission_forbid(c, o, e, "is not allowed to set the following labels: %s", m->key);
     return 0;
 }
 
-static int restrict_pod(struct rules_ctx *c, const struct json *obj, const struct json *old, const char *node, struct err *e) {
+static int restrict_pod(struct rules_ctx *c, const struct json *obj, const struct json *old, const char *node,
+                        struct err *e) {
     const struct json *o = obj ? obj : old;
     if (c->op == RULES_CREATE) {
         if (!json_at(obj, "metadata", "annotations", "kubernetes.io/config.mirror", NULL))
-            return admission_forbid(c, o, e, "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"%s\" can only create mirror pods", node);
+            return admission_forbid(c, o, e,
+                                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node "
+                                    "\"%s\" can only create mirror pods",
+                                    node);
     }
     if (!str_eq(json_as_str(json_at(c->op == RULES_CREATE ? obj : old, "spec", "nodeName", NULL)), node))
-        return admission_forbid(c, o, e, "node \"%s\" can only act on pods with spec.nodeName set to itself", node);
+        return admission_forbid(c, o, e, "node \"%s\" can only act on pods with spec.nodeName set to itself",
+                                node);
     return 0;
 }
 
@@ -85,7 +95,9 @@ int check_node_restriction(struct rules_ctx *c, struct json *obj, const struct j
     if (str_empty(c->group) && str_eq(c->kind, "Node")) return restrict_node(c, obj, old, node, e);
     if (str_eq(c->kind, "Lease") && str_eq(c->ns, "kube-node-lease")) {
         const char *name = c->name ? c->name : json_as_str(json_at(obj, "metadata", "name", NULL));
-        if (!str_eq(name, node)) return admission_forbid(c, obj ? obj : old, e, "can only access node lease with the same name as the requesting node");
+        if (!str_eq(name, node))
+            return admission_forbid(c, obj ? obj : old, e,
+                                    "can only access node lease with the same name as the requesting node");
     }
     return 0;
 }
@@ -103,30 +115,37 @@ int admit_storage_in_use(struct rules_ctx *c, struct json *obj, const struct jso
     if (c->op != RULES_CREATE) return 0;
     if (admission_is(c, "", "PersistentVolume")) add_finalizer(c, obj, "kubernetes.io/pv-protection");
     if (admission_is(c, "", "PersistentVolumeClaim")) add_finalizer(c, obj, "kubernetes.io/pvc-protection");
-    if (admission_is(c, "storage.k8s.io", "VolumeAttributesClass")) add_finalizer(c, obj, "kubernetes.io/vac-protection");
+    if (admission_is(c, "storage.k8s.io", "VolumeAttributesClass"))
+        add_finalizer(c, obj, "kubernetes.io/vac-protection");
     return 0;
 }
 
 /* The newest object that an annotation marks as default; among equals the first by name. */
-static const char *default_class(struct rules_ctx *c, const char *group, const char *resource, const char *annotation) {
+static const char *default_class(struct rules_ctx *c, const char *group, const char *resource,
+                                 const char *annotation) {
     const struct json *it, *best = NULL;
     JSON_FOREACH(it, admission_list(c, group, resource, NULL)) {
         if (!str_eq(json_as_str(json_at(it, "metadata", "annotations", annotation, NULL)), "true")) continue;
         const char *t = jstr(json_get(it, "metadata"), "creationTimestamp");
         int newer = best ? strcmp(t, jstr(json_get(best, "metadata"), "creationTimestamp")) : 1;
-        if (newer > 0 || (newer == 0 && strcmp(jstr(json_get(it, "metadata"), "name"), jstr(json_get(best, "metadata"), "name")) < 0))
+        if (newer > 0 || (newer == 0 && strcmp(jstr(json_get(it, "metadata"), "name"),
+                                               jstr(json_get(best, "metadata"), "name")) < 0))
             best = it;
     }
     return best ? jstr(json_get(best, "metadata"), "name") : NULL;
 }
 
-int admit_default_storage_class(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+int admit_default_storage_class(struct rules_ctx *c, struct json *obj, const struct json *old,
+                                struct err *e) {
     if (c->op != RULES_CREATE || !admission_is(c, "", "PersistentVolumeClaim")) return 0;
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     const char *beta = "volume.beta.kubernetes.io/storage-class";
     if (jget(spec, "storageClassName") || json_at(obj, "metadata", "annotations", beta, NULL)) return 0;
-    const char *name = default_class(c, "storage.k8s.io", "storageclasses", "storageclass.kubernetes.io/is-default-class");
-    if (!name) name = default_class(c, "storage.k8s.io", "storageclasses", "storageclass.beta.kubernetes.io/is-default-class");
+    const char *name =
+        default_class(c, "storage.k8s.io", "storageclasses", "storageclass.kubernetes.io/is-default-class");
+    if (!name)
+        name = default_class(c, "storage.k8s.io", "storageclasses",
+                             "storageclass.beta.kubernetes.io/is-default-class");
     if (name) json_set_str(c->a, spec, "storageClassName", name);
     return 0;
 }
@@ -139,19 +158,26 @@ int check_pvc_resize(struct rules_ctx *c, struct json *obj, const struct json *o
     if (!str_eq(json_as_str(json_at(old, "status", "phase", NULL)), "Bound"))
         return admission_forbid(c, obj, e, "Only bound persistent volume claims can be expanded");
     const char *class = json_as_str(json_at(obj, "spec", "storageClassName", NULL));
-    const struct json *sc = str_empty(class) ? NULL : admission_get(c, "storage.k8s.io", "storageclasses", NULL, class);
+    const struct json *sc =
+        str_empty(class) ? NULL : admission_get(c, "storage.k8s.io", "storageclasses", NULL, class);
     if (!json_get_bool(sc, "allowVolumeExpansion", false))
-        return admission_forbid(c, obj, e, "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize");
+        return admission_forbid(c, obj, e,
+                                "only dynamically provisioned pvc can be resized and the storageclass that "
+                                "provisions the pvc must support resize");
     return 0;
 }
 
 /* ---- ingresses ---- */
 
-int admit_default_ingress_class(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+int admit_default_ingress_class(struct rules_ctx *c, struct json *obj, const struct json *old,
+                                struct err *e) {
     if (c->op != RULES_CREATE || !admission_is(c, "networking.k8s.io", "Ingress")) return 0;
     struct json *spec = json_ensure_object(c->a, obj, "spec");
-    if (jget(spec, "ingressClassName") || json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL)) return 0;
-    const char *name = default_class(c, "networking.k8s.io", "ingressclasses", "ingressclass.kubernetes.io/is-default-class");
+    if (jget(spec, "ingressClassName") ||
+        json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL))
+        return 0;
+    const char *name = default_class(c, "networking.k8s.io", "ingressclasses",
+                                     "ingressclass.kubernetes.io/is-default-class");
     if (name) json_set_str(c->a, spec, "ingressClassName", name);
     return 0;
 }
@@ -171,12 +197,14 @@ static int64_t pod_usage(const struct json *pod, const char *resource) {
     } else if (str_has_prefix(resource, "limits.")) {
         name = resource + strlen("limits.");
         which = "limits";
-    } else if (!str_in(resource, ONE_OF("cpu", "memory", "ephemeral-storage")) && !str_has_prefix(resource, "hugepages-")) {
+    } else if (!str_in(resource, ONE_OF("cpu", "memory", "ephemeral-storage")) &&
+               !str_has_prefix(resource, "hugepages-")) {
         return -1;
     }
     if (str_eq(name, "storage")) return -1;
     int64_t sum = 0, init = 0;
-    JSON_FOREACH(k, json_get(spec, "containers")) sum += quantity_str_milli(json_as_str(json_at(k, "resources", which, name, NULL)));
+    JSON_FOREACH(k, json_get(spec, "containers"))
+        sum += quantity_str_milli(json_as_str(json_at(k, "resources", which, name, NULL)));
     JSON_FOREACH(k, json_get(spec, "initContainers"))
         init = MAX_OF(init, quantity_str_milli(json_as_str(json_at(k, "resources", which, name, NULL))));
     return MAX_OF(sum, init);
@@ -184,10 +212,13 @@ static int64_t pod_usage(const struct json *pod, const char *resource) {
 
 static int64_t claim_usage(const struct json *claim, const char *resource) {
     if (str_in(resource, ONE_OF("persistentvolumeclaims", "count/persistentvolumeclaims"))) return 1000;
-    int64_t size = quantity_str_milli(json_as_str(json_at(claim, "spec", "resources", "requests", "storage", NULL)));
+    int64_t size =
+        quantity_str_milli(json_as_str(json_at(claim, "spec", "resources", "requests", "storage", NULL)));
     if (str_eq(resource, "requests.storage")) return size;
-    const char *at = strstr(resource, ".storageclass.storage.k8s.io/"), *class = json_as_str(json_at(claim, "spec", "storageClassName", NULL));
-    if (!at || !class || strncmp(resource, class, (size_t)(at - resource)) != 0 || class[at - resource]) return -1;
+    const char *at = strstr(resource, ".storageclass.storage.k8s.io/"),
+               *class = json_as_str(json_at(claim, "spec", "storageClassName", NULL));
+    if (!at || !class || strncmp(resource, class, (size_t)(at - resource)) != 0 || class[at - resource])
+        return -1;
     return str_eq(strrchr(resource, '/'), "/persistentvolumeclaims") ? 1000 : size;
 }
 
@@ -196,7 +227,9 @@ static int64_t service_usage(const struct json *svc, const char *resource) {
     if (str_in(resource, ONE_OF("services", "count/services"))) return 1000;
     if (str_eq(resource, "services.loadbalancers")) return str_eq(type, "LoadBalancer") ? 1000 : 0;
     if (!str_eq(resource, "services.nodeports")) return -1;
-    bool ports = str_eq(type, "NodePort") || (str_eq(type, "LoadBalancer") && json_get_bool(json_get(svc, "spec"), "allocateLoadBalancerNodePorts", true));
+    bool ports = str_eq(type, "NodePort") ||
+                 (str_eq(type, "LoadBalancer") &&
+                  json_get_bool(json_get(svc, "spec"), "allocateLoadBalancerNodePorts", true));
     return ports ? 1000 * (int64_t)json_len(json_at(svc, "spec", "ports", NULL)) : 0;
 }
 
@@ -206,10 +239,13 @@ static int64_t usage_of(struct rules_ctx *c, const struct json *obj, const char 
     if (str_empty(c->group) && str_eq(c->kind, "PersistentVolumeClaim")) return claim_usage(obj, resource);
     if (str_empty(c->group) && str_eq(c->kind, "Service")) return service_usage(obj, resource);
     if (str_has_prefix(resource, "count/")) {
-        const char *want = str_empty(c->group) ? c->resource : arena_printf(c->a, "%s.%s", c->resource, c->group);
+        const char *want =
+            str_empty(c->group) ? c->resource : arena_printf(c->a, "%s.%s", c->resource, c->group);
         return str_eq(resource + strlen("count/"), want) ? 1000 : -1;
     }
-    bool plain = str_empty(c->group) && str_in(c->resource, ONE_OF("configmaps", "secrets", "replicationcontrollers", "resourcequotas"));
+    bool plain =
+        str_empty(c->group) &&
+        str_in(c->resource, ONE_OF("configmaps", "secrets", "replicationcontrollers", "resourcequotas"));
     return plain && str_eq(resource, c->resource) ? 1000 : -1;
 }
 
@@ -233,7 +269,8 @@ static bool quota_applies(const struct json *quota, const struct json *obj) {
         const char *scope = jstr(s, "scopeName"), *op = jstr(s, "operator");
         if (str_eq(scope, "PriorityClass") && str_in(op, ONE_OF("In", "NotIn"))) {
             bool in = false;
-            JSON_FOREACH(v, json_get(s, "values")) in |= str_eq(json_as_str(v), jstr(json_get(obj, "spec"), "priorityClassName"));
+            JSON_FOREACH(v, json_get(s, "values"))
+                in |= str_eq(json_as_str(v), jstr(json_get(obj, "spec"), "priorityClassName"));
             if (in != str_eq(op, "In")) return false;
         } else if (pod_in_scope(obj, scope) == str_eq(op, "DoesNotExist")) {
             return false;
@@ -249,15 +286,17 @@ int check_resource_quota(struct rules_ctx *c, struct json *obj, const struct jso
     JSON_FOREACH(quota, admission_list(c, "", "resourcequotas", c->ns)) {
         if (!quota_applies(quota, obj)) continue;
         JSON_FOREACH_MEMBER(m, json_at(quota, "spec", "hard", NULL)) {
-            int64_t adds = usage_of(c, obj, m->key), had = c->op == RULES_UPDATE ? usage_of(c, old, m->key) : 0, used = 0;
+            int64_t adds = usage_of(c, obj, m->key),
+                    had = c->op == RULES_UPDATE ? usage_of(c, old, m->key) : 0, used = 0;
             if (adds < 0 || adds <= had) continue;
             if (!all) all = admission_list(c, c->group, c->resource, c->ns);
             JSON_FOREACH(it, all)
                 if (quota_applies(quota, it)) used += MAX_OF(usage_of(c, it, m->key), INT64_C(0));
             if (used - had + adds > quantity_str_milli(json_as_str(m->value)))
-                return admission_forbid(c, obj, e, "exceeded quota: %s, requested: %s=%lldm, used: %s=%lldm, limited: %s=%s",
-                                        jstr(json_get(quota, "metadata"), "name"), m->key, (long long)(adds - had), m->key,
-                                        (long long)used, m->key, json_as_str(m->value));
+                return admission_forbid(
+                    c, obj, e, "exceeded quota: %s, requested: %s=%lldm, used: %s=%lldm, limited: %s=%s",
+                    jstr(json_get(quota, "metadata"), "name"), m->key, (long long)(adds - had), m->key,
+                    (long long)used, m->key, json_as_str(m->value));
         }
     }
     return 0;

@@ -1,5 +1,6 @@
-/* Admission of pods: ServiceAccount, DefaultTolerationSeconds, Priority, RuntimeClass and LimitRanger. Upstream:
- * plugin/pkg/admission/{serviceaccount,defaulttolerationseconds,priority,runtimeclass,limitranger}. */
+/* Admission of pods: ServiceAccount, DefaultTolerationSeconds, Priority, RuntimeClass and LimitRanger.
+ * Upstream: plugin/pkg/admission/{serviceaccount,defaulttolerationseconds,priority,runtimeclass,limitranger}.
+ */
 #include <time.h>
 
 #include "apiserver/rules/admission.h"
@@ -10,9 +11,13 @@
 
 enum { DEFAULT_TOLERATION_SECONDS = 300, TOKEN_EXPIRATION = 3607, SA_TRIES = 10 };
 
-static bool creates_pod(const struct rules_ctx *c) { return c->op == RULES_CREATE && admission_is(c, "", "Pod"); }
+static bool creates_pod(const struct rules_ctx *c) {
+    return c->op == RULES_CREATE && admission_is(c, "", "Pod");
+}
 
-static bool is_mirror(const struct json *pod) { return json_at(pod, "metadata", "annotations", MIRROR, NULL) != NULL; }
+static bool is_mirror(const struct json *pod) {
+    return json_at(pod, "metadata", "annotations", MIRROR, NULL) != NULL;
+}
 
 /* ---- ServiceAccount ---- */
 
@@ -62,7 +67,8 @@ static void mount_token(struct rules_ctx *c, struct json *spec) {
             json_append(c->a, json_ensure_array(c->a, k, "volumeMounts"), m);
             used = true;
         }
-    if (!used || !fresh || json_parse(c->a, token_volume, sizeof token_volume - 1, &volume, NULL, NULL) < 0) return;
+    if (!used || !fresh || json_parse(c->a, token_volume, sizeof token_volume - 1, &volume, NULL, NULL) < 0)
+        return;
     struct json *named = json_object(c->a);
     json_set_str(c->a, named, "name", name);
     json_set(c->a, named, "projected", json_get(volume, "projected"));
@@ -79,9 +85,11 @@ int admit_service_account(struct rules_ctx *c, struct json *obj, const struct js
     const char *name = jstr(spec, "serviceAccountName");
     const struct json *sa = find_account(c, name);
     if (!sa)
-        return admission_forbid(c, obj, e, "error looking up service account %s/%s: serviceaccount \"%s\" not found",
+        return admission_forbid(c, obj, e,
+                                "error looking up service account %s/%s: serviceaccount \"%s\" not found",
                                 str_or_empty(c->ns), name, name);
-    const struct json *pod_says = jget(spec, "automountServiceAccountToken"), *sa_says = jget(sa, "automountServiceAccountToken");
+    const struct json *pod_says = jget(spec, "automountServiceAccountToken"),
+                      *sa_says = jget(sa, "automountServiceAccountToken");
     const struct json *said = pod_says ? pod_says : sa_says;
     if (!said || !json_is(said, JSON_BOOL) || said->b) mount_token(c, spec);
     const struct json *secrets = json_get(sa, "imagePullSecrets");
@@ -93,10 +101,12 @@ int admit_service_account(struct rules_ctx *c, struct json *obj, const struct js
 int check_service_account(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!creates_pod(c) || !is_mirror(obj)) return 0;
     const struct json *spec = json_get(obj, "spec"), *v;
-    if (*jstr(spec, "serviceAccountName")) return admission_forbid(c, obj, e, "a mirror pod may not reference service accounts");
+    if (*jstr(spec, "serviceAccountName"))
+        return admission_forbid(c, obj, e, "a mirror pod may not reference service accounts");
     JSON_FOREACH(v, json_get(spec, "volumes")) {
         if (jget(v, "secret")) return admission_forbid(c, obj, e, "a mirror pod may not reference secrets");
-        if (jget(v, "persistentVolumeClaim")) return admission_forbid(c, obj, e, "a mirror pod may not reference persistentvolumeclaims");
+        if (jget(v, "persistentVolumeClaim"))
+            return admission_forbid(c, obj, e, "a mirror pod may not reference persistentvolumeclaims");
     }
     return 0;
 }
@@ -163,14 +173,20 @@ int admit_priority(struct rules_ctx *c, struct json *obj, const struct json *old
     int64_t value = json_get_int(pc, "value", 0);
     const struct json *asked = jget(spec, "priority");
     if (asked && json_as_int(asked, 0) != value)
-        return admission_forbid(c, obj, e, "the integer value of priority (%lld) must not be provided in pod spec; priority admission controller computed %lld from the given PriorityClass name",
-                                (long long)json_as_int(asked, 0), (long long)value);
+        return admission_forbid(
+            c, obj, e,
+            "the integer value of priority (%lld) must not be provided in pod spec; priority admission "
+            "controller computed %lld from the given PriorityClass name",
+            (long long)json_as_int(asked, 0), (long long)value);
     json_set_int(c->a, spec, "priority", value);
     const char *policy = jstr(pc, "preemptionPolicy");
     if (!*policy) policy = "PreemptLowerPriority";
     const char *had = json_get_str(spec, "preemptionPolicy");
     if (!str_empty(had) && !str_eq(had, policy))
-        return admission_forbid(c, obj, e, "the string value of PreemptionPolicy (%s) must not be provided in pod spec; priority admission controller computed %s from the given PriorityClass name", had, policy);
+        return admission_forbid(c, obj, e,
+                                "the string value of PreemptionPolicy (%s) must not be provided in pod spec; "
+                                "priority admission controller computed %s from the given PriorityClass name",
+                                had, policy);
     json_set_str(c->a, spec, "preemptionPolicy", policy);
     return 0;
 }
@@ -183,7 +199,9 @@ int check_priority_class(struct rules_ctx *c, struct json *obj, const struct jso
     JSON_FOREACH(pc, admission_list(c, "scheduling.k8s.io", "priorityclasses", NULL)) {
         const char *other = json_as_str(json_at(pc, "metadata", "name", NULL));
         if (json_get_bool(pc, "globalDefault", false) && !str_eq(other, name))
-            return admission_forbid(c, obj, e, "PriorityClass %s is already marked as default. Only one default can exist", other);
+            return admission_forbid(
+                c, obj, e, "PriorityClass %s is already marked as default. Only one default can exist",
+                other);
     }
     return 0;
 }
@@ -197,17 +215,22 @@ int admit_runtime_class(struct rules_ctx *c, struct json *obj, const struct json
     if (!*name) return 0;
     const struct json *rc = admission_get(c, "node.k8s.io", "runtimeclasses", NULL, name);
     if (!rc) return admission_forbid(c, obj, e, "pod rejected: RuntimeClass \"%s\" not found", name);
-    const struct json *overhead = json_at(rc, "overhead", "podFixed", NULL), *sched = json_get(rc, "scheduling");
+    const struct json *overhead = json_at(rc, "overhead", "podFixed", NULL),
+                      *sched = json_get(rc, "scheduling");
     if (overhead) {
         if (jget(spec, "overhead") && !json_equal(json_get(spec, "overhead"), overhead))
-            return admission_forbid(c, obj, e, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+            return admission_forbid(
+                c, obj, e, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
         json_set(c->a, spec, "overhead", json_clone(c->a, overhead));
     }
     JSON_FOREACH_MEMBER(m, json_get(sched, "nodeSelector")) {
         struct json *sel = json_ensure_object(c->a, spec, "nodeSelector");
         const char *has = json_get_str(sel, m->key);
         if (has && !str_eq(has, json_as_str(m->value)))
-            return admission_forbid(c, obj, e, "conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; pod.spec.nodeSelector[%s] = %s", m->key, json_as_str(m->value), m->key, has);
+            return admission_forbid(
+                c, obj, e,
+                "conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; pod.spec.nodeSelector[%s] = %s",
+                m->key, json_as_str(m->value), m->key, has);
         json_set(c->a, sel, m->key, json_clone(c->a, m->value));
     }
     JSON_FOREACH(t, json_get(sched, "tolerations"))
@@ -219,7 +242,8 @@ int check_runtime_class(struct rules_ctx *c, struct json *obj, const struct json
     if (!creates_pod(c)) return 0;
     const struct json *spec = json_get(obj, "spec");
     if (!*jstr(spec, "runtimeClassName") && json_len(json_get(spec, "overhead")))
-        return admission_forbid(c, obj, e, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+        return admission_forbid(
+            c, obj, e, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
     return 0;
 }
 
@@ -269,25 +293,41 @@ static bool less(const char *x, const char *y) {
     return quantity_parse(x, &a) == 0 && quantity_parse(y, &b) == 0 && quantity_cmp(a, b) < 0;
 }
 
-static void check_item(struct limit_check *k, const struct json *item, const struct json *requests, const struct json *limits) {
+static void check_item(struct limit_check *k, const struct json *item, const struct json *requests,
+                       const struct json *limits) {
     JSON_FOREACH_MEMBER(m, json_get(item, "min")) {
-        const char *bound = json_as_str(m->value), *r = json_get_str(requests, m->key), *l = json_get_str(limits, m->key);
-        if (!r) complain(k, "minimum %s usage per %s is %s. No request is specified", m->key, k->type, bound);
-        else if (less(r, bound)) complain(k, "minimum %s usage per %s is %s, but request is %s", m->key, k->type, bound, r);
-        if (l && less(l, bound)) complain(k, "minimum %s usage per %s is %s, but limit is %s", m->key, k->type, bound, l);
+        const char *bound = json_as_str(m->value), *r = json_get_str(requests, m->key),
+                   *l = json_get_str(limits, m->key);
+        if (!r)
+            complain(k, "minimum %s usage per %s is %s. No request is specified", m->key, k->type, bound);
+        else if (less(r, bound))
+            complain(k, "minimum %s usage per %s is %s, but request is %s", m->key, k->type, bound, r);
+        if (l && less(l, bound))
+            complain(k, "minimum %s usage per %s is %s, but limit is %s", m->key, k->type, bound, l);
     }
     JSON_FOREACH_MEMBER(m, json_get(item, "max")) {
-        const char *bound = json_as_str(m->value), *r = json_get_str(requests, m->key), *l = json_get_str(limits, m->key);
+        const char *bound = json_as_str(m->value), *r = json_get_str(requests, m->key),
+                   *l = json_get_str(limits, m->key);
         bool claim = str_eq(k->type, "PersistentVolumeClaim");
-        if (!l && !claim) complain(k, "maximum %s usage per %s is %s. No limit is specified", m->key, k->type, bound);
-        else if (l && less(bound, l)) complain(k, "maximum %s usage per %s is %s, but limit is %s", m->key, k->type, bound, l);
-        if (r && less(bound, r)) complain(k, "maximum %s usage per %s is %s, but request is %s", m->key, k->type, bound, r);
+        if (!l && !claim)
+            complain(k, "maximum %s usage per %s is %s. No limit is specified", m->key, k->type, bound);
+        else if (l && less(bound, l))
+            complain(k, "maximum %s usage per %s is %s, but limit is %s", m->key, k->type, bound, l);
+        if (r && less(bound, r))
+            complain(k, "maximum %s usage per %s is %s, but request is %s", m->key, k->type, bound, r);
     }
     JSON_FOREACH_MEMBER(m, json_get(item, "maxLimitRequestRatio")) {
-        int64_t r = quantity_str_milli(json_get_str(requests, m->key)), l = quantity_str_milli(json_get_str(limits, m->key));
+        int64_t r = quantity_str_milli(json_get_str(requests, m->key)),
+                l = quantity_str_milli(json_get_str(limits, m->key));
         int64_t ratio = quantity_str_milli(json_as_str(m->value));
-        if (!r || !l) complain(k, "%s max limit to request ratio per %s is %s, but no request or limit is specified or request is 0", m->key, k->type, json_as_str(m->value));
-        else if (l / (double)r * 1000 > (double)ratio) complain(k, "%s max limit to request ratio per %s is %s, but provided ratio is %f", m->key, k->type, json_as_str(m->value), l / (double)r);
+        if (!r || !l)
+            complain(k,
+                     "%s max limit to request ratio per %s is %s, but no request or limit is specified or "
+                     "request is 0",
+                     m->key, k->type, json_as_str(m->value));
+        else if (l / (double)r * 1000 > (double)ratio)
+            complain(k, "%s max limit to request ratio per %s is %s, but provided ratio is %f", m->key,
+                     k->type, json_as_str(m->value), l / (double)r);
     }
 }
 
@@ -316,12 +356,14 @@ int check_limit_ranger(struct rules_ctx *c, struct json *obj, const struct json 
         JSON_FOREACH(item, json_at(lr, "spec", "limits", NULL)) {
             struct limit_check ck = {c, &why, jstr(item, "type")};
             if (claim && str_eq(ck.type, "PersistentVolumeClaim"))
-                check_item(&ck, item, json_at(spec, "resources", "requests", NULL), json_at(spec, "resources", "limits", NULL));
+                check_item(&ck, item, json_at(spec, "resources", "requests", NULL),
+                           json_at(spec, "resources", "limits", NULL));
             if (pod && str_eq(ck.type, "Pod"))
                 check_item(&ck, item, pod_sum(c->a, spec, "requests"), pod_sum(c->a, spec, "limits"));
             for (size_t i = 0; pod && str_eq(ck.type, "Container") && i < ARRAY_LEN(lists); i++)
                 JSON_FOREACH(k, json_get(spec, lists[i]))
-                    check_item(&ck, item, json_at(k, "resources", "requests", NULL), json_at(k, "resources", "limits", NULL));
+                    check_item(&ck, item, json_at(k, "resources", "requests", NULL),
+                               json_at(k, "resources", "limits", NULL));
         }
     return why.len ? admission_forbid(c, obj, e, "%s", why.data) : 0;
 }

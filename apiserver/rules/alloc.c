@@ -1,10 +1,11 @@
-/* Allocation of cluster IPs and node ports, and the fields of a Service that hang on it (clusterIPs, ipFamilies,
- * ipFamilyPolicy, nodePort, healthCheckNodePort).
+/* Allocation of cluster IPs and node ports, and the fields of a Service that hang on it (clusterIPs,
+ * ipFamilies, ipFamilyPolicy, nodePort, healthCheckNodePort).
  *
- * The allocators are two maps from the text of an address or port to its owner, filled from the stored Services at the
- * first use. A claim is made under the lock before the write; when the write fails rules_release gives it back, when the
- * object goes rules_deleted does. Addresses are drawn at random from the upper part of the range, so that static ones
- * asked for at its start seldom collide; then the range is searched in order.
+ * The allocators are two maps from the text of an address or port to its owner, filled from the stored
+ * Services at the first use. A claim is made under the lock before the write; when the write fails
+ * rules_release gives it back, when the object goes rules_deleted does. Addresses are drawn at random from
+ * the upper part of the range, so that static ones asked for at its start seldom collide; then the range is
+ * searched in order.
  *
  * Upstream: pkg/registry/core/service/storage/alloc.go and ipallocator; one IPv4 range, no dual stack. */
 #include "apiserver/rules/alloc.h"
@@ -34,7 +35,8 @@ int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e) 
     addr[slash - r->cidr] = '\0';
     inet_pton(AF_INET, addr, &in);
     unsigned bits = (unsigned)strtoul(slash + 1, NULL, 10);
-    if (bits < 8 || bits > 30) return err_set(e, -EINVAL, "service CIDR \"%s\" must be between /8 and /30", r->cidr);
+    if (bits < 8 || bits > 30)
+        return err_set(e, -EINVAL, "service CIDR \"%s\" must be between /8 and /30", r->cidr);
     r->mask = UINT32_MAX << (32 - bits);
     r->net = ntohl(in.s_addr) & r->mask;
     r->cidr = xstrdup(r->cidr);
@@ -56,7 +58,9 @@ static char *owner_of(const struct json *svc) {
     return xasprintf("%s/%s", jstr(m, "namespace"), jstr(m, "name"));
 }
 
-static void enter(struct map *m, const char *key, const struct json *svc) { free(map_put(m, key, owner_of(svc))); }
+static void enter(struct map *m, const char *key, const struct json *svc) {
+    free(map_put(m, key, owner_of(svc)));
+}
 
 static void enter_service(struct rules *r, const struct json *svc) {
     const struct json *it, *spec = json_get(svc, "spec");
@@ -115,13 +119,16 @@ static void drop_service(struct rules *r, const struct json *was, const struct j
         size_t it = 0;
         void *value;
         while (map_next(old_maps[i], &it, &key, &value))
-            if (!map_has(kept_maps[i], key) && str_eq(map_get(maps[i], key), owner)) free(map_del(maps[i], key));
+            if (!map_has(kept_maps[i], key) && str_eq(map_get(maps[i], key), owner))
+                free(map_del(maps[i], key));
         map_done_with(kept_maps[i], free);
         map_done_with(old_maps[i], free);
     }
 }
 
-static bool is_service(const struct rules_ctx *c) { return str_empty(c->group) && str_eq(c->kind, "Service"); }
+static bool is_service(const struct rules_ctx *c) {
+    return str_empty(c->group) && str_eq(c->kind, "Service");
+}
 
 void rules_deleted(struct rules_ctx *c, const struct json *obj) {
     if (!is_service(c) || !obj) return;
@@ -195,7 +202,8 @@ static int claim_ip(struct rules_ctx *c, struct json *obj, struct json *spec, st
         if (*ip) {
             const struct json *val = json_get(spec, "clusterIPs");
             if (!in_range(c->rules, ip)) {
-                v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s", ip, c->rules->cidr);
+                v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s",
+                          ip, c->rules->cidr);
             } else if (!take(c, &c->rules->ips, ip, obj)) {
                 v_invalid(v, p, val, "failed to allocate IP %s: provided IP is already allocated", ip);
             }
@@ -233,7 +241,9 @@ static void claim_ports(struct rules_ctx *c, struct json *obj, struct json *spec
         }
         if (c->dry_run) continue; /* a dry run does not look at the range, as upstream */
         if (n < r->port_min || n > r->port_max) {
-            v_invalid(v, p, json_get(port, "nodePort"), "provided port is not in the valid range. The range of valid ports is %d-%d", r->port_min, r->port_max);
+            v_invalid(v, p, json_get(port, "nodePort"),
+                      "provided port is not in the valid range. The range of valid ports is %d-%d",
+                      r->port_min, r->port_max);
         } else if (!take(c, &r->ports, arena_printf(c->a, "%d", (int)n), obj) ||
                    same_port_seen(ports, port_i, n, jstr(port, "protocol"))) {
             v_invalid(v, p, json_get(port, "nodePort"), "provided port is already allocated");
@@ -261,19 +271,22 @@ static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *o
             if (str_eq(json_as_str(f), "IPv6"))
                 v_invalid(v, FPI(FP(sp, "ipFamilies"), f_i), f, "not configured on this cluster");
         if (str_eq(jstr(spec, "ipFamilyPolicy"), "RequireDualStack"))
-            v_invalid(v, FP(sp, "ipFamilyPolicy"), json_get(spec, "ipFamilyPolicy"), "this cluster is not configured for dual-stack services");
+            v_invalid(v, FP(sp, "ipFamilyPolicy"), json_get(spec, "ipFamilyPolicy"),
+                      "this cluster is not configured for dual-stack services");
     }
     int r = claim_ip(c, obj, spec, v);
     if (r < 0) return r;
-    bool node_ports = str_eq(type, "NodePort") ||
-                      (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
+    bool node_ports =
+        str_eq(type, "NodePort") ||
+        (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
     if (node_ports) claim_ports(c, obj, spec, v);
     if (wants_health_port(spec)) {
         int64_t n = json_get_int(spec, "healthCheckNodePort", 0);
         if (!n) {
             json_set_int(c->a, spec, "healthCheckNodePort", draw_port(c, obj));
         } else if (!take(c, &c->rules->ports, arena_printf(c->a, "%d", (int)n), obj)) {
-            v_invalid(v, FP(sp, "healthCheckNodePort"), json_get(spec, "healthCheckNodePort"), "provided port is already allocated");
+            v_invalid(v, FP(sp, "healthCheckNodePort"), json_get(spec, "healthCheckNodePort"),
+                      "provided port is already allocated");
         }
     }
     if (old && !v->n) drop_service(c->rules, old, obj);
@@ -303,8 +316,8 @@ static void carry_ports(struct arena *a, struct json *spec, const struct json *o
     JSON_FOREACH(p, json_get(spec, "ports")) {
         if (json_get_int(p, "nodePort", 0)) continue;
         JSON_FOREACH(o, json_get(old, "ports"))
-            if (json_get_int(o, "port", 0) == json_get_int(p, "port", 0) && str_eq(jstr(o, "protocol"), jstr(p, "protocol")) &&
-                json_get_int(o, "nodePort", 0))
+            if (json_get_int(o, "port", 0) == json_get_int(p, "port", 0) &&
+                str_eq(jstr(o, "protocol"), jstr(p, "protocol")) && json_get_int(o, "nodePort", 0))
                 json_set_int(a, p, "nodePort", json_get_int(o, "nodePort", 0));
     }
 }
@@ -321,7 +334,9 @@ static void drop_node_ports(struct json *spec, const struct json *old) {
 /* A client that changes clusterIP alone means clusterIPs too. */
 static void follow_cluster_ip(struct arena *a, struct json *spec, const struct json *was) {
     const char *ip = jstr(spec, "clusterIP");
-    if (str_eq(ip, jstr(was, "clusterIP")) || !json_equal(json_get(spec, "clusterIPs"), json_get(was, "clusterIPs"))) return;
+    if (str_eq(ip, jstr(was, "clusterIP")) ||
+        !json_equal(json_get(spec, "clusterIPs"), json_get(was, "clusterIPs")))
+        return;
     json_del(spec, "clusterIPs");
     if (*ip) json_append(a, json_ensure_array(a, spec, "clusterIPs"), json_str(a, ip));
 }
@@ -330,22 +345,25 @@ PREPARE_FN(service) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     if (!str_empty(c->subresource)) return;
     const char *type = jstr(spec, "type");
-    bool cluster = !str_eq(type, "ExternalName"), ports = str_eq(type, "NodePort") || str_eq(type, "LoadBalancer");
+    bool cluster = !str_eq(type, "ExternalName"),
+         ports = str_eq(type, "NodePort") || str_eq(type, "LoadBalancer");
     const struct json *was = json_get(old, "spec");
     const char *old_type = jstr(was, "type");
-    if (old && cluster && !str_eq(old_type, "ExternalName") && !*jstr(spec, "clusterIP") && *jstr(was, "clusterIP")) {
+    if (old && cluster && !str_eq(old_type, "ExternalName") && !*jstr(spec, "clusterIP") &&
+        *jstr(was, "clusterIP")) {
         json_set_str(c->a, spec, "clusterIP", jstr(was, "clusterIP"));
         if (!json_len(json_get(spec, "clusterIPs")) && jget(was, "clusterIPs"))
             json_set(c->a, spec, "clusterIPs", json_clone(c->a, json_get(was, "clusterIPs")));
     }
     if (old && ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) carry_ports(c->a, spec, was);
-    if (old && wants_health_port(spec) && wants_health_port(was) && !json_get_int(spec, "healthCheckNodePort", 0) &&
-        jget(was, "healthCheckNodePort"))
+    if (old && wants_health_port(spec) && wants_health_port(was) &&
+        !json_get_int(spec, "healthCheckNodePort", 0) && jget(was, "healthCheckNodePort"))
         json_set_int(c->a, spec, "healthCheckNodePort", json_get_int(was, "healthCheckNodePort", 0));
     if (old && !ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) drop_node_ports(spec, was);
     if (old && !wants_health_port(spec) && wants_health_port(was)) json_del(spec, "healthCheckNodePort");
     if (old && !ports && !json_len(json_get(spec, "externalIPs"))) json_del(spec, "externalTrafficPolicy");
-    if (old && !cluster && str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy"))) json_del(spec, "internalTrafficPolicy");
+    if (old && !cluster && str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy")))
+        json_del(spec, "internalTrafficPolicy");
     if (old && !str_eq(type, "LoadBalancer") && str_eq(old_type, "LoadBalancer")) {
         json_del(spec, "allocateLoadBalancerNodePorts");
         json_del(spec, "loadBalancerClass");

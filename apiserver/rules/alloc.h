@@ -9,15 +9,15 @@
 struct rules {
     struct rules_lookup lookup;
     pthread_mutex_t lock;
-    struct map ips, ports;   /* text of the address or port -> owner "ns/name" (heap) */
-    bool loaded;             /* the Services of the store have been entered */
-    uint32_t net, mask;      /* of the service CIDR, host order */
+    struct map ips, ports; /* text of the address or port -> owner "ns/name" (heap) */
+    bool loaded;           /* the Services of the store have been entered */
+    uint32_t net, mask;    /* of the service CIDR, host order */
     int port_min, port_max;
     const char *cidr;
 };
 
 int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e);
 void alloc_done(struct rules *r);
-/* For Services: fills in and claims addresses and ports; for other kinds nothing. 422 when one asked for is taken or
- * out of range. */
+/* For Services: fills in and claims addresses and ports; for other kinds nothing. 422 when one asked for is
+ * taken or out of range. */
 int alloc_claim(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);

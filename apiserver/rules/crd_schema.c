@@ -1,9 +1,10 @@
-/* Custom resources: pruning, defaulting and validating trees by the structural schema (openAPIV3Schema) of their
- * CustomResourceDefinition. Upstream: apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting,listtype} and
- * kube-openapi's validation.
+/* Custom resources: pruning, defaulting and validating trees by the structural schema (openAPIV3Schema) of
+ * their CustomResourceDefinition. Upstream:
+ * apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting,listtype} and kube-openapi's validation.
  *
- * Not done: x-kubernetes-validations (CEL). Patterns are matched as POSIX extended expressions after translating the
- * few escapes of Go's syntax that POSIX lacks; one that does not compile matches everything. */
+ * Not done: x-kubernetes-validations (CEL). Patterns are matched as POSIX extended expressions after
+ * translating the few escapes of Go's syntax that POSIX lacks; one that does not compile matches everything.
+ */
 #include "apiserver/rules/crd_schema.h"
 
 #include <math.h>
@@ -53,12 +54,14 @@ static void prune_object(struct arena *a, const struct json *s, struct json *v, 
 static void prune(struct arena *a, const struct json *s, struct json *v, const char *path, bool root,
                   struct api_problems *u) {
     if (v->type == JSON_OBJECT) {
-        bool typed = json_get(s, "properties") || json_get(s, "additionalProperties") || flag(s, "x-kubernetes-preserve-unknown-fields") ||
+        bool typed = json_get(s, "properties") || json_get(s, "additionalProperties") ||
+                     flag(s, "x-kubernetes-preserve-unknown-fields") ||
                      flag(s, "x-kubernetes-embedded-resource") || str_eq(json_get_str(s, "type"), "object");
         if (typed) prune_object(a, s, v, path, root, u);
     } else if (v->type == JSON_ARRAY && json_get(s, "items")) {
         struct json *it;
-        JSON_FOREACH(it, v) prune(a, json_get(s, "items"), it, arena_printf(a, "%s[%zu]", path, it_i), false, u);
+        JSON_FOREACH(it, v)
+            prune(a, json_get(s, "items"), it, arena_printf(a, "%s[%zu]", path, it_i), false, u);
     }
 }
 
@@ -70,7 +73,8 @@ int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *un
         struct api_problems found = {0};
         int r = api_tree_normalise(c->a, meta_type, meta, &out, unknown ? &found : NULL, e);
         if (r < 0) return err_wrap(e, "metadata");
-        for (size_t i = 0; i < found.n; i++) note(c->a, unknown, arena_printf(c->a, "metadata.%s", found.items[i].path));
+        for (size_t i = 0; i < found.n; i++)
+            note(c->a, unknown, arena_printf(c->a, "metadata.%s", found.items[i].path));
         json_set(c->a, obj, "metadata", out);
     }
     if (c->crd_schema && !c->crd_preserve_unknown) prune(c->a, c->crd_schema, obj, "", true, unknown);
@@ -81,7 +85,8 @@ int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *un
 
 static void fill(struct arena *a, const struct json *s, struct json *v) {
     struct json *it;
-    if (v->type == JSON_ARRAY && json_get(s, "items")) JSON_FOREACH(it, v) fill(a, json_get(s, "items"), it);
+    if (v->type == JSON_ARRAY && json_get(s, "items"))
+        JSON_FOREACH(it, v) fill(a, json_get(s, "items"), it);
     if (v->type != JSON_OBJECT) return;
     JSON_FOREACH_MEMBER(p, json_get(s, "properties")) {
         const struct json *dflt = json_get(p->value, "default");
@@ -131,20 +136,23 @@ static char *translate_pattern(struct arena *a, const char *re) {
             bool set = false;
             for (size_t j = i; j-- > 0;) {
                 if (re[j] == ']') break;
-                if (re[j] == '[') { set = true; break; }
+                if (re[j] == '[') {
+                    set = true;
+                    break;
+                }
             }
             switch (re[i + 1]) {
-            case 'd': put = set ? "0-9" : "[0-9]"; break;
-            case 'D': put = set ? NULL : "[^0-9]"; break;
-            case 'w': put = set ? "A-Za-z0-9_" : "[A-Za-z0-9_]"; break;
-            case 's': put = set ? "[:space:]" : "[[:space:]]"; break;
-            case 'S': put = set ? NULL : "[^[:space:]]"; break;
-            case 'z': put = "$"; break;
-            case 'A': put = "^"; break;
-            default:
-                if (!set) break;
-                *o++ = re[++i]; /* an escaped character in a set stands for itself */
-                continue;
+                case 'd': put = set ? "0-9" : "[0-9]"; break;
+                case 'D': put = set ? NULL : "[^0-9]"; break;
+                case 'w': put = set ? "A-Za-z0-9_" : "[A-Za-z0-9_]"; break;
+                case 's': put = set ? "[:space:]" : "[[:space:]]"; break;
+                case 'S': put = set ? NULL : "[^[:space:]]"; break;
+                case 'z': put = "$"; break;
+                case 'A': put = "^"; break;
+                default:
+                    if (!set) break;
+                    *o++ = re[++i]; /* an escaped character in a set stands for itself */
+                    continue;
             }
             if (put) i++;
         } else if (strncmp(re + i, "(?:", 3) == 0) {
@@ -165,7 +173,8 @@ static char *translate_pattern(struct arena *a, const char *re) {
 
 static bool pattern_matches(struct arena *a, const char *re, const char *s) {
     regex_t r;
-    if (strlen(re) > PATTERN_MAX || regcomp(&r, translate_pattern(a, re), REG_EXTENDED | REG_NOSUB) != 0) return true;
+    if (strlen(re) > PATTERN_MAX || regcomp(&r, translate_pattern(a, re), REG_EXTENDED | REG_NOSUB) != 0)
+        return true;
     bool ok = regexec(&r, s, 0, NULL, 0) == 0;
     regfree(&r);
     return ok;
@@ -174,7 +183,8 @@ static bool pattern_matches(struct arena *a, const char *re, const char *s) {
 static bool all_of_class(const char *s, size_t n, const char *pattern) {
     if (strlen(s) != n) return false;
     for (size_t i = 0; i < n; i++) {
-        bool hex = (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'f') || (s[i] >= 'A' && s[i] <= 'F');
+        bool hex =
+            (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'f') || (s[i] >= 'A' && s[i] <= 'F');
         if (pattern[i] == 'x' ? !hex : s[i] != pattern[i]) return false;
     }
     return true;
@@ -187,13 +197,15 @@ static bool format_fits(const char *format, const char *s) {
     if (str_eq(format, "date-time") || str_eq(format, "datetime")) return ktime_parse(s, &t) == 0;
     if (str_eq(format, "date")) {
         char text[40];
-        return strlen(s) == 10 && snprintf(text, sizeof text, "%sT00:00:00Z", s) > 0 && ktime_parse(text, &t) == 0;
+        return strlen(s) == 10 && snprintf(text, sizeof text, "%sT00:00:00Z", s) > 0 &&
+               ktime_parse(text, &t) == 0;
     }
     if (str_eq(format, "duration")) return duration_parse(s, &ns) == 0;
     if (str_eq(format, "ipv4")) return is_ip(s, &family) && family == 4;
     if (str_eq(format, "ipv6")) return is_ip(s, &family) && family == 6;
     if (str_eq(format, "cidr")) return is_cidr(s, &family);
-    if (str_eq(format, "uuid") || str_eq(format, "uuid4")) return all_of_class(s, 36, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
+    if (str_eq(format, "uuid") || str_eq(format, "uuid4"))
+        return all_of_class(s, 36, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx");
     if (str_eq(format, "email")) return strchr(s, '@') && s[0] != '@' && *(strchr(s, '@') + 1);
     if (str_eq(format, "uri")) return is_absolute_uri(s) || s[0] == '/';
     return true;
@@ -221,7 +233,8 @@ static void check_string(struct vctx *v, const struct json *s, const struct json
 
 static void check_number(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
     double n = json_as_double(x, 0);
-    const struct json *max = json_get(s, "maximum"), *min = json_get(s, "minimum"), *of = json_get(s, "multipleOf");
+    const struct json *max = json_get(s, "maximum"), *min = json_get(s, "minimum"),
+                      *of = json_get(s, "multipleOf");
     if (max && (flag(s, "exclusiveMaximum") ? n >= json_as_double(max, 0) : n > json_as_double(max, 0)))
         v_invalid(v, p, x, "should be less than or equal to %s", json_text(v->a, max));
     if (min && (flag(s, "exclusiveMinimum") ? n <= json_as_double(min, 0) : n < json_as_double(min, 0)))
@@ -251,10 +264,12 @@ static void check_array(struct vctx *v, const struct json *s, const struct json 
         return;
     }
     if (min >= 0 && x->n < min) v_invalid(v, p, x, "should have at least %lld items", (long long)min);
-    if (items) JSON_FOREACH(it, x) check(v, items, it, FPI(p, it_i));
+    if (items)
+        JSON_FOREACH(it, x) check(v, items, it, FPI(p, it_i));
     for (uint32_t i = 1; i < x->n && (set || map); i++)
         for (uint32_t j = 0; j < i; j++) {
-            bool same = map ? same_keys(keys, x->items[i], x->items[j]) : json_equal(x->items[i], x->items[j]);
+            bool same =
+                map ? same_keys(keys, x->items[i], x->items[j]) : json_equal(x->items[i], x->items[j]);
             if (!same) continue;
             v_duplicate(v, FPI(p, i), x->items[i]);
             break;
@@ -270,8 +285,10 @@ static void check_object(struct vctx *v, const struct json *s, const struct json
         if (json_as_str(r) && !json_get(x, json_as_str(r))) v_required(v, FP(p, json_as_str(r)), NULL);
     JSON_FOREACH_MEMBER(m, x) {
         const struct json *sub = json_get(props, m->key);
-        if (sub) check(v, sub, m->value, FP(p, m->key));
-        else if (json_is(more, JSON_OBJECT)) check(v, more, m->value, FP(p, m->key));
+        if (sub)
+            check(v, sub, m->value, FP(p, m->key));
+        else if (json_is(more, JSON_OBJECT))
+            check(v, more, m->value, FP(p, m->key));
     }
 }
 
@@ -282,7 +299,8 @@ static size_t faults(struct vctx *v, const struct json *s, const struct json *x,
 }
 
 static void check_combined(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
-    const struct json *sub, *any = json_get(s, "anyOf"), *one = json_get(s, "oneOf"), *not = json_get(s, "not");
+    const struct json *sub, *any = json_get(s, "anyOf"), *one = json_get(s, "oneOf"),
+                            *not = json_get(s, "not");
     size_t fits = 0;
     JSON_FOREACH(sub, json_get(s, "allOf")) check(v, sub, x, p);
     JSON_FOREACH(sub, any) fits += !faults(v, sub, x, p);
@@ -290,7 +308,7 @@ static void check_combined(struct vctx *v, const struct json *s, const struct js
     fits = 0;
     JSON_FOREACH(sub, one) fits += !faults(v, sub, x, p);
     if (json_len(one) && fits != 1) v_invalid(v, p, x, "must validate one and only one schema (oneOf)");
-    if (not && !faults(v, not, x, p)) v_invalid(v, p, x, "must not validate the schema (not)");
+    if (not &&!faults(v, not, x, p)) v_invalid(v, p, x, "must not validate the schema (not)");
 }
 
 static void check_enum(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
@@ -308,7 +326,8 @@ static void check(struct vctx *v, const struct json *s, const struct json *x, co
     const char *type = json_get_str(s, "type");
     if (x->type == JSON_NULL && (flag(s, "nullable") || !type)) return;
     if (flag(s, "x-kubernetes-int-or-string")) {
-        if (x->type != JSON_STRING && !is_integer(x)) v_type_invalid(v, p, x, "must be an integer or a string");
+        if (x->type != JSON_STRING && !is_integer(x))
+            v_type_invalid(v, p, x, "must be an integer or a string");
         return;
     }
     if (type && !type_fits(type, x)) {
@@ -317,12 +336,12 @@ static void check(struct vctx *v, const struct json *s, const struct json *x, co
     }
     check_enum(v, s, x, p);
     switch (x->type) {
-    case JSON_STRING: check_string(v, s, x, p); break;
-    case JSON_INT:
-    case JSON_NUMBER: check_number(v, s, x, p); break;
-    case JSON_ARRAY: check_array(v, s, x, p); break;
-    case JSON_OBJECT: check_object(v, s, x, p); break;
-    default: break;
+        case JSON_STRING: check_string(v, s, x, p); break;
+        case JSON_INT:
+        case JSON_NUMBER: check_number(v, s, x, p); break;
+        case JSON_ARRAY: check_array(v, s, x, p); break;
+        case JSON_OBJECT: check_object(v, s, x, p); break;
+        default: break;
     }
     check_combined(v, s, x, p);
 }
@@ -335,10 +354,13 @@ void crd_validate(struct vctx *v, const struct json *obj, const struct json *old
     JSON_FOREACH(r, json_get(s, "required"))
         if (json_as_str(r) && !json_get(obj, json_as_str(r))) v_required(v, FP(NULL, json_as_str(r)), NULL);
     JSON_FOREACH_MEMBER(m, obj) {
-        const struct json *sub = json_get(json_get(s, "properties"), m->key), *more = json_get(s, "additionalProperties");
+        const struct json *sub = json_get(json_get(s, "properties"), m->key),
+                          *more = json_get(s, "additionalProperties");
         if (str_in(m->key, ONE_OF("apiVersion", "kind", "metadata"))) continue;
-        if (sub) check(v, sub, m->value, FP(NULL, m->key));
-        else if (json_is(more, JSON_OBJECT)) check(v, more, m->value, FP(NULL, m->key));
+        if (sub)
+            check(v, sub, m->value, FP(NULL, m->key));
+        else if (json_is(more, JSON_OBJECT))
+            check(v, more, m->value, FP(NULL, m->key));
     }
     check_combined(v, s, obj, NULL);
 }
@@ -348,16 +370,24 @@ void crd_validate(struct vctx *v, const struct json *obj, const struct json *old
 void crd_check_structural(struct vctx *v, const struct json *s, const struct fp *p) {
     const char *type = json_get_str(s, "type"), *list = json_get_str(s, "x-kubernetes-list-type");
     bool open = flag(s, "x-kubernetes-preserve-unknown-fields") || flag(s, "x-kubernetes-int-or-string");
-    const struct json *props = json_get(s, "properties"), *items = json_get(s, "items"), *more = json_get(s, "additionalProperties");
-    if (str_empty(type) && !open) v_required(v, FP(p, "type"), "must not be empty for specified object fields");
-    if (!str_empty(type) && !str_in(type, ONE_OF("object", "array", "string", "integer", "number", "boolean")))
-        v_not_supported(v, FP(p, "type"), json_get(s, "type"), ONE_OF("array", "boolean", "integer", "number", "object", "string"));
-    if (props && json_is(more, JSON_OBJECT)) v_forbidden(v, FP(p, "additionalProperties"), "additionalProperties and properties are mutual exclusive");
+    const struct json *props = json_get(s, "properties"), *items = json_get(s, "items"),
+                      *more = json_get(s, "additionalProperties");
+    if (str_empty(type) && !open)
+        v_required(v, FP(p, "type"), "must not be empty for specified object fields");
+    if (!str_empty(type) &&
+        !str_in(type, ONE_OF("object", "array", "string", "integer", "number", "boolean")))
+        v_not_supported(v, FP(p, "type"), json_get(s, "type"),
+                        ONE_OF("array", "boolean", "integer", "number", "object", "string"));
+    if (props && json_is(more, JSON_OBJECT))
+        v_forbidden(v, FP(p, "additionalProperties"),
+                    "additionalProperties and properties are mutual exclusive");
     if (str_eq(type, "array") && !items) v_required(v, FP(p, "items"), "must be specified");
     if (list && !str_in(list, ONE_OF("atomic", "set", "map")))
-        v_not_supported(v, FP(p, "x-kubernetes-list-type"), json_get(s, "x-kubernetes-list-type"), ONE_OF("atomic", "set", "map"));
+        v_not_supported(v, FP(p, "x-kubernetes-list-type"), json_get(s, "x-kubernetes-list-type"),
+                        ONE_OF("atomic", "set", "map"));
     if (str_eq(list, "map") && !json_len(json_get(s, "x-kubernetes-list-map-keys")))
-        v_required(v, FP(p, "x-kubernetes-list-map-keys"), "must not be empty if x-kubernetes-list-type is map");
+        v_required(v, FP(p, "x-kubernetes-list-map-keys"),
+                   "must not be empty if x-kubernetes-list-type is map");
     JSON_FOREACH_MEMBER(m, props) crd_check_structural(v, m->value, FPK(FP(p, "properties"), m->key));
     if (json_is(items, JSON_OBJECT)) crd_check_structural(v, items, FP(p, "items"));
     if (json_is(more, JSON_OBJECT)) crd_check_structural(v, more, FP(p, "additionalProperties"));

@@ -2,7 +2,8 @@
 #include "apiserver/rules/kinds.h"
 #include "pkg/base/bytes.h"
 
-void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many, const char *member) {
+void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many,
+                       const char *member) {
     struct json *list = jget(o, many), *first = json_item(list, 0);
     const char *s = jstr(o, one);
     if (!json_len(list) && *s) {
@@ -61,7 +62,8 @@ DEFAULTS_FN(service) {
     const char *type = jstr(spec, "type");
     default_service_ports(a, json_get(spec, "ports"));
     if (externally_accessible(spec)) def_str(a, spec, "externalTrafficPolicy", "Cluster");
-    if (str_in(type, ONE_OF("NodePort", "LoadBalancer", "ClusterIP"))) def_str(a, spec, "internalTrafficPolicy", "Cluster");
+    if (str_in(type, ONE_OF("NodePort", "LoadBalancer", "ClusterIP")))
+        def_str(a, spec, "internalTrafficPolicy", "Cluster");
     if (!str_eq(type, "LoadBalancer")) return;
     def_bool(a, spec, "allocateLoadBalancerNodePorts", true);
     JSON_FOREACH(ing, json_at(obj, "status", "loadBalancer", "ingress", NULL))
@@ -91,7 +93,8 @@ DEFAULTS_FN(secret) {
 static void default_pv_source(struct arena *a, struct json *spec) {
     struct json *wrap = json_array(a);
     json_append(a, wrap, spec);
-    /* a volume's sources carry the same defaults; the spec of a PersistentVolume is never without other members */
+    /* a volume's sources carry the same defaults; the spec of a PersistentVolume is never without other
+     * members */
     default_volumes(a, wrap);
 }
 
@@ -126,7 +129,8 @@ DEFAULTS_FN(node) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     sync_one_and_many(c->a, spec, "podCIDR", "podCIDRs", NULL);
     struct json *status = jget(obj, "status"), *capacity = jget(status, "capacity");
-    if (capacity && !jget(status, "allocatable")) json_set(c->a, status, "allocatable", json_clone(c->a, capacity));
+    if (capacity && !jget(status, "allocatable"))
+        json_set(c->a, status, "allocatable", json_clone(c->a, capacity));
 }
 
 static void fill_missing(struct arena *a, struct json *item, const char *into, const char *from) {

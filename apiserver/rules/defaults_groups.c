@@ -1,10 +1,12 @@
-/* Defaults of every group but core: apps, batch, autoscaling, networking, storage, rbac, admissionregistration and the
- * rest. Upstream: pkg/apis/<group>/<version>/defaults.go. */
+/* Defaults of every group but core: apps, batch, autoscaling, networking, storage, rbac,
+ * admissionregistration and the rest. Upstream: pkg/apis/<group>/<version>/defaults.go. */
 #include <ctype.h>
 
 #include "apiserver/rules/kinds.h"
 
-static struct json *spec_of(struct rules_ctx *c, struct json *obj) { return json_ensure_object(c->a, obj, "spec"); }
+static struct json *spec_of(struct rules_ctx *c, struct json *obj) {
+    return json_ensure_object(c->a, obj, "spec");
+}
 
 static void def_text(struct arena *a, struct json *o, const char *key, const char *text) {
     if (jget(o, key)) return;
@@ -86,7 +88,8 @@ static void default_job_spec(struct rules_ctx *c, struct json *spec, bool whole)
     def_int(c->a, spec, "backoffLimit", jget(spec, "backoffLimitPerIndex") ? INT32_MAX : 6);
     def_str(c->a, spec, "completionMode", "NonIndexed");
     def_bool(c->a, spec, "suspend", false);
-    def_str(c->a, spec, "podReplacementPolicy", jget(spec, "podFailurePolicy") ? "Failed" : "TerminatingOrFailed");
+    def_str(c->a, spec, "podReplacementPolicy",
+            jget(spec, "podFailurePolicy") ? "Failed" : "TerminatingOrFailed");
     def_bool(c->a, spec, "manualSelector", false);
 }
 
@@ -101,7 +104,8 @@ DEFAULTS_FN(job) {
 
 DEFAULTS_FN(cron_job) {
     struct json *spec = spec_of(c, obj);
-    default_job_spec(c, json_ensure_object(c->a, json_ensure_object(c->a, spec, "jobTemplate"), "spec"), false);
+    default_job_spec(c, json_ensure_object(c->a, json_ensure_object(c->a, spec, "jobTemplate"), "spec"),
+                     false);
     def_str(c->a, spec, "concurrencyPolicy", "Allow");
     def_bool(c->a, spec, "suspend", false);
     def_int(c->a, spec, "successfulJobsHistoryLimit", 3);
@@ -110,8 +114,8 @@ DEFAULTS_FN(cron_job) {
 
 /* ---- autoscaling ---- */
 
-static void default_scaling_rules(struct arena *a, struct json *behavior, const char *key, const char *policies,
-                                  bool window) {
+static void default_scaling_rules(struct arena *a, struct json *behavior, const char *key,
+                                  const char *policies, bool window) {
     struct json *rules = json_ensure_object(a, behavior, key);
     if (window) def_int(a, rules, "stabilizationWindowSeconds", 0);
     def_str(a, rules, "selectPolicy", "Max");
@@ -129,16 +133,18 @@ DEFAULTS_FN(hpa) {
     }
     if (!json_len(json_get(spec, "metrics"))) {
         json_del(spec, "metrics");
-        def_text(c->a, spec, "metrics",
-                 "[{\"type\":\"Resource\",\"resource\":{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\","
-                 "\"averageUtilization\":80}}}]");
+        def_text(
+            c->a, spec, "metrics",
+            "[{\"type\":\"Resource\",\"resource\":{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\","
+            "\"averageUtilization\":80}}}]");
     }
     if (!behavior) return;
     default_scaling_rules(c->a, behavior, "scaleUp",
                           "[{\"type\":\"Pods\",\"value\":4,\"periodSeconds\":15},"
-                          "{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]", true);
-    default_scaling_rules(c->a, behavior, "scaleDown", "[{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]",
-                          false);
+                          "{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]",
+                          true);
+    default_scaling_rules(c->a, behavior, "scaleDown",
+                          "[{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]", false);
 }
 
 /* ---- admissionregistration ---- */
@@ -178,7 +184,9 @@ DEFAULTS_FN(admission_policy) {
     default_match_resources(c->a, jget(spec, "matchConstraints"));
 }
 
-DEFAULTS_FN(admission_policy_binding) { default_match_resources(c->a, jget(spec_of(c, obj), "matchResources")); }
+DEFAULTS_FN(admission_policy_binding) {
+    default_match_resources(c->a, jget(spec_of(c, obj), "matchResources"));
+}
 
 /* ---- storage ---- */
 
@@ -205,7 +213,8 @@ DEFAULTS_FN(csi_driver) {
 
 DEFAULTS_FN(flow_schema) {
     struct json *spec = spec_of(c, obj);
-    if (json_get_int(spec, "matchingPrecedence", 0) == 0) json_set_int(c->a, spec, "matchingPrecedence", 1000);
+    if (json_get_int(spec, "matchingPrecedence", 0) == 0)
+        json_set_int(c->a, spec, "matchingPrecedence", 1000);
 }
 
 DEFAULTS_FN(priority_level) {
@@ -238,7 +247,8 @@ DEFAULTS_FN(network_policy) {
     default_policy_ports(c->a, json_get(spec, "egress"));
     if (json_len(json_get(spec, "policyTypes"))) return;
     json_del(spec, "policyTypes");
-    def_text(c->a, spec, "policyTypes", json_len(json_get(spec, "egress")) ? "[\"Ingress\",\"Egress\"]" : "[\"Ingress\"]");
+    def_text(c->a, spec, "policyTypes",
+             json_len(json_get(spec, "egress")) ? "[\"Ingress\",\"Egress\"]" : "[\"Ingress\"]");
 }
 
 DEFAULTS_FN(ingress_class) {
@@ -260,7 +270,8 @@ DEFAULTS_FN(role_binding) {
     struct json *s;
     def_str(c->a, json_ensure_object(c->a, obj, "roleRef"), "apiGroup", "rbac.authorization.k8s.io");
     JSON_FOREACH(s, json_get(obj, "subjects"))
-        if (str_in(jstr(s, "kind"), ONE_OF("User", "Group"))) def_str(c->a, s, "apiGroup", "rbac.authorization.k8s.io");
+        if (str_in(jstr(s, "kind"), ONE_OF("User", "Group")))
+            def_str(c->a, s, "apiGroup", "rbac.authorization.k8s.io");
 }
 
 /* ---- resource ---- */
@@ -269,7 +280,8 @@ static void default_device_request(struct arena *a, struct json *r) {
     struct json *t;
     if (!r) return;
     def_str(a, r, "allocationMode", "ExactCount");
-    if (str_eq(jstr(r, "allocationMode"), "ExactCount") && json_get_int(r, "count", 0) == 0) json_set_int(a, r, "count", 1);
+    if (str_eq(jstr(r, "allocationMode"), "ExactCount") && json_get_int(r, "count", 0) == 0)
+        json_set_int(a, r, "count", 1);
     JSON_FOREACH(t, json_get(r, "tolerations")) def_str(a, t, "operator", "Equal");
 }
 
@@ -314,7 +326,8 @@ DEFAULTS_FN(crd) {
     if (json_len(json_get(status, "storedVersions"))) return;
     JSON_FOREACH(ver, json_get(spec, "versions")) {
         if (!json_get_bool(ver, "storage", false)) continue;
-        json_append(c->a, json_ensure_array(c->a, status, "storedVersions"), json_str(c->a, jstr(ver, "name")));
+        json_append(c->a, json_ensure_array(c->a, status, "storedVersions"),
+                    json_str(c->a, jstr(ver, "name")));
         return;
     }
 }

@@ -1,5 +1,6 @@
-/* Defaults of pods, pod templates and volumes. Upstream: pkg/apis/core/v1/defaults.go and the +default markers of
- * core/v1. An absent field gets its value here once, at the first decoding; nothing downstream needs to know them. */
+/* Defaults of pods, pod templates and volumes. Upstream: pkg/apis/core/v1/defaults.go and the +default
+ * markers of core/v1. An absent field gets its value here once, at the first decoding; nothing downstream
+ * needs to know them. */
 #include "apiserver/rules/kinds.h"
 
 void def_str(struct arena *a, struct json *o, const char *key, const char *v) {
@@ -22,14 +23,18 @@ static bool image_is_latest(const char *image) {
     size_t n = at ? (size_t)(at - image) : strlen(image);
     size_t slash = 0, colon = n;
     for (size_t i = 0; i < n; i++) {
-        if (image[i] == '/') slash = i + 1, colon = n;
-        else if (image[i] == ':' && i >= slash) colon = i;
+        if (image[i] == '/')
+            slash = i + 1, colon = n;
+        else if (image[i] == ':' && i >= slash)
+            colon = i;
     }
     if (colon < n) return n - colon == 7 && memcmp(image + colon, ":latest", 7) == 0;
     return !at && n > 0;
 }
 
-static const char *pull_policy(const char *image) { return image_is_latest(image) ? "Always" : "IfNotPresent"; }
+static const char *pull_policy(const char *image) {
+    return image_is_latest(image) ? "Always" : "IfNotPresent";
+}
 
 /* Quantities of a ResourceList are rounded up to thousandths. */
 static void round_quantities(struct arena *a, struct json *list) {
@@ -63,7 +68,8 @@ static void default_container(struct arena *a, struct json *k) {
     struct json *it;
     JSON_FOREACH(it, json_get(k, "ports")) def_str(a, it, "protocol", "TCP");
     JSON_FOREACH(it, json_get(k, "env")) {
-        struct json *from = jget(it, "valueFrom"), *ref = jget(from, "fieldRef"), *file = jget(from, "fileKeyRef");
+        struct json *from = jget(it, "valueFrom"), *ref = jget(from, "fieldRef"),
+                    *file = jget(from, "fileKeyRef");
         if (ref) def_str(a, ref, "apiVersion", "v1");
         if (file) def_bool(a, file, "optional", false);
         struct json *rf = jget(from, "resourceFieldRef");
@@ -108,7 +114,8 @@ static void default_volume_source(struct arena *a, struct json *v) {
         struct json *source = jget(v, volume_defaults[i].source), *value;
         const char *t = volume_defaults[i].value;
         if (!source || jget(source, volume_defaults[i].member)) continue;
-        if (json_parse(a, t, strlen(t), &value, NULL, NULL) == 0) json_set(a, source, volume_defaults[i].member, value);
+        if (json_parse(a, t, strlen(t), &value, NULL, NULL) == 0)
+            json_set(a, source, volume_defaults[i].member, value);
     }
 }
 
@@ -175,7 +182,8 @@ void default_pod_spec(struct rules_ctx *c, struct json *spec) {
     for (size_t i = 0; i < 2; i++)
         JSON_FOREACH(it, json_get(spec, lists[i])) {
             struct json *port;
-            JSON_FOREACH(port, json_get(it, "ports")) def_nonzero(a, port, "hostPort", json_get_int(port, "containerPort", 0));
+            JSON_FOREACH(port, json_get(it, "ports"))
+                def_nonzero(a, port, "hostPort", json_get_int(port, "containerPort", 0));
         }
 }
 
@@ -195,8 +203,8 @@ static void requests_from_limits(struct arena *a, struct json *containers) {
     }
 }
 
-
-/* Sum of the containers' requests of a resource against the largest of the init containers'; false: none asks. */
+/* Sum of the containers' requests of a resource against the largest of the init containers'; false: none
+ * asks. */
 static bool pod_request(const struct json *spec, const char *resource, struct quantity *out) {
     struct quantity sum = {0}, q, max_init = {0};
     bool any = false;
@@ -252,9 +260,11 @@ DEFAULTS_FN(pod) {
         sync_one_and_many(a, status, "hostIP", "hostIPs", "ip");
     }
     struct json *st;
-    static const char *const lists[] = {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"};
+    static const char *const lists[] = {"containerStatuses", "initContainerStatuses",
+                                        "ephemeralContainerStatuses"};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL)) round_quantities(a, json_get(st, "allocatedResources"));
+        JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL))
+            round_quantities(a, json_get(st, "allocatedResources"));
 }
 
 DEFAULTS_FN(pod_template_object) { default_pod_template(c, json_ensure_object(c->a, obj, "template")); }

@@ -1,6 +1,7 @@
-/* What a delete request does to an object: remove it, or mark it and wait for finalizers and for a pod's grace period.
- * Upstream: apiserver/pkg/registry/rest/delete.go (BeforeDelete), registry/generic/registry/store.go (finalizers by
- * propagation policy), and the strategies' CheckGracefulDelete. */
+/* What a delete request does to an object: remove it, or mark it and wait for finalizers and for a pod's
+ * grace period. Upstream: apiserver/pkg/registry/rest/delete.go (BeforeDelete),
+ * registry/generic/registry/store.go (finalizers by propagation policy), and the strategies'
+ * CheckGracefulDelete. */
 #include "apiserver/rules/kinds.h"
 
 #define ORPHAN "orphan"
@@ -21,8 +22,10 @@ static bool has_finalizer(const struct json *meta, const char *name) {
 static void drop_finalizer(struct json *meta, const char *name) {
     struct json *list = json_get(meta, "finalizers");
     for (size_t i = 0; i < json_len(list);) {
-        if (str_eq(json_as_str(json_item(list, i)), name)) json_del_at(list, i);
-        else i++;
+        if (str_eq(json_as_str(json_item(list, i)), name))
+            json_del_at(list, i);
+        else
+            i++;
     }
     if (list && !json_len(list)) json_del(meta, "finalizers");
 }
@@ -74,7 +77,8 @@ static enum rules_delete delete_namespace(struct rules_ctx *c, struct json *obj)
     return RULES_DELETE_STORE;
 }
 
-static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
+static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj,
+                                    const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     int64_t grace = pod_grace(obj, o->grace_period_seconds);
     bool held = json_len(json_get(meta, "finalizers"));
@@ -109,16 +113,19 @@ static enum rules_delete delete_crd(struct rules_ctx *c, struct json *obj) {
     json_set_str(c->a, cond, "status", "True");
     json_set_str(c->a, cond, "lastTransitionTime", text);
     json_set_str(c->a, cond, "reason", "InstanceDeletionPending");
-    json_set_str(c->a, cond, "message", "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon");
+    json_set_str(c->a, cond, "message",
+                 "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon");
     json_append(c->a, json_ensure_array(c->a, json_ensure_object(c->a, obj, "status"), "conditions"), cond);
     return RULES_DELETE_STORE;
 }
 
-enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
+enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj,
+                                       const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     bool marked = jget(meta, "deletionTimestamp") != NULL;
     if (is_core(c, "Namespace")) return delete_namespace(c, obj);
-    if (!marked && str_eq(c->group, "apiextensions.k8s.io") && str_eq(c->kind, "CustomResourceDefinition")) return delete_crd(c, obj);
+    if (!marked && str_eq(c->group, "apiextensions.k8s.io") && str_eq(c->kind, "CustomResourceDefinition"))
+        return delete_crd(c, obj);
     size_t before = json_len(json_get(meta, "finalizers"));
     set_gc_finalizers(c, meta, o);
     if (is_core(c, "Pod")) return delete_pod(c, obj, o);

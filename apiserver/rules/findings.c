@@ -1,5 +1,6 @@
-/* Collecting what is wrong with an object. Validation goes on after a finding, so that a client sees all of them at
- * once; v_finish makes the 422 answer with a cause for each. The words follow the shape of upstream's field.Error
+/* Collecting what is wrong with an object. Validation goes on after a finding, so that a client sees all of
+ * them at once; v_finish makes the 422 answer with a cause for each. The words follow the shape of upstream's
+ * field.Error
  * ("spec.x: Invalid value: ..."), since people grep for them; the reasons and paths are contract. */
 #include "apiserver/rules/rules.h"
 
@@ -59,7 +60,8 @@ void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value
     va_start(ap, fmt);
     char *detail = arena_vprintf(v->a, fmt, ap);
     va_end(ap);
-    add(v, "FieldValueTypeInvalid", p, arena_printf(v->a, "Invalid value: %s: %s", shown(v->a, value), detail));
+    add(v, "FieldValueTypeInvalid", p,
+        arena_printf(v->a, "Invalid value: %s: %s", shown(v->a, value), detail));
 }
 
 void v_internal(struct vctx *v, const struct fp *p, const char *detail) {
@@ -71,10 +73,12 @@ void v_too_long(struct vctx *v, const struct fp *p, size_t max) {
 }
 
 void v_too_many(struct vctx *v, const struct fp *p, size_t have, size_t max) {
-    add(v, "FieldValueTooMany", p, arena_printf(v->a, "Too many: %zu: must have at most %zu items", have, max));
+    add(v, "FieldValueTooMany", p,
+        arena_printf(v->a, "Too many: %zu: must have at most %zu items", have, max));
 }
 
-void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed) {
+void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value,
+                     const char *const *allowed) {
     _cleanup_buf_ struct buf b = {.limit = 4096};
     for (size_t i = 0; allowed[i]; i++) buf_printf(&b, "%s\"%s\"", i ? ", " : "", allowed[i]);
     add(v, "FieldValueNotSupported", p,
@@ -88,7 +92,8 @@ bool str_in(const char *s, const char *const *list) {
     return false;
 }
 
-void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed, bool required) {
+void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed,
+            bool required) {
     const char *s = str_or_empty(json_as_str(value));
     if (!*s) {
         if (required) v_required(v, p, NULL);
@@ -103,7 +108,8 @@ void v_min(struct vctx *v, const struct fp *up, const struct json *obj, const ch
     v_invalid(v, FP(up, key), x, "must be greater than or equal to %lld", (long long)min);
 }
 
-void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min, int64_t max) {
+void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min,
+             int64_t max) {
     const struct json *x = jget(obj, key);
     if (!json_is(x, JSON_INT) || (x->i >= min && x->i <= max)) return;
     v_invalid(v, FP(up, key), x, "must be between %lld and %lld, inclusive", (long long)min, (long long)max);
@@ -134,13 +140,13 @@ int v_finish(struct vctx *v, const char *name, struct err *e) {
 bool jempty(const struct json *v) {
     if (!v) return true;
     switch (v->type) {
-    case JSON_NULL: return true;
-    case JSON_BOOL: return !v->b;
-    case JSON_INT: return v->i == 0;
-    case JSON_NUMBER: return json_as_double(v, 0) == 0;
-    case JSON_STRING: return v->n == 0;
-    case JSON_ARRAY: return v->n == 0;
-    case JSON_OBJECT: return v->n == 0;
+        case JSON_NULL: return true;
+        case JSON_BOOL: return !v->b;
+        case JSON_INT: return v->i == 0;
+        case JSON_NUMBER: return json_as_double(v, 0) == 0;
+        case JSON_STRING: return v->n == 0;
+        case JSON_ARRAY: return v->n == 0;
+        case JSON_OBJECT: return v->n == 0;
     }
     return false;
 }
@@ -153,8 +159,8 @@ static bool same_objects(const struct json *x, const struct json *y) {
     return true;
 }
 
-/* A pointer to zero and an absent pointer differ in Go and are told apart here for numbers and booleans too: only
- * containers, strings and null count as empty. */
+/* A pointer to zero and an absent pointer differ in Go and are told apart here for numbers and booleans too:
+ * only containers, strings and null count as empty. */
 static bool absent_like(const struct json *v) {
     return !v || v->type == JSON_NULL ||
            ((v->type == JSON_STRING || v->type == JSON_ARRAY || v->type == JSON_OBJECT) && v->n == 0);

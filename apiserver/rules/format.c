@@ -1,5 +1,5 @@
-/* Formats of names and values: RFC 1123 and 1035 names, labels, ports, addresses, and so on. Each check returns NULL or
- * the reason. Upstream: apimachinery/pkg/util/validation. */
+/* Formats of names and values: RFC 1123 and 1035 names, labels, ports, addresses, and so on. Each check
+ * returns NULL or the reason. Upstream: apimachinery/pkg/util/validation. */
 #include <arpa/inet.h>
 #include <ctype.h>
 
@@ -17,10 +17,12 @@ static bool label_chars(const char *s, size_t n) {
     return true;
 }
 
-#define MSG_LABEL "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must " \
-                  "start and end with an alphanumeric character"
-#define MSG_SUBDOMAIN "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', " \
-                      "and must start and end with an alphanumeric character"
+#define MSG_LABEL                                                                                     \
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must " \
+    "start and end with an alphanumeric character"
+#define MSG_SUBDOMAIN                                                                                 \
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', " \
+    "and must start and end with an alphanumeric character"
 
 const char *is_dns1123_label(const char *s) {
     size_t n = strlen(s);
@@ -41,7 +43,8 @@ const char *is_dns1123_subdomain(const char *s) {
 const char *is_dns1035_label(const char *s) {
     size_t n = strlen(s);
     if (!label_chars(s, n) || is_digit(s[0]))
-        return "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
+        return "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
+               "alphabetic "
                "character, and end with an alphanumeric character";
     return n > 63 ? "must be no more than 63 bytes" : NULL;
 }
@@ -87,10 +90,10 @@ size_t qualified_name_faults(const char *s) {
 }
 
 const char *is_qualified_name(const char *s) {
-    return qualified_name_faults(s)
-               ? "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-                 "alphanumeric character, with an optional DNS subdomain prefix and '/'"
-               : NULL;
+    return qualified_name_faults(s) ? "name part must consist of alphanumeric characters, '-', '_' or '.', "
+                                      "and must start and end with an "
+                                      "alphanumeric character, with an optional DNS subdomain prefix and '/'"
+                                    : NULL;
 }
 
 size_t label_value_faults(const char *s) {
@@ -99,9 +102,10 @@ size_t label_value_faults(const char *s) {
 }
 
 const char *is_label_value(const char *s) {
-    return label_value_faults(s) ? "a valid label must be an empty string or consist of at most 63 alphanumeric "
-                                   "characters, '-', '_' or '.', and must start and end with an alphanumeric character"
-                                 : NULL;
+    return label_value_faults(s)
+               ? "a valid label must be an empty string or consist of at most 63 alphanumeric "
+                 "characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+               : NULL;
 }
 
 const char *is_config_map_key(const char *s) {
@@ -121,7 +125,8 @@ const char *is_env_var_name(const char *s) {
     if (!*s) return "environment variable name must not be empty";
     for (const char *p = s; *p; p++)
         if (*p < 0x20 || *p > 0x7e || *p == '=')
-            return "a valid environment variable name must consist only of printable ASCII characters other than '='";
+            return "a valid environment variable name must consist only of printable ASCII characters other "
+                   "than '='";
     return NULL;
 }
 
@@ -143,7 +148,8 @@ size_t port_name_faults(const char *s) {
 const char *is_http_header_name(const char *s) {
     if (!*s) return "a valid HTTP header must consist of alphanumeric characters or '-'";
     for (const char *p = s; *p; p++)
-        if (!is_alnum(*p) && *p != '-') return "a valid HTTP header must consist of alphanumeric characters or '-'";
+        if (!is_alnum(*p) && *p != '-')
+            return "a valid HTTP header must consist of alphanumeric characters or '-'";
     return NULL;
 }
 
@@ -209,7 +215,8 @@ bool is_absolute_uri(const char *s) {
     return n && s[n] == ':' && isalpha((unsigned char)s[0]);
 }
 
-/* ---- cron ---- five fields, or @hourly and friends, with an optional TZ= prefix that CronJob forbids elsewhere */
+/* ---- cron ---- five fields, or @hourly and friends, with an optional TZ= prefix that CronJob forbids
+ * elsewhere */
 
 static bool cron_number(const char **p, const char *const *names, int base, int *out) {
     if (is_digit(**p)) {
@@ -264,7 +271,8 @@ static bool cron_field(const char *f, size_t n, int min, int max, const char *co
 }
 
 bool is_cron(const char *s) {
-    static const char *const months[] = {"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", NULL};
+    static const char *const months[] = {"jan", "feb", "mar", "apr", "may", "jun", "jul",
+                                         "aug", "sep", "oct", "nov", "dec", NULL};
     static const char *const days[] = {"sun", "mon", "tue", "wed", "thu", "fri", "sat", NULL};
     static const struct {
         int min, max;
@@ -275,12 +283,14 @@ bool is_cron(const char *s) {
             int64_t ns;
             return duration_parse(s + 7, &ns) == 0;
         }
-        return str_in(s, ONE_OF("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"));
+        return str_in(
+            s, ONE_OF("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"));
     }
     size_t i = 0;
     for (const char *p = s; *(p += strspn(p, " \t"));) {
         size_t n = strcspn(p, " \t");
-        if (i >= ARRAY_LEN(fields) || !cron_field(p, n, fields[i].min, fields[i].max, fields[i].names)) return false;
+        if (i >= ARRAY_LEN(fields) || !cron_field(p, n, fields[i].min, fields[i].max, fields[i].names))
+            return false;
         i++;
         p += n;
     }
@@ -315,14 +325,17 @@ void v_annotations(struct vctx *v, const struct fp *p, const struct json *annota
     if (total > TOTAL_MAX) v_too_long(v, p, TOTAL_MAX);
 }
 
-static void v_requirement(struct vctx *v, const struct fp *p, const struct json *r, bool allow_invalid_values) {
+static void v_requirement(struct vctx *v, const struct fp *p, const struct json *r,
+                          bool allow_invalid_values) {
     const char *op = jstr(r, "operator");
     const struct json *values = json_get(r, "values"), *s;
     if (str_in(op, ONE_OF("In", "NotIn"))) {
-        if (!json_len(values)) v_required(v, FP(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        if (!json_len(values))
+            v_required(v, FP(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
     } else if (str_in(op, ONE_OF("Exists", "DoesNotExist"))) {
         if (json_len(values))
-            v_forbidden(v, FP(p, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            v_forbidden(v, FP(p, "values"),
+                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
     } else {
         v_invalid(v, FP(p, "operator"), json_get(r, "operator"), "not a valid selector operator");
     }

@@ -1,8 +1,11 @@
-/* Sets of field paths, their text form, and making them from values. Upstream: structured-merge-diff's fieldpath and
- * typed packages; the rules of what counts as a member are theirs, since the sets are part of the API. */
+/* Sets of field paths, their text form, and making them from values. Upstream: structured-merge-diff's
+ * fieldpath and typed packages; the rules of what counts as a member are theirs, since the sets are part of
+ * the API. */
 #include "apiserver/rules/fset.h"
 
-struct fset *fset_new(struct arena *a) { return arena_zalloc(a, sizeof(struct fset)); }
+struct fset *fset_new(struct arena *a) {
+    return arena_zalloc(a, sizeof(struct fset));
+}
 
 bool fset_empty(const struct fset *s) {
     if (!s) return true;
@@ -32,7 +35,8 @@ struct fset *fset_child(struct arena *a, struct fset *s, const char *elem) {
 static void add_all(struct arena *a, struct fset *into, const struct fset *from) {
     if (!from) return;
     into->member |= from->member;
-    for (uint32_t i = 0; i < from->n; i++) add_all(a, fset_child(a, into, from->items[i].elem), from->items[i].sub);
+    for (uint32_t i = 0; i < from->n; i++)
+        add_all(a, fset_child(a, into, from->items[i].elem), from->items[i].sub);
 }
 
 struct fset *fset_union(struct arena *a, const struct fset *x, const struct fset *y) {
@@ -83,8 +87,10 @@ static void read_node(struct arena *a, struct fset *s, const struct json *v, uns
         return;
     }
     JSON_FOREACH_MEMBER(m, v) {
-        if (str_eq(m->key, ".")) s->member = true;
-        else read_node(a, fset_child(a, s, arena_strdup(a, m->key)), m->value, depth + 1);
+        if (str_eq(m->key, "."))
+            s->member = true;
+        else
+            read_node(a, fset_child(a, s, arena_strdup(a, m->key)), m->value, depth + 1);
     }
 }
 
@@ -106,11 +112,14 @@ static struct json *write_node(struct arena *a, const struct fset *s, bool root)
     for (uint32_t i = 0; i < s->n; i++) children |= !fset_empty(s->items[i].sub);
     if (children && s->member && !root) json_set(a, o, ".", json_object(a));
     for (uint32_t i = 0; i < s->n; i++)
-        if (!fset_empty(s->items[i].sub)) json_set(a, o, s->items[i].elem, write_node(a, s->items[i].sub, false));
+        if (!fset_empty(s->items[i].sub))
+            json_set(a, o, s->items[i].elem, write_node(a, s->items[i].sub, false));
     return o;
 }
 
-struct json *fset_to_json(struct arena *a, const struct fset *s) { return write_node(a, s, true); }
+struct json *fset_to_json(struct arena *a, const struct fset *s) {
+    return write_node(a, s, true);
+}
 
 /* ---- path elements ---- */
 
@@ -149,20 +158,20 @@ static void of_value(struct arena *a, struct schema s, const struct json *v, str
     if (kind == SCHEMA_DEDUCED) kind = json_is(v, JSON_OBJECT) ? SCHEMA_MAP : SCHEMA_LEAF;
     const struct json *it;
     switch (kind) {
-    case SCHEMA_STRUCT:
-    case SCHEMA_MAP: of_object(a, s, v, out); return;
-    case SCHEMA_LIST_MAP:
-    case SCHEMA_LIST_SET:
-        JSON_FOREACH(it, v) {
-            const char *elem = fset_item_elem(a, s, it);
-            if (!elem) continue;
-            struct fset *sub = fset_child(a, out, elem);
-            if (kind == SCHEMA_LIST_MAP) of_value(a, schema_item(s), it, sub);
-            sub->member = true;
-        }
-        return;
-    case SCHEMA_LEAF:
-    case SCHEMA_DEDUCED: out->member = true;
+        case SCHEMA_STRUCT:
+        case SCHEMA_MAP: of_object(a, s, v, out); return;
+        case SCHEMA_LIST_MAP:
+        case SCHEMA_LIST_SET:
+            JSON_FOREACH(it, v) {
+                const char *elem = fset_item_elem(a, s, it);
+                if (!elem) continue;
+                struct fset *sub = fset_child(a, out, elem);
+                if (kind == SCHEMA_LIST_MAP) of_value(a, schema_item(s), it, sub);
+                sub->member = true;
+            }
+            return;
+        case SCHEMA_LEAF:
+        case SCHEMA_DEDUCED: out->member = true;
     }
 }
 
@@ -178,45 +187,57 @@ struct walk {
     struct fset *added, *modified, *removed;
 };
 
-static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w);
+static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y,
+                    struct walk w);
 
 static void leaf(const struct json *x, const struct json *y, struct walk w) {
-    if (!x) w.added->member = true;
-    else if (!y) w.removed->member = true;
-    else if (!json_equal(x, y)) w.modified->member = true;
+    if (!x)
+        w.added->member = true;
+    else if (!y)
+        w.removed->member = true;
+    else if (!json_equal(x, y))
+        w.modified->member = true;
 }
 
 static struct walk below(struct arena *a, struct walk w, const char *elem) {
-    return (struct walk){fset_child(a, w.added, elem), fset_child(a, w.modified, elem), fset_child(a, w.removed, elem)};
+    return (struct walk){fset_child(a, w.added, elem), fset_child(a, w.modified, elem),
+                         fset_child(a, w.removed, elem)};
 }
 
-static void compare_objects(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w) {
+static void compare_objects(struct arena *a, struct schema s, const struct json *x, const struct json *y,
+                            struct walk w) {
     JSON_FOREACH_MEMBER(m, x)
-        compare(a, schema_member(s, m->key, NULL), m->value, json_get(y, m->key), below(a, w, fset_field_elem(a, m->key)));
+        compare(a, schema_member(s, m->key, NULL), m->value, json_get(y, m->key),
+                below(a, w, fset_field_elem(a, m->key)));
     JSON_FOREACH_MEMBER(m, y)
         if (!json_get(x, m->key))
-            compare(a, schema_member(s, m->key, NULL), NULL, m->value, below(a, w, fset_field_elem(a, m->key)));
+            compare(a, schema_member(s, m->key, NULL), NULL, m->value,
+                    below(a, w, fset_field_elem(a, m->key)));
 }
 
-static const struct json *item_by_elem(struct arena *a, struct schema s, const struct json *list, const char *elem) {
+static const struct json *item_by_elem(struct arena *a, struct schema s, const struct json *list,
+                                       const char *elem) {
     const struct json *it;
     JSON_FOREACH(it, list)
         if (str_eq(fset_item_elem(a, s, it), elem)) return it;
     return NULL;
 }
 
-static void compare_lists(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w,
-                          bool keyed) {
+static void compare_lists(struct arena *a, struct schema s, const struct json *x, const struct json *y,
+                          struct walk w, bool keyed) {
     const struct json *it;
     const char *elem;
     struct schema is = keyed ? schema_item(s) : (struct schema){.deduced = true};
     JSON_FOREACH(it, x)
-        if ((elem = fset_item_elem(a, s, it))) compare(a, is, it, item_by_elem(a, s, y, elem), below(a, w, elem));
+        if ((elem = fset_item_elem(a, s, it)))
+            compare(a, is, it, item_by_elem(a, s, y, elem), below(a, w, elem));
     JSON_FOREACH(it, y)
-        if ((elem = fset_item_elem(a, s, it)) && !item_by_elem(a, s, x, elem)) compare(a, is, NULL, it, below(a, w, elem));
+        if ((elem = fset_item_elem(a, s, it)) && !item_by_elem(a, s, x, elem))
+            compare(a, is, NULL, it, below(a, w, elem));
 }
 
-static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w) {
+static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y,
+                    struct walk w) {
     enum schema_kind kind = schema_kind(s, x ? x : y);
     if (kind == SCHEMA_DEDUCED) {
         bool map = (!x || x->type == JSON_OBJECT) && (!y || y->type == JSON_OBJECT);
@@ -226,8 +247,10 @@ static void compare(struct arena *a, struct schema s, const struct json *x, cons
         leaf(x, y, w);
         return;
     }
-    if (kind == SCHEMA_STRUCT || kind == SCHEMA_MAP) compare_objects(a, s, x, y, w);
-    else compare_lists(a, s, x, y, w, kind == SCHEMA_LIST_MAP);
+    if (kind == SCHEMA_STRUCT || kind == SCHEMA_MAP)
+        compare_objects(a, s, x, y, w);
+    else
+        compare_lists(a, s, x, y, w, kind == SCHEMA_LIST_MAP);
     if (!x) w.added->member = true;
     if (!y) w.removed->member = true;
 }

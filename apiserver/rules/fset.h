@@ -1,6 +1,6 @@
-/* Sets of field paths: what managedFields hold. A node is one path element below its parent; it can itself be a member
- * of the set ("."), and have children. The text form is FieldsV1: f:NAME a member of an object, k:{...} an item of a
- * keyed list, v:VALUE an item of a set, i:N an item by index. */
+/* Sets of field paths: what managedFields hold. A node is one path element below its parent; it can itself be
+ * a member of the set ("."), and have children. The text form is FieldsV1: f:NAME a member of an object,
+ * k:{...} an item of a keyed list, v:VALUE an item of a set, i:N an item by index. */
 #pragma once
 
 #include "apiserver/rules/schema.h"

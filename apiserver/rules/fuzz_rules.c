@@ -1,6 +1,7 @@
-/* libFuzzer: the input is two JSON texts parted by a newline: an object and a patch (or an applied configuration). The
- * first byte chooses how it is patched, the second the kind. Then the result is normalised, defaulted and validated, as
- * a request's would be. Nothing may crash, and an apply that succeeds must succeed again. */
+/* libFuzzer: the input is two JSON texts parted by a newline: an object and a patch (or an applied
+ * configuration). The first byte chooses how it is patched, the second the kind. Then the result is
+ * normalised, defaulted and validated, as a request's would be. Nothing may crash, and an apply that succeeds
+ * must succeed again. */
 #include "apiserver/rules/strategy.h"
 
 static const struct {
@@ -45,12 +46,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     struct rules_config conf = {.service_cidr = "10.0.0.0/28"};
     size_t k = p[1] % ARRAY_LEN(kinds), len = (size_t)(p + n - cut - 1);
     struct json *doc, *config, *out;
-    if (rules_new(&conf, &r, NULL) == 0 && json_parse(a, (const char *)p + 2, (size_t)(cut - p - 2), &doc, NULL, NULL) == 0) {
-        struct rules_ctx c = {.rules = r, .a = a, .group = kinds[k].group, .version = kinds[k].version, .kind = kinds[k].kind,
-                              .resource = kinds[k].plural, .namespaced = true, .ns = "n", .field_manager = "f",
+    if (rules_new(&conf, &r, NULL) == 0 &&
+        json_parse(a, (const char *)p + 2, (size_t)(cut - p - 2), &doc, NULL, NULL) == 0) {
+        struct rules_ctx c = {.rules = r,
+                              .a = a,
+                              .group = kinds[k].group,
+                              .version = kinds[k].version,
+                              .kind = kinds[k].kind,
+                              .resource = kinds[k].plural,
+                              .namespaced = true,
+                              .ns = "n",
+                              .field_manager = "f",
                               .type = api_type_find(kinds[k].group, kinds[k].version, kinds[k].kind)};
         if (p[0] % 4 < 3) {
-            if (patch_apply(&c, types[p[0] % 4], doc, (const char *)cut + 1, len, &out, NULL) == 0) as_request(&c, out);
+            if (patch_apply(&c, types[p[0] % 4], doc, (const char *)cut + 1, len, &out, NULL) == 0)
+                as_request(&c, out);
         } else if (json_parse(a, (const char *)cut + 1, len, &config, NULL, NULL) == 0) {
             applied(&c, doc, config);
         }

@@ -1,4 +1,5 @@
-/* The functions that the table in kinds.c names: one group of three for each kind that has something of its own. */
+/* The functions that the table in kinds.c names: one group of three for each kind that has something of its
+ * own. */
 #pragma once
 
 #include "apiserver/rules/rules.h"

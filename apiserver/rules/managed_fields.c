@@ -1,11 +1,10 @@
-/* metadata.managedFields: who owns which fields. An Update (create, PUT, patch) owns what it adds or changes, and takes
- * that away from all others; what it removes nobody owns any more. Apply is in ssa.c.
+/* metadata.managedFields: who owns which fields. An Update (create, PUT, patch) owns what it adds or changes,
+ * and takes that away from all others; what it removes nobody owns any more. Apply is in ssa.c.
  *
  * Upstream: apimachinery/pkg/util/managedfields (fieldmanager.go and the managers it stacks) over
  * structured-merge-diff's Updater.Update. */
-#include "apiserver/rules/managers.h"
-
 #include "apiserver/rules/kinds.h"
+#include "apiserver/rules/managers.h"
 
 enum { UPDATE_MANAGERS_MAX = 10 };
 
@@ -19,9 +18,9 @@ void managers_read(struct arena *a, const struct json *list, struct managers *ou
     JSON_FOREACH(it, list) {
         if (!*jstr(it, "operation")) continue;
         ARENA_GROW(a, out->items, out->n, out->cap);
-        out->items[out->n++] = (struct manager){jstr(it, "manager"), jstr(it, "operation"), jstr(it, "apiVersion"),
-                                                jstr(it, "subresource"), jstr(it, "time"),
-                                                fset_from_json(a, json_get(it, "fieldsV1"))};
+        out->items[out->n++] = (struct manager){
+            jstr(it, "manager"),     jstr(it, "operation"), jstr(it, "apiVersion"),
+            jstr(it, "subresource"), jstr(it, "time"),      fset_from_json(a, json_get(it, "fieldsV1"))};
     }
 }
 
@@ -37,7 +36,8 @@ static int by_age(const void *x, const void *y) {
 /* No more than so many Update entries: the oldest become one. */
 static void cap_updates(struct arena *a, struct managers *m) {
     size_t updates = 0;
-    for (size_t i = 0; i < m->n; i++) updates += str_eq(m->items[i].operation, "Update") && !fset_empty(m->items[i].set);
+    for (size_t i = 0; i < m->n; i++)
+        updates += str_eq(m->items[i].operation, "Update") && !fset_empty(m->items[i].set);
     if (updates <= UPDATE_MANAGERS_MAX) return;
     struct manager *into = NULL;
     for (size_t i = 0; i < m->n && updates > UPDATE_MANAGERS_MAX; i++) {
@@ -72,12 +72,14 @@ void managers_write(struct arena *a, struct managers *m, struct json *obj) {
         if (!str_empty(k->subresource)) json_set_str(a, o, "subresource", k->subresource);
         json_append(a, list, o);
     }
-    if (json_len(list)) json_set(a, meta, "managedFields", list);
-    else json_del(meta, "managedFields");
+    if (json_len(list))
+        json_set(a, meta, "managedFields", list);
+    else
+        json_del(meta, "managedFields");
 }
 
-struct manager *managers_find(struct managers *m, const char *name, const char *operation, const char *api_version,
-                              const char *subresource) {
+struct manager *managers_find(struct managers *m, const char *name, const char *operation,
+                              const char *api_version, const char *subresource) {
     for (size_t i = 0; i < m->n; i++) {
         struct manager *k = &m->items[i];
         if (str_eq(k->name, name) && str_eq(k->operation, operation) && str_eq(k->api_version, api_version) &&
@@ -120,15 +122,23 @@ static struct fset *strip_member(struct fset *s) {
 
 struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
     static const char *const system[][3] = {
-        {"f:apiVersion"}, {"f:kind"}, {"f:metadata", "f:name"}, {"f:metadata", "f:namespace"},
-        {"f:metadata", "f:creationTimestamp"}, {"f:metadata", "f:selfLink"}, {"f:metadata", "f:uid"},
-        {"f:metadata", "f:clusterName"}, {"f:metadata", "f:generation"}, {"f:metadata", "f:managedFields"},
+        {"f:apiVersion"},
+        {"f:kind"},
+        {"f:metadata", "f:name"},
+        {"f:metadata", "f:namespace"},
+        {"f:metadata", "f:creationTimestamp"},
+        {"f:metadata", "f:selfLink"},
+        {"f:metadata", "f:uid"},
+        {"f:metadata", "f:clusterName"},
+        {"f:metadata", "f:generation"},
+        {"f:metadata", "f:managedFields"},
         {"f:metadata", "f:resourceVersion"},
     };
     static const char *const status[] = {"f:status", NULL}, *const spec[] = {"f:spec", NULL};
     const struct kind_rules *k = kind_find(c->group, c->kind);
     for (size_t i = 0; i < ARRAY_LEN(system); i++) s = without(c->a, s, system[i]);
-    bool has_status = k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
+    bool has_status =
+        k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
     if (str_empty(c->subresource) && has_status) s = without(c->a, s, status);
     if (str_eq(c->subresource, "status")) s = without(c->a, s, spec);
     return strip_member(s);
@@ -152,7 +162,8 @@ static bool is_reset(const struct json *list) { return json_len(list) == 1 && je
 void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct json *old) {
     struct arena *a = c->a;
     struct json *meta = json_ensure_object(a, obj, "metadata");
-    const struct json *sent = json_get(meta, "managedFields"), *had = json_at(old, "metadata", "managedFields", NULL);
+    const struct json *sent = json_get(meta, "managedFields"),
+                      *had = json_at(old, "metadata", "managedFields", NULL);
     struct managers m;
     char now[KTIME_MAX];
     const char *sub = str_or_empty(c->subresource), *gv = group_version(a, c);

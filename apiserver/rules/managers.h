@@ -13,10 +13,11 @@ struct managers {
 };
 
 void managers_read(struct arena *a, const struct json *managed_fields, struct managers *out);
-/* Sorted, as the API shows them: Apply before Update, then by time and name. Removes the member when empty. */
+/* Sorted, as the API shows them: Apply before Update, then by time and name. Removes the member when empty.
+ */
 void managers_write(struct arena *a, struct managers *m, struct json *obj);
-struct manager *managers_find(struct managers *m, const char *name, const char *operation, const char *api_version,
-                              const char *subresource);
+struct manager *managers_find(struct managers *m, const char *name, const char *operation,
+                              const char *api_version, const char *subresource);
 struct manager *managers_add(struct arena *a, struct managers *m, const char *name, const char *operation,
                              const char *api_version, const char *subresource);
 /* Drops the fields that no manager may own (system metadata), and those that this endpoint resets. */

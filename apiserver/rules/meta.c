@@ -1,12 +1,14 @@
 /* ObjectMeta: what the server fills in and what it checks. Upstream: apiserver/pkg/registry/rest/meta.go and
- * apimachinery/pkg/api/validation/objectmeta.go, with the extra finalizer rule of pkg/apis/core/validation. */
+ * apimachinery/pkg/api/validation/objectmeta.go, with the extra finalizer rule of pkg/apis/core/validation.
+ */
 #include "apiserver/rules/kinds.h"
 #include "pkg/base/bytes.h"
 
 enum { GENERATED_NAME_MAX = 63, GENERATED_SUFFIX = 5 };
 
 void meta_prepare_create(struct rules_ctx *c, struct json *obj) {
-    static const char *const cleared[] = {"deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"};
+    static const char *const cleared[] = {"deletionTimestamp", "deletionGracePeriodSeconds", "selfLink",
+                                          "generation"};
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     char text[KTIME_MAX], uid[37], suffix[GENERATED_SUFFIX + 1];
     for (size_t i = 0; i < ARRAY_LEN(cleared); i++) json_del(meta, cleared[i]);
@@ -23,13 +25,13 @@ void meta_prepare_create(struct rules_ctx *c, struct json *obj) {
 
 static const char *name_fault(enum name_rule rule, const char *name) {
     switch (rule) {
-    case NAME_LABEL: return is_dns1123_label(name);
-    case NAME_LABEL1035: return is_dns1035_label(name);
-    case NAME_ANY:
-    case NAME_PATH:
-    case NAME_RBAC: return is_path_segment(name);
-    case NAME_IP: return is_ip(name, NULL) ? NULL : "must be a valid IP address in canonical form";
-    case NAME_SUBDOMAIN: break;
+        case NAME_LABEL: return is_dns1123_label(name);
+        case NAME_LABEL1035: return is_dns1035_label(name);
+        case NAME_ANY:
+        case NAME_PATH:
+        case NAME_RBAC: return is_path_segment(name);
+        case NAME_IP: return is_ip(name, NULL) ? NULL : "must be a valid IP address in canonical form";
+        case NAME_SUBDOMAIN: break;
     }
     return is_dns1123_subdomain(name);
 }
@@ -78,14 +80,17 @@ static void v_owners(struct vctx *v, const struct json *owners, const struct fp 
 static void v_finalizers(struct vctx *v, const struct json *list, const struct fp *p) {
     const struct json *f;
     bool orphan = false, foreground = false;
-    bool extension = str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io"));
+    bool extension =
+        str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io"));
     JSON_FOREACH(f, list) {
         const char *s = str_or_empty(json_as_str(f));
         for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, f, "%s", is_qualified_name(s));
         orphan |= str_eq(s, "orphan");
         foreground |= str_eq(s, "foregroundDeletion");
-        if (!strchr(s, '/') && !str_in(s, ONE_OF("orphan", "foregroundDeletion", "kubernetes")) && v->c->type && !extension)
-            v_invalid(v, FPI(p, f_i), f, "name is neither a standard finalizer name nor is it fully qualified");
+        if (!strchr(s, '/') && !str_in(s, ONE_OF("orphan", "foregroundDeletion", "kubernetes")) &&
+            v->c->type && !extension)
+            v_invalid(v, FPI(p, f_i), f,
+                      "name is neither a standard finalizer name nor is it fully qualified");
     }
     if (orphan && foreground) v_invalid(v, p, list, "orphan and foregroundDeletion cannot be both set");
 }
@@ -116,8 +121,10 @@ void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p, 
     if (create) v_name(v, meta, p);
     if (create && v->c->namespaced) {
         const char *ns = jstr(meta, "namespace"), *bad;
-        if (!*ns) v_required(v, FP(p, "namespace"), NULL);
-        else if ((bad = is_dns1123_label(ns))) v_invalid(v, FP(p, "namespace"), json_get(meta, "namespace"), "%s", bad);
+        if (!*ns)
+            v_required(v, FP(p, "namespace"), NULL);
+        else if ((bad = is_dns1123_label(ns)))
+            v_invalid(v, FP(p, "namespace"), json_get(meta, "namespace"), "%s", bad);
     } else if (create && *jstr(meta, "namespace")) {
         v_forbidden(v, FP(p, "namespace"), "not allowed on this type");
     }
@@ -125,8 +132,8 @@ void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p, 
 }
 
 void meta_validate_update(struct vctx *v, const struct json *meta, const struct json *old) {
-    static const char *const fixed[] = {"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp",
-                                        "deletionGracePeriodSeconds"};
+    static const char *const fixed[] = {
+        "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"};
     const struct fp *p = FP(NULL, "metadata");
     const struct json *f;
     if (jget(old, "deletionTimestamp")) {
@@ -138,10 +145,13 @@ void meta_validate_update(struct vctx *v, const struct json *meta, const struct 
             JSON_FOREACH(o, had) known |= json_equal(o, f);
             added |= !known;
         }
-        if (added) v_forbidden(v, FP(p, "finalizers"), "no new finalizers can be added if the object is being deleted");
+        if (added)
+            v_forbidden(v, FP(p, "finalizers"),
+                        "no new finalizers can be added if the object is being deleted");
     }
     if (!*jstr(meta, "resourceVersion"))
-        v_invalid(v, FP(p, "resourceVersion"), json_get(meta, "resourceVersion"), "must be specified for an update");
+        v_invalid(v, FP(p, "resourceVersion"), json_get(meta, "resourceVersion"),
+                  "must be specified for an update");
     if (json_get_int(meta, "generation", 0) < json_get_int(old, "generation", 0))
         v_invalid(v, FP(p, "generation"), json_get(meta, "generation"), "must not be decremented");
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)

@@ -15,21 +15,23 @@ static int json_patch_error(int r, struct err *inner, struct err *e) {
     memcpy(msg, inner->msg, sizeof msg);
     if (r == -E2BIG) return err_status(e, 413, "RequestEntityTooLarge", "%s", msg);
     if (r == -EINVAL) return err_status(e, 400, "BadRequest", "%s", msg);
-    return err_status(e, 422, "Invalid", "the server rejected our request due to an error in our request: %s", msg);
+    return err_status(e, 422, "Invalid", "the server rejected our request due to an error in our request: %s",
+                      msg);
 }
 
-int patch_apply(struct rules_ctx *c, const char *content_type, const struct json *current, const char *patch, size_t len,
-                struct json **out, struct err *e) {
+int patch_apply(struct rules_ctx *c, const char *content_type, const struct json *current, const char *patch,
+                size_t len, struct json **out, struct err *e) {
     bool json = is_type(content_type, "application/json-patch+json");
     bool merge = is_type(content_type, "application/merge-patch+json");
     bool strategic = is_type(content_type, "application/strategic-merge-patch+json");
     _cleanup_err_ struct err inner = {0};
     struct json *p;
     if ((!json && !merge && !strategic) || (strategic && !c->type))
-        return err_status(e, 415, "UnsupportedMediaType",
-                          "the body of the request was in an unknown format - accepted media types include: %s"
-                          "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-                          c->type ? "application/strategic-merge-patch+json, " : "");
+        return err_status(
+            e, 415, "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: %s"
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            c->type ? "application/strategic-merge-patch+json, " : "");
     if (json_parse(c->a, patch, len, &p, NULL, &inner) < 0)
         return err_status(e, 400, "BadRequest", "error decoding patch: %s", inner.msg);
     if (json) {

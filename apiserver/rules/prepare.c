@@ -1,12 +1,14 @@
-/* What a kind's strategy does beyond the generic rules before a write: the status a new object starts with, selectors
- * made by the server, parts that only a subresource may change. Upstream: PrepareForCreate and PrepareForUpdate of
- * pkg/registry/<group>/<kind>/strategy.go. */
+/* What a kind's strategy does beyond the generic rules before a write: the status a new object starts with,
+ * selectors made by the server, parts that only a subresource may change. Upstream: PrepareForCreate and
+ * PrepareForUpdate of pkg/registry/<group>/<kind>/strategy.go. */
 #include "apiserver/rules/kinds.h"
 
 static void keep(struct arena *a, struct json *obj, const struct json *old, const char *key) {
     const struct json *was = json_get(old, key);
-    if (was) json_set(a, obj, key, json_clone(a, was));
-    else json_del(obj, key);
+    if (was)
+        json_set(a, obj, key, json_clone(a, was));
+    else
+        json_del(obj, key);
 }
 
 /* ---- pods ---- */
@@ -59,7 +61,8 @@ static void keep_but_resources(struct arena *a, struct json *obj, const struct j
 PREPARE_FN(pod) {
     char now[KTIME_MAX];
     struct json *pod_spec = json_ensure_object(c->a, obj, "spec");
-    if (json_get_int(pod_spec, "terminationGracePeriodSeconds", 0) < 0) json_set_int(c->a, pod_spec, "terminationGracePeriodSeconds", 1);
+    if (json_get_int(pod_spec, "terminationGracePeriodSeconds", 0) < 0)
+        json_set_int(c->a, pod_spec, "terminationGracePeriodSeconds", 1);
     if (!old) {
         struct json *status = json_set(c->a, obj, "status", json_object(c->a));
         json_set_str(c->a, status, "phase", "Pending");
@@ -110,8 +113,8 @@ PREPARE_FN(namespace) {
 
 /* ---- jobs ---- */
 
-/* The selector that the server makes: unique by the Job's uid. The labels without a prefix are the old form of the
- * same. */
+/* The selector that the server makes: unique by the Job's uid. The labels without a prefix are the old form
+ * of the same. */
 PREPARE_FN(job) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     if (old || json_get_bool(spec, "manualSelector", false)) return;
@@ -189,7 +192,8 @@ PREPARE_FN(csr) {
     keep(c->a, obj, old, "spec");
     if (str_eq(c->subresource, "approval")) {
         const struct json *conds = json_get(status, "conditions");
-        struct json *merged = json_clone(c->a, json_get(old, "status") ? json_get(old, "status") : json_object(c->a));
+        struct json *merged =
+            json_clone(c->a, json_get(old, "status") ? json_get(old, "status") : json_object(c->a));
         if (conds) json_set(c->a, merged, "conditions", json_clone(c->a, conds));
         json_set(c->a, obj, "status", merged);
         status = merged;

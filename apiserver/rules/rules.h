@@ -1,10 +1,12 @@
-/* What the files of this folder share: paths of fields, collecting findings, formats, and the table of kinds. */
+/* What the files of this folder share: paths of fields, collecting findings, formats, and the table of kinds.
+ */
 #pragma once
 
 #include "apiserver/rules/strategy.h"
 #include "pkg/api/quantity.h"
 
-/* ---- field paths ---- a chain of nodes on the stack, turned into text only when there is something to report */
+/* ---- field paths ---- a chain of nodes on the stack, turned into text only when there is something to
+ * report */
 struct fp {
     const struct fp *up;
     const char *name; /* ".name" */
@@ -27,36 +29,44 @@ struct vctx {
     size_t n, cap;
 };
 void v_required(struct vctx *v, const struct fp *p, const char *detail);
-void v_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...) _printf_(4, 5);
+void v_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...)
+    _printf_(4, 5);
 void v_forbidden(struct vctx *v, const struct fp *p, const char *fmt, ...) _printf_(3, 4);
 void v_duplicate(struct vctx *v, const struct fp *p, const struct json *value);
 void v_not_found(struct vctx *v, const struct fp *p, const struct json *value);
-void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...) _printf_(4, 5);
+void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...)
+    _printf_(4, 5);
 void v_internal(struct vctx *v, const struct fp *p, const char *detail);
 void v_too_long(struct vctx *v, const struct fp *p, size_t max);
 void v_too_many(struct vctx *v, const struct fp *p, size_t have, size_t max);
-void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed);
+void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value,
+                     const char *const *allowed);
 /* The value is one of `allowed` (NULL-terminated); with `required`, absent or "" is Required. */
-void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed, bool required);
+void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed,
+            bool required);
 #define ONE_OF(...) ((const char *const[]){__VA_ARGS__, NULL})
 bool str_in(const char *s, const char *const *list);
 /* 422 Invalid when there are findings, else 0. */
 int v_finish(struct vctx *v, const char *name, struct err *e);
 /* The member is a number >= min; absent is fine. */
 void v_min(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min);
-void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min, int64_t max);
-/* `obj[key]` did not change from `old[key]`; reports Invalid "field is immutable". True when it is the same. */
+void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min,
+             int64_t max);
+/* `obj[key]` did not change from `old[key]`; reports Invalid "field is immutable". True when it is the same.
+ */
 bool v_immutable(struct vctx *v, const struct fp *p, const struct json *now, const struct json *old);
 
 /* A string member that is absent and one that is "" are the same here: never NULL. */
-static inline const char *jstr(const struct json *o, const char *key) { return str_or_empty(json_get_str(o, key)); }
+static inline const char *jstr(const struct json *o, const char *key) {
+    return str_or_empty(json_get_str(o, key));
+}
 /* Present and not null. */
 static inline struct json *jget(const struct json *o, const char *key) {
     struct json *v = json_get(o, key);
     return v && v->type != JSON_NULL ? v : NULL;
 }
-/* As json_equal, but absent, null, "", {} and [] are alike (as after a round trip through Go's structs), at every
- * level. */
+/* As json_equal, but absent, null, "", {} and [] are alike (as after a round trip through Go's structs), at
+ * every level. */
 bool jsame(const struct json *x, const struct json *y);
 bool jempty(const struct json *v);
 
@@ -77,14 +87,15 @@ size_t port_name_faults(const char *s);
 const char *is_http_header_name(const char *s);
 const char *is_wildcard_subdomain(const char *s);
 const char *is_fqdn(const char *s);
-bool is_ip(const char *s, int *family);   /* 4 or 6; as Go's netip, without leading zeros */
+bool is_ip(const char *s, int *family); /* 4 or 6; as Go's netip, without leading zeros */
 bool is_cidr(const char *s, int *family);
 bool is_percent(const char *s);
 bool is_c_identifier(const char *s);
 bool is_cron(const char *s);
 bool is_absolute_uri(const char *s); /* has a scheme */
 
-void v_label_name(struct vctx *v, const struct fp *p, const char *s); /* qualified name: a finding for each fault */
+void v_label_name(struct vctx *v, const struct fp *p,
+                  const char *s); /* qualified name: a finding for each fault */
 void v_labels(struct vctx *v, const struct fp *p, const struct json *labels);
 void v_annotations(struct vctx *v, const struct fp *p, const struct json *annotations);
 void v_label_selector(struct vctx *v, const struct fp *p, const struct json *sel, bool allow_invalid_values);
@@ -101,8 +112,8 @@ void meta_validate_update(struct vctx *v, const struct json *meta, const struct 
 /* ---- the table of kinds (kinds.c) ---- */
 enum name_rule { NAME_SUBDOMAIN, NAME_LABEL, NAME_LABEL1035, NAME_PATH, NAME_ANY, NAME_RBAC, NAME_IP };
 enum kind_flags {
-    K_STATUS = 1 << 0,      /* status is written through /status only */
-    K_GENERATION = 1 << 1,  /* generation counts changes of the spec */
+    K_STATUS = 1 << 0,     /* status is written through /status only */
+    K_GENERATION = 1 << 1, /* generation counts changes of the spec */
     K_KEEP_STATUS_ON_CREATE = 1 << 2,
     K_UNCONDITIONAL_UPDATE = 1 << 3,
     K_GENERATION_ON_CREATE = 1 << 4,
@@ -125,16 +136,19 @@ void def_bool(struct arena *a, struct json *o, const char *key, bool v);
 void default_pod_spec(struct rules_ctx *c, struct json *spec);
 void default_volumes(struct arena *a, struct json *volumes);
 void default_pod_template(struct rules_ctx *c, struct json *tmpl);
-/* A field and the list that succeeded it ("podIP", "podIPs"): whichever is absent follows the other. `member` names
- * the string inside the list's objects, NULL for a list of strings. */
-void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many, const char *member);
+/* A field and the list that succeeded it ("podIP", "podIPs"): whichever is absent follows the other. `member`
+ * names the string inside the list's objects, NULL for a list of strings. */
+void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many,
+                       const char *member);
 void default_pvc_spec(struct arena *a, struct json *spec);
 
 /* ---- validation, by topic ---- */
 void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
                        bool is_template);
-void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old, const struct fp *p);
-void validate_resources(struct vctx *v, const struct json *res, const struct fp *p, const struct json *pod_claims);
+void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old,
+                           const struct fp *p);
+void validate_resources(struct vctx *v, const struct json *res, const struct fp *p,
+                        const struct json *pod_claims);
 void validate_resource_name(struct vctx *v, const struct fp *p, const char *name);
 void validate_affinity(struct vctx *v, const struct json *aff, const struct fp *p);
 void validate_node_selector(struct vctx *v, const struct json *sel, const struct fp *p);
@@ -143,7 +157,6 @@ void validate_tolerations(struct vctx *v, const struct json *tols, const struct 
 void validate_security_context(struct vctx *v, const struct json *spec, const struct fp *p);
 void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp *p);
 void validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
-void validate_container_security(struct vctx *v, const struct json *sc, const struct fp *p);
 bool resource_is_extended(const char *name);
 
 /* A number >= 0 or a percentage. */

@@ -1,6 +1,6 @@
-/* The rules on small objects: what is filled in, what is found wrong, what patches and applies make of them. */
+/* The rules on small objects: what is filled in, what is found wrong, what patches and applies make of them.
+ */
 #include "apiserver/rules/strategy.h"
-
 #include "tests/test.h"
 
 struct world { /* a server's context with a few objects to look up */
@@ -10,8 +10,8 @@ struct world { /* a server's context with a few objects to look up */
     const char *objects; /* JSON: {"resource/ns/name": object} */
 };
 
-static const struct json *world_get(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
-                                    const char *name) {
+static const struct json *world_get(void *arg, struct arena *a, const char *group, const char *resource,
+                                    const char *ns, const char *name) {
     struct world *w = arg;
     struct json *all = NULL;
     if (!w->objects || json_parse(a, w->objects, strlen(w->objects), &all, NULL, NULL) < 0) return NULL;
@@ -35,13 +35,23 @@ static void world_done(struct world *w) {
 }
 #define _cleanup_world_ _cleanup_(world_done)
 
-static void world_init(struct world *w, const char *group, const char *version, const char *kind, const char *plural) {
+static void world_init(struct world *w, const char *group, const char *version, const char *kind,
+                       const char *plural) {
     *w = (struct world){.a = arena_new()};
     struct rules_config conf = {.lookup = {w, world_get, world_list}, .service_cidr = "10.0.0.0/24"};
     rules_new(&conf, &w->rules, NULL);
-    w->c = (struct rules_ctx){.rules = w->rules, .a = w->a, .type = api_type_find(group, version, kind), .group = group,
-                              .version = version, .kind = kind, .resource = plural, .namespaced = true, .ns = "n",
-                              .field_manager = "test", .user = "u", .now = {1700000000, 0, true}};
+    w->c = (struct rules_ctx){.rules = w->rules,
+                              .a = w->a,
+                              .type = api_type_find(group, version, kind),
+                              .group = group,
+                              .version = version,
+                              .kind = kind,
+                              .resource = plural,
+                              .namespaced = true,
+                              .ns = "n",
+                              .field_manager = "test",
+                              .user = "u",
+                              .now = {1700000000, 0, true}};
 }
 
 static struct json *parse(struct world *w, const char *text) {
@@ -53,7 +63,8 @@ static struct json *parse(struct world *w, const char *text) {
 /* As the server decodes: canonical and with defaults. */
 static struct json *decode(struct world *w, const char *text) {
     struct json *v = parse(w, text), *out = v;
-    if (w->c.type && api_tree_normalise(w->a, w->c.type, v, &out, NULL, NULL) < 0) TEST_FAIL("not decoded: %s", text);
+    if (w->c.type && api_tree_normalise(w->a, w->c.type, v, &out, NULL, NULL) < 0)
+        TEST_FAIL("not decoded: %s", text);
     rules_default(&w->c, out);
     return out;
 }
@@ -64,7 +75,7 @@ static const char *causes(struct arena *a, const struct err *e) {
     for (size_t i = 0; i < e->n_causes; i++)
         out = arena_printf(a, "%s%s%s %s", out, *out ? ", " : "",
                            str_has_prefix(e->causes[i].reason, "FieldValue") ? e->causes[i].reason + 10
-                                                                            : e->causes[i].reason,
+                                                                             : e->causes[i].reason,
                            e->causes[i].field);
     return out;
 }
@@ -79,19 +90,29 @@ static const char *create_findings(struct world *w, struct json *obj) {
 }
 
 #define META "\"metadata\":{\"name\":\"x\",\"namespace\":\"n\"}"
-#define SA "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},\"serviceaccounts/n/default\":{\"metadata\":{\"name\":\"default\"}}}"
+#define SA                                                                    \
+    "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},\"serviceaccounts/n/" \
+    "default\":{\"metadata\":{\"name\":\"default\"}}}"
 
 /* ---- defaults ---- */
 
 TEST(an_image_without_tag_is_pulled_always) {
     _cleanup_world_ struct world w;
-    static const struct { const char *image, *policy; } cases[] = {
-        {"nginx", "Always"}, {"nginx:latest", "Always"}, {"nginx:1.25", "IfNotPresent"}, {"r.example:5000/nginx", "Always"},
-        {"r.example:5000/nginx:1", "IfNotPresent"}, {"nginx@sha256:abc", "IfNotPresent"},
+    static const struct {
+        const char *image, *policy;
+    } cases[] = {
+        {"nginx", "Always"},
+        {"nginx:latest", "Always"},
+        {"nginx:1.25", "IfNotPresent"},
+        {"r.example:5000/nginx", "Always"},
+        {"r.example:5000/nginx:1", "IfNotPresent"},
+        {"nginx@sha256:abc", "IfNotPresent"},
     };
     world_init(&w, "", "v1", "Pod", "pods");
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct json *pod = decode(&w, arena_printf(w.a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"%s\"}]}}", cases[i].image));
+        struct json *pod =
+            decode(&w, arena_printf(w.a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"%s\"}]}}",
+                                    cases[i].image));
         const struct json *k = json_item(json_at(pod, "spec", "containers", NULL), 0);
         CHECK_STR(json_get_str(k, "imagePullPolicy"), cases[i].policy);
     }
@@ -100,7 +121,9 @@ TEST(an_image_without_tag_is_pulled_always) {
 TEST(a_pods_requests_follow_its_limits) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
-    struct json *pod = decode(&w, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\",\"resources\":{\"limits\":{\"cpu\":\"1\"}}}]}}");
+    struct json *pod = decode(&w,
+                              "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\",\"resources\":{"
+                              "\"limits\":{\"cpu\":\"1\"}}}]}}");
     const struct json *k = json_item(json_at(pod, "spec", "containers", NULL), 0);
     CHECK_STR(json_as_str(json_at(k, "resources", "requests", "cpu", NULL)), "1");
     CHECK(json_get_bool(json_get(pod, "spec"), "enableServiceLinks", false));
@@ -118,25 +141,40 @@ TEST(a_secrets_stringData_becomes_data) {
 /* ---- validation ---- */
 
 TEST(findings_name_reason_and_field) {
-    static const struct { const char *group, *version, *kind, *plural, *body, *want; } cases[] = {
+    static const struct {
+        const char *group, *version, *kind, *plural, *body, *want;
+    } cases[] = {
         {"", "v1", "ConfigMap", "configmaps", "{" META ",\"data\":{\"a/b\":\"1\"}}", "Invalid data[a/b]"},
-        {"", "v1", "ConfigMap", "configmaps", "{\"metadata\":{\"name\":\"Bad_\",\"labels\":{\"a b\":\"c\",\"ok\":\"not ok!\"}}}",
+        {"", "v1", "ConfigMap", "configmaps",
+         "{\"metadata\":{\"name\":\"Bad_\",\"labels\":{\"a b\":\"c\",\"ok\":\"not ok!\"}}}",
          "Invalid metadata.name, Invalid metadata.labels, Invalid metadata.labels"},
         {"", "v1", "Pod", "pods", "{" META ",\"spec\":{}}", "Required spec.containers"},
-        {"", "v1", "Pod", "pods", "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"volumeMounts\":[{\"name\":\"v\",\"mountPath\":\"/\"}]}]}}",
+        {"", "v1", "Pod", "pods",
+         "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"volumeMounts\":[{\"name\":"
+         "\"v\",\"mountPath\":\"/\"}]}]}}",
          "NotFound spec.containers[0].volumeMounts[0].name"},
-        {"", "v1", "Pod", "pods", "{" META ",\"spec\":{\"restartPolicy\":\"Maybe\",\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"ports\":[{\"containerPort\":99999}]}]}}",
+        {"", "v1", "Pod", "pods",
+         "{" META ",\"spec\":{\"restartPolicy\":\"Maybe\",\"containers\":[{\"name\":\"c\",\"image\":\"i\","
+         "\"ports\":[{\"containerPort\":99999}]}]}}",
          "Invalid spec.containers[0].ports[0].containerPort, NotSupported spec.restartPolicy"},
         {"", "v1", "Service", "services", "{" META ",\"spec\":{\"ports\":[{\"port\":80},{\"port\":81}]}}",
          "Required spec.ports[0].name, Required spec.ports[1].name"},
-        {"", "v1", "Service", "services", "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[{\"port\":80}]}}", "Invalid spec.clusterIPs"},
+        {"", "v1", "Service", "services",
+         "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[{\"port\":80}]}}",
+         "Invalid spec.clusterIPs"},
         {"apps", "v1", "Deployment", "deployments", "{" META "}",
-         "Required spec.selector, Invalid spec.template.metadata.labels, Required spec.template.spec.containers"},
+         "Required spec.selector, Invalid spec.template.metadata.labels, Required "
+         "spec.template.spec.containers"},
         {"batch", "v1", "CronJob", "cronjobs",
-         "{" META ",\"spec\":{\"schedule\":\"every day\",\"jobTemplate\":{\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}}}",
+         "{" META ",\"spec\":{\"schedule\":\"every "
+         "day\",\"jobTemplate\":{\"spec\":{\"template\":{\"spec\":{\"restartPolicy\":\"Never\","
+         "\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}}}",
          "Invalid spec.schedule"},
-        {"rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "{" META "}", "NotSupported roleRef.kind, Required roleRef.name"},
-        {"networking.k8s.io", "v1", "Ingress", "ingresses", "{" META ",\"spec\":{\"rules\":[{\"http\":{\"paths\":[{\"path\":\"a\",\"pathType\":\"Prefix\",\"backend\":{}}]}}]}}",
+        {"rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "{" META "}",
+         "NotSupported roleRef.kind, Required roleRef.name"},
+        {"networking.k8s.io", "v1", "Ingress", "ingresses",
+         "{" META ",\"spec\":{\"rules\":[{\"http\":{\"paths\":[{\"path\":\"a\",\"pathType\":\"Prefix\","
+         "\"backend\":{}}]}}]}}",
          "Invalid spec.rules[0].http.paths[0].path, Invalid spec.rules[0].http.paths[0].backend"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -155,7 +193,8 @@ TEST(a_right_pod_passes_and_gets_its_token) {
     CHECK_STR(create_findings(&w, pod), "");
     const struct json *spec = json_get(pod, "spec");
     CHECK_STR(json_get_str(spec, "serviceAccountName"), "default");
-    CHECK(str_has_prefix(str_or_empty(json_get_str(json_item(json_get(spec, "volumes"), 0), "name")), "kube-api-access-"));
+    CHECK(str_has_prefix(str_or_empty(json_get_str(json_item(json_get(spec, "volumes"), 0), "name")),
+                         "kube-api-access-"));
     CHECK_INT(json_len(json_get(spec, "tolerations")), 2);
     CHECK_INT(json_get_int(spec, "priority", -1), 0);
     CHECK_STR(json_as_str(json_at(pod, "status", "qosClass", NULL)), "BestEffort");
@@ -164,7 +203,9 @@ TEST(a_right_pod_passes_and_gets_its_token) {
 TEST(a_pod_needs_its_service_account_and_namespace) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
-    const char *body = "{" META ",\"spec\":{\"serviceAccountName\":\"other\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
+    const char *body =
+        "{" META
+        ",\"spec\":{\"serviceAccountName\":\"other\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
     CHECK_STR(create_findings(&w, decode(&w, body)), "NotFound");
     w.objects = SA;
     CHECK_STR(create_findings(&w, decode(&w, body)), "Forbidden");
@@ -174,9 +215,12 @@ TEST(pod_security_refuses_by_the_namespaces_label) {
     _cleanup_world_ struct world w;
     _cleanup_err_ struct err e = {0};
     world_init(&w, "", "v1", "Pod", "pods");
-    w.objects = "{\"namespaces//n\":{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/enforce\":\"baseline\"}}}}";
+    w.objects =
+        "{\"namespaces//n\":{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/"
+        "enforce\":\"baseline\"}}}}";
     struct json *good = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
-    struct json *bad = decode(&w, "{" META ",\"spec\":{\"hostPID\":true,\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
+    struct json *bad = decode(
+        &w, "{" META ",\"spec\":{\"hostPID\":true,\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
     w.c.op = RULES_CREATE;
     CHECK_INT(admission_validate(&w.c, good, NULL, &e), 0);
     CHECK(admission_validate(&w.c, bad, NULL, &e) < 0);
@@ -197,7 +241,9 @@ TEST(only_the_image_of_a_running_pods_container_changes) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
     w.objects = SA;
-    struct json *old = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}"), *obj, *k;
+    struct json *old =
+                    decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}"),
+                *obj, *k;
     CHECK_STR(create_findings(&w, old), "");
     json_set_str(w.a, json_get(old, "metadata"), "resourceVersion", "7");
     obj = json_clone(w.a, old);
@@ -212,8 +258,11 @@ TEST(only_the_image_of_a_running_pods_container_changes) {
 TEST(status_and_spec_are_written_apart) {
     _cleanup_world_ struct world w;
     world_init(&w, "apps", "v1", "Deployment", "deployments");
-    const char *text = "{\"metadata\":{\"name\":\"x\",\"namespace\":\"n\",\"resourceVersion\":\"1\",\"generation\":4},\"spec\":{\"replicas\":1,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},"
-                       "\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}},\"status\":{\"replicas\":1}}";
+    const char *text =
+        "{\"metadata\":{\"name\":\"x\",\"namespace\":\"n\",\"resourceVersion\":\"1\",\"generation\":4},"
+        "\"spec\":{\"replicas\":1,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},"
+        "\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\","
+        "\"image\":\"i\"}]}}},\"status\":{\"replicas\":1}}";
     struct json *old = decode(&w, text), *obj = json_clone(w.a, old);
     json_set_int(w.a, json_get(obj, "spec"), "replicas", 5);
     json_set_int(w.a, json_get(obj, "status"), "replicas", 9);
@@ -237,7 +286,10 @@ TEST(services_get_different_addresses_and_give_them_back) {
     w.objects = SA;
     const char *ips[200];
     for (int i = 0; i < 200; i++) {
-        struct json *s = decode(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"s%d\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":80}]}}", i));
+        struct json *s = decode(&w, arena_printf(w.a,
+                                                 "{\"metadata\":{\"name\":\"s%d\"},\"spec\":{\"type\":"
+                                                 "\"NodePort\",\"ports\":[{\"port\":80}]}}",
+                                                 i));
         CHECK_STR(create_findings(&w, s), "");
         w.c.claims = NULL;
         ips[i] = json_as_str(json_at(s, "spec", "clusterIP", NULL));
@@ -245,10 +297,24 @@ TEST(services_get_different_addresses_and_give_them_back) {
         CHECK(port >= 30000 && port <= 32767);
         for (int j = 0; j < i; j++) CHECK(!str_eq(ips[j], ips[i]));
     }
-    struct json *taken = decode(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}", ips[0]));
+    struct json *taken = decode(
+        &w,
+        arena_printf(
+            w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
+            ips[0]));
     CHECK_STR(create_findings(&w, taken), "Invalid spec.clusterIPs");
-    rules_deleted(&w.c, parse(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"s0\",\"namespace\":\"n\"},\"spec\":{\"clusterIPs\":[\"%s\"]}}", ips[0])));
-    taken = decode(&w, arena_printf(w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}", ips[0]));
+    rules_deleted(
+        &w.c,
+        parse(&w,
+              arena_printf(
+                  w.a,
+                  "{\"metadata\":{\"name\":\"s0\",\"namespace\":\"n\"},\"spec\":{\"clusterIPs\":[\"%s\"]}}",
+                  ips[0])));
+    taken = decode(
+        &w,
+        arena_printf(
+            w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
+            ips[0]));
     CHECK_STR(create_findings(&w, taken), "");
 }
 
@@ -256,11 +322,13 @@ TEST(services_get_different_addresses_and_give_them_back) {
 
 TEST(deletion_waits_for_finalizers_and_grace) {
     _cleanup_world_ struct world w;
-    struct rules_delete_options none = {-1, NULL, -1}, now = {0, NULL, -1}, foreground = {-1, "Foreground", -1};
+    struct rules_delete_options none = {-1, NULL, -1}, now = {0, NULL, -1},
+                                foreground = {-1, "Foreground", -1};
     world_init(&w, "", "v1", "Pod", "pods");
     struct json *idle = parse(&w, "{" META ",\"spec\":{}}");
     CHECK_INT(rules_prepare_delete(&w.c, idle, &none), RULES_DELETE_NOW);
-    struct json *running = parse(&w, "{" META ",\"spec\":{\"nodeName\":\"a\",\"terminationGracePeriodSeconds\":5}}");
+    struct json *running =
+        parse(&w, "{" META ",\"spec\":{\"nodeName\":\"a\",\"terminationGracePeriodSeconds\":5}}");
     CHECK_INT(rules_prepare_delete(&w.c, running, &none), RULES_DELETE_STORE);
     CHECK_INT(json_as_int(json_at(running, "metadata", "deletionGracePeriodSeconds", NULL), -1), 5);
     CHECK(!rules_update_deletes(&w.c, running));
@@ -280,25 +348,40 @@ TEST(deletion_waits_for_finalizers_and_grace) {
 #define POD(containers) "{\"spec\":{\"containers\":[" containers "]}}"
 
 TEST(strategic_merge_patch_knows_lists_and_directives) {
-    static const struct { const char *doc, *patch, *want; } cases[] = {
-        {POD("{\"name\":\"a\",\"image\":\"1\"},{\"name\":\"b\",\"image\":\"1\"}"), POD("{\"name\":\"b\",\"image\":\"2\"}"),
+    static const struct {
+        const char *doc, *patch, *want;
+    } cases[] = {
+        {POD("{\"name\":\"a\",\"image\":\"1\"},{\"name\":\"b\",\"image\":\"1\"}"),
+         POD("{\"name\":\"b\",\"image\":\"2\"}"),
          POD("{\"name\":\"a\",\"image\":\"1\"},{\"name\":\"b\",\"image\":\"2\"}")},
-        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), POD("{\"name\":\"a\",\"$patch\":\"delete\"}"), POD("{\"name\":\"b\"}")},
-        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), POD("{\"$patch\":\"replace\"},{\"name\":\"c\"}"), POD("{\"name\":\"c\"}")},
-        {POD("{\"name\":\"a\",\"args\":[\"x\"]}"), POD("{\"name\":\"a\",\"args\":[\"y\"]}"), POD("{\"name\":\"a\",\"args\":[\"y\"]}")},
-        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"b\"},{\"name\":\"a\"}]}}",
+        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), POD("{\"name\":\"a\",\"$patch\":\"delete\"}"),
+         POD("{\"name\":\"b\"}")},
+        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"), POD("{\"$patch\":\"replace\"},{\"name\":\"c\"}"),
+         POD("{\"name\":\"c\"}")},
+        {POD("{\"name\":\"a\",\"args\":[\"x\"]}"), POD("{\"name\":\"a\",\"args\":[\"y\"]}"),
+         POD("{\"name\":\"a\",\"args\":[\"y\"]}")},
+        {POD("{\"name\":\"a\"},{\"name\":\"b\"}"),
+         "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"b\"},{\"name\":\"a\"}]}}",
          POD("{\"name\":\"b\"},{\"name\":\"a\"}")},
-        {"{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}", "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"a\"]}}", "{\"metadata\":{\"finalizers\":[\"b\"]}}"},
-        {"{\"metadata\":{\"labels\":{\"a\":\"1\",\"b\":\"2\"}}}", "{\"metadata\":{\"labels\":{\"$patch\":\"replace\",\"c\":\"3\"}}}", "{\"metadata\":{\"labels\":{\"c\":\"3\"}}}"},
-        {"{\"metadata\":{\"labels\":{\"a\":\"1\"}}}", "{\"metadata\":{\"labels\":{\"a\":null}}}", "{\"metadata\":{\"labels\":{}}}"},
-        {"{\"spec\":{\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]}}", "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\",\"hostPath\"],\"hostPath\":{\"path\":\"/\"}}]}}",
+        {"{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}",
+         "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"a\"]}}",
+         "{\"metadata\":{\"finalizers\":[\"b\"]}}"},
+        {"{\"metadata\":{\"labels\":{\"a\":\"1\",\"b\":\"2\"}}}",
+         "{\"metadata\":{\"labels\":{\"$patch\":\"replace\",\"c\":\"3\"}}}",
+         "{\"metadata\":{\"labels\":{\"c\":\"3\"}}}"},
+        {"{\"metadata\":{\"labels\":{\"a\":\"1\"}}}", "{\"metadata\":{\"labels\":{\"a\":null}}}",
+         "{\"metadata\":{\"labels\":{}}}"},
+        {"{\"spec\":{\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]}}",
+         "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\",\"hostPath\"],\"hostPath\":{"
+         "\"path\":\"/\"}}]}}",
          "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"hostPath\":{\"path\":\"/\"}}]}}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         _cleanup_world_ struct world w;
         struct json *out = NULL;
         world_init(&w, "", "v1", "Pod", "pods");
-        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out, NULL);
+        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out,
+                            NULL);
         CHECK_STR(r < 0 ? "error" : json_text(w.a, out), cases[i].want);
     }
 }
@@ -311,7 +394,8 @@ TEST(patches_of_other_types_are_refused) {
     CHECK(patch_apply(&w.c, "application/json", parse(&w, "{}"), "{}", 2, &out, &e) < 0);
     CHECK_INT(e.status, 415);
     static const char gone[] = "[{\"op\":\"remove\",\"path\":\"/a\"}]";
-    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out, &e) < 0);
+    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out,
+                      &e) < 0);
     CHECK_INT(e.status, 422);
 }
 
@@ -321,11 +405,13 @@ static const char *managers_of(struct world *w, const struct json *obj) {
     const char *out = "";
     const struct json *it;
     JSON_FOREACH(it, json_at(obj, "metadata", "managedFields", NULL))
-        out = arena_printf(w->a, "%s%s %s %s; ", out, json_get_str(it, "manager"), json_get_str(it, "operation"), json_text(w->a, json_get(it, "fieldsV1")));
+        out = arena_printf(w->a, "%s%s %s %s; ", out, json_get_str(it, "manager"),
+                           json_get_str(it, "operation"), json_text(w->a, json_get(it, "fieldsV1")));
     return out;
 }
 
-static struct json *apply(struct world *w, const char *manager, const struct json *live, const char *config, bool force, struct err *e) {
+static struct json *apply(struct world *w, const char *manager, const struct json *live, const char *config,
+                          bool force, struct err *e) {
     struct json *out = NULL;
     bool changed;
     w->c.field_manager = manager;
@@ -345,7 +431,8 @@ TEST(an_update_takes_what_it_changes) {
     json_set_str(w.a, json_get(two, "data"), "b", "2");
     w.c.field_manager = "bob";
     managed_fields_update(&w.c, two, one);
-    CHECK_STR(managers_of(&w, two), "alice Update {\"f:data\":{\".\":{},\"f:a\":{}}}; bob Update {\"f:data\":{\"f:b\":{}}}; ");
+    CHECK_STR(managers_of(&w, two),
+              "alice Update {\"f:data\":{\".\":{},\"f:a\":{}}}; bob Update {\"f:data\":{\"f:b\":{}}}; ");
 }
 
 TEST(apply_merges_prunes_and_conflicts) {
@@ -371,11 +458,18 @@ TEST(apply_merges_prunes_and_conflicts) {
 TEST(apply_merges_keyed_lists_by_their_keys) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
-    struct json *one = apply(&w, "alice", NULL, "{\"spec\":{\"containers\":[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80}]}]}}", false, NULL);
-    struct json *two = apply(&w, "bob", one, "{\"spec\":{\"containers\":[{\"name\":\"a\",\"ports\":[{\"containerPort\":80,\"protocol\":\"TCP\",\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]}}", false, NULL);
+    struct json *one = apply(
+        &w, "alice", NULL,
+        "{\"spec\":{\"containers\":[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80}]}]}}",
+        false, NULL);
+    struct json *two = apply(&w, "bob", one,
+                             "{\"spec\":{\"containers\":[{\"name\":\"a\",\"ports\":[{\"containerPort\":80,"
+                             "\"protocol\":\"TCP\",\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]}}",
+                             false, NULL);
     REQUIRE(two);
     CHECK_STR(json_text(w.a, json_at(two, "spec", "containers", NULL)),
-              "[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80,\"protocol\":\"TCP\",\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]");
+              "[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80,\"protocol\":\"TCP\","
+              "\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]");
     struct json *three = apply(&w, "bob", two, "{\"spec\":{}}", false, NULL);
     REQUIRE(three);
     CHECK_INT(json_len(json_at(three, "spec", "containers", NULL)), 1);
@@ -389,9 +483,12 @@ TEST(custom_resources_follow_their_schema) {
     struct api_problems unknown = {0};
     world_init(&w, "lab.example", "v1", "Gadget", "gadgets");
     w.c.type = NULL;
-    w.c.crd_schema = parse(&w, "{\"type\":\"object\",\"required\":[\"spec\"],\"properties\":{\"spec\":{\"type\":\"object\",\"required\":[\"size\"],\"properties\":{"
-                               "\"size\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":10},\"mode\":{\"type\":\"string\",\"enum\":[\"fast\",\"slow\"],\"default\":\"fast\"},"
-                               "\"code\":{\"type\":\"string\",\"pattern\":\"^\\\\d{2}[a-z]+$\"}}}}}");
+    w.c.crd_schema = parse(&w,
+                           "{\"type\":\"object\",\"required\":[\"spec\"],\"properties\":{\"spec\":{\"type\":"
+                           "\"object\",\"required\":[\"size\"],\"properties\":{"
+                           "\"size\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":10},\"mode\":{\"type\":"
+                           "\"string\",\"enum\":[\"fast\",\"slow\"],\"default\":\"fast\"},"
+                           "\"code\":{\"type\":\"string\",\"pattern\":\"^\\\\d{2}[a-z]+$\"}}}}}");
     struct json *g = parse(&w, "{" META ",\"spec\":{\"size\":3,\"junk\":1,\"code\":\"12ab\"}}");
     CHECK_INT(crd_normalise(&w.c, g, &unknown, &e), 0);
     CHECK_INT(unknown.n, 1);
@@ -400,6 +497,9 @@ TEST(custom_resources_follow_their_schema) {
     CHECK_STR(json_text(w.a, json_get(g, "spec")), "{\"size\":3,\"code\":\"12ab\",\"mode\":\"fast\"}");
     w.objects = SA;
     CHECK_STR(create_findings(&w, g), "");
-    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":11,\"mode\":\"x\",\"code\":\"zz\"}}")), "Invalid spec.size, NotSupported spec.mode, Invalid spec.code");
-    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":\"3\"}}")), "TypeInvalid spec.size");
+    CHECK_STR(
+        create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":11,\"mode\":\"x\",\"code\":\"zz\"}}")),
+        "Invalid spec.size, NotSupported spec.mode, Invalid spec.code");
+    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":\"3\"}}")),
+              "TypeInvalid spec.size");
 }

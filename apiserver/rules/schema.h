@@ -1,5 +1,5 @@
-/* A view of an object's type for code that walks trees (apply, managedFields): the same questions are answered from a
- * built-in type's descriptors and from a CustomResourceDefinition's schema. */
+/* A view of an object's type for code that walks trees (apply, managedFields): the same questions are
+ * answered from a built-in type's descriptors and from a CustomResourceDefinition's schema. */
 #pragma once
 
 #include "apiserver/rules/strategy.h"
@@ -19,7 +19,7 @@ struct schema {
     bool element;                  /* ... or an element of it */
     const struct json *crd;        /* JSON schema */
     bool deduced;
-    bool root;                     /* crd: of the whole object, whose metadata is ObjectMeta */
+    bool root; /* crd: of the whole object, whose metadata is ObjectMeta */
 };
 
 enum { SCHEMA_KEYS_MAX = 8 };

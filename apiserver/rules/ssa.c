@@ -1,10 +1,10 @@
 /* Server-side apply: merging an applied configuration into the live object by field ownership.
  *
- *   1. merge    what the configuration says goes over what is there: objects member by member, keyed lists item by
- *               item, everything else as a whole
+ *   1. merge    what the configuration says goes over what is there: objects member by member, keyed lists
+ * item by item, everything else as a whole
  *   2. prune    what this manager applied last time, says no more, and nobody else owns, is removed
- *   3. compare  fields of other managers that would change are conflicts, unless forced; forced or equal, ownership
- *               moves or is shared
+ *   3. compare  fields of other managers that would change are conflicts, unless forced; forced or equal,
+ * ownership moves or is shared
  *
  * Upstream: structured-merge-diff's merge/update.go (Updater.Apply) and typed/merge.go, under
  * apimachinery/pkg/util/managedfields. */
@@ -15,11 +15,13 @@
 
 static struct json *merge(struct arena *a, struct schema s, const struct json *x, const struct json *y);
 
-static struct json *merge_objects(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
+static struct json *merge_objects(struct arena *a, struct schema s, const struct json *x,
+                                  const struct json *y) {
     struct json *out = json_object(a);
     JSON_FOREACH_MEMBER(m, x) {
         const struct json *o = json_get(y, m->key);
-        json_set(a, out, m->key, o ? merge(a, schema_member(s, m->key, NULL), m->value, o) : json_clone(a, m->value));
+        json_set(a, out, m->key,
+                 o ? merge(a, schema_member(s, m->key, NULL), m->value, o) : json_clone(a, m->value));
     }
     JSON_FOREACH_MEMBER(m, y)
         if (!json_get(x, m->key)) json_set(a, out, m->key, json_clone(a, m->value));
@@ -56,9 +58,10 @@ static const char *next_shared(const struct list_view *x, const struct list_view
     return NULL;
 }
 
-/* Both orders are respected as far as they go together: items of y keep their order, items that only x has stay where
- * they are relative to x's. */
-static struct json *merge_lists(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
+/* Both orders are respected as far as they go together: items of y keep their order, items that only x has
+ * stay where they are relative to x's. */
+static struct json *merge_lists(struct arena *a, struct schema s, const struct json *x,
+                                const struct json *y) {
     struct list_view l = view_of(a, s, x), r = view_of(a, s, y);
     struct schema is = schema_item(s);
     struct json *out = json_array(a);
@@ -95,7 +98,8 @@ static struct json *merge(struct arena *a, struct schema s, const struct json *x
     enum schema_kind kind = schema_kind(s, y);
     if (kind == SCHEMA_DEDUCED)
         kind = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT) ? SCHEMA_MAP : SCHEMA_LEAF;
-    bool objects = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT), lists = json_is(x, JSON_ARRAY) && json_is(y, JSON_ARRAY);
+    bool objects = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT),
+         lists = json_is(x, JSON_ARRAY) && json_is(y, JSON_ARRAY);
     if ((kind == SCHEMA_STRUCT || kind == SCHEMA_MAP) && objects) return merge_objects(a, s, x, y);
     if ((kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET) && lists) return merge_lists(a, s, x, y);
     return json_clone(a, y);
@@ -103,7 +107,8 @@ static struct json *merge(struct arena *a, struct schema s, const struct json *x
 
 /* ---- prune ---- */
 
-static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last, const struct fset *owned);
+static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last,
+                  const struct fset *owned);
 
 static void prune_object(struct arena *a, struct schema s, struct json *v, const struct fset *last,
                          const struct fset *owned) {
@@ -115,8 +120,10 @@ static void prune_object(struct arena *a, struct schema s, struct json *v, const
         struct schema cs = schema_member(s, elem + 2, &named);
         const struct fset *o = fset_get(owned, elem);
         if (!child) continue;
-        if (fset_empty(o) && (last->items[i].sub->member || named)) json_del(v, elem + 2);
-        else prune(a, cs, child, last->items[i].sub, o);
+        if (fset_empty(o) && (last->items[i].sub->member || named))
+            json_del(v, elem + 2);
+        else
+            prune(a, cs, child, last->items[i].sub, o);
     }
 }
 
@@ -135,9 +142,12 @@ static void prune_list(struct arena *a, struct schema s, struct json *v, const s
 }
 
 /* Removes from v what `last` names and `owned` (all managers together) does not. */
-static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last, const struct fset *owned) {
-    if (json_is(v, JSON_OBJECT)) prune_object(a, s, v, last, owned);
-    else if (json_is(v, JSON_ARRAY)) prune_list(a, s, v, last, owned);
+static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last,
+                  const struct fset *owned) {
+    if (json_is(v, JSON_OBJECT))
+        prune_object(a, s, v, last, owned);
+    else if (json_is(v, JSON_ARRAY))
+        prune_list(a, s, v, last, owned);
 }
 
 /* ---- conflicts ---- */
@@ -175,13 +185,14 @@ static size_t count_members(const struct fset *s) {
 }
 
 static const char *manager_label(struct arena *a, const struct manager *m) {
-    const char *with = str_empty(m->subresource) ? "" : arena_printf(a, " with subresource \"%s\"", m->subresource);
+    const char *with =
+        str_empty(m->subresource) ? "" : arena_printf(a, " with subresource \"%s\"", m->subresource);
     if (str_eq(m->operation, "Apply")) return arena_printf(a, "%s%s", m->name, with);
     return arena_printf(a, "%s\" using %s%s", m->name, m->api_version, with);
 }
 
-static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct manager *self, struct fset_diff d,
-                           struct err *e) {
+static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct manager *self,
+                           struct fset_diff d, struct err *e) {
     struct fset *changed = fset_union(c->a, d.added, d.modified);
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++)
@@ -221,8 +232,8 @@ static struct json *without_managed(struct arena *a, const struct json *obj) {
     return o;
 }
 
-int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force, struct json **out,
-              bool *changed, struct err *e) {
+int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force,
+              struct json **out, bool *changed, struct err *e) {
     struct arena *a = c->a;
     const char *gv = group_version(a, c), *sub = str_or_empty(c->subresource);
     struct schema root = schema_root(c);

@@ -1,6 +1,6 @@
-/* The ways of a write: create and update, for built-in kinds by their row in kinds.c and for custom resources by the
- * generic rules. Upstream: apiserver/pkg/registry/rest (BeforeCreate, BeforeUpdate) and the strategies of pkg/registry.
- * See strategy.h for the order of the calls. */
+/* The ways of a write: create and update, for built-in kinds by their row in kinds.c and for custom resources
+ * by the generic rules. Upstream: apiserver/pkg/registry/rest (BeforeCreate, BeforeUpdate) and the strategies
+ * of pkg/registry. See strategy.h for the order of the calls. */
 #include "apiserver/rules/alloc.h"
 #include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/kinds.h"
@@ -58,7 +58,8 @@ static void clear_status(struct rules_ctx *c, struct json *obj) {
     const struct api_field *f = c->type ? api_field_find(c->type, "status") : NULL;
     struct json *zero = NULL;
     json_del(obj, "status");
-    if (f && f->shape == API_ONE && f->type && api_tree_normalise(c->a, f->type, json_object(c->a), &zero, NULL, NULL) == 0)
+    if (f && f->shape == API_ONE && f->type &&
+        api_tree_normalise(c->a, f->type, json_object(c->a), &zero, NULL, NULL) == 0)
         json_set(c->a, obj, "status", zero);
 }
 
@@ -72,11 +73,13 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     } else if (!*ns) {
         json_set_str(c->a, meta, "namespace", str_or_empty(c->ns));
     } else if (!str_eq(ns, c->ns)) {
-        return err_status(e, 400, "BadRequest",
-                          "the namespace of the provided object does not match the namespace sent on the request");
+        return err_status(
+            e, 400, "BadRequest",
+            "the namespace of the provided object does not match the namespace sent on the request");
     }
     if (*jstr(meta, "resourceVersion") && !str_eq(jstr(meta, "resourceVersion"), "0"))
-        return err_status(e, 500, "InternalError", "resourceVersion should not be set on objects to be created");
+        return err_status(e, 500, "InternalError",
+                          "resourceVersion should not be set on objects to be created");
     json_del(meta, "resourceVersion");
     meta_prepare_create(c, obj);
     if ((flags & K_STATUS) && !(flags & K_KEEP_STATUS_ON_CREATE)) clear_status(c, obj);
@@ -85,29 +88,37 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     return 0;
 }
 
-/* On /status: everything but status and metadata is the old object's. Custom resources, and a few built-in kinds,
- * keep their metadata too. */
+/* On /status: everything but status and metadata is the old object's. Custom resources, and a few built-in
+ * kinds, keep their metadata too. */
 static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const struct json *old) {
     struct json *status = json_get(obj, "status"), *meta = json_get(obj, "metadata");
-    bool keep_meta = !c->type || str_in(c->kind, ONE_OF("CustomResourceDefinition", "APIService", "ServiceCIDR"));
+    bool keep_meta =
+        !c->type || str_in(c->kind, ONE_OF("CustomResourceDefinition", "APIService", "ServiceCIDR"));
     struct json *merged = json_clone(c->a, old);
     if (keep_meta) {
-        struct json *om = json_ensure_object(c->a, merged, "metadata"), *managed = json_get(meta, "managedFields");
-        if (managed) json_set(c->a, om, "managedFields", managed);
-        else json_del(om, "managedFields");
+        struct json *om = json_ensure_object(c->a, merged, "metadata"),
+                    *managed = json_get(meta, "managedFields");
+        if (managed)
+            json_set(c->a, om, "managedFields", managed);
+        else
+            json_del(om, "managedFields");
         const char *rv = json_get_str(meta, "resourceVersion");
         if (rv) json_set_str(c->a, om, "resourceVersion", rv);
     } else {
         json_set(c->a, merged, "metadata", meta);
         if (str_eq(c->kind, "Deployment")) {
             const struct json *labels = json_at(old, "metadata", "labels", NULL);
-            if (labels) json_set(c->a, meta, "labels", json_clone(c->a, labels));
-            else json_del(meta, "labels");
+            if (labels)
+                json_set(c->a, meta, "labels", json_clone(c->a, labels));
+            else
+                json_del(meta, "labels");
         }
         if (str_eq(c->kind, "Pod")) {
             const struct json *owners = json_at(old, "metadata", "ownerReferences", NULL);
-            if (owners) json_set(c->a, meta, "ownerReferences", json_clone(c->a, owners));
-            else json_del(meta, "ownerReferences");
+            if (owners)
+                json_set(c->a, meta, "ownerReferences", json_clone(c->a, owners));
+            else
+                json_del(meta, "ownerReferences");
         }
     }
     json_del(merged, "status");
@@ -117,13 +128,16 @@ static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const str
 
 static void keep_member(struct arena *a, struct json *obj, const struct json *old, const char *key) {
     const struct json *was = json_get(old, key);
-    if (was) json_set(a, obj, key, json_clone(a, was));
-    else json_del(obj, key);
+    if (was)
+        json_set(a, obj, key, json_clone(a, was));
+    else
+        json_del(obj, key);
 }
 
 /* System metadata comes from the stored object; what a client may leave out is filled in. */
 static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const struct json *old) {
-    static const char *const filled[] = {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"};
+    static const char *const filled[] = {"uid", "creationTimestamp", "deletionTimestamp",
+                                         "deletionGracePeriodSeconds"};
     keep_member(c->a, meta, old, "generation");
     json_del(meta, "selfLink");
     for (size_t i = 0; i < ARRAY_LEN(filled); i++)
@@ -132,12 +146,14 @@ static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const s
     if (c->namespaced && !*jstr(meta, "namespace")) keep_member(c->a, meta, old, "namespace");
 }
 
-/* Whether a change counts for metadata.generation: anything outside metadata and status; for Deployments annotations
- * too, and for EndpointSlices labels. */
+/* Whether a change counts for metadata.generation: anything outside metadata and status; for Deployments
+ * annotations too, and for EndpointSlices labels. */
 static bool counts_for_generation(struct rules_ctx *c, const struct json *obj, const struct json *old) {
     const struct json *om = json_get(old, "metadata"), *nm = json_get(obj, "metadata");
-    if (str_eq(c->kind, "Deployment") && !jsame(json_get(nm, "annotations"), json_get(om, "annotations"))) return true;
-    if (str_eq(c->kind, "EndpointSlice") && !jsame(json_get(nm, "labels"), json_get(om, "labels"))) return true;
+    if (str_eq(c->kind, "Deployment") && !jsame(json_get(nm, "annotations"), json_get(om, "annotations")))
+        return true;
+    if (str_eq(c->kind, "EndpointSlice") && !jsame(json_get(nm, "labels"), json_get(om, "labels")))
+        return true;
     static const char *const apart[] = {"metadata", "status", "kind", "apiVersion", NULL};
     JSON_FOREACH_MEMBER(m, obj)
         if (!str_in(m->key, apart) && !jsame(m->value, json_get(old, m->key))) return true;
@@ -152,20 +168,27 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     const struct json *old_meta = json_get(old, "metadata");
     if (c->namespaced && *jstr(meta, "namespace") && c->ns && !str_eq(jstr(meta, "namespace"), c->ns))
-        return err_status(e, 400, "BadRequest",
-                          "the namespace of the provided object does not match the namespace sent on the request");
+        return err_status(
+            e, 400, "BadRequest",
+            "the namespace of the provided object does not match the namespace sent on the request");
     if (!(flags & K_UNCONDITIONAL_UPDATE) && !*jstr(meta, "resourceVersion")) {
-        err_status(e, 422, "Invalid", "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update", c->resource, jstr(meta, "name"));
+        err_status(e, 422, "Invalid",
+                   "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for "
+                   "an update",
+                   c->resource, jstr(meta, "name"));
         err_details(e, c->group, c->resource, jstr(meta, "name"));
-        err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
+        err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion",
+                      "Invalid value: 0: must be specified for an update");
         return -EINVAL;
     }
     keep_system_metadata(c, meta, old_meta);
-    if ((flags & K_UNCONDITIONAL_UPDATE) && !*jstr(meta, "resourceVersion")) keep_member(c->a, meta, old_meta, "resourceVersion");
+    if ((flags & K_UNCONDITIONAL_UPDATE) && !*jstr(meta, "resourceVersion"))
+        keep_member(c->a, meta, old_meta, "resourceVersion");
     if (str_eq(c->subresource, "status")) {
         keep_all_but_status(c, obj, old);
         keep_system_metadata(c, json_get(obj, "metadata"), old_meta);
-    } else if ((flags & K_STATUS) && !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
+    } else if ((flags & K_STATUS) &&
+               !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
         keep_member(c->a, obj, old, "status");
     }
     if (k && k->prepare) k->prepare(c, obj, old);
@@ -181,8 +204,10 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
     meta_validate(&v, meta, FP(NULL, "metadata"), true);
-    if (!c->type) crd_validate(&v, obj, NULL);
-    else if (k && k->validate) k->validate(&v, obj, NULL);
+    if (!c->type)
+        crd_validate(&v, obj, NULL);
+    else if (k && k->validate)
+        k->validate(&v, obj, NULL);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type) warn_object(&v, obj, NULL);
@@ -196,9 +221,12 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
     meta_validate_update(&v, meta, json_get(old, "metadata"));
-    if (!c->type) crd_validate(&v, obj, old);
-    else if (str_eq(c->subresource, "status")) validate_status(&v, obj, old);
-    else if (k && k->validate) k->validate(&v, obj, old);
+    if (!c->type)
+        crd_validate(&v, obj, old);
+    else if (str_eq(c->subresource, "status"))
+        validate_status(&v, obj, old);
+    else if (k && k->validate)
+        k->validate(&v, obj, old);
     int r = v_finish(&v, json_get_str(meta, "name"), e);
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type && str_empty(c->subresource)) warn_object(&v, obj, old);

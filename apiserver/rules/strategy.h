@@ -1,22 +1,25 @@
-/* Rules: what the API server does to an object between decoding it and storing it, and between a delete request and
- * the deletion. The registry's handlers (apiserver/) call this; nothing here knows HTTP or the store. Upstream: the
- * strategies of pkg/registry, the defaulting and validation of pkg/apis, the plugins of plugin/pkg/admission, and
- * managedfields of apimachinery.
+/* Rules: what the API server does to an object between decoding it and storing it, and between a delete
+ * request and the deletion. The registry's handlers (apiserver/) call this; nothing here knows HTTP or the
+ * store. Upstream: the strategies of pkg/registry, the defaulting and validation of pkg/apis, the plugins of
+ * plugin/pkg/admission, and managedfields of apimachinery.
  *
  * Objects are JSON trees in canonical form (api_tree_normalise), in the request's arena. A write goes
  *
  *   create   decode, normalise -> rules_default -> managed_fields_update -> rules_prepare_create
  *            -> admission_mutate -> rules_validate_create
  *            -> admission_validate -> store; when the store refuses: rules_release
- *   update   decode, normalise -> rules_default -> managed_fields_update(old, new) -> rules_prepare_update(new, old)
+ *   update   decode, normalise -> rules_default -> managed_fields_update(old, new) ->
+ * rules_prepare_update(new, old)
  *            -> admission_mutate -> rules_validate_update -> admission_validate -> store (compare and set)
  *   patch    patch_apply(old, patch) -> as update; patching an absent object is 404
  *   apply    ssa_apply(live or NULL, config) -> as create or update, without managed_fields_update
- *   delete   admission_validate (op DELETE) -> rules_prepare_delete -> either remove now or store the changed object
+ *   delete   admission_validate (op DELETE) -> rules_prepare_delete -> either remove now or store the changed
+ * object
  *
  * Custom resources pass through the same calls with ctx->type NULL and ctx->crd_schema set.
  *
- * Errors are API errors (err_status): validation collects every finding of an object into one 422 Invalid with causes. */
+ * Errors are API errors (err_status): validation collects every finding of an object into one 422 Invalid
+ * with causes. */
 #pragma once
 
 #include "pkg/api/api.h"
@@ -30,15 +33,16 @@ enum rules_op { RULES_CREATE, RULES_UPDATE, RULES_DELETE };
 struct rules_lookup {
     void *arg;
     /* The object's tree or NULL. group "" is core; ns NULL for cluster-scoped kinds. */
-    const struct json *(*get)(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
-                              const char *name);
+    const struct json *(*get)(void *arg, struct arena *a, const char *group, const char *resource,
+                              const char *ns, const char *name);
     /* A JSON array of objects (ns NULL: all namespaces); never NULL. */
-    const struct json *(*list)(void *arg, struct arena *a, const char *group, const char *resource, const char *ns);
+    const struct json *(*list)(void *arg, struct arena *a, const char *group, const char *resource,
+                               const char *ns);
 };
 
 struct rules_config {
     struct rules_lookup lookup;
-    const char *service_cidr;   /* "10.96.0.0/16"; NULL gives that */
+    const char *service_cidr;         /* "10.96.0.0/16"; NULL gives that */
     int node_port_min, node_port_max; /* 0, 0 give 30000-32767 */
 };
 
@@ -49,22 +53,24 @@ void rules_free(struct rules *r); /* NULL-safe */
 
 struct rules_ctx {
     struct rules *rules;
-    struct arena *a;                 /* the request's */
-    const struct api_type *type;     /* NULL for custom resources */
-    const struct json *crd_schema;   /* openAPIV3Schema of the served version, NULL for built-in kinds */
-    bool crd_preserve_unknown;       /* spec.preserveUnknownFields */
-    bool crd_status_subresource;     /* the version declares subresources.status */
+    struct arena *a;               /* the request's */
+    const struct api_type *type;   /* NULL for custom resources */
+    const struct json *crd_schema; /* openAPIV3Schema of the served version, NULL for built-in kinds */
+    bool crd_preserve_unknown;     /* spec.preserveUnknownFields */
+    bool crd_status_subresource;   /* the version declares subresources.status */
     const char *group, *version, *kind, *resource; /* of the stored kind */
-    const char *request_group, *request_version;   /* that the request named, where it differs (events.k8s.io); may be NULL */
-    const char *subresource;         /* NULL or "" for the object itself; "status", "scale", "ephemeralcontainers", "resize", ... */
+    const char *request_group,
+        *request_version;    /* that the request named, where it differs (events.k8s.io); may be NULL */
+    const char *subresource; /* NULL or "" for the object itself; "status", "scale", "ephemeralcontainers",
+                                "resize", ... */
     bool namespaced;
-    const char *ns, *name;           /* of the URL; name NULL on create */
+    const char *ns, *name; /* of the URL; name NULL on create */
     enum rules_op op;
     bool dry_run;
-    const char *user;                /* authenticated user and groups */
+    const char *user; /* authenticated user and groups */
     const char *const *groups;
     size_t n_groups;
-    const char *field_manager;       /* ?fieldManager=, or derived from User-Agent */
+    const char *field_manager; /* ?fieldManager=, or derived from User-Agent */
     struct ktime now;
     /* Out: texts for Warning headers, in the arena. */
     const char **warnings;
@@ -77,21 +83,22 @@ void rules_warn(struct rules_ctx *c, const char *fmt, ...) _printf_(2, 3);
 
 /* ---- the ways of a write ---- */
 
-/* Fills absent fields of the object as upstream's SetDefaults functions (or the CRD's schema defaults) do. Also made
- * on objects read from the store in an older form. */
+/* Fills absent fields of the object as upstream's SetDefaults functions (or the CRD's schema defaults) do.
+ * Also made on objects read from the store in an older form. */
 void rules_default(struct rules_ctx *c, struct json *obj);
 /* Metadata of a new object (name from generateName, namespace from the URL, uid, creationTimestamp; clears
- * resourceVersion, deletionTimestamp, selfLink), then the kind's own preparation: clears status where the kind has one
- * apart, generation 1. Errors: namespace of the body and the URL differ (400), ... */
+ * resourceVersion, deletionTimestamp, selfLink), then the kind's own preparation: clears status where the
+ * kind has one apart, generation 1. Errors: namespace of the body and the URL differ (400), ... */
 int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e);
-/* Carries over from `old` what this endpoint must not change (system metadata; status on the main endpoint, everything
- * else on /status), and bumps generation when the spec changes. Both are whole objects. */
+/* Carries over from `old` what this endpoint must not change (system metadata; status on the main endpoint,
+ * everything else on /status), and bumps generation when the spec changes. Both are whole objects. */
 int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 /* All findings at once, as 422 Invalid with causes (details group, kind, name set). May warn. */
 int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e);
 int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
-/* The built-in admission plugins in their order, webhooks among them. `old` is NULL on create; on delete `obj` is NULL and `old` the object. */
+/* The built-in admission plugins in their order, webhooks among them. `old` is NULL on create; on delete
+ * `obj` is NULL and `old` the object. */
 int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
@@ -108,37 +115,40 @@ struct rules_delete_options {
 };
 enum rules_delete { RULES_DELETE_NOW, RULES_DELETE_STORE, RULES_DELETE_NOTHING };
 /* What a delete request does to `obj` (a copy the caller may change): remove it now; store the changed object
- * (deletionTimestamp, grace period, finalizers set: it goes when the last finalizer goes or the kubelet ends it); or
- * nothing new (already being deleted). */
-enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o);
-/* True when an object just updated must be removed: it has a deletionTimestamp, no finalizers and no grace left. */
+ * (deletionTimestamp, grace period, finalizers set: it goes when the last finalizer goes or the kubelet ends
+ * it); or nothing new (already being deleted). */
+enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj,
+                                       const struct rules_delete_options *o);
+/* True when an object just updated must be removed: it has a deletionTimestamp, no finalizers and no grace
+ * left. */
 bool rules_update_deletes(struct rules_ctx *c, const struct json *obj);
 
 /* ---- patches ---- */
 
-/* content_type: application/json-patch+json, application/merge-patch+json or application/strategic-merge-patch+json
- * (parameters ignored). `current` is not changed; *out is a new tree, not normalised. Errors: 415 (other types;
- * strategic on custom resources), 400 (not JSON), 422 (a JSON patch that does not apply). */
-int patch_apply(struct rules_ctx *c, const char *content_type, const struct json *current, const char *patch, size_t len,
-                struct json **out, struct err *e);
+/* content_type: application/json-patch+json, application/merge-patch+json or
+ * application/strategic-merge-patch+json (parameters ignored). `current` is not changed; *out is a new tree,
+ * not normalised. Errors: 415 (other types; strategic on custom resources), 400 (not JSON), 422 (a JSON patch
+ * that does not apply). */
+int patch_apply(struct rules_ctx *c, const char *content_type, const struct json *current, const char *patch,
+                size_t len, struct json **out, struct err *e);
 
 /* ---- managedFields (managed_fields.c) and server-side apply (ssa.c) ---- */
 
-/* Records in new.metadata.managedFields what ctx->field_manager's Update changed from old (NULL on create). A client
- * that sends managedFields: [{}] or [] empties the list, as upstream. */
+/* Records in new.metadata.managedFields what ctx->field_manager's Update changed from old (NULL on create). A
+ * client that sends managedFields: [{}] or [] empties the list, as upstream. */
 void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct json *old);
-/* Merges `config` (an applied configuration: as the client sent it, not defaulted) into `live` (NULL: creates).
- * Conflicts are 409 with a cause FieldManagerConflict for each field, unless `force`. *out has its managedFields set;
- * the caller normalises and defaults it and goes on as for an update. *changed is false when nothing but the time
- * of the entry would change: then *out equals live. */
-int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force, struct json **out,
-              bool *changed, struct err *e);
+/* Merges `config` (an applied configuration: as the client sent it, not defaulted) into `live` (NULL:
+ * creates). Conflicts are 409 with a cause FieldManagerConflict for each field, unless `force`. *out has its
+ * managedFields set; the caller normalises and defaults it and goes on as for an update. *changed is false
+ * when nothing but the time of the entry would change: then *out equals live. */
+int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force,
+              struct json **out, bool *changed, struct err *e);
 
 /* ---- custom resources ---- */
 
 /* Decoding a custom resource: apiVersion, kind and metadata are brought into canonical form, members that
- * ctx->crd_schema does not know are dropped and noted in `unknown` (may be NULL); without a schema everything stays.
- * -EINVAL as api_tree_normalise. */
+ * ctx->crd_schema does not know are dropped and noted in `unknown` (may be NULL); without a schema everything
+ * stays. -EINVAL as api_tree_normalise. */
 int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *unknown, struct err *e);
 
 /* ---- names (shared with handlers) ---- */

@@ -1,4 +1,5 @@
-/* The kinds of core/v1 but pods and services. Upstream: pkg/apis/core/validation/validation.go and events.go. */
+/* The kinds of core/v1 but pods and services. Upstream: pkg/apis/core/validation/validation.go and events.go.
+ */
 #include "apiserver/rules/validate_pod.h"
 #include "pkg/base/bytes.h"
 
@@ -6,11 +7,14 @@ enum { SECRET_MAX = 1 << 20, EVENT_REASON_MAX = 128, EVENT_MESSAGE_MAX = 1024 };
 
 /* ---- ConfigMap, Secret ---- */
 
-static void immutable_data(struct vctx *v, const struct json *obj, const struct json *old, const char *const *fields) {
+static void immutable_data(struct vctx *v, const struct json *obj, const struct json *old,
+                           const char *const *fields) {
     if (!json_get_bool(old, "immutable", false)) return;
-    if (!json_get_bool(obj, "immutable", false)) v_forbidden(v, FP(NULL, "immutable"), "field is immutable when `immutable` is set");
+    if (!json_get_bool(obj, "immutable", false))
+        v_forbidden(v, FP(NULL, "immutable"), "field is immutable when `immutable` is set");
     for (; *fields; fields++)
-        if (!jsame(json_get(obj, *fields), json_get(old, *fields))) v_forbidden(v, FP(NULL, *fields), "field is immutable when `immutable` is set");
+        if (!jsame(json_get(obj, *fields), json_get(old, *fields)))
+            v_forbidden(v, FP(NULL, *fields), "field is immutable when `immutable` is set");
 }
 
 /* Bytes that base64 text stands for. */
@@ -26,12 +30,16 @@ VALIDATE_FN(config_map) {
     size_t total = 0;
     JSON_FOREACH_MEMBER(m, data) {
         const struct fp *p = FPK(FP(NULL, "data"), m->key);
-        if (is_config_map_key(m->key)) v_invalid(v, p, json_str(v->a, m->key), "%s", is_config_map_key(m->key));
-        if (json_get(bin, m->key)) v_invalid(v, p, json_str(v->a, m->key), "duplicate of key present in binaryData");
+        if (is_config_map_key(m->key))
+            v_invalid(v, p, json_str(v->a, m->key), "%s", is_config_map_key(m->key));
+        if (json_get(bin, m->key))
+            v_invalid(v, p, json_str(v->a, m->key), "duplicate of key present in binaryData");
         total += json_is(m->value, JSON_STRING) ? m->value->n : 0;
     }
     JSON_FOREACH_MEMBER(m, bin) {
-        if (is_config_map_key(m->key)) v_invalid(v, FPK(FP(NULL, "binaryData"), m->key), json_str(v->a, m->key), "%s", is_config_map_key(m->key));
+        if (is_config_map_key(m->key))
+            v_invalid(v, FPK(FP(NULL, "binaryData"), m->key), json_str(v->a, m->key), "%s",
+                      is_config_map_key(m->key));
         total += decoded_len(m->value);
     }
     if (total > SECRET_MAX) v_too_long(v, FP(NULL, ""), SECRET_MAX);
@@ -43,7 +51,8 @@ static bool is_json_object(struct arena *a, const struct json *b64) {
     struct json *doc;
     const char *s = str_or_empty(json_as_str(b64));
     char *raw = arena_alloc(a, strlen(s) / 4 * 3 + 4);
-    return base64_decode(s, strlen(s), raw, &n) == 0 && json_parse(a, raw, n, &doc, NULL, NULL) == 0 && (json_is(doc, JSON_OBJECT) || json_is(doc, JSON_NULL));
+    return base64_decode(s, strlen(s), raw, &n) == 0 && json_parse(a, raw, n, &doc, NULL, NULL) == 0 &&
+           (json_is(doc, JSON_OBJECT) || json_is(doc, JSON_NULL));
 }
 
 static const struct {
@@ -61,13 +70,18 @@ VALIDATE_FN(secret) {
     const struct fp *p = FP(NULL, "data");
     size_t total = 0;
     JSON_FOREACH_MEMBER(m, data) {
-        if (is_config_map_key(m->key)) v_invalid(v, FPK(p, m->key), json_str(v->a, m->key), "%s", is_config_map_key(m->key));
+        if (is_config_map_key(m->key))
+            v_invalid(v, FPK(p, m->key), json_str(v->a, m->key), "%s", is_config_map_key(m->key));
         total += decoded_len(m->value);
     }
     if (total > SECRET_MAX) v_too_long(v, p, SECRET_MAX);
-    if (str_eq(type, "kubernetes.io/service-account-token") && str_empty(json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/service-account.name", NULL))))
-        v_required(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "kubernetes.io/service-account.name"), NULL);
-    if (str_eq(type, "kubernetes.io/basic-auth") && !json_get(data, "username") && !json_get(data, "password")) {
+    if (str_eq(type, "kubernetes.io/service-account-token") &&
+        str_empty(
+            json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/service-account.name", NULL))))
+        v_required(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "kubernetes.io/service-account.name"),
+                   NULL);
+    if (str_eq(type, "kubernetes.io/basic-auth") && !json_get(data, "username") &&
+        !json_get(data, "password")) {
         v_required(v, FPK(p, "username"), NULL);
         v_required(v, FPK(p, "password"), NULL);
     }
@@ -75,8 +89,10 @@ VALIDATE_FN(secret) {
         if (!str_eq(type, secret_types[i].type)) continue;
         for (size_t j = 0; j < 2 && secret_types[i].keys[j]; j++) {
             const struct json *value = json_get(data, secret_types[i].keys[j]);
-            if (!value) v_required(v, FPK(p, secret_types[i].keys[j]), NULL);
-            else if (i < 2 && !is_json_object(v->a, value)) v_invalid(v, FPK(p, secret_types[i].keys[j]), NULL, "<secret contents redacted>");
+            if (!value)
+                v_required(v, FPK(p, secret_types[i].keys[j]), NULL);
+            else if (i < 2 && !is_json_object(v->a, value))
+                v_invalid(v, FPK(p, secret_types[i].keys[j]), NULL, "<secret contents redacted>");
         }
     }
     if (!old) return;
@@ -89,22 +105,27 @@ VALIDATE_FN(service_account) {}
 /* ---- volumes and claims ---- */
 
 static void access_modes(struct vctx *v, const struct json *modes, const struct fp *p, const char *why) {
-    static const char *const ok[] = {"ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod", NULL};
+    static const char *const ok[] = {"ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod",
+                                     NULL};
     const struct json *m;
     bool single = false, other = false;
     if (!json_len(modes)) v_required(v, p, why);
     JSON_FOREACH(m, modes) {
         const char *s = str_or_empty(json_as_str(m));
-        if (!str_in(s, ok)) v_not_supported(v, p, m, ok);
-        else if (str_eq(s, "ReadWriteOncePod")) single = true;
-        else other = true;
+        if (!str_in(s, ok))
+            v_not_supported(v, p, m, ok);
+        else if (str_eq(s, "ReadWriteOncePod"))
+            single = true;
+        else
+            other = true;
     }
     if (single && other) v_forbidden(v, p, "may not use ReadWriteOncePod with other access modes");
 }
 
 static void class_name(struct vctx *v, const struct json *spec, const char *key, const struct fp *p) {
     const char *s = jstr(spec, key);
-    if (*s && is_dns1123_subdomain(s)) v_invalid(v, FP(p, key), json_get(spec, key), "%s", is_dns1123_subdomain(s));
+    if (*s && is_dns1123_subdomain(s))
+        v_invalid(v, FP(p, key), json_get(spec, key), "%s", is_dns1123_subdomain(s));
 }
 
 static void data_source(struct vctx *v, const struct json *spec, const char *key, const struct fp *up) {
@@ -114,24 +135,31 @@ static void data_source(struct vctx *v, const struct json *spec, const char *key
     if (!*jstr(s, "name")) v_required(v, FP(p, "name"), NULL);
     if (!*jstr(s, "kind")) v_required(v, FP(p, "kind"), NULL);
     if (!*jstr(s, "apiGroup") && *jstr(s, "kind") && !str_eq(jstr(s, "kind"), "PersistentVolumeClaim"))
-        v_invalid(v, p, json_get(s, "kind"), "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        v_invalid(v, p, json_get(s, "kind"),
+                  "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
 }
 
 void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
     struct quantity q;
-    access_modes(v, json_get(spec, "accessModes"), FP(p, "accessModes"), "at least 1 access mode is required");
+    access_modes(v, json_get(spec, "accessModes"), FP(p, "accessModes"),
+                 "at least 1 access mode is required");
     if (jget(spec, "selector")) v_label_selector(v, FP(p, "selector"), json_get(spec, "selector"), false);
     const struct json *size = json_at(spec, "resources", "requests", "storage", NULL);
     const struct fp *at = FPK(FP(p, "resources"), "storage");
-    if (!size) v_required(v, at, NULL);
-    else if (quantity_parse(str_or_empty(json_as_str(size)), &q) == 0 && q.nano <= 0) v_invalid(v, at, size, "must be greater than zero");
+    if (!size)
+        v_required(v, at, NULL);
+    else if (quantity_parse(str_or_empty(json_as_str(size)), &q) == 0 && q.nano <= 0)
+        v_invalid(v, at, size, "must be greater than zero");
     class_name(v, spec, "storageClassName", p);
     v_enum(v, FP(p, "volumeMode"), json_get(spec, "volumeMode"), ONE_OF("Block", "Filesystem"), false);
     data_source(v, spec, "dataSource", p);
     data_source(v, spec, "dataSourceRef", p);
     if (jget(spec, "dataSource") && jget(spec, "dataSourceRef")) {
-        if (*jstr(json_get(spec, "dataSourceRef"), "namespace")) v_invalid(v, p, json_get(spec, "dataSource"), "may not be specified when dataSourceRef.namespace is specified");
-        else if (!jsame(json_get(spec, "dataSource"), json_get(spec, "dataSourceRef"))) v_invalid(v, p, json_get(spec, "dataSource"), "must match dataSourceRef");
+        if (*jstr(json_get(spec, "dataSourceRef"), "namespace"))
+            v_invalid(v, p, json_get(spec, "dataSource"),
+                      "may not be specified when dataSourceRef.namespace is specified");
+        else if (!jsame(json_get(spec, "dataSource"), json_get(spec, "dataSourceRef")))
+            v_invalid(v, p, json_get(spec, "dataSource"), "must match dataSourceRef");
     }
     class_name(v, spec, "volumeAttributesClassName", p);
 }
@@ -151,7 +179,10 @@ VALIDATE_FN(persistent_volume_claim) {
         json_del(now, "volumeAttributesClassName");
         json_del(before, "volumeAttributesClassName");
     }
-    if (!jsame(now, before)) v_forbidden(v, p, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+    if (!jsame(now, before))
+        v_forbidden(v, p,
+                    "spec is immutable after creation except resources.requests and "
+                    "volumeAttributesClassName for bound claims");
     const struct fp *size = FP(FP(FP(p, "resources"), "requests"), "storage");
     int64_t n = quantity_str_milli(json_as_str(json_at(spec, "resources", "requests", "storage", NULL)));
     int64_t o = quantity_str_milli(json_as_str(json_at(was, "resources", "requests", "storage", NULL)));
@@ -160,30 +191,40 @@ VALIDATE_FN(persistent_volume_claim) {
     v_immutable(v, FP(NULL, "volumeMode"), json_get(spec, "volumeMode"), json_get(was, "volumeMode"));
 }
 
-static const char *const pv_fields[] = {"capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "mountOptions",
-                                        "volumeMode", "nodeAffinity", "volumeAttributesClassName", NULL};
+static const char *const pv_fields[] = {
+    "capacity",     "accessModes", "claimRef",     "persistentVolumeReclaimPolicy", "storageClassName",
+    "mountOptions", "volumeMode",  "nodeAffinity", "volumeAttributesClassName",     NULL};
 
 VALIDATE_FN(persistent_volume) {
-    const struct json *spec = json_get(obj, "spec"), *was = json_get(old, "spec"), *cap = json_get(spec, "capacity");
+    const struct json *spec = json_get(obj, "spec"), *was = json_get(old, "spec"),
+                      *cap = json_get(spec, "capacity");
     const struct fp *p = FP(NULL, "spec");
     struct quantity q;
     access_modes(v, json_get(spec, "accessModes"), FP(p, "accessModes"), NULL);
     if (!json_len(cap)) v_required(v, FP(p, "capacity"), NULL);
-    if (!json_get(cap, "storage") || json_len(cap) > 1) v_not_supported(v, FP(p, "capacity"), cap, ONE_OF("storage"));
+    if (!json_get(cap, "storage") || json_len(cap) > 1)
+        v_not_supported(v, FP(p, "capacity"), cap, ONE_OF("storage"));
     JSON_FOREACH_MEMBER(m, cap)
-        if (quantity_parse(str_or_empty(json_as_str(m->value)), &q) == 0 && q.nano <= 0) v_invalid(v, FPK(FP(p, "capacity"), m->key), m->value, "must be greater than zero");
-    v_enum(v, FP(p, "persistentVolumeReclaimPolicy"), json_get(spec, "persistentVolumeReclaimPolicy"), ONE_OF("Delete", "Recycle", "Retain"), false);
+        if (quantity_parse(str_or_empty(json_as_str(m->value)), &q) == 0 && q.nano <= 0)
+            v_invalid(v, FPK(FP(p, "capacity"), m->key), m->value, "must be greater than zero");
+    v_enum(v, FP(p, "persistentVolumeReclaimPolicy"), json_get(spec, "persistentVolumeReclaimPolicy"),
+           ONE_OF("Delete", "Recycle", "Retain"), false);
     const struct json *aff = jget(spec, "nodeAffinity");
-    if (aff && !jget(aff, "required")) v_required(v, FP(FP(p, "nodeAffinity"), "required"), "must specify required node constraints");
-    else if (aff) validate_node_selector(v, json_get(aff, "required"), FP(FP(p, "nodeAffinity"), "required"));
+    if (aff && !jget(aff, "required"))
+        v_required(v, FP(FP(p, "nodeAffinity"), "required"), "must specify required node constraints");
+    else if (aff)
+        validate_node_selector(v, json_get(aff, "required"), FP(FP(p, "nodeAffinity"), "required"));
     if (!validate_volume_source(v, spec, p)) v_required(v, p, "must specify a volume type");
-    if (jget(spec, "local") && !aff) v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
+    if (jget(spec, "local") && !aff)
+        v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
     class_name(v, spec, "storageClassName", p);
     v_enum(v, FP(p, "volumeMode"), json_get(spec, "volumeMode"), ONE_OF("Block", "Filesystem"), false);
     if (!old) return;
     struct json *now = json_clone(v->a, spec), *before = json_clone(v->a, was);
     for (size_t i = 0; pv_fields[i]; i++) json_del(now, pv_fields[i]), json_del(before, pv_fields[i]);
-    if (!jsame(now, before)) v_forbidden(v, FP(p, "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+    if (!jsame(now, before))
+        v_forbidden(v, FP(p, "persistentvolumesource"),
+                    "spec.persistentvolumesource is immutable after creation");
     v_immutable(v, FP(NULL, "volumeMode"), json_get(spec, "volumeMode"), json_get(was, "volumeMode"));
     if (jget(was, "nodeAffinity") && !jsame(json_get(spec, "nodeAffinity"), json_get(was, "nodeAffinity")))
         v_invalid(v, FP(NULL, "nodeAffinity"), json_get(spec, "nodeAffinity"), "field is immutable");
@@ -194,23 +235,29 @@ VALIDATE_FN(persistent_volume) {
 static void endpoint_address(struct vctx *v, const struct json *a, const struct fp *p) {
     validate_endpoint_ip(v, FP(p, "ip"), json_get(a, "ip"));
     const char *host = jstr(a, "hostname"), *node = jstr(a, "nodeName");
-    if (*host && is_dns1123_label(host)) v_invalid(v, FP(p, "hostname"), json_get(a, "hostname"), "%s", is_dns1123_label(host));
-    if (*node && is_dns1123_subdomain(node)) v_invalid(v, FP(p, "nodeName"), json_get(a, "nodeName"), "%s", is_dns1123_subdomain(node));
+    if (*host && is_dns1123_label(host))
+        v_invalid(v, FP(p, "hostname"), json_get(a, "hostname"), "%s", is_dns1123_label(host));
+    if (*node && is_dns1123_subdomain(node))
+        v_invalid(v, FP(p, "nodeName"), json_get(a, "nodeName"), "%s", is_dns1123_subdomain(node));
 }
 
 VALIDATE_FN(endpoints) {
     const struct json *s, *it;
     JSON_FOREACH(s, json_get(obj, "subsets")) {
         const struct fp *p = FPI(FP(NULL, "subsets"), s_i);
-        const struct json *ready = json_get(s, "addresses"), *not_ready = json_get(s, "notReadyAddresses"), *ports = json_get(s, "ports");
-        if (!json_len(ready) && !json_len(not_ready)) v_required(v, p, "must specify `addresses` or `notReadyAddresses`");
+        const struct json *ready = json_get(s, "addresses"), *not_ready = json_get(s, "notReadyAddresses"),
+                          *ports = json_get(s, "ports");
+        if (!json_len(ready) && !json_len(not_ready))
+            v_required(v, p, "must specify `addresses` or `notReadyAddresses`");
         JSON_FOREACH(it, ready) endpoint_address(v, it, FPI(FP(p, "addresses"), it_i));
         JSON_FOREACH(it, not_ready) endpoint_address(v, it, FPI(FP(p, "notReadyAddresses"), it_i));
         JSON_FOREACH(it, ports) {
             const struct fp *pp = FPI(FP(p, "ports"), it_i);
             const char *name = jstr(it, "name"), *app = jstr(it, "appProtocol");
-            if (!*name && json_len(ports) > 1) v_required(v, FP(pp, "name"), NULL);
-            else if (*name && is_dns1123_label(name)) v_invalid(v, FP(pp, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+            if (!*name && json_len(ports) > 1)
+                v_required(v, FP(pp, "name"), NULL);
+            else if (*name && is_dns1123_label(name))
+                v_invalid(v, FP(pp, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
             v_port(v, FP(pp, "port"), json_get(it, "port"));
             v_enum(v, FP(pp, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"), true);
             if (*app) v_label_name(v, FP(pp, "appProtocol"), app);
@@ -224,30 +271,38 @@ VALIDATE_FN(namespace) {
     const struct json *f;
     JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL))
         for (size_t n = qualified_name_faults(str_or_empty(json_as_str(f))); n; n--)
-            v_invalid(v, FP(FP(NULL, "spec"), "finalizers"), f, "%s", is_qualified_name(str_or_empty(json_as_str(f))));
+            v_invalid(v, FP(FP(NULL, "spec"), "finalizers"), f, "%s",
+                      is_qualified_name(str_or_empty(json_as_str(f))));
 }
 
 VALIDATE_FN(node) {
-    const struct json *t, *taints = json_at(obj, "spec", "taints", NULL), *spec = json_get(obj, "spec"), *was = json_get(old, "spec");
+    const struct json *t, *taints = json_at(obj, "spec", "taints", NULL), *spec = json_get(obj, "spec"),
+                          *was = json_get(old, "spec");
     JSON_FOREACH(t, taints) {
         const struct fp *p = FPI(FP(FP(NULL, "metadata"), "taints"), t_i);
         v_label_name(v, FP(p, "key"), jstr(t, "key"));
-        if (is_label_value(jstr(t, "value"))) v_invalid(v, FP(p, "value"), json_get(t, "value"), "%s", is_label_value(jstr(t, "value")));
-        v_enum(v, FP(p, "effect"), json_get(t, "effect"), ONE_OF("NoSchedule", "PreferNoSchedule", "NoExecute"), true);
+        if (is_label_value(jstr(t, "value")))
+            v_invalid(v, FP(p, "value"), json_get(t, "value"), "%s", is_label_value(jstr(t, "value")));
+        v_enum(v, FP(p, "effect"), json_get(t, "effect"),
+               ONE_OF("NoSchedule", "PreferNoSchedule", "NoExecute"), true);
         for (size_t j = 0; j < t_i; j++)
-            if (str_eq(jstr(json_item(taints, j), "key"), jstr(t, "key")) && str_eq(jstr(json_item(taints, j), "effect"), jstr(t, "effect"))) {
+            if (str_eq(jstr(json_item(taints, j), "key"), jstr(t, "key")) &&
+                str_eq(jstr(json_item(taints, j), "effect"), jstr(t, "effect"))) {
                 v_duplicate(v, p, t);
                 break;
             }
     }
     const struct fp *sp = FP(NULL, "spec");
     JSON_FOREACH(t, json_get(spec, "podCIDRs"))
-        if (!is_cidr(str_or_empty(json_as_str(t)), NULL)) v_invalid(v, FPI(FP(sp, "podCIDRs"), t_i), t, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        if (!is_cidr(str_or_empty(json_as_str(t)), NULL))
+            v_invalid(v, FPI(FP(sp, "podCIDRs"), t_i), t,
+                      "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
     if (!old) return;
     if (json_len(json_get(was, "podCIDRs")) && !jsame(json_get(spec, "podCIDRs"), json_get(was, "podCIDRs")))
         v_forbidden(v, FP(sp, "podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
     if (*jstr(was, "providerID") && !str_eq(jstr(was, "providerID"), jstr(spec, "providerID")))
-        v_forbidden(v, FP(sp, "providerID"), "node updates may not change providerID except from \"\" to valid");
+        v_forbidden(v, FP(sp, "providerID"),
+                    "node updates may not change providerID except from \"\" to valid");
 }
 
 /* ---- LimitRange, ResourceQuota ---- */
@@ -262,8 +317,14 @@ static int compare_limits(const struct json *x, const struct json *y) {
 static void limit_item(struct vctx *v, const struct json *item, const struct fp *p) {
     static const char *const fields[] = {"max", "min", "default", "defaultRequest", "maxLimitRequestRatio"};
     /* first must not exceed second */
-    static const char *const order[][2] = {{"min", "max"}, {"min", "defaultRequest"}, {"min", "default"}, {"defaultRequest", "max"}, {"defaultRequest", "default"}, {"default", "max"}};
-    static const char *const blamed[] = {"min", "defaultRequest", "default", "defaultRequest", "defaultRequest", "default"};
+    static const char *const order[][2] = {{"min", "max"},
+                                           {"min", "defaultRequest"},
+                                           {"min", "default"},
+                                           {"defaultRequest", "max"},
+                                           {"defaultRequest", "default"},
+                                           {"default", "max"}};
+    static const char *const blamed[] = {
+        "min", "defaultRequest", "default", "defaultRequest", "defaultRequest", "default"};
     for (size_t i = 0; i < ARRAY_LEN(fields); i++)
         JSON_FOREACH_MEMBER(m, json_get(item, fields[i])) {
             const struct fp *at = FPK(FP(p, fields[i]), m->key);
@@ -271,14 +332,21 @@ static void limit_item(struct vctx *v, const struct json *item, const struct fp 
             validate_resource_value(v, at, m->key, m->value);
         }
     bool pod = str_eq(jstr(item, "type"), "Pod");
-    if (pod && json_len(json_get(item, "default"))) v_forbidden(v, FP(p, "default"), "may not be specified when `type` is 'Pod'");
-    if (pod && json_len(json_get(item, "defaultRequest"))) v_forbidden(v, FP(p, "defaultRequest"), "may not be specified when `type` is 'Pod'");
-    if (str_eq(jstr(item, "type"), "PersistentVolumeClaim") && !json_at(item, "min", "storage", NULL) && !json_at(item, "max", "storage", NULL))
-        v_required(v, FP(p, "limits"), "either minimum or maximum storage value is required, but neither was provided");
+    if (pod && json_len(json_get(item, "default")))
+        v_forbidden(v, FP(p, "default"), "may not be specified when `type` is 'Pod'");
+    if (pod && json_len(json_get(item, "defaultRequest")))
+        v_forbidden(v, FP(p, "defaultRequest"), "may not be specified when `type` is 'Pod'");
+    if (str_eq(jstr(item, "type"), "PersistentVolumeClaim") && !json_at(item, "min", "storage", NULL) &&
+        !json_at(item, "max", "storage", NULL))
+        v_required(v, FP(p, "limits"),
+                   "either minimum or maximum storage value is required, but neither was provided");
     for (size_t i = 0; i < ARRAY_LEN(order); i++)
         JSON_FOREACH_MEMBER(m, json_get(item, order[i][0])) {
             const struct json *o = json_at(item, order[i][1], m->key, NULL);
-            if (o && compare_limits(m->value, o) > 0) v_invalid(v, FPK(FP(p, blamed[i]), m->key), m->value, "%s value %s is greater than %s value %s", order[i][0], json_as_str(m->value), order[i][1], json_as_str(o));
+            if (o && compare_limits(m->value, o) > 0)
+                v_invalid(v, FPK(FP(p, blamed[i]), m->key), m->value,
+                          "%s value %s is greater than %s value %s", order[i][0], json_as_str(m->value),
+                          order[i][1], json_as_str(o));
         }
 }
 
@@ -290,7 +358,9 @@ VALIDATE_FN(limit_range) {
         const char *type = jstr(it, "type");
         if (!str_in(type, ONE_OF("Pod", "Container", "PersistentVolumeClaim"))) {
             v_label_name(v, FP(at, "type"), type);
-            if (!strchr(type, '/')) v_invalid(v, FP(at, "type"), json_get(it, "type"), "must be a standard limit type or fully qualified");
+            if (!strchr(type, '/'))
+                v_invalid(v, FP(at, "type"), json_get(it, "type"),
+                          "must be a standard limit type or fully qualified");
         }
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), "type"), type)) {
@@ -301,12 +371,34 @@ VALIDATE_FN(limit_range) {
     }
 }
 
-static const char *const quota_resources[] = {"cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage",
-                                              "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods",
-                                              "resourcequotas", "services", "replicationcontrollers", "secrets", "persistentvolumeclaims",
-                                              "configmaps", "services.nodeports", "services.loadbalancers", NULL};
-static const char *const quota_scopes[] = {"Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass",
-                                           "CrossNamespacePodAffinity", "VolumeAttributesClass", NULL};
+static const char *const quota_resources[] = {"cpu",
+                                              "memory",
+                                              "ephemeral-storage",
+                                              "requests.cpu",
+                                              "requests.memory",
+                                              "requests.storage",
+                                              "requests.ephemeral-storage",
+                                              "limits.cpu",
+                                              "limits.memory",
+                                              "limits.ephemeral-storage",
+                                              "pods",
+                                              "resourcequotas",
+                                              "services",
+                                              "replicationcontrollers",
+                                              "secrets",
+                                              "persistentvolumeclaims",
+                                              "configmaps",
+                                              "services.nodeports",
+                                              "services.loadbalancers",
+                                              NULL};
+static const char *const quota_scopes[] = {"Terminating",
+                                           "NotTerminating",
+                                           "BestEffort",
+                                           "NotBestEffort",
+                                           "PriorityClass",
+                                           "CrossNamespacePodAffinity",
+                                           "VolumeAttributesClass",
+                                           NULL};
 
 VALIDATE_FN(resource_quota) {
     const struct json *spec = json_get(obj, "spec"), *s, *scopes = json_get(spec, "scopes");
@@ -314,7 +406,8 @@ VALIDATE_FN(resource_quota) {
     JSON_FOREACH_MEMBER(m, json_get(spec, "hard")) {
         const struct fp *at = FPK(FP(p, "hard"), m->key);
         validate_resource_name(v, at, m->key);
-        if (!strchr(m->key, '/') && !str_in(m->key, quota_resources) && !str_has_prefix(m->key, "hugepages-") && !str_has_prefix(m->key, "requests.hugepages-"))
+        if (!strchr(m->key, '/') && !str_in(m->key, quota_resources) &&
+            !str_has_prefix(m->key, "hugepages-") && !str_has_prefix(m->key, "requests.hugepages-"))
             v_invalid(v, at, json_str(v->a, m->key), "must be a standard resource for quota");
         validate_resource_value(v, at, m->key, m->value);
     }
@@ -328,10 +421,15 @@ VALIDATE_FN(resource_quota) {
     if ((best && not_best) || (term && not_term)) v_invalid(v, FP(p, "scopes"), scopes, "conflicting scopes");
     JSON_FOREACH(s, json_at(spec, "scopeSelector", "matchExpressions", NULL)) {
         const struct fp *at = FP(FP(p, "scopeSelector"), "matchExpressions");
-        if (!str_in(jstr(s, "scopeName"), quota_scopes)) v_invalid(v, FP(at, "scopeName"), json_get(s, "scopeName"), "unsupported scope");
+        if (!str_in(jstr(s, "scopeName"), quota_scopes))
+            v_invalid(v, FP(at, "scopeName"), json_get(s, "scopeName"), "unsupported scope");
         bool list = str_in(jstr(s, "operator"), ONE_OF("In", "NotIn"));
-        if (list && !json_len(json_get(s, "values"))) v_required(v, FP(at, "values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
-        if (!list && json_len(json_get(s, "values"))) v_invalid(v, FP(at, "values"), json_get(s, "values"), "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
+        if (list && !json_len(json_get(s, "values")))
+            v_required(v, FP(at, "values"),
+                       "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
+        if (!list && json_len(json_get(s, "values")))
+            v_invalid(v, FP(at, "values"), json_get(s, "values"),
+                      "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
     }
     if (old) v_immutable(v, FP(p, "scopes"), scopes, json_at(old, "spec", "scopes", NULL));
 }
@@ -339,7 +437,8 @@ VALIDATE_FN(resource_quota) {
 /* ---- Event ---- */
 
 static void event_common(struct vctx *v, const struct json *obj, bool strict) {
-    const char *ns = jstr(json_get(obj, "metadata"), "namespace"), *involved = jstr(json_get(obj, "involvedObject"), "namespace");
+    const char *ns = jstr(json_get(obj, "metadata"), "namespace"),
+               *involved = jstr(json_get(obj, "involvedObject"), "namespace");
     const struct fp *p = FP(FP(NULL, "involvedObject"), "namespace");
     const struct json *at = json_at(obj, "involvedObject", "namespace", NULL);
     const char *controller = strict ? "reportingController" : "reportingComponent";
@@ -348,33 +447,45 @@ static void event_common(struct vctx *v, const struct json *obj, bool strict) {
         if (!fits) v_invalid(v, p, at, "does not match event.namespace");
         return;
     }
-    if (!*involved && !str_in(ns, ONE_OF("default", "kube-system"))) v_invalid(v, p, at, "does not match event.namespace");
+    if (!*involved && !str_in(ns, ONE_OF("default", "kube-system")))
+        v_invalid(v, p, at, "does not match event.namespace");
     if (!*jstr(obj, "reportingComponent")) v_required(v, FP(NULL, controller), NULL);
     v_label_name(v, FP(NULL, controller), jstr(obj, "reportingComponent"));
-    static const struct { const char *key; size_t max; } limits[] = {{"reportingInstance", 128}, {"action", 128}, {"reason", EVENT_REASON_MAX}};
+    static const struct {
+        const char *key;
+        size_t max;
+    } limits[] = {{"reportingInstance", 128}, {"action", 128}, {"reason", EVENT_REASON_MAX}};
     for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
         const char *s = jstr(obj, limits[i].key);
         if (!*s) v_required(v, FP(NULL, limits[i].key), NULL);
-        if (strlen(s) > limits[i].max) v_invalid(v, FP(NULL, limits[i].key), NULL, "can have at most %zu characters", limits[i].max);
+        if (strlen(s) > limits[i].max)
+            v_invalid(v, FP(NULL, limits[i].key), NULL, "can have at most %zu characters", limits[i].max);
     }
-    if (strlen(jstr(obj, "message")) > EVENT_MESSAGE_MAX) v_invalid(v, FP(NULL, "message"), NULL, "can have at most %d characters", EVENT_MESSAGE_MAX);
+    if (strlen(jstr(obj, "message")) > EVENT_MESSAGE_MAX)
+        v_invalid(v, FP(NULL, "message"), NULL, "can have at most %d characters", EVENT_MESSAGE_MAX);
 }
 
 static void event_strict(struct vctx *v, const struct json *obj, const struct json *old) {
     static const char *const unset[] = {"firstTimestamp", "lastTimestamp", "count"};
-    static const char *const fixed[] = {"involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime",
-                                        "action", "related", "reportingComponent", "reportingInstance"};
-    for (size_t i = 0; old && i < ARRAY_LEN(fixed); i++) v_immutable(v, FP(NULL, fixed[i]), json_get(obj, fixed[i]), json_get(old, fixed[i]));
+    static const char *const fixed[] = {"involvedObject",   "reason",        "message", "source",
+                                        "firstTimestamp",   "lastTimestamp", "count",   "type",
+                                        "eventTime",        "action",        "related", "reportingComponent",
+                                        "reportingInstance"};
+    for (size_t i = 0; old && i < ARRAY_LEN(fixed); i++)
+        v_immutable(v, FP(NULL, fixed[i]), json_get(obj, fixed[i]), json_get(old, fixed[i]));
     const struct json *series = jget(obj, "series");
-    if (series && json_get_int(series, "count", 0) < 2) v_invalid(v, FP(NULL, "series.count"), NULL, "should be at least 2");
+    if (series && json_get_int(series, "count", 0) < 2)
+        v_invalid(v, FP(NULL, "series.count"), NULL, "should be at least 2");
     if (series && !jget(series, "lastObservedTime")) v_required(v, FP(NULL, "series.lastObservedTime"), NULL);
     if (old) return;
     if (!jget(obj, "eventTime")) v_required(v, FP(NULL, "eventTime"), NULL);
-    if (!str_in(jstr(obj, "type"), ONE_OF("Normal", "Warning"))) v_invalid(v, FP(NULL, "type"), NULL, "has invalid value: %s", jstr(obj, "type"));
+    if (!str_in(jstr(obj, "type"), ONE_OF("Normal", "Warning")))
+        v_invalid(v, FP(NULL, "type"), NULL, "has invalid value: %s", jstr(obj, "type"));
     for (size_t i = 0; i < ARRAY_LEN(unset); i++)
         if (!jempty(json_get(obj, unset[i]))) v_invalid(v, FP(NULL, unset[i]), NULL, "needs to be unset");
     const struct json *src = json_get(obj, "source");
-    if (*jstr(src, "component") || *jstr(src, "host")) v_invalid(v, FP(NULL, "source"), NULL, "needs to be unset");
+    if (*jstr(src, "component") || *jstr(src, "host"))
+        v_invalid(v, FP(NULL, "source"), NULL, "needs to be unset");
 }
 
 VALIDATE_FN(event) {
@@ -382,6 +493,8 @@ VALIDATE_FN(event) {
     event_common(v, obj, strict);
     if (!strict) return;
     const char *name = jstr(json_get(obj, "metadata"), "name");
-    if (is_dns1123_subdomain(name)) v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL), "%s", is_dns1123_subdomain(name));
+    if (is_dns1123_subdomain(name))
+        v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL), "%s",
+                  is_dns1123_subdomain(name));
     event_strict(v, obj, old);
 }

@@ -10,7 +10,8 @@ enum { SELECTABLE_FIELDS_MAX = 8 };
 /* ---- CustomResourceDefinition ---- */
 
 /* Names must be DNS labels; a kind may have capitals. */
-static void crd_name(struct vctx *v, const struct json *names, const char *key, bool mixed, bool required, const struct fp *p) {
+static void crd_name(struct vctx *v, const struct json *names, const char *key, bool mixed, bool required,
+                     const struct fp *p) {
     const char *s = jstr(names, key);
     char *lower = arena_strdup(v->a, s);
     for (char *q = lower; mixed && *q; q++) *q = (char)tolower((unsigned char)*q);
@@ -18,7 +19,8 @@ static void crd_name(struct vctx *v, const struct json *names, const char *key, 
         if (required) v_required(v, FP(p, key), NULL);
         return;
     }
-    if (is_dns1035_label(lower)) v_invalid(v, FP(p, key), json_get(names, key), "%s", is_dns1035_label(lower));
+    if (is_dns1035_label(lower))
+        v_invalid(v, FP(p, key), json_get(names, key), "%s", is_dns1035_label(lower));
 }
 
 static void crd_names(struct vctx *v, const struct json *names, const struct fp *p) {
@@ -30,35 +32,49 @@ static void crd_names(struct vctx *v, const struct json *names, const struct fp 
     crd_name(v, names, "listKind", true, true, p);
     for (size_t i = 0; i < 2; i++)
         JSON_FOREACH(it, json_get(names, lists[i]))
-            if (is_dns1035_label(str_or_empty(json_as_str(it)))) v_invalid(v, FPI(FP(p, lists[i]), it_i), it, "%s", is_dns1035_label(str_or_empty(json_as_str(it))));
-    if (*jstr(names, "kind") && str_eq(jstr(names, "kind"), jstr(names, "listKind"))) v_invalid(v, FP(p, "listKind"), json_get(names, "listKind"), "kind and listKind may not be the same");
+            if (is_dns1035_label(str_or_empty(json_as_str(it))))
+                v_invalid(v, FPI(FP(p, lists[i]), it_i), it, "%s",
+                          is_dns1035_label(str_or_empty(json_as_str(it))));
+    if (*jstr(names, "kind") && str_eq(jstr(names, "kind"), jstr(names, "listKind")))
+        v_invalid(v, FP(p, "listKind"), json_get(names, "listKind"), "kind and listKind may not be the same");
 }
 
 static bool json_path_ok(const char *s) { return s[0] == '.' && s[1] && !strchr(s, ' '); }
 
 static void subresources(struct vctx *v, const struct json *sub, const struct fp *p) {
     const struct json *scale = jget(sub, "scale");
-    static const struct { const char *key, *prefix; } paths[] = {{"specReplicasPath", ".spec."}, {"statusReplicasPath", ".status."}};
+    static const struct {
+        const char *key, *prefix;
+    } paths[] = {{"specReplicasPath", ".spec."}, {"statusReplicasPath", ".status."}};
     for (size_t i = 0; scale && i < 2; i++) {
         const char *s = jstr(scale, paths[i].key);
-        if (!*s) v_required(v, FP(FP(p, "scale"), paths[i].key), NULL);
-        else if (!str_has_prefix(s, paths[i].prefix)) v_invalid(v, FP(FP(p, "scale"), paths[i].key), json_get(scale, paths[i].key), "should be a json path under %.*s", (int)strlen(paths[i].prefix) - 1, paths[i].prefix);
+        if (!*s)
+            v_required(v, FP(FP(p, "scale"), paths[i].key), NULL);
+        else if (!str_has_prefix(s, paths[i].prefix))
+            v_invalid(v, FP(FP(p, "scale"), paths[i].key), json_get(scale, paths[i].key),
+                      "should be a json path under %.*s", (int)strlen(paths[i].prefix) - 1, paths[i].prefix);
     }
     const char *sel = jstr(scale, "labelSelectorPath");
-    if (*sel && !str_has_prefix(sel, ".spec.") && !str_has_prefix(sel, ".status.")) v_invalid(v, FP(FP(p, "scale"), "labelSelectorPath"), json_get(scale, "labelSelectorPath"), "should be a json path under either .status or .spec");
+    if (*sel && !str_has_prefix(sel, ".spec.") && !str_has_prefix(sel, ".status."))
+        v_invalid(v, FP(FP(p, "scale"), "labelSelectorPath"), json_get(scale, "labelSelectorPath"),
+                  "should be a json path under either .status or .spec");
 }
 
 static void printer_columns(struct vctx *v, const struct json *cols, const struct fp *p) {
     static const char *const types[] = {"boolean", "date", "integer", "number", "string", NULL};
-    static const char *const formats[] = {"byte", "date", "date-time", "double", "float", "int32", "int64", "password", NULL};
+    static const char *const formats[] = {"byte",  "date",  "date-time", "double", "float",
+                                          "int32", "int64", "password",  NULL};
     const struct json *it;
     JSON_FOREACH(it, cols) {
         const struct fp *at = FPI(p, it_i);
         if (!*jstr(it, "name")) v_required(v, FP(at, "name"), NULL);
         v_enum(v, FP(at, "type"), json_get(it, "type"), types, true);
-        if (*jstr(it, "format") && !str_in(jstr(it, "format"), formats)) v_not_supported(v, FP(at, "format"), json_get(it, "format"), formats);
-        if (!*jstr(it, "jsonPath")) v_required(v, FP(at, "jsonPath"), NULL);
-        else if (!json_path_ok(jstr(it, "jsonPath"))) v_invalid(v, FP(at, "jsonPath"), json_get(it, "jsonPath"), "is an invalid JSON path");
+        if (*jstr(it, "format") && !str_in(jstr(it, "format"), formats))
+            v_not_supported(v, FP(at, "format"), json_get(it, "format"), formats);
+        if (!*jstr(it, "jsonPath"))
+            v_required(v, FP(at, "jsonPath"), NULL);
+        else if (!json_path_ok(jstr(it, "jsonPath")))
+            v_invalid(v, FP(at, "jsonPath"), json_get(it, "jsonPath"), "is an invalid JSON path");
     }
 }
 
@@ -72,23 +88,34 @@ static bool uses_cel(const struct json *s) {
     return false;
 }
 
-/* With one version upstream speaks of the schema as spec.validation, the field that all versions once shared. */
+/* With one version upstream speaks of the schema as spec.validation, the field that all versions once shared.
+ */
 static void version(struct vctx *v, const struct json *ver, const struct fp *p, bool only) {
     const struct json *schema = json_at(ver, "schema", "openAPIV3Schema", NULL);
-    const struct fp *sp = only ? FP(FP(FP(NULL, "spec"), "validation"), "openAPIV3Schema") : FP(FP(p, "schema"), "openAPIV3Schema");
+    const struct fp *sp = only ? FP(FP(FP(NULL, "spec"), "validation"), "openAPIV3Schema")
+                               : FP(FP(p, "schema"), "openAPIV3Schema");
     const char *name = jstr(ver, "name");
-    if (is_dns1035_label(name)) v_invalid(v, FP(p, "name"), json_get(ver, "name"), "%s", is_dns1035_label(name));
-    if (json_get_bool(ver, "deprecated", false) == false && jget(ver, "deprecationWarning")) v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"), "can only be set for deprecated versions");
+    if (is_dns1035_label(name))
+        v_invalid(v, FP(p, "name"), json_get(ver, "name"), "%s", is_dns1035_label(name));
+    if (json_get_bool(ver, "deprecated", false) == false && jget(ver, "deprecationWarning"))
+        v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"),
+                  "can only be set for deprecated versions");
     if (!schema || schema->type == JSON_NULL) {
         v_required(v, only ? sp : sp, "schemas are required");
     } else {
-        if (!str_eq(json_get_str(schema, "type"), "object")) v_invalid(v, FP(sp, "type"), json_get(schema, "type"), "must be object at the root");
-        JSON_FOREACH_MEMBER(m, json_get(schema, "properties")) crd_check_structural(v, m->value, FPK(FP(sp, "properties"), m->key));
-        if (uses_cel(schema)) rules_warn(v->c, "%s: x-kubernetes-validations is not evaluated by this server", fp_text(v->a, sp));
+        if (!str_eq(json_get_str(schema, "type"), "object"))
+            v_invalid(v, FP(sp, "type"), json_get(schema, "type"), "must be object at the root");
+        JSON_FOREACH_MEMBER(m, json_get(schema, "properties"))
+            crd_check_structural(v, m->value, FPK(FP(sp, "properties"), m->key));
+        if (uses_cel(schema))
+            rules_warn(v->c, "%s: x-kubernetes-validations is not evaluated by this server",
+                       fp_text(v->a, sp));
     }
     subresources(v, json_get(ver, "subresources"), FP(p, "subresources"));
     printer_columns(v, json_get(ver, "additionalPrinterColumns"), FP(p, "additionalPrinterColumns"));
-    if (json_len(json_get(ver, "selectableFields")) > SELECTABLE_FIELDS_MAX) v_too_many(v, FP(p, "selectableFields"), json_len(json_get(ver, "selectableFields")), SELECTABLE_FIELDS_MAX);
+    if (json_len(json_get(ver, "selectableFields")) > SELECTABLE_FIELDS_MAX)
+        v_too_many(v, FP(p, "selectableFields"), json_len(json_get(ver, "selectableFields")),
+                   SELECTABLE_FIELDS_MAX);
 }
 
 static void versions(struct vctx *v, const struct json *spec, const struct fp *p) {
@@ -97,54 +124,77 @@ static void versions(struct vctx *v, const struct json *spec, const struct fp *p
     bool duplicate = false;
     JSON_FOREACH(it, list) {
         storage += json_get_bool(it, "storage", false);
-        for (size_t j = 0; j < it_i; j++) duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
+        for (size_t j = 0; j < it_i; j++)
+            duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
         version(v, it, FPI(FP(p, "versions"), it_i), json_len(list) == 1);
     }
     if (duplicate) v_invalid(v, FP(p, "versions"), NULL, "must contain unique version names");
-    if (storage != 1) v_invalid(v, FP(p, "versions"), NULL, "must have exactly one version marked as storage version");
+    if (storage != 1)
+        v_invalid(v, FP(p, "versions"), NULL, "must have exactly one version marked as storage version");
 }
 
 static void conversion(struct vctx *v, const struct json *c, const struct fp *p) {
     const char *how = jstr(c, "strategy");
     const struct json *hook = jget(c, "webhook");
     v_enum(v, FP(p, "strategy"), json_get(c, "strategy"), ONE_OF("None", "Webhook"), true);
-    if (str_eq(how, "None") && hook) v_forbidden(v, FP(p, "webhookClientConfig"), "should not be set when strategy is not set to Webhook");
+    if (str_eq(how, "None") && hook)
+        v_forbidden(v, FP(p, "webhookClientConfig"), "should not be set when strategy is not set to Webhook");
     if (!str_eq(how, "Webhook")) return;
-    if (!jget(hook, "clientConfig")) v_required(v, FP(p, "webhookClientConfig"), "required when strategy is set to Webhook");
-    else validate_webhook_client(v, json_get(hook, "clientConfig"), FP(p, "webhookClientConfig"));
-    if (!json_len(json_get(hook, "conversionReviewVersions"))) v_required(v, FP(p, "conversionReviewVersions"), "must specify one of v1, v1beta1");
+    if (!jget(hook, "clientConfig"))
+        v_required(v, FP(p, "webhookClientConfig"), "required when strategy is set to Webhook");
+    else
+        validate_webhook_client(v, json_get(hook, "clientConfig"), FP(p, "webhookClientConfig"));
+    if (!json_len(json_get(hook, "conversionReviewVersions")))
+        v_required(v, FP(p, "conversionReviewVersions"), "must specify one of v1, v1beta1");
 }
 
 static void stored_versions(struct vctx *v, const struct json *obj) {
-    const struct json *stored = json_at(obj, "status", "storedVersions", NULL), *list = json_at(obj, "spec", "versions", NULL), *it;
+    const struct json *stored = json_at(obj, "status", "storedVersions", NULL),
+                      *list = json_at(obj, "spec", "versions", NULL), *it;
     const struct fp *p = FP(FP(NULL, "status"), "storedVersions");
     if (!json_len(stored)) v_invalid(v, p, stored, "must have at least one stored version");
     JSON_FOREACH(it, stored)
-        if (!has_key(list, "name", json_as_str(it))) v_invalid(v, FPI(p, it_i), it, "missing from spec.versions; it was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in it");
+        if (!has_key(list, "name", json_as_str(it)))
+            v_invalid(v, FPI(p, it_i), it,
+                      "missing from spec.versions; it was previously a storage version, and must remain in "
+                      "spec.versions until a storage migration ensures no data remains persisted in it");
 }
 
 VALIDATE_FN(crd) {
-    const struct json *spec = json_get(obj, "spec"), *names = json_get(spec, "names"), *was = json_get(old, "spec");
+    const struct json *spec = json_get(obj, "spec"), *names = json_get(spec, "names"),
+                      *was = json_get(old, "spec");
     const struct fp *p = FP(NULL, "spec");
-    const char *group = jstr(spec, "group"), *scope = jstr(spec, "scope"), *name = jstr(json_get(obj, "metadata"), "name");
+    const char *group = jstr(spec, "group"), *scope = jstr(spec, "scope"),
+               *name = jstr(json_get(obj, "metadata"), "name");
     const char *want = arena_printf(v->a, "%s.%s", jstr(names, "plural"), group);
-    if (!old && !str_eq(name, want)) v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL), "must be spec.names.plural+\".\"+spec.group");
-    if (!*group) v_required(v, FP(p, "group"), NULL);
-    else if (is_dns1123_subdomain(group)) v_invalid(v, FP(p, "group"), json_get(spec, "group"), "%s", is_dns1123_subdomain(group));
-    else if (!strchr(group, '.')) v_invalid(v, FP(p, "group"), json_get(spec, "group"), "should be a domain with at least one dot");
-    if (!*scope) v_required(v, FP(p, "scope"), NULL);
-    else if (!str_in(scope, ONE_OF("Cluster", "Namespaced"))) v_not_supported(v, FP(p, "scope"), json_get(spec, "scope"), ONE_OF("Cluster", "Namespaced"));
-    if (json_get_bool(spec, "preserveUnknownFields", false)) v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"), "must be false");
+    if (!old && !str_eq(name, want))
+        v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL),
+                  "must be spec.names.plural+\".\"+spec.group");
+    if (!*group)
+        v_required(v, FP(p, "group"), NULL);
+    else if (is_dns1123_subdomain(group))
+        v_invalid(v, FP(p, "group"), json_get(spec, "group"), "%s", is_dns1123_subdomain(group));
+    else if (!strchr(group, '.'))
+        v_invalid(v, FP(p, "group"), json_get(spec, "group"), "should be a domain with at least one dot");
+    if (!*scope)
+        v_required(v, FP(p, "scope"), NULL);
+    else if (!str_in(scope, ONE_OF("Cluster", "Namespaced")))
+        v_not_supported(v, FP(p, "scope"), json_get(spec, "scope"), ONE_OF("Cluster", "Namespaced"));
+    if (json_get_bool(spec, "preserveUnknownFields", false))
+        v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
+                  "must be false");
     versions(v, spec, p);
     crd_names(v, names, FP(p, "names"));
     conversion(v, json_get(spec, "conversion"), FP(p, "conversion"));
     stored_versions(v, obj);
     if (!old) return;
     v_immutable(v, FP(p, "group"), json_get(spec, "group"), json_get(was, "group"));
-    v_immutable(v, FP(FP(p, "names"), "plural"), json_get(names, "plural"), json_at(was, "names", "plural", NULL));
+    v_immutable(v, FP(FP(p, "names"), "plural"), json_get(names, "plural"),
+                json_at(was, "names", "plural", NULL));
     const struct json *cond, *conds = json_at(old, "status", "conditions", NULL);
     bool established = false;
-    JSON_FOREACH(cond, conds) established |= str_eq(jstr(cond, "type"), "Established") && str_eq(jstr(cond, "status"), "True");
+    JSON_FOREACH(cond, conds)
+        established |= str_eq(jstr(cond, "type"), "Established") && str_eq(jstr(cond, "status"), "True");
     if (!established) return;
     v_immutable(v, FP(p, "scope"), json_get(spec, "scope"), json_get(was, "scope"));
     v_immutable(v, FP(FP(p, "names"), "kind"), json_get(names, "kind"), json_at(was, "names", "kind", NULL));
@@ -155,24 +205,38 @@ VALIDATE_FN(crd) {
 VALIDATE_FN(api_service) {
     const struct json *spec = json_get(obj, "spec"), *svc = jget(spec, "service");
     const struct fp *p = FP(NULL, "spec");
-    const char *group = jstr(spec, "group"), *ver = jstr(spec, "version"), *name = jstr(json_get(obj, "metadata"), "name");
+    const char *group = jstr(spec, "group"), *ver = jstr(spec, "version"),
+               *name = jstr(json_get(obj, "metadata"), "name");
     const char *want = arena_printf(v->a, "%s.%s", ver, group);
     int64_t gp = json_get_int(spec, "groupPriorityMinimum", 0), vp = json_get_int(spec, "versionPriority", 0);
-    if (!old && !str_eq(name, want)) v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL), "must be `spec.version+\".\"+spec.group`: \"%s\"", want);
-    if (!*group && !str_eq(ver, "v1")) v_required(v, FP(p, "group"), "only v1 may have an empty group and it better be legacy kube");
-    else if (*group && is_dns1123_subdomain(group)) v_invalid(v, FP(p, "group"), json_get(spec, "group"), "%s", is_dns1123_subdomain(group));
-    if (is_dns1035_label(ver)) v_invalid(v, FP(p, "version"), json_get(spec, "version"), "%s", is_dns1035_label(ver));
-    if (gp <= 0 || gp > 20000) v_invalid(v, FP(p, "groupPriorityMinimum"), json_get(spec, "groupPriorityMinimum"), "must be positive and less than 20000");
-    if (vp <= 0 || vp > 1000) v_invalid(v, FP(p, "versionPriority"), json_get(spec, "versionPriority"), "must be positive and less than 1000");
+    if (!old && !str_eq(name, want))
+        v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL),
+                  "must be `spec.version+\".\"+spec.group`: \"%s\"", want);
+    if (!*group && !str_eq(ver, "v1"))
+        v_required(v, FP(p, "group"), "only v1 may have an empty group and it better be legacy kube");
+    else if (*group && is_dns1123_subdomain(group))
+        v_invalid(v, FP(p, "group"), json_get(spec, "group"), "%s", is_dns1123_subdomain(group));
+    if (is_dns1035_label(ver))
+        v_invalid(v, FP(p, "version"), json_get(spec, "version"), "%s", is_dns1035_label(ver));
+    if (gp <= 0 || gp > 20000)
+        v_invalid(v, FP(p, "groupPriorityMinimum"), json_get(spec, "groupPriorityMinimum"),
+                  "must be positive and less than 20000");
+    if (vp <= 0 || vp > 1000)
+        v_invalid(v, FP(p, "versionPriority"), json_get(spec, "versionPriority"),
+                  "must be positive and less than 1000");
     const char *ca = jstr(spec, "caBundle");
     bool insecure = json_get_bool(spec, "insecureSkipTLSVerify", false);
     if (!svc) {
         if (*ca) v_invalid(v, FP(p, "caBundle"), NULL, "local APIServices may not have a caBundle");
-        if (insecure) v_invalid(v, FP(p, "insecureSkipTLSVerify"), json_get(spec, "insecureSkipTLSVerify"), "local APIServices may not have insecureSkipTLSVerify");
+        if (insecure)
+            v_invalid(v, FP(p, "insecureSkipTLSVerify"), json_get(spec, "insecureSkipTLSVerify"),
+                      "local APIServices may not have insecureSkipTLSVerify");
         return;
     }
     if (!*jstr(svc, "namespace")) v_required(v, FP(FP(p, "service"), "namespace"), NULL);
     if (!*jstr(svc, "name")) v_required(v, FP(FP(p, "service"), "name"), NULL);
     v_port(v, FP(FP(p, "service"), "port"), json_get(svc, "port"));
-    if (insecure && *ca) v_invalid(v, FP(p, "insecureSkipTLSVerify"), json_get(spec, "insecureSkipTLSVerify"), "may not be true if caBundle is present");
+    if (insecure && *ca)
+        v_invalid(v, FP(p, "insecureSkipTLSVerify"), json_get(spec, "insecureSkipTLSVerify"),
+                  "may not be true if caBundle is present");
 }

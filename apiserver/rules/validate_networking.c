@@ -1,4 +1,5 @@
-/* networking.k8s.io and discovery.k8s.io. Upstream: pkg/apis/networking/validation and pkg/apis/discovery/validation. */
+/* networking.k8s.io and discovery.k8s.io. Upstream: pkg/apis/networking/validation and
+ * pkg/apis/discovery/validation. */
 #include "apiserver/rules/kinds.h"
 
 enum { CONTROLLER_MAX = 250, ENDPOINT_ADDRESSES_MAX = 100, ENDPOINTS_MAX = 1000, SLICE_PORTS_MAX = 20000 };
@@ -12,10 +13,12 @@ static void policy_port(struct vctx *v, const struct json *x, const struct fp *p
         if (end) v_invalid(v, FP(p, "endPort"), end, "may not be specified when `port` is not specified");
     } else if (json_is(port, JSON_STRING)) {
         if (end) v_invalid(v, FP(p, "endPort"), end, "may not be specified when `port` is non-numeric");
-        for (size_t n = port_name_faults(port->str); n; n--) v_invalid(v, FP(p, "port"), port, "must be a port name");
+        for (size_t n = port_name_faults(port->str); n; n--)
+            v_invalid(v, FP(p, "port"), port, "must be a port name");
     } else {
         v_port(v, FP(p, "port"), port);
-        if (end && json_as_int(end, 0) < json_as_int(port, 0)) v_invalid(v, FP(p, "endPort"), end, "must be greater than or equal to `port`");
+        if (end && json_as_int(end, 0) < json_as_int(port, 0))
+            v_invalid(v, FP(p, "endPort"), end, "must be greater than or equal to `port`");
         if (end) v_port(v, FP(p, "endPort"), end);
     }
 }
@@ -29,24 +32,31 @@ static void ip_block(struct vctx *v, const struct json *b, const struct fp *p) {
         return;
     }
     if (!is_cidr(cidr, &family)) {
-        v_invalid(v, FP(p, "cidr"), json_get(b, "cidr"), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        v_invalid(v, FP(p, "cidr"), json_get(b, "cidr"),
+                  "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
         return;
     }
     JSON_FOREACH(it, json_get(b, "except")) {
         const char *s = str_or_empty(json_as_str(it));
         const struct fp *at = FPI(FP(p, "except"), it_i);
-        if (!is_cidr(s, &other)) v_invalid(v, at, it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        else if (other != family || strtol(strchr(s, '/') + 1, NULL, 10) <= strtol(strchr(cidr, '/') + 1, NULL, 10)) v_invalid(v, at, it, "must be a strict subset of `cidr`");
+        if (!is_cidr(s, &other))
+            v_invalid(v, at, it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        else if (other != family ||
+                 strtol(strchr(s, '/') + 1, NULL, 10) <= strtol(strchr(cidr, '/') + 1, NULL, 10))
+            v_invalid(v, at, it, "must be a strict subset of `cidr`");
     }
 }
 
 static void policy_peer(struct vctx *v, const struct json *x, const struct fp *p) {
-    const struct json *pods = jget(x, "podSelector"), *ns = jget(x, "namespaceSelector"), *ip = jget(x, "ipBlock");
+    const struct json *pods = jget(x, "podSelector"), *ns = jget(x, "namespaceSelector"),
+                      *ip = jget(x, "ipBlock");
     if (pods) v_label_selector(v, FP(p, "podSelector"), pods, false);
     if (ns) v_label_selector(v, FP(p, "namespaceSelector"), ns, false);
     if (ip) ip_block(v, ip, FP(p, "ipBlock"));
-    if (!pods && !ns && !ip) v_required(v, p, "must specify a peer");
-    else if (ip && (pods || ns)) v_forbidden(v, p, "may not specify both ipBlock and another peer");
+    if (!pods && !ns && !ip)
+        v_required(v, p, "must specify a peer");
+    else if (ip && (pods || ns))
+        v_forbidden(v, p, "may not specify both ipBlock and another peer");
 }
 
 VALIDATE_FN(network_policy) {
@@ -65,18 +75,24 @@ VALIDATE_FN(network_policy) {
         return;
     }
     JSON_FOREACH(it, types)
-        if (!str_in(str_or_empty(json_as_str(it)), ONE_OF("Ingress", "Egress"))) v_not_supported(v, FPI(FP(p, "policyTypes"), it_i), it, ONE_OF("Ingress", "Egress"));
+        if (!str_in(str_or_empty(json_as_str(it)), ONE_OF("Ingress", "Egress")))
+            v_not_supported(v, FPI(FP(p, "policyTypes"), it_i), it, ONE_OF("Ingress", "Egress"));
 }
 
 /* ---- Ingress ---- */
 
 static void typed_reference(struct vctx *v, const struct json *r, const struct fp *p) {
     const char *group = jstr(r, "apiGroup"), *kind = jstr(r, "kind"), *name = jstr(r, "name");
-    if (*group && is_dns1123_subdomain(group)) v_invalid(v, FP(p, "apiGroup"), json_get(r, "apiGroup"), "%s", is_dns1123_subdomain(group));
-    if (!*kind) v_required(v, FP(p, "kind"), NULL);
-    else if (is_path_segment(kind)) v_invalid(v, FP(p, "kind"), json_get(r, "kind"), "%s", is_path_segment(kind));
-    if (!*name) v_required(v, FP(p, "name"), NULL);
-    else if (is_path_segment(name)) v_invalid(v, FP(p, "name"), json_get(r, "name"), "%s", is_path_segment(name));
+    if (*group && is_dns1123_subdomain(group))
+        v_invalid(v, FP(p, "apiGroup"), json_get(r, "apiGroup"), "%s", is_dns1123_subdomain(group));
+    if (!*kind)
+        v_required(v, FP(p, "kind"), NULL);
+    else if (is_path_segment(kind))
+        v_invalid(v, FP(p, "kind"), json_get(r, "kind"), "%s", is_path_segment(kind));
+    if (!*name)
+        v_required(v, FP(p, "name"), NULL);
+    else if (is_path_segment(name))
+        v_invalid(v, FP(p, "name"), json_get(r, "name"), "%s", is_path_segment(name));
 }
 
 static void backend(struct vctx *v, const struct json *b, const struct fp *p) {
@@ -89,12 +105,15 @@ static void backend(struct vctx *v, const struct json *b, const struct fp *p) {
         const char *name = jstr(svc, "name"), *port_name = jstr(port, "name");
         int64_t n = json_get_int(port, "number", 0);
         const struct fp *sp = FP(p, "service");
-        if (!*name) v_required(v, FP(sp, "name"), NULL);
-        else if (is_dns1123_label(name)) v_invalid(v, FP(sp, "name"), json_get(svc, "name"), "%s", is_dns1123_label(name));
+        if (!*name)
+            v_required(v, FP(sp, "name"), NULL);
+        else if (is_dns1123_label(name))
+            v_invalid(v, FP(sp, "name"), json_get(svc, "name"), "%s", is_dns1123_label(name));
         if (*port_name && n) {
             v_invalid(v, p, NULL, "cannot set both port name & port number");
         } else if (*port_name) {
-            for (size_t k = port_name_faults(port_name); k; k--) v_invalid(v, FP(FP(sp, "port"), "name"), json_get(port, "name"), "must be a port name");
+            for (size_t k = port_name_faults(port_name); k; k--)
+                v_invalid(v, FP(FP(sp, "port"), "name"), json_get(port, "name"), "must be a port name");
         } else if (n) {
             v_port(v, FP(FP(sp, "port"), "number"), json_get(port, "number"));
         } else {
@@ -108,12 +127,15 @@ static void backend(struct vctx *v, const struct json *b, const struct fp *p) {
 static void host(struct vctx *v, const struct json *h, const struct fp *p, bool rule) {
     const char *s = str_or_empty(json_as_str(h));
     if (!*s) return;
-    if (rule && is_ip(s, NULL)) v_invalid(v, p, h, "must be a DNS name, not an IP address");
-    else if (strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s)) v_invalid(v, p, h, "%s", strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s));
+    if (rule && is_ip(s, NULL))
+        v_invalid(v, p, h, "must be a DNS name, not an IP address");
+    else if (strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s))
+        v_invalid(v, p, h, "%s", strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s));
 }
 
 static void ingress_path(struct vctx *v, const struct json *x, const struct fp *p) {
-    static const char *const sequences[] = {"//", "/./", "/../", "%2f", "%2F"}, *const suffixes[] = {"/..", "/."};
+    static const char *const sequences[] = {"//", "/./", "/../", "%2f", "%2F"}, *const suffixes[] = {"/..",
+                                                                                                     "/."};
     const char *type = jstr(x, "pathType"), *path = jstr(x, "path");
     if (!*type) {
         v_required(v, FP(p, "pathType"), "pathType must be specified");
@@ -122,22 +144,30 @@ static void ingress_path(struct vctx *v, const struct json *x, const struct fp *
     if (str_in(type, ONE_OF("Exact", "Prefix"))) {
         if (path[0] != '/') v_invalid(v, FP(p, "path"), json_get(x, "path"), "must be an absolute path");
         for (size_t i = 0; i < ARRAY_LEN(sequences); i++)
-            if (strstr(path, sequences[i])) v_invalid(v, FP(p, "path"), json_get(x, "path"), "must not contain '%s'", sequences[i]);
+            if (strstr(path, sequences[i]))
+                v_invalid(v, FP(p, "path"), json_get(x, "path"), "must not contain '%s'", sequences[i]);
         for (size_t i = 0; i < ARRAY_LEN(suffixes); i++)
-            if (str_has_suffix(path, suffixes[i])) v_invalid(v, FP(p, "path"), json_get(x, "path"), "cannot end with '%s'", suffixes[i]);
+            if (str_has_suffix(path, suffixes[i]))
+                v_invalid(v, FP(p, "path"), json_get(x, "path"), "cannot end with '%s'", suffixes[i]);
     } else if (str_eq(type, "ImplementationSpecific")) {
-        if (*path && path[0] != '/') v_invalid(v, FP(p, "path"), json_get(x, "path"), "must be an absolute path");
+        if (*path && path[0] != '/')
+            v_invalid(v, FP(p, "path"), json_get(x, "path"), "must be an absolute path");
     } else {
-        v_not_supported(v, FP(p, "pathType"), json_get(x, "pathType"), ONE_OF("Exact", "ImplementationSpecific", "Prefix"));
+        v_not_supported(v, FP(p, "pathType"), json_get(x, "pathType"),
+                        ONE_OF("Exact", "ImplementationSpecific", "Prefix"));
     }
     backend(v, json_get(x, "backend"), FP(p, "backend"));
 }
 
 VALIDATE_FN(ingress) {
-    const struct json *spec = json_get(obj, "spec"), *rule, *it, *h, *rules = json_get(spec, "rules"), *dflt = jget(spec, "defaultBackend");
+    const struct json *spec = json_get(obj, "spec"), *rule, *it, *h, *rules = json_get(spec, "rules"),
+                      *dflt = jget(spec, "defaultBackend");
     const struct fp *p = FP(NULL, "spec");
-    const char *class = jstr(spec, "ingressClassName"), *noted = json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL));
-    if (!json_len(rules) && !dflt) v_invalid(v, p, rules, "either `defaultBackend` or `rules` must be specified");
+    const char *class = jstr(spec, "ingressClassName"),
+               *noted =
+                   json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL));
+    if (!json_len(rules) && !dflt)
+        v_invalid(v, p, rules, "either `defaultBackend` or `rules` must be specified");
     if (dflt) backend(v, dflt, FP(p, "defaultBackend"));
     JSON_FOREACH(rule, rules) {
         const struct fp *at = FPI(FP(p, "rules"), rule_i);
@@ -151,25 +181,39 @@ VALIDATE_FN(ingress) {
         const struct fp *at = FPI(FP(p, "tls"), it_i);
         const char *secret = jstr(it, "secretName");
         JSON_FOREACH(h, json_get(it, "hosts")) host(v, h, FPI(FP(at, "hosts"), h_i), false);
-        if (*secret && is_dns1123_subdomain(secret)) v_invalid(v, FP(at, "secretName"), json_get(it, "secretName"), "%s", is_dns1123_subdomain(secret));
+        if (*secret && is_dns1123_subdomain(secret))
+            v_invalid(v, FP(at, "secretName"), json_get(it, "secretName"), "%s",
+                      is_dns1123_subdomain(secret));
     }
-    if (*class && is_dns1123_subdomain(class)) v_invalid(v, FP(p, "ingressClassName"), json_get(spec, "ingressClassName"), "%s", is_dns1123_subdomain(class));
-    if (!old && noted && *class && !str_eq(noted, class)) v_invalid(v, FP(FP(NULL, "annotations"), "kubernetes.io/ingress.class"), json_str(v->a, noted), "must match `ingressClassName` when both are specified");
-    if (!old && noted) rules_warn(v->c, "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead");
+    if (*class && is_dns1123_subdomain(class))
+        v_invalid(v, FP(p, "ingressClassName"), json_get(spec, "ingressClassName"), "%s",
+                  is_dns1123_subdomain(class));
+    if (!old && noted && *class && !str_eq(noted, class))
+        v_invalid(v, FP(FP(NULL, "annotations"), "kubernetes.io/ingress.class"), json_str(v->a, noted),
+                  "must match `ingressClassName` when both are specified");
+    if (!old && noted)
+        rules_warn(v->c,
+                   "annotation \"kubernetes.io/ingress.class\" is deprecated, please use "
+                   "'spec.ingressClassName' instead");
 }
 
 /* A domain and a path: "example.com/name". */
 static void domain_path(struct vctx *v, const struct fp *p, const struct json *x) {
     const char *s = str_or_empty(json_as_str(x)), *slash = strchr(s, '/');
-    if (!*s) v_required(v, p, NULL);
-    else if (!slash || !slash[1]) v_invalid(v, p, x, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    else if (is_dns1123_subdomain(arena_strndup(v->a, s, (size_t)(slash - s)))) v_invalid(v, p, x, "%s", is_dns1123_subdomain(arena_strndup(v->a, s, (size_t)(slash - s))));
+    if (!*s)
+        v_required(v, p, NULL);
+    else if (!slash || !slash[1])
+        v_invalid(v, p, x, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+    else if (is_dns1123_subdomain(arena_strndup(v->a, s, (size_t)(slash - s))))
+        v_invalid(v, p, x, "%s", is_dns1123_subdomain(arena_strndup(v->a, s, (size_t)(slash - s))));
 }
 
 VALIDATE_FN(ingress_class) {
     const struct json *spec = json_get(obj, "spec"), *ref = jget(spec, "parameters");
     const struct fp *p = FP(NULL, "spec"), *at = FP(p, "parameters");
-    if (old) v_immutable(v, FP(p, "controller"), json_get(spec, "controller"), json_at(old, "spec", "controller", NULL));
+    if (old)
+        v_immutable(v, FP(p, "controller"), json_get(spec, "controller"),
+                    json_at(old, "spec", "controller", NULL));
     if (strlen(jstr(spec, "controller")) > CONTROLLER_MAX) v_too_long(v, FP(p, "controller"), CONTROLLER_MAX);
     domain_path(v, FP(p, "controller"), json_get(spec, "controller"));
     if (!ref) return;
@@ -177,8 +221,10 @@ VALIDATE_FN(ingress_class) {
     const char *scope = jstr(ref, "scope"), *ns = json_get_str(ref, "namespace");
     v_enum(v, FP(at, "scope"), json_get(ref, "scope"), ONE_OF("Cluster", "Namespace"), true);
     if (str_eq(scope, "Namespace")) {
-        if (str_empty(ns)) v_required(v, FP(at, "namespace"), "`parameters.scope` is set to 'Namespace'");
-        else if (is_dns1123_label(ns)) v_invalid(v, FP(at, "namespace"), json_get(ref, "namespace"), "%s", is_dns1123_label(ns));
+        if (str_empty(ns))
+            v_required(v, FP(at, "namespace"), "`parameters.scope` is set to 'Namespace'");
+        else if (is_dns1123_label(ns))
+            v_invalid(v, FP(at, "namespace"), json_get(ref, "namespace"), "%s", is_dns1123_label(ns));
     } else if (str_eq(scope, "Cluster") && ns) {
         v_forbidden(v, FP(at, "namespace"), "`parameters.scope` is set to 'Cluster'");
     }
@@ -196,10 +242,13 @@ VALIDATE_FN(ip_address) {
     static const char *const parts[] = {"resource", "name"};
     for (size_t i = 0; i < 2; i++) {
         const char *s = jstr(ref, parts[i]);
-        if (!*s) v_required(v, FP(p, parts[i]), NULL);
-        else if (is_path_segment(s)) v_invalid(v, FP(p, parts[i]), json_get(ref, parts[i]), "%s", is_path_segment(s));
+        if (!*s)
+            v_required(v, FP(p, parts[i]), NULL);
+        else if (is_path_segment(s))
+            v_invalid(v, FP(p, parts[i]), json_get(ref, parts[i]), "%s", is_path_segment(s));
     }
-    if (*jstr(ref, "group") && is_dns1123_subdomain(jstr(ref, "group"))) v_invalid(v, FP(p, "group"), json_get(ref, "group"), "%s", is_dns1123_subdomain(jstr(ref, "group")));
+    if (*jstr(ref, "group") && is_dns1123_subdomain(jstr(ref, "group")))
+        v_invalid(v, FP(p, "group"), json_get(ref, "group"), "%s", is_dns1123_subdomain(jstr(ref, "group")));
     if (old) v_immutable(v, FP(p, "parentRef"), ref, json_at(old, "spec", "parentRef", NULL));
 }
 
@@ -210,8 +259,10 @@ VALIDATE_FN(service_cidr) {
     if (json_len(list) > 2) v_invalid(v, p, list, "may only hold up to 2 values");
     int first = 0, family = 0;
     JSON_FOREACH(it, list) {
-        if (!is_cidr(str_or_empty(json_as_str(it)), &family)) v_invalid(v, FPI(p, it_i), it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        else if (it_i == 1 && family == first) v_invalid(v, p, list, "may specify no more than one IP for each IP family");
+        if (!is_cidr(str_or_empty(json_as_str(it)), &family))
+            v_invalid(v, FPI(p, it_i), it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        else if (it_i == 1 && family == first)
+            v_invalid(v, p, list, "may specify no more than one IP for each IP family");
         if (it_i == 0) first = family;
     }
     if (old) v_immutable(v, p, list, json_at(old, "spec", "cidrs", NULL));
@@ -226,8 +277,10 @@ static void slice_address(struct vctx *v, const struct json *a, const char *type
         if (is_fqdn(s)) v_invalid(v, p, a, "%s", is_fqdn(s));
         return;
     }
-    if (!is_ip(s, &family) || family != (str_eq(type, "IPv4") ? 4 : 6)) v_invalid(v, p, a, "must be an %s address", type);
-    else validate_endpoint_ip(v, p, a);
+    if (!is_ip(s, &family) || family != (str_eq(type, "IPv4") ? 4 : 6))
+        v_invalid(v, p, a, "must be an %s address", type);
+    else
+        validate_endpoint_ip(v, p, a);
 }
 
 VALIDATE_FN(endpoint_slice) {
@@ -240,16 +293,20 @@ VALIDATE_FN(endpoint_slice) {
         const struct json *addrs = json_get(it, "addresses");
         const char *h = jstr(it, "hostname"), *node = jstr(it, "nodeName");
         if (!json_len(addrs)) v_required(v, FP(p, "addresses"), "must contain at least 1 address");
-        if (json_len(addrs) > ENDPOINT_ADDRESSES_MAX) v_too_many(v, FP(p, "addresses"), json_len(addrs), ENDPOINT_ADDRESSES_MAX);
+        if (json_len(addrs) > ENDPOINT_ADDRESSES_MAX)
+            v_too_many(v, FP(p, "addresses"), json_len(addrs), ENDPOINT_ADDRESSES_MAX);
         JSON_FOREACH(a, addrs) slice_address(v, a, type, FPI(FP(p, "addresses"), a_i));
-        if (*h && is_dns1123_label(h)) v_invalid(v, FP(p, "hostname"), json_get(it, "hostname"), "%s", is_dns1123_label(h));
-        if (*node && is_dns1123_subdomain(node)) v_invalid(v, FP(p, "nodeName"), json_get(it, "nodeName"), "%s", is_dns1123_subdomain(node));
+        if (*h && is_dns1123_label(h))
+            v_invalid(v, FP(p, "hostname"), json_get(it, "hostname"), "%s", is_dns1123_label(h));
+        if (*node && is_dns1123_subdomain(node))
+            v_invalid(v, FP(p, "nodeName"), json_get(it, "nodeName"), "%s", is_dns1123_subdomain(node));
     }
     if (json_len(ports) > SLICE_PORTS_MAX) v_too_many(v, FP(NULL, "ports"), json_len(ports), SLICE_PORTS_MAX);
     JSON_FOREACH(it, ports) {
         const struct fp *p = FPI(FP(NULL, "ports"), it_i);
         const char *name = jstr(it, "name"), *app = jstr(it, "appProtocol");
-        if (*name && is_dns1123_label(name)) v_invalid(v, FP(p, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+        if (*name && is_dns1123_label(name))
+            v_invalid(v, FP(p, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(ports, j), "name"), name)) {
                 v_duplicate(v, FP(p, "name"), json_get(it, "name"));
@@ -259,5 +316,6 @@ VALIDATE_FN(endpoint_slice) {
         if (jget(it, "port")) v_port(v, FP(p, "port"), json_get(it, "port"));
         if (*app) v_label_name(v, FP(p, "appProtocol"), app);
     }
-    if (old) v_immutable(v, FP(NULL, "addressType"), json_get(obj, "addressType"), json_get(old, "addressType"));
+    if (old)
+        v_immutable(v, FP(NULL, "addressType"), json_get(obj, "addressType"), json_get(old, "addressType"));
 }

@@ -1,13 +1,20 @@
-/* Pods and pod templates. Upstream: ValidatePodSpec, ValidatePodCreate, ValidatePodUpdate and their neighbours in
- * pkg/apis/core/validation/validation.go. */
+/* Pods and pod templates. Upstream: ValidatePodSpec, ValidatePodCreate, ValidatePodUpdate and their
+ * neighbours in pkg/apis/core/validation/validation.go. */
 #include "apiserver/rules/validate_pod.h"
+
 #include "apiserver/rules/warnings.h"
 
-enum { DNS_NAMESERVERS_MAX = 3, DNS_SEARCHES_MAX = 32, DNS_SEARCH_CHARS_MAX = 2048, HOSTNAME_OVERRIDE_MAX = 64 };
+enum {
+    DNS_NAMESERVERS_MAX = 3,
+    DNS_SEARCHES_MAX = 32,
+    DNS_SEARCH_CHARS_MAX = 2048,
+    HOSTNAME_OVERRIDE_MAX = 64
+};
 
 /* ---- names of other things ---- */
 
-static void name_rule(struct vctx *v, const struct json *spec, const char *key, const char *(*rule)(const char *), const struct fp *p) {
+static void name_rule(struct vctx *v, const struct json *spec, const char *key,
+                      const char *(*rule)(const char *), const struct fp *p) {
     const char *s = jstr(spec, key);
     if (*s && rule(s)) v_invalid(v, FP(p, key), json_get(spec, key), "%s", rule(s));
 }
@@ -17,23 +24,31 @@ static void name_rule(struct vctx *v, const struct json *spec, const char *key, 
 static void dns(struct vctx *v, const struct json *spec, const struct fp *up) {
     const struct json *conf = jget(spec, "dnsConfig"), *it;
     const struct fp *p = FP(up, "dnsConfig");
-    v_enum(v, FP(up, "dnsPolicy"), json_get(spec, "dnsPolicy"), ONE_OF("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"), true);
+    v_enum(v, FP(up, "dnsPolicy"), json_get(spec, "dnsPolicy"),
+           ONE_OF("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"), true);
     if (str_eq(jstr(spec, "dnsPolicy"), "None")) {
         if (!conf) {
             v_required(v, p, "must provide `dnsConfig` when `dnsPolicy` is None");
             return;
         }
         if (!json_len(json_get(conf, "nameservers"))) {
-            v_required(v, FP(p, "nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
+            v_required(v, FP(p, "nameservers"),
+                       "must provide at least one DNS nameserver when `dnsPolicy` is None");
             return;
         }
     }
     if (!conf) return;
     const struct json *servers = json_get(conf, "nameservers"), *searches = json_get(conf, "searches");
-    if (json_len(servers) > DNS_NAMESERVERS_MAX) v_invalid(v, FP(p, "nameservers"), servers, "must not have more than %d nameservers", DNS_NAMESERVERS_MAX);
+    if (json_len(servers) > DNS_NAMESERVERS_MAX)
+        v_invalid(v, FP(p, "nameservers"), servers, "must not have more than %d nameservers",
+                  DNS_NAMESERVERS_MAX);
     JSON_FOREACH(it, servers)
-        if (!is_ip(str_or_empty(json_as_str(it)), NULL)) v_invalid(v, FPI(FP(p, "nameservers"), it_i), it, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-    if (json_len(searches) > DNS_SEARCHES_MAX) v_invalid(v, FP(p, "searches"), searches, "must not have more than %d search paths", DNS_SEARCHES_MAX);
+        if (!is_ip(str_or_empty(json_as_str(it)), NULL))
+            v_invalid(v, FPI(FP(p, "nameservers"), it_i), it,
+                      "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    if (json_len(searches) > DNS_SEARCHES_MAX)
+        v_invalid(v, FP(p, "searches"), searches, "must not have more than %d search paths",
+                  DNS_SEARCHES_MAX);
     size_t chars = 0;
     JSON_FOREACH(it, searches) {
         char *s = arena_strdup(v->a, str_or_empty(json_as_str(it)));
@@ -43,9 +58,13 @@ static void dns(struct vctx *v, const struct json *spec, const struct fp *up) {
         if (n && s[n - 1] == '.') s[n - 1] = '\0';
         for (char *q = s; *q; q++)
             if (*q == '_') *q = 'a';
-        if (is_dns1123_subdomain(s)) v_invalid(v, FPI(FP(p, "searches"), it_i), it, "%s", is_dns1123_subdomain(s));
+        if (is_dns1123_subdomain(s))
+            v_invalid(v, FPI(FP(p, "searches"), it_i), it, "%s", is_dns1123_subdomain(s));
     }
-    if (chars > DNS_SEARCH_CHARS_MAX + 1) v_invalid(v, FP(p, "searches"), searches, "must not have more than %d characters (including spaces) in the search list", DNS_SEARCH_CHARS_MAX);
+    if (chars > DNS_SEARCH_CHARS_MAX + 1)
+        v_invalid(v, FP(p, "searches"), searches,
+                  "must not have more than %d characters (including spaces) in the search list",
+                  DNS_SEARCH_CHARS_MAX);
     JSON_FOREACH(it, json_get(conf, "options"))
         if (!*jstr(it, "name")) v_required(v, FPI(FP(p, "options"), it_i), "must not be empty");
 }
@@ -54,9 +73,12 @@ static void host_aliases(struct vctx *v, const struct json *list, const struct f
     const struct json *it, *h;
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(p, it_i);
-        if (!is_ip(jstr(it, "ip"), NULL)) v_invalid(v, FP(at, "ip"), json_get(it, "ip"), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        if (!is_ip(jstr(it, "ip"), NULL))
+            v_invalid(v, FP(at, "ip"), json_get(it, "ip"),
+                      "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         JSON_FOREACH(h, json_get(it, "hostnames"))
-            if (is_dns1123_subdomain(str_or_empty(json_as_str(h)))) v_invalid(v, FPI(FP(at, "hostnames"), h_i), h, "%s", is_dns1123_subdomain(json_as_str(h)));
+            if (is_dns1123_subdomain(str_or_empty(json_as_str(h))))
+                v_invalid(v, FPI(FP(at, "hostnames"), h_i), h, "%s", is_dns1123_subdomain(json_as_str(h)));
     }
 }
 
@@ -77,24 +99,32 @@ void validate_security_context(struct vctx *v, const struct json *spec, const st
     validate_id(v, p, sc, "runAsUser");
     validate_id(v, p, sc, "runAsGroup");
     JSON_FOREACH(it, json_get(sc, "supplementalGroups"))
-        if (json_as_int(it, 0) < 0 || json_as_int(it, 0) > INT32_MAX) v_invalid(v, FPI(FP(p, "supplementalGroups"), it_i), it, "must be between 0 and 2147483647, inclusive");
+        if (json_as_int(it, 0) < 0 || json_as_int(it, 0) > INT32_MAX)
+            v_invalid(v, FPI(FP(p, "supplementalGroups"), it_i), it,
+                      "must be between 0 and 2147483647, inclusive");
     if (json_get_bool(spec, "shareProcessNamespace", false) && json_get_bool(spec, "hostPID", false))
-        v_invalid(v, FP(p, "shareProcessNamespace"), json_get(spec, "shareProcessNamespace"), "ShareProcessNamespace and HostPID cannot both be enabled");
+        v_invalid(v, FP(p, "shareProcessNamespace"), json_get(spec, "shareProcessNamespace"),
+                  "ShareProcessNamespace and HostPID cannot both be enabled");
     const struct json *sysctls = json_get(sc, "sysctls");
     JSON_FOREACH(it, sysctls) {
         const struct fp *at = FPI(FP(p, "sysctls"), it_i);
         const char *name = jstr(it, "name");
-        if (!*name) v_required(v, FP(at, "name"), NULL);
-        else if (!is_sysctl(name)) v_invalid(v, FP(at, "name"), json_get(it, "name"), "must be a sysctl name");
+        if (!*name)
+            v_required(v, FP(at, "name"), NULL);
+        else if (!is_sysctl(name))
+            v_invalid(v, FP(at, "name"), json_get(it, "name"), "must be a sysctl name");
         for (size_t j = 0; j < it_i; j++)
             if (*name && str_eq(jstr(json_item(sysctls, j), "name"), name)) {
                 v_duplicate(v, FP(at, "name"), json_get(it, "name"));
                 break;
             }
     }
-    v_enum(v, FP(p, "fsGroupChangePolicy"), json_get(sc, "fsGroupChangePolicy"), ONE_OF("OnRootMismatch", "Always"), false);
-    v_enum(v, FP(p, "supplementalGroupsPolicy"), json_get(sc, "supplementalGroupsPolicy"), ONE_OF("Merge", "Strict"), false);
-    v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"), ONE_OF("Recursive", "MountOption"), false);
+    v_enum(v, FP(p, "fsGroupChangePolicy"), json_get(sc, "fsGroupChangePolicy"),
+           ONE_OF("OnRootMismatch", "Always"), false);
+    v_enum(v, FP(p, "supplementalGroupsPolicy"), json_get(sc, "supplementalGroupsPolicy"),
+           ONE_OF("Merge", "Strict"), false);
+    v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"),
+           ONE_OF("Recursive", "MountOption"), false);
     validate_profiles(v, sc, p);
 }
 
@@ -105,7 +135,9 @@ static void host_namespaces(struct vctx *v, const struct json *spec, bool is_tem
         JSON_FOREACH(port, json_get(k, "ports")) {
             int64_t hp = json_get_int(port, "hostPort", 0), cp = json_get_int(port, "containerPort", 0);
             if ((!is_template || hp) && hp != cp)
-                v_invalid(v, FP(FPI(FP(FPI(FP(p, "containers"), k_i), "ports"), port_i), "hostPort"), json_get(port, "hostPort"), "must match `containerPort` when `hostNetwork` is true");
+                v_invalid(v, FP(FPI(FP(FPI(FP(p, "containers"), k_i), "ports"), port_i), "hostPort"),
+                          json_get(port, "hostPort"),
+                          "must match `containerPort` when `hostNetwork` is true");
         }
     if (json_get_bool(spec, "hostUsers", true)) return;
     if (host) v_forbidden(v, FP(p, "hostNetwork"), "when `hostUsers` is false");
@@ -116,20 +148,25 @@ static void host_namespaces(struct vctx *v, const struct json *spec, bool is_tem
 static void operating_system(struct vctx *v, const struct json *spec, const struct fp *p) {
     const struct json *os = jget(spec, "os");
     if (!os) return;
-    if (!*jstr(os, "name")) v_required(v, FP(FP(p, "os"), "name"), NULL);
-    else if (!str_in(jstr(os, "name"), ONE_OF("linux", "windows"))) v_not_supported(v, FP(p, "os"), json_get(os, "name"), ONE_OF("linux", "windows"));
+    if (!*jstr(os, "name"))
+        v_required(v, FP(FP(p, "os"), "name"), NULL);
+    else if (!str_in(jstr(os, "name"), ONE_OF("linux", "windows")))
+        v_not_supported(v, FP(p, "os"), json_get(os, "name"), ONE_OF("linux", "windows"));
     else if (str_eq(jstr(os, "name"), "linux") && json_at(spec, "securityContext", "windowsOptions", NULL))
-        v_forbidden(v, FP(FP(p, "securityContext"), "windowsOptions"), "windows options cannot be set for a linux pod");
+        v_forbidden(v, FP(FP(p, "securityContext"), "windowsOptions"),
+                    "windows options cannot be set for a linux pod");
 }
 
 static void gates(struct vctx *v, const struct json *spec, const struct fp *p) {
     const struct json *it, *list = json_get(spec, "schedulingGates");
     JSON_FOREACH(it, json_get(spec, "readinessGates"))
         for (size_t n = qualified_name_faults(jstr(it, "conditionType")); n; n--)
-            v_invalid(v, FP(FPI(FP(p, "readinessGates"), it_i), "conditionType"), json_get(it, "conditionType"), "%s", is_qualified_name(jstr(it, "conditionType")));
+            v_invalid(v, FP(FPI(FP(p, "readinessGates"), it_i), "conditionType"),
+                      json_get(it, "conditionType"), "%s", is_qualified_name(jstr(it, "conditionType")));
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(FP(p, "schedulingGates"), it_i);
-        for (size_t n = qualified_name_faults(jstr(it, "name")); n; n--) v_invalid(v, at, json_get(it, "name"), "%s", is_qualified_name(jstr(it, "name")));
+        for (size_t n = qualified_name_faults(jstr(it, "name")); n; n--)
+            v_invalid(v, at, json_get(it, "name"), "%s", is_qualified_name(jstr(it, "name")));
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"))) {
                 v_duplicate(v, at, json_get(it, "name"));
@@ -144,29 +181,38 @@ static void resource_claims(struct vctx *v, const struct json *list, const struc
         const struct fp *at = FPI(p, it_i);
         const char *name = jstr(it, "name");
         bool claim = jget(it, "resourceClaimName"), tmpl = jget(it, "resourceClaimTemplateName");
-        if (!*name) v_required(v, FP(at, "name"), NULL);
-        else if (is_dns1123_label(name)) v_invalid(v, FP(at, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+        if (!*name)
+            v_required(v, FP(at, "name"), NULL);
+        else if (is_dns1123_label(name))
+            v_invalid(v, FP(at, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
         for (size_t j = 0; j < it_i; j++)
-            if (*name && str_eq(jstr(json_item(list, j), "name"), name)) v_duplicate(v, FP(at, "name"), json_get(it, "name"));
-        if (claim && tmpl) v_invalid(v, at, it, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
-        else if (!claim && !tmpl) v_invalid(v, at, it, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+            if (*name && str_eq(jstr(json_item(list, j), "name"), name))
+                v_duplicate(v, FP(at, "name"), json_get(it, "name"));
+        if (claim && tmpl)
+            v_invalid(v, at, it,
+                      "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+        else if (!claim && !tmpl)
+            v_invalid(v, at, it, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
     }
 }
 
 /* ---- the spec ---- */
 
-void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p, bool is_template) {
+void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
+                       bool is_template) {
     validate_volumes(v, json_get(spec, "volumes"), meta, FP(p, "volumes"));
     resource_claims(v, json_get(spec, "resourceClaims"), FP(p, "resourceClaims"));
     validate_containers(v, spec, p);
     host_namespaces(v, spec, is_template, p);
-    v_enum(v, FP(p, "restartPolicy"), json_get(spec, "restartPolicy"), ONE_OF("Always", "OnFailure", "Never"), true);
+    v_enum(v, FP(p, "restartPolicy"), json_get(spec, "restartPolicy"), ONE_OF("Always", "OnFailure", "Never"),
+           true);
     dns(v, spec, p);
     v_labels(v, FP(p, "nodeSelector"), json_get(spec, "nodeSelector"));
     validate_security_context(v, spec, p);
     validate_affinity(v, jget(spec, "affinity"), FP(p, "affinity"));
     gates(v, spec, p);
-    validate_topology_spread(v, json_get(spec, "topologySpreadConstraints"), FP(p, "topologySpreadConstraints"));
+    validate_topology_spread(v, json_get(spec, "topologySpreadConstraints"),
+                             FP(p, "topologySpreadConstraints"));
     name_rule(v, spec, "serviceAccountName", is_dns1123_subdomain, p);
     name_rule(v, spec, "nodeName", is_dns1123_subdomain, p);
     v_range(v, p, spec, "activeDeadlineSeconds", 1, INT32_MAX);
@@ -176,7 +222,8 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     host_aliases(v, json_get(spec, "hostAliases"), FP(p, "hostAliases"));
     name_rule(v, spec, "priorityClassName", is_dns1123_subdomain, p);
     name_rule(v, spec, "runtimeClassName", is_dns1123_subdomain, p);
-    v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"), ONE_OF("PreemptLowerPriority", "Never"), false);
+    v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"),
+           ONE_OF("PreemptLowerPriority", "Never"), false);
     JSON_FOREACH_MEMBER(m, json_get(spec, "overhead")) {
         validate_resource_name(v, FPK(FP(p, "overhead"), m->key), m->key);
         validate_resource_value(v, FPK(FP(p, "overhead"), m->key), m->key, m->value);
@@ -184,18 +231,23 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     operating_system(v, spec, p);
     const char *over = json_get_str(spec, "hostnameOverride");
     if (!over) return;
-    if (json_get_bool(spec, "setHostnameAsFQDN", false)) v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when setHostnameAsFQDN is true");
-    if (json_get_bool(spec, "hostNetwork", false)) v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when hostNetwork is true");
+    if (json_get_bool(spec, "setHostnameAsFQDN", false))
+        v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when setHostnameAsFQDN is true");
+    if (json_get_bool(spec, "hostNetwork", false))
+        v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when hostNetwork is true");
     if (strlen(over) > HOSTNAME_OVERRIDE_MAX) v_too_long(v, FP(p, "hostnameOverride"), HOSTNAME_OVERRIDE_MAX);
     name_rule(v, spec, "hostnameOverride", is_dns1123_subdomain, p);
 }
 
-void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old, const struct fp *p) {
+void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old,
+                           const struct fp *p) {
     const struct json *meta = json_get(tmpl, "metadata"), *spec = json_get(tmpl, "spec");
     v_labels(v, FP(p, "labels"), json_get(meta, "labels"));
     v_annotations(v, FP(p, "annotations"), json_get(meta, "annotations"));
     validate_pod_spec(v, spec, NULL, FP(p, "spec"), true);
-    if (json_len(json_get(spec, "ephemeralContainers"))) v_forbidden(v, FP(FP(p, "spec"), "ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    if (json_len(json_get(spec, "ephemeralContainers")))
+        v_forbidden(v, FP(FP(p, "spec"), "ephemeralContainers"),
+                    "ephemeral containers not allowed in pod template");
     if (!old || !jsame(tmpl, old)) warn_pod(v, meta, spec, p);
 }
 
@@ -203,13 +255,16 @@ void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct
 
 static void keep(struct arena *a, struct json *o, const struct json *old, const char *key) {
     const struct json *was = json_get(old, key);
-    if (was) json_set(a, o, key, json_clone(a, was));
-    else json_del(o, key);
+    if (was)
+        json_set(a, o, key, json_clone(a, was));
+    else
+        json_del(o, key);
 }
 
-/* Puts the old images (and on /resize the old resources) into `spec`, as far as both have the containers. False when
- * their number changed, which is reported. */
-static bool mask_containers(struct vctx *v, struct json *spec, const struct json *old, const char *key, bool resize, const struct fp *p) {
+/* Puts the old images (and on /resize the old resources) into `spec`, as far as both have the containers.
+ * False when their number changed, which is reported. */
+static bool mask_containers(struct vctx *v, struct json *spec, const struct json *old, const char *key,
+                            bool resize, const struct fp *p) {
     struct json *list = json_get(spec, key), *k;
     const struct json *was = json_get(old, key);
     if (json_len(list) != json_len(was)) {
@@ -227,7 +282,8 @@ static bool mask_containers(struct vctx *v, struct json *spec, const struct json
     return true;
 }
 
-static void deadline_update(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
+static void deadline_update(struct vctx *v, const struct json *spec, const struct json *old,
+                            const struct fp *p) {
     const struct json *now = jget(spec, "activeDeadlineSeconds"), *was = jget(old, "activeDeadlineSeconds");
     const struct fp *at = FP(p, "activeDeadlineSeconds");
     if (!now) {
@@ -248,13 +304,16 @@ static bool toleration_kept(struct arena *a, const struct json *was, const struc
     return false;
 }
 
-/* A gated pod's node selector and node affinity may become narrower; that they only do is not checked here. */
+/* A gated pod's node selector and node affinity may become narrower; that they only do is not checked here.
+ */
 static void mask_gated(struct arena *a, struct json *spec, const struct json *old) {
     keep(a, spec, old, "nodeSelector");
     const struct json *was = json_at(old, "affinity", "nodeAffinity", NULL);
     struct json *aff = json_get(spec, "affinity");
-    if (was) json_set(a, json_ensure_object(a, spec, "affinity"), "nodeAffinity", json_clone(a, was));
-    else if (aff) json_del(aff, "nodeAffinity");
+    if (was)
+        json_set(a, json_ensure_object(a, spec, "affinity"), "nodeAffinity", json_clone(a, was));
+    else if (aff)
+        json_del(aff, "nodeAffinity");
     if (aff && !json_len(aff) && !jget(old, "affinity")) json_del(spec, "affinity");
 }
 
@@ -263,30 +322,41 @@ static void update(struct vctx *v, const struct json *obj, const struct json *ol
     const struct json *spec = json_get(obj, "spec"), *old = json_get(old_pod, "spec"), *t;
     struct json *munged = json_clone(v->a, spec);
     bool resize = str_eq(v->c->subresource, "resize");
-    if (!mask_containers(v, munged, old, "containers", resize, p) || !mask_containers(v, munged, old, "initContainers", resize, p)) return;
+    if (!mask_containers(v, munged, old, "containers", resize, p) ||
+        !mask_containers(v, munged, old, "initContainers", resize, p))
+        return;
     deadline_update(v, spec, old, p);
     JSON_FOREACH(t, json_get(old, "tolerations"))
         if (!toleration_kept(v->a, t, json_get(spec, "tolerations"))) {
-            v_forbidden(v, FP(p, "tolerations"), "existing toleration can not be modified except its tolerationSeconds");
+            v_forbidden(v, FP(p, "tolerations"),
+                        "existing toleration can not be modified except its tolerationSeconds");
             break;
         }
     JSON_FOREACH(t, json_get(spec, "schedulingGates"))
         if (!has_key(json_get(old, "schedulingGates"), "name", jstr(t, "name")))
-            v_forbidden(v, FP(FPI(FP(p, "schedulingGates"), t_i), "name"), "only deletion is allowed, but found new scheduling gate '%s'", jstr(t, "name"));
+            v_forbidden(v, FP(FPI(FP(p, "schedulingGates"), t_i), "name"),
+                        "only deletion is allowed, but found new scheduling gate '%s'", jstr(t, "name"));
     static const char *const free_to_change[] = {"activeDeadlineSeconds", "schedulingGates", "tolerations"};
     for (size_t i = 0; i < ARRAY_LEN(free_to_change); i++) keep(v->a, munged, old, free_to_change[i]);
-    if (json_get_int(old, "terminationGracePeriodSeconds", 0) < 0 && json_get_int(spec, "terminationGracePeriodSeconds", 0) == 1)
+    if (json_get_int(old, "terminationGracePeriodSeconds", 0) < 0 &&
+        json_get_int(spec, "terminationGracePeriodSeconds", 0) == 1)
         keep(v->a, munged, old, "terminationGracePeriodSeconds");
     if (json_len(json_get(old, "schedulingGates"))) mask_gated(v->a, munged, old);
     if (resize) keep(v->a, munged, old, "resources");
     if (!jsame(munged, old))
-        v_forbidden(v, p, "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
-                          "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
+        v_forbidden(
+            v, p,
+            "pod updates may not change fields other than `spec.containers[*].image`, "
+            "`spec.initContainers[*].image`, "
+            "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), "
+            "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
 }
 
 static void update_resize(struct vctx *v, const struct json *obj, const struct json *old) {
     const char *now = pod_qos_class(json_get(obj, "spec")), *was = jstr(json_get(old, "status"), "qosClass");
-    if (*was && !str_eq(now, was)) v_invalid(v, FP(NULL, "spec"), json_str(v->a, now), "Pod QOS Class may not change as a result of resizing");
+    if (*was && !str_eq(now, was))
+        v_invalid(v, FP(NULL, "spec"), json_str(v->a, now),
+                  "Pod QOS Class may not change as a result of resizing");
 }
 
 static void update_ephemeral(struct vctx *v, const struct json *obj, const struct json *old) {
@@ -296,8 +366,10 @@ static void update_ephemeral(struct vctx *v, const struct json *obj, const struc
         const struct json *found = NULL;
         JSON_FOREACH(now, list)
             if (str_eq(jstr(now, "name"), jstr(was, "name"))) found = now;
-        if (!found) v_forbidden(v, p, "existing ephemeral containers \"%s\" may not be removed", jstr(was, "name"));
-        else if (!jsame(found, was)) v_forbidden(v, p, "existing ephemeral containers \"%s\" may not be changed", jstr(was, "name"));
+        if (!found)
+            v_forbidden(v, p, "existing ephemeral containers \"%s\" may not be removed", jstr(was, "name"));
+        else if (!jsame(found, was))
+            v_forbidden(v, p, "existing ephemeral containers \"%s\" may not be changed", jstr(was, "name"));
     }
 }
 
@@ -309,10 +381,15 @@ VALIDATE_FN(pod) {
         JSON_FOREACH(vol, json_get(spec, "volumes"))
             JSON_FOREACH(src, json_at(vol, "projected", "sources", NULL))
                 if (jget(src, "serviceAccountToken"))
-                    v_forbidden(v, FP(FPI(FP(FP(FPI(FP(p, "volumes"), vol_i), "projected"), "sources"), src_i), "serviceAccountToken"), "must not be specified when serviceAccountName is not set");
+                    v_forbidden(v,
+                                FP(FPI(FP(FP(FPI(FP(p, "volumes"), vol_i), "projected"), "sources"), src_i),
+                                   "serviceAccountToken"),
+                                "must not be specified when serviceAccountName is not set");
     if (!old) {
-        if (json_len(json_get(spec, "ephemeralContainers"))) v_forbidden(v, FP(p, "ephemeralContainers"), "cannot be set on create");
-        if (*jstr(spec, "nodeName") && json_len(json_get(spec, "schedulingGates"))) v_forbidden(v, FP(p, "nodeName"), "cannot be set until all schedulingGates have been cleared");
+        if (json_len(json_get(spec, "ephemeralContainers")))
+            v_forbidden(v, FP(p, "ephemeralContainers"), "cannot be set on create");
+        if (*jstr(spec, "nodeName") && json_len(json_get(spec, "schedulingGates")))
+            v_forbidden(v, FP(p, "nodeName"), "cannot be set until all schedulingGates have been cleared");
         warn_pod(v, json_get(obj, "metadata"), spec, NULL);
     } else if (str_eq(v->c->subresource, "ephemeralcontainers")) {
         update_ephemeral(v, obj, old);
@@ -322,4 +399,6 @@ VALIDATE_FN(pod) {
     }
 }
 
-VALIDATE_FN(pod_template_object) { validate_pod_template(v, json_get(obj, "template"), json_get(old, "template"), FP(NULL, "template")); }
+VALIDATE_FN(pod_template_object) {
+    validate_pod_template(v, json_get(obj, "template"), json_get(old, "template"), FP(NULL, "template"));
+}

@@ -1,4 +1,5 @@
-/* What the files that validate pods share (validate_pod.c, validate_container.c, validate_volume.c, validate_scheduling.c). */
+/* What the files that validate pods share (validate_pod.c, validate_container.c, validate_volume.c,
+ * validate_scheduling.c). */
 #pragma once
 
 #include "apiserver/rules/kinds.h"
@@ -11,6 +12,10 @@ struct pod_view {
     bool host_users;
 };
 
+/* k[which] is a probe, if anything; `up` is the container's path. */
+void validate_probe(struct vctx *v, const struct json *k, const char *which, const struct fp *up);
+void validate_lifecycle(struct vctx *v, const struct json *k, int64_t grace, const struct fp *p);
+void validate_container_security(struct vctx *v, const struct json *k, bool host_users, const struct fp *up);
 void validate_containers(struct vctx *v, const struct json *spec, const struct fp *p);
 void validate_field_ref(struct vctx *v, const struct json *ref, const struct fp *p, bool volume);
 void validate_resource_field_ref(struct vctx *v, const struct json *ref, const struct fp *p, bool volume);

@@ -1,11 +1,31 @@
-/* Writes to /status: counters that may not be negative, addresses that must be addresses, conditions of fixed form. */
+/* Writes to /status: counters that may not be negative, addresses that must be addresses, conditions of fixed
+ * form. */
 #include "apiserver/rules/validate_status.h"
 
 /* Counters of workloads; whichever a kind has must not be negative. */
-static const char *const counters[] = {"replicas", "readyReplicas", "availableReplicas", "updatedReplicas", "currentReplicas", "unavailableReplicas",
-                                       "fullyLabeledReplicas", "observedGeneration", "collisionCount", "active", "succeeded", "failed",
-                                       "currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady", "numberAvailable",
-                                       "numberUnavailable", "updatedNumberScheduled", "disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"};
+static const char *const counters[] = {"replicas",
+                                       "readyReplicas",
+                                       "availableReplicas",
+                                       "updatedReplicas",
+                                       "currentReplicas",
+                                       "unavailableReplicas",
+                                       "fullyLabeledReplicas",
+                                       "observedGeneration",
+                                       "collisionCount",
+                                       "active",
+                                       "succeeded",
+                                       "failed",
+                                       "currentNumberScheduled",
+                                       "desiredNumberScheduled",
+                                       "numberMisscheduled",
+                                       "numberReady",
+                                       "numberAvailable",
+                                       "numberUnavailable",
+                                       "updatedNumberScheduled",
+                                       "disruptionsAllowed",
+                                       "currentHealthy",
+                                       "desiredHealthy",
+                                       "expectedPods"};
 
 static void pod_addresses(struct vctx *v, const struct json *status, const struct fp *p) {
     static const char *const lists[] = {"podIPs", "hostIPs"};
@@ -18,14 +38,16 @@ static void pod_addresses(struct vctx *v, const struct json *status, const struc
         JSON_FOREACH(it, list) {
             if (!is_ip(jstr(it, "ip"), &family)) {
                 bad = true;
-                v_invalid(v, FPI(at, it_i), json_get(it, "ip"), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+                v_invalid(v, FPI(at, it_i), json_get(it, "ip"),
+                          "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
             }
             same |= it_i && family == first;
             first = it_i ? first : family;
         }
         if (json_len(list) < 2) continue;
         if (bad) v_internal(v, at, "failed to check for dual stack");
-        if (bad || same || json_len(list) > 2) v_invalid(v, at, list, "may specify no more than one IP for each IP family");
+        if (bad || same || json_len(list) > 2)
+            v_invalid(v, at, list, "may specify no more than one IP for each IP family");
     }
 }
 
@@ -38,8 +60,11 @@ static void service_ingress(struct vctx *v, const struct json *obj, const struct
     }
     JSON_FOREACH(it, list) {
         const char *ip = jstr(it, "ip"), *mode = json_get_str(it, "ipMode");
-        if (*ip && !is_ip(ip, NULL)) v_invalid(v, FP(FPI(at, it_i), "ip"), json_get(it, "ip"), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        if (mode && !*ip) v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
+        if (*ip && !is_ip(ip, NULL))
+            v_invalid(v, FP(FPI(at, it_i), "ip"), json_get(it, "ip"),
+                      "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        if (mode && !*ip)
+            v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
     }
 }
 
@@ -49,7 +74,8 @@ void validate_status(struct vctx *v, const struct json *obj, const struct json *
     for (size_t i = 0; i < ARRAY_LEN(counters); i++) v_min(v, p, status, counters[i], 0);
     if (str_eq(v->c->kind, "Pod")) {
         pod_addresses(v, status, p);
-        if (!str_eq(jstr(json_get(obj, "spec"), "nodeName"), jstr(json_get(old, "spec"), "nodeName"))) v_forbidden(v, FP(p, "nodeName"), "may not be changed directly");
+        if (!str_eq(jstr(json_get(obj, "spec"), "nodeName"), jstr(json_get(old, "spec"), "nodeName")))
+            v_forbidden(v, FP(p, "nodeName"), "may not be changed directly");
     }
     if (str_eq(v->c->kind, "Service")) service_ingress(v, obj, p);
 }

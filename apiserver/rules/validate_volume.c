@@ -1,7 +1,7 @@
-/* Volumes of pods and the sources of PersistentVolumes. The table lists every source in the order in which upstream
- * looks at them: the second one found is Forbidden, under the name that its message uses. What each source requires is
- * a list of members; the few with more rules have a function. Upstream: validateVolumeSource and
- * ValidatePersistentVolumeSpec in pkg/apis/core/validation/validation.go. */
+/* Volumes of pods and the sources of PersistentVolumes. The table lists every source in the order in which
+ * upstream looks at them: the second one found is Forbidden, under the name that its message uses. What each
+ * source requires is a list of members; the few with more rules have a function. Upstream:
+ * validateVolumeSource and ValidatePersistentVolumeSpec in pkg/apis/core/validation/validation.go. */
 #include "apiserver/rules/validate_pod.h"
 
 typedef void source_fn(struct vctx *v, const struct json *s, const struct fp *p);
@@ -22,7 +22,8 @@ static void key_items(struct vctx *v, const struct json *items, const struct fp 
 static void default_mode(struct vctx *v, const struct json *s, const struct fp *p) {
     const struct json *mode = jget(s, "defaultMode");
     if (mode && (json_as_int(mode, 0) > 0777 || json_as_int(mode, 0) < 0))
-        v_invalid(v, FP(p, "defaultMode"), mode, "must be a number between 0 and 0777 (octal), both inclusive");
+        v_invalid(v, FP(p, "defaultMode"), mode,
+                  "must be a number between 0 and 0777 (octal), both inclusive");
 }
 
 static void host_path(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -33,11 +34,14 @@ static void host_path(struct vctx *v, const struct json *s, const struct fp *p) 
     }
     for (const char *q = path; *q;) {
         size_t n = strcspn(q, "/");
-        if (n == 2 && memcmp(q, "..", 2) == 0) v_invalid(v, FP(p, "path"), json_get(s, "path"), "must not contain '..'");
+        if (n == 2 && memcmp(q, "..", 2) == 0)
+            v_invalid(v, FP(p, "path"), json_get(s, "path"), "must not contain '..'");
         q += n + (q[n] == '/');
     }
     const char *type = jstr(s, "type");
-    static const char *const types[] = {"", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket", NULL};
+    static const char *const types[] = {
+        "",     "BlockDevice",  "CharDevice", "Directory", "DirectoryOrCreate",
+        "File", "FileOrCreate", "Socket",     NULL};
     if (!str_in(type, types)) v_not_supported(v, FP(p, "type"), json_get(s, "type"), types);
 }
 
@@ -54,7 +58,8 @@ static void config_map(struct vctx *v, const struct json *s, const struct fp *p)
 }
 
 static void downward_file(struct vctx *v, const struct json *it, const struct fp *p) {
-    const struct json *ref = jget(it, "fieldRef"), *res = jget(it, "resourceFieldRef"), *mode = jget(it, "mode");
+    const struct json *ref = jget(it, "fieldRef"), *res = jget(it, "resourceFieldRef"),
+                      *mode = jget(it, "mode");
     if (!*jstr(it, "path")) v_required(v, FP(p, "path"), NULL);
     validate_local_path(v, FP(p, "path"), json_get(it, "path"));
     if (ref) {
@@ -65,7 +70,8 @@ static void downward_file(struct vctx *v, const struct json *it, const struct fp
     } else {
         v_required(v, p, "one of fieldRef and resourceFieldRef is required");
     }
-    if (mode && (json_as_int(mode, 0) > 0777 || json_as_int(mode, 0) < 0)) v_invalid(v, FP(p, "mode"), mode, "must be a number between 0 and 0777 (octal), both inclusive");
+    if (mode && (json_as_int(mode, 0) > 0777 || json_as_int(mode, 0) < 0))
+        v_invalid(v, FP(p, "mode"), mode, "must be a number between 0 and 0777 (octal), both inclusive");
 }
 
 static void downward_api(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -86,7 +92,8 @@ static void claim_paths(struct vctx *v, struct json *seen, const struct json *it
 }
 
 static void projected(struct vctx *v, const struct json *s, const struct fp *p) {
-    static const char *const sources[] = {"secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"};
+    static const char *const sources[] = {
+        "secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"};
     const struct json *it, *f;
     struct json *seen = json_object(v->a);
     default_mode(v, s, p);
@@ -100,18 +107,25 @@ static void projected(struct vctx *v, const struct json *s, const struct fp *p) 
             n++;
             if (i < 2 && !*jstr(src, "name")) v_required(v, FP(sp, "name"), NULL);
             if (i < 2) key_items(v, json_get(src, "items"), FP(sp, "items"));
-            if (i == 2) JSON_FOREACH(f, json_get(src, "items")) downward_file(v, f, sp);
+            if (i == 2)
+                JSON_FOREACH(f, json_get(src, "items")) downward_file(v, f, sp);
             if (i < 3) claim_paths(v, seen, json_get(src, "items"), p);
             if (i == 3) {
                 int64_t sec = json_get_int(src, "expirationSeconds", 3600);
-                if (sec < 600) v_invalid(v, FP(sp, "expirationSeconds"), json_get(src, "expirationSeconds"), "may not specify a duration less than 10 minutes");
-                if (!*jstr(src, "path")) v_required(v, FP(p, "path"), NULL);
-                else validate_local_path(v, FP(p, "path"), json_get(src, "path"));
+                if (sec < 600)
+                    v_invalid(v, FP(sp, "expirationSeconds"), json_get(src, "expirationSeconds"),
+                              "may not specify a duration less than 10 minutes");
+                if (!*jstr(src, "path"))
+                    v_required(v, FP(p, "path"), NULL);
+                else
+                    validate_local_path(v, FP(p, "path"), json_get(src, "path"));
             }
             if (i == 4) {
                 bool name = jget(src, "name"), signer = jget(src, "signerName");
-                if (name && signer) v_invalid(v, sp, src, "only one of name and signerName may be used");
-                else if (!name && !signer) v_required(v, sp, "either name or signerName must be specified");
+                if (name && signer)
+                    v_invalid(v, sp, src, "only one of name and signerName may be used");
+                else if (!name && !signer)
+                    v_required(v, sp, "either name or signerName must be specified");
                 if (!*jstr(src, "path")) v_required(v, FP(sp, "path"), NULL);
             }
         }
@@ -123,7 +137,8 @@ static void projected(struct vctx *v, const struct json *s, const struct fp *p) 
 static void empty_dir(struct vctx *v, const struct json *s, const struct fp *p) {
     struct quantity q;
     const char *limit = json_get_str(s, "sizeLimit");
-    if (limit && quantity_parse(limit, &q) == 0 && q.nano < 0) v_forbidden(v, FP(p, "sizeLimit"), "SizeLimit field must be a valid resource quantity");
+    if (limit && quantity_parse(limit, &q) == 0 && q.nano < 0)
+        v_forbidden(v, FP(p, "sizeLimit"), "SizeLimit field must be a valid resource quantity");
 }
 
 static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -132,34 +147,43 @@ static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) 
         v_required(v, FP(p, "volumeClaimTemplate"), NULL);
         return;
     }
-    v_labels(v, FP(FP(FP(p, "volumeClaimTemplate"), "metadata"), "labels"), json_at(tmpl, "metadata", "labels", NULL));
+    v_labels(v, FP(FP(FP(p, "volumeClaimTemplate"), "metadata"), "labels"),
+             json_at(tmpl, "metadata", "labels", NULL));
     validate_pvc_spec(v, json_get(tmpl, "spec"), FP(FP(p, "volumeClaimTemplate"), "spec"));
 }
 
 static void image(struct vctx *v, const struct json *s, const struct fp *p) {
     if (!*jstr(s, "reference")) v_required(v, FP(p, "reference"), NULL);
-    v_enum(v, FP(p, "pullPolicy"), json_get(s, "pullPolicy"), ONE_OF("Always", "IfNotPresent", "Never"), true);
+    v_enum(v, FP(p, "pullPolicy"), json_get(s, "pullPolicy"), ONE_OF("Always", "IfNotPresent", "Never"),
+           true);
 }
 
 static void csi(struct vctx *v, const struct json *s, const struct fp *p) {
     const char *driver = jstr(s, "driver");
-    if (!*driver) v_required(v, FP(p, "driver"), NULL);
-    else if (strlen(driver) > 63) v_too_long(v, FP(p, "driver"), 63);
-    else if (is_dns1123_subdomain(driver)) v_invalid(v, FP(p, "driver"), json_get(s, "driver"), "%s", is_dns1123_subdomain(driver));
+    if (!*driver)
+        v_required(v, FP(p, "driver"), NULL);
+    else if (strlen(driver) > 63)
+        v_too_long(v, FP(p, "driver"), 63);
+    else if (is_dns1123_subdomain(driver))
+        v_invalid(v, FP(p, "driver"), json_get(s, "driver"), "%s", is_dns1123_subdomain(driver));
 }
 
 static void nfs(struct vctx *v, const struct json *s, const struct fp *p) {
     const char *path = jstr(s, "path");
     if (!*jstr(s, "server")) v_required(v, FP(p, "server"), NULL);
-    if (!*path) v_required(v, FP(p, "path"), NULL);
-    else if (path[0] != '/') v_invalid(v, FP(p, "path"), json_get(s, "path"), "must be an absolute path");
+    if (!*path)
+        v_required(v, FP(p, "path"), NULL);
+    else if (path[0] != '/')
+        v_invalid(v, FP(p, "path"), json_get(s, "path"), "must be an absolute path");
 }
 
 static void iscsi(struct vctx *v, const struct json *s, const struct fp *p) {
     const char *iqn = jstr(s, "iqn");
     if (!*jstr(s, "targetPortal")) v_required(v, FP(p, "targetPortal"), NULL);
-    if (!*iqn) v_required(v, FP(p, "iqn"), NULL);
-    else if (!str_has_prefix(iqn, "iqn") && !str_has_prefix(iqn, "eui") && !str_has_prefix(iqn, "naa")) v_invalid(v, FP(p, "iqn"), json_get(s, "iqn"), "must be valid format starting with iqn, eui, or naa");
+    if (!*iqn)
+        v_required(v, FP(p, "iqn"), NULL);
+    else if (!str_has_prefix(iqn, "iqn") && !str_has_prefix(iqn, "eui") && !str_has_prefix(iqn, "naa"))
+        v_invalid(v, FP(p, "iqn"), json_get(s, "iqn"), "must be valid format starting with iqn, eui, or naa");
     v_range(v, p, s, "lun", 0, 255);
 }
 
@@ -212,7 +236,8 @@ size_t validate_volume_source(struct vctx *v, const struct json *vol, const stru
             continue;
         }
         for (size_t j = 0; j < 3 && sources[i].required[j]; j++)
-            if (jempty(json_get(s, sources[i].required[j]))) v_required(v, FP(at, sources[i].required[j]), NULL);
+            if (jempty(json_get(s, sources[i].required[j])))
+                v_required(v, FP(at, sources[i].required[j]), NULL);
         if (sources[i].fn) sources[i].fn(v, s, at);
     }
     return n;
@@ -226,10 +251,14 @@ void validate_volumes(struct vctx *v, const struct json *vols, const struct json
         if (!validate_volume_source(v, vol, at)) v_required(v, at, "must specify a volume type");
         if (jget(vol, "ephemeral") && *name && *jstr(meta, "name")) {
             const char *claim = arena_printf(v->a, "%s-%s", jstr(meta, "name"), name);
-            if (is_dns1123_subdomain(claim)) v_invalid(v, FP(at, "name"), json_get(vol, "name"), "PVC name \"%s\": %s", claim, is_dns1123_subdomain(claim));
+            if (is_dns1123_subdomain(claim))
+                v_invalid(v, FP(at, "name"), json_get(vol, "name"), "PVC name \"%s\": %s", claim,
+                          is_dns1123_subdomain(claim));
         }
-        if (!*name) v_required(v, FP(at, "name"), NULL);
-        else if (is_dns1123_label(name)) v_invalid(v, FP(at, "name"), json_get(vol, "name"), "%s", is_dns1123_label(name));
+        if (!*name)
+            v_required(v, FP(at, "name"), NULL);
+        else if (is_dns1123_label(name))
+            v_invalid(v, FP(at, "name"), json_get(vol, "name"), "%s", is_dns1123_label(name));
         for (size_t j = 0; *name && j < vol_i; j++)
             if (str_eq(jstr(json_item(vols, j), "name"), name)) {
                 v_duplicate(v, FP(at, "name"), json_get(vol, "name"));

@@ -1,5 +1,6 @@
-/* Warnings about objects that are valid, but use what is deprecated or does not do what it seems to. Clients print them.
- * Upstream: pkg/api/{pod,node,persistentvolume,persistentvolumeclaim,service}/warnings.go and util.go. */
+/* Warnings about objects that are valid, but use what is deprecated or does not do what it seems to. Clients
+ * print them. Upstream: pkg/api/{pod,node,persistentvolume,persistentvolumeclaim,service}/warnings.go and
+ * util.go. */
 #include "apiserver/rules/warnings.h"
 
 static const struct {
@@ -7,9 +8,12 @@ static const struct {
 } old_labels[] = {
     {"beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"},
     {"beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"},
-    {"failure-domain.beta.kubernetes.io/region", "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"},
-    {"failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"},
-    {"beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"},
+    {"failure-domain.beta.kubernetes.io/region",
+     "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"},
+    {"failure-domain.beta.kubernetes.io/zone",
+     "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"},
+    {"beta.kubernetes.io/instance-type",
+     "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"},
 };
 
 static const struct {
@@ -33,7 +37,9 @@ static const char *old_label(const char *key) {
     return NULL;
 }
 
-static void at(struct vctx *v, const struct fp *p, const char *message) { rules_warn(v->c, "%s: %s", fp_text(v->a, p), message); }
+static void at(struct vctx *v, const struct fp *p, const char *message) {
+    rules_warn(v->c, "%s: %s", fp_text(v->a, p), message);
+}
 
 static void node_terms(struct vctx *v, const struct json *terms, const struct fp *p, const char *inner) {
     const struct json *t, *r;
@@ -41,7 +47,9 @@ static void node_terms(struct vctx *v, const struct json *terms, const struct fp
         JSON_FOREACH(r, json_get(inner ? json_get(t, inner) : t, "matchExpressions")) {
             const char *m = old_label(jstr(r, "key"));
             const struct fp *tp = inner ? FP(FPI(p, t_i), inner) : FPI(p, t_i);
-            if (m) rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(FPI(FP(tp, "matchExpressions"), r_i), "key")), jstr(r, "key"), m);
+            if (m)
+                rules_warn(v->c, "%s: %s is %s",
+                           fp_text(v->a, FP(FPI(FP(tp, "matchExpressions"), r_i), "key")), jstr(r, "key"), m);
         }
 }
 
@@ -52,21 +60,26 @@ static void scheduling(struct vctx *v, const struct json *spec, const struct fp 
         if (old_label(m->key)) at(v, FPK(FP(sp, "nodeSelector"), m->key), old_label(m->key));
     node_terms(v, json_at(na, "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms", NULL),
                FP(FP(ap, "requiredDuringSchedulingIgnoredDuringExecution"), "nodeSelectorTerms"), NULL);
-    node_terms(v, json_get(na, "preferredDuringSchedulingIgnoredDuringExecution"), FP(ap, "preferredDuringSchedulingIgnoredDuringExecution"), "preference");
+    node_terms(v, json_get(na, "preferredDuringSchedulingIgnoredDuringExecution"),
+               FP(ap, "preferredDuringSchedulingIgnoredDuringExecution"), "preference");
     JSON_FOREACH(t, json_get(spec, "topologySpreadConstraints")) {
         const struct fp *tp = FPI(FP(sp, "topologySpreadConstraints"), t_i);
         const char *m = old_label(jstr(t, "topologyKey"));
-        if (m) rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(tp, "topologyKey")), jstr(t, "topologyKey"), m);
-        if (!jget(t, "labelSelector")) at(v, FP(tp, "labelSelector"), "a null labelSelector results in matching no pod");
+        if (m)
+            rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(tp, "topologyKey")), jstr(t, "topologyKey"), m);
+        if (!jget(t, "labelSelector"))
+            at(v, FP(tp, "labelSelector"), "a null labelSelector results in matching no pod");
     }
 }
 
-static void repeated(struct vctx *v, const struct json *list, const char *key, const char *what, const struct fp *p) {
+static void repeated(struct vctx *v, const struct json *list, const char *key, const char *what,
+                     const struct fp *p) {
     const struct json *it;
     JSON_FOREACH(it, list)
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), key), jstr(it, key))) {
-                rules_warn(v->c, "%s: duplicate %s \"%s\"", fp_text(v->a, FP(FPI(p, it_i), key)), what, jstr(it, key));
+                rules_warn(v->c, "%s: duplicate %s \"%s\"", fp_text(v->a, FP(FPI(p, it_i), key)), what,
+                           jstr(it, key));
                 break;
             }
 }
@@ -77,7 +90,8 @@ static void fractions(struct vctx *v, const struct json *list, const struct fp *
     for (size_t i = 0; i < ARRAY_LEN(whole); i++) {
         const char *s = json_get_str(list, whole[i]);
         if (s && quantity_parse(s, &q) == 0 && q.nano % 1000000000)
-            rules_warn(v->c, "%s: fractional byte value \"%s\" is invalid, must be an integer", fp_text(v->a, FPK(p, whole[i])), s);
+            rules_warn(v->c, "%s: fractional byte value \"%s\" is invalid, must be an integer",
+                       fp_text(v->a, FPK(p, whole[i])), s);
     }
 }
 
@@ -90,7 +104,8 @@ static void environment(struct vctx *v, const struct json *env, const struct fp 
         /* a value that refers to the one it replaces is meant */
         const char *ref = arena_printf(v->a, "$(%s)", jstr(e, "name")), *value = jstr(e, "value");
         if (jget(e, "valueFrom") || str_eq(value, ref) || !strstr(value, ref))
-            rules_warn(v->c, "%s: hides previous definition of \"%s\", which may be dropped when using apply", fp_text(v->a, FPI(p, e_i)), jstr(e, "name"));
+            rules_warn(v->c, "%s: hides previous definition of \"%s\", which may be dropped when using apply",
+                       fp_text(v->a, FPI(p, e_i)), jstr(e, "name"));
     }
 }
 
@@ -101,13 +116,19 @@ struct port_seen {
     const char *path;
 };
 
-static void compare_ports(struct vctx *v, const struct json *port, const char *path, const struct port_seen *o) {
+static void compare_ports(struct vctx *v, const struct json *port, const char *path,
+                          const struct port_seen *o) {
     int64_t hp = json_get_int(port, "hostPort", 0), ohp = json_get_int(o->port, "hostPort", 0);
     const char *ip = jstr(port, "hostIP"), *oip = jstr(o->port, "hostIP");
-    if (json_get_int(port, "containerPort", 0) != json_get_int(o->port, "containerPort", 0) || !str_eq(jstr(port, "protocol"), jstr(o->port, "protocol"))) return;
-    if (hp == ohp && str_eq(ip, oip)) rules_warn(v->c, "%s: duplicate port definition with %s", path, o->path);
-    else if (!hp || !ohp) rules_warn(v->c, "%s: overlapping port definition with %s", path, o->path);
-    else if (hp == ohp && !*ip != !*oip) rules_warn(v->c, "%s: dangerously ambiguous port definition with %s", path, o->path);
+    if (json_get_int(port, "containerPort", 0) != json_get_int(o->port, "containerPort", 0) ||
+        !str_eq(jstr(port, "protocol"), jstr(o->port, "protocol")))
+        return;
+    if (hp == ohp && str_eq(ip, oip))
+        rules_warn(v->c, "%s: duplicate port definition with %s", path, o->path);
+    else if (!hp || !ohp)
+        rules_warn(v->c, "%s: overlapping port definition with %s", path, o->path);
+    else if (hp == ohp && !*ip != !*oip)
+        rules_warn(v->c, "%s: dangerously ambiguous port definition with %s", path, o->path);
 }
 
 static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) {
@@ -118,13 +139,19 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(k, json_get(spec, lists[i]))
             JSON_FOREACH(port, json_get(k, "ports")) {
-                const char *path = fp_text(v->a, FPI(FP(FPI(FP(sp, lists[i]), k_i), "ports"), port_i)), *name = jstr(port, "name");
-                if (*jstr(port, "hostIP") && !json_get_int(port, "hostPort", 0)) rules_warn(v->c, "%s: hostIP set without hostPort", path);
+                const char *path = fp_text(v->a, FPI(FP(FPI(FP(sp, lists[i]), k_i), "ports"), port_i)),
+                           *name = jstr(port, "name");
+                if (*jstr(port, "hostIP") && !json_get_int(port, "hostPort", 0))
+                    rules_warn(v->c, "%s: hostIP set without hostPort", path);
                 bool named = false;
                 for (size_t j = 0; j < n; j++) {
                     compare_ports(v, port, path, &seen[j]);
                     if (*name && !named && str_eq(jstr(seen[j].port, "name"), name)) {
-                        rules_warn(v->c, "%s: duplicate port name \"%s\" with %s, services and probes that select ports by name will use %s", path, name, seen[j].path, seen[j].path);
+                        rules_warn(v->c,
+                                   "%s: duplicate port name \"%s\" with %s, services and probes that select "
+                                   "ports by "
+                                   "name will use %s",
+                                   path, name, seen[j].path, seen[j].path);
                         named = true;
                     }
                 }
@@ -143,27 +170,34 @@ static void claim_spec(struct vctx *v, const struct json *spec, const struct fp 
 void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, const struct fp *p) {
     static const char *const lists[] = {"initContainers", "containers", "ephemeralContainers"};
     static const char *const notes[][2] = {
-        {"scheduler.alpha.kubernetes.io/critical-pod", "non-functional in v1.16+; use the \"priorityClassName\" field instead"},
-        {"security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"},
-        {"security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"},
-        {"seccomp.security.alpha.kubernetes.io/pod", "non-functional in v1.27+; use the \"seccompProfile\" field instead"},
+        {"scheduler.alpha.kubernetes.io/critical-pod",
+         "non-functional in v1.16+; use the \"priorityClassName\" field instead"},
+        {"security.alpha.kubernetes.io/sysctls",
+         "non-functional in v1.11+; use the \"sysctls\" field instead"},
+        {"security.alpha.kubernetes.io/unsafe-sysctls",
+         "non-functional in v1.11+; use the \"sysctls\" field instead"},
+        {"seccomp.security.alpha.kubernetes.io/pod",
+         "non-functional in v1.27+; use the \"seccompProfile\" field instead"},
     };
     const struct fp *sp = FP(p, "spec");
     const struct json *it;
     scheduling(v, spec, sp);
     for (size_t i = 0; i < ARRAY_LEN(notes); i++)
-        if (json_at(meta, "annotations", notes[i][0], NULL)) at(v, FPK(FP(FP(p, "metadata"), "annotations"), notes[i][0]), notes[i][1]);
+        if (json_at(meta, "annotations", notes[i][0], NULL))
+            at(v, FPK(FP(FP(p, "metadata"), "annotations"), notes[i][0]), notes[i][1]);
     JSON_FOREACH(it, json_get(spec, "volumes")) {
         const struct fp *vp = FPI(FP(sp, "volumes"), it_i);
         for (size_t i = 0; i < ARRAY_LEN(old_sources); i++)
-            if (old_sources[i].in_pods && jget(it, old_sources[i].source)) at(v, FP(vp, old_sources[i].source), old_sources[i].message);
+            if (old_sources[i].in_pods && jget(it, old_sources[i].source))
+                at(v, FP(vp, old_sources[i].source), old_sources[i].message);
         const struct json *claim = json_at(it, "ephemeral", "volumeClaimTemplate", "spec", NULL);
         if (claim) claim_spec(v, claim, FP(FP(FP(vp, "ephemeral"), "volumeClaimTemplate"), "spec"));
     }
     repeated(v, json_get(spec, "hostAliases"), "ip", "ip", FP(sp, "hostAliases"));
     repeated(v, json_get(spec, "imagePullSecrets"), "name", "name", FP(sp, "imagePullSecrets"));
     JSON_FOREACH(it, json_get(spec, "imagePullSecrets"))
-        if (!*jstr(it, "name")) at(v, FP(FPI(FP(sp, "imagePullSecrets"), it_i), "name"), "invalid empty name \"\"");
+        if (!*jstr(it, "name"))
+            at(v, FP(FPI(FP(sp, "imagePullSecrets"), it_i), "name"), "invalid empty name \"\"");
     fractions(v, json_get(spec, "overhead"), FP(sp, "overhead"));
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(it, json_get(spec, lists[i])) {
@@ -172,7 +206,9 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
             environment(v, json_get(it, "env"), FP(kp, "env"));
         }
     ports(v, spec, sp);
-    if (json_get_int(spec, "terminationGracePeriodSeconds", 0) < 0) at(v, FP(sp, "terminationGracePeriodSeconds"), "must be >= 0; negative values are invalid and will be treated as 1");
+    if (json_get_int(spec, "terminationGracePeriodSeconds", 0) < 0)
+        at(v, FP(sp, "terminationGracePeriodSeconds"),
+           "must be >= 0; negative values are invalid and will be treated as 1");
 }
 
 /* ---- other kinds ---- */
@@ -180,19 +216,25 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
 static void warn_volume(struct vctx *v, const struct json *obj) {
     const struct json *spec = json_get(obj, "spec");
     const struct fp *sp = FP(NULL, "spec");
-    node_terms(v, json_at(spec, "nodeAffinity", "required", "nodeSelectorTerms", NULL), FP(FP(FP(sp, "nodeAffinity"), "required"), "nodeSelectorTerms"), NULL);
+    node_terms(v, json_at(spec, "nodeAffinity", "required", "nodeSelectorTerms", NULL),
+               FP(FP(FP(sp, "nodeAffinity"), "required"), "nodeSelectorTerms"), NULL);
     if (json_at(obj, "metadata", "annotations", "volume.beta.kubernetes.io/storage-class", NULL))
-        at(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "volume.beta.kubernetes.io/storage-class"), "deprecated since v1.8; use \"storageClassName\" attribute instead");
+        at(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "volume.beta.kubernetes.io/storage-class"),
+           "deprecated since v1.8; use \"storageClassName\" attribute instead");
     if (str_eq(jstr(spec, "persistentVolumeReclaimPolicy"), "Recycle"))
-        at(v, FP(sp, "persistentVolumeReclaimPolicy"), "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.");
+        at(v, FP(sp, "persistentVolumeReclaimPolicy"),
+           "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic "
+           "provisioning.");
     for (size_t i = 0; i < ARRAY_LEN(old_sources); i++)
-        if (old_sources[i].in_volumes && jget(spec, old_sources[i].source)) at(v, FP(sp, old_sources[i].source), old_sources[i].message);
+        if (old_sources[i].in_volumes && jget(spec, old_sources[i].source))
+            at(v, FP(sp, old_sources[i].source), old_sources[i].message);
     fractions(v, json_get(spec, "capacity"), FP(sp, "capacity"));
 }
 
 static void warn_claim(struct vctx *v, const struct json *obj) {
     if (json_at(obj, "metadata", "annotations", "volume.beta.kubernetes.io/storage-class", NULL))
-        at(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "volume.beta.kubernetes.io/storage-class"), "deprecated since v1.8; use \"storageClassName\" attribute instead");
+        at(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "volume.beta.kubernetes.io/storage-class"),
+           "deprecated since v1.8; use \"storageClassName\" attribute instead");
     claim_spec(v, json_get(obj, "spec"), FP(NULL, "spec"));
 }
 
@@ -201,25 +243,44 @@ static void warn_service(struct vctx *v, const struct json *obj) {
     const char *type = jstr(spec, "type");
     bool headless = str_eq(jstr(spec, "clusterIP"), "None");
     if (json_at(obj, "metadata", "annotations", "service.kubernetes.io/topology-aware-hints", NULL))
-        rules_warn(v->c, "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead");
-    if (headless && *jstr(spec, "loadBalancerIP")) rules_warn(v->c, "spec.loadBalancerIP is ignored for headless services");
-    if (headless && json_len(json_get(spec, "externalIPs"))) rules_warn(v->c, "spec.externalIPs is ignored for headless services");
-    if (headless && !str_eq(jstr(spec, "sessionAffinity"), "None")) rules_warn(v->c, "spec.SessionAffinity is ignored for headless services");
-    if (str_eq(type, "ExternalName") && json_len(json_get(spec, "externalIPs"))) rules_warn(v->c, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
-    if (!str_eq(type, "ExternalName") && *jstr(spec, "externalName")) rules_warn(v->c, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+        rules_warn(v->c,
+                   "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use "
+                   "service.kubernetes.io/topology-mode instead");
+    if (headless && *jstr(spec, "loadBalancerIP"))
+        rules_warn(v->c, "spec.loadBalancerIP is ignored for headless services");
+    if (headless && json_len(json_get(spec, "externalIPs")))
+        rules_warn(v->c, "spec.externalIPs is ignored for headless services");
+    if (headless && !str_eq(jstr(spec, "sessionAffinity"), "None"))
+        rules_warn(v->c, "spec.SessionAffinity is ignored for headless services");
+    if (str_eq(type, "ExternalName") && json_len(json_get(spec, "externalIPs")))
+        rules_warn(v->c, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    if (!str_eq(type, "ExternalName") && *jstr(spec, "externalName"))
+        rules_warn(v->c, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
 }
 
 void warn_object(struct vctx *v, const struct json *obj, const struct json *old) {
-    static const struct { const char *group, *kind; void (*fn)(struct vctx *, const struct json *); } rows[] = {
-        {"", "PersistentVolume", warn_volume}, {"", "PersistentVolumeClaim", warn_claim}, {"", "Service", warn_service},
+    static const struct {
+        const char *group, *kind;
+        void (*fn)(struct vctx *, const struct json *);
+    } rows[] = {
+        {"", "PersistentVolume", warn_volume},
+        {"", "PersistentVolumeClaim", warn_claim},
+        {"", "Service", warn_service},
     };
     if (old && jsame(json_get(obj, "spec"), json_get(old, "spec"))) return;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group))) rows[i].fn(v, obj);
+        if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group)))
+            rows[i].fn(v, obj);
     const struct json *claim;
     if (str_eq(v->c->kind, "StatefulSet"))
-        JSON_FOREACH(claim, json_at(obj, "spec", "volumeClaimTemplates", NULL)) claim_spec(v, json_get(claim, "spec"), FP(FPI(FP(FP(NULL, "spec"), "volumeClaimTemplates"), claim_i), "spec"));
+        JSON_FOREACH(claim, json_at(obj, "spec", "volumeClaimTemplates", NULL))
+            claim_spec(v, json_get(claim, "spec"),
+                       FP(FPI(FP(FP(NULL, "spec"), "volumeClaimTemplates"), claim_i), "spec"));
     const char *name = jstr(json_get(obj, "metadata"), "name");
-    if (!old && str_in(v->c->kind, ONE_OF("Deployment", "ReplicaSet", "CronJob", "Job")) && is_dns1123_label(name))
-        rules_warn(v->c, "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: %s", is_dns1123_label(name));
+    if (!old && str_in(v->c->kind, ONE_OF("Deployment", "ReplicaSet", "CronJob", "Job")) &&
+        is_dns1123_label(name))
+        rules_warn(v->c,
+                   "metadata.name: this is used in Pod names and hostnames, which can result in surprising "
+                   "behavior; a DNS label is recommended: %s",
+                   is_dns1123_label(name));
 }

@@ -1,13 +1,14 @@
-/* Admission webhooks: an AdmissionReview for each webhook whose rules, namespace selector and object selector match the
- * write, sent as JSON over HTTPS, and what its answer does.
+/* Admission webhooks: an AdmissionReview for each webhook whose rules, namespace selector and object selector
+ * match the write, sent as JSON over HTTPS, and what its answer does.
  *
- *   mutating     in the order of the configurations' names; each sees what those before made of the object. One more
- *                round for those with reinvocationPolicy IfNeeded when a later one changed it.
- *   validating   after all changes; the first refusal counts
+ *   mutating     in the order of the configurations' names; each sees what those before made of the object.
+ * One more round for those with reinvocationPolicy IfNeeded when a later one changed it. validating   after
+ * all changes; the first refusal counts
  *
- * A call that fails refuses the write (500) or is ignored, as failurePolicy says. The address of a Service is taken from
- * its Endpoints, so that the server needs no route to cluster IPs; without any, its cluster IP is used.
- * Configurations themselves are never sent to webhooks. Upstream: apiserver/pkg/admission/plugin/webhook.
+ * A call that fails refuses the write (500) or is ignored, as failurePolicy says. The address of a Service is
+ * taken from its Endpoints, so that the server needs no route to cluster IPs; without any, its cluster IP is
+ * used. Configurations themselves are never sent to webhooks. Upstream:
+ * apiserver/pkg/admission/plugin/webhook.
  *
  * Not done: matchConditions (CEL); a webhook that has them counts as failed. */
 #include "apiserver/rules/webhook.h"
@@ -56,9 +57,10 @@ static bool rule_matches(const struct rules_ctx *c, const struct json *r) {
     const struct json *groups = json_get(r, "apiGroups"), *versions = json_get(r, "apiVersions");
     bool gv = list_matches(groups, str_or_empty(c->group)) && list_matches(versions, c->version);
     if (!gv && c->request_group)
-        gv = list_matches(groups, c->request_group) && list_matches(versions, str_or_empty(c->request_version));
-    return gv && list_matches(json_get(r, "operations"), operation(c)) && resource_matches(c, json_get(r, "resources")) &&
-           scope_matches(c, jstr(r, "scope"));
+        gv = list_matches(groups, c->request_group) &&
+             list_matches(versions, str_or_empty(c->request_version));
+    return gv && list_matches(json_get(r, "operations"), operation(c)) &&
+           resource_matches(c, json_get(r, "resources")) && scope_matches(c, jstr(r, "scope"));
 }
 
 static const struct json *namespace_labels(struct rules_ctx *c, const struct json *obj) {
@@ -67,14 +69,18 @@ static const struct json *namespace_labels(struct rules_ctx *c, const struct jso
     return json_at(admission_get(c, "", "namespaces", NULL, c->ns), "metadata", "labels", NULL);
 }
 
-static bool hook_matches(struct rules_ctx *c, const struct json *hook, const struct json *obj, const struct json *old) {
+static bool hook_matches(struct rules_ctx *c, const struct json *hook, const struct json *obj,
+                         const struct json *old) {
     const struct json *r, *any = obj ? obj : old;
-    const struct json *ns_sel = json_get(hook, "namespaceSelector"), *obj_sel = json_get(hook, "objectSelector");
+    const struct json *ns_sel = json_get(hook, "namespaceSelector"),
+                      *obj_sel = json_get(hook, "objectSelector");
     bool rule = false, is_ns = str_empty(c->group) && str_eq(c->kind, "Namespace");
     JSON_FOREACH(r, json_get(hook, "rules")) rule |= rule_matches(c, r);
     if (!rule) return false;
-    if (json_len(ns_sel) && (c->namespaced || is_ns) && !selector_matches(ns_sel, namespace_labels(c, any))) return false;
-    return !json_len(obj_sel) || (obj && selector_matches(obj_sel, json_at(obj, "metadata", "labels", NULL))) ||
+    if (json_len(ns_sel) && (c->namespaced || is_ns) && !selector_matches(ns_sel, namespace_labels(c, any)))
+        return false;
+    return !json_len(obj_sel) ||
+           (obj && selector_matches(obj_sel, json_at(obj, "metadata", "labels", NULL))) ||
            (old && selector_matches(obj_sel, json_at(old, "metadata", "labels", NULL)));
 }
 
@@ -102,7 +108,8 @@ static const char *endpoint_of(struct rules_ctx *c, const char *ns, const char *
         const char *ip = jstr(json_item(addrs, x % json_len(addrs)), "ip");
         JSON_FOREACH(p, json_get(subset, "ports"))
             if (str_eq(jstr(p, "name"), port_name))
-                return arena_printf(c->a, strchr(ip, ':') ? "[%s]:%lld" : "%s:%lld", ip, (long long)json_get_int(p, "port", 0));
+                return arena_printf(c->a, strchr(ip, ':') ? "[%s]:%lld" : "%s:%lld", ip,
+                                    (long long)json_get_int(p, "port", 0));
     }
     return NULL;
 }
@@ -113,8 +120,10 @@ static int service_target(struct rules_ctx *c, const struct json *ref, struct ta
     const struct json *svc = admission_get(c, "", "services", ns, name), *sp = service_port(svc, port);
     if (!svc) return err_set(e, -ENOENT, "service \"%s\" not found", name);
     if (!sp) return err_set(e, -ENOENT, "service \"%s\" has no port %lld", name, (long long)port);
-    const char *host = endpoint_of(c, ns, name, jstr(sp, "name")), *ip = jstr(json_get(svc, "spec"), "clusterIP");
-    if (!host && str_in(ip, ONE_OF("", "None"))) return err_set(e, -EHOSTUNREACH, "no endpoints available for service \"%s\"", name);
+    const char *host = endpoint_of(c, ns, name, jstr(sp, "name")),
+               *ip = jstr(json_get(svc, "spec"), "clusterIP");
+    if (!host && str_in(ip, ONE_OF("", "None")))
+        return err_set(e, -EHOSTUNREACH, "no endpoints available for service \"%s\"", name);
     if (!host) host = arena_printf(c->a, "%s:%lld", ip, (long long)port);
     t->url = arena_printf(c->a, "https://%s%s%s", host, *path == '/' ? "" : "/", path);
     t->server_name = arena_printf(c->a, "%s.%s.svc", name, ns);
@@ -136,7 +145,8 @@ static int find_target(struct rules_ctx *c, const struct json *conf, struct targ
 
 /* ---- the review ---- */
 
-static struct json *gvk(struct arena *a, const char *group, const char *version, const char *key, const char *name) {
+static struct json *gvk(struct arena *a, const char *group, const char *version, const char *key,
+                        const char *name) {
     struct json *o = json_object(a);
     json_set_str(a, o, "group", str_or_empty(group));
     json_set_str(a, o, "version", str_or_empty(version));
@@ -146,7 +156,9 @@ static struct json *gvk(struct arena *a, const char *group, const char *version,
 
 static struct json *options(struct rules_ctx *c) {
     struct json *o = json_object(c->a);
-    const char *kind = c->op == RULES_CREATE ? "CreateOptions" : c->op == RULES_UPDATE ? "UpdateOptions" : "DeleteOptions";
+    const char *kind = c->op == RULES_CREATE   ? "CreateOptions"
+                       : c->op == RULES_UPDATE ? "UpdateOptions"
+                                               : "DeleteOptions";
     json_set_str(c->a, o, "apiVersion", "meta.k8s.io/v1");
     json_set_str(c->a, o, "kind", kind);
     return o;
@@ -161,10 +173,12 @@ static struct json *with_type(struct rules_ctx *c, const struct json *obj) {
     return o;
 }
 
-static struct json *review(struct rules_ctx *c, const struct json *obj, const struct json *old, const char *uid) {
+static struct json *review(struct rules_ctx *c, const struct json *obj, const struct json *old,
+                           const char *uid) {
     struct arena *a = c->a;
     struct json *top = json_object(a), *r = json_object(a), *user = json_object(a), *groups = json_array(a);
-    const char *rg = c->request_group ? c->request_group : c->group, *rv = c->request_version ? c->request_version : c->version;
+    const char *rg = c->request_group ? c->request_group : c->group,
+               *rv = c->request_version ? c->request_version : c->version;
     const char *name = c->name ? c->name : json_as_str(json_at(obj ? obj : old, "metadata", "name", NULL));
     json_set_str(a, top, "kind", "AdmissionReview");
     json_set_str(a, top, "apiVersion", "admission.k8s.io/v1");
@@ -179,8 +193,10 @@ static struct json *review(struct rules_ctx *c, const struct json *obj, const st
         json_set_str(a, r, "requestSubResource", c->subresource);
     }
     if (!str_empty(name)) json_set_str(a, r, "name", name);
-    if (c->namespaced) json_set_str(a, r, "namespace", str_or_empty(c->ns));
-    else if (str_eq(c->kind, "Namespace") && str_empty(c->group)) json_set_str(a, r, "namespace", str_or_empty(name));
+    if (c->namespaced)
+        json_set_str(a, r, "namespace", str_or_empty(c->ns));
+    else if (str_eq(c->kind, "Namespace") && str_empty(c->group))
+        json_set_str(a, r, "namespace", str_or_empty(name));
     json_set_str(a, r, "operation", operation(c));
     json_set_str(a, user, "username", str_or_empty(c->user));
     for (size_t i = 0; i < c->n_groups; i++) json_append(a, groups, json_str(a, c->groups[i]));
@@ -195,10 +211,12 @@ static struct json *review(struct rules_ctx *c, const struct json *obj, const st
 
 /* ---- calling ---- */
 
-static int send_review(struct rules_ctx *c, const struct json *hook, const struct target *t, const struct json *body,
-                       struct json **answer, struct err *e) {
-    struct http_client_options o = {.ca_pem = t->ca_pem, .server_name = t->server_name, .user_agent = "kube-apiserver-admission"};
-    static const struct http_header headers[] = {{"Content-Type", "application/json"}, {"Accept", "application/json, */*"}};
+static int send_review(struct rules_ctx *c, const struct json *hook, const struct target *t,
+                       const struct json *body, struct json **answer, struct err *e) {
+    struct http_client_options o = {
+        .ca_pem = t->ca_pem, .server_name = t->server_name, .user_agent = "kube-apiserver-admission"};
+    static const struct http_header headers[] = {{"Content-Type", "application/json"},
+                                                 {"Accept", "application/json, */*"}};
     int64_t seconds = json_get_int(hook, "timeoutSeconds", 10);
     struct http_client *client = http_client_new(&o, e);
     if (!client) return -EIO;
@@ -207,7 +225,8 @@ static int send_review(struct rules_ctx *c, const struct json *hook, const struc
                           ? arena_printf(c->a, "%s?timeout=%llds", t->url, (long long)seconds)
                           : t->url;
     char *text = json_text(c->a, body);
-    int r = http_client_do(client, "POST", url, headers, ARRAY_LEN(headers), text, strlen(text), &resp, (unsigned)seconds * 1000, e);
+    int r = http_client_do(client, "POST", url, headers, ARRAY_LEN(headers), text, strlen(text), &resp,
+                           (unsigned)seconds * 1000, e);
     http_client_free(client);
     if (r < 0) return r;
     if (resp.status != 200) return err_set(e, -EPROTO, "the server answered %d", resp.status);
@@ -222,13 +241,15 @@ static int call(struct rules_ctx *c, const struct json *hook, const struct json 
     struct json *answer = NULL;
     char uid[37];
     uuid_new(uid);
-    if (json_len(json_get(hook, "matchConditions"))) return err_set(e, -ENOTSUP, "matchConditions are not evaluated by this server");
+    if (json_len(json_get(hook, "matchConditions")))
+        return err_set(e, -ENOTSUP, "matchConditions are not evaluated by this server");
     int r = find_target(c, json_get(hook, "clientConfig"), &t, e);
     if (r == 0) r = send_review(c, hook, &t, review(c, obj, old, uid), &answer, e);
     if (r < 0) return r;
     struct json *resp = json_get(answer, "response");
     if (!json_is(resp, JSON_OBJECT)) return err_set(e, -EPROTO, "the answer has no response");
-    if (!str_eq(json_get_str(resp, "uid"), uid)) return err_set(e, -EPROTO, "the answer's uid is not the request's");
+    if (!str_eq(json_get_str(resp, "uid"), uid))
+        return err_set(e, -EPROTO, "the answer's uid is not the request's");
     *out = resp;
     return 0;
 }
@@ -237,13 +258,18 @@ static int denied(const char *name, const struct json *resp, struct err *e) {
     const struct json *st = json_get(resp, "status");
     int64_t code = json_get_int(st, "code", 0);
     const char *msg = jstr(st, "message"), *reason = jstr(st, "reason");
-    static const char *const known[] = {"Forbidden", "Invalid", "BadRequest", "Conflict", "NotFound", "AlreadyExists", "Unauthorized", "MethodNotAllowed", NULL};
+    static const char *const known[] = {"Forbidden",    "Invalid",          "BadRequest",
+                                        "Conflict",     "NotFound",         "AlreadyExists",
+                                        "Unauthorized", "MethodNotAllowed", NULL};
     const char *given = NULL;
     for (size_t i = 0; known[i]; i++)
         if (str_eq(known[i], reason)) given = known[i];
     if (code < 400 || code > 599) code = 400;
-    if (!*msg && !*reason) return err_status(e, (int)code, given, "admission webhook \"%s\" denied the request without explanation", name);
-    return err_status(e, (int)code, given, "admission webhook \"%s\" denied the request: %s", name, *msg ? msg : reason);
+    if (!*msg && !*reason)
+        return err_status(e, (int)code, given,
+                          "admission webhook \"%s\" denied the request without explanation", name);
+    return err_status(e, (int)code, given, "admission webhook \"%s\" denied the request: %s", name,
+                      *msg ? msg : reason);
 }
 
 /* What a webhook says about the write, with failurePolicy applied. *resp NULL: nothing (ignored). */
@@ -258,7 +284,8 @@ static int ask(struct rules_ctx *c, const struct json *hook, const struct json *
     if (call(c, hook, obj, old, resp, &why) < 0) {
         *resp = NULL;
         if (str_eq(jstr(hook, "failurePolicy"), "Ignore")) return 0;
-        return err_status(e, 500, "InternalError", "Internal error occurred: failed calling webhook \"%s\": %s", name, why.msg);
+        return err_status(e, 500, "InternalError",
+                          "Internal error occurred: failed calling webhook \"%s\": %s", name, why.msg);
     }
     JSON_FOREACH(w, json_get(*resp, "warnings"))
         if (json_as_str(w)) rules_warn(c, "%s", json_as_str(w));
@@ -267,8 +294,8 @@ static int ask(struct rules_ctx *c, const struct json *hook, const struct json *
 
 /* ---- mutating ---- */
 
-static int apply_patch(struct rules_ctx *c, const struct json *hook, const struct json *resp, struct json *obj, bool *changed,
-                       struct err *e) {
+static int apply_patch(struct rules_ctx *c, const struct json *hook, const struct json *resp,
+                       struct json *obj, bool *changed, struct err *e) {
     const char *b64 = jstr(resp, "patch");
     _cleanup_err_ struct err why = {0};
     struct json *patch = NULL, *out = NULL, *clean = NULL;
@@ -277,7 +304,8 @@ static int apply_patch(struct rules_ctx *c, const struct json *hook, const struc
     size_t n = strlen(b64);
     char *text = arena_alloc(c->a, n / 4 * 3 + 4);
     int r = base64_decode(b64, n, text, &n);
-    if (r == 0 && !str_eq(jstr(resp, "patchType"), "JSONPatch")) r = err_set(&why, -EINVAL, "patchType must be JSONPatch");
+    if (r == 0 && !str_eq(jstr(resp, "patchType"), "JSONPatch"))
+        r = err_set(&why, -EINVAL, "patchType must be JSONPatch");
     if (r == 0) r = json_parse(c->a, text, n, &patch, NULL, &why);
     if (r == 0) r = json_patch(c->a, with_type(c, obj), patch, &out, &why);
     if (r == 0 && c->type) r = api_tree_normalise(c->a, c->type, out, &clean, NULL, &why);
@@ -285,7 +313,10 @@ static int apply_patch(struct rules_ctx *c, const struct json *hook, const struc
         r = crd_normalise(c, out, NULL, &why);
         clean = out;
     }
-    if (r < 0) return err_status(e, 500, "InternalError", "Internal error occurred: the patch of webhook \"%s\" does not apply: %s", jstr(hook, "name"), why.msg);
+    if (r < 0)
+        return err_status(e, 500, "InternalError",
+                          "Internal error occurred: the patch of webhook \"%s\" does not apply: %s",
+                          jstr(hook, "name"), why.msg);
     rules_default(c, clean);
     *changed = !json_equal(clean, obj);
     *obj = *clean;
@@ -325,7 +356,8 @@ int webhooks_mutate(struct rules_ctx *c, struct json *obj, const struct json *ol
         for (size_t i = 0; i < n; i++) {
             struct json *resp;
             bool changed = false;
-            if (round && (i + 1 >= last_change || !str_eq(jstr(hooks[i], "reinvocationPolicy"), "IfNeeded"))) continue;
+            if (round && (i + 1 >= last_change || !str_eq(jstr(hooks[i], "reinvocationPolicy"), "IfNeeded")))
+                continue;
             int r = ask(c, hooks[i], obj, old, &resp, e);
             if (r == 0 && resp && obj) r = apply_patch(c, hooks[i], resp, obj, &changed, e);
             if (r < 0) return r;

@@ -1,0 +1,148 @@
+/* storage.k8s.io: classes, drivers, attachments. Upstream: pkg/apis/storage/validation/validation.go. */
+#include "apiserver/rules/kinds.h"
+
+enum {
+    TOKEN_EXPIRATION_MIN = 600,
+    DRIVER_NAME_MAX = 63,
+    PARAMETERS_MAX = 256 * 1024,
+};
+
+static void qualified_lower(struct vctx *v, const struct fp *p, const struct json *x) {
+    const char *s = str_or_empty(json_as_str(x));
+    if (!*s) {
+        v_required(v, p, NULL);
+        return;
+    }
+    for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, x, "%s", is_qualified_name(s));
+}
+
+static void parameters(struct vctx *v, const struct json *params, bool may_be_empty, const struct fp *p) {
+    size_t total = 0;
+    if (!may_be_empty && !json_len(params)) v_required(v, p, "must contain at least one key/value pair");
+    JSON_FOREACH_MEMBER(m, params) {
+        if (!*m->key) v_invalid(v, p, NULL, "field can not be empty.");
+        total += strlen(m->key) + (json_is(m->value, JSON_STRING) ? m->value->n : 0);
+    }
+    if (total > PARAMETERS_MAX) v_too_long(v, p, PARAMETERS_MAX);
+}
+
+VALIDATE_FN(storage_class) {
+    const struct json *term, *r;
+    qualified_lower(v, FP(NULL, "provisioner"), json_get(obj, "provisioner"));
+    parameters(v, json_get(obj, "parameters"), true, FP(NULL, "parameters"));
+    v_enum(v, FP(NULL, "reclaimPolicy"), json_get(obj, "reclaimPolicy"), ONE_OF("Delete", "Retain"), false);
+    v_enum(v, FP(NULL, "volumeBindingMode"), json_get(obj, "volumeBindingMode"),
+           ONE_OF("Immediate", "WaitForFirstConsumer"), true);
+    JSON_FOREACH(term, json_get(obj, "allowedTopologies")) {
+        const struct fp *p = FP(FPI(FP(NULL, "allowedTopologies"), term_i), "matchLabelExpressions");
+        JSON_FOREACH(r, json_get(term, "matchLabelExpressions")) {
+            if (!json_len(json_get(r, "values"))) v_required(v, FP(FPI(p, r_i), "values"), NULL);
+            v_label_name(v, FP(FPI(p, r_i), "key"), jstr(r, "key"));
+        }
+    }
+    if (!old) return;
+    static const char *const fixed[] = {"parameters", "provisioner", "reclaimPolicy"};
+    for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
+        if (!jsame(json_get(obj, fixed[i]), json_get(old, fixed[i])))
+            v_forbidden(v, FP(NULL, fixed[i]), "updates to %s are forbidden.", fixed[i]);
+    v_immutable(v, FP(NULL, "volumeBindingMode"), json_get(obj, "volumeBindingMode"),
+                json_get(old, "volumeBindingMode"));
+}
+
+static void driver_name(struct vctx *v, const struct fp *p, const struct json *x) {
+    const char *s = str_or_empty(json_as_str(x));
+    if (!*s)
+        v_required(v, p, NULL);
+    else if (strlen(s) > DRIVER_NAME_MAX)
+        v_too_long(v, p, DRIVER_NAME_MAX);
+    else if (is_dns1123_subdomain(s))
+        v_invalid(v, p, x, "%s", is_dns1123_subdomain(s));
+}
+
+VALIDATE_FN(csi_driver) {
+    const struct json *spec = json_get(obj, "spec"), *it, *tokens = json_get(spec, "tokenRequests");
+    const struct fp *p = FP(NULL, "spec");
+    const char *name = jstr(json_get(obj, "metadata"), "name");
+    if (strlen(name) > DRIVER_NAME_MAX) v_too_long(v, FP(FP(NULL, "metadata"), "name"), DRIVER_NAME_MAX);
+    static const char *const must[] = {"attachRequired", "podInfoOnMount", "storageCapacity"};
+    for (size_t i = 0; i < ARRAY_LEN(must); i++)
+        if (!jget(spec, must[i])) v_required(v, FP(p, must[i]), NULL);
+    v_enum(v, FP(p, "fsGroupPolicy"), json_get(spec, "fsGroupPolicy"),
+           ONE_OF("File", "None", "ReadWriteOnceWithFSType"), false);
+    JSON_FOREACH(it, tokens) {
+        const struct fp *at = FPI(FP(p, "tokenRequests"), it_i);
+        const struct json *sec = jget(it, "expirationSeconds");
+        for (size_t j = 0; j < it_i; j++)
+            if (str_eq(jstr(json_item(tokens, j), "audience"), jstr(it, "audience")))
+                v_duplicate(v, FP(at, "audience"), json_get(it, "audience"));
+        if (sec && json_as_int(sec, 0) < TOKEN_EXPIRATION_MIN)
+            v_invalid(v, FP(at, "expirationSeconds"), sec, "may not specify a duration less than 10 minutes");
+    }
+    JSON_FOREACH(it, json_get(spec, "volumeLifecycleModes"))
+        if (!str_in(str_or_empty(json_as_str(it)), ONE_OF("Ephemeral", "Persistent")))
+            v_not_supported(v, FP(p, "volumeLifecycleModes"), it, ONE_OF("Ephemeral", "Persistent"));
+    if (!old) return;
+    static const char *const fixed[] = {"attachRequired", "volumeLifecycleModes"};
+    for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
+        v_immutable(v, FP(p, fixed[i]), json_get(spec, fixed[i]), json_at(old, "spec", fixed[i], NULL));
+}
+
+VALIDATE_FN(csi_node) {
+    const struct json *it, *k, *list = json_at(obj, "spec", "drivers", NULL);
+    JSON_FOREACH(it, list) {
+        const struct fp *p = FPI(FP(FP(NULL, "spec"), "drivers"), it_i);
+        const char *name = jstr(it, "name");
+        driver_name(v, FP(p, "name"), json_get(it, "name"));
+        if (!*jstr(it, "nodeID")) v_required(v, FP(p, "nodeID"), NULL);
+        const struct json *count = json_at(it, "allocatable", "count", NULL);
+        if (json_as_int(count, 0) < 0)
+            v_invalid(v, FP(FP(p, "allocatable"), "count"), count, "must be greater than or equal to 0");
+        JSON_FOREACH(k, json_get(it, "topologyKeys"))
+            v_label_name(v, FP(p, "topologyKeys"), str_or_empty(json_as_str(k)));
+        for (size_t j = 0; j < it_i; j++)
+            if (str_eq(jstr(json_item(list, j), "name"), name)) {
+                v_duplicate(v, FP(p, "name"), json_get(it, "name"));
+                break;
+            }
+    }
+}
+
+VALIDATE_FN(csi_storage_capacity) {
+    const char *class = jstr(obj, "storageClassName");
+    v_label_selector(v, FP(NULL, "nodeTopology"), json_get(obj, "nodeTopology"), false);
+    if (is_dns1123_subdomain(class))
+        v_invalid(v, FP(NULL, "storageClassName"), json_get(obj, "storageClassName"), "%s",
+                  is_dns1123_subdomain(class));
+    if (jget(obj, "capacity")) v_quantity(v, FP(NULL, "capacity"), jstr(obj, "capacity"), true);
+    if (!old) return;
+    v_immutable(v, FP(NULL, "nodeTopology"), json_get(obj, "nodeTopology"), json_get(old, "nodeTopology"));
+    v_immutable(v, FP(NULL, "storageClassName"), json_get(obj, "storageClassName"),
+                json_get(old, "storageClassName"));
+}
+
+VALIDATE_FN(volume_attachment) {
+    const struct json *spec = json_get(obj, "spec"), *src = json_get(spec, "source");
+    const struct fp *p = FP(NULL, "spec");
+    const char *node = jstr(spec, "nodeName"), *pv = jstr(src, "persistentVolumeName");
+    bool inline_spec = jget(src, "inlineVolumeSpec");
+    driver_name(v, FP(p, "attacher"), json_get(spec, "attacher"));
+    if (!*pv && !inline_spec)
+        v_required(v, FP(p, "source"),
+                   "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+    else if (*pv && inline_spec)
+        v_forbidden(v, FP(p, "source"),
+                    "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+    if (is_dns1123_subdomain(node))
+        v_invalid(v, FP(p, "nodeName"), json_get(spec, "nodeName"), "%s", is_dns1123_subdomain(node));
+    if (old && !jsame(spec, json_get(old, "spec"))) v_invalid(v, p, spec, "field is immutable");
+}
+
+VALIDATE_FN(volume_attributes_class) {
+    qualified_lower(v, FP(NULL, "driverName"), json_get(obj, "driverName"));
+    parameters(v, json_get(obj, "parameters"), false, FP(NULL, "parameters"));
+    if (!old) return;
+    static const char *const fixed[] = {"driverName", "parameters"};
+    for (size_t i = 0; i < 2; i++)
+        if (!jsame(json_get(obj, fixed[i]), json_get(old, fixed[i])))
+            v_forbidden(v, FP(NULL, fixed[i]), "updates to %s are forbidden.", fixed[i]);
+}
