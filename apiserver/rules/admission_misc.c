@@ -279,6 +279,10 @@ static bool quota_applies(const struct json *quota, const struct json *obj) {
     return true;
 }
 
+static const char *amount(struct arena *a, int64_t milli) {
+    return quantity_format(a, (struct quantity){(__int128)milli * 1000000, QUANTITY_DECIMAL_SI});
+}
+
 /* Usage is counted from the cache for each check, so that it is right whatever the controller has got to. */
 int check_resource_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!c->namespaced || c->op == RULES_DELETE || !str_empty(c->subresource) || !obj) return 0;
@@ -294,9 +298,9 @@ int check_resource_quota(struct rules_ctx *c, struct json *obj, const struct jso
                 if (quota_applies(quota, it)) used += MAX_OF(usage_of(c, it, m->key), INT64_C(0));
             if (used - had + adds > quantity_str_milli(json_as_str(m->value)))
                 return admission_forbid(
-                    c, obj, e, "exceeded quota: %s, requested: %s=%lldm, used: %s=%lldm, limited: %s=%s",
-                    jstr(json_get(quota, "metadata"), "name"), m->key, (long long)(adds - had), m->key,
-                    (long long)used, m->key, json_as_str(m->value));
+                    c, obj, e, "exceeded quota: %s, requested: %s=%s, used: %s=%s, limited: %s=%s",
+                    jstr(json_get(quota, "metadata"), "name"), m->key, amount(c->a, adds - had), m->key,
+                    amount(c->a, used), m->key, json_as_str(m->value));
         }
     }
     return 0;
