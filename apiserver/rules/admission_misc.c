@@ -283,12 +283,39 @@ static const char *amount(struct arena *a, int64_t milli) {
     return quantity_format(a, (struct quantity){(__int128)milli * 1000000, QUANTITY_DECIMAL_SI});
 }
 
+/* A pod must say how much it asks of what a quota counts: names of what is missing, or NULL. */
+static const char *unsaid(struct rules_ctx *c, const struct json *quota, const struct json *pod) {
+    static const char *const counted[][3] = {
+        {"cpu", "requests", "cpu"},          {"memory", "requests", "memory"},
+        {"requests.cpu", "requests", "cpu"}, {"requests.memory", "requests", "memory"},
+        {"limits.cpu", "limits", "cpu"},     {"limits.memory", "limits", "memory"},
+    };
+    const struct json *hard = json_at(quota, "spec", "hard", NULL), *spec = json_get(pod, "spec"), *k;
+    const char *out = "";
+    for (size_t i = 0; i < ARRAY_LEN(counted); i++) {
+        bool missing = false;
+        if (!json_get(hard, counted[i][0]) || json_at(spec, "resources", counted[i][1], counted[i][2], NULL))
+            continue;
+        JSON_FOREACH(k, json_get(spec, "containers"))
+            missing |= !json_at(k, "resources", counted[i][1], counted[i][2], NULL);
+        JSON_FOREACH(k, json_get(spec, "initContainers"))
+            missing |= !json_at(k, "resources", counted[i][1], counted[i][2], NULL);
+        if (missing) out = arena_printf(c->a, "%s%s%s", out, *out ? "," : "", counted[i][0]);
+    }
+    return *out ? out : NULL;
+}
+
 /* Usage is counted from the cache for each check, so that it is right whatever the controller has got to. */
 int check_resource_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!c->namespaced || c->op == RULES_DELETE || !str_empty(c->subresource) || !obj) return 0;
     const struct json *quota, *it, *all = NULL;
     JSON_FOREACH(quota, admission_list(c, "", "resourcequotas", c->ns)) {
         if (!quota_applies(quota, obj)) continue;
+        const char *missing =
+            c->op == RULES_CREATE && admission_is(c, "", "Pod") ? unsaid(c, quota, obj) : NULL;
+        if (missing)
+            return admission_forbid(c, obj, e, "failed quota: %s: must specify %s",
+                                    jstr(json_get(quota, "metadata"), "name"), missing);
         JSON_FOREACH_MEMBER(m, json_at(quota, "spec", "hard", NULL)) {
             int64_t adds = usage_of(c, obj, m->key),
                     had = c->op == RULES_UPDATE ? usage_of(c, old, m->key) : 0, used = 0;
