@@ -46,7 +46,7 @@ void handle_create(struct request *q) {
     const struct json *meta = json_get(body, "metadata");
     bool generated = str_empty(json_get_str(meta, "name")) && !str_empty(json_get_str(meta, "generateName"));
     for (int i = 0; !rc; i++) {
-        struct json *obj = to_stored(q, json_clone(q->a, body));
+        struct json *obj = to_stored(q, generated ? json_clone(q->a, body) : body);
         begin(q, &w, RULES_CREATE, dry_run);
         w.c.name = NULL;
         if (!obj) rc = err_status(&e, 400, "BadRequest", "the object cannot be stored in this version");
@@ -80,7 +80,7 @@ static int check_names(struct request *q, const struct json *obj, struct err *e)
 static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
     const struct json *m = json_get(obj, "metadata");
     const char *rv = json_get_str(m, "resourceVersion"), *uid = json_get_str(m, "uid");
-    const struct json *had = json_get(object_tree(q->a, old), "metadata");
+    const struct json *had = json_get(write_tree(w, old), "metadata");
     int64_t rev = 0;
     if (!str_empty(uid) && !str_eq(uid, json_get_str(had, "uid")))
         return err_conflict(e, q->res, q->name,

@@ -92,9 +92,9 @@ struct found {
     bool insert_first;            /* as the first member of metadata */
     bool meta_empty;
     struct span old_rv;           /* a resourceVersion member that is there, with its comma */
-    struct object_label labels[MAX_SCAN_LABELS];
-    size_t n_labels;
     struct span fields[MAX_SCAN_FIELDS];
+    size_t n_labels;
+    struct object_label labels[MAX_SCAN_LABELS];
 };
 
 static bool key_is(const char *k, size_t n, const char *want) { return strlen(want) == n && memcmp(k, want, n) == 0; }
@@ -276,25 +276,46 @@ static struct object *new_reordered(const struct resource *r, const char *key, c
     return object_new(r, key, b.data, b.len, create_rev, rev);
 }
 
+/* Where a span of the scanned text lies in the tail: `head` bytes are gone from its start, the old resourceVersion from
+ * its place, and the new one, `added` bytes, has come. */
+static void span_move(const struct found *f, size_t head, size_t added, struct span *s) {
+    if (!s->off) return;
+    size_t at = s->off - head, to = at;
+    if (f->old_rv.len && at >= f->old_rv.off + f->old_rv.len) to -= f->old_rv.len;
+    if (at >= f->insert) to += added;
+    s->off = (uint32_t)to;
+}
+
+/* f: of a scan of the text that has `head` bytes before p; its insert and old_rv count from p. */
 static struct object *new_from(struct found *f, const struct resource *r, const char *key, const char *p, size_t len,
-                               int64_t create_rev, int64_t rev) {
+                               size_t head, int64_t create_rev, int64_t rev) {
     struct rbytes *tail = splice(f, p, len, rev);
-    memset(f, 0, sizeof(*f));
-    if (scan_object(f, r, tail->data, tail->len, true)) return build(r, key, tail, f, create_rev, rev);
-    rbytes_unref(tail);
-    return NULL;
+    size_t added = tail->len + f->old_rv.len - len;
+    for (size_t i = 0; i < f->n_labels; i++) {
+        span_move(f, head, added, &f->labels[i].key);
+        span_move(f, head, added, &f->labels[i].value);
+    }
+    for (size_t i = 0; i < MAX_SCAN_FIELDS; i++) span_move(f, head, added, &f->fields[i]);
+    return build(r, key, tail, f, create_rev, rev);
+}
+
+/* All but the labels, which count only up to n_labels, starts as zero. */
+static struct found *found_new(void) {
+    struct found *f = xmalloc(sizeof(*f));
+    memset(f, 0, offsetof(struct found, labels));
+    return f;
 }
 
 struct object *object_new(const struct resource *r, const char *key, const char *value, size_t len, int64_t create_rev,
                           int64_t rev) {
     if (len > OBJECT_MAX_STORED) return NULL;
-    struct found *f = xcalloc(1, sizeof(*f));
+    struct found *f = found_new();
     struct object *o = NULL;
     if (scan_object(f, r, value, len, false)) {
         size_t head = f->head;
         f->insert -= head;
         f->old_rv.off -= (uint32_t)head;
-        o = f->plain ? new_from(f, r, key, value + head, len - head, create_rev, rev)
+        o = f->plain ? new_from(f, r, key, value + head, len - head, head, create_rev, rev)
                      : new_reordered(r, key, value, len, create_rev, rev);
     }
     free(f);
@@ -302,10 +323,10 @@ struct object *object_new(const struct resource *r, const char *key, const char 
 }
 
 static struct object *remake(const struct resource *r, const struct object *o, int64_t rev) {
-    struct found *f = xcalloc(1, sizeof(*f));
+    struct found *f = found_new();
     struct object *n = NULL;
     if (scan_object(f, r, o->tail->data, o->tail->len, true))
-        n = new_from(f, r, o->key, o->tail->data, o->tail->len, o->create_rev, rev);
+        n = new_from(f, r, o->key, o->tail->data, o->tail->len, 0, o->create_rev, rev);
     free(f);
     return n;
 }

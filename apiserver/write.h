@@ -12,12 +12,16 @@ struct write {
     const struct resource *res; /* the stored row: trees are in its version */
     struct rules_ctx c;
     int64_t cause_rev;
+    const struct object *tree_of; /* write_tree's last, so that it is parsed once */
+    struct json *tree;
     bool lazy; /* need not be durable when answered (embedded store) */
 };
 
 /* Prepares for one object. q NULL: the server itself writes. `res` may be a row that shares another's storage. */
 void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
                 const char *subresource, const char *ns, const char *name, enum rules_op op);
+/* The tree of a stored object, for looking at: it is shared by the steps of the write. */
+struct json *write_tree(struct write *w, const struct object *o);
 /* Copies the warnings of the rules to the request's answer. */
 void write_warnings(const struct write *w, struct request *q);
 

@@ -17,7 +17,7 @@ enum {
     SQ_COMPACT_WINDOW = 2000,     /* revisions compacted in one sqlite transaction */
     SQ_CHECKPOINT_PAGES = 4000,   /* WAL size that starts a checkpoint: 16 MB */
 };
-#define SQ_LAZY_FLUSH_MS INT64_C(300000)
+#define SQ_LAZY_FLUSH_MS INT64_C(1800000) /* rarely: flash wears, and any durable commit takes them along */
 
 /* ---- lazy writes in memory ---- lazy.c; guarded by sq.lock */
 

@@ -68,7 +68,7 @@ struct store_options {
     /* etcd: comma-separated endpoints; TLS files may be NULL with http:// */
     const char *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
     bool no_fsync;        /* tests only */
-    int64_t lazy_flush_ms; /* write-back interval of lazy writes; 0: default of 5 minutes */
+    int64_t lazy_flush_ms; /* write-back interval of lazy writes; 0: default of 30 minutes */
 };
 
 int store_open(const struct store_options *o, struct store **out, struct err *e);
