@@ -8,6 +8,7 @@
 #include "apiserver/resource.h"
 #include "apiserver/rules/strategy.h"
 #include "apiserver/watchcache.h"
+#include "pkg/base/flags.h"
 #include "pkg/http/server.h"
 #include "pkg/store/store.h"
 
@@ -36,6 +37,7 @@ struct apiserver_options {
     const char *kubelet_cert, *kubelet_key, *kubelet_ca;
     const char *requestheader_ca, *requestheader_names, *requestheader_user, *requestheader_group, *requestheader_extra;
     int64_t event_ttl_ns;
+    struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
     int64_t workers;
 };
 

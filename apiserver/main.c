@@ -57,6 +57,7 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"requestheader-group-headers", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
         {"requestheader-extra-headers-prefix", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
         {"event-ttl", 0, FLAG_DURATION, &o->event_ttl_ns, "TIME", "how long Events are kept"},
+        {"unhonoured-resources", 0, FLAG_LIST, &o->unhonoured, "LIST", "resources that nothing in the cluster acts on: writing them answers with a Warning"},
         {"workers", 0, FLAG_INT, &o->workers, "N", "threads for requests that may block"},
         {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
         {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
@@ -176,5 +177,6 @@ int main(int argc, char **argv) {
     uv_loop_init(&p.loop);
     int rc = serve(&p, &e);
     shut_down(&p);
+    flag_list_done(&p.o.unhonoured);
     return rc ? fail(&e, "cannot serve") : 0;
 }

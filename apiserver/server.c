@@ -158,6 +158,17 @@ static void route_other(struct request *q) {
     else if (!handle_plain(q)) http_respond_text(q->http, 404, "404 page not found\n");
 }
 
+/* What is stored without effect must not look as if it worked: the cluster's set-up says which kinds those are. */
+static void warn_unhonoured(struct request *q) {
+    static const char *const writes[] = {"create", "update", "patch"};
+    const struct flag_list *l = &q->s->opt.unhonoured;
+    bool write = false;
+    for (size_t i = 0; i < ARRAY_LEN(writes); i++) write |= str_eq(q->verb, writes[i]);
+    for (size_t i = 0; write && i < l->n; i++)
+        if (str_eq(l->items[i], q->res->plural))
+            request_warn(q, "%s are stored, but nothing in this cluster acts on them yet", q->res->plural);
+}
+
 static void process(void *arg) {
     struct request *q = arg;
     _cleanup_err_ struct err e = {0};
@@ -167,6 +178,7 @@ static void process(void *arg) {
     if (!rc && q->is_resource) rc = check_route(q, &e);
     if (!rc && q->res && q->res->custom) rc = crd_schema_get(q, &schema, &e);
     if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
+    if (!rc && q->res && !q->res->custom && str_empty(q->subresource)) warn_unhonoured(q);
     if (rc) fail(q, &e);
     else if (q->is_resource) route_resource(q);
     else route_other(q);
