@@ -247,8 +247,27 @@ static void evict_one(struct kubelet *kl, const char *resource) {
     free(all);
 }
 
+/* Pods whose emptyDirs have outgrown their limits. */
+static void evict_oversized(struct kubelet *kl) {
+    size_t n;
+    struct pod_worker **all = pods_all(kl->pods, &n);
+    for (size_t i = 0; i < n; i++) {
+        _cleanup_object_ struct object *o = worker_pod(all[i]);
+        const char *name = all[i]->state == WORKER_SYNC ? volumes_over_limit(kl->volumes, o->obj) : NULL;
+        if (name) {
+            char text[300];
+            snprintf(text, sizeof(text), "Usage of EmptyDir volume \"%s\" exceeds its sizeLimit. ", name);
+            kubelet_event(kl, o->obj, NULL, "Warning", "Evicted", "%s", text);
+            pods_evict(kl->pods, all[i]->uid, "Evicted", text, 0);
+        }
+        worker_unref(all[i]);
+    }
+    free(all);
+}
+
 void gc_evict(struct kubelet *kl) {
     if (kl->fake) return;
+    evict_oversized(kl);
     int64_t total = quantity_str_value(str_map_get(node_capacity(kl->node), "memory"));
     int64_t limit = node_eviction_threshold(kl->cfg.eviction_hard, "memory.available", total);
     bool memory = limit > 0 && memory_available() < limit;

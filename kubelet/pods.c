@@ -235,6 +235,20 @@ struct pod_worker *pods_by_name(struct pods *p, const char *ns, const char *name
     return found;
 }
 
+bool pods_name_taken(struct pods *p, const struct pod_worker *w, const char *key) {
+    pthread_mutex_lock(&p->lock);
+    size_t it = 0;
+    const char *uid;
+    void *value;
+    bool taken = false;
+    while (!taken && map_next(&p->workers, &it, &uid, &value)) {
+        const struct pod_worker *o = value;
+        taken = o != w && o->removed && o->state < WORKER_TERMINATED && str_eq(o->pod->key, key);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return taken;
+}
+
 void pods_wake(struct pods *p, const char *uid) {
     struct pod_worker *w = pods_get(p, uid);
     if (!w) return;
@@ -256,7 +270,8 @@ static void admit(struct pods *p, struct pod_worker *w) {
     void *value;
     while (map_next(&p->workers, &it, &key, &value)) {
         struct pod_worker *o = value;
-        if (o != w && o->accepted && o->state < WORKER_TERMINATED) others[n++] = o->pod->obj;
+        bool replaced = o->removed && str_eq(o->pod->key, w->pod->key); /* an older manifest: it makes room first */
+        if (o != w && o->accepted && !replaced && o->state < WORKER_TERMINATED) others[n++] = o->pod->obj;
     }
     if (pods_admit(p->kl, a, pod, others, n, &reason, &message)) return;
     w->accepted = false;

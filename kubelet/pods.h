@@ -73,6 +73,8 @@ void pods_evict(struct pods *p, const char *uid, const char *reason, const char 
 struct pod_worker *pods_get(struct pods *p, const char *uid);
 struct pod_worker *pods_by_name(struct pods *p, const char *ns, const char *name);
 void worker_unref(struct pod_worker *w);
+/* True while another pod of this name has containers that may run: a changed static pod waits for its predecessor. */
+bool pods_name_taken(struct pods *p, const struct pod_worker *w, const char *key);
 /* All workers, each with a reference; free the array. */
 struct pod_worker **pods_all(struct pods *p, size_t *n);
 /* The newest pod object, with a reference. */

@@ -32,10 +32,22 @@ void podspec_hostname(struct kubelet *kl, struct arena *a, const struct core_pod
 
 /* ---- DNS ---- */
 
+/* A stub on the loopback is of no use to pods; systemd-resolved writes what is behind its own to another file. */
+static int read_resolv(const char *path, char **text) {
+    static const char behind[] = "/run/systemd/resolve/resolv.conf";
+    int r = file_read(path, RESOLV_MAX, text, NULL);
+    if (r < 0 || !str_eq(path, "/etc/resolv.conf") || !strstr(*text, "nameserver 127.0.0.53")) return r;
+    char *other = NULL;
+    if (file_read(behind, RESOLV_MAX, &other, NULL) < 0) return r;
+    free(*text);
+    *text = other;
+    return 0;
+}
+
 /* nameserver, search and options of the node's resolv.conf; the last search line counts. */
 static void host_dns(struct kubelet *kl, struct arena *a, struct cri_dns_config *d) {
     char *text = NULL;
-    if (str_empty(kl->cfg.resolv_conf) || file_read(kl->cfg.resolv_conf, RESOLV_MAX, &text, NULL) < 0) return;
+    if (str_empty(kl->cfg.resolv_conf) || read_resolv(kl->cfg.resolv_conf, &text) < 0) return;
     char *save = NULL;
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         char *inner = NULL, *word = strtok_r(line, " \t\r", &inner);

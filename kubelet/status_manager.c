@@ -167,7 +167,8 @@ static void on_answer(void *arg, int result, const struct client_response *resp,
     }
     flying_drop(n);
     if (settled && !was_status) n->deleted = true;
-    if (result < 0 && settled && e->status != 404)
+    /* 404 and 409: the pod has gone, or another has taken its name. */
+    if (result < 0 && settled && e->status != 404 && e->status != 409)
         log_warn("pod status was refused", "pod", n->name, "namespace", n->ns, "error", e->msg, NULL);
     if (!settled && !m->stopping && !n->forgotten) { /* the server is away: keep the request slot until the timer */
         n->retry_ms = n->retry_ms ? MIN_OF(n->retry_ms * 2, (unsigned)RETRY_MAX_MS) : RETRY_MIN_MS;

@@ -212,6 +212,7 @@ static void terminate(struct sync *s) {
         if (release(s) < 0) return;
         set_state(w, WORKER_TERMINATED);
     }
+    if (done && pod_is_static(s->pod)) sync_publish(s, true); /* its mirror may be new */
     pthread_mutex_lock(&w->lock);
     removed = w->removed;
     bool deleting = pod_deleting(w->pod->obj);
@@ -269,6 +270,7 @@ int64_t worker_sync(struct pod_worker *w) {
         terminate(&s);
         return s.next;
     }
+    if (pod_is_static(s.pod) && pods_name_taken(w->pods, w, obj->key)) return 100 * NS_PER_MS;
     prober_add_pod(s.kl->prober, obj);
     tell_prober(&s);
     sync_publish(&s, false);
