@@ -1,6 +1,8 @@
-/* Whether this node can take a pod: what the scheduler checked, checked again, because pods can name a node themselves.
+/* Whether this node can take a pod: what the scheduler checked, checked again, because pods can name a node
+ * themselves.
  *
- * Upstream: pkg/kubelet/lifecycle/predicate.go with the scheduler's noderesources, nodeaffinity, nodeports. */
+ * Upstream: pkg/kubelet/lifecycle/predicate.go with the scheduler's noderesources, nodeaffinity, nodeports.
+ */
 #include "kubelet/pods.h"
 
 static struct quantity allocatable_of(const struct str_map *m, const char *resource) {
@@ -37,23 +39,27 @@ static bool fits(struct arena *a, const struct core_pod *pod, const struct core_
     int64_t max_pods = quantity_value(allocatable_of(allocatable, "pods"));
     if (max_pods > 0 && (int64_t)n + 1 > max_pods) {
         *reason = "OutOfpods";
-        *message = arena_printf(a, "Node didn't have enough resource: pods, requested: 1, used: %zu, capacity: %lld", n,
-                                (long long)max_pods);
+        *message =
+            arena_printf(a, "Node didn't have enough resource: pods, requested: 1, used: %zu, capacity: %lld",
+                         n, (long long)max_pods);
         return false;
     }
     struct str_vec names = resources_of(a, pod);
     for (size_t i = 0; i < names.n; i++) {
         struct quantity want = pod_resource(pod, names.items[i], false, NULL), used = {0};
         if (want.nano <= 0) continue;
-        for (size_t k = 0; k < n; k++) used = quantity_add(used, pod_resource(others[k], names.items[i], false, NULL));
+        for (size_t k = 0; k < n; k++)
+            used = quantity_add(used, pod_resource(others[k], names.items[i], false, NULL));
         struct quantity have = allocatable_of(allocatable, names.items[i]);
         if (quantity_cmp(quantity_add(used, want), have) <= 0) continue;
         bool cpu = str_eq(names.items[i], "cpu");
-        long long w = cpu ? quantity_milli(want) : quantity_value(want), u = cpu ? quantity_milli(used) : quantity_value(used),
+        long long w = cpu ? quantity_milli(want) : quantity_value(want),
+                  u = cpu ? quantity_milli(used) : quantity_value(used),
                   h = cpu ? quantity_milli(have) : quantity_value(have);
         *reason = arena_printf(a, "OutOf%s", names.items[i]);
-        *message = arena_printf(a, "Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: %lld",
-                                names.items[i], w, u, h);
+        *message = arena_printf(
+            a, "Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: %lld",
+            names.items[i], w, u, h);
         return false;
     }
     return true;
@@ -94,14 +100,16 @@ static bool expression_matches(const struct core_node_selector_requirement *r, c
     if (str_eq(op, "Exists")) return value != NULL;
     if (str_eq(op, "DoesNotExist")) return value == NULL;
     int64_t v, limit;
-    if (!value || r->values.n != 1 || str_to_i64(value, &v) < 0 || str_to_i64(r->values.items[0], &limit) < 0) return false;
+    if (!value || r->values.n != 1 || str_to_i64(value, &v) < 0 || str_to_i64(r->values.items[0], &limit) < 0)
+        return false;
     return str_eq(op, "Gt") ? v > limit : str_eq(op, "Lt") && v < limit;
 }
 
 static bool term_matches(const struct core_node_selector_term *t, const struct meta_object_meta *node) {
     if (!t->match_expressions.n && !t->match_fields.n) return false;
     for (size_t i = 0; i < t->match_expressions.n; i++)
-        if (!expression_matches(&t->match_expressions.items[i], str_map_get(&node->labels, t->match_expressions.items[i].key)))
+        if (!expression_matches(&t->match_expressions.items[i],
+                                str_map_get(&node->labels, t->match_expressions.items[i].key)))
             return false;
     for (size_t i = 0; i < t->match_fields.n; i++)
         if (!expression_matches(&t->match_fields.items[i],
@@ -112,11 +120,13 @@ static bool term_matches(const struct core_node_selector_term *t, const struct m
 
 static bool node_matches(const struct core_pod *pod, const struct meta_object_meta *node) {
     for (size_t i = 0; i < pod->spec.node_selector.n; i++)
-        if (!str_eq(str_map_get(&node->labels, pod->spec.node_selector.items[i].key), pod->spec.node_selector.items[i].value))
+        if (!str_eq(str_map_get(&node->labels, pod->spec.node_selector.items[i].key),
+                    pod->spec.node_selector.items[i].value))
             return false;
     const struct core_affinity *af = pod->spec.affinity;
     const struct core_node_selector *req =
-        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution : NULL;
+        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution
+                                : NULL;
     if (!req) return true;
     for (size_t i = 0; i < req->node_selector_terms.n; i++)
         if (term_matches(&req->node_selector_terms.items[i], node)) return true;
@@ -126,11 +136,18 @@ static bool node_matches(const struct core_pod *pod, const struct meta_object_me
 /* ---- sysctls ---- */
 
 /* Those that concern nothing but the pod's own namespaces; others only when the operator allows them. */
-static const char *const safe_sysctls[] = {
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem"};
+static const char *const safe_sysctls[] = {"kernel.shm_rmid_forced",
+                                           "net.ipv4.ip_local_port_range",
+                                           "net.ipv4.tcp_syncookies",
+                                           "net.ipv4.ping_group_range",
+                                           "net.ipv4.ip_unprivileged_port_start",
+                                           "net.ipv4.ip_local_reserved_ports",
+                                           "net.ipv4.tcp_keepalive_time",
+                                           "net.ipv4.tcp_fin_timeout",
+                                           "net.ipv4.tcp_keepalive_intvl",
+                                           "net.ipv4.tcp_keepalive_probes",
+                                           "net.ipv4.tcp_rmem",
+                                           "net.ipv4.tcp_wmem"};
 
 static bool sysctl_allowed(struct kubelet *kl, const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(safe_sysctls); i++)
@@ -154,8 +171,8 @@ static const char *forbidden_sysctl(struct kubelet *kl, struct arena *a, const s
     return NULL;
 }
 
-bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
-                size_t n, const char **reason, const char **message) {
+bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
+                const struct core_pod *const *others, size_t n, const char **reason, const char **message) {
     struct str_map allocatable = kubelet_allocatable(kl, a);
     if (pod->spec.os && !str_eq(pod->spec.os->name, "linux")) {
         *reason = "PodOSNotSupported";
@@ -174,7 +191,8 @@ bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
         *message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return false;
     }
-    _cleanup_object_ struct object *node = kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
+    _cleanup_object_ struct object *node =
+        kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
     if (node && !pod_is_static(pod) && !node_matches(pod, node->meta)) {
         *reason = "NodeAffinity";
         *message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";

@@ -19,7 +19,8 @@ struct csr_wish {
     size_t n_usages;
 };
 
-static bool condition(const struct certificates_certificate_signing_request *csr, const char *type, const char **message) {
+static bool condition(const struct certificates_certificate_signing_request *csr, const char *type,
+                      const char **message) {
     for (size_t i = 0; i < csr->status.conditions.n; i++)
         if (str_eq(csr->status.conditions.items[i].type, type)) {
             *message = str_or_empty(csr->status.conditions.items[i].message);
@@ -29,8 +30,8 @@ static bool condition(const struct certificates_certificate_signing_request *csr
 }
 
 /* Asks and waits. *pair gets a new key and the signed certificate. */
-static int request_certificate(struct client *c, const struct csr_wish *w, const _Atomic bool *stop, struct pki_pair *pair,
-                               struct err *e) {
+static int request_certificate(struct client *c, const struct csr_wish *w, const _Atomic bool *stop,
+                               struct pki_pair *pair, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     char *request = NULL;
     int r = pki_key_new("EC", &pair->key_pem, e);
@@ -50,8 +51,10 @@ static int request_certificate(struct client *c, const struct csr_wish *w, const
         const char *why;
         r = client_get(c, a, &client_certificatesigningrequests, NULL, made.metadata.name, &now, e);
         if (r < 0 && e && e->status) return r;
-        if (r == 0 && condition(&now, "Denied", &why)) return err_set(e, -EACCES, "the certificate was denied: %s", why);
-        if (r == 0 && condition(&now, "Failed", &why)) return err_set(e, -EIO, "the certificate could not be signed: %s", why);
+        if (r == 0 && condition(&now, "Denied", &why))
+            return err_set(e, -EACCES, "the certificate was denied: %s", why);
+        if (r == 0 && condition(&now, "Failed", &why))
+            return err_set(e, -EIO, "the certificate could not be signed: %s", why);
         if (r == 0 && now.status.certificate.n) {
             pair->cert_pem = xstrndup((const char *)now.status.certificate.p, now.status.certificate.n);
             return 0;
@@ -59,12 +62,15 @@ static int request_certificate(struct client *c, const struct csr_wish *w, const
         err_done(e);
         usleep(POLL_MS * 1000);
     }
-    return err_set(e, -ETIMEDOUT, "certificate signing request %s was not signed in time", made.metadata.name);
+    return err_set(e, -ETIMEDOUT, "certificate signing request %s was not signed in time",
+                   made.metadata.name);
 }
 
 /* ---- the client certificate ---- */
 
-static char *client_pem(const struct kubelet_config *cfg) { return xasprintf("%s/kubelet-client-current.pem", cfg->cert_dir); }
+static char *client_pem(const struct kubelet_config *cfg) {
+    return xasprintf("%s/kubelet-client-current.pem", cfg->cert_dir);
+}
 
 static int request_client_cert(const struct kubelet_config *cfg, const char *node_name, struct client *c,
                                const _Atomic bool *stop, struct err *e) {
@@ -141,17 +147,22 @@ int bootstrap_kubeconfig(const struct kubelet_config *cfg, const char *node_name
 
 /* ---- the serving certificate ---- */
 
-static struct pki_spec serving_spec(struct arena *a, const char *node_name, const char *const *ips, size_t n_ips) {
+static struct pki_spec serving_spec(struct arena *a, const char *node_name, const char *const *ips,
+                                    size_t n_ips) {
     static const char *const orgs[] = {"system:nodes"};
     const char **sans = arena_alloc(a, (n_ips + 1) * sizeof(*sans));
     sans[0] = node_name;
     for (size_t i = 0; i < n_ips; i++) sans[i + 1] = ips[i];
-    return (struct pki_spec){.cn = arena_printf(a, "system:node:%s", node_name), .orgs = orgs, .n_orgs = 1, .sans = sans,
-                             .n_sans = n_ips + 1, .usages = PKI_SERVER_AUTH};
+    return (struct pki_spec){.cn = arena_printf(a, "system:node:%s", node_name),
+                             .orgs = orgs,
+                             .n_orgs = 1,
+                             .sans = sans,
+                             .n_sans = n_ips + 1,
+                             .usages = PKI_SERVER_AUTH};
 }
 
-int bootstrap_serving_cert(const struct kubelet_config *cfg, const char *node_name, const char *const *ips, size_t n_ips,
-                           char **cert_file, char **key_file, struct err *e) {
+int bootstrap_serving_cert(const struct kubelet_config *cfg, const char *node_name, const char *const *ips,
+                           size_t n_ips, char **cert_file, char **key_file, struct err *e) {
     if (!str_empty(cfg->tls_cert_file) && !str_empty(cfg->tls_key_file)) {
         *cert_file = xstrdup(cfg->tls_cert_file);
         *key_file = xstrdup(cfg->tls_key_file);
@@ -207,7 +218,8 @@ static void renew_client(struct cert_rotation *c) {
         c->changed(c->arg, false);
 }
 
-/* Asked of the cluster when configured; else self-signed anew when it ages or the machine's addresses change. */
+/* Asked of the cluster when configured; else self-signed anew when it ages or the machine's addresses change.
+ */
 static void renew_serving(struct cert_rotation *c, bool first) {
     struct kubelet *kl = c->kl;
     _cleanup_arena_ struct arena *a = arena_new();
@@ -216,14 +228,18 @@ static void renew_serving(struct cert_rotation *c, bool first) {
     size_t n;
     const char *const *ips = kubelet_host_ips(kl, a, &n);
     if (!str_empty(kl->cfg.tls_cert_file)) return;
-    _cleanup_free_ char *path = xasprintf("%s/kubelet.crt", kl->cfg.cert_dir), *key_path = xasprintf("%s/kubelet.key", kl->cfg.cert_dir);
+    _cleanup_free_ char *path = xasprintf("%s/kubelet.crt", kl->cfg.cert_dir),
+                        *key_path = xasprintf("%s/kubelet.key", kl->cfg.cert_dir);
     file_read(path, MAX_FILE, &before, NULL);
     if (kl->cfg.serving_bootstrap && kl->client && (first || aging(path))) {
         static const char *const usages[] = {"digital signature", "server auth"};
-        struct csr_wish w = {.signer = SERVING_SIGNER, .spec = serving_spec(a, kl->node_name, ips, n), .usages = usages,
+        struct csr_wish w = {.signer = SERVING_SIGNER,
+                             .spec = serving_spec(a, kl->node_name, ips, n),
+                             .usages = usages,
                              .n_usages = ARRAY_LEN(usages)};
         _cleanup_pki_pair_ struct pki_pair pair = {0};
-        if (request_certificate(kl->client, &w, &c->stop, &pair, &e) < 0 || pki_save(path, key_path, &pair, &e) < 0) {
+        if (request_certificate(kl->client, &w, &c->stop, &pair, &e) < 0 ||
+            pki_save(path, key_path, &pair, &e) < 0) {
             log_warn("cannot get a serving certificate", "error", e.msg, NULL);
             return;
         }
@@ -245,7 +261,8 @@ static void *rotation_thread(void *arg) {
     return NULL;
 }
 
-struct cert_rotation *cert_rotation_start(struct kubelet *kl, void (*changed)(void *arg, bool serving), void *arg) {
+struct cert_rotation *cert_rotation_start(struct kubelet *kl, void (*changed)(void *arg, bool serving),
+                                          void *arg) {
     struct cert_rotation *c = xcalloc(1, sizeof(*c));
     c->kl = kl;
     c->changed = changed;

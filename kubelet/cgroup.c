@@ -12,11 +12,11 @@ struct cgroups {
     int64_t pod_pids_max;
 };
 
-/* v1 hierarchies that pods get a directory in. cpu and memory carry limits; the others keep a pod's processes together
- * for accounting, and give the runtime a parent to make its containers in. */
-static const char *const v1_controllers[] = {"cpu", "cpuacct", "cpuset", "memory", "pids", "blkio",
-                                             "devices", "freezer", "net_cls", "net_prio", "hugetlb", "perf_event",
-                                             "systemd"};
+/* v1 hierarchies that pods get a directory in. cpu and memory carry limits; the others keep a pod's processes
+ * together for accounting, and give the runtime a parent to make its containers in. */
+static const char *const v1_controllers[] = {"cpu",     "cpuacct",    "cpuset",  "memory",  "pids",
+                                             "blkio",   "devices",    "freezer", "net_cls", "net_prio",
+                                             "hugetlb", "perf_event", "systemd"};
 
 struct cgroups *cgroups_new(const struct cgroups_config *cfg) {
     struct cgroups *cg = xcalloc(1, sizeof(*cg));
@@ -54,7 +54,8 @@ static int write_int(const char *dir, const char *file, int64_t v) {
     return write_value(dir, file, text);
 }
 
-/* A new cpuset is empty on v1, and nothing can be put into it until it has its parent's CPUs and memory nodes. */
+/* A new cpuset is empty on v1, and nothing can be put into it until it has its parent's CPUs and memory
+ * nodes. */
 static void inherit_cpuset(const char *dir) {
     static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
@@ -70,7 +71,8 @@ static char *dir_v1(const struct cgroups *cg, const char *controller, const char
     return xasprintf("%s/%s%s%s", cg->mount, controller, cg->root, path);
 }
 
-/* Makes the directory of `path` ("/kubepods/burstable") in every hierarchy. Parents exist already, but for the root. */
+/* Makes the directory of `path` ("/kubepods/burstable") in every hierarchy. Parents exist already, but for
+ * the root. */
 static int make_v1(struct cgroups *cg, const char *path, struct err *e) {
     for (size_t i = 0; i < ARRAY_LEN(v1_controllers); i++) {
         _cleanup_free_ char *top = xasprintf("%s/%s", cg->mount, v1_controllers[i]);
@@ -106,12 +108,14 @@ static int make_v2(struct cgroups *cg, const char *path, struct err *e) {
             int r = err_errno(e, errno, "make cgroup %s", dir);
             return r;
         }
-        for (size_t i = 0; i < ARRAY_LEN(controllers); i++) write_value(dir, "cgroup.subtree_control", controllers[i]);
+        for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
+            write_value(dir, "cgroup.subtree_control", controllers[i]);
         *s = c;
         if (!strchr(s + 1, '/')) break;
     }
     if (mkdir(dir, 0755) < 0 && errno != EEXIST) return err_errno(e, errno, "make cgroup %s", dir);
-    for (size_t i = 0; i < ARRAY_LEN(controllers); i++) write_value(dir, "cgroup.subtree_control", controllers[i]);
+    for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
+        write_value(dir, "cgroup.subtree_control", controllers[i]);
     return 0;
 }
 
@@ -152,12 +156,14 @@ static int make(struct cgroups *cg, const char *path, const struct cgroup_limits
     return 0;
 }
 
-int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory, struct err *e) {
+int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory,
+                  struct err *e) {
     if (cg->systemd) {
         cg->active = true;
         return 0;
     }
-    struct cgroup_limits top = {.cpu_shares = milli_to_shares(allocatable_milli_cpu), .memory_limit = allocatable_memory};
+    struct cgroup_limits top = {.cpu_shares = milli_to_shares(allocatable_milli_cpu),
+                                .memory_limit = allocatable_memory};
     struct cgroup_limits low = {.cpu_shares = 2};
     int r = make(cg, "/kubepods", &top, e);
     if (r == 0) r = make(cg, "/kubepods/burstable", &low, e);
@@ -310,16 +316,18 @@ void cgroups_usage(struct cgroups *cg, const char *path, struct cgroup_usage *u)
     read_u64(pids, "pids.current", &u->pids);
 }
 
-void cgroups_each_pod(struct cgroups *cg, void (*fn)(void *arg, const char *qos, const char *uid), void *arg) {
+void cgroups_each_pod(struct cgroups *cg, void (*fn)(void *arg, const char *qos, const char *uid),
+                      void *arg) {
     static const char *const classes[] = {"Guaranteed", "Burstable", "BestEffort"};
     if (!cg || !cg->active || cg->systemd) return;
     for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
-        _cleanup_free_ char *dir = xasprintf("%s%s%s/kubepods%s", cg->mount, cg->v2 ? "" : "/memory", cg->root,
-                                             qos_level(classes[i]));
+        _cleanup_free_ char *dir = xasprintf("%s%s%s/kubepods%s", cg->mount, cg->v2 ? "" : "/memory",
+                                             cg->root, qos_level(classes[i]));
         DIR *d = opendir(dir);
         if (!d) continue;
         for (struct dirent *ent; (ent = readdir(d));)
-            if (ent->d_type == DT_DIR && str_has_prefix(ent->d_name, "pod")) fn(arg, classes[i], ent->d_name + 3);
+            if (ent->d_type == DT_DIR && str_has_prefix(ent->d_name, "pod"))
+                fn(arg, classes[i], ent->d_name + 3);
         closedir(d);
     }
 }

@@ -1,5 +1,6 @@
-/* Control groups of pods: /kubepods/{burstable,besteffort}/pod<uid>, on cgroup v1, hybrid and v2 behind one interface.
- * The kubelet makes the levels above a container and sets the pod's limits; the runtime makes the container's own.
+/* Control groups of pods: /kubepods/{burstable,besteffort}/pod<uid>, on cgroup v1, hybrid and v2 behind one
+ * interface. The kubelet makes the levels above a container and sets the pod's limits; the runtime makes the
+ * container's own.
  *
  * On v1 a cgroup is a directory in every controller's hierarchy; on v2 one directory whose parents enable the
  * controllers. Only directories made here are removed, and never a mount point.
@@ -16,13 +17,14 @@ struct cgroup_limits { /* 0: leave alone */
 };
 struct cgroup_usage {
     bool found;
-    uint64_t cpu_ns, memory_usage, memory_working_set, memory_rss, memory_limit, page_faults, major_faults, pids;
+    uint64_t cpu_ns, memory_usage, memory_working_set, memory_rss, memory_limit, page_faults, major_faults,
+        pids;
 };
 
 struct cgroups_config {
-    const char *mount;    /* "/sys/fs/cgroup" */
-    const char *root;     /* parent of kubepods: "/" */
-    bool systemd;         /* the runtime names cgroups as systemd slices; they are then systemd's and the runtime's */
+    const char *mount; /* "/sys/fs/cgroup" */
+    const char *root;  /* parent of kubepods: "/" */
+    bool systemd; /* the runtime names cgroups as systemd slices; they are then systemd's and the runtime's */
     int64_t pod_pids_max; /* 0: no limit */
 };
 /* Finds what is mounted. Makes nothing. */
@@ -30,9 +32,10 @@ struct cgroups *cgroups_new(const struct cgroups_config *cfg);
 void cgroups_free(struct cgroups *cg);
 bool cgroups_v2(const struct cgroups *cg);
 
-/* The levels kubepods, burstable and besteffort, with the node's allocatable as limits. -EROFS, -EACCES: not ours to
- * use here; pods then run without. */
-int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory, struct err *e);
+/* The levels kubepods, burstable and besteffort, with the node's allocatable as limits. -EROFS, -EACCES: not
+ * ours to use here; pods then run without. */
+int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory,
+                  struct err *e);
 /* cgroup_parent of a pod as CRI wants it; "" when cgroups are not in use. */
 char *cgroups_pod_parent(struct cgroups *cg, struct arena *a, const struct core_pod *p);
 int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err *e);

@@ -1,5 +1,5 @@
-/* The pods this node was given, on disk (<root>/checkpoints/pods/<uid>.json), so that it can start and keep them when no
- * API server is in reach: after a reboot in the field the node does its work. */
+/* The pods this node was given, on disk (<root>/checkpoints/pods/<uid>.json), so that it can start and keep
+ * them when no API server is in reach: after a reboot in the field the node does its work. */
 #pragma once
 
 #include "kubelet/kubelet.h"

@@ -1,7 +1,8 @@
 /* A container's environment: service variables, envFrom, env with valueFrom, and $(VAR) expansion.
  *
- * Upstream: third_party/forked/golang/expansion (the syntax), kubelet_pods.go's makeEnvironmentVariables (the order of
- * precedence), envvars (service variables), pkg/fieldpath and pkg/api/v1/resource (the downward API). */
+ * Upstream: third_party/forked/golang/expansion (the syntax), kubelet_pods.go's makeEnvironmentVariables (the
+ * order of precedence), envvars (service variables), pkg/fieldpath and pkg/api/v1/resource (the downward
+ * API). */
 #pragma once
 
 #include "kubelet/objects.h"
@@ -10,14 +11,16 @@
 struct env_var {
     const char *name, *value;
 };
-struct env_list { /* in the order in which names first appeared; a later value replaces an earlier one in place */
+struct env_list { /* in the order in which names first appeared; a later value replaces an earlier one in
+                     place */
     struct env_var *items;
     size_t n, cap;
 };
 const char *env_get(const struct env_list *l, const char *name);
 void env_set(struct arena *a, struct env_list *l, const char *name, const char *value);
 
-/* Replaces $(NAME) by its value in the first list that has it; unknown names stay as written, $$ is a dollar. */
+/* Replaces $(NAME) by its value in the first list that has it; unknown names stay as written, $$ is a dollar.
+ */
 char *env_expand(struct arena *a, const char *s, const struct env_list *first, const struct env_list *second);
 
 /* What the downward API can tell about a pod beyond its spec. */
@@ -33,12 +36,12 @@ struct env_facts {
 int env_field_ref(struct arena *a, const struct core_pod *p, const struct env_facts *f, const char *path,
                   const char **out, struct err *e);
 /* A resourceFieldRef's value; `c` is the container the reference is about. */
-int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f, const char *resource,
-                     const char *divisor, const char **out, struct err *e);
+int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f,
+                     const char *resource, const char *divisor, const char **out, struct err *e);
 
 /* The variables that announce Services: those of the pod's namespace, and the API server's own. */
-void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns, bool links,
-                  struct env_list *out);
+void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns,
+                  bool links, struct env_list *out);
 
 struct env_input {
     const struct core_pod *pod;
@@ -48,6 +51,8 @@ struct env_input {
     const struct core_service *const *services;
     size_t n_services;
 };
-/* The container's complete environment. An error is one of configuration (CreateContainerConfigError). `skipped` gets
- * the names of envFrom keys that are no variable names, separated by ", " (NULL when there are none). */
-int env_make(struct arena *a, const struct env_input *in, struct env_list *out, const char **skipped, struct err *e);
+/* The container's complete environment. An error is one of configuration (CreateContainerConfigError).
+ * `skipped` gets the names of envFrom keys that are no variable names, separated by ", " (NULL when there are
+ * none). */
+int env_make(struct arena *a, const struct env_input *in, struct env_list *out, const char **skipped,
+             struct err *e);

@@ -27,7 +27,8 @@ static void orphan_sandboxes(struct kubelet *kl, struct arena *a) {
         const struct cri_pod_sandbox *sb = &resp.items.items[i];
         const char *uid = str_map_get(&sb->labels, LABEL_POD_UID);
         if (!uid || known(kl, uid)) continue; /* without our label it is somebody else's */
-        log_info("removing a pod that is gone", "pod", sb->metadata ? sb->metadata->name : "", "uid", uid, NULL);
+        log_info("removing a pod that is gone", "pod", sb->metadata ? sb->metadata->name : "", "uid", uid,
+                 NULL);
         struct rt_pod rt;
         if (runtime_pod_read(kl->rt, a, uid, &rt, NULL) < 0) continue;
         for (size_t k = 0; k < rt.n_containers; k++) {
@@ -57,7 +58,8 @@ static void orphan_folders(struct kubelet *kl) {
         if (ent->d_name[0] == '.' || known(kl, ent->d_name)) continue;
         _cleanup_free_ char *path = xasprintf("%s/%s", dir, ent->d_name);
         _cleanup_err_ struct err e = {0};
-        if (path_remove_tree(path, &e) < 0) log_warn("cannot remove a pod's folder", "path", path, "error", e.msg, NULL);
+        if (path_remove_tree(path, &e) < 0)
+            log_warn("cannot remove a pod's folder", "path", path, "error", e.msg, NULL);
         /* Logs live in a place that several kubelets may share: only those whose pod folder was ours go. */
         DIR *logs = opendir(kl->cfg.pod_logs_dir);
         for (struct dirent *l; logs && (l = readdir(logs));) {
@@ -105,7 +107,8 @@ static int used_percent(const char *path) {
 static bool image_in_use(const struct cri_image *img, const struct cri_list_containers_response *containers) {
     for (size_t i = 0; i < containers->containers.n; i++) {
         const struct cri_container *c = &containers->containers.items[i];
-        if (str_eq(c->image_ref, img->id) || str_eq(c->image_id, img->id) || (c->image && str_eq(c->image->image, img->id)))
+        if (str_eq(c->image_ref, img->id) || str_eq(c->image_id, img->id) ||
+            (c->image && str_eq(c->image->image, img->id)))
             return true;
         for (size_t k = 0; k < img->repo_tags.n; k++)
             if (c->image && str_eq(c->image->image, img->repo_tags.items[k])) return true;
@@ -121,7 +124,8 @@ void gc_images(struct kubelet *kl) {
     struct cri_image_fs_info_request freq = {0};
     struct cri_image_fs_info_response fs = {0};
     if (runtime_call(kl->rt, RT_IMAGE_FS_INFO, a, &freq, &fs, NULL) < 0 || !fs.image_filesystems.n) return;
-    const char *mount = fs.image_filesystems.items[0].fs_id ? fs.image_filesystems.items[0].fs_id->mountpoint : NULL;
+    const char *mount =
+        fs.image_filesystems.items[0].fs_id ? fs.image_filesystems.items[0].fs_id->mountpoint : NULL;
     if (!mount || used_percent(mount) < kl->cfg.image_gc_high) return;
     struct cri_list_images_request ireq = {0};
     struct cri_list_images_response images = {0};
@@ -136,7 +140,8 @@ void gc_images(struct kubelet *kl) {
         struct cri_remove_image_request req = {.image = &spec};
         struct cri_remove_image_response resp = {0};
         if (runtime_call(kl->rt, RT_REMOVE_IMAGE, a, &req, &resp, NULL) == 0)
-            log_info("removed an unused image", "image", img->repo_tags.n ? img->repo_tags.items[0] : img->id, NULL);
+            log_info("removed an unused image", "image", img->repo_tags.n ? img->repo_tags.items[0] : img->id,
+                     NULL);
     }
 }
 
@@ -164,7 +169,8 @@ static void rotate(struct kubelet *kl, struct arena *a, const char *path, const 
         for (struct dirent *ent; (ent = readdir(d));) {
             if (!str_has_prefix(ent->d_name, prefix)) continue;
             n++;
-            if (!oldest || strcmp(ent->d_name, strrchr(oldest, '/') + 1) < 0) oldest = arena_printf(a, "%s/%s", dir, ent->d_name);
+            if (!oldest || strcmp(ent->d_name, strrchr(oldest, '/') + 1) < 0)
+                oldest = arena_printf(a, "%s/%s", dir, ent->d_name);
         }
         closedir(d);
         if (n <= kl->cfg.log_max_files - 1 || !oldest || unlink(oldest) < 0) return;
@@ -184,7 +190,8 @@ void gc_logs(struct kubelet *kl) {
         for (size_t l = 0; l < ARRAY_LEN(lists); l++)
             for (size_t k = 0; lists[l] && k < lists[l]->n; k++) {
                 const struct core_container_status *c = &lists[l]->items[k];
-                const char *path = arena_printf(a, "%s/%s/%d.log", kubelet_pod_log_dir(kl, a, o->obj), c->name, c->restart_count);
+                const char *path = arena_printf(a, "%s/%s/%d.log", kubelet_pod_log_dir(kl, a, o->obj),
+                                                c->name, c->restart_count);
                 struct stat sb;
                 if (c->state.running && stat(path, &sb) == 0 && sb.st_size > kl->cfg.log_max_size)
                     rotate(kl, a, path, status_cri_id(c->container_id));
@@ -213,16 +220,19 @@ static struct pod_worker *choose_victim(struct kubelet *kl, struct pod_worker **
         const struct core_pod *p = o->obj;
         if (pod_is_critical(p) || all[i]->state != WORKER_SYNC) continue;
         const char *qos = pod_qos_class(p);
-        _cleanup_free_ char *path = xasprintf("/kubepods%s/pod%s", str_eq(qos, "BestEffort")  ? "/besteffort"
-                                                                    : str_eq(qos, "Burstable") ? "/burstable"
-                                                                                               : "", all[i]->uid);
+        _cleanup_free_ char *path = xasprintf("/kubepods%s/pod%s",
+                                              str_eq(qos, "BestEffort")  ? "/besteffort"
+                                              : str_eq(qos, "Burstable") ? "/burstable"
+                                                                         : "",
+                                              all[i]->uid);
         struct cgroup_usage u = {0};
         if (kl->cgroups) cgroups_usage(kl->cgroups, path, &u);
         int64_t over = (int64_t)u.memory_working_set - quantity_value(pod_resource(p, "memory", false, NULL));
         int64_t priority = p->spec.priority ? *p->spec.priority : 0;
         int rank = over > 0 ? 1 : 0;
-        bool better = !best || rank > best_rank || (rank == best_rank && (priority < best_priority ||
-                      (priority == best_priority && over > best_use)));
+        bool better = !best || rank > best_rank ||
+                      (rank == best_rank &&
+                       (priority < best_priority || (priority == best_priority && over > best_use)));
         if (!better) continue;
         best = all[i];
         best_rank = rank;

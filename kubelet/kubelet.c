@@ -1,6 +1,4 @@
 /* Putting the parts together: sources of pods, events of the runtime, housekeeping. See kubelet.h. */
-#include "kubelet/run.h"
-
 #include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -9,6 +7,7 @@
 #include "kubelet/gc.h"
 #include "kubelet/node.h"
 #include "kubelet/pods.h"
+#include "kubelet/run.h"
 #include "kubelet/server.h"
 #include "kubelet/static_pods.h"
 
@@ -57,7 +56,8 @@ char *kubelet_pod_dir(struct kubelet *kl, struct arena *a, const char *uid) {
 }
 
 char *kubelet_pod_log_dir(struct kubelet *kl, struct arena *a, const struct core_pod *p) {
-    return arena_printf(a, "%s/%s_%s_%s", kl->cfg.pod_logs_dir, p->metadata.namespace, p->metadata.name, p->metadata.uid);
+    return arena_printf(a, "%s/%s_%s_%s", kl->cfg.pod_logs_dir, p->metadata.namespace, p->metadata.name,
+                        p->metadata.uid);
 }
 
 void kubelet_config_init(struct kubelet_config *c) {
@@ -161,8 +161,10 @@ static void drop_deleted(struct kubelet *kl) {
 /* ---- the runtime's events ---- */
 
 static const char *event_uid(const struct cri_container_event_response *ev) {
-    if (ev->pod_sandbox_status && ev->pod_sandbox_status->metadata) return ev->pod_sandbox_status->metadata->uid;
-    if (ev->containers_statuses.n) return str_map_get(&ev->containers_statuses.items[0].labels, LABEL_POD_UID);
+    if (ev->pod_sandbox_status && ev->pod_sandbox_status->metadata)
+        return ev->pod_sandbox_status->metadata->uid;
+    if (ev->containers_statuses.n)
+        return str_map_get(&ev->containers_statuses.items[0].labels, LABEL_POD_UID);
     return NULL;
 }
 
@@ -182,7 +184,6 @@ static void wake_all(struct kubelet *kl) {
     free(all);
 }
 
-
 /* For a runtime without events: which container is in which state, as one number, once a second. */
 static void relist(struct kubelet *kl, struct map *seen) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -194,7 +195,8 @@ static void relist(struct kubelet *kl, struct map *seen) {
         const struct cri_container *c = &resp.containers.items[i];
         const char *uid = str_map_get(&c->labels, LABEL_POD_UID);
         if (!uid) continue;
-        uintptr_t h = (uintptr_t)map_get(&now, uid) + hash_bytes(c->id, strlen(c->id)) * (uint32_t)(c->state + 1);
+        uintptr_t h =
+            (uintptr_t)map_get(&now, uid) + hash_bytes(c->id, strlen(c->id)) * (uint32_t)(c->state + 1);
         map_put(&now, uid, (void *)h);
     }
     size_t it = 0;
@@ -294,12 +296,14 @@ static void set_up_cgroups(struct kubelet *kl) {
     struct cri_runtime_config_response resp = {0};
     bool systemd = runtime_call(kl->rt, RT_RUNTIME_CONFIG, a, &req, &resp, NULL) == 0 && resp.linux &&
                    resp.linux->cgroup_driver == CRI_CGROUP_DRIVER_SYSTEMD;
-    struct cgroups_config cfg = {.mount = "/sys/fs/cgroup", .root = kl->cfg.cgroup_root, .systemd = systemd,
+    struct cgroups_config cfg = {.mount = "/sys/fs/cgroup",
+                                 .root = kl->cfg.cgroup_root,
+                                 .systemd = systemd,
                                  .pod_pids_max = kl->cfg.pod_pids_limit > 0 ? kl->cfg.pod_pids_limit : 0};
     kl->cgroups = cgroups_new(&cfg);
     const struct str_map *m = node_allocatable(kl->node);
-    if (cgroups_setup(kl->cgroups, quantity_str_milli(str_map_get(m, "cpu")), quantity_str_value(str_map_get(m, "memory")),
-                      &e) == 0)
+    if (cgroups_setup(kl->cgroups, quantity_str_milli(str_map_get(m, "cpu")),
+                      quantity_str_value(str_map_get(m, "memory")), &e) == 0)
         return;
     log_warn("pods run without cgroups of their own", "error", e.msg, NULL);
     cgroups_free(kl->cgroups);
@@ -318,7 +322,8 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     kl->rt = rt;
     kl->fake = fake;
     if (client) kl->recorder = event_recorder_new(client, "kubelet", node_name);
-    _cleanup_free_ char *cache = cfg->offline_cache && !fake ? xasprintf("%s/checkpoints/objects", cfg->root_dir) : NULL;
+    _cleanup_free_ char *cache =
+        cfg->offline_cache && !fake ? xasprintf("%s/checkpoints/objects", cfg->root_dir) : NULL;
     kl->objects = objects_new(client, cache, OBJECTS_TTL_NS);
     kl->node = node_new(kl);
     kl->status = status_manager_new(client);
@@ -338,7 +343,8 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (kl->client) start_informers(kl);
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
-    if (r == 0 && !str_empty(kl->cfg.manifest_path)) kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
+    if (r == 0 && !str_empty(kl->cfg.manifest_path))
+        kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
     kl->gc_running = kubelet_thread(&kl->gc_thread, gc_thread, kl, false) == 0;
     return r;
 }

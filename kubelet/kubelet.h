@@ -1,11 +1,12 @@
-/* The kubelet's parts and how they hold together. One `struct kubelet` is one node; a process may have several (simulated
- * nodes), so nothing here is global.
+/* The kubelet's parts and how they hold together. One `struct kubelet` is one node; a process may have
+ * several (simulated nodes), so nothing here is global.
  *
  *   informer of pods, manifest files, checkpoints --> pods.c --> a pod_worker each (worker.c, sync.c)
  *   runtime events, probes, timers ------------------------------^        |
  *                                                                         +-> volumes, images, runtime (CRI)
- *                                                                         +-> status.c --> status_manager.c --> API
- *   node.c: registration, conditions, lease     server.c: :10250     gc.c: what nobody needs any more */
+ *                                                                         +-> status.c --> status_manager.c
+ * --> API node.c: registration, conditions, lease     server.c: :10250     gc.c: what nobody needs any more
+ */
 #pragma once
 
 #include <pthread.h>
@@ -31,7 +32,8 @@ struct kubelet_config {
     const char *cgroup_root;
     const char *system_reserved, *kube_reserved, *eviction_hard;
     struct flag_list cluster_dns, node_labels, taints, allowed_sysctls;
-    int64_t port, max_pods, pod_pids_limit, log_max_size, log_max_files, image_gc_high, image_gc_low, verbosity;
+    int64_t port, max_pods, pod_pids_limit, log_max_size, log_max_files, image_gc_high, image_gc_low,
+        verbosity;
     int64_t status_update_ns, lease_seconds, sync_ns;
     int64_t simulate;
     bool register_node, anonymous_auth, webhook_auth, rotate_certificates, serving_bootstrap, cgroups_per_qos,
@@ -53,11 +55,11 @@ struct kubelet {
     struct kubelet_config cfg;
     char *node_name;
     char *runtime_name, *runtime_version; /* as the runtime says; set before the first pod */
-    struct client *client;            /* NULL: no API server configured */
-    struct event_recorder *recorder;  /* NULL without a client */
+    struct client *client;                /* NULL: no API server configured */
+    struct event_recorder *recorder;      /* NULL without a client */
     struct runtime *rt;
     struct objects *objects;
-    struct cgroups *cgroups;          /* NULL: pods have none */
+    struct cgroups *cgroups; /* NULL: pods have none */
     struct prober *prober;
     struct status_manager *status;
     struct images *images;
@@ -67,9 +69,9 @@ struct kubelet {
     struct kubelet_server *server;
     struct static_pods *static_pods;
     struct informer *pod_informer, *service_informer, *node_informer;
-    bool fake;                        /* runtime in memory: no files, mounts or cgroups are touched */
+    bool fake; /* runtime in memory: no files, mounts or cgroups are touched */
     _Atomic bool stopping;
-    int stop_fd;                      /* readable once stopping: what long waits poll */
+    int stop_fd; /* readable once stopping: what long waits poll */
     pthread_t events_thread, gc_thread;
     bool events_running, gc_running;
 };

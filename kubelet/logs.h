@@ -17,7 +17,8 @@ struct log_options {
     int64_t limit_bytes; /* -1: no limit */
     struct ktime since;  /* unset: from the start */
 };
-#define LOG_OPTIONS_INIT {.tail = -1, .limit_bytes = -1}
+#define LOG_OPTIONS_INIT \
+    { .tail = -1, .limit_bytes = -1 }
 
 struct log_sink {
     /* Non-zero ends the reading. */
@@ -33,5 +34,6 @@ enum { LOG_LINE_MAX = 256 * 1024 }; /* longer lines are cut; runtimes split at 1
 int logs_read(const char *path, const struct log_options *o, const struct log_sink *sink, struct err *e);
 /* Offset at which the last n lines of a file start. */
 int64_t logs_tail_offset(int fd, int64_t n);
-/* The last lines of a log as plain text, at most `max` bytes: a container's termination message. Heap, or NULL. */
+/* The last lines of a log as plain text, at most `max` bytes: a container's termination message. Heap, or
+ * NULL. */
 char *logs_tail_text(const char *path, int64_t lines, size_t max);

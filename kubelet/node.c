@@ -79,35 +79,44 @@ static void measure(struct node *n) {
     struct arena *a = n->arena;
     struct node_sizes z;
     node_measure(kl->cfg.root_dir, &z);
-    if (kl->fake) z = (struct node_sizes){.cpus = 8, .memory = INT64_C(32) << 30, .storage = INT64_C(200) << 30};
+    if (kl->fake)
+        z = (struct node_sizes){.cpus = 8, .memory = INT64_C(32) << 30, .storage = INT64_C(200) << 30};
     const struct {
         const char *name;
         int64_t amount;
         bool cpu;
-    } sizes[] = {{"cpu", z.cpus, true}, {"memory", z.memory, false}, {"ephemeral-storage", z.storage, false},
-                 {"pods", kl->cfg.max_pods, false}, {"hugepages-1Gi", 0, false}, {"hugepages-2Mi", z.huge_2m, false}};
+    } sizes[] = {{"cpu", z.cpus, true},
+                 {"memory", z.memory, false},
+                 {"ephemeral-storage", z.storage, false},
+                 {"pods", kl->cfg.max_pods, false},
+                 {"hugepages-1Gi", 0, false},
+                 {"hugepages-2Mi", z.huge_2m, false}};
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         const char *name = sizes[i].name;
         struct quantity have = {.nano = (__int128)sizes[i].amount * 1000000000};
         bool memory = str_eq(name, "memory");
         const char *text = memory ? arena_printf(a, "%lldKi", (long long)(sizes[i].amount / 1024))
                                   : arena_printf(a, "%lld", (long long)sizes[i].amount);
-        if (str_eq(name, "ephemeral-storage")) text = arena_printf(a, "%lldKi", (long long)(sizes[i].amount / 1024));
+        if (str_eq(name, "ephemeral-storage"))
+            text = arena_printf(a, "%lldKi", (long long)(sizes[i].amount / 1024));
         map_set(a, &n->capacity, name, text);
         struct quantity left = quantity_sub(have, node_reserved(kl->cfg.system_reserved, name));
         left = quantity_sub(left, node_reserved(kl->cfg.kube_reserved, name));
-        int64_t keep = memory ? node_eviction_threshold(kl->cfg.eviction_hard, "memory.available", sizes[i].amount)
-                       : str_eq(name, "ephemeral-storage")
-                           ? node_eviction_threshold(kl->cfg.eviction_hard, "nodefs.available", sizes[i].amount)
-                           : 0;
+        int64_t keep =
+            memory ? node_eviction_threshold(kl->cfg.eviction_hard, "memory.available", sizes[i].amount)
+            : str_eq(name, "ephemeral-storage")
+                ? node_eviction_threshold(kl->cfg.eviction_hard, "nodefs.available", sizes[i].amount)
+                : 0;
         left.nano -= (__int128)keep * 1000000000;
         if (left.nano < 0) left.nano = 0;
         if (memory) /* whole KiB, as the capacity is written */
-            map_set(a, &n->allocatable, name, arena_printf(a, "%lldKi", (long long)(quantity_value(left) / 1024)));
+            map_set(a, &n->allocatable, name,
+                    arena_printf(a, "%lldKi", (long long)(quantity_value(left) / 1024)));
         else
-            map_set(a, &n->allocatable, name, sizes[i].cpu && quantity_milli(left) % 1000
-                                                  ? arena_printf(a, "%lldm", (long long)quantity_milli(left))
-                                                  : arena_printf(a, "%lld", (long long)quantity_value(left)));
+            map_set(a, &n->allocatable, name,
+                    sizes[i].cpu && quantity_milli(left) % 1000
+                        ? arena_printf(a, "%lldm", (long long)quantity_milli(left))
+                        : arena_printf(a, "%lld", (long long)quantity_value(left)));
     }
 }
 
@@ -172,7 +181,8 @@ bool node_under_pressure(struct node *n, enum node_pressure p) {
 
 /* ---- status ---- */
 
-static void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...) _printf_(4, 5);
+static void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...)
+    _printf_(4, 5);
 static void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...) {
     char text[512];
     va_list ap;
@@ -180,7 +190,8 @@ static void node_event(struct node *n, const char *type, const char *reason, con
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     /* The node's name serves as the uid: upstream's convention for events about nodes. */
-    struct event_ref ref = {.api_version = "v1", .kind = "Node", .name = n->kl->node_name, .uid = n->kl->node_name};
+    struct event_ref ref = {
+        .api_version = "v1", .kind = "Node", .name = n->kl->node_name, .uid = n->kl->node_name};
     if (n->kl->recorder) event_record(n->kl->recorder, &ref, type, reason, "%s", text);
 }
 
@@ -190,12 +201,16 @@ static const struct core_node_condition *old_condition(const struct node *n, con
     return NULL;
 }
 
-static void add_condition(struct node *n, struct core_node_status *st, const char *type, bool value, const char *reason,
-                          const char *message, struct ktime now) {
+static void add_condition(struct node *n, struct core_node_status *st, const char *type, bool value,
+                          const char *reason, const char *message, struct ktime now) {
     const struct core_node_condition *old = old_condition(n, type);
     const char *status = value ? "True" : "False";
     st->conditions.items[st->conditions.n++] = (struct core_node_condition){
-        .type = type, .status = status, .reason = reason, .message = message, .last_heartbeat_time = now,
+        .type = type,
+        .status = status,
+        .reason = reason,
+        .message = message,
+        .last_heartbeat_time = now,
         .last_transition_time = old && str_eq(old->status, status) ? old->last_transition_time : now};
 }
 
@@ -211,11 +226,12 @@ static const char *runtime_problem(struct node *n, struct arena *a, struct core_
         const struct cri_runtime_condition *c = &resp.status->conditions.items[i];
         bool network = str_eq(c->type, "NetworkReady");
         if (c->status || (!network && !str_eq(c->type, "RuntimeReady"))) continue;
-        problem = arena_printf(a, "%s%scontainer runtime%s not ready: %s=false reason:%s message:%s", str_or_empty(problem),
-                               problem ? ", " : "", network ? " network" : "", c->type, str_or_empty(c->reason),
-                               str_or_empty(c->message));
+        problem = arena_printf(a, "%s%scontainer runtime%s not ready: %s=false reason:%s message:%s",
+                               str_or_empty(problem), problem ? ", " : "", network ? " network" : "", c->type,
+                               str_or_empty(c->reason), str_or_empty(c->message));
     }
-    st->runtime_handlers.items = arena_zalloc(a, (resp.runtime_handlers.n + 1) * sizeof(*st->runtime_handlers.items));
+    st->runtime_handlers.items =
+        arena_zalloc(a, (resp.runtime_handlers.n + 1) * sizeof(*st->runtime_handlers.items));
     for (size_t i = 0; i < resp.runtime_handlers.n; i++)
         st->runtime_handlers.items[st->runtime_handlers.n++].name = resp.runtime_handlers.items[i].name;
     return problem;
@@ -253,14 +269,15 @@ static const struct {
      "kubelet has insufficient memory available", "kubelet has sufficient memory available"},
     {"DiskPressure", "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "kubelet has disk pressure",
      "kubelet has no disk pressure"},
-    {"PIDPressure", "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "kubelet has insufficient PID available",
-     "kubelet has sufficient PID available"},
+    {"PIDPressure", "KubeletHasInsufficientPID", "KubeletHasSufficientPID",
+     "kubelet has insufficient PID available", "kubelet has sufficient PID available"},
 };
 
 static void compute(struct node *n, struct arena *a, struct core_node_status *st) {
     struct kubelet *kl = n->kl;
     struct ktime now = ktime_now();
-    *st = (struct core_node_status){.capacity = n->capacity, .allocatable = n->allocatable, .node_info = n->info};
+    *st = (struct core_node_status){
+        .capacity = n->capacity, .allocatable = n->allocatable, .node_info = n->info};
     st->node_info.container_runtime_version =
         arena_printf(a, "%s://%s", str_or_empty(kl->runtime_name), str_or_empty(kl->runtime_version));
     st->daemon_endpoints.kubelet_endpoint.port = (int32_t)kl->cfg.port;
@@ -274,24 +291,28 @@ static void compute(struct node *n, struct arena *a, struct core_node_status *st
     st->conditions.items = arena_zalloc(a, (PRESSURE_KINDS + 1) * sizeof(*st->conditions.items));
     for (int i = 0; i < PRESSURE_KINDS; i++) {
         bool on = node_under_pressure(n, (enum node_pressure)i);
-        add_condition(n, st, pressure_conditions[i].type, on, on ? pressure_conditions[i].on : pressure_conditions[i].off,
+        add_condition(n, st, pressure_conditions[i].type, on,
+                      on ? pressure_conditions[i].on : pressure_conditions[i].off,
                       on ? pressure_conditions[i].on_message : pressure_conditions[i].off_message, now);
     }
     add_condition(n, st, "Ready", !problem, problem ? "KubeletNotReady" : "KubeletReady",
                   problem ? arena_printf(a, "[%s]", problem) : "kubelet is posting ready status", now);
     add_images(n, a, st);
     if (n->was_ready != !problem) {
-        node_event(n, "Normal", problem ? "NodeNotReady" : "NodeReady", "Node %s status is now: %s", kl->node_name,
-                   problem ? "NodeNotReady" : "NodeReady");
+        node_event(n, "Normal", problem ? "NodeNotReady" : "NodeReady", "Node %s status is now: %s",
+                   kl->node_name, problem ? "NodeNotReady" : "NodeReady");
         n->was_ready = !problem;
     }
 }
 
 /* Equal but for the time of the heartbeat. */
 static bool same_status(struct arena *a, const struct core_node_status *x, const struct core_node_status *y) {
-    struct core_node_status *u = api_clone(a, &api_core_node_status, x), *v = api_clone(a, &api_core_node_status, y);
-    for (size_t i = 0; i < u->conditions.n; i++) u->conditions.items[i].last_heartbeat_time = (struct ktime){0};
-    for (size_t i = 0; i < v->conditions.n; i++) v->conditions.items[i].last_heartbeat_time = (struct ktime){0};
+    struct core_node_status *u = api_clone(a, &api_core_node_status, x),
+                            *v = api_clone(a, &api_core_node_status, y);
+    for (size_t i = 0; i < u->conditions.n; i++)
+        u->conditions.items[i].last_heartbeat_time = (struct ktime){0};
+    for (size_t i = 0; i < v->conditions.n; i++)
+        v->conditions.items[i].last_heartbeat_time = (struct ktime){0};
     return api_equal(&api_core_node_status, u, v);
 }
 
@@ -306,8 +327,8 @@ static int write_status(struct node *n, struct arena *a, const struct core_node_
     json_set(a, doc, "status", status);
     char *body = json_text(a, doc);
     struct client_opts o = {.subresource = "status"};
-    return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_STRATEGIC, body, strlen(body),
-                        &o, NULL, e);
+    return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_STRATEGIC, body,
+                        strlen(body), &o, NULL, e);
 }
 
 /* ---- registration ---- */
@@ -333,7 +354,8 @@ static struct core_node *initial_node(struct node *n, struct arena *a) {
                                            {"kubernetes.io/arch", n->info.architecture},
                                            {"kubernetes.io/hostname", kl->node_name},
                                            {"kubernetes.io/os", "linux"}};
-    for (size_t i = 0; i < ARRAY_LEN(labels); i++) map_set(a, &node->metadata.labels, labels[i].key, labels[i].value);
+    for (size_t i = 0; i < ARRAY_LEN(labels); i++)
+        map_set(a, &node->metadata.labels, labels[i].key, labels[i].value);
     for (size_t i = 0; i < kl->cfg.node_labels.n; i++) {
         const char *s = kl->cfg.node_labels.items[i], *eq = strchr(s, '=');
         map_set(a, &node->metadata.labels, eq ? arena_strndup(a, s, (size_t)(eq - s)) : s, eq ? eq + 1 : "");
@@ -348,8 +370,8 @@ static struct core_node *initial_node(struct node *n, struct arena *a) {
 }
 
 /* Labels of ours that an existing Node object lacks or has otherwise. */
-static int reconcile_labels(struct node *n, struct arena *a, const struct core_node *want, const struct core_node *have,
-                            struct err *e) {
+static int reconcile_labels(struct node *n, struct arena *a, const struct core_node *want,
+                            const struct core_node *have, struct err *e) {
     struct json *doc = json_object(a), *labels = NULL;
     for (size_t i = 0; i < want->metadata.labels.n; i++) {
         const struct str_map_entry *l = &want->metadata.labels.items[i];
@@ -359,8 +381,8 @@ static int reconcile_labels(struct node *n, struct arena *a, const struct core_n
     }
     if (!labels) return 0;
     char *body = json_text(a, doc);
-    return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_MERGE, body, strlen(body), NULL,
-                        NULL, e);
+    return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_MERGE, body,
+                        strlen(body), NULL, NULL, e);
 }
 
 static int register_node(struct node *n, struct arena *a, struct err *e) {
@@ -392,8 +414,8 @@ static int renew_lease(struct node *n, struct arena *a, struct err *e) {
         struct core_node node = {0};
         if (client_get(kl->client, a, &client_nodes, NULL, kl->node_name, &node, NULL) == 0) {
             struct meta_owner_reference *o = arena_zalloc(a, sizeof(*o));
-            *o = (struct meta_owner_reference){.api_version = "v1", .kind = "Node", .name = kl->node_name,
-                                               .uid = node.metadata.uid};
+            *o = (struct meta_owner_reference){
+                .api_version = "v1", .kind = "Node", .name = kl->node_name, .uid = node.metadata.uid};
             lease.metadata.owner_references = (struct meta_owner_reference_vec){o, 1};
         }
     }
@@ -408,7 +430,8 @@ static int renew_lease(struct node *n, struct arena *a, struct err *e) {
 
 static void tell_pod_cidr(struct node *n, struct arena *a) {
     struct kubelet *kl = n->kl;
-    _cleanup_object_ struct object *o = kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
+    _cleanup_object_ struct object *o =
+        kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
     const struct core_node *node = o ? o->obj : NULL;
     const char *cidr = node ? node->spec.pod_cidr : NULL;
     if (str_empty(cidr)) cidr = kl->cfg.pod_cidr;

@@ -1,5 +1,5 @@
-/* This machine as a Node: what it has, how it is, and that it is alive. Registration, the status (every five minutes or
- * when it changes), the Lease every ten seconds, and the pod CIDR that the control plane gives it.
+/* This machine as a Node: what it has, how it is, and that it is alive. Registration, the status (every five
+ * minutes or when it changes), the Lease every ten seconds, and the pod CIDR that the control plane gives it.
  *
  * Upstream: kubelet_node_status.go, nodestatus/setters.go, component-helpers' lease controller. */
 #pragma once

@@ -57,21 +57,34 @@ TEST(expansion_follows_the_kubernetes_rules) {
     env_set(a, &l, "EMPTY", "");
     env_set(a, &more, "B", "two");
     static const char *const cases[][2] = {
-        {"$(A)", "one"},           {"x$(A)y$(B)z", "xoneytwoz"}, {"$$(A)", "$(A)"},   {"$$$(A)", "$one"},
-        {"$(NONE)", "$(NONE)"},    {"$(A", "$(A"},               {"$A", "$A"},        {"$", "$"},
-        {"a$", "a$"},              {"$(EMPTY)|", "|"},           {"$()", "$()"},      {"$(A)$(A)", "oneone"},
-        {"$$$$(A)", "$$(A)"},      {"\\$(A)", "\\one"},          {"$(A B)", "$(A B)"}, {"", ""},
+        {"$(A)", "one"},        {"x$(A)y$(B)z", "xoneytwoz"},
+        {"$$(A)", "$(A)"},      {"$$$(A)", "$one"},
+        {"$(NONE)", "$(NONE)"}, {"$(A", "$(A"},
+        {"$A", "$A"},           {"$", "$"},
+        {"a$", "a$"},           {"$(EMPTY)|", "|"},
+        {"$()", "$()"},         {"$(A)$(A)", "oneone"},
+        {"$$$$(A)", "$$(A)"},   {"\\$(A)", "\\one"},
+        {"$(A B)", "$(A B)"},   {"", ""},
     };
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) CHECK_STR(env_expand(a, cases[i][0], &l, &more), cases[i][1]);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        CHECK_STR(env_expand(a, cases[i][0], &l, &more), cases[i][1]);
 }
 
 TEST(service_variables_are_those_of_the_namespace_and_the_api_server) {
     struct arena *a = test_arena();
-    struct core_service *web = typed(a, &api_core_service, "{'metadata':{'name':'my-web','namespace':'x'},'spec':{'clusterIP':"
-                                     "'10.0.0.5','ports':[{'name':'http','port':80,'protocol':'TCP'},{'name':'dns','port':53,'protocol':'UDP'}]}}");
-    struct core_service *other = typed(a, &api_core_service, "{'metadata':{'name':'o','namespace':'y'},'spec':{'clusterIP':'10.0.0.6','ports':[{'port':1}]}}");
-    struct core_service *headless = typed(a, &api_core_service, "{'metadata':{'name':'h','namespace':'x'},'spec':{'clusterIP':'None','ports':[{'port':1}]}}");
-    struct core_service *k = typed(a, &api_core_service, "{'metadata':{'name':'kubernetes','namespace':'default'},'spec':{'clusterIP':'10.0.0.1','ports':[{'name':'https','port':443}]}}");
+    struct core_service *web = typed(a, &api_core_service,
+                                     "{'metadata':{'name':'my-web','namespace':'x'},'spec':{'clusterIP':"
+                                     "'10.0.0.5','ports':[{'name':'http','port':80,'protocol':'TCP'},{'name':"
+                                     "'dns','port':53,'protocol':'UDP'}]}}");
+    struct core_service *other = typed(
+        a, &api_core_service,
+        "{'metadata':{'name':'o','namespace':'y'},'spec':{'clusterIP':'10.0.0.6','ports':[{'port':1}]}}");
+    struct core_service *headless =
+        typed(a, &api_core_service,
+              "{'metadata':{'name':'h','namespace':'x'},'spec':{'clusterIP':'None','ports':[{'port':1}]}}");
+    struct core_service *k = typed(a, &api_core_service,
+                                   "{'metadata':{'name':'kubernetes','namespace':'default'},'spec':{'"
+                                   "clusterIP':'10.0.0.1','ports':[{'name':'https','port':443}]}}");
     const struct core_service *all[] = {web, other, headless, k};
     struct env_list l = {0};
     env_services(a, all, 4, "x", true, &l);
@@ -92,16 +105,27 @@ TEST(service_variables_are_those_of_the_namespace_and_the_api_server) {
 
 TEST(the_downward_api_names_fields_and_resources) {
     struct arena *a = test_arena();
-    struct core_pod *p = pod(a, "{'metadata':{'name':'n','namespace':'s','uid':'u','labels':{'b':'2','a':'1'},'annotations':{'k/x':'q\\\"'}},"
-                                "'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1500m','memory':'1Gi'}}}]}}");
+    struct core_pod *p =
+        pod(a,
+            "{'metadata':{'name':'n','namespace':'s','uid':'u','labels':{'b':'2','a':'1'},'annotations':{'k/"
+            "x':'q\\\"'}},"
+            "'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1500m','memory':'1Gi'}}}]}}");
     const char *ips[] = {"1.1.1.1", "fd00::1"}, *v;
-    struct env_facts f = {.node_name = "node", .pod_ips = ips, .n_pod_ips = 2, .host_ips = ips, .n_host_ips = 1};
+    struct env_facts f = {
+        .node_name = "node", .pod_ips = ips, .n_pod_ips = 2, .host_ips = ips, .n_host_ips = 1};
     struct str_map alloc = {0};
     f.allocatable = &alloc;
-    static const char *const cases[][2] = {{"metadata.name", "n"}, {"metadata.uid", "u"}, {"spec.nodeName", "node"},
-        {"status.podIP", "1.1.1.1"}, {"status.podIPs", "1.1.1.1,fd00::1"}, {"status.hostIP", "1.1.1.1"},
-        {"metadata.labels['a']", "1"}, {"metadata.labels['z']", ""}, {"metadata.labels", "a=\"1\"\nb=\"2\""},
-        {"metadata.annotations['k/x']", "q\""}, {"metadata.annotations", "k/x=\"q\\\"\""}};
+    static const char *const cases[][2] = {{"metadata.name", "n"},
+                                           {"metadata.uid", "u"},
+                                           {"spec.nodeName", "node"},
+                                           {"status.podIP", "1.1.1.1"},
+                                           {"status.podIPs", "1.1.1.1,fd00::1"},
+                                           {"status.hostIP", "1.1.1.1"},
+                                           {"metadata.labels['a']", "1"},
+                                           {"metadata.labels['z']", ""},
+                                           {"metadata.labels", "a=\"1\"\nb=\"2\""},
+                                           {"metadata.annotations['k/x']", "q\""},
+                                           {"metadata.annotations", "k/x=\"q\\\"\""}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         v = NULL;
         CHECK_INT(env_field_ref(a, p, &f, cases[i][0], &v, NULL), 0);
@@ -109,8 +133,11 @@ TEST(the_downward_api_names_fields_and_resources) {
     }
     CHECK_INT(env_field_ref(a, p, &f, "status.phase", &v, NULL), -EINVAL);
     const struct core_container *c = &p->spec.containers.items[0];
-    static const char *const resources[][3] = {{"limits.cpu", NULL, "2"}, {"limits.cpu", "1m", "1500"}, {"limits.memory", "1Mi", "1024"},
-                                               {"limits.memory", NULL, "1073741824"}, {"requests.cpu", "1m", "1500"}};
+    static const char *const resources[][3] = {{"limits.cpu", NULL, "2"},
+                                               {"limits.cpu", "1m", "1500"},
+                                               {"limits.memory", "1Mi", "1024"},
+                                               {"limits.memory", NULL, "1073741824"},
+                                               {"requests.cpu", "1m", "1500"}};
     for (size_t i = 0; i < ARRAY_LEN(resources); i++) {
         CHECK_INT(env_resource_ref(a, c, &f, resources[i][0], resources[i][1], &v, NULL), 0);
         CHECK_STR(v, resources[i][2]);
@@ -165,7 +192,8 @@ TEST(probe_verdicts_change_at_their_thresholds) {
 /* ---- status ---- */
 
 struct phase_case {
-    const char *policy, *init, *main; /* states: R running, W waiting, B waiting after an end, 0 ended well, 1 ended badly */
+    const char *policy, *init,
+        *main; /* states: R running, W waiting, B waiting after an end, 0 ended well, 1 ended badly */
     bool terminal;
     const char *phase;
 };
@@ -181,8 +209,8 @@ static struct core_container_status made(struct arena *a, const char *name, char
     return s;
 }
 
-static void add_containers(struct arena *a, const char *states, const char *prefix, struct core_container_vec *spec,
-                           struct core_container_status_vec *status) {
+static void add_containers(struct arena *a, const char *states, const char *prefix,
+                           struct core_container_vec *spec, struct core_container_status_vec *status) {
     size_t n = strlen(states);
     spec->items = arena_zalloc(a, (n + 1) * sizeof(*spec->items));
     status->items = arena_zalloc(a, (n + 1) * sizeof(*status->items));
@@ -195,13 +223,16 @@ static void add_containers(struct arena *a, const char *states, const char *pref
 
 TEST(phases_follow_the_containers) {
     static const struct phase_case cases[] = {
-        {"Always", "", "R", false, "Running"},     {"Always", "", "W", false, "Pending"},   {"Always", "", "RW", false, "Pending"},
-        {"Always", "", "RB", false, "Running"},    {"Always", "", "B", false, "Running"},   {"Always", "", "1", false, "Running"},
-        {"Always", "", "00", false, "Running"},    {"Never", "", "0", false, "Succeeded"},  {"Never", "", "01", false, "Failed"},
-        {"Never", "", "R1", false, "Running"},     {"OnFailure", "", "0", false, "Succeeded"}, {"OnFailure", "", "1", false, "Running"},
-        {"OnFailure", "", "01", false, "Running"}, {"Always", "R", "W", false, "Pending"},  {"Always", "0", "R", false, "Running"},
-        {"Always", "1", "W", false, "Pending"},    {"Never", "1", "W", false, "Failed"},    {"Always", "", "00", true, "Succeeded"},
-        {"Always", "", "01", true, "Failed"},      {"Always", "", "W", true, "Failed"},
+        {"Always", "", "R", false, "Running"},      {"Always", "", "W", false, "Pending"},
+        {"Always", "", "RW", false, "Pending"},     {"Always", "", "RB", false, "Running"},
+        {"Always", "", "B", false, "Running"},      {"Always", "", "1", false, "Running"},
+        {"Always", "", "00", false, "Running"},     {"Never", "", "0", false, "Succeeded"},
+        {"Never", "", "01", false, "Failed"},       {"Never", "", "R1", false, "Running"},
+        {"OnFailure", "", "0", false, "Succeeded"}, {"OnFailure", "", "1", false, "Running"},
+        {"OnFailure", "", "01", false, "Running"},  {"Always", "R", "W", false, "Pending"},
+        {"Always", "0", "R", false, "Running"},     {"Always", "1", "W", false, "Pending"},
+        {"Never", "1", "W", false, "Failed"},       {"Always", "", "00", true, "Succeeded"},
+        {"Always", "", "01", true, "Failed"},       {"Always", "", "W", true, "Failed"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct arena *a = test_arena();
@@ -218,14 +249,22 @@ TEST(phases_follow_the_containers) {
 
 TEST(a_running_pod_has_its_conditions_and_addresses) {
     struct arena *a = test_arena();
-    struct core_pod *p = pod(a, "{'metadata':{'name':'p','uid':'u','generation':3},'spec':{'containers':[{'name':'c','image':'i'}],"
-                                "'readinessGates':[{'conditionType':'x.y/z'}]},'status':{'conditions':[{'type':'x.y/z','status':'False'}]}}");
+    struct core_pod *p = pod(
+        a,
+        "{'metadata':{'name':'p','uid':'u','generation':3},'spec':{'containers':[{'name':'c','image':'i'}],"
+        "'readinessGates':[{'conditionType':'x.y/z'}]},'status':{'conditions':[{'type':'x.y/"
+        "z','status':'False'}]}}");
     const char *ips[] = {"10.1.1.1"}, *host[] = {"192.0.2.1"};
     struct rt_sandbox sb = {.id = "s", .ready = true, .ips = ips, .n_ips = 1};
-    struct rt_container c = {.id = "abc", .name = "c", .state = CRI_CONTAINER_STATE_CONTAINER_RUNNING, .started_at = 5 * NS_PER_SEC,
-                             .image = "i", .image_ref = "sha256:1"};
+    struct rt_container c = {.id = "abc",
+                             .name = "c",
+                             .state = CRI_CONTAINER_STATE_CONTAINER_RUNNING,
+                             .started_at = 5 * NS_PER_SEC,
+                             .image = "i",
+                             .image_ref = "sha256:1"};
     struct rt_pod rt = {&sb, 1, &c, 1};
-    struct status_input in = {.pod = p, .rt = &rt, .host_ips = host, .n_host_ips = 1, .network_ready = true, .now = {100, 0, true}};
+    struct status_input in = {
+        .pod = p, .rt = &rt, .host_ips = host, .n_host_ips = 1, .network_ready = true, .now = {100, 0, true}};
     struct core_pod_status s;
     status_compute(a, &in, &s);
     CHECK_STR(s.phase, "Running");
@@ -253,13 +292,19 @@ TEST(a_running_pod_has_its_conditions_and_addresses) {
     c.exit_code = 2;
     status_compute(a, &in, &later);
     char *patch = status_patch(a, "u", &s, &later);
-    CHECK(patch && strstr(patch, "\"containerStatuses\"") && !strstr(patch, "\"podIPs\"") && !strstr(patch, "x.y/z"));
+    CHECK(patch && strstr(patch, "\"containerStatuses\"") && !strstr(patch, "\"podIPs\"") &&
+          !strstr(patch, "x.y/z"));
 }
 
 TEST(a_note_shows_why_a_container_waits_and_keeps_its_end) {
     struct arena *a = test_arena();
-    struct core_pod *p = pod(a, "{'metadata':{'name':'p','uid':'u'},'spec':{'containers':[{'name':'c','image':'i'}]}}");
-    struct rt_container c = {.id = "abc", .name = "c", .state = CRI_CONTAINER_STATE_CONTAINER_EXITED, .exit_code = 1, .restart_count = 4};
+    struct core_pod *p =
+        pod(a, "{'metadata':{'name':'p','uid':'u'},'spec':{'containers':[{'name':'c','image':'i'}]}}");
+    struct rt_container c = {.id = "abc",
+                             .name = "c",
+                             .state = CRI_CONTAINER_STATE_CONTAINER_EXITED,
+                             .exit_code = 1,
+                             .restart_count = 4};
     struct rt_pod rt = {NULL, 0, &c, 1};
     struct status_note note = {"c", "CrashLoopBackOff", "back-off"};
     struct status_input in = {.pod = p, .rt = &rt, .notes = &note, .n_notes = 1, .now = {100, 0, true}};
@@ -275,8 +320,11 @@ TEST(a_note_shows_why_a_container_waits_and_keeps_its_end) {
 TEST(qos_classes_and_cgroup_numbers) {
     struct arena *a = test_arena();
     CHECK_STR(pod_qos_class(pod(a, "{'spec':{'containers':[{'name':'c'}]}}")), "BestEffort");
-    CHECK_STR(pod_qos_class(pod(a, "{'spec':{'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}]}}")), "Burstable");
-    struct core_pod *g = pod(a, "{'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1','memory':'1Gi'}}}]}}");
+    CHECK_STR(
+        pod_qos_class(pod(a, "{'spec':{'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}]}}")),
+        "Burstable");
+    struct core_pod *g =
+        pod(a, "{'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1','memory':'1Gi'}}}]}}");
     CHECK_STR(pod_qos_class(g), "Guaranteed");
     CHECK_INT(oom_score_adj(g, &g->spec.containers.items[0], 1), -997);
     CHECK_INT(milli_to_shares(0), 2);
@@ -284,8 +332,11 @@ TEST(qos_classes_and_cgroup_numbers) {
     CHECK_INT(milli_to_quota(250), 25000);
     CHECK_INT(milli_to_quota(1), 1000);
     CHECK_INT(milli_to_quota(0), 0);
-    struct core_pod *i = pod(a, "{'spec':{'initContainers':[{'name':'a','resources':{'requests':{'cpu':'3'}}},{'name':'s','restartPolicy':'Always',"
-                                "'resources':{'requests':{'cpu':'1'}}}],'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}],'overhead':{'cpu':'500m'}}}");
+    struct core_pod *i = pod(a,
+                             "{'spec':{'initContainers':[{'name':'a','resources':{'requests':{'cpu':'3'}}},{'"
+                             "name':'s','restartPolicy':'Always',"
+                             "'resources':{'requests':{'cpu':'1'}}}],'containers':[{'name':'c','resources':{'"
+                             "requests':{'cpu':'1'}}}],'overhead':{'cpu':'500m'}}}");
     CHECK_INT(quantity_milli(pod_resource(i, "cpu", false, NULL)), 3500);
 }
 
@@ -354,7 +405,8 @@ TEST(a_path_in_a_volume_cannot_leave_it) {
     struct stat st;
     CHECK(stat(arena_printf(a, "%s/a/b/c", vol), &st) == 0 && (st.st_mode & 0777) == 0750);
     /* A missing path under a link that points outside is not made out there. */
-    CHECK(safepath_open(vol, "abs/made", true, 0750, NULL) < 0 || stat(arena_printf(a, "%s/made", dir), &st) < 0);
+    CHECK(safepath_open(vol, "abs/made", true, 0750, NULL) < 0 ||
+          stat(arena_printf(a, "%s/made", dir), &st) < 0);
     CHECK(path_is_local("a/b"));
     CHECK(!path_is_local("a/../b") && !path_is_local("/a") && !path_is_local("..") && !path_is_local(""));
     CHECK_INT(path_remove_tree(dir, NULL), 0);
@@ -389,13 +441,14 @@ static const char *logs(struct arena *a, const char *path, struct log_options o)
 TEST(logs_are_read_by_tail_since_limit_and_stream) {
     struct arena *a = test_arena();
     const char *path = arena_printf(a, "%s/0.log", temp_dir(a));
-    static const char text[] = "2026-01-01T00:00:01.5Z stdout F one\n"
-                               "2026-01-01T00:00:02.000000001Z stderr F two\n"
-                               "2026-01-01T00:00:03Z stdout P thr\n"
-                               "2026-01-01T00:00:03Z stdout F ee\n"
-                               "garbage\n"
-                               "2026-01-01T00:00:04Z stdout F \n"
-                               "2026-01-01T00:00:05Z stdout F five with  spaces\n";
+    static const char text[] =
+        "2026-01-01T00:00:01.5Z stdout F one\n"
+        "2026-01-01T00:00:02.000000001Z stderr F two\n"
+        "2026-01-01T00:00:03Z stdout P thr\n"
+        "2026-01-01T00:00:03Z stdout F ee\n"
+        "garbage\n"
+        "2026-01-01T00:00:04Z stdout F \n"
+        "2026-01-01T00:00:05Z stdout F five with  spaces\n";
     file_write_atomic(path, text, strlen(text), 0644);
     struct log_options o = LOG_OPTIONS_INIT;
     CHECK_STR(logs(a, path, o), "one\ntwo\nthree\n\nfive with  spaces\n");
@@ -473,8 +526,11 @@ TEST(image_names_and_policies) {
 
 TEST(credentials_are_found_by_the_images_registry) {
     struct arena *a = test_arena();
-    static const char json[] = "{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"dTpw\"},\"r.example:5000/team\":{\"username\":\"t\","
-                               "\"password\":\"x\"},\"r.example:5000\":{\"username\":\"all\",\"password\":\"y\"},\"*.wild.io\":{\"username\":\"w\",\"password\":\"z\"}}}";
+    static const char json[] =
+        "{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"dTpw\"},\"r.example:5000/"
+        "team\":{\"username\":\"t\","
+        "\"password\":\"x\"},\"r.example:5000\":{\"username\":\"all\",\"password\":\"y\"},\"*.wild.io\":{"
+        "\"username\":\"w\",\"password\":\"z\"}}}";
     struct cri_auth_config *c;
     CHECK_INT(images_credentials(a, json, strlen(json), false, "busybox:1", &c, 8), 1);
     CHECK_STR(c[0].username, "u");
@@ -504,14 +560,18 @@ TEST(reservations_and_eviction_thresholds) {
     CHECK_INT(quantity_milli(node_reserved("cpu=200m,memory=1Gi", "cpu")), 200);
     CHECK_INT(quantity_value(node_reserved("cpu=200m,memory=1Gi", "memory")), 1 << 30);
     CHECK_INT(quantity_value(node_reserved(NULL, "memory")), 0);
-    CHECK_INT(node_eviction_threshold("memory.available<100Mi,nodefs.available<10%", "memory.available", 0), 100 << 20);
-    CHECK_INT(node_eviction_threshold("memory.available<100Mi,nodefs.available<10%", "nodefs.available", 1000), 100);
+    CHECK_INT(node_eviction_threshold("memory.available<100Mi,nodefs.available<10%", "memory.available", 0),
+              100 << 20);
+    CHECK_INT(
+        node_eviction_threshold("memory.available<100Mi,nodefs.available<10%", "nodefs.available", 1000),
+        100);
 }
 
 TEST(a_manifest_becomes_a_pod_of_this_node) {
     struct arena *a = test_arena();
     struct kubelet kl = {.node_name = (char *)"n1"};
-    static const char text[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: c, image: x}]\n";
+    static const char text[] =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: c, image: x}]\n";
     struct object *o = static_pod_parse(&kl, text, strlen(text), "/m/web.yaml", NULL);
     REQUIRE(o != NULL);
     const struct core_pod *p = o->obj;
@@ -522,7 +582,8 @@ TEST(a_manifest_becomes_a_pod_of_this_node) {
     CHECK_STR(p->metadata.uid, pod_annotation(p, ANNOT_CONFIG_HASH));
     const char *uid = arena_strdup(a, p->metadata.uid);
     object_unref(o);
-    static const char other[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: c, image: z}]\n";
+    static const char other[] =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: c, image: z}]\n";
     o = static_pod_parse(&kl, other, strlen(other), "/m/web.yaml", NULL);
     CHECK(o && !str_eq(o->meta->uid, uid));
     object_unref(o);
@@ -533,8 +594,10 @@ TEST(a_manifest_becomes_a_pod_of_this_node) {
 
 TEST(restart_policies_and_rules) {
     struct arena *a = test_arena();
-    struct core_pod *p = pod(a, "{'spec':{'restartPolicy':'Never','containers':[{'name':'c','restartPolicyRules':[{'action':'Restart',"
-                                "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d'}]}}");
+    struct core_pod *p = pod(a,
+                             "{'spec':{'restartPolicy':'Never','containers':[{'name':'c','restartPolicyRules'"
+                             ":[{'action':'Restart',"
+                             "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d'}]}}");
     struct rt_container ended = {.state = CRI_CONTAINER_STATE_CONTAINER_EXITED, .exit_code = 42};
     CHECK(container_should_restart(p, &p->spec.containers.items[0], &ended));
     CHECK(!container_should_restart(p, &p->spec.containers.items[1], &ended));

@@ -1,8 +1,8 @@
-/* The pods of this node: one worker each, found by uid. Sources (the API, manifest files, checkpoints) put pods in and
- * take them out; the runtime, the prober and timers wake the workers.
+/* The pods of this node: one worker each, found by uid. Sources (the API, manifest files, checkpoints) put
+ * pods in and take them out; the runtime, the prober and timers wake the workers.
  *
- * A worker is a thread while its pod has something to wait for; a pod that has ended and only lingers for its logs has
- * none. All decisions about one pod are made by its own thread, in straight-line code (sync.c).
+ * A worker is a thread while its pod has something to wait for; a pod that has ended and only lingers for its
+ * logs has none. All decisions about one pod are made by its own thread, in straight-line code (sync.c).
  *
  * Upstream: pkg/kubelet/pod_workers.go, pkg/kubelet/pod. */
 #pragma once
@@ -40,12 +40,12 @@ struct pod_worker {
     /* under the lock */
     struct object *pod; /* the newest */
     bool wake, removed, running;
-    int64_t due;                   /* mono time of the next sync; 0: none */
-    const char *forced_phase;      /* set once: the pod ends for a reason outside of its containers */
+    int64_t due;              /* mono time of the next sync; 0: none */
+    const char *forced_phase; /* set once: the pod ends for a reason outside of its containers */
     char *forced_reason, *forced_message;
-    int64_t forced_grace;          /* seconds; -1: the pod's own */
+    int64_t forced_grace; /* seconds; -1: the pod's own */
     enum worker_state state;
-    struct arena *status_arena;    /* of `status`, the last one computed */
+    struct arena *status_arena; /* of `status`, the last one computed */
     struct core_pod_status *status;
     bool accepted;                 /* counts against the node's resources */
     _Atomic bool metadata_changed; /* labels or annotations: the downward API shows them */
@@ -53,7 +53,7 @@ struct pod_worker {
     struct arena *arena;
     struct container_track *tracks;
     bool was_terminating, cgroup_made;
-    int64_t volumes_at;            /* mono: next refresh */
+    int64_t volumes_at; /* mono: next refresh */
     char *old_notes;
 };
 
@@ -73,7 +73,8 @@ void pods_evict(struct pods *p, const char *uid, const char *reason, const char 
 struct pod_worker *pods_get(struct pods *p, const char *uid);
 struct pod_worker *pods_by_name(struct pods *p, const char *ns, const char *name);
 void worker_unref(struct pod_worker *w);
-/* True while another pod of this name has containers that may run: a changed static pod waits for its predecessor. */
+/* True while another pod of this name has containers that may run: a changed static pod waits for its
+ * predecessor. */
 bool pods_name_taken(struct pods *p, const struct pod_worker *w, const char *key);
 /* All workers, each with a reference; free the array. */
 struct pod_worker **pods_all(struct pods *p, size_t *n);
@@ -85,7 +86,8 @@ void worker_kick(struct pod_worker *w);
 
 /* ---- between the files of the worker ---- */
 
-/* One run of the pod's state machine (sync.c). Returns nanoseconds until it wants to run again, 0: when woken. */
+/* One run of the pod's state machine (sync.c). Returns nanoseconds until it wants to run again, 0: when
+ * woken. */
 int64_t worker_sync(struct pod_worker *w);
 struct container_track *worker_track(struct pod_worker *w, const char *container);
 void track_note(struct container_track *t, const char *reason, const char *message);
@@ -127,5 +129,5 @@ int sync_collect(struct sync *s, bool all, struct err *e);
 
 /* ---- admission (admit.c) ---- */
 /* Whether the node can take the pod beside the others. False with reason and message in `a`. */
-bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
-                size_t n, const char **reason, const char **message);
+bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
+                const struct core_pod *const *others, size_t n, const char **reason, const char **message);

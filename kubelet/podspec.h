@@ -1,7 +1,8 @@
-/* From a pod's spec to CRI: the configuration of its sandbox and of each container. Nothing here talks to the runtime.
+/* From a pod's spec to CRI: the configuration of its sandbox and of each container. Nothing here talks to the
+ * runtime.
  *
- * Upstream: kuberuntime_sandbox(_linux).go, kuberuntime_container(_linux).go, security_context.go, network/dns,
- * kubelet_pods.go (hosts file, mounts). */
+ * Upstream: kuberuntime_sandbox(_linux).go, kuberuntime_container(_linux).go, security_context.go,
+ * network/dns, kubelet_pods.go (hosts file, mounts). */
 #pragma once
 
 #include "kubelet/env.h"
@@ -27,28 +28,31 @@ struct cri_pod_sandbox_config *podspec_sandbox(struct kubelet *kl, struct arena 
 void podspec_hostname(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char **host,
                       const char **domain);
 /* nameserver, search and options lines for the pod. */
-struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct err *e);
+struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p,
+                                   struct err *e);
 struct cri_namespace_option *podspec_namespaces(struct arena *a, const struct core_pod *p);
 /* The text of /etc/hosts. */
-char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips, size_t n);
+char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips,
+                    size_t n);
 
 struct container_input {
     const struct core_pod *pod;
     const struct core_container *container;
     enum container_kind kind;
-    const char *target_id;      /* ephemeral: runtime id of the container whose PID namespace it joins, or NULL */
+    const char *target_id; /* ephemeral: runtime id of the container whose PID namespace it joins, or NULL */
     uint32_t restart_count;
-    const char *image_ref;      /* as the runtime resolved it */
+    const char *image_ref;         /* as the runtime resolved it */
     const struct cri_image *image; /* for the user it declares; may be NULL */
     const char *const *pod_ips;
     size_t n_pod_ips;
     const struct mounted_volumes *volumes;
 };
-/* The complete CRI configuration; makes the files it mounts (hosts, termination log, subPaths). An error is reported as
- * CreateContainerConfigError. */
+/* The complete CRI configuration; makes the files it mounts (hosts, termination log, subPaths). An error is
+ * reported as CreateContainerConfigError. */
 int podspec_container(struct kubelet *kl, struct arena *a, const struct container_input *in,
                       struct cri_container_config **out, struct err *e);
-struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a, const struct core_pod *p,
+struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a,
+                                                        const struct core_pod *p,
                                                         const struct core_container *c);
 /* Command or args with $(VAR) expanded. */
 struct str_vec podspec_expand(struct arena *a, const struct str_vec *v, const struct env_list *env);

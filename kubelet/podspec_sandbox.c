@@ -22,7 +22,8 @@ void podspec_hostname(struct kubelet *kl, struct arena *a, const struct core_pod
     if (!str_empty(p->spec.hostname_override)) {
         name = p->spec.hostname_override;
     } else if (!str_empty(p->spec.subdomain)) {
-        *domain = arena_printf(a, "%s.%s.svc.%s", p->spec.subdomain, p->metadata.namespace, kl->cfg.cluster_domain);
+        *domain =
+            arena_printf(a, "%s.%s.svc.%s", p->spec.subdomain, p->metadata.namespace, kl->cfg.cluster_domain);
     }
     size_t n = strlen(name);
     if (n > HOSTNAME_MAX_LEN) n = HOSTNAME_MAX_LEN;
@@ -32,7 +33,8 @@ void podspec_hostname(struct kubelet *kl, struct arena *a, const struct core_pod
 
 /* ---- DNS ---- */
 
-/* A stub on the loopback is of no use to pods; systemd-resolved writes what is behind its own to another file. */
+/* A stub on the loopback is of no use to pods; systemd-resolved writes what is behind its own to another
+ * file. */
 static int read_resolv(const char *path, char **text) {
     static const char behind[] = "/run/systemd/resolve/resolv.conf";
     int r = file_read(path, RESOLV_MAX, text, NULL);
@@ -52,7 +54,8 @@ static void host_dns(struct kubelet *kl, struct arena *a, struct cri_dns_config 
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         char *inner = NULL, *word = strtok_r(line, " \t\r", &inner);
         if (!word || *word == '#' || *word == ';') continue;
-        bool search = str_eq(word, "search"), server = str_eq(word, "nameserver"), options = str_eq(word, "options");
+        bool search = str_eq(word, "search"), server = str_eq(word, "nameserver"),
+             options = str_eq(word, "options");
         if (search) d->searches = (struct str_vec){0};
         if (options) d->options = (struct str_vec){0};
         while ((word = strtok_r(NULL, " \t\r", &inner))) {
@@ -64,7 +67,8 @@ static void host_dns(struct kubelet *kl, struct arena *a, struct cri_dns_config 
     free(text);
 }
 
-static void cluster_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct cri_dns_config *d) {
+static void cluster_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p,
+                        struct cri_dns_config *d) {
     struct str_vec host_searches = d->searches;
     d->servers = d->searches = d->options = (struct str_vec){0};
     for (size_t i = 0; i < kl->cfg.cluster_dns.n; i++) vec_add(a, &d->servers, kl->cfg.cluster_dns.items[i]);
@@ -78,7 +82,8 @@ static void cluster_dns(struct kubelet *kl, struct arena *a, const struct core_p
     vec_add(a, &d->options, "ndots:5");
 }
 
-static void add_options(struct arena *a, struct str_vec *options, const struct core_pod_dns_config_option_vec *more) {
+static void add_options(struct arena *a, struct str_vec *options,
+                        const struct core_pod_dns_config_option_vec *more) {
     for (size_t i = 0; i < more->n; i++) {
         const char *name = more->items[i].name, *value = more->items[i].value;
         const char *text = value ? arena_printf(a, "%s:%s", name, value) : name;
@@ -94,7 +99,8 @@ static void add_options(struct arena *a, struct str_vec *options, const struct c
     }
 }
 
-struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct err *e) {
+struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p,
+                                   struct err *e) {
     struct cri_dns_config *d = arena_zalloc(a, sizeof(*d));
     const char *policy = str_empty(p->spec.dns_policy) ? "ClusterFirst" : p->spec.dns_policy;
     bool cluster = str_eq(policy, "ClusterFirstWithHostNet") ||
@@ -103,10 +109,11 @@ struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const st
     if (cluster && kl->cfg.cluster_dns.n) {
         cluster_dns(kl, a, p, d);
     } else if (cluster) {
-        kubelet_event(kl, p, NULL, "Warning", "MissingClusterDNS",
-                      "pod: \"%s\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"%s\" "
-                      "policy. Falling back to \"Default\" policy.",
-                      pod_desc(a, p), policy);
+        kubelet_event(
+            kl, p, NULL, "Warning", "MissingClusterDNS",
+            "pod: \"%s\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"%s\" "
+            "policy. Falling back to \"Default\" policy.",
+            pod_desc(a, p), policy);
     }
     const struct core_pod_dns_config *more = p->spec.dns_config;
     if (more) {
@@ -129,12 +136,14 @@ static void aliases(struct buf *b, const struct core_host_alias_vec *v) {
     buf_adds(b, "\n# Entries added by HostAliases.\n");
     for (size_t i = 0; i < v->n; i++) {
         buf_adds(b, str_or_empty(v->items[i].ip));
-        for (size_t k = 0; k < v->items[i].hostnames.n; k++) buf_printf(b, "\t%s", v->items[i].hostnames.items[k]);
+        for (size_t k = 0; k < v->items[i].hostnames.n; k++)
+            buf_printf(b, "\t%s", v->items[i].hostnames.items[k]);
         buf_addc(b, '\n');
     }
 }
 
-char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips, size_t n) {
+char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips,
+                    size_t n) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     if (p->spec.host_network) {
         _cleanup_free_ char *text = NULL;
@@ -145,13 +154,14 @@ char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *
     }
     const char *host, *domain;
     podspec_hostname(kl, a, p, &host, &domain);
-    buf_adds(&b, "# Kubernetes-managed hosts file.\n"
-                 "127.0.0.1\tlocalhost\n"
-                 "::1\tlocalhost ip6-localhost ip6-loopback\n"
-                 "fe00::0\tip6-localnet\n"
-                 "fe00::0\tip6-mcastprefix\n"
-                 "fe00::1\tip6-allnodes\n"
-                 "fe00::2\tip6-allrouters\n");
+    buf_adds(&b,
+             "# Kubernetes-managed hosts file.\n"
+             "127.0.0.1\tlocalhost\n"
+             "::1\tlocalhost ip6-localhost ip6-loopback\n"
+             "fe00::0\tip6-localnet\n"
+             "fe00::0\tip6-mcastprefix\n"
+             "fe00::1\tip6-allnodes\n"
+             "fe00::2\tip6-allrouters\n");
     for (size_t i = 0; i < n; i++) {
         if (*domain)
             buf_printf(&b, "%s\t%s.%s\t%s\n", ips[i], host, domain, host);
@@ -164,7 +174,8 @@ char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *
 
 /* ---- sandbox ---- */
 
-static void port_mappings(struct arena *a, const struct core_container_vec *v, struct cri_port_mapping_vec *out) {
+static void port_mappings(struct arena *a, const struct core_container_vec *v,
+                          struct cri_port_mapping_vec *out) {
     for (size_t i = 0; i < v->n; i++)
         for (size_t k = 0; k < v->items[i].ports.n; k++) {
             const struct core_container_port *p = &v->items[i].ports.items[k];
@@ -194,7 +205,9 @@ struct cri_namespace_option *podspec_namespaces(struct arena *a, const struct co
     bool shared = p->spec.share_process_namespace && *p->spec.share_process_namespace;
     o->network = p->spec.host_network ? CRI_NAMESPACE_MODE_NODE : CRI_NAMESPACE_MODE_POD;
     o->ipc = p->spec.host_ipc ? CRI_NAMESPACE_MODE_NODE : CRI_NAMESPACE_MODE_POD;
-    o->pid = p->spec.host_pid ? CRI_NAMESPACE_MODE_NODE : shared ? CRI_NAMESPACE_MODE_POD : CRI_NAMESPACE_MODE_CONTAINER;
+    o->pid = p->spec.host_pid ? CRI_NAMESPACE_MODE_NODE
+             : shared         ? CRI_NAMESPACE_MODE_POD
+                              : CRI_NAMESPACE_MODE_CONTAINER;
     return o;
 }
 
@@ -206,7 +219,8 @@ static bool any_privileged(const struct core_container_vec *v) {
     return false;
 }
 
-static struct cri_linux_pod_sandbox_config *linux_config(struct kubelet *kl, struct arena *a, const struct core_pod *p) {
+static struct cri_linux_pod_sandbox_config *linux_config(struct kubelet *kl, struct arena *a,
+                                                         const struct core_pod *p) {
     struct cri_linux_pod_sandbox_config *l = arena_zalloc(a, sizeof(*l));
     struct cri_linux_sandbox_security_context *s = arena_zalloc(a, sizeof(*s));
     l->cgroup_parent = cgroups_pod_parent(kl->cgroups, a, p);
@@ -245,7 +259,8 @@ static struct str_map with_pod_labels(struct arena *a, const struct core_pod *p)
                                         {LABEL_POD_UID, p->metadata.uid}};
     struct str_map m = {.items = arena_alloc(a, (p->metadata.labels.n + ARRAY_LEN(own)) * sizeof(*m.items))};
     for (size_t i = 0; i < p->metadata.labels.n; i++)
-        if (!str_has_prefix(p->metadata.labels.items[i].key, "io.kubernetes.pod.")) m.items[m.n++] = p->metadata.labels.items[i];
+        if (!str_has_prefix(p->metadata.labels.items[i].key, "io.kubernetes.pod."))
+            m.items[m.n++] = p->metadata.labels.items[i];
     for (size_t i = 0; i < ARRAY_LEN(own); i++) m.items[m.n++] = own[i];
     return m;
 }
@@ -258,16 +273,20 @@ struct cri_pod_sandbox_config *podspec_sandbox(struct kubelet *kl, struct arena 
         return NULL;
     }
     c->metadata = arena_zalloc(a, sizeof(*c->metadata));
-    *c->metadata = (struct cri_pod_sandbox_metadata){
-        .name = p->metadata.name, .uid = p->metadata.uid, .namespace = p->metadata.namespace, .attempt = attempt};
+    *c->metadata = (struct cri_pod_sandbox_metadata){.name = p->metadata.name,
+                                                     .uid = p->metadata.uid,
+                                                     .namespace = p->metadata.namespace,
+                                                     .attempt = attempt};
     if (!p->spec.host_network) {
         const char *host, *domain;
         podspec_hostname(kl, a, p, &host, &domain);
         bool fqdn = p->spec.set_hostname_as_fqdn && *p->spec.set_hostname_as_fqdn && *domain;
         c->hostname = fqdn ? arena_printf(a, "%s.%s", host, domain) : host;
         if (strlen(c->hostname) > 64) {
-            err_set(e, -EINVAL, "failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long "
-                                "(64 characters is the max, %zu characters requested)", c->hostname, strlen(c->hostname));
+            err_set(e, -EINVAL,
+                    "failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long "
+                    "(64 characters is the max, %zu characters requested)",
+                    c->hostname, strlen(c->hostname));
             return NULL;
         }
     }

@@ -1,8 +1,10 @@
 /* The CRI methods as data, and what the kubelet reads from them about one pod. See runtime.h. */
 #include "kubelet/runtime.h"
 
-#define R(m) {&api_rpc_cri_runtime_service_##m, false}
-#define I(m) {&api_rpc_cri_image_service_##m, true}
+#define R(m) \
+    { &api_rpc_cri_runtime_service_##m, false }
+#define I(m) \
+    { &api_rpc_cri_image_service_##m, true }
 const struct runtime_method_desc runtime_methods[RT_METHODS] = {
     [RT_VERSION] = R(version),
     [RT_STATUS] = R(status),
@@ -40,8 +42,8 @@ void runtime_free(struct runtime *rt) {
     if (rt) rt->ops->free(rt);
 }
 
-int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
-                         int64_t timeout_ns, struct err *e) {
+int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req,
+                         void *resp, int64_t timeout_ns, struct err *e) {
     return rt->ops->call(rt, m, a, req, resp, timeout_ns, e);
 }
 
@@ -57,8 +59,8 @@ static int32_t annotation_int(const struct str_map *m, const char *key) {
     return 0;
 }
 
-static int read_sandbox(struct runtime *rt, struct arena *a, const struct cri_pod_sandbox *sb, struct rt_sandbox *out,
-                        struct err *e) {
+static int read_sandbox(struct runtime *rt, struct arena *a, const struct cri_pod_sandbox *sb,
+                        struct rt_sandbox *out, struct err *e) {
     *out = (struct rt_sandbox){.id = sb->id,
                                .ready = sb->state == CRI_POD_SANDBOX_STATE_SANDBOX_READY,
                                .created_at = sb->created_at,
@@ -84,8 +86,8 @@ static int read_sandbox(struct runtime *rt, struct arena *a, const struct cri_po
     return 0;
 }
 
-static int read_container(struct runtime *rt, struct arena *a, const struct cri_container *c, struct rt_container *out,
-                          struct err *e) {
+static int read_container(struct runtime *rt, struct arena *a, const struct cri_container *c,
+                          struct rt_container *out, struct err *e) {
     struct cri_container_status_request req = {.container_id = c->id};
     struct cri_container_status_response resp = {0};
     int r = runtime_call(rt, RT_CONTAINER_STATUS, a, &req, &resp, e);
@@ -135,7 +137,8 @@ static int newer_container(const void *x, const void *y) {
     return a->restart_count == b->restart_count ? 0 : a->restart_count > b->restart_count ? -1 : 1;
 }
 
-int runtime_pod_read(struct runtime *rt, struct arena *a, const char *uid, struct rt_pod *out, struct err *e) {
+int runtime_pod_read(struct runtime *rt, struct arena *a, const char *uid, struct rt_pod *out,
+                     struct err *e) {
     *out = (struct rt_pod){0};
     struct str_map_entry label = {LABEL_POD_UID, uid};
     struct str_map sel = {&label, 1};

@@ -1,7 +1,7 @@
-/* The container runtime as the kubelet sees it: CRI v1 behind an interface of two functions. runtime_cri.c speaks
- * gRPC to a real runtime (our shim, containerd, CRI-O); runtime_fake.c keeps pods in memory for unit tests and for
- * simulated nodes. Requests and answers are the CRI messages themselves (pkg/api/cri.h), so nothing is translated
- * twice and a new call is a row in runtime.c.
+/* The container runtime as the kubelet sees it: CRI v1 behind an interface of two functions. runtime_cri.c
+ * speaks gRPC to a real runtime (our shim, containerd, CRI-O); runtime_fake.c keeps pods in memory for unit
+ * tests and for simulated nodes. Requests and answers are the CRI messages themselves (pkg/api/cri.h), so
+ * nothing is translated twice and a new call is a row in runtime.c.
  *
  * Upstream: k8s.io/cri-client and pkg/kubelet/kuberuntime's instrumented services. */
 #pragma once
@@ -53,11 +53,13 @@ struct runtime;
 typedef void runtime_event_fn(void *arg, const struct cri_container_event_response *ev);
 
 struct runtime_ops {
-    /* Blocks; the answer lives in `a`. -EIO and friends carry the gRPC message; `code` is in e->code as -errno
-     * (NOT_FOUND is -ENOENT, UNIMPLEMENTED -ENOSYS, DEADLINE_EXCEEDED -ETIMEDOUT, UNAVAILABLE -ECONNREFUSED). */
+    /* Blocks; the answer lives in `a`. -EIO and friends carry the gRPC message; `code` is in e->code as
+     * -errno (NOT_FOUND is -ENOENT, UNIMPLEMENTED -ENOSYS, DEADLINE_EXCEEDED -ETIMEDOUT, UNAVAILABLE
+     * -ECONNREFUSED). */
     int (*call)(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
                 int64_t timeout_ns, struct err *e);
-    /* Streams events to `fn` until the stream ends or runtime_shutdown(); blocks. -ENOSYS: the runtime has none. */
+    /* Streams events to `fn` until the stream ends or runtime_shutdown(); blocks. -ENOSYS: the runtime has
+     * none. */
     int (*events)(struct runtime *rt, runtime_event_fn *fn, void *arg, struct err *e);
     void (*shutdown)(struct runtime *rt);
     void (*free)(struct runtime *rt);
@@ -66,7 +68,8 @@ struct runtime {
     const struct runtime_ops *ops;
 };
 
-/* A client of the CRI endpoint ("unix:///run/x.sock" or a path); image_endpoint NULL: the same. Does not connect yet. */
+/* A client of the CRI endpoint ("unix:///run/x.sock" or a path); image_endpoint NULL: the same. Does not
+ * connect yet. */
 struct runtime *runtime_cri_new(const char *endpoint, const char *image_endpoint);
 /* Everything in memory; see runtime_fake.h. */
 struct runtime *runtime_fake_new(void);
@@ -77,8 +80,8 @@ void runtime_free(struct runtime *rt);
 /* A call with the default time limit. */
 int runtime_call(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
                  struct err *e);
-int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
-                         int64_t timeout_ns, struct err *e);
+int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req,
+                         void *resp, int64_t timeout_ns, struct err *e);
 
 /* ---- labels and annotations by which containers are recognised after a restart of the kubelet ---- */
 #define LABEL_POD_NAME "io.kubernetes.pod.name"
@@ -94,12 +97,12 @@ int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena
 /* ---- what the runtime has of one pod ---- */
 struct rt_container {
     const char *id, *name, *sandbox_id;
-    int32_t state; /* CRI_CONTAINER_... */
+    int32_t state;                               /* CRI_CONTAINER_... */
     int64_t created_at, started_at, finished_at; /* ns since 1970 */
     int32_t exit_code;
     const char *reason, *message;
     const char *image, *image_ref, *image_id, *log_path;
-    const char *hash;      /* of the container's spec when it was made */
+    const char *hash; /* of the container's spec when it was made */
     int32_t restart_count;
     const char *term_path; /* host path of the termination message file, or NULL */
     const char *term_policy;

@@ -14,8 +14,8 @@ static int cri_call(struct runtime *base, enum runtime_method m, struct arena *a
                     int64_t timeout_ns, struct err *e) {
     struct cri_runtime *rt = CONTAINER_OF(base, struct cri_runtime, base);
     const struct runtime_method_desc *d = &runtime_methods[m];
-    return grpc_call(d->image_service ? rt->images : rt->runtime, d->rpc, req, a, resp, (unsigned)(timeout_ns / NS_PER_MS),
-                     e);
+    return grpc_call(d->image_service ? rt->images : rt->runtime, d->rpc, req, a, resp,
+                     (unsigned)(timeout_ns / NS_PER_MS), e);
 }
 
 struct event_reader {
@@ -33,8 +33,8 @@ static int cri_events(struct runtime *base, runtime_event_fn *fn, void *arg, str
     struct cri_runtime *rt = CONTAINER_OF(base, struct cri_runtime, base);
     struct event_reader r = {fn, arg};
     struct cri_get_events_request req = {0};
-    return grpc_call_stream(rt->events, &api_rpc_cri_runtime_service_get_container_events, &req, on_event, &r, &rt->cancel,
-                            e);
+    return grpc_call_stream(rt->events, &api_rpc_cri_runtime_service_get_container_events, &req, on_event, &r,
+                            &rt->cancel, e);
 }
 
 static void cri_shutdown(struct runtime *base) {
@@ -57,7 +57,9 @@ struct runtime *runtime_cri_new(const char *endpoint, const char *image_endpoint
     struct cri_runtime *rt = xcalloc(1, sizeof(*rt));
     rt->base.ops = &cri_ops;
     rt->runtime = grpc_client_new(endpoint);
-    rt->images = str_empty(image_endpoint) || str_eq(image_endpoint, endpoint) ? rt->runtime : grpc_client_new(image_endpoint);
+    rt->images = str_empty(image_endpoint) || str_eq(image_endpoint, endpoint)
+                     ? rt->runtime
+                     : grpc_client_new(image_endpoint);
     rt->events = grpc_client_new(endpoint);
     http_cancel_init(&rt->cancel, NULL);
     return &rt->base;

@@ -74,7 +74,8 @@ static struct fake_sandbox *sandbox_by_id(struct fake_runtime *f, const char *id
 
 static void set_state(struct fake_container *c, int32_t state) { c->c.state = c->st.state = state; }
 
-static void exit_container(struct fake_runtime *f, struct fake_container *c, int32_t code, const char *reason) {
+static void exit_container(struct fake_runtime *f, struct fake_container *c, int32_t code,
+                           const char *reason) {
     set_state(c, CRI_CONTAINER_STATE_CONTAINER_EXITED);
     c->st.exit_code = code;
     c->st.reason = reason ? arena_strdup(c->arena, reason) : code ? "Error" : "Completed";
@@ -107,16 +108,21 @@ static int sandbox_status(struct fake_runtime *f, struct arena *a, const char *i
                           struct cri_pod_sandbox_status_response *resp, struct err *e) {
     struct fake_sandbox *s = sandbox_by_id(f, id);
     if (!s) return err_set(e, -ENOENT, "no such sandbox %s", id);
-    struct cri_pod_sandbox_status st = {.id = s->sb.id, .metadata = s->sb.metadata, .state = s->sb.state,
-                                        .created_at = s->sb.created_at, .labels = s->sb.labels};
+    struct cri_pod_sandbox_status st = {.id = s->sb.id,
+                                        .metadata = s->sb.metadata,
+                                        .state = s->sb.state,
+                                        .created_at = s->sb.created_at,
+                                        .labels = s->sb.labels};
     struct cri_pod_sandbox_network_status net = {.ip = s->ip};
     struct cri_namespace_option none = {0};
     struct cri_namespace ns = {.options = &none};
     struct cri_linux_pod_sandbox_status lx = {.namespaces = &ns};
-    if (s->config->linux && s->config->linux->security_context && s->config->linux->security_context->namespace_options)
+    if (s->config->linux && s->config->linux->security_context &&
+        s->config->linux->security_context->namespace_options)
         ns.options = s->config->linux->security_context->namespace_options;
     st.linux = &lx;
-    if (ns.options->network != CRI_NAMESPACE_MODE_NODE && s->sb.state == CRI_POD_SANDBOX_STATE_SANDBOX_READY) st.network = &net;
+    if (ns.options->network != CRI_NAMESPACE_MODE_NODE && s->sb.state == CRI_POD_SANDBOX_STATE_SANDBOX_READY)
+        st.network = &net;
     resp->status = api_clone(a, &api_cri_pod_sandbox_status, &st);
     return 0;
 }
@@ -140,7 +146,8 @@ static void remove_sandbox(struct fake_runtime *f, const char *id) {
         }
 }
 
-static void list_sandboxes(struct fake_runtime *f, struct arena *a, const struct cri_list_pod_sandbox_request *rq,
+static void list_sandboxes(struct fake_runtime *f, struct arena *a,
+                           const struct cri_list_pod_sandbox_request *rq,
                            struct cri_list_pod_sandbox_response *resp) {
     size_t cap = 0;
     for (struct fake_sandbox *s = f->sandboxes; s; s = s->next) {
@@ -153,28 +160,41 @@ static void list_sandboxes(struct fake_runtime *f, struct arena *a, const struct
 
 /* ---- containers ---- */
 
-static int create_container(struct fake_runtime *f, struct arena *a, const struct cri_create_container_request *rq,
+static int create_container(struct fake_runtime *f, struct arena *a,
+                            const struct cri_create_container_request *rq,
                             struct cri_create_container_response *resp, struct err *e) {
     struct fake_sandbox *s = sandbox_by_id(f, rq->pod_sandbox_id);
-    if (!s || s->sb.state != CRI_POD_SANDBOX_STATE_SANDBOX_READY) return err_set(e, -ENOENT, "no such sandbox");
+    if (!s || s->sb.state != CRI_POD_SANDBOX_STATE_SANDBOX_READY)
+        return err_set(e, -ENOENT, "no such sandbox");
     struct fake_container *c = xcalloc(1, sizeof(*c));
     c->arena = arena_new();
     c->config = api_clone(c->arena, &api_cri_container_config, rq->config);
     const char *id = arena_printf(c->arena, "container-%u", ++f->next_id);
-    c->c = (struct cri_container){.id = id, .pod_sandbox_id = arena_strdup(c->arena, rq->pod_sandbox_id),
-                                  .metadata = c->config->metadata, .image = c->config->image, .image_ref = c->config->image->image,
-                                  .created_at = now_ns(), .labels = c->config->labels, .annotations = c->config->annotations};
-    c->st = (struct cri_container_status){.id = id, .metadata = c->config->metadata, .created_at = c->c.created_at,
-                                          .image = c->config->image, .image_ref = c->config->image->image,
-                                          .labels = c->config->labels, .annotations = c->config->annotations,
-                                          .mounts = c->config->mounts, .log_path = c->config->log_path};
+    c->c = (struct cri_container){.id = id,
+                                  .pod_sandbox_id = arena_strdup(c->arena, rq->pod_sandbox_id),
+                                  .metadata = c->config->metadata,
+                                  .image = c->config->image,
+                                  .image_ref = c->config->image->image,
+                                  .created_at = now_ns(),
+                                  .labels = c->config->labels,
+                                  .annotations = c->config->annotations};
+    c->st = (struct cri_container_status){.id = id,
+                                          .metadata = c->config->metadata,
+                                          .created_at = c->c.created_at,
+                                          .image = c->config->image,
+                                          .image_ref = c->config->image->image,
+                                          .labels = c->config->labels,
+                                          .annotations = c->config->annotations,
+                                          .mounts = c->config->mounts,
+                                          .log_path = c->config->log_path};
     c->next = f->containers;
     f->containers = c;
     resp->container_id = arena_strdup(a, id);
     return 0;
 }
 
-static void list_containers(struct fake_runtime *f, struct arena *a, const struct cri_list_containers_request *rq,
+static void list_containers(struct fake_runtime *f, struct arena *a,
+                            const struct cri_list_containers_request *rq,
                             struct cri_list_containers_response *resp) {
     size_t cap = 0;
     for (struct fake_container *c = f->containers; c; c = c->next) {
@@ -197,8 +217,8 @@ static void remove_container(struct fake_runtime *f, const char *id) {
 }
 
 /* Calls that name a container by its id. */
-static int container_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req, void *resp,
-                          struct err *e) {
+static int container_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req,
+                          void *resp, struct err *e) {
     const char *id = *(const char *const *)req; /* container_id is the first field of all of them */
     struct fake_container *c = container_by_id(f, id);
     if (!c) return err_set(e, -ENOENT, "no such container %s", str_or_empty(id));
@@ -211,7 +231,8 @@ static int container_call(struct fake_runtime *f, enum runtime_method m, struct 
     } else if (m == RT_REMOVE_CONTAINER) {
         remove_container(f, id);
     } else if (m == RT_CONTAINER_STATUS) {
-        ((struct cri_container_status_response *)resp)->status = api_clone(a, &api_cri_container_status, &c->st);
+        ((struct cri_container_status_response *)resp)->status =
+            api_clone(a, &api_cri_container_status, &c->st);
     } else if (m == RT_EXEC_SYNC) {
         ((struct cri_exec_sync_response *)resp)->exit_code = f->exec_code;
     }
@@ -226,8 +247,8 @@ static bool has_image(struct fake_runtime *f, const char *name) {
     return false;
 }
 
-static int image_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req, void *resp,
-                      struct err *e) {
+static int image_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req,
+                      void *resp, struct err *e) {
     if (m == RT_IMAGE_STATUS) {
         const struct cri_image_status_request *rq = req;
         if (!has_image(f, rq->image->image)) return 0;
@@ -237,7 +258,8 @@ static int image_call(struct fake_runtime *f, enum runtime_method m, struct aren
         ((struct cri_image_status_response *)resp)->image = img;
     } else if (m == RT_PULL_IMAGE) {
         const struct cri_pull_image_request *rq = req;
-        if (strstr(rq->image->image, "missing")) return err_set(e, -ENOENT, "%s: not found", rq->image->image);
+        if (strstr(rq->image->image, "missing"))
+            return err_set(e, -ENOENT, "%s: not found", rq->image->image);
         if (!has_image(f, rq->image->image)) {
             VEC_GROW(f->images.names, f->images.n, f->images.cap);
             f->images.names[f->images.n++] = xstrdup(rq->image->image);
@@ -248,59 +270,46 @@ static int image_call(struct fake_runtime *f, enum runtime_method m, struct aren
 }
 
 static void status(struct arena *a, struct cri_status_response *resp) {
-    struct cri_runtime_condition c[] = {{.type = "RuntimeReady", .status = true}, {.type = "NetworkReady", .status = true}};
+    struct cri_runtime_condition c[] = {{.type = "RuntimeReady", .status = true},
+                                        {.type = "NetworkReady", .status = true}};
     resp->status = arena_zalloc(a, sizeof(*resp->status));
     resp->status->conditions.items = arena_memdup(a, c, sizeof(c));
     resp->status->conditions.n = ARRAY_LEN(c);
 }
 
-static int dispatch(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req, void *resp,
-                    struct err *e) {
+static int dispatch(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req,
+                    void *resp, struct err *e) {
     const char *first = req ? *(const char *const *)req : NULL;
     struct fake_sandbox *s;
     switch (m) {
-    case RT_VERSION:
-        *(struct cri_version_response *)resp =
-            (struct cri_version_response){"0.1.0", "fake", "0.1.0", "v1"};
-        return 0;
-    case RT_STATUS:
-        status(a, resp);
-        return 0;
-    case RT_RUN_POD_SANDBOX:
-        return run_sandbox(f, a, req, resp);
-    case RT_POD_SANDBOX_STATUS:
-        return sandbox_status(f, a, first, resp, e);
-    case RT_STOP_POD_SANDBOX:
-        if ((s = sandbox_by_id(f, first))) stop_sandbox(f, s);
-        return 0;
-    case RT_REMOVE_POD_SANDBOX:
-        remove_sandbox(f, first);
-        return 0;
-    case RT_LIST_POD_SANDBOX:
-        list_sandboxes(f, a, req, resp);
-        return 0;
-    case RT_CREATE_CONTAINER:
-        return create_container(f, a, req, resp, e);
-    case RT_LIST_CONTAINERS:
-        list_containers(f, a, req, resp);
-        return 0;
-    case RT_START_CONTAINER:
-    case RT_STOP_CONTAINER:
-    case RT_REMOVE_CONTAINER:
-    case RT_CONTAINER_STATUS:
-    case RT_EXEC_SYNC:
-        return container_call(f, m, a, req, resp, e);
-    case RT_EXEC:
-    case RT_ATTACH:
-    case RT_PORT_FORWARD:
-        return err_set(e, -ENOSYS, "simulated containers have no processes");
-    default:
-        return image_call(f, m, a, req, resp, e);
+        case RT_VERSION:
+            *(struct cri_version_response *)resp =
+                (struct cri_version_response){"0.1.0", "fake", "0.1.0", "v1"};
+            return 0;
+        case RT_STATUS: status(a, resp); return 0;
+        case RT_RUN_POD_SANDBOX: return run_sandbox(f, a, req, resp);
+        case RT_POD_SANDBOX_STATUS: return sandbox_status(f, a, first, resp, e);
+        case RT_STOP_POD_SANDBOX:
+            if ((s = sandbox_by_id(f, first))) stop_sandbox(f, s);
+            return 0;
+        case RT_REMOVE_POD_SANDBOX: remove_sandbox(f, first); return 0;
+        case RT_LIST_POD_SANDBOX: list_sandboxes(f, a, req, resp); return 0;
+        case RT_CREATE_CONTAINER: return create_container(f, a, req, resp, e);
+        case RT_LIST_CONTAINERS: list_containers(f, a, req, resp); return 0;
+        case RT_START_CONTAINER:
+        case RT_STOP_CONTAINER:
+        case RT_REMOVE_CONTAINER:
+        case RT_CONTAINER_STATUS:
+        case RT_EXEC_SYNC: return container_call(f, m, a, req, resp, e);
+        case RT_EXEC:
+        case RT_ATTACH:
+        case RT_PORT_FORWARD: return err_set(e, -ENOSYS, "simulated containers have no processes");
+        default: return image_call(f, m, a, req, resp, e);
     }
 }
 
-static int fake_call(struct runtime *base, enum runtime_method m, struct arena *a, const void *req, void *resp,
-                     int64_t timeout_ns, struct err *e) {
+static int fake_call(struct runtime *base, enum runtime_method m, struct arena *a, const void *req,
+                     void *resp, int64_t timeout_ns, struct err *e) {
     struct fake_runtime *f = CONTAINER_OF(base, struct fake_runtime, base);
     pthread_mutex_lock(&f->lock);
     f->calls[m]++;
@@ -323,8 +332,8 @@ static int fake_events(struct runtime *base, runtime_event_fn *fn, void *arg, st
         pthread_mutex_unlock(&f->lock);
         struct cri_pod_sandbox_metadata md = {.uid = ev->uid};
         struct cri_pod_sandbox_status sb = {.metadata = &md};
-        struct cri_container_event_response r = {.container_id = ev->container_id, .container_event_type = ev->type,
-                                                 .pod_sandbox_status = &sb};
+        struct cri_container_event_response r = {
+            .container_id = ev->container_id, .container_event_type = ev->type, .pod_sandbox_status = &sb};
         fn(arg, &r);
         free(ev->container_id);
         free(ev);
@@ -373,13 +382,15 @@ struct runtime *runtime_fake_new(void) {
 
 static struct fake_container *running(struct fake_runtime *f, const char *pod, const char *container) {
     for (struct fake_container *c = f->containers; c; c = c->next)
-        if (str_eq(c->config->metadata->name, container) && str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod) &&
+        if (str_eq(c->config->metadata->name, container) &&
+            str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod) &&
             c->c.state == CRI_CONTAINER_STATE_CONTAINER_RUNNING)
             return c;
     return NULL;
 }
 
-bool runtime_fake_exit(struct runtime *rt, const char *pod_name, const char *container, int32_t code, const char *reason) {
+bool runtime_fake_exit(struct runtime *rt, const char *pod_name, const char *container, int32_t code,
+                       const char *reason) {
     struct fake_runtime *f = CONTAINER_OF(rt, struct fake_runtime, base);
     pthread_mutex_lock(&f->lock);
     struct fake_container *c = running(f, pod_name, container);
@@ -416,7 +427,8 @@ unsigned runtime_fake_count(struct runtime *rt, const char *pod_name, const char
     unsigned n = 0;
     pthread_mutex_lock(&f->lock);
     for (struct fake_container *c = f->containers; c; c = c->next)
-        n += str_eq(c->config->metadata->name, container) && str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod_name);
+        n += str_eq(c->config->metadata->name, container) &&
+             str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod_name);
     pthread_mutex_unlock(&f->lock);
     return n;
 }

@@ -135,7 +135,8 @@ static void on_request(struct http_req *req, void *arg) {
     }
 }
 
-struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_file, const char *key_file, struct err *e) {
+struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_file, const char *key_file,
+                                          struct err *e) {
     struct kubelet_server *s = xcalloc(1, sizeof(*s));
     s->kl = kl;
     s->auth = server_auth_new(kl);
@@ -144,7 +145,9 @@ struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_f
     struct http_server_options o = {.handler = on_request, .arg = s, .limits = {.body_bytes = BODY_MAX}};
     s->http = http_server_new(&o);
     struct http_ca ca = {.file = kl->cfg.client_ca_file};
-    struct http_listen l = {.address = kl->cfg.address, .port = (uint16_t)kl->cfg.port, .cert_file = cert_file,
+    struct http_listen l = {.address = kl->cfg.address,
+                            .port = (uint16_t)kl->cfg.port,
+                            .cert_file = cert_file,
                             .key_file = key_file};
     if (!str_empty(kl->cfg.client_ca_file)) {
         l.client_cas = &ca;

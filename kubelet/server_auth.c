@@ -36,7 +36,8 @@ void server_auth_free(struct server_auth *a) {
     free(a);
 }
 
-static bool cached(struct server_auth *s, struct map *m, struct arena *a, const char *key, bool *ok, const char **user) {
+static bool cached(struct server_auth *s, struct map *m, struct arena *a, const char *key, bool *ok,
+                   const char **user) {
     pthread_mutex_lock(&s->lock);
     struct verdict *v = map_get(m, key);
     bool hit = v && v->until > mono_ns();
@@ -48,7 +49,8 @@ static bool cached(struct server_auth *s, struct map *m, struct arena *a, const 
     return hit;
 }
 
-static void remember(struct server_auth *s, struct map *m, const char *key, bool ok, const char *user, int64_t seconds) {
+static void remember(struct server_auth *s, struct map *m, const char *key, bool ok, const char *user,
+                     int64_t seconds) {
     struct verdict *v = xcalloc(1, sizeof(*v));
     v->ok = ok;
     v->user = user ? xstrdup(user) : NULL;
@@ -63,8 +65,8 @@ static void remember(struct server_auth *s, struct map *m, const char *key, bool
     pthread_mutex_unlock(&s->lock);
 }
 
-static int post(struct kubelet *kl, struct arena *a, const char *path, const struct json *doc, struct json **out,
-                struct err *e) {
+static int post(struct kubelet *kl, struct arena *a, const char *path, const struct json *doc,
+                struct json **out, struct err *e) {
     char *body = json_text(a, doc);
     struct client_request rq = {.method = "POST", .path = path, .body = body, .body_len = strlen(body)};
     struct client_response resp = {0};
@@ -86,7 +88,8 @@ static struct json *user_of_cert(struct arena *a, const struct http_peer *p) {
     return user;
 }
 
-static int user_of_token(struct server_auth *s, struct arena *a, const char *token, struct json **user, struct err *e) {
+static int user_of_token(struct server_auth *s, struct arena *a, const char *token, struct json **user,
+                         struct err *e) {
     bool ok;
     const char *text = NULL;
     if (strlen(token) > MAX_TOKEN || !s->kl->cfg.webhook_auth) return unauthorized(e);
@@ -116,15 +119,17 @@ static int authenticate(struct server_auth *s, struct http_req *r, struct json *
     if (!s->kl->cfg.anonymous_auth) return unauthorized(e);
     *user = json_object(r->arena);
     json_set_str(r->arena, *user, "username", "system:anonymous");
-    json_append(r->arena, json_ensure_array(r->arena, *user, "groups"), json_str(r->arena, "system:unauthenticated"));
+    json_append(r->arena, json_ensure_array(r->arena, *user, "groups"),
+                json_str(r->arena, "system:unauthenticated"));
     return 0;
 }
 
 const char *server_auth_subresource(const char *path) {
     static const struct {
         const char *prefix, *subresource;
-    } rows[] = {{"/stats", "stats"}, {"/metrics", "metrics"}, {"/logs", "log"}, {"/checkpoint", "checkpoint"},
-                {"/pods", "pods"},   {"/runningpods", "pods"}, {"/healthz", "healthz"}, {"/configz", "configz"}};
+    } rows[] = {{"/stats", "stats"},           {"/metrics", "metrics"}, {"/logs", "log"},
+                {"/checkpoint", "checkpoint"}, {"/pods", "pods"},       {"/runningpods", "pods"},
+                {"/healthz", "healthz"},       {"/configz", "configz"}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         size_t n = strlen(rows[i].prefix);
         if (strncmp(path, rows[i].prefix, n) == 0 && (!path[n] || path[n] == '/')) return rows[i].subresource;
@@ -133,8 +138,8 @@ const char *server_auth_subresource(const char *path) {
 }
 
 static const char *verb_of(const char *method) {
-    static const char *const verbs[][2] = {{"POST", "create"}, {"GET", "get"},       {"HEAD", "get"},
-                                           {"PUT", "update"},  {"PATCH", "patch"},   {"DELETE", "delete"}};
+    static const char *const verbs[][2] = {{"POST", "create"}, {"GET", "get"},     {"HEAD", "get"},
+                                           {"PUT", "update"},  {"PATCH", "patch"}, {"DELETE", "delete"}};
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
         if (str_eq(method, verbs[i][0])) return verbs[i][1];
     return "get";
@@ -144,7 +149,7 @@ static bool goes_through(const struct json *user) {
     struct json *g;
     if (str_eq(json_get_str(user, "username"), "kube-apiserver-kubelet-client")) return true;
     JSON_FOREACH(g, json_get(user, "groups"))
-        if (str_eq(json_as_str(g), "system:masters")) return true;
+    if (str_eq(json_as_str(g), "system:masters")) return true;
     return false;
 }
 
@@ -155,7 +160,8 @@ static int ask_access(struct server_auth *s, struct arena *a, const struct json 
     struct json *doc = json_object(a), *answer;
     json_set_str(a, doc, "apiVersion", "authorization.k8s.io/v1");
     json_set_str(a, doc, "kind", "SubjectAccessReview");
-    struct json *spec = json_ensure_object(a, doc, "spec"), *ra = json_ensure_object(a, spec, "resourceAttributes");
+    struct json *spec = json_ensure_object(a, doc, "spec"),
+                *ra = json_ensure_object(a, spec, "resourceAttributes");
     json_set_str(a, spec, "user", json_get_str(user, "username"));
     if (json_get(user, "groups")) json_set(a, spec, "groups", json_get(user, "groups"));
     if (json_get(user, "extra")) json_set(a, spec, "extra", json_get(user, "extra"));
@@ -181,9 +187,12 @@ int server_auth_check(struct server_auth *s, struct http_req *r, struct err *e) 
     rc = ask_access(s, r->arena, user, verb, sub, &allowed, e);
     bool fine_grained = str_eq(sub, "pods") || str_eq(sub, "healthz") || str_eq(sub, "configz");
     if (rc == 0 && !allowed && fine_grained) rc = ask_access(s, r->arena, user, verb, "proxy", &allowed, e);
-    if (rc < 0) return err_status(e, 500, "InternalError", "Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)",
-                                  str_or_empty(json_get_str(user, "username")), verb, sub);
+    if (rc < 0)
+        return err_status(e, 500, "InternalError",
+                          "Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)",
+                          str_or_empty(json_get_str(user, "username")), verb, sub);
     if (allowed) return 0;
-    return err_status(e, 403, "Forbidden", "Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=[%s])",
+    return err_status(e, 403, "Forbidden",
+                      "Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=[%s])",
                       str_or_empty(json_get_str(user, "username")), verb, sub);
 }

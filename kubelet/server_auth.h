@@ -1,4 +1,5 @@
-/* Who may talk to the kubelet. Upstream: pkg/kubelet/server/auth.go with delegated authentication and authorisation. */
+/* Who may talk to the kubelet. Upstream: pkg/kubelet/server/auth.go with delegated authentication and
+ * authorisation. */
 #pragma once
 
 #include "kubelet/kubelet.h"

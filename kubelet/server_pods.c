@@ -7,7 +7,13 @@
 #include "kubelet/logs.h"
 #include "kubelet/server_internal.h"
 
-enum { MAX_STREAMS = 256, HEAD_MAX = 16384, CONNECT_MS = 10000, LOG_QUEUE_MAX = 1024 * 1024, MAX_COMMAND = 1000 };
+enum {
+    MAX_STREAMS = 256,
+    HEAD_MAX = 16384,
+    CONNECT_MS = 10000,
+    LOG_QUEUE_MAX = 1024 * 1024,
+    MAX_COMMAND = 1000
+};
 
 /* ---- finding what the request names ---- */
 
@@ -36,7 +42,9 @@ static int find_container(struct request *r, struct core_container_status **c, s
     int rc = find_pod(r, r->parts[0], r->parts[1], r->n_parts == 4 ? r->parts[2] : NULL, &o, &st, e);
     if (rc < 0) return rc;
     *c = status_container(st, name);
-    if (!*c) return err_status(e, 404, "NotFound", "container \"%s\" not found in pod \"%s_%s\"", name, r->parts[1], r->parts[0]);
+    if (!*c)
+        return err_status(e, 404, "NotFound", "container \"%s\" not found in pod \"%s_%s\"", name,
+                          r->parts[1], r->parts[0]);
     return 0;
 }
 
@@ -59,13 +67,14 @@ static bool flag(struct request *r, const char *a, const char *b) {
 /* ---- logs ---- */
 
 /* Which instance's log is meant; its runtime id. */
-static int log_instance(const struct core_container_status *c, const char *pod, bool previous, const char **id,
-                        struct err *e) {
+static int log_instance(const struct core_container_status *c, const char *pod, bool previous,
+                        const char **id, struct err *e) {
     const struct core_container_state_terminated *last = c->last_state.terminated;
     const char *found = NULL;
     if (previous) {
         if (!last || str_empty(last->container_id))
-            return err_status(e, 400, "BadRequest", "previous terminated container \"%s\" in pod \"%s\" not found", c->name, pod);
+            return err_status(e, 400, "BadRequest",
+                              "previous terminated container \"%s\" in pod \"%s\" not found", c->name, pod);
         found = last->container_id;
     } else if (c->state.running) {
         found = c->container_id;
@@ -74,13 +83,17 @@ static int log_instance(const struct core_container_status *c, const char *pod, 
     } else if (last && !str_empty(last->container_id)) {
         found = last->container_id;
     } else if (c->state.waiting && str_eq(c->state.waiting->reason, "ErrImagePull")) {
-        return err_status(e, 400, "BadRequest", "container \"%s\" in pod \"%s\" is waiting to start: image can't be pulled",
+        return err_status(e, 400, "BadRequest",
+                          "container \"%s\" in pod \"%s\" is waiting to start: image can't be pulled",
                           c->name, pod);
     } else if (c->state.waiting && str_eq(c->state.waiting->reason, "ImagePullBackOff")) {
-        return err_status(e, 400, "BadRequest",
-                          "container \"%s\" in pod \"%s\" is waiting to start: trying and failing to pull image", c->name, pod);
+        return err_status(
+            e, 400, "BadRequest",
+            "container \"%s\" in pod \"%s\" is waiting to start: trying and failing to pull image", c->name,
+            pod);
     } else {
-        return err_status(e, 400, "BadRequest", "container \"%s\" in pod \"%s\" is waiting to start: %s", c->name, pod,
+        return err_status(e, 400, "BadRequest", "container \"%s\" in pod \"%s\" is waiting to start: %s",
+                          c->name, pod,
                           c->state.waiting ? str_or_empty(c->state.waiting->reason) : "no logs yet");
     }
     *id = status_cri_id(found);
@@ -110,8 +123,10 @@ static bool log_running(void *arg) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct cri_container_status_request req = {.container_id = l->id};
     struct cri_container_status_response resp = {0};
-    if (runtime_call(l->s->kl->rt, RT_CONTAINER_STATUS, a, &req, &resp, NULL) < 0 || !resp.status) return false;
-    return resp.status->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING || resp.status->state == CRI_CONTAINER_STATE_CONTAINER_CREATED;
+    if (runtime_call(l->s->kl->rt, RT_CONTAINER_STATUS, a, &req, &resp, NULL) < 0 || !resp.status)
+        return false;
+    return resp.status->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING ||
+           resp.status->state == CRI_CONTAINER_STATE_CONTAINER_CREATED;
 }
 
 static void *log_thread(void *arg) {
@@ -132,9 +147,11 @@ static int log_options(struct request *r, struct log_options *o, struct err *e) 
     int64_t seconds;
     o->follow = flag(r, "follow", "follow");
     o->timestamps = flag(r, "timestamps", "timestamps");
-    if ((v = http_query(r->http, "tailLines")) && *v && !str_eq(v, "all") && (str_to_i64(v, &o->tail) < 0 || o->tail < 0))
+    if ((v = http_query(r->http, "tailLines")) && *v && !str_eq(v, "all") &&
+        (str_to_i64(v, &o->tail) < 0 || o->tail < 0))
         return err_status(e, 400, "BadRequest", "{\"message\": \"Unable to decode query: tailLines\"}");
-    if ((v = http_query(r->http, "limitBytes")) && *v && (str_to_i64(v, &o->limit_bytes) < 0 || o->limit_bytes < 1))
+    if ((v = http_query(r->http, "limitBytes")) && *v &&
+        (str_to_i64(v, &o->limit_bytes) < 0 || o->limit_bytes < 1))
         return err_status(e, 400, "BadRequest", "{\"message\": \"Invalid request: limitBytes\"}");
     if ((v = http_query(r->http, "sinceSeconds")) && *v) {
         if (str_to_i64(v, &seconds) < 0 || seconds < 1)
@@ -166,7 +183,8 @@ void route_logs(struct request *r) {
         if (rc == 0 && (!st.status || str_empty(st.status->log_path)))
             rc = err_status(&e, 500, "InternalError", "failed to get container status of %s", id);
     }
-    if (rc == 0 && r->s->streams >= MAX_STREAMS) rc = err_status(&e, 503, "ServiceUnavailable", "too many log streams");
+    if (rc == 0 && r->s->streams >= MAX_STREAMS)
+        rc = err_status(&e, 503, "ServiceUnavailable", "too many log streams");
     if (rc < 0) {
         respond_error(r->http, &e, 500);
         return;
@@ -183,7 +201,8 @@ void route_logs(struct request *r) {
 
 static int connect_to(const char *host, const char *port, struct err *e) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *ai = NULL;
-    if (getaddrinfo(host, port, &hints, &ai) != 0) return err_set(e, -EHOSTUNREACH, "cannot resolve %s", host);
+    if (getaddrinfo(host, port, &hints, &ai) != 0)
+        return err_set(e, -EHOSTUNREACH, "cannot resolve %s", host);
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct timeval tv = {.tv_sec = CONNECT_MS / 1000};
     if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
@@ -194,13 +213,15 @@ static int connect_to(const char *host, const char *port, struct err *e) {
     return err_errno(e, r, "connect to the runtime's streaming server");
 }
 
-/* The request as the runtime's streaming server gets it: the client's headers but for those about who it is. */
+/* The request as the runtime's streaming server gets it: the client's headers but for those about who it is.
+ */
 static void build_request(struct request *r, struct buf *b, const char *host, const char *path) {
     static const char *const dropped[] = {"host", "authorization", "cookie", "x-forwarded-for"};
     buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r->http->method, *path ? path : "/", host);
     for (size_t i = 0; i < r->http->n_headers; i++) {
         bool drop = false;
-        for (size_t k = 0; k < ARRAY_LEN(dropped); k++) drop |= strcasecmp(r->http->headers[i].name, dropped[k]) == 0;
+        for (size_t k = 0; k < ARRAY_LEN(dropped); k++)
+            drop |= strcasecmp(r->http->headers[i].name, dropped[k]) == 0;
         if (!drop) buf_printf(b, "%s: %s\r\n", r->http->headers[i].name, r->http->headers[i].value);
     }
     buf_adds(b, "\r\n");
@@ -211,7 +232,8 @@ static int read_head(int fd, struct buf *b, struct err *e) {
     while (!b->data || !strstr(b->data, "\r\n\r\n")) {
         if (b->len >= HEAD_MAX) return err_set(e, -EPROTO, "the runtime's answer is too long");
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, 30000) <= 0) return err_set(e, -ETIMEDOUT, "the runtime's streaming server does not answer");
+        if (poll(&p, 1, 30000) <= 0)
+            return err_set(e, -ETIMEDOUT, "the runtime's streaming server does not answer");
         char *room = buf_reserve(b, 4096);
         ssize_t n = read(fd, room, 4096);
         if (n <= 0) return err_set(e, -EPIPE, "the runtime's streaming server closed the connection");
@@ -259,7 +281,8 @@ static void tunnel(struct request *r, const char *url) {
 }
 
 static bool upgrading(struct request *r) {
-    if (http_header_has_token(r->http, "connection", "upgrade") && http_header(r->http, "upgrade")) return true;
+    if (http_header_has_token(r->http, "connection", "upgrade") && http_header(r->http, "upgrade"))
+        return true;
     http_respond_text(r->http, 400, "Upgrade request required\n");
     return false;
 }
@@ -281,8 +304,11 @@ void route_exec(struct request *r) {
         return;
     }
     if (!upgrading(r)) return;
-    struct cri_exec_request req = {.container_id = id, .cmd = command_of(r, "command"), .tty = flag(r, "tty", "tty"),
-                                   .stdin = flag(r, "input", "stdin"), .stdout = flag(r, "output", "stdout"),
+    struct cri_exec_request req = {.container_id = id,
+                                   .cmd = command_of(r, "command"),
+                                   .tty = flag(r, "tty", "tty"),
+                                   .stdin = flag(r, "input", "stdin"),
+                                   .stdout = flag(r, "output", "stdout"),
                                    .stderr = flag(r, "error", "stderr")};
     if (req.tty) req.stderr = false;
     struct cri_exec_response resp = {0};
@@ -304,8 +330,11 @@ void route_attach(struct request *r) {
         return;
     }
     if (!upgrading(r)) return;
-    struct cri_attach_request req = {.container_id = id, .tty = flag(r, "tty", "tty"), .stdin = flag(r, "input", "stdin"),
-                                     .stdout = flag(r, "output", "stdout"), .stderr = flag(r, "error", "stderr")};
+    struct cri_attach_request req = {.container_id = id,
+                                     .tty = flag(r, "tty", "tty"),
+                                     .stdin = flag(r, "input", "stdin"),
+                                     .stdout = flag(r, "output", "stdout"),
+                                     .stderr = flag(r, "error", "stderr")};
     if (req.tty) req.stderr = false;
     struct cri_attach_response resp = {0};
     if (runtime_call(r->s->kl->rt, RT_ATTACH, r->http->arena, &req, &resp, &e) < 0)
@@ -341,7 +370,8 @@ void route_port_forward(struct request *r) {
     struct cri_port_forward_request req = {0};
     struct cri_port_forward_response resp = {0};
     int rc = r->n_parts == 2 || r->n_parts == 3 ? 0 : err_status(&e, 404, "NotFound", "404 page not found");
-    if (rc == 0) rc = find_pod(r, r->parts[0], r->parts[1], r->n_parts == 3 ? r->parts[2] : NULL, &o, &st, &e);
+    if (rc == 0)
+        rc = find_pod(r, r->parts[0], r->parts[1], r->n_parts == 3 ? r->parts[2] : NULL, &o, &st, &e);
     if (rc == 0) rc = ports_of(r, &req.port, &e);
     if (rc == 0) rc = runtime_pod_read(r->s->kl->rt, r->http->arena, o->meta->uid, &rt, &e);
     if (rc == 0 && (!rt.n_sandboxes || !rt.sandboxes[0].ready))
@@ -368,7 +398,8 @@ void route_run(struct request *r) {
     }
     struct str_vec v = {.items = arena_alloc(r->http->arena, MAX_COMMAND * sizeof(char *))};
     char *save = NULL, *text = arena_strdup(r->http->arena, str_or_empty(cmd));
-    for (char *p = strtok_r(text, " ", &save); p && v.n < MAX_COMMAND; p = strtok_r(NULL, " ", &save)) v.items[v.n++] = p;
+    for (char *p = strtok_r(text, " ", &save); p && v.n < MAX_COMMAND; p = strtok_r(NULL, " ", &save))
+        v.items[v.n++] = p;
     struct cri_exec_sync_request req = {.container_id = id, .cmd = v};
     struct cri_exec_sync_response resp = {0};
     if (runtime_call(r->s->kl->rt, RT_EXEC_SYNC, r->http->arena, &req, &resp, &e) < 0) {

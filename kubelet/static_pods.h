@@ -1,5 +1,6 @@
-/* Static pods: manifests in a folder (or one file) of this node, run without the API server; and their mirror pods, which
- * show them in the API. A static pod's uid is the hash of its manifest, so that a changed file is a new pod.
+/* Static pods: manifests in a folder (or one file) of this node, run without the API server; and their mirror
+ * pods, which show them in the API. A static pod's uid is the hash of its manifest, so that a changed file is
+ * a new pod.
  *
  * Upstream: pkg/kubelet/config/file.go, common.go, pod/mirror_client.go. */
 #pragma once
@@ -13,4 +14,5 @@ void static_pods_free(struct static_pods *s);
 /* Makes, replaces or deletes mirror pods so that they match. Called now and then and when one changes. */
 void static_pods_sync_mirrors(struct static_pods *s);
 /* One manifest (YAML or JSON) as the pod that it means on this node. */
-struct object *static_pod_parse(struct kubelet *kl, const char *text, size_t len, const char *file, struct err *e);
+struct object *static_pod_parse(struct kubelet *kl, const char *text, size_t len, const char *file,
+                                struct err *e);

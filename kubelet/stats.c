@@ -94,14 +94,20 @@ static void collect_containers(struct stats *s, struct arena *a, struct numbers 
         if (!c->attributes || !c->cpu || !c->memory) continue;
         const struct str_map *l = &c->attributes->labels;
         struct container_numbers *o = &n->containers[n->n_containers];
-        *o = (struct container_numbers){.name = str_map_get(l, LABEL_CONTAINER_NAME), .pod_uid = str_map_get(l, LABEL_POD_UID),
-                                        .pod = str_map_get(l, LABEL_POD_NAME), .ns = str_map_get(l, LABEL_POD_NAMESPACE),
-                                        .id = c->attributes->id, .cpu_ns = value_of(c->cpu->usage_core_nano_seconds),
-                                        .working_set = value_of(c->memory->working_set_bytes),
-                                        .usage = value_of(c->memory->usage_bytes), .rss = value_of(c->memory->rss_bytes),
-                                        .fs_used = c->writable_layer ? value_of(c->writable_layer->used_bytes) : 0};
+        *o = (struct container_numbers){
+            .name = str_map_get(l, LABEL_CONTAINER_NAME),
+            .pod_uid = str_map_get(l, LABEL_POD_UID),
+            .pod = str_map_get(l, LABEL_POD_NAME),
+            .ns = str_map_get(l, LABEL_POD_NAMESPACE),
+            .id = c->attributes->id,
+            .cpu_ns = value_of(c->cpu->usage_core_nano_seconds),
+            .working_set = value_of(c->memory->working_set_bytes),
+            .usage = value_of(c->memory->usage_bytes),
+            .rss = value_of(c->memory->rss_bytes),
+            .fs_used = c->writable_layer ? value_of(c->writable_layer->used_bytes) : 0};
         if (!o->name || !o->pod_uid) continue;
-        o->nano_cores = c->cpu->usage_nano_cores ? c->cpu->usage_nano_cores->value : rate(s, o->id, o->cpu_ns);
+        o->nano_cores =
+            c->cpu->usage_nano_cores ? c->cpu->usage_nano_cores->value : rate(s, o->id, o->cpu_ns);
         n->n_containers++;
     }
 }
@@ -118,9 +124,11 @@ static void collect_pods(struct stats *s, struct arena *a, struct numbers *n) {
             struct core_pod_status *st = worker_status(all[i], a);
             p->started = st && st->start_time.set ? ktime_unix_ns(st->start_time) : s->started;
             const char *qos = pod_qos_class(p->obj->obj);
-            const char *path = arena_printf(a, "/kubepods%s/pod%s", str_eq(qos, "BestEffort")  ? "/besteffort"
-                                                                     : str_eq(qos, "Burstable") ? "/burstable"
-                                                                                                : "", p->uid);
+            const char *path = arena_printf(a, "/kubepods%s/pod%s",
+                                            str_eq(qos, "BestEffort")  ? "/besteffort"
+                                            : str_eq(qos, "Burstable") ? "/burstable"
+                                                                       : "",
+                                            p->uid);
             if (s->kl->cgroups) cgroups_usage(s->kl->cgroups, path, &p->cg);
             if (!p->cg.found) /* no cgroup of its own: the sum of its containers */
                 for (size_t k = 0; k < n->n_containers; k++)
@@ -154,9 +162,10 @@ static void collect_node(struct stats *s, struct numbers *n) {
     }
     if (file_read("/proc/stat", 65536, &cpu, NULL) == 0) {
         unsigned long long user, nice, sys, idle, iowait, irq, softirq, steal;
-        if (sscanf(cpu, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &sys, &idle, &iowait, &irq, &softirq,
-                   &steal) == 8)
-            n->node.cpu_ns = (user + nice + sys + irq + softirq) * (1000000000ull / (unsigned long long)sysconf(_SC_CLK_TCK));
+        if (sscanf(cpu, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &sys, &idle, &iowait,
+                   &irq, &softirq, &steal) == 8)
+            n->node.cpu_ns = (user + nice + sys + irq + softirq) *
+                             (1000000000ull / (unsigned long long)sysconf(_SC_CLK_TCK));
     }
     n->node_nano_cores = rate(s, "/", n->node.cpu_ns);
 }
@@ -190,9 +199,12 @@ static void put_memory(struct buf *b, const struct cgroup_usage *u, int64_t avai
     buf_adds(b, "\"memory\":{");
     put_time(b, "time", ktime_unix_ns(ktime_now()));
     if (available > 0) buf_printf(b, ",\"availableBytes\":%lld", (long long)available);
-    buf_printf(b, ",\"usageBytes\":%llu,\"workingSetBytes\":%llu,\"rssBytes\":%llu,\"pageFaults\":%llu,\"majorPageFaults\":%llu}",
+    buf_printf(b,
+               ",\"usageBytes\":%llu,\"workingSetBytes\":%llu,\"rssBytes\":%llu,\"pageFaults\":%llu,"
+               "\"majorPageFaults\":%llu}",
                (unsigned long long)u->memory_usage, (unsigned long long)u->memory_working_set,
-               (unsigned long long)u->memory_rss, (unsigned long long)u->page_faults, (unsigned long long)u->major_faults);
+               (unsigned long long)u->memory_rss, (unsigned long long)u->page_faults,
+               (unsigned long long)u->major_faults);
 }
 
 static void put_fs(struct buf *b, const char *key, const char *path) {
@@ -201,15 +213,18 @@ static void put_fs(struct buf *b, const char *key, const char *path) {
     uint64_t size = fs.f_blocks * fs.f_frsize, have = fs.f_bavail * fs.f_frsize;
     buf_printf(b, ",\"%s\":{", key);
     put_time(b, "time", ktime_unix_ns(ktime_now()));
-    buf_printf(b, ",\"availableBytes\":%llu,\"capacityBytes\":%llu,\"usedBytes\":%llu,\"inodesFree\":%llu,\"inodes\":%llu,"
-                  "\"inodesUsed\":%llu}",
-               (unsigned long long)have, (unsigned long long)size, (unsigned long long)(size - fs.f_bfree * fs.f_frsize),
-               (unsigned long long)fs.f_ffree, (unsigned long long)fs.f_files,
-               (unsigned long long)(fs.f_files - fs.f_ffree));
+    buf_printf(b,
+               ",\"availableBytes\":%llu,\"capacityBytes\":%llu,\"usedBytes\":%llu,\"inodesFree\":%llu,"
+               "\"inodes\":%llu,"
+               "\"inodesUsed\":%llu}",
+               (unsigned long long)have, (unsigned long long)size,
+               (unsigned long long)(size - fs.f_bfree * fs.f_frsize), (unsigned long long)fs.f_ffree,
+               (unsigned long long)fs.f_files, (unsigned long long)(fs.f_files - fs.f_ffree));
 }
 
 static void put_container(struct buf *b, const struct container_numbers *c, int64_t started, bool small) {
-    struct cgroup_usage u = {.memory_usage = c->usage, .memory_working_set = c->working_set, .memory_rss = c->rss};
+    struct cgroup_usage u = {
+        .memory_usage = c->usage, .memory_working_set = c->working_set, .memory_rss = c->rss};
     buf_adds(b, "{\"name\":");
     json_write_str(b, c->name, strlen(c->name));
     buf_addc(b, ',');
@@ -287,34 +302,47 @@ void stats_resource_metrics(struct stats *s, struct buf *b) {
     struct numbers n;
     collect(s, a, &n);
     long long now = (long long)(ktime_unix_ns(ktime_now()) / NS_PER_MS);
-    head(b, "container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds");
+    head(b, "container_cpu_usage_seconds_total", "counter",
+         "Cumulative cpu time consumed by the container in core-seconds");
     for (size_t i = 0; i < n.n_containers; i++)
-        buf_printf(b, "container_cpu_usage_seconds_total{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.9g %lld\n",
-                   n.containers[i].name, n.containers[i].ns, n.containers[i].pod, (double)n.containers[i].cpu_ns / 1e9, now);
+        buf_printf(
+            b, "container_cpu_usage_seconds_total{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.9g %lld\n",
+            n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
+            (double)n.containers[i].cpu_ns / 1e9, now);
     head(b, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes");
     for (size_t i = 0; i < n.n_containers; i++)
-        buf_printf(b, "container_memory_working_set_bytes{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %llu %lld\n",
-                   n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
-                   (unsigned long long)n.containers[i].working_set, now);
-    head(b, "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds");
+        buf_printf(
+            b, "container_memory_working_set_bytes{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %llu %lld\n",
+            n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
+            (unsigned long long)n.containers[i].working_set, now);
+    head(b, "container_start_time_seconds", "gauge",
+         "Start time of the container since unix epoch in seconds");
     for (size_t i = 0; i < n.n_containers; i++)
         for (size_t k = 0; k < n.n_pods; k++)
             if (str_eq(n.pods[k].uid, n.containers[i].pod_uid))
-                buf_printf(b, "container_start_time_seconds{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.3f\n",
-                           n.containers[i].name, n.containers[i].ns, n.containers[i].pod, (double)n.pods[k].started / 1e9);
-    head(b, "node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds");
+                buf_printf(
+                    b, "container_start_time_seconds{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.3f\n",
+                    n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
+                    (double)n.pods[k].started / 1e9);
+    head(b, "node_cpu_usage_seconds_total", "counter",
+         "Cumulative cpu time consumed by the node in core-seconds");
     buf_printf(b, "node_cpu_usage_seconds_total %.9g %lld\n", (double)n.node.cpu_ns / 1e9, now);
     head(b, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
-    buf_printf(b, "node_memory_working_set_bytes %llu %lld\n", (unsigned long long)n.node.memory_working_set, now);
-    head(b, "pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds");
+    buf_printf(b, "node_memory_working_set_bytes %llu %lld\n", (unsigned long long)n.node.memory_working_set,
+               now);
+    head(b, "pod_cpu_usage_seconds_total", "counter",
+         "Cumulative cpu time consumed by the pod in core-seconds");
     for (size_t i = 0; i < n.n_pods; i++)
-        buf_printf(b, "pod_cpu_usage_seconds_total{namespace=\"%s\",pod=\"%s\"} %.9g %lld\n", n.pods[i].obj->meta->namespace,
-                   n.pods[i].obj->meta->name, (double)n.pods[i].cg.cpu_ns / 1e9, now);
+        buf_printf(b, "pod_cpu_usage_seconds_total{namespace=\"%s\",pod=\"%s\"} %.9g %lld\n",
+                   n.pods[i].obj->meta->namespace, n.pods[i].obj->meta->name,
+                   (double)n.pods[i].cg.cpu_ns / 1e9, now);
     head(b, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
     for (size_t i = 0; i < n.n_pods; i++)
-        buf_printf(b, "pod_memory_working_set_bytes{namespace=\"%s\",pod=\"%s\"} %llu %lld\n", n.pods[i].obj->meta->namespace,
-                   n.pods[i].obj->meta->name, (unsigned long long)n.pods[i].cg.memory_working_set, now);
-    head(b, "resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
+        buf_printf(b, "pod_memory_working_set_bytes{namespace=\"%s\",pod=\"%s\"} %llu %lld\n",
+                   n.pods[i].obj->meta->namespace, n.pods[i].obj->meta->name,
+                   (unsigned long long)n.pods[i].cg.memory_working_set, now);
+    head(b, "resource_scrape_error", "gauge",
+         "1 if there was an error while getting container metrics, 0 otherwise");
     buf_adds(b, "resource_scrape_error 0\n");
     numbers_done(&n);
 }
@@ -326,7 +354,8 @@ void stats_metrics(struct stats *s, struct buf *b) {
         _cleanup_arena_ struct arena *a = arena_new();
         struct core_pod_status *st = worker_status(all[i], a);
         running += all[i]->state < WORKER_TERMINATED;
-        for (size_t k = 0; st && k < st->container_statuses.n; k++) containers += st->container_statuses.items[k].state.running != NULL;
+        for (size_t k = 0; st && k < st->container_statuses.n; k++)
+            containers += st->container_statuses.items[k].state.running != NULL;
         worker_unref(all[i]);
     }
     free(all);
@@ -344,8 +373,10 @@ void stats_metrics(struct stats *s, struct buf *b) {
     buf_printf(b, "process_start_time_seconds %.3f\n", (double)s->started / 1e9);
     _cleanup_free_ char *statm = NULL;
     unsigned long long pages, resident;
-    if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 && sscanf(statm, "%llu %llu", &pages, &resident) == 2) {
+    if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 &&
+        sscanf(statm, "%llu %llu", &pages, &resident) == 2) {
         head(b, "process_resident_memory_bytes", "gauge", "Resident memory size in bytes");
-        buf_printf(b, "process_resident_memory_bytes %llu\n", resident * (unsigned long long)sysconf(_SC_PAGESIZE));
+        buf_printf(b, "process_resident_memory_bytes %llu\n",
+                   resident * (unsigned long long)sysconf(_SC_PAGESIZE));
     }
 }

@@ -1,5 +1,5 @@
-/* Numbers about the node, its pods and containers: /stats/summary, /metrics, /metrics/resource. Pods and containers come
- * from the runtime (ListContainerStats), the node and pods from their cgroups. */
+/* Numbers about the node, its pods and containers: /stats/summary, /metrics, /metrics/resource. Pods and
+ * containers come from the runtime (ListContainerStats), the node and pods from their cgroups. */
 #pragma once
 
 #include "kubelet/kubelet.h"

@@ -7,8 +7,13 @@ const char *status_cri_id(const char *container_id) {
 }
 
 bool status_condition_owned(const char *type) {
-    static const char *const owned[] = {"PodScheduled", "Ready", "Initialized", "ContainersReady",
-                                        "PodReadyToStartContainers", "PodResizePending", "PodResizeInProgress"};
+    static const char *const owned[] = {"PodScheduled",
+                                        "Ready",
+                                        "Initialized",
+                                        "ContainersReady",
+                                        "PodReadyToStartContainers",
+                                        "PodResizePending",
+                                        "PodResizeInProgress"};
     for (size_t i = 0; i < ARRAY_LEN(owned); i++)
         if (str_eq(owned[i], type)) return true;
     return false;
@@ -65,7 +70,8 @@ static const struct status_note *note_of(const struct status_input *in, const ch
     return NULL;
 }
 
-static struct core_container_state live_state(struct arena *a, const struct status_input *in, const struct rt_container *c) {
+static struct core_container_state live_state(struct arena *a, const struct status_input *in,
+                                              const struct rt_container *c) {
     if (c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING) {
         struct core_container_state_running *r = arena_zalloc(a, sizeof(*r));
         r->started_at = ktime_from_unix_ns(c->started_at);
@@ -94,7 +100,8 @@ static void fill_mounts(struct arena *a, const struct core_container *c, struct 
         o->name = m->name;
         o->mount_path = m->mount_path;
         o->read_only = m->read_only;
-        if (m->read_only) o->recursive_read_only = m->recursive_read_only ? m->recursive_read_only : "Disabled";
+        if (m->read_only)
+            o->recursive_read_only = m->recursive_read_only ? m->recursive_read_only : "Disabled";
     }
 }
 
@@ -107,8 +114,9 @@ static void fill_user(struct arena *a, const struct rt_container *rc, struct cor
     s->user->linux->supplemental_groups = rc->user->linux->supplemental_groups;
 }
 
-static void from_runtime(struct arena *a, const struct status_input *in, const struct core_container *c, const struct rt_container *rc,
-                         const struct core_container_status *prev, struct core_container_status *s) {
+static void from_runtime(struct arena *a, const struct status_input *in, const struct core_container *c,
+                         const struct rt_container *rc, const struct core_container_status *prev,
+                         struct core_container_status *s) {
     s->state = live_state(a, in, rc);
     s->restart_count = rc->restart_count;
     s->image = str_empty(rc->image) ? c->image : rc->image;
@@ -126,9 +134,11 @@ static void from_runtime(struct arena *a, const struct status_input *in, const s
     }
 }
 
-static void one_container(struct arena *a, const struct status_input *in, const struct core_container *c, bool is_init,
-                          const struct core_container_status *prev, struct core_container_status *s) {
-    const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0), *before = rt_pod_find(in->rt, c->name, 1);
+static void one_container(struct arena *a, const struct status_input *in, const struct core_container *c,
+                          bool is_init, const struct core_container_status *prev,
+                          struct core_container_status *s) {
+    const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0),
+                              *before = rt_pod_find(in->rt, c->name, 1);
     bool has_init = in->pod->spec.init_containers.n > 0;
     *s = (struct core_container_status){.name = c->name, .image = c->image, .image_id = ""};
     if (prev) {
@@ -174,8 +184,9 @@ static void one_container(struct arena *a, const struct status_input *in, const 
     if (is_init && !container_is_sidecar(c)) s->ready = false;
 }
 
-static void containers(struct arena *a, const struct status_input *in, const struct core_container_vec *v, bool is_init,
-                       const struct core_container_status_vec *prev, struct core_container_status_vec *out) {
+static void containers(struct arena *a, const struct status_input *in, const struct core_container_vec *v,
+                       bool is_init, const struct core_container_status_vec *prev,
+                       struct core_container_status_vec *out) {
     out->n = v->n;
     out->items = v->n ? arena_zalloc(a, v->n * sizeof(*out->items)) : NULL;
     for (size_t i = 0; i < v->n; i++)
@@ -275,8 +286,8 @@ const char *status_phase(const struct core_pod *p, const struct core_pod_status 
 /* ---- conditions ---- */
 
 void status_set_condition(struct arena *a, struct core_pod_status *s, const struct core_pod_status *prev,
-                          const char *type, bool value, const char *reason, const char *message, int64_t generation,
-                          struct ktime now) {
+                          const char *type, bool value, const char *reason, const char *message,
+                          int64_t generation, struct ktime now) {
     struct core_pod_condition *c = status_condition(s, type);
     if (!c) {
         struct core_pod_condition *items = arena_alloc(a, (s->conditions.n + 1) * sizeof(*items));
@@ -308,7 +319,8 @@ struct readiness {
     const char *reason, *message;
 };
 
-static struct readiness containers_ready(struct arena *a, const struct core_pod *p, const struct core_pod_status *s) {
+static struct readiness containers_ready(struct arena *a, const struct core_pod *p,
+                                         const struct core_pod_status *s) {
     struct names unready = {0}, unknown = {0};
     for (size_t i = 0; i < p->spec.init_containers.n; i++) {
         const struct core_container *c = &p->spec.init_containers.items[i];
@@ -342,24 +354,25 @@ static struct readiness pod_ready(struct arena *a, const struct core_pod *p, con
         const char *type = p->spec.readiness_gates.items[i].condition_type;
         const struct core_pod_condition *c = status_condition(s, type);
         if (c && str_eq(c->status, "True")) continue;
-        const char *why = c ? arena_printf(a, "the status of pod readiness gate \"%s\" is not \"True\", but %s", type,
-                                           c->status)
-                            : arena_printf(a, "corresponding condition of pod readiness gate \"%s\" does not exist.",
-                                           type);
+        const char *why =
+            c ? arena_printf(a, "the status of pod readiness gate \"%s\" is not \"True\", but %s", type,
+                             c->status)
+              : arena_printf(a, "corresponding condition of pod readiness gate \"%s\" does not exist.", type);
         msg = msg ? arena_printf(a, "%s, %s", msg, why) : why;
     }
     if (msg) return (struct readiness){false, "ReadinessGatesNotReady", msg};
     return (struct readiness){true, NULL, NULL};
 }
 
-static struct readiness initialized(struct arena *a, const struct core_pod *p, const struct core_pod_status *s) {
+static struct readiness initialized(struct arena *a, const struct core_pod *p,
+                                    const struct core_pod_status *s) {
     struct names incomplete = {0};
     for (size_t i = 0; i < p->spec.init_containers.n; i++) {
         const struct core_container *c = &p->spec.init_containers.items[i];
         const struct core_container_status *cs = in_vec(&s->init_container_statuses, c->name);
-        bool done = cs && (container_is_sidecar(c)
-                               ? (cs->started && *cs->started)
-                               : (cs->state.terminated && cs->state.terminated->exit_code == 0));
+        bool done =
+            cs && (container_is_sidecar(c) ? (cs->started && *cs->started)
+                                           : (cs->state.terminated && cs->state.terminated->exit_code == 0));
         if (!done) names_add(a, &incomplete, c->name);
     }
     /* Past initialisation once a main container has run: a sidecar that restarts does not undo that. */
@@ -385,7 +398,8 @@ static void conditions(struct arena *a, const struct status_input *in, const str
     for (size_t i = 0; i < api->conditions.n; i++)
         if (!status_condition_owned(api->conditions.items[i].type))
             out->conditions.items[out->conditions.n++] = api->conditions.items[i];
-    status_set_condition(a, out, prev, "PodReadyToStartContainers", in->network_ready, NULL, NULL, gen, in->now);
+    status_set_condition(a, out, prev, "PodReadyToStartContainers", in->network_ready, NULL, NULL, gen,
+                         in->now);
     struct readiness r = initialized(a, p, out);
     status_set_condition(a, out, prev, "Initialized", r.ok, r.reason, r.message, gen, in->now);
     struct readiness c = containers_ready(a, p, out);
@@ -403,7 +417,8 @@ static void addresses(struct arena *a, const struct status_input *in, const stru
     if (in->n_host_ips) {
         out->host_ip = in->host_ips[0];
         out->host_ips.items = arena_zalloc(a, in->n_host_ips * sizeof(*out->host_ips.items));
-        for (size_t i = 0; i < in->n_host_ips; i++) out->host_ips.items[out->host_ips.n++].ip = in->host_ips[i];
+        for (size_t i = 0; i < in->n_host_ips; i++)
+            out->host_ips.items[out->host_ips.n++].ip = in->host_ips[i];
     }
     const char *const *ips = NULL;
     size_t n = 0;
@@ -433,9 +448,13 @@ void status_compute(struct arena *a, const struct status_input *in, struct core_
     out->start_time = prev->start_time.set ? prev->start_time : in->now;
     out->nominated_node_name = p->status.nominated_node_name;
     /* A pod that was refused has nothing to show of containers that were never looked at. */
-    bool refused = in->forced_phase && !in->rt->n_containers && !in->rt->n_sandboxes && !prev->container_statuses.n;
-    if (!refused) containers(a, in, &p->spec.init_containers, true, &prev->init_container_statuses, &out->init_container_statuses);
-    if (!refused) containers(a, in, &p->spec.containers, false, &prev->container_statuses, &out->container_statuses);
+    bool refused =
+        in->forced_phase && !in->rt->n_containers && !in->rt->n_sandboxes && !prev->container_statuses.n;
+    if (!refused)
+        containers(a, in, &p->spec.init_containers, true, &prev->init_container_statuses,
+                   &out->init_container_statuses);
+    if (!refused)
+        containers(a, in, &p->spec.containers, false, &prev->container_statuses, &out->container_statuses);
     if (!refused) ephemeral(a, in, prev, out);
     if (in->forced_phase) {
         out->phase = in->forced_phase;

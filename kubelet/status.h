@@ -1,13 +1,14 @@
-/* The status of a pod, computed from its spec, what the runtime has, and what the probes say. Pure: the same input
- * gives the same status, so that every rule is tested without a node.
+/* The status of a pod, computed from its spec, what the runtime has, and what the probes say. Pure: the same
+ * input gives the same status, so that every rule is tested without a node.
  *
- * Upstream: kubelet_pods.go (generateAPIPodStatus, convertToAPIContainerStatuses, getPhase), status/generate.go. */
+ * Upstream: kubelet_pods.go (generateAPIPodStatus, convertToAPIContainerStatuses, getPhase),
+ * status/generate.go. */
 #pragma once
 
 #include "kubelet/podutil.h"
 
-/* Why a container is not running, as the worker knows it and the runtime doesn't: CrashLoopBackOff, ErrImagePull,
- * CreateContainerConfigError ... */
+/* Why a container is not running, as the worker knows it and the runtime doesn't: CrashLoopBackOff,
+ * ErrImagePull, CreateContainerConfigError ... */
 struct status_note {
     const char *container, *reason, *message;
 };
@@ -20,7 +21,8 @@ struct status_input {
     size_t n_notes;
     const char *const *host_ips;
     size_t n_host_ips;
-    /* Probe verdicts; NULL functions: everything that runs is started and ready. `id` is the running instance. */
+    /* Probe verdicts; NULL functions: everything that runs is started and ready. `id` is the running
+     * instance. */
     bool (*ready)(void *arg, const char *container, const char *id);
     bool (*started)(void *arg, const char *container, const char *id);
     void *probe_arg;
@@ -28,7 +30,7 @@ struct status_input {
     const char *forced_phase, *forced_reason, *forced_message;
     bool all_stopped; /* nothing of the pod runs any more and nothing will: what was running is Unknown */
     const char *id_scheme; /* of container ids: the runtime's name; NULL: "coracle" */
-    bool network_ready; /* sandbox is up and has its address */
+    bool network_ready;    /* sandbox is up and has its address */
     struct ktime now;
 };
 
@@ -41,8 +43,8 @@ struct core_pod_condition *status_condition(const struct core_pod_status *s, con
 struct core_container_status *status_container(const struct core_pod_status *s, const char *name);
 /* Sets a condition, keeping lastTransitionTime when the status did not change. */
 void status_set_condition(struct arena *a, struct core_pod_status *s, const struct core_pod_status *prev,
-                          const char *type, bool value, const char *reason, const char *message, int64_t generation,
-                          struct ktime now);
+                          const char *type, bool value, const char *reason, const char *message,
+                          int64_t generation, struct ktime now);
 /* Conditions that the kubelet writes; others belong to someone else. */
 bool status_condition_owned(const char *type);
 /* The CRI id of a containerStatus' containerID ("scheme://id"). */

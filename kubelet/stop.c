@@ -1,6 +1,6 @@
-/* Stopping containers: preStop hook, then the stop signal, then the grace period, each container in a thread of its own.
- * The main containers go first; sidecars follow in reverse order of their start. The worker waits, shows the status as
- * it changes, and hurries up when the pod's grace period is shortened.
+/* Stopping containers: preStop hook, then the stop signal, then the grace period, each container in a thread
+ * of its own. The main containers go first; sidecars follow in reverse order of their start. The worker
+ * waits, shows the status as it changes, and hurries up when the pod's grace period is shortened.
  *
  * Upstream: kuberuntime_container.go (killContainer), kuberuntime_termination_order.go. */
 #include <time.h>
@@ -56,14 +56,16 @@ static int stop_container(struct kubelet *kl, const char *id, int64_t grace, str
     _cleanup_arena_ struct arena *a = arena_new();
     struct cri_stop_container_request req = {.container_id = id, .timeout = grace};
     struct cri_stop_container_response resp = {0};
-    int r = runtime_call_timeout(kl->rt, RT_STOP_CONTAINER, a, &req, &resp, grace * NS_PER_SEC + RUNTIME_TIMEOUT_NS, e);
+    int r = runtime_call_timeout(kl->rt, RT_STOP_CONTAINER, a, &req, &resp,
+                                 grace * NS_PER_SEC + RUNTIME_TIMEOUT_NS, e);
     return r == -ENOENT ? 0 : r;
 }
 
 static void pre_stop(struct stop_job *j, int64_t limit) {
     struct kubelet *kl = j->set->w->kl;
     const struct core_pod *pod = j->set->obj->obj;
-    struct hook_target t = {.pod = pod, .container = j->container, .container_id = j->id, .pod_ip = j->set->pod_ip};
+    struct hook_target t = {
+        .pod = pod, .container = j->container, .container_id = j->id, .pod_ip = j->set->pod_ip};
     _cleanup_err_ struct err e = {0};
     if (hook_lifecycle(kl, j->container->lifecycle->pre_stop, &t, limit, &e) < 0) {
         kubelet_event(kl, pod, j->name, "Warning", "FailedPreStopHook", "PreStopHook failed");
@@ -79,12 +81,14 @@ static void *stop_thread(void *arg) {
     int64_t end = mono_ns() + j->grace * NS_PER_SEC;
     wait_turn(j, end);
     kubelet_event(kl, j->set->obj->obj, j->name, "Normal", "Killing", "%s", j->message);
-    if (j->grace > 0 && j->container && j->container->lifecycle && j->container->lifecycle->pre_stop && mono_ns() < end)
+    if (j->grace > 0 && j->container && j->container->lifecycle && j->container->lifecycle->pre_stop &&
+        mono_ns() < end)
         pre_stop(j, end - mono_ns());
     int64_t left = (end - mono_ns() + NS_PER_SEC - 1) / NS_PER_SEC;
     if (left < MIN_GRACE) left = j->fixed_grace && j->grace < MIN_GRACE ? j->grace : MIN_GRACE;
     if (stop_container(kl, j->id, left, &e) < 0)
-        log_warn("cannot stop a container", "pod", j->set->obj->key, "container", j->name, "error", e.msg, NULL);
+        log_warn("cannot stop a container", "pod", j->set->obj->key, "container", j->name, "error", e.msg,
+                 NULL);
     pthread_mutex_lock(&w->lock);
     j->done = true;
     w->wake = true;
@@ -159,7 +163,8 @@ static void wait_jobs(struct sync *s, struct stop_set *set) {
 /* Main containers 0; sidecars after them, the last one started first. */
 static unsigned stage_of(const struct core_pod *p, const char *name) {
     for (size_t i = 0; i < p->spec.init_containers.n; i++)
-        if (str_eq(p->spec.init_containers.items[i].name, name) && container_is_sidecar(&p->spec.init_containers.items[i]))
+        if (str_eq(p->spec.init_containers.items[i].name, name) &&
+            container_is_sidecar(&p->spec.init_containers.items[i]))
             return (unsigned)(p->spec.init_containers.n - i);
     return 0;
 }
@@ -179,11 +184,15 @@ void sync_stop(struct sync *s, const struct stop_request *rq, size_t n) {
     for (size_t i = 0; i < n; i++) {
         struct stop_job *j = &set.jobs[i];
         const char *name = rq[i].container->name;
-        *j = (struct stop_job){.set = &set, .id = arena_strdup(s->a, rq[i].container->id), .name = arena_strdup(s->a, name),
-                               .container = pod_container(s->pod, name, NULL), .grace = grace_of(s, &rq[i]),
+        *j = (struct stop_job){.set = &set,
+                               .id = arena_strdup(s->a, rq[i].container->id),
+                               .name = arena_strdup(s->a, name),
+                               .container = pod_container(s->pod, name, NULL),
+                               .grace = grace_of(s, &rq[i]),
                                .fixed_grace = rq[i].grace >= 0 || s->w->forced_grace >= 0,
                                .stage = stage_of(s->pod, name)};
-        j->message = rq[i].message ? arena_strdup(s->a, rq[i].message) : arena_printf(s->a, "Stopping container %s", name);
+        j->message = rq[i].message ? arena_strdup(s->a, rq[i].message)
+                                   : arena_printf(s->a, "Stopping container %s", name);
     }
     for (size_t i = 0; i < n; i++)
         if (kubelet_thread(&set.jobs[i].thread, stop_thread, &set.jobs[i], false) == 0)
@@ -256,7 +265,8 @@ int sync_collect(struct sync *s, bool all, struct err *e) {
     for (size_t i = s->rt.n_sandboxes; i-- > 0;) {
         const struct rt_sandbox *sb = &s->rt.sandboxes[i];
         bool used = false;
-        for (size_t k = 0; k < s->rt.n_containers; k++) used |= str_eq(s->rt.containers[k].sandbox_id, sb->id);
+        for (size_t k = 0; k < s->rt.n_containers; k++)
+            used |= str_eq(s->rt.containers[k].sandbox_id, sb->id);
         if (!all && (i == 0 || sb->ready || used)) continue;
         int r = remove_sandbox(s, sb->id, e);
         if (r < 0) return r;

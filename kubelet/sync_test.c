@@ -1,4 +1,5 @@
-/* The pod state machine against the runtime in memory: what a pod's worker does as the world changes. No API server. */
+/* The pod state machine against the runtime in memory: what a pod's worker does as the world changes. No API
+ * server. */
 #include "kubelet/pods.h"
 #include "kubelet/run.h"
 #include "kubelet/runtime_fake.h"
@@ -29,8 +30,10 @@ static void world_free(struct world *w) {
 /* A pod from the JSON of its spec, with single quotes for double ones. */
 static struct object *pod_of(const char *name, const char *spec, const char *extra_meta) {
     _cleanup_arena_ struct arena *a = arena_new();
-    char *text = arena_printf(a, "{'metadata':{'name':'%s','namespace':'default','uid':'uid-%s'%s},'spec':%s,"
-                                 "'status':{'phase':'Pending'}}", name, name, extra_meta, spec);
+    char *text = arena_printf(a,
+                              "{'metadata':{'name':'%s','namespace':'default','uid':'uid-%s'%s},'spec':%s,"
+                              "'status':{'phase':'Pending'}}",
+                              name, name, extra_meta, spec);
     for (char *s = text; *s; s++)
         if (*s == '\'') *s = '"';
     struct core_pod p = {0};
@@ -68,12 +71,14 @@ static bool is_ready(const struct core_pod_status *s, const void *arg) {
 }
 static bool waits_for(const struct core_pod_status *s, const void *arg) {
     for (size_t i = 0; i < s->container_statuses.n; i++)
-        if (s->container_statuses.items[i].state.waiting && str_eq(s->container_statuses.items[i].state.waiting->reason, arg))
+        if (s->container_statuses.items[i].state.waiting &&
+            str_eq(s->container_statuses.items[i].state.waiting->reason, arg))
             return true;
     return false;
 }
 static bool restarted_once(const struct core_pod_status *s, const void *arg) {
-    return s->container_statuses.n && s->container_statuses.items[0].restart_count == 1 && s->container_statuses.items[0].state.running;
+    return s->container_statuses.n && s->container_statuses.items[0].restart_count == 1 &&
+           s->container_statuses.items[0].state.running;
 }
 static bool restarted(const struct core_pod_status *s, const void *arg) {
     return s->container_statuses.n && s->container_statuses.items[0].restart_count >= 1;
@@ -83,7 +88,9 @@ static bool second_running(const struct core_pod_status *s, const void *arg) {
 }
 static bool init_runs(const struct core_pod_status *s, const void *arg) {
     for (size_t i = 0; i < s->init_container_statuses.n; i++)
-        if (str_eq(s->init_container_statuses.items[i].name, arg) && s->init_container_statuses.items[i].state.running) return true;
+        if (str_eq(s->init_container_statuses.items[i].name, arg) &&
+            s->init_container_statuses.items[i].state.running)
+            return true;
     return false;
 }
 
@@ -108,7 +115,9 @@ TEST(a_pod_with_one_container_runs_and_is_ready) {
 
 TEST(init_containers_run_in_order_before_the_main_one) {
     struct world w = world_new();
-    put(&w, "p", "{'initContainers':[{'name':'a','image':'i:1'},{'name':'b','image':'i:1'}],'containers':[{'name':'c','image':'i:1'}]}");
+    put(&w, "p",
+        "{'initContainers':[{'name':'a','image':'i:1'},{'name':'b','image':'i:1'}],'containers':[{'name':'c',"
+        "'image':'i:1'}]}");
     CHECK(wait_status(&w, "p", init_runs, "a"));
     CHECK_INT(runtime_fake_count(w.rt, "p", "b"), 0);
     CHECK(runtime_fake_exit(w.rt, "p", "a", 0, NULL));
@@ -122,7 +131,9 @@ TEST(init_containers_run_in_order_before_the_main_one) {
 
 TEST(a_failed_init_container_of_a_pod_that_never_restarts_fails_it) {
     struct world w = world_new();
-    put(&w, "p", "{'restartPolicy':'Never','initContainers':[{'name':'a','image':'i:1'}],'containers':[{'name':'c','image':'i:1'}]}");
+    put(&w, "p",
+        "{'restartPolicy':'Never','initContainers':[{'name':'a','image':'i:1'}],'containers':[{'name':'c','"
+        "image':'i:1'}]}");
     CHECK(wait_status(&w, "p", init_runs, "a"));
     runtime_fake_exit(w.rt, "p", "a", 3, NULL);
     CHECK(wait_status(&w, "p", phase_is, "Failed"));
@@ -132,7 +143,9 @@ TEST(a_failed_init_container_of_a_pod_that_never_restarts_fails_it) {
 
 TEST(a_sidecar_starts_before_and_runs_beside_the_main_container) {
     struct world w = world_new();
-    put(&w, "p", "{'initContainers':[{'name':'side','image':'i:1','restartPolicy':'Always'}],'containers':[{'name':'c','image':'i:1'}]}");
+    put(&w, "p",
+        "{'initContainers':[{'name':'side','image':'i:1','restartPolicy':'Always'}],'containers':[{'name':'c'"
+        ",'image':'i:1'}]}");
     CHECK(wait_status(&w, "p", is_ready, NULL));
     CHECK(wait_status(&w, "p", init_runs, "side"));
     world_free(&w);
@@ -140,8 +153,9 @@ TEST(a_sidecar_starts_before_and_runs_beside_the_main_container) {
 
 TEST(the_end_of_the_main_container_ends_sidecars_and_the_pod) {
     struct world w = world_new();
-    put(&w, "p", "{'restartPolicy':'Never','initContainers':[{'name':'side','image':'i:1','restartPolicy':'Always'}],"
-                 "'containers':[{'name':'c','image':'i:1'}]}");
+    put(&w, "p",
+        "{'restartPolicy':'Never','initContainers':[{'name':'side','image':'i:1','restartPolicy':'Always'}],"
+        "'containers':[{'name':'c','image':'i:1'}]}");
     CHECK(wait_status(&w, "p", is_ready, NULL));
     runtime_fake_exit(w.rt, "p", "c", 0, NULL);
     CHECK(wait_status(&w, "p", phase_is, "Succeeded"));
@@ -159,7 +173,8 @@ TEST(a_container_that_ends_is_restarted_at_once_and_then_backs_off) {
     runtime_fake_exit(w.rt, "p", "c", 1, NULL);
     CHECK(wait_status(&w, "p", waits_for, "CrashLoopBackOff"));
     CHECK(wait_status(&w, "p", phase_is, "Running"));
-    CHECK_INT(runtime_fake_count(w.rt, "p", "c"), 1); /* one dead instance is kept, older ones are collected */
+    CHECK_INT(runtime_fake_count(w.rt, "p", "c"),
+              1); /* one dead instance is kept, older ones are collected */
     world_free(&w);
 }
 
@@ -192,7 +207,9 @@ TEST(an_image_that_cannot_be_pulled_backs_off) {
 
 TEST(a_missing_config_map_is_a_configuration_error) {
     struct world w = world_new();
-    put(&w, "p", "{'containers':[{'name':'c','image':'i:1','env':[{'name':'A','valueFrom':{'configMapKeyRef':{'name':'x','key':'k'}}}]}]}");
+    put(&w, "p",
+        "{'containers':[{'name':'c','image':'i:1','env':[{'name':'A','valueFrom':{'configMapKeyRef':{'name':'"
+        "x','key':'k'}}}]}]}");
     CHECK(wait_status(&w, "p", waits_for, "CreateContainerConfigError"));
     world_free(&w);
 }
@@ -236,8 +253,10 @@ TEST(a_lost_sandbox_is_made_anew) {
 TEST(a_failing_liveness_probe_restarts_the_container) {
     struct world w = world_new();
     runtime_fake_exec_result(w.rt, 1);
-    put(&w, "p", "{'containers':[{'name':'c','image':'i:1','livenessProbe':{'exec':{'command':['x']},'periodSeconds':1,"
-                 "'failureThreshold':1,'successThreshold':1,'timeoutSeconds':1}}]}");
+    put(&w, "p",
+        "{'containers':[{'name':'c','image':'i:1','livenessProbe':{'exec':{'command':['x']},'periodSeconds':"
+        "1,"
+        "'failureThreshold':1,'successThreshold':1,'timeoutSeconds':1}}]}");
     CHECK(wait_status(&w, "p", restarted, NULL));
     world_free(&w);
 }
@@ -245,8 +264,10 @@ TEST(a_failing_liveness_probe_restarts_the_container) {
 TEST(a_readiness_probe_decides_readiness) {
     struct world w = world_new();
     runtime_fake_exec_result(w.rt, 1);
-    put(&w, "p", "{'containers':[{'name':'c','image':'i:1','readinessProbe':{'exec':{'command':['x']},'periodSeconds':1,"
-                 "'failureThreshold':1,'successThreshold':1,'timeoutSeconds':1}}]}");
+    put(&w, "p",
+        "{'containers':[{'name':'c','image':'i:1','readinessProbe':{'exec':{'command':['x']},'periodSeconds':"
+        "1,"
+        "'failureThreshold':1,'successThreshold':1,'timeoutSeconds':1}}]}");
     CHECK(wait_status(&w, "p", second_running, NULL));
     usleep(100000);
     struct pod_worker *p = pods_by_name(w.kl->pods, "default", "p");

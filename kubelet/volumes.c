@@ -32,8 +32,8 @@ struct setup {
 };
 
 static char *volume_dir(struct setup *s, const char *plugin) {
-    return arena_printf(s->a, "%s/volumes/kubernetes.io~%s/%s", kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), plugin,
-                        s->vol->name);
+    return arena_printf(s->a, "%s/volumes/kubernetes.io~%s/%s",
+                        kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), plugin, s->vol->name);
 }
 
 static int64_t fs_group(const struct core_pod *p) {
@@ -41,7 +41,8 @@ static int64_t fs_group(const struct core_pod *p) {
     return s && s->fs_group ? *s->fs_group : -1;
 }
 
-/* Gives a tree to the group: chown, group bits, and setgid on directories, so that new files belong to it too. */
+/* Gives a tree to the group: chown, group bits, and setgid on directories, so that new files belong to it
+ * too. */
 static int own_tree(int dirfd, const char *name, gid_t gid, int depth) {
     enum { MAX_DEPTH = 128 };
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
@@ -58,7 +59,8 @@ static int own_tree(int dirfd, const char *name, gid_t gid, int depth) {
     if (!d) return -errno;
     int inner = take_fd(&fd), r = 0;
     for (struct dirent *ent; r == 0 && (ent = readdir(d));)
-        if (!str_eq(ent->d_name, ".") && !str_eq(ent->d_name, "..")) r = own_tree(inner, ent->d_name, gid, depth + 1);
+        if (!str_eq(ent->d_name, ".") && !str_eq(ent->d_name, ".."))
+            r = own_tree(inner, ent->d_name, gid, depth + 1);
     closedir(d);
     return r;
 }
@@ -95,8 +97,10 @@ static int set_up_empty_dir(struct setup *s, struct err *e) {
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     if (str_eq(medium, "Memory") && !path_is_mount(dir)) {
         int64_t size = memory_size(s);
-        const char *opts = size > 0 ? arena_printf(s->a, "size=%lld,mode=0777", (long long)size) : "mode=0777";
-        if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0) return err_errno(e, errno, "mount tmpfs on %s", dir);
+        const char *opts =
+            size > 0 ? arena_printf(s->a, "size=%lld,mode=0777", (long long)size) : "mode=0777";
+        if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0)
+            return err_errno(e, errno, "mount tmpfs on %s", dir);
         fresh = true;
     }
     if (fresh) {
@@ -111,8 +115,8 @@ static int set_up_empty_dir(struct setup *s, struct err *e) {
 /* ---- configMap, secret, downwardAPI, projected ---- */
 
 static int set_up_content(struct setup *s, struct err *e) {
-    const char *plugin = s->vol->config_map ? "configmap"
-                         : s->vol->secret   ? "secret"
+    const char *plugin = s->vol->config_map  ? "configmap"
+                         : s->vol->secret    ? "secret"
                          : s->vol->projected ? "projected"
                                              : "downward-api";
     const char *dir = volume_dir(s, plugin);
@@ -120,7 +124,8 @@ static int set_up_content(struct setup *s, struct err *e) {
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     /* What is secret does not go to the disk; but a node that may start offline needs the tokens it had. */
     bool secret = s->vol->secret || (s->vol->projected && !s->kl->cfg.offline_cache);
-    if (secret && !path_is_mount(dir) && mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0777,size=64m") < 0 &&
+    if (secret && !path_is_mount(dir) &&
+        mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0777,size=64m") < 0 &&
         errno != EPERM)
         return err_errno(e, errno, "mount tmpfs on %s", dir);
     struct payload p = {0};
@@ -181,7 +186,8 @@ static int host_path_check(const char *path, const char *type, struct err *e) {
 }
 
 static int use_host_path(struct setup *s, const char *path, const char *type, struct err *e) {
-    if (strstr(path, "/../") || str_has_suffix(path, "/..")) return err_set(e, -EINVAL, "hostPath must not contain '..'");
+    if (strstr(path, "/../") || str_has_suffix(path, "/.."))
+        return err_set(e, -EINVAL, "hostPath must not contain '..'");
     int r = host_path_check(path, type, e);
     if (r < 0) return r;
     s->out->host_path = path;
@@ -195,7 +201,8 @@ static int set_up_claim(struct setup *s, const char *claim, bool read_only, stru
     if (!kl->client) return err_set(e, -ENOTCONN, "persistent volume claims need an API server");
     struct core_persistent_volume_claim pvc = {0};
     struct core_persistent_volume pv = {0};
-    int r = client_get(kl->client, s->a, &client_persistentvolumeclaims, s->pod->metadata.namespace, claim, &pvc, e);
+    int r = client_get(kl->client, s->a, &client_persistentvolumeclaims, s->pod->metadata.namespace, claim,
+                       &pvc, e);
     if (r < 0) return err_wrap(e, "error getting PVC %s", claim);
     if (!str_eq(pvc.status.phase, "Bound") || str_empty(pvc.spec.volume_name))
         return err_set(e, -EAGAIN, "PVC %s/%s has non-bound phase (\"%s\") or empty pvc.Spec.VolumeName",
@@ -204,14 +211,16 @@ static int set_up_claim(struct setup *s, const char *claim, bool read_only, stru
     if (r < 0) return err_wrap(e, "error getting PV %s", pvc.spec.volume_name);
     if (!pv.spec.claim_ref || !str_eq(pv.spec.claim_ref->uid, pvc.metadata.uid))
         return err_set(e, -EAGAIN, "PV %s is not bound to PVC %s", pv.metadata.name, claim);
-    if (str_eq(pv.spec.volume_mode, "Block")) return err_set(e, -ENOTSUP, "block volumes are not supported on this node");
+    if (str_eq(pv.spec.volume_mode, "Block"))
+        return err_set(e, -ENOTSUP, "block volumes are not supported on this node");
     s->out->read_only = read_only;
     if (pv.spec.host_path) return use_host_path(s, pv.spec.host_path->path, pv.spec.host_path->type, e);
     if (pv.spec.local) {
         r = use_host_path(s, pv.spec.local->path, "Directory", e);
         return r < 0 ? r : apply_fs_group(s, pv.spec.local->path, e);
     }
-    return err_set(e, -ENOTSUP, "the kind of volume of PV %s is not supported on this node (hostPath and local are)",
+    return err_set(e, -ENOTSUP,
+                   "the kind of volume of PV %s is not supported on this node (hostPath and local are)",
                    pv.metadata.name);
 }
 
@@ -221,11 +230,20 @@ static const char *unsupported_kind(const struct core_volume *v) {
     const struct {
         const void *p;
         const char *name;
-    } kinds[] = {{v->nfs, "nfs"},       {v->iscsi, "iscsi"},   {v->csi, "csi"},     {v->fc, "fc"},
-                 {v->cephfs, "cephfs"}, {v->rbd, "rbd"},       {v->git_repo, "gitRepo"},
-                 {v->flex_volume, "flexVolume"}, {v->glusterfs, "glusterfs"}, {v->cinder, "cinder"},
-                 {v->azure_disk, "azureDisk"}, {v->azure_file, "azureFile"},
-                 {v->aws_elastic_block_store, "awsElasticBlockStore"}, {v->gce_persistent_disk, "gcePersistentDisk"},
+    } kinds[] = {{v->nfs, "nfs"},
+                 {v->iscsi, "iscsi"},
+                 {v->csi, "csi"},
+                 {v->fc, "fc"},
+                 {v->cephfs, "cephfs"},
+                 {v->rbd, "rbd"},
+                 {v->git_repo, "gitRepo"},
+                 {v->flex_volume, "flexVolume"},
+                 {v->glusterfs, "glusterfs"},
+                 {v->cinder, "cinder"},
+                 {v->azure_disk, "azureDisk"},
+                 {v->azure_file, "azureFile"},
+                 {v->aws_elastic_block_store, "awsElasticBlockStore"},
+                 {v->gce_persistent_disk, "gcePersistentDisk"},
                  {v->vsphere_volume, "vsphereVolume"}};
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         if (kinds[i].p) return kinds[i].name;
@@ -237,7 +255,8 @@ static int set_up(struct setup *s, struct err *e) {
     if (v->config_map || v->secret || v->projected || v->downward_api) return set_up_content(s, e);
     if (v->host_path) return use_host_path(s, v->host_path->path, v->host_path->type, e);
     if (v->persistent_volume_claim)
-        return set_up_claim(s, v->persistent_volume_claim->claim_name, v->persistent_volume_claim->read_only, e);
+        return set_up_claim(s, v->persistent_volume_claim->claim_name, v->persistent_volume_claim->read_only,
+                            e);
     if (v->ephemeral)
         return set_up_claim(s, arena_printf(s->a, "%s-%s", s->pod->metadata.name, v->name), false, e);
     if (v->empty_dir) return set_up_empty_dir(s, e);
