@@ -223,6 +223,8 @@ int jsonpath_set(struct arena *a, const char *path, struct json *v, struct json 
             json_set(a, v, st.name, value);
             return 0;
         }
+        const struct json *there = json_get(v, st.name);
+        if (there && there->type != JSON_NULL && there->type != JSON_OBJECT) return -EINVAL;
         v = json_ensure_object(a, v, st.name);
         st = next;
     }

@@ -76,12 +76,11 @@ static void subs_of(struct arena *a, struct resource *r, const struct json *subs
     r->n_subs = n;
 }
 
-static const char *warning_of(struct arena *a, const struct json *crd, const struct json *version) {
+static const char *warning_of(struct arena *a, const struct resource *r, const struct json *version) {
     const char *text = json_get_str(version, "deprecationWarning");
     if (!json_get_bool(version, "deprecated", false)) return NULL;
     if (text) return arena_strdup(a, text);
-    return arena_printf(a, "%s/%s %s is deprecated", json_as_str(json_at(crd, "spec", "group", NULL)),
-                        json_get_str(version, "name"), json_as_str(json_at(crd, "spec", "names", "kind", NULL)));
+    return arena_printf(a, "%s/%s %s is deprecated", r->group, r->version, r->kind);
 }
 
 struct resource *crd_row(struct arena *a, const struct json *crd, const struct json *version, const struct resource *storage) {
@@ -105,7 +104,7 @@ struct resource *crd_row(struct arena *a, const struct json *crd, const struct j
     r->fields = fields_of(a, crd, version, !storage);
     r->key_prefix = arena_printf(a, "/registry/%s/%s/", r->group, r->plural);
     r->storage_hash = hash_of(a, r->group, stored, r->kind);
-    r->deprecated = warning_of(a, crd, version);
+    r->deprecated = warning_of(a, r, version);
     r->custom = true;
     r->storage = storage;
     r->printer = crd_columns(a, json_get(version, "additionalPrinterColumns"));

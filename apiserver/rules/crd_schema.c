@@ -2,15 +2,11 @@
  * their CustomResourceDefinition. Upstream:
  * apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting,listtype} and kube-openapi's validation.
  *
- * Not done: x-kubernetes-validations (CEL). Patterns are matched as POSIX extended expressions after
- * translating the few escapes of Go's syntax that POSIX lacks; one that does not compile matches everything.
- */
+ * Not done: x-kubernetes-validations (CEL). */
+#include "apiserver/rules/crd_pattern.h"
 #include "apiserver/rules/crd_schema.h"
 
 #include <math.h>
-#include <regex.h>
-
-enum { PATTERN_MAX = 4096 };
 
 static bool flag(const struct json *s, const char *key) { return json_get_bool(s, key, false); }
 
@@ -126,60 +122,6 @@ static bool type_fits(const char *type, const struct json *x) {
     return true;
 }
 
-/* \d and the like, and non-capturing groups, as POSIX has them. */
-static char *translate_pattern(struct arena *a, const char *re) {
-    size_t n = strlen(re);
-    char *out = arena_alloc(a, n * 12 + 1), *o = out;
-    for (size_t i = 0; i < n; i++) {
-        const char *put = NULL;
-        if (re[i] == '\\' && i + 1 < n) {
-            bool set = false;
-            for (size_t j = i; j-- > 0;) {
-                if (re[j] == ']') break;
-                if (re[j] == '[') {
-                    set = true;
-                    break;
-                }
-            }
-            switch (re[i + 1]) {
-                case 'd': put = set ? "0-9" : "[0-9]"; break;
-                case 'D': put = set ? NULL : "[^0-9]"; break;
-                case 'w': put = set ? "A-Za-z0-9_" : "[A-Za-z0-9_]"; break;
-                case 's': put = set ? "[:space:]" : "[[:space:]]"; break;
-                case 'S': put = set ? NULL : "[^[:space:]]"; break;
-                case 'z': put = "$"; break;
-                case 'A': put = "^"; break;
-                default:
-                    if (!set) break;
-                    *o++ = re[++i]; /* an escaped character in a set stands for itself */
-                    continue;
-            }
-            if (put) i++;
-        } else if (strncmp(re + i, "(?:", 3) == 0) {
-            put = "(";
-            i += 2;
-        }
-        if (!put) {
-            *o++ = re[i];
-            if (re[i] == '\\' && i + 1 < n) *o++ = re[++i];
-            continue;
-        }
-        memcpy(o, put, strlen(put));
-        o += strlen(put);
-    }
-    *o = '\0';
-    return out;
-}
-
-static bool pattern_matches(struct arena *a, const char *re, const char *s) {
-    regex_t r;
-    if (strlen(re) > PATTERN_MAX || regcomp(&r, translate_pattern(a, re), REG_EXTENDED | REG_NOSUB) != 0)
-        return true;
-    bool ok = regexec(&r, s, 0, NULL, 0) == 0;
-    regfree(&r);
-    return ok;
-}
-
 static bool all_of_class(const char *s, size_t n, const char *pattern) {
     if (strlen(s) != n) return false;
     for (size_t i = 0; i < n; i++) {
@@ -227,7 +169,7 @@ static void check_string(struct vctx *v, const struct json *s, const struct json
         return;
     }
     if (min >= 0 && n < (size_t)min) v_invalid(v, p, x, "should be at least %lld chars long", (long long)min);
-    if (re && !pattern_matches(v->a, re, x->str)) v_invalid(v, p, x, "should match '%s'", re);
+    if (re && !crd_pattern_matches(re, x->str, x->n)) v_invalid(v, p, x, "should match '%s'", re);
     if (format && !format_fits(format, x->str)) v_type_invalid(v, p, x, "must be of type %s", format);
 }
 
@@ -365,30 +307,12 @@ void crd_validate(struct vctx *v, const struct json *obj, const struct json *old
     check_combined(v, s, obj, NULL);
 }
 
-/* ---- schemas themselves ---- */
+/* ---- defaults of schemas ---- */
 
-void crd_check_structural(struct vctx *v, const struct json *s, const struct fp *p) {
-    const char *type = json_get_str(s, "type"), *list = json_get_str(s, "x-kubernetes-list-type");
-    bool open = flag(s, "x-kubernetes-preserve-unknown-fields") || flag(s, "x-kubernetes-int-or-string");
-    const struct json *props = json_get(s, "properties"), *items = json_get(s, "items"),
-                      *more = json_get(s, "additionalProperties");
-    if (str_empty(type) && !open)
-        v_required(v, FP(p, "type"), "must not be empty for specified object fields");
-    if (!str_empty(type) &&
-        !str_in(type, ONE_OF("object", "array", "string", "integer", "number", "boolean")))
-        v_not_supported(v, FP(p, "type"), json_get(s, "type"),
-                        ONE_OF("array", "boolean", "integer", "number", "object", "string"));
-    if (props && json_is(more, JSON_OBJECT))
-        v_forbidden(v, FP(p, "additionalProperties"),
-                    "additionalProperties and properties are mutual exclusive");
-    if (str_eq(type, "array") && !items) v_required(v, FP(p, "items"), "must be specified");
-    if (list && !str_in(list, ONE_OF("atomic", "set", "map")))
-        v_not_supported(v, FP(p, "x-kubernetes-list-type"), json_get(s, "x-kubernetes-list-type"),
-                        ONE_OF("atomic", "set", "map"));
-    if (str_eq(list, "map") && !json_len(json_get(s, "x-kubernetes-list-map-keys")))
-        v_required(v, FP(p, "x-kubernetes-list-map-keys"),
-                   "must not be empty if x-kubernetes-list-type is map");
-    JSON_FOREACH_MEMBER(m, props) crd_check_structural(v, m->value, FPK(FP(p, "properties"), m->key));
-    if (json_is(items, JSON_OBJECT)) crd_check_structural(v, items, FP(p, "items"));
-    if (json_is(more, JSON_OBJECT)) crd_check_structural(v, more, FP(p, "additionalProperties"));
+void crd_check_default(struct vctx *v, const struct json *s, const struct json *dflt, const struct fp *p) {
+    struct json *pruned = json_clone(v->a, dflt);
+    prune(v->a, s, pruned, "", false, NULL);
+    if (!json_equal(pruned, dflt)) v_invalid(v, p, dflt, "must not have unknown fields");
+    fill(v->a, s, pruned);
+    check(v, s, pruned, p);
 }

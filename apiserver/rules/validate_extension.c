@@ -103,10 +103,7 @@ static void version(struct vctx *v, const struct json *ver, const struct fp *p, 
     if (!schema || schema->type == JSON_NULL) {
         v_required(v, only ? sp : sp, "schemas are required");
     } else {
-        if (!str_eq(json_get_str(schema, "type"), "object"))
-            v_invalid(v, FP(sp, "type"), json_get(schema, "type"), "must be object at the root");
-        JSON_FOREACH_MEMBER(m, json_get(schema, "properties"))
-            crd_check_structural(v, m->value, FPK(FP(sp, "properties"), m->key));
+        crd_check_structural(v, schema, sp);
         if (uses_cel(schema))
             rules_warn(v->c, "%s: x-kubernetes-validations is not evaluated by this server",
                        fp_text(v->a, sp));
