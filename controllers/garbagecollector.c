@@ -143,7 +143,7 @@ static void on_add(void *arg, struct object *o) {
 static bool same_owners(const struct meta_object_meta *a, const struct meta_object_meta *b) {
     if (a->owner_references.n != b->owner_references.n) return false;
     for (size_t i = 0; i < a->owner_references.n; i++)
-        if (!str_eq(a->owner_references.items[i].uid, b->owner_references.items[i].uid)) return false;
+        if (!api_equal(&api_meta_owner_reference, &a->owner_references.items[i], &b->owner_references.items[i])) return false;
     return true;
 }
 
@@ -336,7 +336,25 @@ static int orphan(struct item *it, struct err *e) {
     return remove_finalizer(it, ORPHAN, e);
 }
 
-static void count_dependent(struct gc_resource *x, struct object *o, void *arg) { ++*(size_t *)arg; }
+struct below {
+    size_t n, leaving; /* dependents; those in foreground deletion themselves */
+};
+
+static void count_dependent(struct gc_resource *x, struct object *o, void *arg) {
+    struct below *b = arg;
+    b->n++;
+    b->leaving += o->meta->deletion_timestamp.set && has_finalizer(o->meta, FOREGROUND);
+}
+
+/* Owners in a circle would block each other for ever: this object stops blocking its owners. */
+static int unblock(struct item *it, struct err *e) {
+    const struct meta_owner_reference_vec *v = &it->o.metadata.owner_references;
+    struct meta_owner_reference *refs = arena_memdup(it->a, v->items, v->n * sizeof(*refs));
+    for (size_t i = 0; i < v->n; i++) refs[i].block_owner_deletion = arena_memdup(it->a, &(bool){false}, sizeof(bool));
+    int r = patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, refs, v->n), e);
+    it->o.metadata.resource_version = NULL; /* it has just changed */
+    return r;
+}
 
 static int delete_item(struct item *it, const char *propagation, struct err *e) {
     const struct meta_object_meta *m = &it->o.metadata;
@@ -364,9 +382,12 @@ static int judge(struct item *it, struct err *e) {
     }
     if (n_solid == v->n) return 0;
     if (n_solid) return patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, solid, n_solid), e);
-    size_t dependents = 0;
-    dependents_of(it->g, it->o.metadata.uid, count_dependent, &dependents);
-    if (n_waiting && dependents) return delete_item(it, "Foreground", e);
+    struct below below = {0};
+    dependents_of(it->g, it->o.metadata.uid, count_dependent, &below);
+    if (n_waiting && below.n) {
+        int r = below.leaving ? unblock(it, e) : 0;
+        return r < 0 ? r : delete_item(it, "Foreground", e);
+    }
     if (has_finalizer(&it->o.metadata, ORPHAN)) return delete_item(it, "Orphan", e);
     return delete_item(it, has_finalizer(&it->o.metadata, FOREGROUND) ? "Foreground" : "Background", e);
 }

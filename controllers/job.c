@@ -5,8 +5,8 @@
  * more (or is gone) its uid leaves the list and the counter goes up, in one write. A crash at any point loses nothing and
  * counts nothing twice.
  *
- * An Indexed job gives each pod a completion index; per-index back-off and success policies are accepted as far as the
- * table in the documentation of types says. */
+ * An Indexed job gives each pod a completion index. With backoffLimitPerIndex an index can fail for good while others go
+ * on; how often it failed is noted on its latest pod. */
 #include "job.h"
 
 #include "pkg/api/batch.h"
@@ -16,6 +16,7 @@
 enum { WORKERS = 3, BURST = 500, UNCOUNTED_MAX = 500 };
 #define FINALIZER "batch.kubernetes.io/job-tracking"
 #define INDEX_NOTE "batch.kubernetes.io/job-completion-index"
+#define FAILURES_NOTE "batch.kubernetes.io/job-index-failure-count"
 #define BACKOFF_FIRST (10 * NS_PER_SEC)
 #define BACKOFF_MAX (600 * NS_PER_SEC)
 
@@ -37,74 +38,13 @@ struct jobrun {
     int32_t restarts;
     struct ktime last_failure;
     int32_t failures_in_row;
-    struct index_set done; /* Indexed: indexes that succeeded */
+    struct index_set done;    /* Indexed: indexes that succeeded */
+    struct index_set given_up; /* and those that failed for good */
+    const char *success_reason, *success_message;
     bool indexed;
     const char *fail_reason, *fail_message;
     int64_t wait;
 };
-
-/* ---- sets of indexes ---- */
-
-void index_set_add(struct arena *a, struct index_set *s, int32_t i) {
-    size_t k = 0;
-    while (k < s->n && s->items[k].to + 1 < i) k++;
-    if (k < s->n && s->items[k].from <= i && i <= s->items[k].to) return;
-    if (k < s->n && i == s->items[k].to + 1) {
-        s->items[k].to = i;
-        if (k + 1 < s->n && s->items[k + 1].from == i + 1) {
-            s->items[k].to = s->items[k + 1].to;
-            memmove(s->items + k + 1, s->items + k + 2, (s->n - k - 2) * sizeof(*s->items));
-            s->n--;
-        }
-        return;
-    }
-    if (k < s->n && i == s->items[k].from - 1) {
-        s->items[k].from = i;
-        return;
-    }
-    ARENA_GROW(a, s->items, s->n, s->cap);
-    memmove(s->items + k + 1, s->items + k, (s->n - k) * sizeof(*s->items));
-    s->items[k] = (struct index_range){i, i};
-    s->n++;
-}
-
-bool index_set_has(const struct index_set *s, int32_t i) {
-    for (size_t k = 0; k < s->n; k++)
-        if (s->items[k].from <= i && i <= s->items[k].to) return true;
-    return false;
-}
-
-int32_t index_set_count(const struct index_set *s) {
-    int32_t n = 0;
-    for (size_t k = 0; k < s->n; k++) n += s->items[k].to - s->items[k].from + 1;
-    return n;
-}
-
-/* "1,3-5,7": two neighbours are written with a comma, as upstream does. */
-char *index_set_format(struct arena *a, const struct index_set *s) {
-    struct buf b = BUF_INIT;
-    for (size_t k = 0; k < s->n; k++) {
-        const struct index_range *r = &s->items[k];
-        if (b.len) buf_addc(&b, ',');
-        buf_printf(&b, "%d", r->from);
-        if (r->to > r->from) buf_printf(&b, "%c%d", r->to == r->from + 1 ? ',' : '-', r->to);
-    }
-    char *out = arena_strndup(a, b.len ? b.data : "", b.len);
-    buf_done(&b);
-    return out;
-}
-
-void index_set_parse(struct arena *a, const char *text, struct index_set *s) {
-    *s = (struct index_set){0};
-    for (const char *p = str_or_empty(text); *p;) {
-        char *end;
-        long from = strtol(p, &end, 10), to = from;
-        if (end == p) return;
-        if (*end == '-') to = strtol(end + 1, &end, 10);
-        for (long i = from; i <= to && i <= INT32_MAX; i++) index_set_add(a, s, (int32_t)i);
-        p = *end == ',' ? end + 1 : end + strlen(end);
-    }
-}
 
 /* ---- small questions ---- */
 
@@ -238,6 +178,22 @@ static const char *policy_action(struct jobrun *x, const struct core_pod *p) {
     return "Count";
 }
 
+/* How often a pod's index has failed, this pod included. */
+static int64_t index_failures(const struct core_pod *p) {
+    int64_t n = 0;
+    const char *s = str_map_get(&p->metadata.annotations, FAILURES_NOTE);
+    if (s) str_to_i64(s, &n);
+    return n + 1;
+}
+
+static void count_index_failure(struct jobrun *x, const struct core_pod *p, const char *action) {
+    int32_t index = pod_index(p);
+    if (!x->indexed || !x->j.spec.backoff_limit_per_index || index < 0) return;
+    bool over = index_failures(p) > *x->j.spec.backoff_limit_per_index;
+    if (!str_eq(action, "Ignore") && (over || str_eq(action, "FailIndex")) && !index_set_has(&x->done, index))
+        index_set_add(x->a, &x->given_up, index);
+}
+
 static void count_pod(struct jobrun *x, const struct core_pod *p, struct batch_uncounted_terminated_pods *u) {
     const char *uid = p->metadata.uid;
     bool listed = in_list(&u->succeeded, uid) || in_list(&u->failed, uid);
@@ -251,6 +207,7 @@ static void count_pod(struct jobrun *x, const struct core_pod *p, struct batch_u
         if (has_finalizer(p) && !listed) {
             const char *action = policy_action(x, p);
             if (str_eq(action, "FailJob")) x->fail_reason = "PodFailurePolicy";
+            count_index_failure(x, p, action);
             if (!str_eq(action, "Ignore") && u->failed.n < UNCOUNTED_MAX) add_uid(x->a, &u->failed, uid);
             note_failure_time(x, p);
         }
@@ -270,6 +227,7 @@ static void count(struct jobrun *x) {
     settle(x, &u->succeeded, &x->j.status.succeeded, true);
     settle(x, &u->failed, &x->j.status.failed, false);
     index_set_parse(x->a, x->j.status.completed_indexes, &x->done);
+    index_set_parse(x->a, x->j.status.failed_indexes, &x->given_up);
     for (size_t i = 0; i < x->pods.n; i++) count_pod(x, x->pods.items[i]->obj, u);
     x->j.status.uncounted_terminated_pods = u;
     if (x->indexed) x->j.status.succeeded = index_set_count(&x->done);
@@ -311,6 +269,14 @@ static int remove_active(struct jobrun *x, const struct pod_control *pc, int32_t
 
 static void give_index(struct jobrun *x, struct core_pod *p, int32_t index) {
     const char *text = arena_printf(x->a, "%d", index);
+    if (x->j.spec.backoff_limit_per_index) {
+        int64_t failures = 0;
+        for (size_t i = 0; i < x->pods.n; i++) {
+            const struct core_pod *was = x->pods.items[i]->obj;
+            if (pod_index(was) == index && pod_failed(was)) failures = MAX_OF(failures, index_failures(was));
+        }
+        map_set(x->a, &p->metadata.annotations, FAILURES_NOTE, arena_printf(x->a, "%lld", (long long)failures));
+    }
     map_set(x->a, &p->metadata.annotations, INDEX_NOTE, text);
     map_set(x->a, &p->metadata.labels, INDEX_NOTE, text);
     p->metadata.generate_name = arena_printf(x->a, "%s-%d-", x->j.metadata.name, index);
@@ -344,7 +310,7 @@ static int32_t free_indexes(struct jobrun *x, int32_t want, int32_t *out) {
         if (index >= 0 && pod_is_active(x->pods.items[i]->obj)) index_set_add(x->a, &taken, index);
     }
     for (int32_t i = 0; i < total && n < want; i++)
-        if (!index_set_has(&x->done, i) && !index_set_has(&taken, i)) out[n++] = i;
+        if (!index_set_has(&x->done, i) && !index_set_has(&x->given_up, i) && !index_set_has(&taken, i)) out[n++] = i;
     return n;
 }
 
@@ -382,6 +348,7 @@ static int add_pods(struct jobrun *x, const struct pod_control *pc, int32_t n, s
 /* After failures new pods wait: 10 s, doubled each time. */
 static int64_t backoff_left(struct jobrun *x) {
     if (x->failed <= 0 || !x->last_failure.set) return 0;
+    if (x->j.spec.backoff_limit_per_index) return MAX_OF(BACKOFF_FIRST - ktime_diff_ns(ktime_now(), x->last_failure), (int64_t)0);
     unsigned n = (unsigned)MIN_OF(x->failed - 1, 10);
     int64_t wait = MIN_OF(BACKOFF_FIRST << n, BACKOFF_MAX);
     return MAX_OF(wait - ktime_diff_ns(ktime_now(), x->last_failure), (int64_t)0);
@@ -390,7 +357,7 @@ static int64_t backoff_left(struct jobrun *x) {
 static int manage_pods(struct jobrun *x, const struct pod_control *pc, struct err *e) {
     int32_t want = parallelism(&x->j);
     if (suspended(&x->j)) want = 0;
-    else if (x->j.spec.completions) want = MIN_OF(want, *x->j.spec.completions - x->succeeded);
+    else if (x->j.spec.completions) want = MIN_OF(want, *x->j.spec.completions - x->succeeded - index_set_count(&x->given_up));
     else if (x->succeeded > 0) want = x->active; /* a work queue's end: no new pods */
     if (want < x->active) {
         int r = remove_active(x, pc, x->active - want, e);
@@ -418,6 +385,17 @@ static void judge(struct jobrun *x) {
         x->fail_message = "Job has reached the specified backoff limit";
         return;
     }
+    int32_t lost = index_set_count(&x->given_up);
+    if (s->max_failed_indexes && lost > *s->max_failed_indexes) {
+        x->fail_reason = "MaxFailedIndexesExceeded";
+        x->fail_message = "Job has exceeded the specified maximal number of failed indexes";
+        return;
+    }
+    if (lost && s->completions && lost + x->succeeded >= *s->completions && x->active == 0) {
+        x->fail_reason = "FailedIndexes";
+        x->fail_message = "Job has failed indexes";
+        return;
+    }
     if (s->active_deadline_seconds && x->j.status.start_time.set && !suspended(&x->j)) {
         int64_t left = *s->active_deadline_seconds * NS_PER_SEC - ktime_diff_ns(ktime_now(), x->j.status.start_time);
         if (left <= 0) {
@@ -429,7 +407,31 @@ static void judge(struct jobrun *x) {
     }
 }
 
-static bool is_complete(const struct jobrun *x) {
+/* A success policy may be content with some of the indexes. */
+static bool policy_content(struct jobrun *x) {
+    const struct batch_success_policy *p = x->j.spec.success_policy;
+    for (size_t i = 0; p && x->indexed && i < p->rules.n; i++) {
+        const struct batch_success_policy_rule *r = &p->rules.items[i];
+        struct index_set wanted;
+        index_set_parse(x->a, r->succeeded_indexes, &wanted);
+        int32_t have = 0;
+        if (r->succeeded_indexes) {
+            for (size_t k = 0; k < wanted.n; k++)
+                for (int32_t n = wanted.items[k].from; n <= wanted.items[k].to; n++) have += index_set_has(&x->done, n);
+        } else {
+            have = x->succeeded;
+        }
+        int32_t need = r->succeeded_count ? *r->succeeded_count : index_set_count(&wanted);
+        if (have < need) continue;
+        x->success_reason = "SuccessPolicy";
+        x->success_message = arena_printf(x->a, "Matched rules at index %zu", i);
+        return true;
+    }
+    return false;
+}
+
+static bool is_complete(struct jobrun *x) {
+    if (policy_content(x)) return true;
     if (x->j.spec.completions) return x->succeeded >= *x->j.spec.completions;
     return x->succeeded > 0 && x->active == 0;
 }
@@ -448,9 +450,12 @@ static void finish(struct jobrun *x) {
         if (settled)
             event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Warning", x->fail_reason, "%s", x->fail_message);
     } else {
-        set_condition(x, "SuccessCriteriaMet", "True", "CompletionsReached", "Reached expected number of succeeded pods");
+        const struct batch_job_condition *met = job_condition(&x->j, "SuccessCriteriaMet");
+        const char *reason = met ? met->reason : x->success_reason ? x->success_reason : "CompletionsReached";
+        const char *message = met ? met->message : x->success_reason ? x->success_message : "Reached expected number of succeeded pods";
+        set_condition(x, "SuccessCriteriaMet", "True", reason, message);
         if (settled) {
-            set_condition(x, "Complete", "True", "CompletionsReached", "Reached expected number of succeeded pods");
+            set_condition(x, "Complete", "True", reason, message);
             x->j.status.completion_time = ktime_now_s();
             event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Normal", "Completed", "Job completed");
         }
@@ -476,6 +481,7 @@ static int write_status(struct jobrun *x, struct err *e) {
     s->ready = arena_memdup(x->a, &x->ready, sizeof(x->ready));
     s->terminating = arena_memdup(x->a, &x->terminating, sizeof(x->terminating));
     if (x->indexed) s->completed_indexes = index_set_format(x->a, &x->done);
+    if (x->indexed && x->j.spec.backoff_limit_per_index) s->failed_indexes = index_set_format(x->a, &x->given_up);
     if (api_equal(&api_batch_job_status, s, &x->was->status)) return 0;
     struct client_opts o = {.cause = x->was->metadata.resource_version};
     return client_update_status(x->c->m->client, x->a, &client_jobs, x->j.metadata.namespace, &x->j, &o, NULL, e);

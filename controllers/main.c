@@ -17,11 +17,13 @@ enum { POOL_WORKERS = 6, READY_POLL_MS = 25, RETRY_MS = 500 };
 const struct controller controllers[] = {
     {"deployment-controller", deployment_start},
     {"replicaset-controller", replicaset_start},
+    {"replicationcontroller-controller", replicationcontroller_start},
     {"serviceaccount-controller", serviceaccount_start},
     {"root-ca-certificate-publisher-controller", rootca_start},
     {"namespace-controller", namespace_start},
     {"endpoints-controller", endpoints_start},
     {"endpointslice-controller", endpointslice_start},
+    {"endpointslice-mirroring-controller", endpointmirroring_start},
     {"daemonset-controller", daemonset_start},
     {"statefulset-controller", statefulset_start},
     {"job-controller", job_start},

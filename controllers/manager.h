@@ -73,6 +73,7 @@ CONTROLLER(namespace);
 CONTROLLER(garbagecollector);
 CONTROLLER(endpoints);
 CONTROLLER(endpointslice);
+CONTROLLER(endpointmirroring);
 CONTROLLER(nodelifecycle);
 CONTROLLER(nodeipam);
 CONTROLLER(podgc);

@@ -1,4 +1,5 @@
-/* ReplicaSet controller: keeps the wished number of pods of a template (upstream pkg/controller/replicaset).
+/* ReplicaSet controller: keeps the wished number of pods of a template (upstream pkg/controller/replicaset). The older
+ * ReplicationController differs in its names only: it is read as a ReplicaSet, and its status written back.
  *
  * The pods counted are those it controls and that are active. Too few: more are made, in growing batches so that a
  * failing template costs few requests. Too many: the least valuable go first (pods_rank). Expectations keep it from
@@ -12,10 +13,51 @@ enum { BURST = 500, WORKERS = 5 };
 
 struct rs_controller {
     struct manager *m;
+    const struct client_resource *resource; /* replicasets or replicationcontrollers */
     struct workqueue *q;
     struct expectations *expect;
     struct event_recorder *events;
 };
+
+/* ---- replication controllers ---- */
+
+static const struct apps_replica_set *as_replica_set(struct arena *a, const struct object *o) {
+    if (o->resource == &client_replicasets) return o->obj;
+    const struct core_replication_controller *rc = o->obj;
+    struct apps_replica_set *rs = arena_zalloc(a, sizeof(*rs));
+    rs->metadata = rc->metadata;
+    rs->spec.replicas = rc->spec.replicas;
+    rs->spec.min_ready_seconds = rc->spec.min_ready_seconds;
+    rs->spec.selector = arena_zalloc(a, sizeof(*rs->spec.selector));
+    rs->spec.selector->match_labels = rc->spec.selector;
+    if (rc->spec.template) rs->spec.template = *rc->spec.template;
+    const struct core_replication_controller_status *s = &rc->status;
+    rs->status = (struct apps_replica_set_status){.replicas = s->replicas, .fully_labeled_replicas = s->fully_labeled_replicas,
+                                                  .ready_replicas = s->ready_replicas, .available_replicas = s->available_replicas,
+                                                  .observed_generation = s->observed_generation};
+    rs->status.conditions.items = arena_zalloc(a, (s->conditions.n + 1) * sizeof(*rs->status.conditions.items));
+    for (size_t i = 0; i < s->conditions.n; i++) {
+        const struct core_replication_controller_condition *c = &s->conditions.items[i];
+        rs->status.conditions.items[rs->status.conditions.n++] = (struct apps_replica_set_condition){
+            .type = c->type, .status = c->status, .last_transition_time = c->last_transition_time, .reason = c->reason, .message = c->message};
+    }
+    return rs;
+}
+
+static int write_rc_status(struct rs_controller *c, struct arena *a, const struct object *o, const struct apps_replica_set_status *s,
+                           const struct client_opts *opts, struct err *e) {
+    struct core_replication_controller rc = *(const struct core_replication_controller *)o->obj;
+    rc.status = (struct core_replication_controller_status){.replicas = s->replicas, .fully_labeled_replicas = s->fully_labeled_replicas,
+                                                            .ready_replicas = s->ready_replicas, .available_replicas = s->available_replicas,
+                                                            .observed_generation = s->observed_generation};
+    rc.status.conditions.items = arena_zalloc(a, (s->conditions.n + 1) * sizeof(*rc.status.conditions.items));
+    for (size_t i = 0; i < s->conditions.n; i++) {
+        const struct apps_replica_set_condition *x = &s->conditions.items[i];
+        rc.status.conditions.items[rc.status.conditions.n++] = (struct core_replication_controller_condition){
+            .type = x->type, .status = x->status, .last_transition_time = x->last_transition_time, .reason = x->reason, .message = x->message};
+    }
+    return client_update_status(c->m->client, a, c->resource, rc.metadata.namespace, &rc, opts, NULL, e);
+}
 
 /* ---- ranking of pods to delete ---- */
 
@@ -191,19 +233,20 @@ static struct counts count(const struct apps_replica_set *rs, const struct claim
 
 static int update_status(struct rs_controller *c, struct arena *a, const struct object *o, struct counts n, int scaled,
                          int32_t diff, const struct err *why, struct err *e) {
-    const struct apps_replica_set *rs = o->obj;
+    const struct apps_replica_set *rs = as_replica_set(a, o);
     struct apps_replica_set fresh = *rs;
     struct apps_replica_set_status *s = &fresh.status;
     s->replicas = n.replicas;
     s->fully_labeled_replicas = n.labeled;
     s->ready_replicas = n.ready;
     s->available_replicas = n.available;
-    s->terminating_replicas = arena_memdup(a, &n.terminating, sizeof(n.terminating));
+    if (c->resource == &client_replicasets) s->terminating_replicas = arena_memdup(a, &n.terminating, sizeof(n.terminating));
     s->observed_generation = rs->metadata.generation;
     if (scaled < 0) set_failure(a, s, diff < 0 ? "FailedCreate" : "FailedDelete", arena_strdup(a, why->msg));
     else set_failure(a, s, NULL, NULL);
     if (api_equal(&api_apps_replica_set_status, s, &rs->status)) return 0;
     struct client_opts opts = {.cause = rs->metadata.resource_version};
+    if (c->resource != &client_replicasets) return write_rc_status(c, a, o, s, &opts, e);
     return client_update_status(c->m->client, a, &client_replicasets, rs->metadata.namespace, &fresh, &opts, NULL, e);
 }
 
@@ -211,14 +254,14 @@ static int update_status(struct rs_controller *c, struct arena *a, const struct 
 
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
     struct rs_controller *c = arg;
-    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_replicasets), key);
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, c->resource), key);
     if (!o) {
         expectations_forget(c->expect, key);
         return 0;
     }
-    const struct apps_replica_set *rs = o->obj;
+    const struct apps_replica_set *rs = as_replica_set(a, o);
     bool act = expectations_met(c->expect, key) && !rs->metadata.deletion_timestamp.set;
-    struct owner owner = {&client_replicasets, &rs->metadata};
+    struct owner owner = {c->resource, &rs->metadata};
     _cleanup_claimed_ struct claimed pods = {0};
     int r = claim_objects(c->m, a, &client_pods, &owner, rs->spec.selector, &pods, e);
     if (r < 0) return r;
@@ -245,9 +288,9 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
 
 /* ---- what leads to a reconcile ---- */
 
-static char *owner_key(const struct object *pod) {
+static char *owner_key(struct rs_controller *c, const struct object *pod) {
     const struct meta_owner_reference *ref = meta_controller_of(pod->meta);
-    if (!ref || !str_eq(ref->kind, "ReplicaSet")) return NULL;
+    if (!ref || !str_eq(ref->kind, c->resource->kind)) return NULL;
     return xasprintf("%s/%s", str_or_empty(pod->meta->namespace), ref->name);
 }
 
@@ -255,16 +298,18 @@ static char *owner_key(const struct object *pod) {
 static void wake_for_orphan(struct rs_controller *c, const struct object *pod) {
     if (meta_controller_of(pod->meta) || pod->meta->deletion_timestamp.set) return;
     _cleanup_object_list_ struct object_list sets = {0};
-    informer_list(manager_informer(c->m, &client_replicasets), pod->meta->namespace, &sets);
+    informer_list(manager_informer(c->m, c->resource), pod->meta->namespace, &sets);
+    if (!sets.n) return;
+    _cleanup_arena_ struct arena *a = arena_new();
     for (size_t i = 0; i < sets.n; i++) {
-        const struct apps_replica_set *rs = sets.items[i]->obj;
+        const struct apps_replica_set *rs = as_replica_set(a, sets.items[i]);
         if (label_selector_matches(rs->spec.selector, &pod->meta->labels)) workqueue_add(c->q, sets.items[i]->key);
     }
 }
 
 static void pod_added(void *arg, struct object *o) {
     struct rs_controller *c = arg;
-    _cleanup_free_ char *key = owner_key(o);
+    _cleanup_free_ char *key = owner_key(c, o);
     if (key) {
         creation_observed(c->expect, key);
         if (o->meta->deletion_timestamp.set) deletion_observed(c->expect, key, o->meta->uid);
@@ -283,7 +328,7 @@ static bool matters(const struct core_pod *a, const struct core_pod *b) {
 
 static void pod_updated(void *arg, struct object *old, struct object *o) {
     struct rs_controller *c = arg;
-    _cleanup_free_ char *was = owner_key(old), *key = owner_key(o);
+    _cleanup_free_ char *was = owner_key(c, old), *key = owner_key(c, o);
     if (str_eq(was, key) && !matters(old->obj, o->obj)) return;
     if (key && o->meta->deletion_timestamp.set) deletion_observed(c->expect, key, o->meta->uid);
     if (was && !str_eq(was, key)) workqueue_add(c->q, was);
@@ -293,20 +338,29 @@ static void pod_updated(void *arg, struct object *old, struct object *o) {
 
 static void pod_deleted(void *arg, struct object *o) {
     struct rs_controller *c = arg;
-    _cleanup_free_ char *key = owner_key(o);
+    _cleanup_free_ char *key = owner_key(c, o);
     if (!key) return;
     deletion_observed(c->expect, key, o->meta->uid);
     workqueue_add(c->q, key);
 }
 
-int replicaset_start(struct manager *m, struct err *e) {
+static int start(struct manager *m, const struct client_resource *r, const char *queue, const char *component) {
     struct rs_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->events = manager_recorder(m, "replicaset-controller");
+    c->resource = r;
+    c->events = manager_recorder(m, component);
     c->expect = expectations_new(m);
-    c->q = manager_queue(m, "replicaset", WORKERS, reconcile, c, &client_replicasets, &client_pods, NULL);
-    manager_watch_keys(m, &client_replicasets, c->q);
+    c->q = manager_queue(m, queue, WORKERS, reconcile, c, r, &client_pods, NULL);
+    manager_watch_keys(m, r, c->q);
     struct informer_handler h = {pod_added, pod_updated, pod_deleted, c};
     informer_add_handler(manager_informer(m, &client_pods), &h);
     return 0;
+}
+
+int replicaset_start(struct manager *m, struct err *e) {
+    return start(m, &client_replicasets, "replicaset", "replicaset-controller");
+}
+
+int replicationcontroller_start(struct manager *m, struct err *e) {
+    return start(m, &client_replicationcontrollers, "replicationcontroller", "replication-controller");
 }

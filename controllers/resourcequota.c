@@ -5,10 +5,21 @@
 
 #define RESYNC (300 * NS_PER_SEC)
 
+enum { WATCHED_MAX = 32 };
+
 struct quota_controller {
     struct manager *m;
     struct workqueue *q;
+    /* resources that some quota counts and that nobody else watches: by their metadata; used by the one worker */
+    struct watched {
+        const struct client_resource *r;
+        struct informer *i;
+        bool shared;
+    } watched[WATCHED_MAX];
+    size_t n_watched;
 };
+
+static void wake(void *arg, struct object *o);
 
 /* ---- scopes ---- */
 
@@ -113,8 +124,23 @@ static struct quantity storage_use(struct quota_controller *c, const char *ns, c
     return sum;
 }
 
+/* The informer of a resource, started when first needed; its objects then wake the quotas of their namespaces. */
+static struct informer *counted(struct quota_controller *c, const struct client_resource *r) {
+    for (size_t i = 0; i < c->n_watched; i++)
+        if (c->watched[i].r == r) return c->watched[i].i;
+    if (c->n_watched == WATCHED_MAX) return NULL;
+    struct informer_opts o = {.metadata_only = true};
+    bool shared = informers_has(c->m->informers, r);
+    struct informer *i = shared ? manager_informer(c->m, r) : informer_new(c->m->client, r, &o);
+    struct informer_handler h = {.on_add = wake, .on_delete = wake, .arg = c};
+    informer_add_handler(i, &h);
+    if (!shared) informer_wait_synced(i, 5000, NULL);
+    c->watched[c->n_watched++] = (struct watched){r, i, shared};
+    return i;
+}
+
 /* Objects of a resource, "deployments.apps" or "configmaps". -1: not known. */
-static int64_t count_objects(struct quota_controller *c, struct arena *a, const char *ns, const char *what) {
+static int64_t count_objects(struct quota_controller *c, const char *ns, const char *what) {
 #define ROW(name) &client_##name,
     static const struct client_resource *const rows[] = {CLIENT_RESOURCES(ROW)};
 #undef ROW
@@ -123,15 +149,11 @@ static int64_t count_objects(struct quota_controller *c, struct arena *a, const 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const struct client_resource *r = rows[i];
         if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 || strcmp(r->group, dot ? dot + 1 : "") != 0) continue;
-        if (informers_has(c->m->informers, r)) {
-            _cleanup_object_list_ struct object_list l = {0};
-            informer_list(manager_informer(c->m, r), ns, &l);
-            return (int64_t)l.n;
-        }
-        struct client_resource meta = *r;
-        meta.type = &api_meta_partial_object_metadata;
-        struct client_list l;
-        return client_list(c->m->client, a, &meta, ns, NULL, &l, NULL) < 0 ? -1 : (int64_t)l.n;
+        _cleanup_object_list_ struct object_list l = {0};
+        struct informer *inf = counted(c, r);
+        if (!inf || !informer_synced(inf)) return -1;
+        informer_list(inf, ns, &l);
+        return (int64_t)l.n;
     }
     return -1;
 }
@@ -155,7 +177,7 @@ static bool usage(struct quota_controller *c, struct arena *a, const struct core
         const char *what = str_has_prefix(key, "count/") ? key + 6 : NULL;
         for (size_t i = 0; i < ARRAY_LEN(plain); i++)
             if (strcmp(key, plain[i]) == 0) what = key;
-        int64_t n = what ? count_objects(c, a, ns, what) : -1;
+        int64_t n = what ? count_objects(c, ns, what) : -1;
         if (n < 0) return false;
         *out = (struct quantity){.nano = (__int128)n * 1000000000};
     }
@@ -194,19 +216,22 @@ static void pod_updated(void *arg, struct object *old, struct object *o) {
 
 static void updated(void *arg, struct object *old, struct object *o) { wake(arg, o); }
 
+static void end_informers(void *p) {
+    struct quota_controller *c = p;
+    for (size_t i = 0; i < c->n_watched; i++)
+        if (!c->watched[i].shared) informer_free(c->watched[i].i);
+}
+
 int resourcequota_start(struct manager *m, struct err *e) {
     struct quota_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
                          &client_persistentvolumeclaims, NULL);
     manager_watch_keys(m, &client_resourcequotas, c->q);
-    struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c}, coarse = {wake, NULL, wake, c};
+    struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c};
     informer_add_handler(manager_informer(m, &client_pods), &pods);
     informer_add_handler(manager_informer(m, &client_services), &other);
     informer_add_handler(manager_informer(m, &client_persistentvolumeclaims), &other);
-    static const struct client_resource *const counted[] = {&client_configmaps, &client_deployments, &client_replicasets,
-                                                            &client_statefulsets, &client_jobs, &client_cronjobs};
-    for (size_t i = 0; i < ARRAY_LEN(counted); i++)
-        if (informers_has(m->informers, counted[i])) informer_add_handler(manager_informer(m, counted[i]), &coarse);
+    manager_at_end(m, end_informers, c);
     return 0;
 }
