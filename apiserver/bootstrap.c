@@ -184,6 +184,8 @@ static void ensure_kubernetes(struct boot *b) {
     _cleanup_arena_ struct arena *a = arena_new();
     static const char *const none[] = {NULL}, *const subsets[] = {"subsets", NULL}, *const slice[] = {"endpoints", "ports", NULL};
     ensure(b, "", "services", service_tree(b->s, a), none);
+    const char *ip = b->s->opt.advertise_address;
+    if (str_has_prefix(ip, "127.") || str_eq(ip, "::1")) return; /* a machine without a network: no pod could use it */
     ensure(b, "", "endpoints", endpoints_tree(b->s, a, false), subsets);
     ensure(b, "discovery.k8s.io", "endpointslices", endpoints_tree(b->s, a, true), slice);
 }
