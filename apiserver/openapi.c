@@ -3,6 +3,7 @@
  * of v2 is big, and kept once somebody has asked for it. */
 #include "pkg/api/openapi.h"
 
+#include <malloc.h>
 #include <pthread.h>
 
 #include "apiserver/crd/registry.h"
@@ -207,7 +208,10 @@ static void v2(struct request *q) {
     bool proto = strstr(accept, "proto-openapi.spec.v2") != NULL;
     pthread_mutex_lock(&o->lock);
     uint64_t now = crd_changes(q->s);
-    if (!o->v2_json || o->v2_of != now) make_v2(o, q->s);
+    if (!o->v2_json || o->v2_of != now) {
+        make_v2(o, q->s);
+        malloc_trim(0); /* many times the document's size was needed to make it */
+    }
     o->v2_of = now;
     struct rbytes *doc = rbytes_ref(proto ? o->v2_proto : o->v2_json);
     pthread_mutex_unlock(&o->lock);

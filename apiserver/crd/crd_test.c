@@ -227,13 +227,17 @@ TEST(names_belong_to_the_first_definition) {
     CHECK(crd_condition_true(second, "Established"));
 }
 
-TEST(webhook_conversion_is_refused_clearly) {
+TEST(webhook_conversion_is_said_not_to_happen) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct crd_names none = {0};
     struct json *crd = definition(a, "gadgets", "gadget", "Gadget", "gd"), *spec = json_get(crd, "spec");
     json_append(a, json_get(spec, "versions"), parse(a, "{\"name\":\"v2\"}"));
     json_set(a, spec, "conversion", parse(a, "{\"strategy\":\"Webhook\"}"));
     crd_names_accept(a, crd, &none, (struct ktime){.sec = 1});
+    CHECK(crd_condition_true(crd, "Established")); /* the storage version */
+    CHECK_STR(reason_of(crd, "ConversionSupported"), "WebhooksNotCalled");
+    json_set(a, json_get(crd, "status"), "storedVersions", parse(a, "[\"v1\",\"v2\"]"));
+    CHECK(crd_names_accept(a, crd, &none, (struct ktime){.sec = 2}));
     CHECK(!crd_condition_true(crd, "Established"));
     CHECK_STR(reason_of(crd, "Established"), "ConversionNotSupported");
 }

@@ -35,6 +35,7 @@ struct crd_registry {
     bool woken, stop;
     struct map entries; /* by name */
     struct map retry;   /* names; of the thread alone */
+    bool services_stale; /* APIServices may not fit what is served; of the thread alone */
     _Atomic uint64_t changes;
 };
 
@@ -183,7 +184,8 @@ static int cmp_rows(const void *x, const void *y) {
     return c ? c : strcmp(r->plural, q->plural);
 }
 
-static void publish(struct crd_registry *g) {
+/* All rows that are served, in discovery's order; to be freed. */
+static const struct resource **all_rows(struct crd_registry *g, size_t *count) {
     const struct resource **rows = NULL;
     size_t n = 0, cap = 0, it = 0;
     const char *key;
@@ -196,9 +198,27 @@ static void publish(struct crd_registry *g) {
         }
     }
     if (n) qsort(rows, n, sizeof(*rows), cmp_rows);
+    *count = n;
+    return rows;
+}
+
+static void publish(struct crd_registry *g) {
+    size_t n;
+    const struct resource **rows = all_rows(g, &n);
     resource_table_serve(g->s->resources, rows, n);
     free(rows);
+    g->services_stale = true;
     atomic_fetch_add(&g->changes, 1);
+}
+
+static void register_services(struct crd_registry *g) {
+    _cleanup_err_ struct err e = {0};
+    size_t n;
+    const struct resource **rows = all_rows(g, &n);
+    int rc = crd_apiservices(g->s, rows, n, &e);
+    if (rc < 0) log_warn("APIServices of custom resources", "error", e.msg, NULL);
+    g->services_stale = rc != 0;
+    free(rows);
 }
 
 static const struct resource *keep_row(struct crd_registry *g, const struct json *crd, const struct json *version,
@@ -217,7 +237,7 @@ static int serve(struct crd_registry *g, struct entry *en, const struct json *cr
     const struct resource **rows = xcalloc(json_len(versions) + 1, sizeof(*rows)), *sr = keep_row(g, crd, stored, NULL);
     int rc = watchcache_add(g->s->cache, sr, e);
     JSON_FOREACH(v, rc ? NULL : versions)
-        if (json_get_bool(v, "served", false)) rows[n++] = v == stored ? sr : keep_row(g, crd, v, sr);
+        if (json_get_bool(v, "served", false) && (v == stored || !crd_wants_webhook(crd))) rows[n++] = v == stored ? sr : keep_row(g, crd, v, sr);
     if (rc) n = 0;
     pthread_mutex_lock(&g->lock);
     free(en->rows);
@@ -404,13 +424,14 @@ static void *run(void *arg) {
         until.tv_sec += RETRY_S;
         bool late = false;
         while (!g->woken && !g->stop && !late)
-            late = g->retry.n ? pthread_cond_timedwait(&g->cond, &g->lock, &until) == ETIMEDOUT
+            late = g->retry.n || g->services_stale ? pthread_cond_timedwait(&g->cond, &g->lock, &until) == ETIMEDOUT
                               : pthread_cond_wait(&g->cond, &g->lock) != 0;
         bool stop = g->stop;
         g->woken = false;
         pthread_mutex_unlock(&g->lock);
         if (!stop) drain(g);
         if (!stop && late) retry_all(g);
+        if (!stop && g->services_stale) register_services(g);
         pthread_mutex_lock(&g->lock);
     }
     pthread_mutex_unlock(&g->lock);
@@ -428,6 +449,7 @@ int crd_registry_open(struct apiserver *s, struct err *e) {
     pthread_cond_init(&g->cond, &attr);
     pthread_condattr_destroy(&attr);
     s->crds = g;
+    g->services_stale = true; /* definitions may have gone while no server ran */
     look_at_all(g, true);
     int rc = pthread_create(&g->thread, NULL, run, g);
     if (rc) return err_errno(e, rc, "a thread for custom resources");

@@ -10,8 +10,8 @@
  * A thread follows the definitions: it accepts or refuses their names, serves them, sets their conditions, and ends
  * them: when a definition is deleted its instances go first (finalizer customresourcecleanup.apiextensions.k8s.io).
  *
- * Not done: webhook conversion (a definition that asks for it with several versions gets the condition Established
- * False, reason ConversionNotSupported), and x-kubernetes-validations, which are kept and published but not evaluated.
+ * Not done: webhook conversion (of a definition that asks for it only the storage version is served, which a Warning and
+ * the condition ConversionSupported say; when older versions are in the store it is not served at all), and x-kubernetes-validations, which are kept and published but not evaluated.
  * Upstream: apiextensions-apiserver (customresource_handler.go and its controllers). */
 #pragma once
 
@@ -75,11 +75,16 @@ struct crd_names {
 };
 void crd_names_add(struct arena *a, struct crd_names *others, const struct json *crd);
 bool crd_names_accept(struct arena *a, struct json *crd, const struct crd_names *others, struct ktime now);
+/* The definition converts between its versions by a webhook, which is not called. */
+bool crd_wants_webhook(const struct json *crd);
 bool crd_condition_true(const struct json *crd, const char *type);
 /* True when it changed; the time is kept when the status stays. */
 bool crd_condition_set(struct arena *a, struct json *crd, const char *type, bool status, const char *reason,
                        const char *message, struct ktime now);
 #define CRD_FINALIZER "customresourcecleanup.apiextensions.k8s.io"
+
+/* apiservices.c: makes and deletes APIServices so that there is one for every group and version of the rows. */
+int crd_apiservices(struct apiserver *s, const struct resource *const *rows, size_t n, struct err *e);
 
 /* cleanup.c: one step of a deletion: deletes instances; true when none is left and the finalizer is gone. */
 bool crd_cleanup(struct apiserver *s, const char *name, const struct resource *stored);
