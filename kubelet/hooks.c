@@ -142,6 +142,9 @@ static long http_get(const char *url, struct curl_slist *headers, int64_t timeou
     if (rc == CURLE_OPERATION_TIMEDOUT)
         say(output, "Get \"%s\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
             url);
+    else if (rc == CURLE_COULDNT_CONNECT)
+        say(output, "Get \"%s\": dial tcp %.*s: connect: connection refused", url,
+            (int)strcspn(strstr(url, "://") + 3, "/"), strstr(url, "://") + 3);
     else if (rc != CURLE_OK)
         say(output, "Get \"%s\": %s", url, *reason ? reason : curl_easy_strerror(rc));
     curl_easy_cleanup(c);

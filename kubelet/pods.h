@@ -110,6 +110,8 @@ void sync_again_in(struct sync *s, int64_t ns);
 int sync_read(struct sync *s, struct err *e);
 /* Computes the status and hands it on. */
 void sync_publish(struct sync *s, bool all_stopped);
+/* The pod's first address (the node's for the host network), or NULL. */
+const char *sync_pod_ip(struct sync *s);
 /* True when the pod is to end: the current work can be left. */
 bool sync_interrupted(void *sync);
 

@@ -179,7 +179,7 @@ static int64_t grace_of(struct sync *s, const struct stop_request *rq) {
 void sync_stop(struct sync *s, const struct stop_request *rq, size_t n) {
     struct stop_set set = {.w = s->w, .obj = s->obj, .n = n};
     if (!n) return;
-    set.pod_ip = s->rt.n_sandboxes && s->rt.sandboxes[0].n_ips ? s->rt.sandboxes[0].ips[0] : NULL;
+    set.pod_ip = sync_pod_ip(s);
     set.jobs = arena_zalloc(s->a, n * sizeof(*set.jobs));
     for (size_t i = 0; i < n; i++) {
         struct stop_job *j = &set.jobs[i];

@@ -51,7 +51,7 @@ static void termination_message(struct sync *s, struct rt_container *c) {
     if (!str_empty(text)) c->message = arena_strdup(s->a, text);
 }
 
-static const char *pod_ip_of(struct sync *s) {
+const char *sync_pod_ip(struct sync *s) {
     if (s->pod->spec.host_network) {
         size_t n;
         const char *const *ips = kubelet_host_ips(s->kl, s->a, &n);
@@ -62,7 +62,7 @@ static const char *pod_ip_of(struct sync *s) {
 
 static void tell_prober(struct sync *s) {
     const struct core_pod_spec *spec = &s->pod->spec;
-    const char *ip = pod_ip_of(s);
+    const char *ip = sync_pod_ip(s);
     for (size_t i = 0; i < spec->containers.n + spec->init_containers.n; i++) {
         const struct core_container *c = i < spec->containers.n
                                              ? &spec->containers.items[i]
