@@ -5,13 +5,13 @@
 #include <sys/resource.h>
 
 #include "kubelet/bootstrap.h"
+#include "kubelet/config_file.h"
 #include "kubelet/run.h"
 #include "kubelet/server.h"
 
 struct main_flags {
     struct kubelet_config c;
     const char *config;
-    int64_t lease_ns;
 };
 
 #define FLAGS(o)                                                                                                          \
@@ -138,13 +138,14 @@ int main(int argc, char **argv) {
     struct main_flags o = {0};
     kubelet_config_init(&o.c);
     const struct flag flags[] = {FLAGS(o){0}};
-    flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv, 0);
-    set_log(&o.c);
     _cleanup_err_ struct err e = {0};
-    if (!str_empty(o.config)) {
-        log_error("--config is not supported; give the settings as flags (see --help)", NULL);
+    const char *config = config_file_of(argc, argv);
+    if (config && config_file_read(config, &o.c, &e) < 0) {
+        fprintf(stderr, "coracle-kubelet: %s\n", e.msg);
         return 2;
     }
+    flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv, 0);
+    set_log(&o.c);
     defaults(&o.c);
     mallopt(M_ARENA_MAX, 2); /* many threads, little concurrency: memory matters more */
     signal(SIGPIPE, SIG_IGN);

@@ -5,7 +5,7 @@
 
 #include "kubelet/atomic_writer.h"
 #include "kubelet/backoff.h"
-#include "kubelet/bootstrap.h"
+#include "kubelet/config_file.h"
 #include "kubelet/env.h"
 #include "kubelet/images.h"
 #include "kubelet/logs.h"
@@ -590,6 +590,43 @@ TEST(a_manifest_becomes_a_pod_of_this_node) {
     CHECK(!static_pod_parse(&kl, "kind: Service\napiVersion: v1\n", 29, "f", NULL));
     CHECK(!static_pod_parse(&kl, "{", 1, "f", NULL));
     test_arena();
+}
+
+TEST(a_configuration_file_sets_what_there_is_to_set) {
+    struct arena *a = test_arena();
+    const char *path = arena_printf(a, "%s/config.yaml", temp_dir(a));
+    static const char text[] =
+        "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nstaticPodPath: "
+        "/m\nclusterDNS: [10.0.0.1]\n"
+        "authentication: {x509: {clientCAFile: /ca}, anonymous: {enabled: false}}\nmaxPods: 7\nevictionHard: "
+        "{memory.available: 5%}\n"
+        "systemReserved: {cpu: 100m, memory: 1Gi}\ncontainerLogMaxSize: 1Mi\nnodeStatusReportFrequency: 0s\n"
+        "registerWithTaints: [{key: k, value: v, effect: NoSchedule}]\nshutdownGracePeriod: 0s\n";
+    file_write_atomic(path, text, strlen(text), 0644);
+    struct kubelet_config c;
+    kubelet_config_init(&c);
+    CHECK_INT(config_file_read(path, &c, NULL), 0);
+    CHECK_STR(c.manifest_path, "/m");
+    CHECK_STR(c.client_ca_file, "/ca");
+    CHECK(c.cluster_dns.n == 1 && str_eq(c.cluster_dns.items[0], "10.0.0.1"));
+    CHECK(c.taints.n == 1 && str_eq(c.taints.items[0], "k=v:NoSchedule"));
+    CHECK_INT(c.max_pods, 7);
+    CHECK_STR(c.eviction_hard, "memory.available<5%");
+    CHECK_STR(c.system_reserved, "cpu=100m,memory=1Gi");
+    CHECK_INT(c.log_max_size, 1 << 20);
+    CHECK_INT(c.status_update_ns, 300 * NS_PER_SEC);
+    CHECK_STR(c.cluster_domain, "cluster.local");
+    file_write_atomic(path, "kind: KubeletConfiguration\nmaxPods: many\n", 41, 0644);
+    CHECK_INT(config_file_read(path, &c, NULL), -EINVAL);
+    CHECK_INT(config_file_read("/nonexistent", &c, NULL), -ENOENT);
+    char *args[] = {(char *)"x", (char *)"--v=2", (char *)"--config", (char *)"/f", NULL};
+    CHECK_STR(config_file_of(4, args), "/f");
+    free((void *)(uintptr_t)c.manifest_path);
+    free((void *)(uintptr_t)c.client_ca_file);
+    free((void *)(uintptr_t)c.eviction_hard);
+    free((void *)(uintptr_t)c.system_reserved);
+    flag_list_done(&c.cluster_dns);
+    flag_list_done(&c.taints);
 }
 
 TEST(restart_policies_and_rules) {
