@@ -96,6 +96,12 @@ struct manager *managers_add(struct arena *a, struct managers *m, const char *na
     return &m->items[m->n++];
 }
 
+void manager_touch(struct rules_ctx *c, struct manager *k) {
+    char now[KTIME_MAX];
+    if (str_eq(k->subresource, "scale")) return; /* as upstream's scale handler, which loses the time */
+    k->time = arena_strdup(c->a, ktime_format(c->now, now));
+}
+
 /* A set with the given dotted paths (and all below them) as members, for removing them from another. */
 static struct fset *without(struct arena *a, const struct fset *s, const char *const *path) {
     struct fset *out = fset_new(a);
@@ -165,7 +171,6 @@ void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct j
     const struct json *sent = json_get(meta, "managedFields"),
                       *had = json_at(old, "metadata", "managedFields", NULL);
     struct managers m;
-    char now[KTIME_MAX];
     const char *sub = str_or_empty(c->subresource), *gv = group_version(a, c);
     managers_read(a, sent, &m);
     if ((!m.n && !is_reset(sent)) || *sub) managers_read(a, had, &m);
@@ -177,13 +182,14 @@ void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct j
     struct fset_diff d = fset_compare(a, schema_root(c), old ? old : zero_object(c), obj);
     d.added = managers_strip(c, d.added);
     d.modified = managers_strip(c, d.modified);
+    d.removed = managers_strip(c, d.removed);
     managers_take(a, &m, NULL, d);
     struct fset *own = fset_union(a, d.added, d.modified);
     if (!fset_empty(own)) {
         struct manager *self = managers_find(&m, str_or_empty(c->field_manager), "Update", gv, sub);
         if (!self) self = managers_add(a, &m, str_or_empty(c->field_manager), "Update", gv, sub);
         self->set = fset_union(a, self->set, own);
-        self->time = arena_strdup(a, ktime_format(c->now, now));
+        manager_touch(c, self);
     }
     managers_write(a, &m, obj);
 }

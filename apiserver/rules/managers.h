@@ -20,6 +20,8 @@ struct manager *managers_find(struct managers *m, const char *name, const char *
                               const char *api_version, const char *subresource);
 struct manager *managers_add(struct arena *a, struct managers *m, const char *name, const char *operation,
                              const char *api_version, const char *subresource);
+/* The manager's entry was written now. */
+void manager_touch(struct rules_ctx *c, struct manager *k);
 /* Drops the fields that no manager may own (system metadata), and those that this endpoint resets. */
 struct fset *managers_strip(struct rules_ctx *c, struct fset *s);
 /* Takes what changed away from every manager but `self` (NULL: all). */

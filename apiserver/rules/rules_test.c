@@ -435,6 +435,23 @@ TEST(an_update_takes_what_it_changes) {
               "alice Update {\"f:data\":{\".\":{},\"f:a\":{}}}; bob Update {\"f:data\":{\"f:b\":{}}}; ");
 }
 
+TEST(what_an_endpoint_ignores_stays_owned) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "apps", "v1", "Deployment", "deployments");
+    struct json *one = parse(&w, "{\"spec\":{\"replicas\":1,\"minReadySeconds\":5},\"status\":{}}");
+    w.c.field_manager = "alice";
+    managed_fields_update(&w.c, one, NULL);
+    struct json *two = json_clone(w.a, one);
+    json_del(json_get(two, "spec"), "minReadySeconds");
+    json_set_int(w.a, json_ensure_object(w.a, two, "status"), "replicas", 1);
+    w.c.field_manager = "bob";
+    w.c.subresource = "status";
+    managed_fields_update(&w.c, two, one);
+    CHECK_STR(managers_of(&w, two),
+              "alice Update {\"f:spec\":{\"f:minReadySeconds\":{},\"f:replicas\":{}}}; "
+              "bob Update {\"f:status\":{\"f:replicas\":{}}}; ");
+}
+
 TEST(apply_merges_prunes_and_conflicts) {
     _cleanup_world_ struct world w;
     _cleanup_err_ struct err e = {0};

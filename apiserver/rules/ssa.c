@@ -212,11 +212,10 @@ static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct
 
 /* An object that nobody's fields were recorded of is taken to be made by an unknown update before. */
 static void adopt_unmanaged(struct rules_ctx *c, struct managers *m, const struct json *live) {
-    char now[KTIME_MAX];
     if (m->n || !live) return;
     struct manager *k = managers_add(c->a, m, "before-first-apply", "Update", group_version(c->a, c), "");
     k->set = managers_strip(c, fset_of_value(c->a, schema_root(c), live));
-    k->time = arena_strdup(c->a, ktime_format(c->now, now));
+    manager_touch(c, k);
 }
 
 static struct fset *all_owned(struct arena *a, const struct managers *m, const struct fset *also) {
@@ -238,7 +237,6 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     const char *gv = group_version(a, c), *sub = str_or_empty(c->subresource);
     struct schema root = schema_root(c);
     struct managers m;
-    char now[KTIME_MAX];
     if (jget(json_get(config, "metadata"), "managedFields"))
         return err_status(e, 400, "BadRequest", "metadata.managedFields must be nil");
     managers_read(a, json_at(live, "metadata", "managedFields", NULL), &m);
@@ -255,11 +253,12 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     struct fset_diff d = fset_compare(a, root, base, merged);
     d.added = managers_strip(c, d.added);
     d.modified = managers_strip(c, d.modified);
+    d.removed = managers_strip(c, d.removed);
     int r = force ? 0 : check_conflicts(c, &m, self, d, e);
     if (r < 0) return r;
     managers_take(a, &m, self, d);
     bool same = live && json_equal(base, merged);
-    if (!same || str_empty(self->time)) self->time = arena_strdup(a, ktime_format(c->now, now));
+    if (!same || str_empty(self->time)) manager_touch(c, self);
     managers_write(a, &m, merged);
     *changed = !same || !json_equal(json_at(merged, "metadata", "managedFields", NULL),
                                     json_at(live, "metadata", "managedFields", NULL));
