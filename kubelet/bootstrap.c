@@ -124,6 +124,7 @@ static int write_kubeconfig(const struct kubelet_config *cfg, struct err *e) {
 
 int bootstrap_kubeconfig(const struct kubelet_config *cfg, const char *node_name, struct err *e) {
     if (str_empty(cfg->bootstrap_kubeconfig)) return 0;
+    if (str_empty(cfg->kubeconfig)) return err_set(e, -EINVAL, "--bootstrap-kubeconfig needs --kubeconfig to write to");
     _cleanup_free_ char *pem = client_pem(cfg);
     /* A kubeconfig that was put there by somebody else is used as it is. */
     bool have = access(cfg->kubeconfig, R_OK) == 0;
