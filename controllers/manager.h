@@ -87,3 +87,5 @@ CONTROLLER(disruption);
 CONTROLLER(ttlafterfinished);
 CONTROLLER(resourcequota);
 CONTROLLER(persistentvolume);
+CONTROLLER(serviceaccounttoken);
+CONTROLLER(ephemeralvolume);
