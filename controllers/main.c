@@ -102,7 +102,7 @@ static int run(struct options *o, int signals, struct err *e) {
     if (o->port && (r = health_start(o->bind_address, (int)o->port, &h, e)) < 0) return r;
     struct leader *leader = NULL;
     if (o->leader_elect) {
-        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-controller-manager"};
+        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-controller-manager", .cancel_fd = signals};
         r = leader_acquire(c, &lc, lost, NULL, &leader, e);
         if (r < 0) {
             health_stop(h);
@@ -192,6 +192,7 @@ int main(int argc, char **argv) {
     int signals = block_signals();
     _cleanup_err_ struct err e = {0};
     int r = run(&o, signals, &e);
+    if (r == -ECANCELED) r = 0;
     if (r < 0) log_error("cannot run", "error", e.msg, NULL);
     flag_list_done(&o.controllers);
     return r < 0;

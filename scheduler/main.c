@@ -95,7 +95,7 @@ static int run(struct options *o, int signals, struct err *e) {
     struct leader *leader = NULL;
     if (o->port) r = health_start(o->bind_address, (int)o->port, &h, e);
     if (r == 0 && o->leader_elect) {
-        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-scheduler"};
+        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-scheduler", .cancel_fd = signals};
         r = leader_acquire(c, &lc, lost, NULL, &leader, e);
     }
     struct sched *s = NULL;
@@ -152,6 +152,7 @@ int main(int argc, char **argv) {
     int signals = block_signals();
     _cleanup_err_ struct err e = {0};
     int r = run(&o, signals, &e);
+    if (r == -ECANCELED) r = 0;
     if (r < 0) log_error("cannot run", "error", e.msg, NULL);
     return r < 0;
 }

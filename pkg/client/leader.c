@@ -2,6 +2,7 @@
  * when we last saw it change (clocks of machines differ), is passed over. */
 #include "leader.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -138,7 +139,11 @@ int leader_acquire(struct client *c, const struct leader_config *cfg, void (*on_
         _cleanup_err_ struct err local = {0};
         if (hold(l, &local) == 0) break;
         log_debug("not leading yet", "lease", l->name, "reason", local.msg, NULL);
-        pause_ms(l, l->retry_ms);
+        struct pollfd p = {.fd = cfg->cancel_fd > 0 ? cfg->cancel_fd : -1, .events = POLLIN};
+        if (poll(&p, 1, (int)l->retry_ms) > 0) {
+            leader_done(l);
+            return err_set(e, -ECANCELED, "told to end");
+        }
     }
     int r = pthread_create(&l->thread, NULL, renew, l);
     if (r) {

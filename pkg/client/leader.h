@@ -6,6 +6,7 @@
 struct leader_config {
     const char *ns, *name;     /* of the Lease: "kube-system", "kube-controller-manager" */
     const char *identity;      /* unique to this process; NULL: host name and a UUID */
+    int cancel_fd; /* > 0: when it becomes readable (a signalfd), waiting ends with -ECANCELED */
     int64_t lease_duration_ms, renew_deadline_ms, retry_period_ms; /* 0: 15 s, 10 s, 2 s */
 };
 struct leader;
