@@ -66,7 +66,7 @@ struct apiserver {
     struct http_workers *workers;
     struct watch_hub *watches;
     struct kubelet_client *kubelets;
-    char *external_host;        /* "10.0.0.10:6443": in discovery and the issuer's documents */
+    const char *external_host;  /* "10.0.0.10:6443": in discovery and the issuer's documents; the opener's */
     int64_t started_ns;
     pthread_mutex_t write_queues[WRITE_QUEUES];
     _Atomic uint64_t requests;

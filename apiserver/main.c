@@ -11,10 +11,10 @@
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
 
-enum { STOP_GRACE_MS = 2000, EVENT_TTL_S = 3600 };
+enum { STOP_GRACE_MS = 2000, EVENT_TTL_S = 3600, BOOTSTRAP_TRIES = 3, ADDRESS_CHECK_S = 60, RENEW_CHECK_MINUTES = 12 * 60 };
 
 struct program {
-    struct apiserver_options o;
+    struct apiserver_options o, asked; /* asked: before defaults were found out */
     int64_t v;
     struct apiserver *s;
     uv_loop_t loop;
@@ -22,6 +22,10 @@ struct program {
     int listener;
     pthread_t boot;
     bool boot_started;
+    pthread_mutex_t lock; /* of stop */
+    pthread_cond_t cond;
+    bool stop;
+    struct arena *kept; /* of the boot thread: lives as long as the server */
 };
 
 static int parse_flags(struct program *p, int argc, char **argv) {
@@ -73,17 +77,57 @@ static int fail(struct err *e, const char *what) {
 
 /* ---- running ---- */
 
+/* Sleeps; false when the server stops. */
+static bool nap(struct program *p, int seconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += seconds;
+    pthread_mutex_lock(&p->lock);
+    int rc = 0;
+    while (!p->stop && !rc) rc = pthread_cond_timedwait(&p->cond, &p->lock, &until);
+    bool stop = p->stop;
+    pthread_mutex_unlock(&p->lock);
+    return !stop;
+}
+
+static void bootstrap(struct program *p) {
+    for (int i = 0;; i++) {
+        _cleanup_err_ struct err e = {0};
+        if (bootstrap_run(p->s, &e) == 0) break;
+        log_warn("bootstrap objects", "error", e.msg, NULL);
+        if (i >= BOOTSTRAP_TRIES) atomic_store(&p->s->ready, true); /* serve with what there is */
+        if (!nap(p, 1)) return;
+    }
+    atomic_store(&p->s->ready, true);
+}
+
+/* Certificates that run out, or do not have this machine's present address, are made anew; the listener takes them up
+ * (and files that somebody else has replaced). A new address goes to the Service's endpoints too. */
+static void renew(struct program *p, struct arena *a) {
+    _cleanup_err_ struct err e = {0};
+    struct apiserver_options o = p->asked;
+    const char *now = str_empty(o.advertise_address) ? identity_address(a) : o.advertise_address;
+    bool moved = !str_eq(now, p->s->opt.advertise_address);
+    o.advertise_address = now;
+    if (identity_ensure(&o, a, &e) || http_server_reload_tls(p->s->http, p->listener, &e)) {
+        log_warn("renewing certificates", "error", e.msg, NULL);
+        return;
+    }
+    if (!moved) return;
+    log_info("the machine's address has changed", "address", now, NULL);
+    p->s->opt.advertise_address = arena_strdup(p->kept, now); /* the old ones may still be read */
+    p->s->external_host = arena_printf(p->kept, "%s:%lld", now, (long long)o.secure_port);
+    bootstrap(p);
+}
+
+/* Makes the bootstrap objects, then looks after address and certificates. */
 static void *boot_thread(void *arg) {
     struct program *p = arg;
-    for (int i = 0; !atomic_load(&p->s->stopping); i++) {
-        _cleanup_err_ struct err e = {0};
-        if (bootstrap_run(p->s, &e) == 0) {
-            atomic_store(&p->s->ready, true);
-            return NULL;
-        }
-        log_warn("bootstrap objects", "error", e.msg, NULL);
-        if (i > 2) atomic_store(&p->s->ready, true); /* serve with what there is */
-        sleep(1);
+    bootstrap(p);
+    for (int minutes = 1; nap(p, ADDRESS_CHECK_S); minutes++) {
+        _cleanup_arena_ struct arena *a = arena_new();
+        bool moved = str_empty(p->asked.advertise_address) && !str_eq(identity_address(a), p->s->opt.advertise_address);
+        if (moved || minutes % RENEW_CHECK_MINUTES == 0) renew(p, a);
     }
     return NULL;
 }
@@ -138,6 +182,10 @@ static int serve(struct program *p, struct err *e) {
 static void shut_down(struct program *p) {
     struct apiserver *s = p->s;
     atomic_store(&s->stopping, true);
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_signal(&p->cond);
+    pthread_mutex_unlock(&p->lock);
     if (p->boot_started) pthread_join(p->boot, NULL);
     uv_signal_t *signals[] = {&p->term, &p->intr, &p->hup};
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
@@ -149,6 +197,7 @@ static void shut_down(struct program *p) {
     uv_loop_close(&p->loop);
     kubelet_client_free(s->kubelets);
     apiserver_close(s);
+    arena_free(p->kept);
 }
 
 int main(int argc, char **argv) {
@@ -168,10 +217,14 @@ int main(int argc, char **argv) {
     parse_flags(&p, argc, argv);
     log_init("apiserver", p.v >= 4 ? LOG_DEBUG : p.v >= 1 ? LOG_INFO : LOG_WARN);
     signal(SIGPIPE, SIG_IGN);
+    p.asked = p.o;
+    pthread_mutex_init(&p.lock, NULL);
+    pthread_cond_init(&p.cond, NULL);
     if (str_empty(p.o.advertise_address)) p.o.advertise_address = identity_address(a);
     if (identity_ensure(&p.o, a, &e)) return fail(&e, "cannot make the certificates");
     if (apiserver_open(&p.o, &p.s, &e)) return fail(&e, "cannot start");
-    p.s->external_host = xasprintf("%s:%lld", p.o.advertise_address, (long long)p.o.secure_port);
+    p.kept = arena_new();
+    p.s->external_host = arena_printf(p.kept, "%s:%lld", p.o.advertise_address, (long long)p.o.secure_port);
     p.s->openapi = openapi_new();
     if (kubelet_client_new(&p.o, &p.s->kubelets, &e)) return fail(&e, "the client for kubelets");
     uv_loop_init(&p.loop);

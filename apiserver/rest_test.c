@@ -43,7 +43,7 @@ static void world_start(struct world *w) {
     struct http_listen l = {.address = "127.0.0.1"};
     int id;
     must(apiserver_open(&o, &w->s, &e), &e, "open");
-    w->s->external_host = xstrdup("127.0.0.1:6443");
+    w->s->external_host = "127.0.0.1:6443";
     w->s->openapi = openapi_new();
     uv_loop_init(&w->loop);
     struct http_server_options ho = {.loop = &w->loop, .handler = apiserver_handle, .arg = w->s};

@@ -80,7 +80,6 @@ void apiserver_close(struct apiserver *s) {
     openapi_free(s->openapi);
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);
-    free(s->external_host);
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->write_queues[i]);
     free(s);
 }
