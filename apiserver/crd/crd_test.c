@@ -157,7 +157,7 @@ TEST(jsonpath_finds) {
         {".spec.size", "[3]"}, {"{.spec.size}", "[3]"}, {"$.spec.size", "[3]"}, {".spec['size']", "[3]"}, {".spec.none", "[]"},
         {".list[0].n", "['a']"}, {".list[-1].n", "['c']"}, {".list[7]", "[]"}, {".list[*].n", "['a','b','c']"},
         {".list[?(@.ok==true)].n", "['a','c']"}, {".list[?(@.n==\"b\")].ok", "[false]"}, {".list[?(@.n!='b')].n", "['a','c']"},
-        {".list[?(@.v>=2)].n", "['b','c']"}, {".list[?(@.only)].n", "['c']"}, {".spec.a\\.b", "['dot']"}, {".spec.size.x", "[]"},
+        {".list[?(@.v>=2)].n", "['b','c']"}, {".list[?(@.n == \"b\")].v", "[2]"}, {".list[?(@.only)].n", "['c']"}, {".spec.a\\.b", "['dot']"}, {".spec.size.x", "[]"},
         {".list[?(@.n==]", "[]"}, {"spec", "[]"}, {".list[x]", "[]"},
     };
     _cleanup_arena_ struct arena *a = arena_new();

@@ -39,7 +39,8 @@ static void crd_names(struct vctx *v, const struct json *names, const struct fp 
         v_invalid(v, FP(p, "listKind"), json_get(names, "listKind"), "kind and listKind may not be the same");
 }
 
-static bool json_path_ok(const char *s) { return s[0] == '.' && s[1] && !strchr(s, ' '); }
+/* Filters may hold spaces: [?(@.type == "Ready")]. */
+static bool json_path_ok(const char *s) { return s[0] == '.' && s[1] && (strchr(s, '[') || !strchr(s, ' ')); }
 
 static void subresources(struct vctx *v, const struct json *sub, const struct fp *p) {
     const struct json *scale = jget(sub, "scale");
