@@ -204,8 +204,11 @@ bool h1_pump(struct conn *c) {
     n = outq_peek(&r->out, 4 * GATHER_SIZE, &p);
     if (n) {
         if (r->chunked) {
-            char size[24];
-            conn_emit(c, size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", n));
+            char size[24], *at = size + sizeof(size);
+            *--at = '\n';
+            *--at = '\r';
+            for (size_t left = n; left; left >>= 4) *--at = "0123456789abcdef"[left & 15];
+            conn_emit(c, at, (size_t)(size + sizeof(size) - at));
         }
         conn_emit(c, p, n);
         if (r->chunked) conn_emit(c, "\r\n", 2);

@@ -196,10 +196,20 @@ void http_stream_begin(struct http_req *r, int status, const struct http_header 
     server_post_op(hreq_of(r)->server, op);
 }
 
+static void op_perform(struct op *op);
+
 int http_stream_write(struct http_req *r, struct rbytes *chunk) {
     if (atomic_load(&hreq_of(r)->closed)) return -EPIPE;
     if (!chunk->len) return 0;
     atomic_fetch_add(&hreq_of(r)->queued, chunk->len);
+    struct http_server *server = hreq_of(r)->server;
+    if (http_on_loop(server)) { /* the way of every watch event: without an allocation */
+        struct op now = {.kind = OP_WRITE, .r = hreq_of(r), .fd = -1, .bytes = rbytes_ref(chunk)};
+        server_drain_ops(server);
+        op_perform(&now);
+        rbytes_unref(now.bytes);
+        return 0;
+    }
     http_req_ref(r);
     struct op *op = op_new(OP_WRITE, r, 0);
     op->bytes = rbytes_ref(chunk);
@@ -331,7 +341,7 @@ static void run_abort(struct hreq *r) {
     else conn_kill(r->conn);
 }
 
-void op_run(struct op *op) {
+static void op_perform(struct op *op) {
     struct hreq *r = op->r;
     struct conn *c = r ? r->conn : NULL;
     if (op->kind == OP_CALL) {
@@ -348,5 +358,9 @@ void op_run(struct op *op) {
         }
         conn_mark_dirty(c);
     }
+}
+
+void op_run(struct op *op) {
+    op_perform(op);
     op_discard(op);
 }
