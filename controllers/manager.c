@@ -60,6 +60,19 @@ struct workqueue *manager_queue(struct manager *m, const char *name, unsigned co
     return p->q;
 }
 
+void manager_queue_needs(struct manager *m, struct workqueue *q, struct informer *i) {
+    for (struct pending *p = m->pending; p; p = p->next)
+        if (p->q == q && p->n < PENDING_INFORMERS_MAX) p->needs[p->n++] = i;
+}
+
+static void end_informer(void *i) { informer_free(i); }
+
+struct informer *manager_own_informer(struct manager *m, const struct client_resource *r, const struct informer_opts *o) {
+    struct informer *i = informer_new(m->client, r, o);
+    manager_at_end(m, end_informer, i);
+    return i;
+}
+
 struct watcher {
     manager_object_fn *fn;
     void *arg;

@@ -42,6 +42,10 @@ extern const struct controller controllers[]; /* ends with a row without a name 
  * client_resource *) have synced. */
 struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn, void *arg,
                                 ...) __attribute__((sentinel));
+/* The queue waits for this informer too: for one that is not shared. */
+void manager_queue_needs(struct manager *m, struct workqueue *q, struct informer *i);
+/* An informer of one controller alone, for part of a resource; freed with the manager. */
+struct informer *manager_own_informer(struct manager *m, const struct client_resource *r, const struct informer_opts *o);
 /* The shared informer of a resource. */
 struct informer *manager_informer(struct manager *m, const struct client_resource *r);
 /* Calls `fn` for each object that was added, changed (old and new) or deleted. */

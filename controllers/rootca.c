@@ -9,6 +9,7 @@ enum { CA_MAX = 1024 * 1024 };
 struct ca_controller {
     struct manager *m;
     struct workqueue *q;
+    struct informer *maps; /* the ConfigMaps of this name only */
     char *pem;
 };
 
@@ -22,7 +23,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     if (!o) return 0;
     const struct core_namespace *ns = o->obj;
     if (ns->metadata.deletion_timestamp.set || str_eq(ns->status.phase, "Terminating")) return 0;
-    _cleanup_object_ struct object *have = informer_get_ns(manager_informer(c->m, &client_configmaps), key, NAME);
+    _cleanup_object_ struct object *have = informer_get_ns(c->maps, key, NAME);
     struct str_map_entry data = {"ca.crt", c->pem};
     struct core_config_map cm = {.metadata = {.name = NAME, .namespace = key}};
     struct client_opts opts = {.cause = o->rv};
@@ -42,10 +43,11 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     return r;
 }
 
-static void changed(void *arg, const struct object *o) {
-    struct ca_controller *c = arg;
-    if (str_eq(o->meta->name, NAME)) workqueue_add(c->q, str_or_empty(o->meta->namespace));
+static void changed(void *arg, struct object *o) {
+    workqueue_add(((struct ca_controller *)arg)->q, str_or_empty(o->meta->namespace));
 }
+
+static void updated(void *arg, struct object *old, struct object *o) { changed(arg, o); }
 
 static void done(void *p) { free(((struct ca_controller *)p)->pem); }
 
@@ -56,8 +58,11 @@ int rootca_start(struct manager *m, struct err *e) {
     int r = file_read(m->opt.root_ca_file, CA_MAX, &c->pem, &n);
     if (r < 0) return err_errno(e, r, "--root-ca-file %s", m->opt.root_ca_file);
     c->m = m;
-    c->q = manager_queue(m, "root-ca-certificate-publisher", 1, reconcile, c, &client_namespaces, &client_configmaps, NULL);
+    c->q = manager_queue(m, "root-ca-certificate-publisher", 1, reconcile, c, &client_namespaces, NULL);
+    c->maps = manager_own_informer(m, &client_configmaps, &(struct informer_opts){.field_selector = "metadata.name=" NAME});
+    manager_queue_needs(m, c->q, c->maps);
     manager_watch_keys(m, &client_namespaces, c->q);
-    manager_watch(m, &client_configmaps, changed, c);
+    struct informer_handler h = {NULL, updated, changed, c};
+    informer_add_handler(c->maps, &h);
     return 0;
 }

@@ -79,7 +79,6 @@ static void account_gone(void *arg, struct object *o) {
         if (str_eq(str_map_get(&l.items[i]->meta->annotations, ACCOUNT), o->meta->name)) workqueue_add(c->q, l.items[i]->key);
 }
 
-static void end_informer(void *p) { informer_free(((struct token_controller *)p)->secrets); }
 static void done(void *p) { free(((struct token_controller *)p)->ca); }
 
 int serviceaccounttoken_start(struct manager *m, struct err *e) {
@@ -92,8 +91,8 @@ int serviceaccounttoken_start(struct manager *m, struct err *e) {
     }
     c->m = m;
     c->q = manager_queue(m, "serviceaccount-token", 1, reconcile, c, &client_serviceaccounts, NULL);
-    c->secrets = informer_new(m->client, &client_secrets, &only);
-    manager_at_end(m, end_informer, c);
+    c->secrets = manager_own_informer(m, &client_secrets, &only);
+    manager_queue_needs(m, c->q, c->secrets);
     struct informer_handler secrets = {secret_set, secret_updated, NULL, c}, accounts = {.on_delete = account_gone, .arg = c};
     informer_add_handler(c->secrets, &secrets);
     informer_add_handler(manager_informer(m, &client_serviceaccounts), &accounts);
