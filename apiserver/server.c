@@ -174,6 +174,10 @@ static void process(void *arg) {
     _cleanup_crd_schema_ struct crd_schema *schema = NULL; /* for as long as the request is worked on */
     int rc = request_authenticate(q, &e);
     if (!rc) rc = request_authorize(q, &e);
+    if (!rc && q->is_resource && !q->res && !resource_group_known(q->s->resources, q->group, NULL)) {
+        http_respond_text(q->http, 404, "404 page not found\n"); /* not even a group: no API answers */
+        return;
+    }
     if (!rc && q->is_resource) rc = check_route(q, &e);
     if (!rc && q->res && q->res->custom) rc = crd_schema_get(q, &schema, &e);
     if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
