@@ -106,6 +106,27 @@ TEST(objects_are_pruned_defaulted_and_checked_by_their_schema) {
     }
 }
 
+TEST(what_was_wrong_before_may_stay_untouched) {
+    static const struct {
+        const char *old, *now, *findings;
+    } cases[] = {
+        {"{'spec':{'a':9},'x':1}", "{'spec':{'a':9},'x':2}", ""},               /* spec is untouched */
+        {"{'spec':{'a':9,'b':1}}", "{'spec':{'a':9,'b':2}}", ""},               /* a is */
+        {"{'spec':{'a':9,'b':1}}", "{'spec':{'a':8,'b':1}}", "Invalid spec.a"}, /* wrong in another way */
+        {"{'spec':{'a':1}}", "{'spec':{'a':9}}", "Invalid spec.a"},
+        {"{'spec':{'b':1}}", "{'spec':{'b':2}}", "Required spec.a"},
+        {"{'spec':{'b':1}}", "{'spec':{'b':1},'x':1}", ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        _cleanup_arena_ struct arena *a = arena_new();
+        struct rules_ctx c = {.a = a, .group = "lab.example", .version = "v1", .kind = "Gadget",
+                              .crd_schema = whole_schema(a, "{'type':'object','required':['a'],'properties':{'a':{'type':'integer','maximum':5},'b':{'type':'integer'}}}")};
+        struct vctx v = {.c = &c, .a = a};
+        crd_validate(&v, parse(a, quotes(a, cases[i].now)), parse(a, quotes(a, cases[i].old)));
+        if (!str_eq(findings_text(a, &v), cases[i].findings)) TEST_FAIL("%s: found %s", cases[i].now, findings_text(a, &v));
+    }
+}
+
 /* ---- structural schemas ---- */
 
 static const struct {

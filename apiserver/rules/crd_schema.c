@@ -288,23 +288,53 @@ static void check(struct vctx *v, const struct json *s, const struct json *x, co
     check_combined(v, s, x, p);
 }
 
-void crd_validate(struct vctx *v, const struct json *obj, const struct json *old) {
-    (void)old;
-    const struct json *s = v->c->crd_schema, *r;
-    if (!s) return;
-    /* metadata has rules of its own; the rest by the schema */
+/* Metadata has rules of its own; a schema may add some for the name. */
+static void check_name(struct vctx *v, const struct json *s, const struct json *obj) {
+    static const char *const keys[] = {"name", "generateName"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        const struct json *sub = json_at(s, "properties", "metadata", "properties", keys[i], NULL);
+        const struct json *x = json_at(obj, "metadata", keys[i], NULL);
+        if (sub && x) check(v, sub, x, FP(FP(NULL, "metadata"), keys[i]));
+    }
+}
+
+/* Members that are as they were in `old` (NULL: none) are not looked at. */
+static void check_whole(struct vctx *v, const struct json *s, const struct json *obj, const struct json *old) {
+    const struct json *r, *more = json_get(s, "additionalProperties");
     JSON_FOREACH(r, json_get(s, "required"))
         if (json_as_str(r) && !json_get(obj, json_as_str(r))) v_required(v, FP(NULL, json_as_str(r)), NULL);
     JSON_FOREACH_MEMBER(m, obj) {
-        const struct json *sub = json_get(json_get(s, "properties"), m->key),
-                          *more = json_get(s, "additionalProperties");
-        if (str_in(m->key, ONE_OF("apiVersion", "kind", "metadata"))) continue;
-        if (sub)
-            check(v, sub, m->value, FP(NULL, m->key));
-        else if (json_is(more, JSON_OBJECT))
-            check(v, more, m->value, FP(NULL, m->key));
+        const struct json *sub = json_get(json_get(s, "properties"), m->key), *was = json_get(old, m->key);
+        if (str_in(m->key, ONE_OF("apiVersion", "kind", "metadata")) || (was && json_equal(was, m->value))) continue;
+        if (!sub && json_is(more, JSON_OBJECT)) sub = more;
+        if (sub) check(v, sub, m->value, FP(NULL, m->key));
     }
+    if (!old) check_name(v, s, obj);
     check_combined(v, s, obj, NULL);
+}
+
+static bool found_before(const struct vctx *was, const struct finding *f) {
+    if (str_eq(f->reason, "FieldValueRequired")) return false;
+    for (size_t i = 0; i < was->n; i++)
+        if (str_eq(was->items[i].reason, f->reason) && str_eq(was->items[i].field, f->field) &&
+            str_eq(was->items[i].message, f->message))
+            return true;
+    return false;
+}
+
+/* What was wrong before a schema became stricter may stay as long as nobody touches it (upstream: validation
+ * ratcheting), so that finalizers can always be taken off. */
+void crd_validate(struct vctx *v, const struct json *obj, const struct json *old) {
+    const struct json *s = v->c->crd_schema;
+    size_t first = v->n, kept = v->n;
+    if (!s) return;
+    check_whole(v, s, obj, old);
+    if (!old || v->n == first) return;
+    struct vctx was = {.c = v->c, .a = v->a};
+    check_whole(&was, s, old, NULL);
+    for (size_t i = first; i < v->n; i++)
+        if (!found_before(&was, &v->items[i])) v->items[kept++] = v->items[i];
+    v->n = kept;
 }
 
 /* ---- defaults of schemas ---- */
