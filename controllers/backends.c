@@ -12,7 +12,8 @@ bool service_is_headless(const struct core_service *svc) {
 }
 
 struct str_map service_labels(struct arena *a, const struct core_service *svc) {
-    static const char *const reserved[] = {"kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by",
+    static const char *const reserved[] = {"kubernetes.io/service-name",
+                                           "endpointslice.kubernetes.io/managed-by",
                                            "endpoints.kubernetes.io/managed-by", HEADLESS};
     struct str_map m = svc->metadata.labels;
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
@@ -31,7 +32,8 @@ static const char *pod_address(const struct core_pod *p, const char *family) {
     return !str_empty(ip) && (strchr(ip, ':') != NULL) == six ? ip : NULL;
 }
 
-/* A service port's number on a pod: given, or looked up by name among the containers' ports. 0: this pod has none. */
+/* A service port's number on a pod: given, or looked up by name among the containers' ports. 0: this pod has
+ * none. */
 static int32_t port_on_pod(const struct core_service_port *sp, const struct core_pod *p) {
     if (!sp->target_port.set) return sp->port;
     if (!sp->target_port.is_str) return sp->target_port.i ? sp->target_port.i : sp->port;
@@ -43,7 +45,8 @@ static int32_t port_on_pod(const struct core_service_port *sp, const struct core
             if (l == 1 && !str_eq(c->restart_policy, "Always")) continue;
             for (size_t k = 0; k < c->ports.n; k++)
                 if (str_eq(c->ports.items[k].name, sp->target_port.s) &&
-                    strcmp(str_empty(c->ports.items[k].protocol) ? "TCP" : c->ports.items[k].protocol, protocol) == 0)
+                    strcmp(str_empty(c->ports.items[k].protocol) ? "TCP" : c->ports.items[k].protocol,
+                           protocol) == 0)
                     return c->ports.items[k].container_port;
         }
     return 0;
@@ -54,15 +57,18 @@ static void fill(struct arena *a, const struct core_service *svc, struct backend
     b->serving = pod_is_ready(p);
     b->terminating = p->metadata.deletion_timestamp.set;
     b->ready = svc->spec.publish_not_ready_addresses || (b->serving && !b->terminating);
-    if (!str_empty(p->spec.hostname) && str_eq(p->spec.subdomain, svc->metadata.name)) b->hostname = p->spec.hostname;
+    if (!str_empty(p->spec.hostname) && str_eq(p->spec.subdomain, svc->metadata.name))
+        b->hostname = p->spec.hostname;
     b->ports = arena_zalloc(a, (svc->spec.ports.n + 1) * sizeof(*b->ports));
     for (size_t i = 0; i < svc->spec.ports.n; i++) {
         const struct core_service_port *sp = &svc->spec.ports.items[i];
         int32_t port = port_on_pod(sp, p);
         if (!port) continue;
-        b->ports[b->n_ports++] = (struct backend_port){.name = str_or_empty(sp->name), .port = port,
-                                                       .protocol = str_empty(sp->protocol) ? "TCP" : sp->protocol,
-                                                       .app_protocol = sp->app_protocol};
+        b->ports[b->n_ports++] =
+            (struct backend_port){.name = str_or_empty(sp->name),
+                                  .port = port,
+                                  .protocol = str_empty(sp->protocol) ? "TCP" : sp->protocol,
+                                  .app_protocol = sp->app_protocol};
     }
 }
 
@@ -104,17 +110,21 @@ static void wake_services(struct pod_watch *w, const struct object *pod) {
     informer_list(manager_informer(w->m, &client_services), pod->meta->namespace, &l);
     for (size_t i = 0; i < l.n; i++) {
         const struct core_service *s = l.items[i]->obj;
-        if (service_has_backends(s) && label_map_matches(&s->spec.selector, &pod->meta->labels)) workqueue_add(w->q, l.items[i]->key);
+        if (service_has_backends(s) && label_map_matches(&s->spec.selector, &pod->meta->labels))
+            workqueue_add(w->q, l.items[i]->key);
     }
 }
 
-static bool same_labels(const struct str_map *a, const struct str_map *b) { return a->n == b->n && label_map_matches(a, b); }
+static bool same_labels(const struct str_map *a, const struct str_map *b) {
+    return a->n == b->n && label_map_matches(a, b);
+}
 
 static bool matters(const struct core_pod *a, const struct core_pod *b) {
     return !str_eq(a->status.pod_ip, b->status.pod_ip) || a->status.pod_ips.n != b->status.pod_ips.n ||
            pod_is_ready(a) != pod_is_ready(b) || pod_is_terminal(a) != pod_is_terminal(b) ||
            a->metadata.deletion_timestamp.set != b->metadata.deletion_timestamp.set ||
-           !str_eq(a->spec.node_name, b->spec.node_name) || !same_labels(&a->metadata.labels, &b->metadata.labels);
+           !str_eq(a->spec.node_name, b->spec.node_name) ||
+           !same_labels(&a->metadata.labels, &b->metadata.labels);
 }
 
 static void pod_changed(void *arg, struct object *o) { wake_services(arg, o); }

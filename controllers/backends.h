@@ -20,8 +20,8 @@ struct backends {
     size_t n;
     struct object_list pods; /* holds what items point to */
 };
-/* Pods in the service's namespace that it selects and that have an address of the family ("IPv4", "IPv6"), except those
- * that have ended. */
+/* Pods in the service's namespace that it selects and that have an address of the family ("IPv4", "IPv6"),
+ * except those that have ended. */
 void backends_find(struct manager *m, struct arena *a, const struct core_service *svc, const char *family,
                    struct backends *out);
 void backends_done(struct backends *b);

@@ -1,11 +1,10 @@
-#include "pkg/api/apps.h"
 #include "job.h"
+#include "pkg/api/apps.h"
 #include "replicaset.h"
 #include "rollout.h"
 #include "schedule.h"
-#include "util.h"
-
 #include "tests/test.h"
+#include "util.h"
 
 static struct apps_deployment deployment(int32_t *replicas, struct apps_rolling_update_deployment *u) {
     struct apps_deployment d = {0};
@@ -14,12 +13,15 @@ static struct apps_deployment deployment(int32_t *replicas, struct apps_rolling_
     d.spec.strategy.rolling_update = u;
     return d;
 }
-#define PERCENT(text) {.set = true, .is_str = true, .s = (text)}
-#define NUMBER(n) {.set = true, .i = (n)}
+#define PERCENT(text) \
+    { .set = true, .is_str = true, .s = (text) }
+#define NUMBER(n) \
+    { .set = true, .i = (n) }
 
 TEST(surge_rounds_up_and_unavailable_down) {
     int32_t n = 10;
-    struct apps_rolling_update_deployment u = {.max_surge = PERCENT("25%"), .max_unavailable = PERCENT("25%")};
+    struct apps_rolling_update_deployment u = {.max_surge = PERCENT("25%"),
+                                               .max_unavailable = PERCENT("25%")};
     struct apps_deployment d = deployment(&n, &u);
     CHECK_INT(deployment_max_surge(&d), 3);
     CHECK_INT(deployment_max_unavailable(&d), 2);
@@ -71,7 +73,8 @@ TEST(scaling_in_a_rollout_keeps_proportions) {
     int32_t n = 20;
     struct apps_rolling_update_deployment u = {.max_surge = NUMBER(0), .max_unavailable = NUMBER(1)};
     struct apps_deployment d = deployment(&n, &u);
-    struct rollout_set a = {.size = 8, .max_replicas = 10, .created = 1}, b = {.size = 2, .max_replicas = 10, .created = 2};
+    struct rollout_set a = {.size = 8, .max_replicas = 10, .created = 1},
+                       b = {.size = 2, .max_replicas = 10, .created = 2};
     struct rollout_set *sets[] = {&b, &a};
     rollout_scale_proportionally(&d, sets, 2);
     CHECK_INT(a.size, 16);
@@ -100,8 +103,10 @@ static struct object *pod(const char *name, const char *node, const char *phase,
 
 TEST(unassigned_pending_and_unready_pods_are_deleted_first) {
     _cleanup_arena_ struct arena *a = arena_new();
-    struct object *ready = pod("ready", "n1", "Running", true), *unready = pod("unready", "n1", "Running", false);
-    struct object *pending = pod("pending", "n1", "Pending", false), *unassigned = pod("unassigned", NULL, "Pending", false);
+    struct object *ready = pod("ready", "n1", "Running", true),
+                  *unready = pod("unready", "n1", "Running", false);
+    struct object *pending = pod("pending", "n1", "Pending", false),
+                  *unassigned = pod("unassigned", NULL, "Pending", false);
     struct object *list[] = {ready, unready, pending, unassigned};
     pods_rank(a, list, 4, NULL, 0, ktime_now());
     CHECK_STR(list[0]->meta->name, "unassigned");
@@ -136,7 +141,8 @@ TEST(map_set_keeps_the_original_and_the_order) {
 }
 
 TEST(availability_waits_for_min_ready_seconds) {
-    struct core_pod_condition c = {.type = "Ready", .status = "True", .last_transition_time = {.sec = 1000, .set = true}};
+    struct core_pod_condition c = {
+        .type = "Ready", .status = "True", .last_transition_time = {.sec = 1000, .set = true}};
     struct core_pod p = {0};
     p.status.conditions.items = &c;
     p.status.conditions.n = 1;

@@ -1,8 +1,8 @@
 /* DaemonSet controller: one pod on every node that suits (upstream pkg/controller/daemon).
  *
- * Whether a node suits is a question of node affinity and taints; the pod then names the node in a required node affinity and
- * the scheduler does the rest. An update replaces pods node by node: with maxUnavailable old ones go first, with maxSurge
- * new ones come first. */
+ * Whether a node suits is a question of node affinity and taints; the pod then names the node in a required
+ * node affinity and the scheduler does the rest. An update replaces pods node by node: with maxUnavailable
+ * old ones go first, with maxSurge new ones come first. */
 #include "history.h"
 #include "pkg/client/nodematch.h"
 #include "rollout.h"
@@ -22,7 +22,7 @@ struct ds_controller {
 
 struct node_pods {
     const struct core_node *n;
-    bool run, stay;           /* wanted here; may stay here */
+    bool run, stay;                     /* wanted here; may stay here */
     const struct core_pod *old, *fresh; /* live pods by template */
 };
 
@@ -38,7 +38,7 @@ struct daemons {
     const char *hash;
     struct object **doomed; /* pods to delete */
     size_t n_doomed;
-    const char **births;    /* nodes to get a pod */
+    const char **births; /* nodes to get a pod */
     size_t n_births;
     int64_t wait;
 };
@@ -60,20 +60,23 @@ static const struct {
 };
 
 static void add_tolerations(struct arena *a, struct core_pod_spec *s) {
-    struct core_toleration_vec v = {.items = arena_zalloc(a, (s->tolerations.n + ARRAY_LEN(tolerated)) * sizeof(*v.items))};
+    struct core_toleration_vec v = {
+        .items = arena_zalloc(a, (s->tolerations.n + ARRAY_LEN(tolerated)) * sizeof(*v.items))};
     for (size_t i = 0; i < s->tolerations.n; i++) v.items[v.n++] = s->tolerations.items[i];
     for (size_t k = 0; k < ARRAY_LEN(tolerated); k++) {
         if (tolerated[k].host_network && !s->host_network) continue;
-        v.items[v.n++] = (struct core_toleration){.key = tolerated[k].key, .operator = "Exists", .effect = tolerated[k].effect};
+        v.items[v.n++] = (struct core_toleration){
+            .key = tolerated[k].key, .operator= "Exists", .effect = tolerated[k].effect};
     }
     s->tolerations = v;
 }
 
-/* Required node affinity to the one node, in place of whatever matchFields there were; other terms are kept. */
+/* Required node affinity to the one node, in place of whatever matchFields there were; other terms are kept.
+ */
 static void pin(struct arena *a, struct core_pod_spec *s, const char *node) {
     struct core_node_selector_requirement *q = arena_zalloc(a, sizeof(*q));
     q->key = "metadata.name";
-    q->operator = "In";
+    q->operator= "In";
     q->values.items = arena_memdup(a, &node, sizeof(node));
     q->values.n = 1;
     struct core_affinity *af = arena_zalloc(a, sizeof(*af));
@@ -86,7 +89,8 @@ static void pin(struct arena *a, struct core_pod_spec *s, const char *node) {
     ns->node_selector_terms.items = arena_zalloc(a, n * sizeof(*ns->node_selector_terms.items));
     ns->node_selector_terms.n = n;
     for (size_t i = 0; i < n; i++) {
-        if (had && had->node_selector_terms.n) ns->node_selector_terms.items[i] = had->node_selector_terms.items[i];
+        if (had && had->node_selector_terms.n)
+            ns->node_selector_terms.items[i] = had->node_selector_terms.items[i];
         ns->node_selector_terms.items[i].match_fields = (struct core_node_selector_requirement_vec){q, 1};
     }
     na->required_during_scheduling_ignored_during_execution = ns;
@@ -96,7 +100,8 @@ static void pin(struct arena *a, struct core_pod_spec *s, const char *node) {
 
 static void judge_node(struct daemons *d, const struct core_pod *probe, struct node_pods *x) {
     if (!pod_node_affinity_matches(probe, x->n) ||
-        (!str_empty(d->ds->spec.template.spec.node_name) && !str_eq(d->ds->spec.template.spec.node_name, x->n->metadata.name)))
+        (!str_empty(d->ds->spec.template.spec.node_name) &&
+         !str_eq(d->ds->spec.template.spec.node_name, x->n->metadata.name)))
         return;
     x->run = !untolerated(&probe->spec.tolerations, &x->n->spec.taints, "NoSchedule,NoExecute");
     x->stay = !untolerated(&probe->spec.tolerations, &x->n->spec.taints, "NoExecute");
@@ -105,11 +110,14 @@ static void judge_node(struct daemons *d, const struct core_pod *probe, struct n
 static const char *node_of(const struct core_pod *p) {
     if (!str_empty(p->spec.node_name)) return p->spec.node_name;
     const struct core_affinity *af = p->spec.affinity;
-    const struct core_node_selector *s = af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution : NULL;
+    const struct core_node_selector *s =
+        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution
+                                : NULL;
     for (size_t i = 0; s && i < s->node_selector_terms.n; i++) {
         const struct core_node_selector_requirement_vec *f = &s->node_selector_terms.items[i].match_fields;
         for (size_t k = 0; k < f->n; k++)
-            if (str_eq(f->items[k].key, "metadata.name") && f->items[k].values.n == 1) return f->items[k].values.items[0];
+            if (str_eq(f->items[k].key, "metadata.name") && f->items[k].values.n == 1)
+                return f->items[k].values.items[0];
     }
     return NULL;
 }
@@ -149,8 +157,9 @@ static void replace_ended(struct daemons *d, struct object *o) {
     }
     event_record_obj(d->c->events, &client_daemonsets, &d->ds->metadata, "Warning",
                      str_eq(p->status.phase, "Failed") ? "FailedDaemonPod" : "SucceededDaemonPod",
-                     "Found %s daemon pod %s/%s on node %s, will try to kill it", str_eq(p->status.phase, "Failed") ? "failed" : "succeeded",
-                     p->metadata.namespace, p->metadata.name, str_or_empty(p->spec.node_name));
+                     "Found %s daemon pod %s/%s on node %s, will try to kill it",
+                     str_eq(p->status.phase, "Failed") ? "failed" : "succeeded", p->metadata.namespace,
+                     p->metadata.name, str_or_empty(p->spec.node_name));
     doom(d, o);
 }
 
@@ -170,7 +179,8 @@ static void place_pods(struct daemons *d) {
             replace_ended(d, o);
         } else {
             const struct core_pod **slot = is_current(d, p) ? &x->fresh : &x->old;
-            bool newer = *slot && !pod_is_terminal(*slot) && ktime_cmp((*slot)->metadata.creation_timestamp, p->metadata.creation_timestamp) <= 0;
+            bool newer = *slot && !pod_is_terminal(*slot) &&
+                         ktime_cmp((*slot)->metadata.creation_timestamp, p->metadata.creation_timestamp) <= 0;
             if (newer) {
                 doom(d, o);
             } else {
@@ -196,7 +206,8 @@ static bool leaving_on(struct daemons *d, const char *node) {
 static void fill_nodes(struct daemons *d) {
     for (size_t i = 0; i < d->n; i++) {
         struct node_pods *x = &d->items[i];
-        if (x->run && !x->old && !x->fresh && !leaving_on(d, x->n->metadata.name)) d->births[d->n_births++] = x->n->metadata.name;
+        if (x->run && !x->old && !x->fresh && !leaving_on(d, x->n->metadata.name))
+            d->births[d->n_births++] = x->n->metadata.name;
     }
 }
 
@@ -209,7 +220,8 @@ static int32_t wanted_nodes(const struct daemons *d) {
 static void roll(struct daemons *d) {
     const struct apps_rolling_update_daemon_set *u = d->ds->spec.update_strategy.rolling_update;
     int32_t wanted = wanted_nodes(d);
-    int32_t surge = u ? int_or_percent(&u->max_surge, wanted, true) : 0, out = u ? int_or_percent(&u->max_unavailable, wanted, true) : 1;
+    int32_t surge = u ? int_or_percent(&u->max_surge, wanted, true) : 0,
+            out = u ? int_or_percent(&u->max_unavailable, wanted, true) : 1;
     if (surge == 0 && out == 0) out = 1;
     int32_t down = 0, surged = 0;
     for (size_t i = 0; i < d->n; i++) {
@@ -223,7 +235,8 @@ static void roll(struct daemons *d) {
         if (!x->run || !x->old) continue;
         bool old_ok = available(d, x->old, NULL);
         if (surge) {
-            if (x->fresh ? available(d, x->fresh, &d->wait) || !old_ok : false) doom(d, object_of(d, x->old));
+            if (x->fresh ? available(d, x->fresh, &d->wait) || !old_ok : false)
+                doom(d, object_of(d, x->old));
             else if (!x->fresh && (surged < surge || !old_ok)) {
                 d->births[d->n_births++] = x->n->metadata.name;
                 surged++;
@@ -264,15 +277,17 @@ static int act(struct daemons *d, struct err *e) {
         if (r < 0) creation_observed(d->c->expect, d->key);
         if (r < 0) result = r;
     }
-    if (pod_control_delete_many(&pc, d->a, d->doomed, dead, deletion_failed, d, result < 0 ? NULL : e) && result == 0) result = -EIO;
+    if (pod_control_delete_many(&pc, d->a, d->doomed, dead, deletion_failed, d, result < 0 ? NULL : e) &&
+        result == 0)
+        result = -EIO;
     return result;
 }
 
 static int write_status(struct daemons *d, struct err *e) {
     struct apps_daemon_set fresh = *d->ds;
     struct apps_daemon_set_status *s = &fresh.status;
-    s->desired_number_scheduled = s->current_number_scheduled = s->number_misscheduled = s->number_ready = s->number_available =
-        s->updated_number_scheduled = 0;
+    s->desired_number_scheduled = s->current_number_scheduled = s->number_misscheduled = s->number_ready =
+        s->number_available = s->updated_number_scheduled = 0;
     for (size_t i = 0; i < d->n; i++) {
         const struct node_pods *x = &d->items[i];
         const struct core_pod *p = available(d, x->fresh, NULL) || !x->old ? x->fresh : x->old;
@@ -291,7 +306,8 @@ static int write_status(struct daemons *d, struct err *e) {
     s->observed_generation = d->ds->metadata.generation;
     if (api_equal(&api_apps_daemon_set_status, s, &d->ds->status)) return 0;
     struct client_opts o = {.cause = d->ds->metadata.resource_version};
-    return client_update_status(d->c->m->client, d->a, &client_daemonsets, d->ds->metadata.namespace, &fresh, &o, NULL, e);
+    return client_update_status(d->c->m->client, d->a, &client_daemonsets, d->ds->metadata.namespace, &fresh,
+                                &o, NULL, e);
 }
 
 static bool revision_is_live(void *arg, const struct apps_controller_revision *r) {
@@ -308,8 +324,9 @@ static int sync_set(struct daemons *d, const struct owner *owner, struct err *e)
     const char *name;
     int r = history_find(d->c->m, d->a, owner, d->ds->spec.selector, &h, e);
     if (r == 0)
-        r = history_current(d->c->m, d->a, owner, &h, &d->ds->spec.template, &d->ds->spec.template.metadata.labels,
-                            d->ds->status.collision_count, &name, &d->hash, e);
+        r = history_current(d->c->m, d->a, owner, &h, &d->ds->spec.template,
+                            &d->ds->spec.template.metadata.labels, d->ds->status.collision_count, &name,
+                            &d->hash, e);
     if (r < 0) {
         history_done(&h);
         return r;
@@ -372,9 +389,11 @@ static void node_came(void *arg, struct object *o) { all_sets(arg); }
 
 static void node_updated(void *arg, struct object *old, struct object *o) {
     const struct core_node *a = old->obj, *b = o->obj;
-    bool same = a->metadata.labels.n == b->metadata.labels.n && label_map_matches(&a->metadata.labels, &b->metadata.labels) &&
+    bool same = a->metadata.labels.n == b->metadata.labels.n &&
+                label_map_matches(&a->metadata.labels, &b->metadata.labels) &&
                 a->spec.taints.n == b->spec.taints.n && a->spec.unschedulable == b->spec.unschedulable;
-    for (size_t i = 0; same && i < a->spec.taints.n; i++) same = api_equal(&api_core_taint, &a->spec.taints.items[i], &b->spec.taints.items[i]);
+    for (size_t i = 0; same && i < a->spec.taints.n; i++)
+        same = api_equal(&api_core_taint, &a->spec.taints.items[i], &b->spec.taints.items[i]);
     if (!same) all_sets(arg);
 }
 
@@ -413,10 +432,11 @@ int daemonset_start(struct manager *m, struct err *e) {
     c->m = m;
     c->events = manager_recorder(m, "daemonset-controller");
     c->expect = expectations_new(m);
-    c->q = manager_queue(m, "daemonset", WORKERS, reconcile, c, &client_daemonsets, &client_pods, &client_nodes,
-                         &client_controllerrevisions, NULL);
+    c->q = manager_queue(m, "daemonset", WORKERS, reconcile, c, &client_daemonsets, &client_pods,
+                         &client_nodes, &client_controllerrevisions, NULL);
     manager_watch_keys(m, &client_daemonsets, c->q);
-    struct informer_handler pods = {pod_added, pod_updated, pod_deleted, c}, nodes = {node_came, node_updated, NULL, c};
+    struct informer_handler pods = {pod_added, pod_updated, pod_deleted, c},
+                            nodes = {node_came, node_updated, NULL, c};
     informer_add_handler(manager_informer(m, &client_pods), &pods);
     informer_add_handler(manager_informer(m, &client_nodes), &nodes);
     return 0;

@@ -1,9 +1,9 @@
 /* Deployment controller: moves pods from old ReplicaSets to the one of the current template (upstream
  * pkg/controller/deployment).
  *
- * A reconcile looks at the deployment and its sets, takes at most one step (scale, make the new set, grow it or shrink
- * old ones), and writes the status that follows. The next event, from the sets it changed, leads to the next step; so
- * the rollout's state is nowhere but in the objects. */
+ * A reconcile looks at the deployment and its sets, takes at most one step (scale, make the new set, grow it
+ * or shrink old ones), and writes the status that follows. The next event, from the sets it changed, leads to
+ * the next step; so the rollout's state is nowhere but in the objects. */
 #include "pkg/api/apps.h"
 #include "rollout.h"
 #include "util.h"
@@ -36,7 +36,9 @@ struct rollout {
     bool annotated;                   /* the revision annotation changed */
 };
 
-static int32_t rs_size(const struct apps_replica_set *rs) { return rs->spec.replicas ? *rs->spec.replicas : 1; }
+static int32_t rs_size(const struct apps_replica_set *rs) {
+    return rs->spec.replicas ? *rs->spec.replicas : 1;
+}
 static int32_t wished(const struct rollout *r) { return r->d.spec.replicas ? *r->d.spec.replicas : 1; }
 static bool has_deadline(const struct rollout *r) {
     return r->d.spec.progress_deadline_seconds && *r->d.spec.progress_deadline_seconds != INT32_MAX;
@@ -70,8 +72,12 @@ static void set_condition(struct rollout *r, const char *type, const char *statu
     struct apps_deployment_condition *was = condition(r, type);
     if (was && str_eq(was->status, status) && str_eq(was->reason, reason) && !renew) return;
     struct ktime now = ktime_now_s();
-    struct apps_deployment_condition fresh = {.type = type, .status = status, .reason = reason, .message = message,
-                                              .last_update_time = now, .last_transition_time = now};
+    struct apps_deployment_condition fresh = {.type = type,
+                                              .status = status,
+                                              .reason = reason,
+                                              .message = message,
+                                              .last_update_time = now,
+                                              .last_transition_time = now};
     if (was && str_eq(was->status, status)) fresh.last_transition_time = was->last_transition_time;
     drop_condition(r, type);
     struct apps_deployment_condition_vec *v = &r->d.status.conditions;
@@ -106,14 +112,19 @@ static int resize(struct rollout *r, struct apps_replica_set *rs, int32_t size, 
     if (rc < 0 || was == size) return rc;
     if (scaled) *scaled = true;
     event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Normal", "ScalingReplicaSet",
-                     "Scaled %s replica set %s from %d to %d", was < size ? "up" : "down", rs->metadata.name, was, size);
+                     "Scaled %s replica set %s from %d to %d", was < size ? "up" : "down", rs->metadata.name,
+                     was, size);
     return 0;
 }
 
 /* Annotations that belong to one object alone. */
 static bool own_annotation(const char *key) {
-    static const char *const keys[] = {"kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY,
-                                       DESIRED, MAX_REPLICAS, "deprecated.deployment.rollback.to"};
+    static const char *const keys[] = {"kubectl.kubernetes.io/last-applied-configuration",
+                                       REVISION,
+                                       REVISION_HISTORY,
+                                       DESIRED,
+                                       MAX_REPLICAS,
+                                       "deprecated.deployment.rollback.to"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         if (strcmp(key, keys[i]) == 0) return true;
     return false;
@@ -127,7 +138,8 @@ static int64_t next_revision(const struct rollout *r) {
 
 static void note_past_revision(struct rollout *r, struct str_map *m, const char *past) {
     const char *history = str_or_empty(str_map_get(m, REVISION_HISTORY));
-    while (strlen(history) + strlen(past) + 1 > HISTORY_CHARS && strchr(history, ',')) history = strchr(history, ',') + 1;
+    while (strlen(history) + strlen(past) + 1 > HISTORY_CHARS && strchr(history, ','))
+        history = strchr(history, ',') + 1;
     map_set(r->a, m, REVISION_HISTORY, *history ? arena_printf(r->a, "%s,%s", history, past) : past);
 }
 
@@ -192,7 +204,8 @@ static bool same_template(struct arena *a, const struct core_pod_template_spec *
 /* The name is taken: by our own set that the cache does not show yet, or by another with the same hash. */
 static int name_taken(struct rollout *r, struct apps_replica_set *rs, struct err *e) {
     struct apps_replica_set *live = arena_zalloc(r->a, sizeof(*live));
-    int rc = client_get(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs->metadata.name, live, e);
+    int rc = client_get(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs->metadata.name,
+                        live, e);
     if (rc < 0) return rc;
     if (owned_by(&live->metadata, r->d.metadata.uid) &&
         same_template(r->a, &live->spec.template, &r->d.spec.template)) {
@@ -202,7 +215,8 @@ static int name_taken(struct rollout *r, struct apps_replica_set *rs, struct err
     int32_t collisions = r->d.status.collision_count ? *r->d.status.collision_count + 1 : 1;
     r->d.status.collision_count = arena_memdup(r->a, &collisions, sizeof(collisions));
     struct client_opts o = {.cause = r->was->metadata.resource_version};
-    client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL, NULL);
+    client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL,
+                         NULL);
     return err_set(e, -EEXIST, "hash collision with replica set %s", rs->metadata.name);
 }
 
@@ -212,13 +226,17 @@ static int make_current(struct rollout *r, struct err *e) {
     int32_t size = *rs->spec.replicas;
     struct client_opts o = {.cause = r->was->metadata.resource_version};
     _cleanup_err_ struct err ce = {0};
-    int rc = client_create(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs, &o, rs, &ce);
+    int rc =
+        client_create(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs, &o, rs, &ce);
     if (rc < 0 && client_err_exists(&ce)) return name_taken(r, rs, e);
     if (rc < 0) {
         if (!client_err_namespace_terminating(&ce)) {
-            const char *msg = arena_printf(r->a, "Failed to create new replica set \"%s\": %s", rs->metadata.name, ce.msg);
-            if (has_deadline(r)) set_condition(r, "Progressing", "False", "ReplicaSetCreateError", msg, false);
-            event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Warning", "ReplicaSetCreateError", "%s", msg);
+            const char *msg =
+                arena_printf(r->a, "Failed to create new replica set \"%s\": %s", rs->metadata.name, ce.msg);
+            if (has_deadline(r))
+                set_condition(r, "Progressing", "False", "ReplicaSetCreateError", msg, false);
+            event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Warning",
+                             "ReplicaSetCreateError", "%s", msg);
         }
         err_move(e, &ce);
         return rc;
@@ -246,12 +264,14 @@ static int sync_revision(struct rollout *r, bool make, struct err *e) {
         if (changed) rc = write_set(r, r->current, e);
         if (rc == 0 && has_deadline(r) && !condition(r, "Progressing"))
             set_condition(r, "Progressing", "True", "FoundNewReplicaSet",
-                          arena_printf(r->a, "Found new replica set \"%s\"", r->current->metadata.name), false);
+                          arena_printf(r->a, "Found new replica set \"%s\"", r->current->metadata.name),
+                          false);
     }
     if (rc < 0) return rc;
     const char *revision = str_map_get(&r->current->metadata.annotations, REVISION);
     if (str_empty(revision) || str_eq(str_map_get(&r->d.metadata.annotations, REVISION), revision)) return 0;
-    /* goes out with the status: a status update keeps annotations, and unlike an update of the spec makes no generation */
+    /* goes out with the status: a status update keeps annotations, and unlike an update of the spec makes no
+     * generation */
     map_set(r->a, &r->d.metadata.annotations, REVISION, revision);
     r->annotated = true;
     return 0;
@@ -260,7 +280,8 @@ static int sync_revision(struct rollout *r, bool make, struct err *e) {
 /* ---- steps ---- */
 
 static struct rollout_set as_set(const struct apps_replica_set *rs) {
-    return (struct rollout_set){.size = rs_size(rs), .available = rs->status.available_replicas,
+    return (struct rollout_set){.size = rs_size(rs),
+                                .available = rs->status.available_replicas,
                                 .max_replicas = (int32_t)annotation_int(&rs->metadata, MAX_REPLICAS),
                                 .created = rs->metadata.creation_timestamp.sec};
 }
@@ -328,7 +349,8 @@ static bool size_changed(const struct rollout *r) {
 }
 
 static int by_revision(const void *x, const void *y) {
-    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x, *b = *(struct apps_replica_set *const *)y;
+    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x,
+                                  *b = *(struct apps_replica_set *const *)y;
     int64_t ra = annotation_int(&a->metadata, REVISION), rb = annotation_int(&b->metadata, REVISION);
     return ra < rb ? -1 : ra > rb;
 }
@@ -346,10 +368,12 @@ static int clean_up(struct rollout *r, struct err *e) {
     qsort(live, n, sizeof(*live), by_revision);
     for (size_t i = 0; i < excess; i++) {
         struct apps_replica_set *rs = live[i];
-        if (rs->status.replicas || rs_size(rs) || rs->metadata.generation > rs->status.observed_generation) continue;
+        if (rs->status.replicas || rs_size(rs) || rs->metadata.generation > rs->status.observed_generation)
+            continue;
         _cleanup_err_ struct err de = {0};
         struct client_delete_opts o = {.cause = r->was->metadata.resource_version, .uid = rs->metadata.uid};
-        int rc = client_delete(r->c->m->client, &client_replicasets, rs->metadata.namespace, rs->metadata.name, &o, &de);
+        int rc = client_delete(r->c->m->client, &client_replicasets, rs->metadata.namespace,
+                               rs->metadata.name, &o, &de);
         if (rc < 0 && !client_err_not_found(&de)) {
             err_move(e, &de);
             return rc;
@@ -359,8 +383,8 @@ static int clean_up(struct rollout *r, struct err *e) {
 }
 
 static bool complete(const struct rollout *r, const struct apps_deployment_status *s) {
-    return s->updated_replicas == wished(r) && s->replicas == wished(r) && s->available_replicas == wished(r) &&
-           s->observed_generation >= r->d.metadata.generation;
+    return s->updated_replicas == wished(r) && s->replicas == wished(r) &&
+           s->available_replicas == wished(r) && s->observed_generation >= r->d.metadata.generation;
 }
 
 static int roll(struct rollout *r, struct err *e) {
@@ -368,7 +392,8 @@ static int roll(struct rollout *r, struct err *e) {
     if (rc < 0) return rc;
     bool scaled = false;
     int32_t size = rs_size(r->current);
-    if (size > wished(r)) rc = resize(r, r->current, wished(r), &scaled, e);
+    if (size > wished(r))
+        rc = resize(r, r->current, wished(r), &scaled, e);
     else if (size < wished(r)) {
         int32_t grown = rollout_new_size(&r->d, size, sum_sizes(r));
         if (grown != size) rc = resize(r, r->current, grown, &scaled, e);
@@ -447,7 +472,8 @@ static void judge_progress(struct rollout *r) {
     if (c && s->replicas == s->updated_replicas && str_eq(c->reason, "NewReplicaSetAvailable")) return;
     int64_t deadline = *r->d.spec.progress_deadline_seconds * NS_PER_SEC;
     if (complete(r, s)) {
-        set_condition(r, "Progressing", "True", "NewReplicaSetAvailable", about_set(r, "has successfully progressed."), false);
+        set_condition(r, "Progressing", "True", "NewReplicaSetAvailable",
+                      about_set(r, "has successfully progressed."), false);
     } else if (progressed(&r->was->status, s)) {
         set_condition(r, "Progressing", "True", "ReplicaSetUpdated", about_set(r, "is progressing."), true);
     } else if (c && !str_eq(c->reason, "ProgressDeadlineExceeded")) {
@@ -457,7 +483,8 @@ static void judge_progress(struct rollout *r) {
             r->wait = left + NS_PER_SEC;
             return;
         }
-        set_condition(r, "Progressing", "False", "ProgressDeadlineExceeded", about_set(r, "has timed out progressing."), false);
+        set_condition(r, "Progressing", "False", "ProgressDeadlineExceeded",
+                      about_set(r, "has timed out progressing."), false);
         return;
     }
     if (!complete(r, s)) r->wait = deadline + NS_PER_SEC;
@@ -469,25 +496,31 @@ static void copy_failure(struct rollout *r) {
     for (size_t i = 0; i <= r->n_old; i++) {
         const struct apps_replica_set *rs = i < r->n_old ? r->old[i] : r->current;
         for (size_t k = 0; rs && k < rs->status.conditions.n; k++)
-            if (str_eq(rs->status.conditions.items[k].type, "ReplicaFailure")) found = &rs->status.conditions.items[k];
+            if (str_eq(rs->status.conditions.items[k].type, "ReplicaFailure"))
+                found = &rs->status.conditions.items[k];
     }
-    if (found) set_condition(r, "ReplicaFailure", found->status, found->reason, found->message, false);
-    else drop_condition(r, "ReplicaFailure");
+    if (found)
+        set_condition(r, "ReplicaFailure", found->status, found->reason, found->message, false);
+    else
+        drop_condition(r, "ReplicaFailure");
 }
 
 static int write_status(struct rollout *r, bool judge, struct err *e) {
     count(r, &r->d.status);
     bool enough = r->d.status.available_replicas >= wished(r) - deployment_max_unavailable(&r->d);
-    set_condition(r, "Available", enough ? "True" : "False",
-                  enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
-                  enough ? "Deployment has minimum availability." : "Deployment does not have minimum availability.", false);
+    set_condition(
+        r, "Available", enough ? "True" : "False",
+        enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
+        enough ? "Deployment has minimum availability." : "Deployment does not have minimum availability.",
+        false);
     if (judge) {
         judge_progress(r);
         copy_failure(r);
     }
     if (!r->annotated && api_equal(&api_apps_deployment_status, &r->d.status, &r->was->status)) return 0;
     struct client_opts o = {.cause = r->was->metadata.resource_version};
-    return client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL, e);
+    return client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d,
+                                &o, NULL, e);
 }
 
 /* So that a pause is not counted as lack of progress. */
@@ -504,18 +537,22 @@ static void note_pause(struct rollout *r) {
 /* ---- reconcile ---- */
 
 static int by_age(const void *x, const void *y) {
-    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x, *b = *(struct apps_replica_set *const *)y;
+    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x,
+                                  *b = *(struct apps_replica_set *const *)y;
     int d = ktime_cmp(a->metadata.creation_timestamp, b->metadata.creation_timestamp);
     return d ? d : strcmp(a->metadata.name, b->metadata.name);
 }
 
 static void sort_out_sets(struct rollout *r, const struct claimed *sets) {
     r->old = arena_alloc(r->a, (sets->n + 1) * sizeof(*r->old));
-    for (size_t i = 0; i < sets->n; i++) r->old[i] = arena_memdup(r->a, sets->items[i]->obj, sizeof(**r->old));
+    for (size_t i = 0; i < sets->n; i++)
+        r->old[i] = arena_memdup(r->a, sets->items[i]->obj, sizeof(**r->old));
     qsort(r->old, sets->n, sizeof(*r->old), by_age);
     for (size_t i = 0; i < sets->n; i++) {
-        if (!r->current && same_template(r->a, &r->old[i]->spec.template, &r->d.spec.template)) r->current = r->old[i];
-        else r->old[r->n_old++] = r->old[i];
+        if (!r->current && same_template(r->a, &r->old[i]->spec.template, &r->d.spec.template))
+            r->current = r->old[i];
+        else
+            r->old[r->n_old++] = r->old[i];
     }
 }
 
@@ -535,7 +572,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     if (!o) return 0;
     struct rollout r = {.c = c, .a = a, .key = key, .was = o->obj};
     r.d = *r.was;
-    struct apps_deployment_condition_vec *v = &r.d.status.conditions; /* own copy with room for one of each type more */
+    struct apps_deployment_condition_vec *v =
+        &r.d.status.conditions; /* own copy with room for one of each type more */
     v->items = arena_alloc(a, (v->n + 4) * sizeof(*v->items));
     if (v->n) memcpy(v->items, r.was->status.conditions.items, v->n * sizeof(*v->items));
     if (!r.d.spec.selector || label_selector_empty(r.d.spec.selector)) {
@@ -570,7 +608,8 @@ static void set_changed(void *arg, const struct object *o) {
     informer_list(manager_informer(c->m, &client_deployments), o->meta->namespace, &all);
     for (size_t i = 0; i < all.n; i++) {
         const struct apps_deployment *d = all.items[i]->obj;
-        if (label_selector_matches(d->spec.selector, &o->meta->labels)) workqueue_add(c->q, all.items[i]->key);
+        if (label_selector_matches(d->spec.selector, &o->meta->labels))
+            workqueue_add(c->q, all.items[i]->key);
     }
 }
 
@@ -588,8 +627,8 @@ int deployment_start(struct manager *m, struct err *e) {
     struct dep_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->events = manager_recorder(m, "deployment-controller");
-    c->q = manager_queue(m, "deployment", WORKERS, reconcile, c, &client_deployments, &client_replicasets, &client_pods,
-                         NULL);
+    c->q = manager_queue(m, "deployment", WORKERS, reconcile, c, &client_deployments, &client_replicasets,
+                         &client_pods, NULL);
     manager_watch_keys(m, &client_deployments, c->q);
     manager_watch(m, &client_replicasets, set_changed, c);
     struct informer_handler h = {.on_delete = pod_deleted, .arg = c};

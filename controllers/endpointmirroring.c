@@ -1,5 +1,5 @@
-/* EndpointSlice mirroring: Endpoints that somebody wrote by hand, for a service without a selector, appear as EndpointSlices
- * too, since proxies read only those (upstream pkg/controller/endpointslicemirroring). */
+/* EndpointSlice mirroring: Endpoints that somebody wrote by hand, for a service without a selector, appear as
+ * EndpointSlices too, since proxies read only those (upstream pkg/controller/endpointslicemirroring). */
 #include <arpa/inet.h>
 
 #include "pkg/api/discovery.h"
@@ -26,17 +26,22 @@ struct mirror {
 };
 
 static bool to_mirror(struct mirror_controller *c, const struct core_endpoints *ep) {
-    if (str_eq(str_map_get(&ep->metadata.labels, SKIP_LABEL), "true") || str_map_get(&ep->metadata.annotations, LEADER_NOTE)) return false;
-    _cleanup_object_ struct object *o = informer_get_ns(manager_informer(c->m, &client_services), ep->metadata.namespace, ep->metadata.name);
+    if (str_eq(str_map_get(&ep->metadata.labels, SKIP_LABEL), "true") ||
+        str_map_get(&ep->metadata.annotations, LEADER_NOTE))
+        return false;
+    _cleanup_object_ struct object *o =
+        informer_get_ns(manager_informer(c->m, &client_services), ep->metadata.namespace, ep->metadata.name);
     return o && ((const struct core_service *)o->obj)->spec.selector.n == 0;
 }
 
-static void add_addresses(struct mirror *x, struct discovery_endpoint_slice *s, const struct core_endpoint_address_vec *v, bool ready, bool six) {
+static void add_addresses(struct mirror *x, struct discovery_endpoint_slice *s,
+                          const struct core_endpoint_address_vec *v, bool ready, bool six) {
     for (size_t i = 0; i < v->n && s->endpoints.n < PER_SUBSET; i++) {
         const struct core_endpoint_address *ad = &v->items[i];
         if (str_empty(ad->ip) || (strchr(ad->ip, ':') != NULL) != six) continue;
         struct discovery_endpoint *e = &s->endpoints.items[s->endpoints.n++];
-        *e = (struct discovery_endpoint){.hostname = ad->hostname, .node_name = ad->node_name, .target_ref = ad->target_ref};
+        *e = (struct discovery_endpoint){
+            .hostname = ad->hostname, .node_name = ad->node_name, .target_ref = ad->target_ref};
         e->addresses.items = arena_memdup(x->a, &ad->ip, sizeof(ad->ip));
         e->addresses.n = 1;
         e->conditions.ready = arena_memdup(x->a, &ready, sizeof(ready));
@@ -55,8 +60,10 @@ static void add_slice(struct mirror *x, const struct core_endpoint_subset *sub, 
     s.ports.items = arena_zalloc(a, (sub->ports.n + 1) * sizeof(*s.ports.items));
     for (size_t i = 0; i < sub->ports.n; i++)
         s.ports.items[s.ports.n++] = (struct discovery_endpoint_port){
-            .name = str_or_empty(sub->ports.items[i].name), .protocol = str_empty(sub->ports.items[i].protocol) ? "TCP" : sub->ports.items[i].protocol,
-            .port = arena_memdup(a, &sub->ports.items[i].port, sizeof(int32_t)), .app_protocol = sub->ports.items[i].app_protocol};
+            .name = str_or_empty(sub->ports.items[i].name),
+            .protocol = str_empty(sub->ports.items[i].protocol) ? "TCP" : sub->ports.items[i].protocol,
+            .port = arena_memdup(a, &sub->ports.items[i].port, sizeof(int32_t)),
+            .app_protocol = sub->ports.items[i].app_protocol};
     s.metadata.generate_name = arena_printf(a, "%s-", x->ep->metadata.name);
     s.metadata.namespace = x->ep->metadata.namespace;
     s.metadata.labels = x->ep->metadata.labels;
@@ -68,7 +75,8 @@ static void add_slice(struct mirror *x, const struct core_endpoint_subset *sub, 
     x->want[x->n++] = s;
 }
 
-static bool same(const struct discovery_endpoint_slice *a, const struct discovery_endpoint_slice *b, bool endpoints_too) {
+static bool same(const struct discovery_endpoint_slice *a, const struct discovery_endpoint_slice *b,
+                 bool endpoints_too) {
     if (!str_eq(a->address_type, b->address_type) || a->ports.n != b->ports.n) return false;
     for (size_t i = 0; i < a->ports.n; i++)
         if (!api_equal(&api_discovery_endpoint_port, &a->ports.items[i], &b->ports.items[i])) return false;
@@ -81,7 +89,8 @@ static bool same(const struct discovery_endpoint_slice *a, const struct discover
     return true;
 }
 
-static int write_one(struct mirror *x, const struct discovery_endpoint_slice *was, struct discovery_endpoint_slice *want, const char *cause, struct err *e) {
+static int write_one(struct mirror *x, const struct discovery_endpoint_slice *was,
+                     struct discovery_endpoint_slice *want, const char *cause, struct err *e) {
     struct client_opts o = {.cause = cause};
     _cleanup_err_ struct err we = {0};
     struct client *c = x->c->m->client;
@@ -121,11 +130,14 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     int result = 0;
     for (size_t i = 0; i < l.n; i++) {
         const struct discovery_endpoint_slice *was = l.items[i]->obj;
-        if (!str_eq(str_map_get(&was->metadata.labels, SERVICE_LABEL), name) || !str_eq(str_map_get(&was->metadata.labels, MANAGED_LABEL), MANAGER)) continue;
+        if (!str_eq(str_map_get(&was->metadata.labels, SERVICE_LABEL), name) ||
+            !str_eq(str_map_get(&was->metadata.labels, MANAGED_LABEL), MANAGER))
+            continue;
         size_t k = 0;
         while (k < x.n && (used[k] || !same(was, &x.want[k], false))) k++;
         if (k < x.n) used[k] = true;
-        int r = write_one(&x, was, k < x.n ? &x.want[k] : NULL, o ? o->rv : was->metadata.resource_version, e);
+        int r =
+            write_one(&x, was, k < x.n ? &x.want[k] : NULL, o ? o->rv : was->metadata.resource_version, e);
         result = MIN_OF(result, r);
     }
     for (size_t k = 0; k < x.n; k++)
@@ -144,7 +156,8 @@ static void slice_changed(void *arg, const struct object *o) {
 int endpointmirroring_start(struct manager *m, struct err *e) {
     struct mirror_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "endpointslice-mirroring", 1, reconcile, c, &client_endpoints, &client_services, &client_endpointslices, NULL);
+    c->q = manager_queue(m, "endpointslice-mirroring", 1, reconcile, c, &client_endpoints, &client_services,
+                         &client_endpointslices, NULL);
     manager_watch_keys(m, &client_endpoints, c->q);
     manager_watch_keys(m, &client_services, c->q);
     manager_watch(m, &client_endpointslices, slice_changed, c);

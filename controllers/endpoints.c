@@ -1,5 +1,6 @@
-/* Endpoints controller: the older form of EndpointSlices, one object a service, that some clients still read (upstream
- * pkg/controller/endpoint). Pods with the same ports form a subset; those not ready stand apart in it. */
+/* Endpoints controller: the older form of EndpointSlices, one object a service, that some clients still read
+ * (upstream pkg/controller/endpoint). Pods with the same ports form a subset; those not ready stand apart in
+ * it. */
 #include "backends.h"
 
 enum { ADDRESSES_MAX = 1000, WORKERS = 2 };
@@ -18,16 +19,22 @@ static struct core_endpoint_address address_of(struct arena *a, const struct bac
     ref->namespace = p->metadata.namespace;
     ref->name = p->metadata.name;
     ref->uid = p->metadata.uid;
-    return (struct core_endpoint_address){.ip = b->ip, .hostname = b->hostname, .target_ref = ref,
-                                          .node_name = str_empty(p->spec.node_name) ? NULL : p->spec.node_name};
+    return (struct core_endpoint_address){
+        .ip = b->ip,
+        .hostname = b->hostname,
+        .target_ref = ref,
+        .node_name = str_empty(p->spec.node_name) ? NULL : p->spec.node_name};
 }
 
 static struct core_endpoint_port_vec ports_of(struct arena *a, const struct backend *b) {
-    struct core_endpoint_port_vec v = {.items = arena_zalloc(a, (b->n_ports + 1) * sizeof(*v.items)), .n = b->n_ports};
+    struct core_endpoint_port_vec v = {.items = arena_zalloc(a, (b->n_ports + 1) * sizeof(*v.items)),
+                                       .n = b->n_ports};
     for (size_t i = 0; i < b->n_ports; i++)
-        v.items[i] = (struct core_endpoint_port){.name = str_empty(b->ports[i].name) ? NULL : b->ports[i].name,
-                                                 .port = b->ports[i].port, .protocol = b->ports[i].protocol,
-                                                 .app_protocol = b->ports[i].app_protocol};
+        v.items[i] =
+            (struct core_endpoint_port){.name = str_empty(b->ports[i].name) ? NULL : b->ports[i].name,
+                                        .port = b->ports[i].port,
+                                        .protocol = b->ports[i].protocol,
+                                        .app_protocol = b->ports[i].app_protocol};
     return v;
 }
 
@@ -38,7 +45,8 @@ static bool same_ports(const struct core_endpoint_port_vec *a, const struct core
     return true;
 }
 
-static void build(struct arena *a, const struct core_service *svc, const struct backends *b, struct core_endpoint_subset_vec *out) {
+static void build(struct arena *a, const struct core_service *svc, const struct backends *b,
+                  struct core_endpoint_subset_vec *out) {
     out->items = arena_zalloc(a, (b->n + 1) * sizeof(*out->items));
     for (size_t i = 0; i < b->n && i < ADDRESSES_MAX; i++) {
         const struct backend *x = &b->items[i];
@@ -67,10 +75,13 @@ static bool same_subsets(const struct core_endpoint_subset_vec *a, const struct 
     return true;
 }
 
-static int write_endpoints(struct ep_controller *c, struct arena *a, const struct core_service *svc, const struct backends *b, struct err *e) {
+static int write_endpoints(struct ep_controller *c, struct arena *a, const struct core_service *svc,
+                           const struct backends *b, struct err *e) {
     const char *ns = svc->metadata.namespace;
-    _cleanup_object_ struct object *have = informer_get_ns(manager_informer(c->m, &client_endpoints), ns, svc->metadata.name);
-    struct core_endpoints ep = {.metadata = {.name = svc->metadata.name, .namespace = ns}}, *was = have ? have->obj : NULL;
+    _cleanup_object_ struct object *have =
+        informer_get_ns(manager_informer(c->m, &client_endpoints), ns, svc->metadata.name);
+    struct core_endpoints ep = {.metadata = {.name = svc->metadata.name, .namespace = ns}},
+                          *was = have ? have->obj : NULL;
     struct core_endpoint_subset_vec subsets = {0};
     struct str_map labels = service_labels(a, svc);
     map_set(a, &labels, MANAGED_LABEL, "endpoint-controller");
@@ -81,8 +92,10 @@ static int write_endpoints(struct ep_controller *c, struct arena *a, const struc
     if (was && labels_same && over == marked && same_subsets(&was->subsets, &subsets)) return 0;
     ep.subsets = subsets;
     ep.metadata.labels = labels;
-    if (over) map_set(a, &ep.metadata.annotations, OVER_CAPACITY, "truncated");
-    else if (marked) map_unset(a, &ep.metadata.annotations, OVER_CAPACITY);
+    if (over)
+        map_set(a, &ep.metadata.annotations, OVER_CAPACITY, "truncated");
+    else if (marked)
+        map_unset(a, &ep.metadata.annotations, OVER_CAPACITY);
     struct client_opts o = {.cause = svc->metadata.resource_version};
     _cleanup_err_ struct err le = {0};
     int r = was ? client_update(c->m->client, a, &client_endpoints, ns, &ep, &o, NULL, &le)
@@ -119,7 +132,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
 int endpoints_start(struct manager *m, struct err *e) {
     struct ep_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "endpoint", WORKERS, reconcile, c, &client_services, &client_pods, &client_endpoints, NULL);
+    c->q = manager_queue(m, "endpoint", WORKERS, reconcile, c, &client_services, &client_pods,
+                         &client_endpoints, NULL);
     manager_watch_keys(m, &client_services, c->q);
     backends_watch_pods(m, c->q);
     return 0;

@@ -1,11 +1,11 @@
 /* EndpointSlice controller: lists the pods behind each service, up to a hundred a slice (upstream
  * pkg/controller/endpointslice).
  *
- * Endpoints with the same ports share slices. A change touches as few slices as it can: an endpoint stays in the slice it is
- * in, new ones fill slices with room, and only then a slice is added; a slice that ran empty goes, except the last one. */
-#include "pkg/api/discovery.h"
-
+ * Endpoints with the same ports share slices. A change touches as few slices as it can: an endpoint stays in
+ * the slice it is in, new ones fill slices with room, and only then a slice is added; a slice that ran empty
+ * goes, except the last one. */
 #include "backends.h"
+#include "pkg/api/discovery.h"
 
 enum { PER_SLICE = 100, WORKERS = 5 };
 #define MANAGER "endpointslice-controller.k8s.io"
@@ -56,7 +56,8 @@ static void build_endpoint(struct work *w, const struct backend *b, struct disco
     out->zone = arena_strdup(a, zone);
 }
 
-static struct discovery_endpoint_port_vec build_ports(struct work *w, const struct backend_port *ports, size_t n) {
+static struct discovery_endpoint_port_vec build_ports(struct work *w, const struct backend_port *ports,
+                                                      size_t n) {
     struct discovery_endpoint_port_vec v = {.items = arena_zalloc(w->a, (n + 1) * sizeof(*v.items)), .n = n};
     for (size_t i = 0; i < n; i++) {
         v.items[i].name = ports[i].name;
@@ -67,12 +68,14 @@ static struct discovery_endpoint_port_vec build_ports(struct work *w, const stru
     return v;
 }
 
-static bool same_ports(const struct discovery_endpoint_port_vec *a, const struct discovery_endpoint_port_vec *b) {
+static bool same_ports(const struct discovery_endpoint_port_vec *a,
+                       const struct discovery_endpoint_port_vec *b) {
     if (a->n != b->n) return false;
     for (size_t i = 0; i < a->n; i++) {
         const struct discovery_endpoint_port *x = &a->items[i], *y = &b->items[i];
         if (strcmp(str_or_empty(x->name), str_or_empty(y->name)) != 0 || !str_eq(x->protocol, y->protocol) ||
-            !str_eq(x->app_protocol, y->app_protocol) || !x->port != !y->port || (x->port && *x->port != *y->port))
+            !str_eq(x->app_protocol, y->app_protocol) || !x->port != !y->port ||
+            (x->port && *x->port != *y->port))
             return false;
     }
     return true;
@@ -96,7 +99,9 @@ static struct slice *new_slice(struct work *w, const char *family, struct discov
 
 /* ---- placing ---- */
 
-static const char *uid_of(const struct discovery_endpoint *ep) { return ep->target_ref ? str_or_empty(ep->target_ref->uid) : ""; }
+static const char *uid_of(const struct discovery_endpoint *ep) {
+    return ep->target_ref ? str_or_empty(ep->target_ref->uid) : "";
+}
 
 /* Wanted endpoints of one set of ports. */
 struct group {
@@ -130,14 +135,17 @@ static void keep_wanted(struct work *w, struct slice *x, struct group *g) {
 static void place(struct work *w, const char *family, struct group *g) {
     for (size_t i = 0; i < w->n; i++) {
         struct slice *x = &w->slices[i];
-        if (x->was && str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports)) keep_wanted(w, x, g);
+        if (x->was && str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports))
+            keep_wanted(w, x, g);
     }
     for (size_t k = 0; k < g->n; k++) {
         if (g->placed[k]) continue;
         struct slice *room = NULL;
         for (size_t i = 0; i < w->n && !room; i++) {
             struct slice *x = &w->slices[i];
-            if (str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports) && x->s.endpoints.n < PER_SLICE) room = x;
+            if (str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports) &&
+                x->s.endpoints.n < PER_SLICE)
+                room = x;
         }
         if (!room) room = new_slice(w, family, g->ports);
         room->s.endpoints.items[room->s.endpoints.n++] = g->eps[k];
@@ -158,7 +166,8 @@ static int write_slice(struct work *w, struct slice *x, bool keep_empty, struct 
         r = client_delete(c, &client_endpointslices, ns, x->was->meta->name, &d, &le);
         if (client_err_not_found(&le)) return 0;
     } else if (x->was) {
-        bool labels_same = x->s.metadata.labels.n == w->labels.n && label_map_matches(&w->labels, &x->s.metadata.labels);
+        bool labels_same =
+            x->s.metadata.labels.n == w->labels.n && label_map_matches(&w->labels, &x->s.metadata.labels);
         if (!x->changed && labels_same) return 0;
         x->s.metadata.labels = w->labels;
         r = client_update(c, w->a, &client_endpointslices, ns, &x->s, &o, NULL, &le);
@@ -186,7 +195,8 @@ static void reconcile_family(struct work *w, const char *family) {
         }
         struct discovery_endpoint ep;
         build_endpoint(w, &b.items[i], &ep);
-        groups[g].eps[groups[g].n++] = *(struct discovery_endpoint *)api_clone(w->a, &api_discovery_endpoint, &ep);
+        groups[g].eps[groups[g].n++] =
+            *(struct discovery_endpoint *)api_clone(w->a, &api_discovery_endpoint, &ep);
     }
     for (size_t i = 0; i < w->n; i++) /* what no group claims below ends empty */
         if (w->slices[i].was && str_eq(w->slices[i].s.address_type, family)) {
@@ -208,7 +218,8 @@ static int write_all(struct work *w, struct err *e) {
     for (size_t i = 0; i < w->n; i++) {
         struct slice *x = &w->slices[i];
         bool wanted_family = families->n == 0 && str_eq(x->s.address_type, "IPv4");
-        for (size_t k = 0; k < families->n; k++) wanted_family |= str_eq(families->items[k], x->s.address_type);
+        for (size_t k = 0; k < families->n; k++)
+            wanted_family |= str_eq(families->items[k], x->s.address_type);
         size_t filled = 0, before = 0;
         for (size_t k = 0; k < w->n; k++) {
             if (!str_eq(w->slices[k].s.address_type, x->s.address_type)) continue;
@@ -265,8 +276,8 @@ static void slice_updated(void *arg, struct object *old, struct object *o) { sli
 int endpointslice_start(struct manager *m, struct err *e) {
     struct es_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "endpointslice", WORKERS, reconcile, c, &client_services, &client_pods, &client_endpointslices,
-                         &client_nodes, NULL);
+    c->q = manager_queue(m, "endpointslice", WORKERS, reconcile, c, &client_services, &client_pods,
+                         &client_endpointslices, &client_nodes, NULL);
     manager_watch_keys(m, &client_services, c->q);
     backends_watch_pods(m, c->q);
     struct informer_handler h = {NULL, slice_updated, slice_changed, c};

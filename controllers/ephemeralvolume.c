@@ -8,10 +8,12 @@ struct ev_controller {
     struct event_recorder *events;
 };
 
-static int make_claim(struct ev_controller *c, struct arena *a, const struct core_pod *p, const struct core_volume *v, struct err *e) {
+static int make_claim(struct ev_controller *c, struct arena *a, const struct core_pod *p,
+                      const struct core_volume *v, struct err *e) {
     const char *ns = p->metadata.namespace, *name = arena_printf(a, "%s-%s", p->metadata.name, v->name);
     const struct core_persistent_volume_claim_template *t = v->ephemeral->volume_claim_template;
-    _cleanup_object_ struct object *have = informer_get_ns(manager_informer(c->m, &client_persistentvolumeclaims), ns, name);
+    _cleanup_object_ struct object *have =
+        informer_get_ns(manager_informer(c->m, &client_persistentvolumeclaims), ns, name);
     if (!t) return 0;
     if (have) {
         if (owned_by(have->meta, p->metadata.uid)) return 0;
@@ -21,7 +23,8 @@ static int make_claim(struct ev_controller *c, struct arena *a, const struct cor
     }
     struct owner owner = {&client_pods, &p->metadata};
     struct core_persistent_volume_claim k = {.spec = t->spec};
-    k.metadata = (struct meta_object_meta){.name = name, .namespace = ns, .labels = t->metadata.labels, .annotations = t->metadata.annotations};
+    k.metadata = (struct meta_object_meta){
+        .name = name, .namespace = ns, .labels = t->metadata.labels, .annotations = t->metadata.annotations};
     k.metadata.owner_references.items = owner_ref_new(a, &owner, true);
     k.metadata.owner_references.n = 1;
     struct client_opts o = {.cause = p->metadata.resource_version};
@@ -58,7 +61,8 @@ int ephemeralvolume_start(struct manager *m, struct err *e) {
     struct ev_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->events = manager_recorder(m, "ephemeral_volume");
-    c->q = manager_queue(m, "ephemeral-volume", 1, reconcile, c, &client_pods, &client_persistentvolumeclaims, NULL);
+    c->q = manager_queue(m, "ephemeral-volume", 1, reconcile, c, &client_pods, &client_persistentvolumeclaims,
+                         NULL);
     struct informer_handler h = {.on_add = pod_added, .arg = c};
     informer_add_handler(manager_informer(m, &client_pods), &h);
     return 0;

@@ -1,14 +1,16 @@
 /* Garbage collector: what nobody owns any more goes (upstream pkg/controller/garbagecollector).
  *
- * Every deletable resource that discovery knows is watched, by its metadata only (resources that other controllers watch
- * anyway are shared with them). The graph of owners is not kept apart: each informer is indexed by the uids of owners.
+ * Every deletable resource that discovery knows is watched, by its metadata only (resources that other
+ * controllers watch anyway are shared with them). The graph of owners is not kept apart: each informer is
+ * indexed by the uids of owners.
  *
  *   an owner is gone          its dependents are looked at; one without any owner left is deleted
  *   deleted, "foregroundDeletion"  blocking dependents go first, then the finalizer
  *   deleted, "orphan"         dependents lose the reference, then the finalizer goes
  *
- * Before anything is deleted, the object and its owners are read from the server: the cache is never trusted with that.
- * Custom resource definitions are watched too; a change leads to a new discovery. Events are left out. */
+ * Before anything is deleted, the object and its owners are read from the server: the cache is never trusted
+ * with that. Custom resource definitions are watched too; a change leads to a new discovery. Events are left
+ * out. */
 #include <pthread.h>
 
 #include "pkg/base/log.h"
@@ -46,7 +48,8 @@ struct gc {
 
 static struct gc_resource *find(struct gc *g, const char *group, const char *plural) {
     for (size_t i = 0; i < g->n; i++)
-        if (strcmp(g->items[i]->r.group, group) == 0 && strcmp(g->items[i]->r.plural, plural) == 0) return g->items[i];
+        if (strcmp(g->items[i]->r.group, group) == 0 && strcmp(g->items[i]->r.plural, plural) == 0)
+            return g->items[i];
     return NULL;
 }
 
@@ -57,7 +60,9 @@ static struct gc_resource *find_kind(struct gc *g, const char *api_version, cons
     pthread_mutex_lock(&g->lock);
     for (size_t i = 0; i < g->n && !found; i++) {
         struct gc_resource *x = g->items[i];
-        if (strcmp(x->r.kind, kind) == 0 && strlen(x->r.group) == n && strncmp(x->r.group, api_version, n) == 0) found = x;
+        if (strcmp(x->r.kind, kind) == 0 && strlen(x->r.group) == n &&
+            strncmp(x->r.group, api_version, n) == 0)
+            found = x;
     }
     pthread_mutex_unlock(&g->lock);
     return found;
@@ -83,7 +88,9 @@ static const struct client_resource *typed_resource(const char *group, const cha
 
 /* ---- what leads to work ---- */
 
-static char *work_key(const struct gc_resource *x, const char *key) { return xasprintf("%s/%s|%s", x->r.group, x->r.plural, key); }
+static char *work_key(const struct gc_resource *x, const char *key) {
+    return xasprintf("%s/%s|%s", x->r.group, x->r.plural, key);
+}
 
 static void add_work(struct gc_resource *x, const struct object *o, int64_t delay) {
     _cleanup_free_ char *key = work_key(x, o->key);
@@ -100,7 +107,8 @@ static bool leaving(const struct meta_object_meta *m) {
     return m->deletion_timestamp.set && (has_finalizer(m, FOREGROUND) || has_finalizer(m, ORPHAN));
 }
 
-static void dependents_of(struct gc *g, const char *uid, void (*fn)(struct gc_resource *x, struct object *o, void *arg), void *arg) {
+static void dependents_of(struct gc *g, const char *uid,
+                          void (*fn)(struct gc_resource *x, struct object *o, void *arg), void *arg) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct gc_resource **all;
     size_t n = all_resources(g, a, &all);
@@ -132,7 +140,8 @@ static void check(struct gc_resource *x, struct object *o) {
 }
 
 static void rediscover_on_crd(struct gc_resource *x) {
-    if (strcmp(x->r.plural, "customresourcedefinitions") == 0) workqueue_add_after(x->gc->q, REDISCOVER, REDISCOVER_AFTER);
+    if (strcmp(x->r.plural, "customresourcedefinitions") == 0)
+        workqueue_add_after(x->gc->q, REDISCOVER, REDISCOVER_AFTER);
 }
 
 static void on_add(void *arg, struct object *o) {
@@ -143,7 +152,9 @@ static void on_add(void *arg, struct object *o) {
 static bool same_owners(const struct meta_object_meta *a, const struct meta_object_meta *b) {
     if (a->owner_references.n != b->owner_references.n) return false;
     for (size_t i = 0; i < a->owner_references.n; i++)
-        if (!api_equal(&api_meta_owner_reference, &a->owner_references.items[i], &b->owner_references.items[i])) return false;
+        if (!api_equal(&api_meta_owner_reference, &a->owner_references.items[i],
+                       &b->owner_references.items[i]))
+            return false;
     return true;
 }
 
@@ -182,9 +193,9 @@ static void watch_resource(struct gc *g, const struct client_api_resource *ar) {
     struct gc_resource *x = xcalloc(1, sizeof(*x));
     const struct client_resource *typed = typed_resource(ar->group, ar->plural);
     x->gc = g;
-    x->r = (struct client_resource){arena_strdup(g->arena, ar->group), arena_strdup(g->arena, ar->version),
-                                    arena_strdup(g->arena, ar->plural), ar->namespaced, arena_strdup(g->arena, ar->kind),
-                                    &api_meta_partial_object_metadata};
+    x->r = (struct client_resource){arena_strdup(g->arena, ar->group),  arena_strdup(g->arena, ar->version),
+                                    arena_strdup(g->arena, ar->plural), ar->namespaced,
+                                    arena_strdup(g->arena, ar->kind),   &api_meta_partial_object_metadata};
     struct informer_opts o = {.metadata_only = true};
     x->shared = typed && informers_has(g->m->informers, typed);
     x->inf = x->shared ? manager_informer(g->m, typed) : informer_new(g->m->client, &x->r, &o);
@@ -232,7 +243,8 @@ static int read_live(struct gc *g, struct arena *a, struct gc_resource *x, const
     return client_get(g->m->client, a, &x->r, x->r.namespaced ? ns : NULL, name, out, e);
 }
 
-static int owner_state(struct item *it, const struct meta_owner_reference *ref, enum owner_state *out, struct err *e) {
+static int owner_state(struct item *it, const struct meta_owner_reference *ref, enum owner_state *out,
+                       struct err *e) {
     struct gc_resource *x = find_kind(it->g, str_or_empty(ref->api_version), str_or_empty(ref->kind));
     if (!x) { /* a kind that nobody serves: keep, it may come back */
         *out = SOLID;
@@ -241,8 +253,11 @@ static int owner_state(struct item *it, const struct meta_owner_reference *ref, 
     struct meta_partial_object_metadata owner = {0};
     _cleanup_err_ struct err oe = {0};
     bool foreign = x->r.namespaced && !it->x->r.namespaced;
-    int r = foreign ? -ENOENT : read_live(it->g, it->a, x, it->o.metadata.namespace, str_or_empty(ref->name), &owner, &oe);
-    if (foreign || (r < 0 && client_err_not_found(&oe)) || (r == 0 && !str_eq(owner.metadata.uid, ref->uid))) {
+    int r = foreign
+                ? -ENOENT
+                : read_live(it->g, it->a, x, it->o.metadata.namespace, str_or_empty(ref->name), &owner, &oe);
+    if (foreign || (r < 0 && client_err_not_found(&oe)) ||
+        (r == 0 && !str_eq(owner.metadata.uid, ref->uid))) {
         *out = DANGLING;
         return 0;
     }
@@ -255,8 +270,8 @@ static int owner_state(struct item *it, const struct meta_owner_reference *ref, 
     return 0;
 }
 
-static int patch_meta(struct item *it, struct gc_resource *x, const struct meta_object_meta *m, const char *field,
-                      struct json *value, struct err *e) {
+static int patch_meta(struct item *it, struct gc_resource *x, const struct meta_object_meta *m,
+                      const char *field, struct json *value, struct err *e) {
     struct arena *a = it->a;
     struct json *p = json_object(a), *meta = json_ensure_object(a, p, "metadata");
     json_set_str(a, meta, "resourceVersion", m->resource_version);
@@ -265,8 +280,8 @@ static int patch_meta(struct item *it, struct gc_resource *x, const struct meta_
     const char *text = json_text(a, p);
     struct client_opts o = {.cause = it->o.metadata.resource_version};
     _cleanup_err_ struct err pe = {0};
-    int r = client_patch(it->g->m->client, a, &x->r, x->r.namespaced ? m->namespace : NULL, m->name, CLIENT_PATCH_MERGE, text,
-                         strlen(text), &o, NULL, &pe);
+    int r = client_patch(it->g->m->client, a, &x->r, x->r.namespaced ? m->namespace : NULL, m->name,
+                         CLIENT_PATCH_MERGE, text, strlen(text), &o, NULL, &pe);
     if (r == 0 || client_err_not_found(&pe)) return 0;
     err_move(e, &pe);
     return r;
@@ -281,7 +296,8 @@ static struct json *refs_json(struct arena *a, const struct meta_owner_reference
 static int remove_finalizer(struct item *it, const char *name, struct err *e) {
     struct json *list = json_array(it->a);
     for (size_t i = 0; i < it->o.metadata.finalizers.n; i++)
-        if (!str_eq(it->o.metadata.finalizers.items[i], name)) json_append(it->a, list, json_str(it->a, it->o.metadata.finalizers.items[i]));
+        if (!str_eq(it->o.metadata.finalizers.items[i], name))
+            json_append(it->a, list, json_str(it->a, it->o.metadata.finalizers.items[i]));
     return patch_meta(it, it->x, &it->o.metadata, "finalizers", list, e);
 }
 
@@ -314,10 +330,12 @@ static int foreground(struct item *it, struct err *e) {
 
 static void let_go(struct gc_resource *x, struct object *o, void *arg) {
     struct blockers *b = arg;
-    struct meta_owner_reference *keep = arena_alloc(b->it->a, (o->meta->owner_references.n + 1) * sizeof(*keep));
+    struct meta_owner_reference *keep =
+        arena_alloc(b->it->a, (o->meta->owner_references.n + 1) * sizeof(*keep));
     size_t n = 0;
     for (size_t i = 0; i < o->meta->owner_references.n; i++)
-        if (!str_eq(o->meta->owner_references.items[i].uid, b->it->o.metadata.uid)) keep[n++] = o->meta->owner_references.items[i];
+        if (!str_eq(o->meta->owner_references.items[i].uid, b->it->o.metadata.uid))
+            keep[n++] = o->meta->owner_references.items[i];
     _cleanup_err_ struct err pe = {0};
     int r = patch_meta(b->it, x, o->meta, "ownerReferences", refs_json(b->it->a, keep, n), &pe);
     if (r < 0) {
@@ -350,7 +368,8 @@ static void count_dependent(struct gc_resource *x, struct object *o, void *arg) 
 static int unblock(struct item *it, struct err *e) {
     const struct meta_owner_reference_vec *v = &it->o.metadata.owner_references;
     struct meta_owner_reference *refs = arena_memdup(it->a, v->items, v->n * sizeof(*refs));
-    for (size_t i = 0; i < v->n; i++) refs[i].block_owner_deletion = arena_memdup(it->a, &(bool){false}, sizeof(bool));
+    for (size_t i = 0; i < v->n; i++)
+        refs[i].block_owner_deletion = arena_memdup(it->a, &(bool){false}, sizeof(bool));
     int r = patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, refs, v->n), e);
     it->o.metadata.resource_version = NULL; /* it has just changed */
     return r;
@@ -358,10 +377,13 @@ static int unblock(struct item *it, struct err *e) {
 
 static int delete_item(struct item *it, const char *propagation, struct err *e) {
     const struct meta_object_meta *m = &it->o.metadata;
-    struct client_delete_opts o = {.uid = m->uid, .resource_version = m->resource_version, .propagation = propagation,
+    struct client_delete_opts o = {.uid = m->uid,
+                                   .resource_version = m->resource_version,
+                                   .propagation = propagation,
                                    .cause = m->resource_version};
     _cleanup_err_ struct err de = {0};
-    int r = client_delete(it->g->m->client, &it->x->r, it->x->r.namespaced ? m->namespace : NULL, m->name, &o, &de);
+    int r = client_delete(it->g->m->client, &it->x->r, it->x->r.namespaced ? m->namespace : NULL, m->name, &o,
+                          &de);
     if (r == 0 || client_err_not_found(&de)) return 0;
     err_move(e, &de);
     return r;
@@ -381,7 +403,8 @@ static int judge(struct item *it, struct err *e) {
         if (s == WAITING) n_waiting++;
     }
     if (n_solid == v->n) return 0;
-    if (n_solid) return patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, solid, n_solid), e);
+    if (n_solid)
+        return patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, solid, n_solid), e);
     struct below below = {0};
     dependents_of(it->g, it->o.metadata.uid, count_dependent, &below);
     if (n_waiting && below.n) {
@@ -398,7 +421,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     struct item it = {.g = g, .a = a};
     const char *bar = strchr(key, '|'), *slash = strchr(key, '/'), *ns, *name;
     pthread_mutex_lock(&g->lock);
-    it.x = find(g, arena_strndup(a, key, (size_t)(slash - key)), arena_strndup(a, slash + 1, (size_t)(bar - slash - 1)));
+    it.x = find(g, arena_strndup(a, key, (size_t)(slash - key)),
+                arena_strndup(a, slash + 1, (size_t)(bar - slash - 1)));
     pthread_mutex_unlock(&g->lock);
     if (!it.x) return 0;
     key_split(a, bar + 1, &ns, &name);

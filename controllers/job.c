@@ -1,12 +1,12 @@
 /* Job controller: runs pods until enough have succeeded (upstream pkg/controller/job).
  *
- * Pods carry a finalizer, so that none can vanish before it is counted. Counting takes two writes: the uids of pods that
- * ended go into status.uncountedTerminatedPods; then the finalizers are taken off; and once a pod listed there has none any
- * more (or is gone) its uid leaves the list and the counter goes up, in one write. A crash at any point loses nothing and
- * counts nothing twice.
+ * Pods carry a finalizer, so that none can vanish before it is counted. Counting takes two writes: the uids
+ * of pods that ended go into status.uncountedTerminatedPods; then the finalizers are taken off; and once a
+ * pod listed there has none any more (or is gone) its uid leaves the list and the counter goes up, in one
+ * write. A crash at any point loses nothing and counts nothing twice.
  *
- * An Indexed job gives each pod a completion index. With backoffLimitPerIndex an index can fail for good while others go
- * on; how often it failed is noted on its latest pod. */
+ * An Indexed job gives each pod a completion index. With backoffLimitPerIndex an index can fail for good
+ * while others go on; how often it failed is noted on its latest pod. */
 #include "job.h"
 
 #include "pkg/api/batch.h"
@@ -38,7 +38,7 @@ struct jobrun {
     int32_t restarts;
     struct ktime last_failure;
     int32_t failures_in_row;
-    struct index_set done;    /* Indexed: indexes that succeeded */
+    struct index_set done;     /* Indexed: indexes that succeeded */
     struct index_set given_up; /* and those that failed for good */
     const char *success_reason, *success_message;
     bool indexed;
@@ -68,20 +68,30 @@ static bool in_list(const struct str_vec *v, const char *s) {
 
 static const struct batch_job_condition *job_condition(const struct batch_job *j, const char *type) {
     for (size_t i = 0; i < j->status.conditions.n; i++)
-        if (str_eq(j->status.conditions.items[i].type, type) && str_eq(j->status.conditions.items[i].status, "True"))
+        if (str_eq(j->status.conditions.items[i].type, type) &&
+            str_eq(j->status.conditions.items[i].status, "True"))
             return &j->status.conditions.items[i];
     return NULL;
 }
 
-bool job_is_finished(const struct batch_job *j) { return job_condition(j, "Complete") || job_condition(j, "Failed"); }
+bool job_is_finished(const struct batch_job *j) {
+    return job_condition(j, "Complete") || job_condition(j, "Failed");
+}
 static bool suspended(const struct batch_job *j) { return j->spec.suspend && *j->spec.suspend; }
-static int32_t parallelism(const struct batch_job *j) { return j->spec.parallelism ? *j->spec.parallelism : 1; }
+static int32_t parallelism(const struct batch_job *j) {
+    return j->spec.parallelism ? *j->spec.parallelism : 1;
+}
 
-static void set_condition(struct jobrun *x, const char *type, const char *status, const char *reason, const char *message) {
+static void set_condition(struct jobrun *x, const char *type, const char *status, const char *reason,
+                          const char *message) {
     struct batch_job_condition_vec *v = &x->j.status.conditions;
     struct ktime now = ktime_now_s();
-    struct batch_job_condition c = {.type = type, .status = status, .reason = reason, .message = message,
-                                    .last_probe_time = now, .last_transition_time = now};
+    struct batch_job_condition c = {.type = type,
+                                    .status = status,
+                                    .reason = reason,
+                                    .message = message,
+                                    .last_probe_time = now,
+                                    .last_transition_time = now};
     for (size_t i = 0; i < v->n; i++)
         if (str_eq(v->items[i].type, type)) {
             if (!str_eq(v->items[i].status, status)) v->items[i] = c;
@@ -100,8 +110,8 @@ static int take_finalizer_off(struct jobrun *x, const struct core_pod *p, struct
     const char *text = "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"" FINALIZER "\"]}}";
     struct client_opts o = {.cause = x->was->metadata.resource_version};
     _cleanup_err_ struct err pe = {0};
-    int r = client_patch(x->c->m->client, x->a, &client_pods, p->metadata.namespace, p->metadata.name, CLIENT_PATCH_STRATEGIC, text,
-                         strlen(text), &o, NULL, &pe);
+    int r = client_patch(x->c->m->client, x->a, &client_pods, p->metadata.namespace, p->metadata.name,
+                         CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, &pe);
     if (r == 0 || client_err_not_found(&pe)) return 0;
     err_move(e, &pe);
     return r;
@@ -122,29 +132,35 @@ static void settle(struct jobrun *x, struct str_vec *v, int32_t *counter, bool s
         const struct core_pod *p = NULL;
         for (size_t k = 0; k < x->pods.n; k++)
             if (str_eq(x->pods.items[k]->meta->uid, v->items[i])) p = x->pods.items[k]->obj;
-        if (p && has_finalizer(p)) keep.items[keep.n++] = v->items[i];
-        else if (!(x->indexed && success)) ++*counter; /* an index was counted through completedIndexes */
+        if (p && has_finalizer(p))
+            keep.items[keep.n++] = v->items[i];
+        else if (!(x->indexed && success))
+            ++*counter; /* an index was counted through completedIndexes */
     }
     *v = keep;
 }
 
 static bool pod_succeeded(const struct core_pod *p) { return str_eq(p->status.phase, "Succeeded"); }
-/* A pod that is being deleted and never ran to its end counts as failed, once it ended or if it never started. */
+/* A pod that is being deleted and never ran to its end counts as failed, once it ended or if it never
+ * started. */
 static bool pod_failed(const struct core_pod *p) {
-    return str_eq(p->status.phase, "Failed") || (p->metadata.deletion_timestamp.set && !pod_succeeded(p) && str_empty(p->spec.node_name));
+    return str_eq(p->status.phase, "Failed") ||
+           (p->metadata.deletion_timestamp.set && !pod_succeeded(p) && str_empty(p->spec.node_name));
 }
 
 static void note_failure_time(struct jobrun *x, const struct core_pod *p) {
     struct ktime t = p->metadata.deletion_timestamp;
     for (size_t i = 0; i < p->status.container_statuses.n; i++) {
-        const struct core_container_state_terminated *s = p->status.container_statuses.items[i].state.terminated;
+        const struct core_container_state_terminated *s =
+            p->status.container_statuses.items[i].state.terminated;
         if (s && ktime_cmp(s->finished_at, t) > 0) t = s->finished_at;
     }
     if (!t.set) t = ktime_now();
     if (ktime_cmp(t, x->last_failure) > 0) x->last_failure = t;
 }
 
-static bool exit_code_matches(const struct batch_pod_failure_policy_on_exit_codes_requirement *q, const struct core_container_status *s) {
+static bool exit_code_matches(const struct batch_pod_failure_policy_on_exit_codes_requirement *q,
+                              const struct core_container_status *s) {
     if (!s->state.terminated || s->state.terminated->exit_code == 0) return false;
     if (q->container_name && !str_eq(q->container_name, s->name)) return false;
     bool in = false;
@@ -160,18 +176,24 @@ static const char *policy_action(struct jobrun *x, const struct core_pod *p) {
         for (size_t k = 0; r->on_exit_codes && k < p->status.container_statuses.n; k++)
             if (exit_code_matches(r->on_exit_codes, &p->status.container_statuses.items[k])) {
                 if (str_eq(r->action, "FailJob"))
-                    x->fail_message = arena_printf(x->a, "Container %s for pod %s/%s failed with exit code %d matching FailJob rule at index %zu",
-                                                   p->status.container_statuses.items[k].name, p->metadata.namespace, p->metadata.name,
-                                                   p->status.container_statuses.items[k].state.terminated->exit_code, i);
+                    x->fail_message = arena_printf(
+                        x->a,
+                        "Container %s for pod %s/%s failed with exit code %d matching FailJob rule at index "
+                        "%zu",
+                        p->status.container_statuses.items[k].name, p->metadata.namespace, p->metadata.name,
+                        p->status.container_statuses.items[k].state.terminated->exit_code, i);
                 return r->action;
             }
         for (size_t k = 0; k < r->on_pod_conditions.n; k++) {
             const struct core_pod_condition *c = pod_condition(p, r->on_pod_conditions.items[k].type);
-            const char *want = str_empty(r->on_pod_conditions.items[k].status) ? "True" : r->on_pod_conditions.items[k].status;
+            const char *want = str_empty(r->on_pod_conditions.items[k].status)
+                                   ? "True"
+                                   : r->on_pod_conditions.items[k].status;
             if (!c || !str_eq(c->status, want)) continue;
             if (str_eq(r->action, "FailJob"))
-                x->fail_message = arena_printf(x->a, "Pod %s/%s has condition %s matching FailJob rule at index %zu", p->metadata.namespace,
-                                               p->metadata.name, c->type, i);
+                x->fail_message =
+                    arena_printf(x->a, "Pod %s/%s has condition %s matching FailJob rule at index %zu",
+                                 p->metadata.namespace, p->metadata.name, c->type, i);
             return r->action;
         }
     }
@@ -217,7 +239,8 @@ static void count_pod(struct jobrun *x, const struct core_pod *p, struct batch_u
     } else {
         x->active++;
         x->ready += pod_is_ready(p);
-        for (size_t i = 0; i < p->status.container_statuses.n; i++) x->restarts += p->status.container_statuses.items[i].restart_count;
+        for (size_t i = 0; i < p->status.container_statuses.n; i++)
+            x->restarts += p->status.container_statuses.items[i].restart_count;
     }
 }
 
@@ -262,7 +285,8 @@ static int remove_active(struct jobrun *x, const struct pod_control *pc, int32_t
     int32_t k = 0;
     for (int pass = 0; pass < 2; pass++) /* the unready first */
         for (size_t i = 0; i < x->pods.n && k < n; i++)
-            if (pod_is_active(x->pods.items[i]->obj) && pod_is_ready(x->pods.items[i]->obj) == (pass == 1)) list[k++] = x->pods.items[i];
+            if (pod_is_active(x->pods.items[i]->obj) && pod_is_ready(x->pods.items[i]->obj) == (pass == 1))
+                list[k++] = x->pods.items[i];
     for (int32_t i = 0; i < k; i++) expect_deletion(x->c->expect, x->key, list[i]->meta->uid);
     return pod_control_delete_many(pc, x->a, list, (size_t)k, deletion_failed, x, e) ? -EIO : 0;
 }
@@ -275,7 +299,8 @@ static void give_index(struct jobrun *x, struct core_pod *p, int32_t index) {
             const struct core_pod *was = x->pods.items[i]->obj;
             if (pod_index(was) == index && pod_failed(was)) failures = MAX_OF(failures, index_failures(was));
         }
-        map_set(x->a, &p->metadata.annotations, FAILURES_NOTE, arena_printf(x->a, "%lld", (long long)failures));
+        map_set(x->a, &p->metadata.annotations, FAILURES_NOTE,
+                arena_printf(x->a, "%lld", (long long)failures));
     }
     map_set(x->a, &p->metadata.annotations, INDEX_NOTE, text);
     map_set(x->a, &p->metadata.labels, INDEX_NOTE, text);
@@ -310,7 +335,8 @@ static int32_t free_indexes(struct jobrun *x, int32_t want, int32_t *out) {
         if (index >= 0 && pod_is_active(x->pods.items[i]->obj)) index_set_add(x->a, &taken, index);
     }
     for (int32_t i = 0; i < total && n < want; i++)
-        if (!index_set_has(&x->done, i) && !index_set_has(&x->given_up, i) && !index_set_has(&taken, i)) out[n++] = i;
+        if (!index_set_has(&x->done, i) && !index_set_has(&x->given_up, i) && !index_set_has(&taken, i))
+            out[n++] = i;
     return n;
 }
 
@@ -338,8 +364,10 @@ static int add_pods(struct jobrun *x, const struct pod_control *pc, int32_t n, s
         struct core_pod p = pod;
         give_index(x, &p, indexes[i]);
         int r = result < 0 ? result : pod_control_create(pc, x->a, &p, e);
-        if (r < 0) creation_observed(x->c->expect, x->key);
-        else x->active++;
+        if (r < 0)
+            creation_observed(x->c->expect, x->key);
+        else
+            x->active++;
         result = MIN_OF(result, r);
     }
     return result;
@@ -348,7 +376,8 @@ static int add_pods(struct jobrun *x, const struct pod_control *pc, int32_t n, s
 /* After failures new pods wait: 10 s, doubled each time. */
 static int64_t backoff_left(struct jobrun *x) {
     if (x->failed <= 0 || !x->last_failure.set) return 0;
-    if (x->j.spec.backoff_limit_per_index) return MAX_OF(BACKOFF_FIRST - ktime_diff_ns(ktime_now(), x->last_failure), (int64_t)0);
+    if (x->j.spec.backoff_limit_per_index)
+        return MAX_OF(BACKOFF_FIRST - ktime_diff_ns(ktime_now(), x->last_failure), (int64_t)0);
     unsigned n = (unsigned)MIN_OF(x->failed - 1, 10);
     int64_t wait = MIN_OF(BACKOFF_FIRST << n, BACKOFF_MAX);
     return MAX_OF(wait - ktime_diff_ns(ktime_now(), x->last_failure), (int64_t)0);
@@ -356,9 +385,12 @@ static int64_t backoff_left(struct jobrun *x) {
 
 static int manage_pods(struct jobrun *x, const struct pod_control *pc, struct err *e) {
     int32_t want = parallelism(&x->j);
-    if (suspended(&x->j)) want = 0;
-    else if (x->j.spec.completions) want = MIN_OF(want, *x->j.spec.completions - x->succeeded - index_set_count(&x->given_up));
-    else if (x->succeeded > 0) want = x->active; /* a work queue's end: no new pods */
+    if (suspended(&x->j))
+        want = 0;
+    else if (x->j.spec.completions)
+        want = MIN_OF(want, *x->j.spec.completions - x->succeeded - index_set_count(&x->given_up));
+    else if (x->succeeded > 0)
+        want = x->active; /* a work queue's end: no new pods */
     if (want < x->active) {
         int r = remove_active(x, pc, x->active - want, e);
         if (r == 0) x->active = MAX_OF(want, 0);
@@ -397,7 +429,8 @@ static void judge(struct jobrun *x) {
         return;
     }
     if (s->active_deadline_seconds && x->j.status.start_time.set && !suspended(&x->j)) {
-        int64_t left = *s->active_deadline_seconds * NS_PER_SEC - ktime_diff_ns(ktime_now(), x->j.status.start_time);
+        int64_t left =
+            *s->active_deadline_seconds * NS_PER_SEC - ktime_diff_ns(ktime_now(), x->j.status.start_time);
         if (left <= 0) {
             x->fail_reason = "DeadlineExceeded";
             x->fail_message = "Job was active longer than specified deadline";
@@ -417,7 +450,8 @@ static bool policy_content(struct jobrun *x) {
         int32_t have = 0;
         if (r->succeeded_indexes) {
             for (size_t k = 0; k < wanted.n; k++)
-                for (int32_t n = wanted.items[k].from; n <= wanted.items[k].to; n++) have += index_set_has(&x->done, n);
+                for (int32_t n = wanted.items[k].from; n <= wanted.items[k].to; n++)
+                    have += index_set_has(&x->done, n);
         } else {
             have = x->succeeded;
         }
@@ -448,16 +482,20 @@ static void finish(struct jobrun *x) {
         set_condition(x, "FailureTarget", "True", x->fail_reason, x->fail_message);
         if (settled) set_condition(x, "Failed", "True", x->fail_reason, x->fail_message);
         if (settled)
-            event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Warning", x->fail_reason, "%s", x->fail_message);
+            event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Warning", x->fail_reason, "%s",
+                             x->fail_message);
     } else {
         const struct batch_job_condition *met = job_condition(&x->j, "SuccessCriteriaMet");
         const char *reason = met ? met->reason : x->success_reason ? x->success_reason : "CompletionsReached";
-        const char *message = met ? met->message : x->success_reason ? x->success_message : "Reached expected number of succeeded pods";
+        const char *message = met                 ? met->message
+                              : x->success_reason ? x->success_message
+                                                  : "Reached expected number of succeeded pods";
         set_condition(x, "SuccessCriteriaMet", "True", reason, message);
         if (settled) {
             set_condition(x, "Complete", "True", reason, message);
             x->j.status.completion_time = ktime_now_s();
-            event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Normal", "Completed", "Job completed");
+            event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Normal", "Completed",
+                             "Job completed");
         }
     }
 }
@@ -481,10 +519,12 @@ static int write_status(struct jobrun *x, struct err *e) {
     s->ready = arena_memdup(x->a, &x->ready, sizeof(x->ready));
     s->terminating = arena_memdup(x->a, &x->terminating, sizeof(x->terminating));
     if (x->indexed) s->completed_indexes = index_set_format(x->a, &x->done);
-    if (x->indexed && x->j.spec.backoff_limit_per_index) s->failed_indexes = index_set_format(x->a, &x->given_up);
+    if (x->indexed && x->j.spec.backoff_limit_per_index)
+        s->failed_indexes = index_set_format(x->a, &x->given_up);
     if (api_equal(&api_batch_job_status, s, &x->was->status)) return 0;
     struct client_opts o = {.cause = x->was->metadata.resource_version};
-    return client_update_status(x->c->m->client, x->a, &client_jobs, x->j.metadata.namespace, &x->j, &o, NULL, e);
+    return client_update_status(x->c->m->client, x->a, &client_jobs, x->j.metadata.namespace, &x->j, &o, NULL,
+                                e);
 }
 
 static int run_job(struct jobrun *x, struct err *e) {
@@ -524,7 +564,8 @@ static int after_end(struct jobrun *x, struct err *e) {
     struct owner owner = {&client_jobs, &x->was->metadata};
     int r = claim_objects(x->c->m, x->a, &client_pods, &owner, x->j.spec.selector, &x->pods, e);
     for (size_t i = 0; r == 0 && i < x->pods.n; i++)
-        if (has_finalizer(x->pods.items[i]->obj) && !pod_is_active(x->pods.items[i]->obj)) r = take_finalizer_off(x, x->pods.items[i]->obj, e);
+        if (has_finalizer(x->pods.items[i]->obj) && !pod_is_active(x->pods.items[i]->obj))
+            r = take_finalizer_off(x, x->pods.items[i]->obj, e);
     return r;
 }
 
@@ -538,7 +579,8 @@ static int orphaned(struct job_controller *c, struct arena *a, const char *key, 
     struct jobrun x = {.c = c, .a = a, .key = key, .was = &none};
     for (size_t i = 0; i < l.n; i++) {
         const struct meta_owner_reference *ref = meta_controller_of(l.items[i]->meta);
-        if (!ref || !str_eq(ref->kind, "Job") || !str_eq(ref->name, name) || !has_finalizer(l.items[i]->obj)) continue;
+        if (!ref || !str_eq(ref->kind, "Job") || !str_eq(ref->name, name) || !has_finalizer(l.items[i]->obj))
+            continue;
         int r = take_finalizer_off(&x, l.items[i]->obj, e);
         if (r < 0) return r;
     }
@@ -554,7 +596,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     }
     struct jobrun x = {.c = c, .a = a, .key = key, .was = o->obj, .wait = INT64_MAX};
     x.j = *x.was;
-    if (!str_empty(x.j.spec.managed_by) && !str_eq(x.j.spec.managed_by, "kubernetes.io/job-controller")) return 0;
+    if (!str_empty(x.j.spec.managed_by) && !str_eq(x.j.spec.managed_by, "kubernetes.io/job-controller"))
+        return 0;
     int r = job_is_finished(&x.j) ? after_end(&x, e) : run_job(&x, e);
     if (x.wait != INT64_MAX) workqueue_add_after(c->q, key, x.wait + 10 * NS_PER_MS);
     claimed_done(&x.pods);

@@ -44,8 +44,8 @@ struct informer *manager_informer(struct manager *m, const struct client_resourc
     return informers_get(m->informers, r);
 }
 
-struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn, void *arg,
-                                ...) {
+struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn,
+                                void *arg, ...) {
     struct pending *p = xcalloc(1, sizeof(*p));
     p->q = workqueue_new(m->pool, name, concurrency, fn, arg);
     workqueue_enable(p->q, false);
@@ -67,7 +67,8 @@ void manager_queue_needs(struct manager *m, struct workqueue *q, struct informer
 
 static void end_informer(void *i) { informer_free(i); }
 
-struct informer *manager_own_informer(struct manager *m, const struct client_resource *r, const struct informer_opts *o) {
+struct informer *manager_own_informer(struct manager *m, const struct client_resource *r,
+                                      const struct informer_opts *o) {
     struct informer *i = informer_new(m->client, r, o);
     manager_at_end(m, end_informer, i);
     return i;
@@ -149,7 +150,8 @@ void manager_done(struct manager *m) {
         m->pending = x->next;
         free(x);
     }
-    /* handlers hold what the controllers own: it goes only after the informers are gone from the client's thread */
+    /* handlers hold what the controllers own: it goes only after the informers are gone from the client's
+     * thread */
     while (m->owned) {
         struct owned *o = m->owned;
         m->owned = o->next;

@@ -1,7 +1,8 @@
 /* The controller manager: what every controller is given, and the table of controllers.
  *
- * A controller is one file: its start function makes a queue, subscribes to informers, and its reconcile function brings
- * one key's object to the wished state. Queues start to be worked on when all informers they name have synced. */
+ * A controller is one file: its start function makes a queue, subscribes to informers, and its reconcile
+ * function brings one key's object to the wished state. Queues start to be worked on when all informers they
+ * name have synced. */
 #pragma once
 
 #include "pkg/client/client.h"
@@ -40,12 +41,13 @@ extern const struct controller controllers[]; /* ends with a row without a name 
 
 /* A queue that is worked on once the informers of all the resources named (a NULL-ended list of const struct
  * client_resource *) have synced. */
-struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn, void *arg,
-                                ...) __attribute__((sentinel));
+struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn,
+                                void *arg, ...) __attribute__((sentinel));
 /* The queue waits for this informer too: for one that is not shared. */
 void manager_queue_needs(struct manager *m, struct workqueue *q, struct informer *i);
 /* An informer of one controller alone, for part of a resource; freed with the manager. */
-struct informer *manager_own_informer(struct manager *m, const struct client_resource *r, const struct informer_opts *o);
+struct informer *manager_own_informer(struct manager *m, const struct client_resource *r,
+                                      const struct informer_opts *o);
 /* The shared informer of a resource. */
 struct informer *manager_informer(struct manager *m, const struct client_resource *r);
 /* Calls `fn` for each object that was added, changed (old and new) or deleted. */
@@ -61,7 +63,8 @@ struct event_recorder *manager_recorder(struct manager *m, const char *component
 
 /* For main: starts the queues whose informers have synced; true when none is left waiting. */
 bool manager_enable_ready(struct manager *m);
-/* For main: stops the workers, the informers, and frees what controllers own. The client is freed after it. */
+/* For main: stops the workers, the informers, and frees what controllers own. The client is freed after it.
+ */
 void manager_done(struct manager *m);
 
 /* Puts "ns/name" of the object's controlling owner of the kind on the queue. */

@@ -1,6 +1,6 @@
-/* Node IPAM: gives each node a range of pod addresses out of the cluster's (upstream pkg/controller/nodeipam, range
- * allocator). One queue with one worker owns the map of ranges, so there are no races; what nodes already have is entered
- * before anything is given out. */
+/* Node IPAM: gives each node a range of pod addresses out of the cluster's (upstream pkg/controller/nodeipam,
+ * range allocator). One queue with one worker owns the map of ranges, so there are no races; what nodes
+ * already have is entered before anything is given out. */
 #include <arpa/inet.h>
 
 #include "pkg/base/log.h"
@@ -63,12 +63,13 @@ static void survey(struct ipam *p) {
 }
 
 static int give(struct ipam *p, struct arena *a, const struct core_node *n, struct err *e) {
-    size_t i = (size_t)((intptr_t)map_get(&p->by_node, n->metadata.name) - 1); /* one given before, of which the cache knows nothing */
+    size_t i = (size_t)((intptr_t)map_get(&p->by_node, n->metadata.name) -
+                        1); /* one given before, of which the cache knows nothing */
     if (!map_has(&p->by_node, n->metadata.name)) {
         for (i = 0; i < p->n && p->used[i];) i++;
         if (i == p->n) {
-            event_record_obj(p->events, &client_nodes, &n->metadata, "Normal", "CIDRNotAvailable", "Node %s status is now: CIDRNotAvailable",
-                             n->metadata.name);
+            event_record_obj(p->events, &client_nodes, &n->metadata, "Normal", "CIDRNotAvailable",
+                             "Node %s status is now: CIDRNotAvailable", n->metadata.name);
             return err_set(e, -ENOSPC, "no range of pod addresses is left for node %s", n->metadata.name);
         }
     }
@@ -78,7 +79,8 @@ static int give(struct ipam *p, struct arena *a, const struct core_node *n, stru
     map_put(&p->by_node, n->metadata.name, (void *)(intptr_t)(i + 1));
     const char *text = arena_printf(a, "{\"spec\":{\"podCIDR\":\"%s\",\"podCIDRs\":[\"%s\"]}}", cidr, cidr);
     struct client_opts o = {.cause = n->metadata.resource_version};
-    return client_patch(p->m->client, a, &client_nodes, NULL, n->metadata.name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, e);
+    return client_patch(p->m->client, a, &client_nodes, NULL, n->metadata.name, CLIENT_PATCH_STRATEGIC, text,
+                        strlen(text), &o, NULL, e);
 }
 
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
@@ -109,9 +111,11 @@ static int parse(struct ipam *p, const char *cidr, int64_t mask, struct err *e) 
     p->family = strchr(text, ':') ? AF_INET6 : AF_INET;
     if (p->family == AF_INET6 && mask == 24) mask = 64;
     int64_t bits = p->family == AF_INET ? 32 : 128;
-    if (prefix < 0 || prefix > bits || inet_pton(p->family, text, p->base) != 1) return err_set(e, -EINVAL, "--cluster-cidr: bad range %s", cidr);
+    if (prefix < 0 || prefix > bits || inet_pton(p->family, text, p->base) != 1)
+        return err_set(e, -EINVAL, "--cluster-cidr: bad range %s", cidr);
     if (mask < prefix) mask = MIN_OF(prefix + 8, bits); /* a small range still serves several nodes */
-    if (mask > bits || mask - prefix > 16) return err_set(e, -EINVAL, "--node-cidr-mask-size %lld does not suit %s", (long long)mask, cidr);
+    if (mask > bits || mask - prefix > 16)
+        return err_set(e, -EINVAL, "--node-cidr-mask-size %lld does not suit %s", (long long)mask, cidr);
     p->prefix = (unsigned)prefix;
     p->mask = (unsigned)mask;
     p->n = (size_t)1 << (mask - prefix);
@@ -127,7 +131,8 @@ static void done(void *v) {
 
 int nodeipam_start(struct manager *m, struct err *e) {
     if (!m->opt.allocate_node_cidrs) return 0;
-    if (str_empty(m->opt.cluster_cidr)) return err_set(e, -EINVAL, "--allocate-node-cidrs needs --cluster-cidr");
+    if (str_empty(m->opt.cluster_cidr))
+        return err_set(e, -EINVAL, "--allocate-node-cidrs needs --cluster-cidr");
     struct ipam *p = manager_alloc(m, sizeof(*p), done);
     int r = parse(p, m->opt.cluster_cidr, m->opt.node_cidr_mask, e);
     if (r < 0) return r;

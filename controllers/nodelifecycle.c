@@ -1,9 +1,9 @@
-/* Node lifecycle: notices nodes that fell silent, taints nodes by their conditions, and evicts the pods that do not bear the
- * taints (upstream pkg/controller/nodelifecycle and tainteviction).
+/* Node lifecycle: notices nodes that fell silent, taints nodes by their conditions, and evicts the pods that
+ * do not bear the taints (upstream pkg/controller/nodelifecycle and tainteviction).
  *
- * Three queues. "!monitor" comes round every few seconds and compares when each node was last heard of, by our own clock,
- * with the grace period. A node's key brings its taints in line with its conditions. A pod's key looks at the NoExecute
- * taints of its node and deletes the pod when its time is up. */
+ * Three queues. "!monitor" comes round every few seconds and compares when each node was last heard of, by
+ * our own clock, with the grace period. A node's key brings its taints in line with its conditions. A pod's
+ * key looks at the NoExecute taints of its node and deletes the pod when its time is up. */
 #include <pthread.h>
 
 #include "pkg/api/coordination.h"
@@ -46,7 +46,8 @@ static struct heard *last_heard(struct nl_controller *c, const struct core_node 
         h->heartbeat = ready->last_heartbeat_time;
         h->at = mono_ns();
     }
-    _cleanup_object_ struct object *o = informer_get_ns(manager_informer(c->m, &client_leases), LEASE_NS, n->metadata.name);
+    _cleanup_object_ struct object *o =
+        informer_get_ns(manager_informer(c->m, &client_leases), LEASE_NS, n->metadata.name);
     const struct coordination_lease *l = o ? o->obj : NULL;
     if (l && ktime_cmp(l->spec.renew_time, h->renew) > 0) {
         h->renew = l->spec.renew_time;
@@ -58,7 +59,8 @@ static struct heard *last_heard(struct nl_controller *c, const struct core_node 
 static int mark_unknown(struct nl_controller *c, struct arena *a, const struct core_node *n, struct err *e) {
     static const char *const types[] = {"Ready", "MemoryPressure", "DiskPressure", "PIDPressure"};
     struct core_node fresh = *n;
-    struct core_node_condition_vec v = {.items = arena_zalloc(a, (n->status.conditions.n + ARRAY_LEN(types)) * sizeof(*v.items))};
+    struct core_node_condition_vec v = {
+        .items = arena_zalloc(a, (n->status.conditions.n + ARRAY_LEN(types)) * sizeof(*v.items))};
     bool changed = false;
     for (size_t i = 0; i < n->status.conditions.n; i++) v.items[v.n++] = n->status.conditions.items[i];
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
@@ -66,10 +68,13 @@ static int mark_unknown(struct nl_controller *c, struct arena *a, const struct c
         while (i < v.n && !str_eq(v.items[i].type, types[t])) i++;
         if (i < v.n && str_eq(v.items[i].status, "Unknown")) continue;
         bool never = i == v.n;
-        if (never) v.items[v.n++] = (struct core_node_condition){.type = types[t], .last_heartbeat_time = n->metadata.creation_timestamp};
+        if (never)
+            v.items[v.n++] = (struct core_node_condition){
+                .type = types[t], .last_heartbeat_time = n->metadata.creation_timestamp};
         v.items[i].status = "Unknown";
         v.items[i].reason = never ? "NodeStatusNeverUpdated" : "NodeStatusUnknown";
-        v.items[i].message = never ? "Kubelet never posted node status." : "Kubelet stopped posting node status.";
+        v.items[i].message =
+            never ? "Kubelet never posted node status." : "Kubelet stopped posting node status.";
         v.items[i].last_transition_time = ktime_now_s();
         changed = true;
     }
@@ -78,8 +83,8 @@ static int mark_unknown(struct nl_controller *c, struct arena *a, const struct c
     struct client_opts o = {.cause = n->metadata.resource_version};
     int r = client_update_status(c->m->client, a, &client_nodes, NULL, &fresh, &o, NULL, e);
     if (r == 0)
-        event_record_obj(c->events, &client_nodes, &n->metadata, "Normal", "NodeNotReady", "Node %s status is now: NodeNotReady",
-                         n->metadata.name);
+        event_record_obj(c->events, &client_nodes, &n->metadata, "Normal", "NodeNotReady",
+                         "Node %s status is now: NodeNotReady", n->metadata.name);
     return r;
 }
 
@@ -143,14 +148,16 @@ static bool is_wanted(const struct core_node *n, const struct wanted_taint *w) {
     return c && str_eq(c->status, w->status);
 }
 
-static int write_taints(struct nl_controller *c, struct arena *a, const struct core_node *n, const struct core_taint_vec *v, struct err *e) {
+static int write_taints(struct nl_controller *c, struct arena *a, const struct core_node *n,
+                        const struct core_taint_vec *v, struct err *e) {
     struct json *p = json_object(a), *meta = json_ensure_object(a, p, "metadata"), *list;
     json_set_str(a, meta, "resourceVersion", n->metadata.resource_version);
     list = json_ensure_array(a, json_ensure_object(a, p, "spec"), "taints");
     for (size_t i = 0; i < v->n; i++) json_append(a, list, api_to_tree(a, &api_core_taint, &v->items[i]));
     const char *text = json_text(a, p);
     struct client_opts o = {.cause = n->metadata.resource_version};
-    return client_patch(c->m->client, a, &client_nodes, NULL, n->metadata.name, CLIENT_PATCH_MERGE, text, strlen(text), &o, NULL, e);
+    return client_patch(c->m->client, a, &client_nodes, NULL, n->metadata.name, CLIENT_PATCH_MERGE, text,
+                        strlen(text), &o, NULL, e);
 }
 
 /* A pod on a node that is not ready can not be counted on: its Ready condition goes False. */
@@ -163,11 +170,15 @@ static void mark_pods_unready(struct nl_controller *c, struct arena *a, const st
         if (!pod_is_ready(p)) continue;
         char now[KTIME_MAX];
         ktime_format(ktime_now(), now);
-        const char *text = arena_printf(a, "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"False\",\"lastTransitionTime\":\"%s\"}]}}", now);
+        const char *text = arena_printf(a,
+                                        "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":"
+                                        "\"False\",\"lastTransitionTime\":\"%s\"}]}}",
+                                        now);
         struct client_opts o = {.cause = n->metadata.resource_version, .subresource = "status"};
-        if (client_patch(c->m->client, a, &client_pods, p->metadata.namespace, p->metadata.name, CLIENT_PATCH_STRATEGIC, text,
-                         strlen(text), &o, NULL, NULL) == 0)
-            event_record_obj(c->events, &client_pods, &p->metadata, "Warning", "NodeNotReady", "Node is not ready");
+        if (client_patch(c->m->client, a, &client_pods, p->metadata.namespace, p->metadata.name,
+                         CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, NULL) == 0)
+            event_record_obj(c->events, &client_pods, &p->metadata, "Warning", "NodeNotReady",
+                             "Node is not ready");
     }
 }
 
@@ -177,18 +188,22 @@ static int reconcile_node(void *arg, struct arena *a, const char *key, struct er
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_nodes), key);
     if (!o) return 0;
     const struct core_node *n = o->obj;
-    struct core_taint_vec v = {.items = arena_zalloc(a, (n->spec.taints.n + ARRAY_LEN(table)) * sizeof(*v.items))};
+    struct core_taint_vec v = {.items =
+                                   arena_zalloc(a, (n->spec.taints.n + ARRAY_LEN(table)) * sizeof(*v.items))};
     bool changed = false;
     for (size_t i = 0; i < n->spec.taints.n; i++) {
         const struct wanted_taint *w = managed(&n->spec.taints.items[i]);
-        if (w && !is_wanted(n, w)) changed = true;
-        else v.items[v.n++] = n->spec.taints.items[i];
+        if (w && !is_wanted(n, w))
+            changed = true;
+        else
+            v.items[v.n++] = n->spec.taints.items[i];
     }
     for (size_t t = 0; t < ARRAY_LEN(table); t++) {
         bool have = false;
         for (size_t i = 0; i < v.n; i++) have |= managed(&v.items[i]) == &table[t];
         if (have || !is_wanted(n, &table[t])) continue;
-        v.items[v.n++] = (struct core_taint){.key = table[t].key, .effect = table[t].effect, .time_added = ktime_now_s()};
+        v.items[v.n++] =
+            (struct core_taint){.key = table[t].key, .effect = table[t].effect, .time_added = ktime_now_s()};
         changed = true;
     }
     const struct core_node_condition *ready = node_condition(n, "Ready");
@@ -231,12 +246,17 @@ static int evict(struct nl_controller *c, struct arena *a, const struct core_pod
     char now[KTIME_MAX];
     ktime_format(ktime_now(), now);
     const char *ns = p->metadata.namespace, *name = p->metadata.name;
-    event_record_obj(c->evictions, &client_pods, &p->metadata, "Normal", "TaintManagerEviction", "Marking for deletion Pod %s/%s", ns, name);
-    const char *text = arena_printf(a, "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
-                                       "\"DeletionByTaintManager\",\"message\":\"Taint manager: deleting due to NoExecute taint\","
-                                       "\"lastTransitionTime\":\"%s\"}]}}", now);
+    event_record_obj(c->evictions, &client_pods, &p->metadata, "Normal", "TaintManagerEviction",
+                     "Marking for deletion Pod %s/%s", ns, name);
+    const char *text = arena_printf(
+        a,
+        "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
+        "\"DeletionByTaintManager\",\"message\":\"Taint manager: deleting due to NoExecute taint\","
+        "\"lastTransitionTime\":\"%s\"}]}}",
+        now);
     struct client_opts o = {.cause = p->metadata.resource_version, .subresource = "status"};
-    client_patch(c->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, NULL);
+    client_patch(c->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o,
+                 NULL, NULL);
     struct client_delete_opts d = {.cause = p->metadata.resource_version, .uid = p->metadata.uid};
     _cleanup_err_ struct err de = {0};
     int r = client_delete(c->m->client, &client_pods, ns, name, &d, &de);
@@ -249,8 +269,10 @@ static int reconcile_pod(void *arg, struct arena *a, const char *key, struct err
     struct nl_controller *c = arg;
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_pods), key);
     const struct core_pod *p = o ? o->obj : NULL;
-    if (!p || p->metadata.deletion_timestamp.set || pod_is_terminal(p) || str_empty(p->spec.node_name)) return 0;
-    _cleanup_object_ struct object *no = informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
+    if (!p || p->metadata.deletion_timestamp.set || pod_is_terminal(p) || str_empty(p->spec.node_name))
+        return 0;
+    _cleanup_object_ struct object *no =
+        informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
     if (!no) return 0;
     int64_t left = time_left(p, no->obj, ktime_now());
     if (left == INT64_MAX) return 0;
@@ -281,13 +303,15 @@ static void pod_added(void *arg, struct object *o) {
     struct nl_controller *c = arg;
     const struct core_pod *p = o->obj;
     _cleanup_object_ struct object *no =
-        str_empty(p->spec.node_name) ? NULL : informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
+        str_empty(p->spec.node_name) ? NULL
+                                     : informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
     if (no && has_no_execute(no->obj)) workqueue_add(c->pods, o->key);
 }
 
 static void pod_updated(void *arg, struct object *old, struct object *o) {
     const struct core_pod *a = old->obj, *b = o->obj;
-    if (!str_eq(a->spec.node_name, b->spec.node_name) || a->spec.tolerations.n != b->spec.tolerations.n) pod_added(arg, o);
+    if (!str_eq(a->spec.node_name, b->spec.node_name) || a->spec.tolerations.n != b->spec.tolerations.n)
+        pod_added(arg, o);
 }
 
 static void done(void *p) { map_done_with(&((struct nl_controller *)p)->heard, free); }
@@ -297,7 +321,8 @@ int nodelifecycle_start(struct manager *m, struct err *e) {
     c->m = m;
     c->events = manager_recorder(m, "node-controller");
     c->evictions = manager_recorder(m, "taint-eviction-controller");
-    c->nodes = manager_queue(m, "node", 1, reconcile_node, c, &client_nodes, &client_pods, &client_leases, NULL);
+    c->nodes =
+        manager_queue(m, "node", 1, reconcile_node, c, &client_nodes, &client_pods, &client_leases, NULL);
     c->pods = manager_queue(m, "taint-eviction", 2, reconcile_pod, c, &client_nodes, &client_pods, NULL);
     manager_watch(m, &client_nodes, node_changed, c);
     struct informer_handler h = {pod_added, pod_updated, NULL, c};

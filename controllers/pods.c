@@ -1,5 +1,5 @@
-/* Making and removing pods, many at a time. Requests of a batch are sent together, so that the server commits them
- * together. */
+/* Making and removing pods, many at a time. Requests of a batch are sent together, so that the server commits
+ * them together. */
 #include <pthread.h>
 
 #include "util.h"
@@ -73,7 +73,8 @@ static bool created(const struct pod_control *p, struct arena *a, struct call *c
                          created_name(a, c->body));
     } else {
         if (!client_err_namespace_terminating(&c->e))
-            event_record_obj(p->events, o->resource, o->meta, "Warning", "FailedCreate", "Error creating: %s", c->e.msg);
+            event_record_obj(p->events, o->resource, o->meta, "Warning", "FailedCreate", "Error creating: %s",
+                             c->e.msg);
         err_move(e, &c->e);
     }
     err_done(&c->e);
@@ -81,14 +82,17 @@ static bool created(const struct pod_control *p, struct arena *a, struct call *c
     return ok;
 }
 
-size_t pod_control_create_many(const struct pod_control *p, struct arena *a, const struct core_pod *pod, size_t n,
-                               struct err *e) {
+size_t pod_control_create_many(const struct pod_control *p, struct arena *a, const struct core_pod *pod,
+                               size_t n, struct err *e) {
     _cleanup_buf_ struct buf body = BUF_INIT;
     struct core_pod copy = *pod;
     copy.kind = "Pod";
     copy.api_version = "v1";
     api_to_json(&body, &api_core_pod, &copy);
-    struct client_request one = {.method = "POST", .body = body.data, .body_len = body.len, .cause = p->cause,
+    struct client_request one = {.method = "POST",
+                                 .body = body.data,
+                                 .body_len = body.len,
+                                 .cause = p->cause,
                                  .path = client_path(a, &client_pods, pod->metadata.namespace, NULL, NULL)};
     size_t made = 0, sent = 0;
     for (size_t size = 1; sent < n; size *= 2) {
@@ -106,7 +110,8 @@ size_t pod_control_create_many(const struct pod_control *p, struct arena *a, con
     return made;
 }
 
-int pod_control_create(const struct pod_control *p, struct arena *a, const struct core_pod *pod, struct err *e) {
+int pod_control_create(const struct pod_control *p, struct arena *a, const struct core_pod *pod,
+                       struct err *e) {
     _cleanup_err_ struct err local = {0};
     if (pod_control_create_many(p, a, pod, 1, &local) == 1) return 0;
     int code = local.code;
@@ -117,16 +122,21 @@ int pod_control_create(const struct pod_control *p, struct arena *a, const struc
 /* ---- deleting ---- */
 
 size_t pod_control_delete_many(const struct pod_control *p, struct arena *a, struct object **pods, size_t n,
-                               void (*failed)(void *arg, const struct object *pod), void *arg, struct err *e) {
+                               void (*failed)(void *arg, const struct object *pod), void *arg,
+                               struct err *e) {
     if (!n) return 0;
     _cleanup_free_ struct call *calls = xcalloc(n, sizeof(*calls));
     _cleanup_free_ struct client_request *rq = xcalloc(n, sizeof(*rq));
     for (size_t i = 0; i < n; i++) {
-        const char *body = arena_printf(a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
-                                        str_or_empty(pods[i]->meta->uid));
-        rq[i] = (struct client_request){.method = "DELETE", .body = body, .body_len = strlen(body), .cause = p->cause,
-                                        .path = client_path(a, &client_pods, pods[i]->meta->namespace,
-                                                            pods[i]->meta->name, NULL)};
+        const char *body = arena_printf(
+            a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
+            str_or_empty(pods[i]->meta->uid));
+        rq[i] = (struct client_request){
+            .method = "DELETE",
+            .body = body,
+            .body_len = strlen(body),
+            .cause = p->cause,
+            .path = client_path(a, &client_pods, pods[i]->meta->namespace, pods[i]->meta->name, NULL)};
     }
     run_batch(p->m->client, rq, calls, n);
     size_t bad = 0;
@@ -139,7 +149,8 @@ size_t pod_control_delete_many(const struct pod_control *p, struct arena *a, str
         } else {
             if (failed) failed(arg, pods[i]);
             if (!client_err_not_found(&c->e) && c->e.status != 409) {
-                event_record_obj(p->events, o->resource, o->meta, "Warning", "FailedDelete", "Error deleting: %s", c->e.msg);
+                event_record_obj(p->events, o->resource, o->meta, "Warning", "FailedDelete",
+                                 "Error deleting: %s", c->e.msg);
                 bad++;
                 err_move(e, &c->e);
             }

@@ -1,5 +1,5 @@
-/* ResourceQuota controller: shows in each quota's status what its namespace uses (upstream pkg/controller/resourcequota).
- * Enforcing is the API server's admission, which counts for itself. */
+/* ResourceQuota controller: shows in each quota's status what its namespace uses (upstream
+ * pkg/controller/resourcequota). Enforcing is the API server's admission, which counts for itself. */
 #include "pkg/api/quantity.h"
 #include "util.h"
 
@@ -10,7 +10,8 @@ enum { WATCHED_MAX = 32 };
 struct quota_controller {
     struct manager *m;
     struct workqueue *q;
-    /* resources that some quota counts and that nobody else watches: by their metadata; used by the one worker */
+    /* resources that some quota counts and that nobody else watches: by their metadata; used by the one
+     * worker */
     struct watched {
         const struct client_resource *r;
         struct informer *i;
@@ -38,12 +39,15 @@ static bool applies(const struct core_resource_quota *q, const struct core_pod *
     for (size_t i = 0; i < q->spec.scopes.n; i++)
         if (!in_scope(p, q->spec.scopes.items[i])) return false;
     for (size_t i = 0; q->spec.scope_selector && i < q->spec.scope_selector->match_expressions.n; i++) {
-        const struct core_scoped_resource_selector_requirement *x = &q->spec.scope_selector->match_expressions.items[i];
+        const struct core_scoped_resource_selector_requirement *x =
+            &q->spec.scope_selector->match_expressions.items[i];
         bool listed = false;
-        for (size_t k = 0; k < x->values.n; k++) listed |= str_eq(x->values.items[k], p->spec.priority_class_name);
-        bool ok = str_eq(x->operator, "In")      ? listed
-                  : str_eq(x->operator, "NotIn") ? !listed
-                                                 : in_scope(p, x->scope_name) == str_eq(x->operator, "Exists");
+        for (size_t k = 0; k < x->values.n; k++)
+            listed |= str_eq(x->values.items[k], p->spec.priority_class_name);
+        bool ok = str_eq(x->operator, "In") ? listed
+                  : str_eq(x->operator, "NotIn")
+                      ? !listed
+                      : in_scope(p, x->scope_name) == str_eq(x->operator, "Exists");
         if (!ok) return false;
     }
     return true;
@@ -82,9 +86,11 @@ static struct quantity pod_sum(const struct core_pod *p, const char *resource, b
     return both;
 }
 
-static struct quantity pods_use(struct quota_controller *c, const struct core_resource_quota *q, const char *key) {
+static struct quantity pods_use(struct quota_controller *c, const struct core_resource_quota *q,
+                                const char *key) {
     struct quantity sum = {0};
-    bool limits = str_has_prefix(key, "limits."), count = strcmp(key, "pods") == 0 || strcmp(key, "count/pods") == 0;
+    bool limits = str_has_prefix(key, "limits."),
+         count = strcmp(key, "pods") == 0 || strcmp(key, "count/pods") == 0;
     const char *resource = limits ? key + 7 : str_has_prefix(key, "requests.") ? key + 9 : key;
     _cleanup_object_list_ struct object_list l = {0};
     informer_list(manager_informer(c->m, &client_pods), q->metadata.namespace, &l);
@@ -106,9 +112,12 @@ static struct quantity services_use(struct quota_controller *c, const char *ns, 
     for (size_t i = 0; i < l.n; i++) {
         const struct core_service *s = l.items[i]->obj;
         bool lb = str_eq(s->spec.type, "LoadBalancer"), ports = lb || str_eq(s->spec.type, "NodePort");
-        if (strcmp(key, "services.loadbalancers") == 0) n += lb;
-        else if (strcmp(key, "services.nodeports") == 0) n += ports ? (int64_t)s->spec.ports.n : 0;
-        else n++;
+        if (strcmp(key, "services.loadbalancers") == 0)
+            n += lb;
+        else if (strcmp(key, "services.nodeports") == 0)
+            n += ports ? (int64_t)s->spec.ports.n : 0;
+        else
+            n++;
     }
     return (struct quantity){.nano = (__int128)n * 1000000000};
 }
@@ -119,12 +128,14 @@ static struct quantity storage_use(struct quota_controller *c, const char *ns, c
     informer_list(manager_informer(c->m, &client_persistentvolumeclaims), ns, &l);
     for (size_t i = 0; i < l.n; i++) {
         const struct core_persistent_volume_claim *k = l.items[i]->obj;
-        if (!class || str_eq(class, k->spec.storage_class_name)) add(&sum, str_map_get(&k->spec.resources.requests, "storage"));
+        if (!class || str_eq(class, k->spec.storage_class_name))
+            add(&sum, str_map_get(&k->spec.resources.requests, "storage"));
     }
     return sum;
 }
 
-/* The informer of a resource, started when first needed; its objects then wake the quotas of their namespaces. */
+/* The informer of a resource, started when first needed; its objects then wake the quotas of their
+ * namespaces. */
 static struct informer *counted(struct quota_controller *c, const struct client_resource *r) {
     for (size_t i = 0; i < c->n_watched; i++)
         if (c->watched[i].r == r) return c->watched[i].i;
@@ -148,7 +159,9 @@ static int64_t count_objects(struct quota_controller *c, const char *ns, const c
     size_t len = dot ? (size_t)(dot - what) : strlen(what);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const struct client_resource *r = rows[i];
-        if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 || strcmp(r->group, dot ? dot + 1 : "") != 0) continue;
+        if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 ||
+            strcmp(r->group, dot ? dot + 1 : "") != 0)
+            continue;
         _cleanup_object_list_ struct object_list l = {0};
         struct informer *inf = counted(c, r);
         if (!inf || !informer_synced(inf)) return -1;
@@ -158,15 +171,20 @@ static int64_t count_objects(struct quota_controller *c, const char *ns, const c
     return -1;
 }
 
-static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q, const char *key, struct quantity *out) {
+static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q,
+                  const char *key, struct quantity *out) {
     static const char *const of_pods[] = {"pods", "count/pods", "cpu", "memory", "ephemeral-storage"};
-    static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas", "persistentvolumeclaims"};
+    static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas",
+                                        "persistentvolumeclaims"};
     static const char by_class[] = ".storageclass.storage.k8s.io/requests.storage";
     const char *ns = q->metadata.namespace;
     bool storage = strcmp(key, "requests.storage") == 0;
-    if (str_has_suffix(key, by_class)) *out = storage_use(c, ns, arena_strndup(a, key, strlen(key) - strlen(by_class)));
-    else if (storage) *out = storage_use(c, ns, NULL);
-    else if (str_has_prefix(key, "services")) *out = services_use(c, ns, key);
+    if (str_has_suffix(key, by_class))
+        *out = storage_use(c, ns, arena_strndup(a, key, strlen(key) - strlen(by_class)));
+    else if (storage)
+        *out = storage_use(c, ns, NULL);
+    else if (str_has_prefix(key, "services"))
+        *out = services_use(c, ns, key);
     else {
         bool pods = str_has_prefix(key, "requests.") || str_has_prefix(key, "limits.");
         for (size_t i = 0; i < ARRAY_LEN(of_pods); i++) pods |= strcmp(key, of_pods[i]) == 0;
@@ -200,7 +218,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     workqueue_add_after(c->q, key, RESYNC);
     if (api_equal(&api_core_resource_quota_status, &q.status, &was->status)) return 0;
     struct client_opts opts = {.cause = was->metadata.resource_version};
-    return client_update_status(c->m->client, a, &client_resourcequotas, was->metadata.namespace, &q, &opts, NULL, e);
+    return client_update_status(c->m->client, a, &client_resourcequotas, was->metadata.namespace, &q, &opts,
+                                NULL, e);
 }
 
 static void wake(void *arg, struct object *o) {
@@ -211,7 +230,8 @@ static void wake(void *arg, struct object *o) {
 }
 
 static void pod_updated(void *arg, struct object *old, struct object *o) {
-    if (pod_is_terminal(old->obj) != pod_is_terminal(o->obj) || old->meta->generation != o->meta->generation) wake(arg, o);
+    if (pod_is_terminal(old->obj) != pod_is_terminal(o->obj) || old->meta->generation != o->meta->generation)
+        wake(arg, o);
 }
 
 static void updated(void *arg, struct object *old, struct object *o) { wake(arg, o); }
@@ -225,8 +245,8 @@ static void end_informers(void *p) {
 int resourcequota_start(struct manager *m, struct err *e) {
     struct quota_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
-                         &client_persistentvolumeclaims, NULL);
+    c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods,
+                         &client_services, &client_persistentvolumeclaims, NULL);
     manager_watch_keys(m, &client_resourcequotas, c->q);
     struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c};
     informer_add_handler(manager_informer(m, &client_pods), &pods);

@@ -16,8 +16,8 @@ struct rollout_set {
     int32_t max_replicas; /* annotation max-replicas, 0 unknown */
     int64_t created;      /* order of creation */
 };
-/* Reduces sizes of the old sets (oldest first) as far as availability allows: unhealthy replicas first, then available ones
- * that the new set replaces. True when something changed. */
+/* Reduces sizes of the old sets (oldest first) as far as availability allows: unhealthy replicas first, then
+ * available ones that the new set replaces. True when something changed. */
 bool rollout_shrink_old(const struct apps_deployment *d, struct rollout_set *old, size_t n,
                         const struct rollout_set *new_set);
 /* Spreads a change of the deployment's size over its active sets in proportion to their sizes. */

@@ -1,5 +1,5 @@
-/* Root CA publisher: every namespace has a ConfigMap "kube-root-ca.crt" with the certificate that pods trust the API server
- * by (upstream pkg/controller/certificates/rootcacertpublisher). */
+/* Root CA publisher: every namespace has a ConfigMap "kube-root-ca.crt" with the certificate that pods trust
+ * the API server by (upstream pkg/controller/certificates/rootcacertpublisher). */
 #include "util.h"
 
 enum { CA_MAX = 1024 * 1024 };
@@ -14,8 +14,10 @@ struct ca_controller {
 };
 
 static const char about[] =
-    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal "
-    "service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
+    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such "
+    "as the internal "
+    "service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes "
+    "clusters.";
 
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
     struct ca_controller *c = arg;
@@ -31,13 +33,16 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     int r;
     if (have) {
         cm = *(const struct core_config_map *)have->obj;
-        if (cm.data.n == 1 && str_eq(str_map_get(&cm.data, "ca.crt"), c->pem) && str_map_get(&cm.metadata.annotations, NOTE))
+        if (cm.data.n == 1 && str_eq(str_map_get(&cm.data, "ca.crt"), c->pem) &&
+            str_map_get(&cm.metadata.annotations, NOTE))
             return 0;
     }
     cm.data = (struct str_map){&data, 1};
     map_set(a, &cm.metadata.annotations, NOTE, about);
-    if (have) r = client_update(c->m->client, a, &client_configmaps, key, &cm, &opts, NULL, &local);
-    else r = client_create(c->m->client, a, &client_configmaps, key, &cm, &opts, NULL, &local);
+    if (have)
+        r = client_update(c->m->client, a, &client_configmaps, key, &cm, &opts, NULL, &local);
+    else
+        r = client_create(c->m->client, a, &client_configmaps, key, &cm, &opts, NULL, &local);
     if (r == 0 || client_err_exists(&local) || client_err_namespace_terminating(&local)) return 0;
     err_move(e, &local);
     return r;
@@ -59,7 +64,8 @@ int rootca_start(struct manager *m, struct err *e) {
     if (r < 0) return err_errno(e, r, "--root-ca-file %s", m->opt.root_ca_file);
     c->m = m;
     c->q = manager_queue(m, "root-ca-certificate-publisher", 1, reconcile, c, &client_namespaces, NULL);
-    c->maps = manager_own_informer(m, &client_configmaps, &(struct informer_opts){.field_selector = "metadata.name=" NAME});
+    c->maps = manager_own_informer(m, &client_configmaps,
+                                   &(struct informer_opts){.field_selector = "metadata.name=" NAME});
     manager_queue_needs(m, c->q, c->maps);
     manager_watch_keys(m, &client_namespaces, c->q);
     struct informer_handler h = {NULL, updated, changed, c};

@@ -1,5 +1,5 @@
-/* Cron schedules, and just enough of the time zone database (RFC 8536, version 2 data: the transition times; a rule for
- * the years after the last of them is not evaluated, its last offset stays). */
+/* Cron schedules, and just enough of the time zone database (RFC 8536, version 2 data: the transition times;
+ * a rule for the years after the last of them is not evaluated, its last offset stays). */
 #include "schedule.h"
 
 #include <ctype.h>
@@ -9,14 +9,16 @@ enum { ZONE_FILE_MAX = 1024 * 1024, YEARS = 5 };
 
 /* ---- parsing ---- */
 
-static const char *const month_names[] = {"", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", NULL};
+static const char *const month_names[] = {"",    "jan", "feb", "mar", "apr", "may", "jun",
+                                          "jul", "aug", "sep", "oct", "nov", "dec", NULL};
 static const char *const day_names[] = {"sun", "mon", "tue", "wed", "thu", "fri", "sat", NULL};
 
 struct field {
     int min, max;
     const char *const *names;
 };
-static const struct field fields[] = {{0, 59, NULL}, {0, 23, NULL}, {1, 31, NULL}, {1, 12, month_names}, {0, 7, day_names}};
+static const struct field fields[] = {
+    {0, 59, NULL}, {0, 23, NULL}, {1, 31, NULL}, {1, 12, month_names}, {0, 7, day_names}};
 
 static int number(const char **p, const struct field *f) {
     if (f->names && isalpha((unsigned char)**p)) {
@@ -64,8 +66,9 @@ static bool parse_field(const char *p, const struct field *f, uint64_t *bits, bo
 }
 
 int cron_parse(const char *text, struct cron_schedule *out, struct err *e) {
-    static const char *const macros[][2] = {{"@hourly", "0 * * * *"}, {"@daily", "0 0 * * *"}, {"@midnight", "0 0 * * *"},
-                                            {"@weekly", "0 0 * * 0"}, {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"},
+    static const char *const macros[][2] = {{"@hourly", "0 * * * *"},   {"@daily", "0 0 * * *"},
+                                            {"@midnight", "0 0 * * *"}, {"@weekly", "0 0 * * 0"},
+                                            {"@monthly", "0 0 1 * *"},  {"@yearly", "0 0 1 1 *"},
                                             {"@annually", "0 0 1 1 *"}};
     for (size_t i = 0; i < ARRAY_LEN(macros); i++)
         if (str_eq(text, macros[i][0])) text = macros[i][1];
@@ -81,8 +84,10 @@ int cron_parse(const char *text, struct cron_schedule *out, struct err *e) {
         p += len;
     }
     bool any;
-    bool ok = n == 5 && parse_field(part[0], &fields[0], &out->minutes, &any) && parse_field(part[1], &fields[1], &out->hours, &any) &&
-              parse_field(part[2], &fields[2], &out->days, &out->any_day) && parse_field(part[3], &fields[3], &out->months, &any) &&
+    bool ok = n == 5 && parse_field(part[0], &fields[0], &out->minutes, &any) &&
+              parse_field(part[1], &fields[1], &out->hours, &any) &&
+              parse_field(part[2], &fields[2], &out->days, &out->any_day) &&
+              parse_field(part[3], &fields[3], &out->months, &any) &&
               parse_field(part[4], &fields[4], &out->weekdays, &out->any_weekday);
     return ok ? 0 : err_set(e, -EINVAL, "bad schedule \"%s\"", str_or_empty(text));
 }
@@ -106,8 +111,8 @@ static struct zone *read_zone(const unsigned char *p, size_t len) {
     for (int version = 1; version <= 2; version++) {
         if (len < 44 || memcmp(p, "TZif", 4) != 0) return NULL;
         size_t width = version == 1 ? 4 : 8;
-        size_t isut = (size_t)be(p + 20, 4), isstd = (size_t)be(p + 24, 4), leap = (size_t)be(p + 28, 4), times = (size_t)be(p + 32, 4),
-               types = (size_t)be(p + 36, 4), chars = (size_t)be(p + 40, 4);
+        size_t isut = (size_t)be(p + 20, 4), isstd = (size_t)be(p + 24, 4), leap = (size_t)be(p + 28, 4),
+               times = (size_t)be(p + 32, 4), types = (size_t)be(p + 36, 4), chars = (size_t)be(p + 40, 4);
         if ((times | types | chars | leap | isut | isstd) > ZONE_FILE_MAX) return NULL;
         size_t size = times * (width + 1) + types * 6 + chars + leap * (width + 4) + isstd + isut;
         if (size > len - 44 || types == 0) return NULL;
@@ -158,8 +163,10 @@ int32_t zone_offset(const struct zone *z, int64_t t) {
     size_t lo = 0, hi = z->n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (z->when[mid] <= t) lo = mid + 1;
-        else hi = mid;
+        if (z->when[mid] <= t)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo ? z->offset[lo - 1] : z->first;
 }
@@ -188,12 +195,16 @@ int64_t cron_next(const struct cron_schedule *s, const struct zone *z, int64_t a
     while (t < end) {
         int64_t local = t + zone_offset(z, t), day = local / DAY, second = local % DAY;
         if (!day_matches(s, day)) {
-            t += DAY - second > 7200 ? DAY - second - 7200 : 60; /* stop short of midnight: the offset may change on the way */
+            t += DAY - second > 7200 ? DAY - second - 7200
+                                     : 60; /* stop short of midnight: the offset may change on the way */
             continue;
         }
-        if (!(s->hours >> (second / 3600) & 1)) t += 3600 - second % 3600;
-        else if (!(s->minutes >> (second % 3600 / 60) & 1)) t += 60;
-        else return t;
+        if (!(s->hours >> (second / 3600) & 1))
+            t += 3600 - second % 3600;
+        else if (!(s->minutes >> (second % 3600 / 60) & 1))
+            t += 60;
+        else
+            return t;
     }
     return 0;
 }

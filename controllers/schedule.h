@@ -5,9 +5,10 @@
 
 struct cron_schedule {
     uint64_t minutes, hours, days, months, weekdays; /* a bit each */
-    bool any_day, any_weekday; /* "*": only the other one restricts */
+    bool any_day, any_weekday;                       /* "*": only the other one restricts */
 };
-/* Five fields with lists, ranges, steps and names, or @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually. */
+/* Five fields with lists, ranges, steps and names, or @hourly, @daily, @midnight, @weekly, @monthly, @yearly,
+ * @annually. */
 int cron_parse(const char *text, struct cron_schedule *out, struct err *e);
 
 /* A time zone's offsets, from the system's database; NULL for the machine's own zone or UTC. */

@@ -1,4 +1,5 @@
-/* ServiceAccount controller: every namespace has a ServiceAccount "default" (upstream pkg/controller/serviceaccount). */
+/* ServiceAccount controller: every namespace has a ServiceAccount "default" (upstream
+ * pkg/controller/serviceaccount). */
 #include "util.h"
 
 struct sa_controller {
@@ -12,7 +13,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     if (!o) return 0;
     const struct core_namespace *ns = o->obj;
     if (ns->metadata.deletion_timestamp.set || str_eq(ns->status.phase, "Terminating")) return 0;
-    _cleanup_object_ struct object *have = informer_get_ns(manager_informer(c->m, &client_serviceaccounts), key, "default");
+    _cleanup_object_ struct object *have =
+        informer_get_ns(manager_informer(c->m, &client_serviceaccounts), key, "default");
     if (have) return 0;
     struct core_service_account sa = {.metadata = {.name = "default", .namespace = key}};
     struct client_opts opts = {.cause = o->rv};
@@ -31,7 +33,8 @@ static void deleted(void *arg, struct object *o) {
 int serviceaccount_start(struct manager *m, struct err *e) {
     struct sa_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "serviceaccount", 1, reconcile, c, &client_namespaces, &client_serviceaccounts, NULL);
+    c->q = manager_queue(m, "serviceaccount", 1, reconcile, c, &client_namespaces, &client_serviceaccounts,
+                         NULL);
     manager_watch_keys(m, &client_namespaces, c->q);
     struct informer_handler h = {.on_delete = deleted, .arg = c};
     informer_add_handler(manager_informer(m, &client_serviceaccounts), &h);

@@ -1,9 +1,10 @@
 /* StatefulSet controller: pods with names, one after another (upstream pkg/controller/statefulset).
  *
- * The pods wanted are NAME-<ordinal>. Going up, each one waits until the one before is available; going down and updating,
- * the highest goes first and the next only when it is gone or available again (all at once with podManagementPolicy
- * Parallel). Claims are made from the templates before their pod, and stay when it goes, unless the retention policy
- * says otherwise. Pods below the partition are made from the current revision, the others from the update revision. */
+ * The pods wanted are NAME-<ordinal>. Going up, each one waits until the one before is available; going down
+ * and updating, the highest goes first and the next only when it is gone or available again (all at once with
+ * podManagementPolicy Parallel). Claims are made from the templates before their pod, and stay when it goes,
+ * unless the retention policy says otherwise. Pods below the partition are made from the current revision,
+ * the others from the update revision. */
 #include "history.h"
 
 enum { WORKERS = 3, REPLICAS_MAX = 100000 };
@@ -36,10 +37,18 @@ struct stateful {
     int64_t wait;
 };
 
-static int32_t first_ordinal(const struct apps_stateful_set *s) { return s->spec.ordinals ? s->spec.ordinals->start : 0; }
-static int32_t wished(const struct apps_stateful_set *s) { return s->spec.replicas ? MIN_OF(*s->spec.replicas, REPLICAS_MAX) : 1; }
-static bool parallel(const struct stateful *x) { return str_eq(x->s->spec.pod_management_policy, "Parallel"); }
-static const char *pod_name(struct stateful *x, int32_t ordinal) { return arena_printf(x->a, "%s-%d", x->s->metadata.name, ordinal); }
+static int32_t first_ordinal(const struct apps_stateful_set *s) {
+    return s->spec.ordinals ? s->spec.ordinals->start : 0;
+}
+static int32_t wished(const struct apps_stateful_set *s) {
+    return s->spec.replicas ? MIN_OF(*s->spec.replicas, REPLICAS_MAX) : 1;
+}
+static bool parallel(const struct stateful *x) {
+    return str_eq(x->s->spec.pod_management_policy, "Parallel");
+}
+static const char *pod_name(struct stateful *x, int32_t ordinal) {
+    return arena_printf(x->a, "%s-%d", x->s->metadata.name, ordinal);
+}
 
 static bool available(struct stateful *x, const struct core_pod *p) {
     return p && !p->metadata.deletion_timestamp.set && str_eq(p->status.phase, "Running") &&
@@ -64,23 +73,29 @@ static int find_revisions(struct stateful *x, struct err *e) {
     const struct apps_stateful_set *s = x->s;
     int r = history_find(x->c->m, x->a, &x->owner, s->spec.selector, &x->h, e);
     if (r == 0)
-        r = history_current(x->c->m, x->a, &x->owner, &x->h, &s->spec.template, &s->spec.template.metadata.labels,
-                            s->status.collision_count, &x->update_name, &x->update_hash, e);
+        r = history_current(x->c->m, x->a, &x->owner, &x->h, &s->spec.template,
+                            &s->spec.template.metadata.labels, s->status.collision_count, &x->update_name,
+                            &x->update_hash, e);
     if (r < 0) return r;
     const struct apps_controller_revision *cur = history_named(&x->h, s->status.current_revision);
     x->current_name = x->update_name;
     x->current_template = s->spec.template;
-    if (cur && history_template(x->a, cur, &x->current_template, NULL) == 0) x->current_name = cur->metadata.name;
-    else x->current_template = s->spec.template;
+    if (cur && history_template(x->a, cur, &x->current_template, NULL) == 0)
+        x->current_name = cur->metadata.name;
+    else
+        x->current_template = s->spec.template;
     return 0;
 }
 
 /* The label on pods names the whole revision. */
-static bool is_of(const struct core_pod *p, const char *revision) { return str_eq(str_map_get(&p->metadata.labels, REVISION_LABEL), revision); }
+static bool is_of(const struct core_pod *p, const char *revision) {
+    return str_eq(str_map_get(&p->metadata.labels, REVISION_LABEL), revision);
+}
 
 /* ---- pods and claims ---- */
 
-static const char *claim_name(struct stateful *x, const struct core_persistent_volume_claim *t, int32_t ordinal) {
+static const char *claim_name(struct stateful *x, const struct core_persistent_volume_claim *t,
+                              int32_t ordinal) {
     return arena_printf(x->a, "%s-%s-%d", t->metadata.name, x->s->metadata.name, ordinal);
 }
 
@@ -95,7 +110,8 @@ static void add_volumes(struct stateful *x, struct core_pod_spec *spec, int32_t 
     }
     for (size_t i = 0; i < spec->volumes.n; i++) {
         bool replaced = false;
-        for (size_t k = 0; k < t->n; k++) replaced |= str_eq(spec->volumes.items[i].name, t->items[k].metadata.name);
+        for (size_t k = 0; k < t->n; k++)
+            replaced |= str_eq(spec->volumes.items[i].name, t->items[k].metadata.name);
         if (!replaced) v.items[v.n++] = spec->volumes.items[i];
     }
     spec->volumes = v;
@@ -109,13 +125,16 @@ static int make_claims(struct stateful *x, int32_t ordinal, struct err *e) {
         _cleanup_object_ struct object *have = informer_get_ns(inf, ns, name);
         if (have) continue;
         struct core_persistent_volume_claim c = {.spec = t->items[i].spec};
-        c.metadata = (struct meta_object_meta){.name = name, .namespace = ns, .labels = t->items[i].metadata.labels,
+        c.metadata = (struct meta_object_meta){.name = name,
+                                               .namespace = ns,
+                                               .labels = t->items[i].metadata.labels,
                                                .annotations = t->items[i].metadata.annotations};
         if (x->s->spec.selector)
             for (size_t k = 0; k < x->s->spec.selector->match_labels.n; k++)
                 map_set(x->a, &c.metadata.labels, x->s->spec.selector->match_labels.items[k].key,
                         str_or_empty(x->s->spec.selector->match_labels.items[k].value));
-        const struct apps_stateful_set_persistent_volume_claim_retention_policy *keep = x->s->spec.persistent_volume_claim_retention_policy;
+        const struct apps_stateful_set_persistent_volume_claim_retention_policy *keep =
+            x->s->spec.persistent_volume_claim_retention_policy;
         if (keep && str_eq(keep->when_deleted, "Delete")) {
             c.metadata.owner_references.items = owner_ref_new(x->a, &x->owner, false);
             c.metadata.owner_references.n = 1;
@@ -125,13 +144,15 @@ static int make_claims(struct stateful *x, int32_t ordinal, struct err *e) {
         int r = client_create(x->c->m->client, x->a, &client_persistentvolumeclaims, ns, &c, &o, NULL, &ce);
         if (r < 0 && !client_err_exists(&ce)) {
             event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning", "FailedCreate",
-                             "create Claim %s for Pod %s in StatefulSet %s failed error: %s", name, pod_name(x, ordinal), x->s->metadata.name, ce.msg);
+                             "create Claim %s for Pod %s in StatefulSet %s failed error: %s", name,
+                             pod_name(x, ordinal), x->s->metadata.name, ce.msg);
             err_move(e, &ce);
             return r;
         }
         if (r == 0)
-            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Normal", "SuccessfulCreate",
-                             "create Claim %s Pod %s in StatefulSet %s success", name, pod_name(x, ordinal), x->s->metadata.name);
+            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Normal",
+                             "SuccessfulCreate", "create Claim %s Pod %s in StatefulSet %s success", name,
+                             pod_name(x, ordinal), x->s->metadata.name);
     }
     return 0;
 }
@@ -153,10 +174,12 @@ static int make_pod(struct stateful *x, int32_t ordinal, struct err *e) {
     struct client_opts o = {.cause = x->s->metadata.resource_version};
     _cleanup_err_ struct err ce = {0};
     r = client_create(x->c->m->client, x->a, &client_pods, x->s->metadata.namespace, &p, &o, NULL, &ce);
-    if (r < 0 && (client_err_exists(&ce) || client_err_namespace_terminating(&ce))) return 0; /* the cache is behind */
+    if (r < 0 && (client_err_exists(&ce) || client_err_namespace_terminating(&ce)))
+        return 0; /* the cache is behind */
     if (r < 0) {
         event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning", "FailedCreate",
-                         "create Pod %s in StatefulSet %s failed error: %s", p.metadata.name, x->s->metadata.name, ce.msg);
+                         "create Pod %s in StatefulSet %s failed error: %s", p.metadata.name,
+                         x->s->metadata.name, ce.msg);
         err_move(e, &ce);
         return r;
     }
@@ -180,13 +203,15 @@ static int remove_pod(struct stateful *x, const struct core_pod *p, struct err *
 
 /* Claims of a pod scaled away, when the policy wants them gone with it. */
 static int remove_claims(struct stateful *x, int32_t ordinal, struct err *e) {
-    const struct apps_stateful_set_persistent_volume_claim_retention_policy *keep = x->s->spec.persistent_volume_claim_retention_policy;
+    const struct apps_stateful_set_persistent_volume_claim_retention_policy *keep =
+        x->s->spec.persistent_volume_claim_retention_policy;
     const struct core_persistent_volume_claim_vec *t = &x->s->spec.volume_claim_templates;
     if (!keep || !str_eq(keep->when_scaled, "Delete")) return 0;
     for (size_t i = 0; i < t->n; i++) {
         struct client_delete_opts o = {.cause = x->s->metadata.resource_version};
         _cleanup_err_ struct err de = {0};
-        int r = client_delete(x->c->m->client, &client_persistentvolumeclaims, x->s->metadata.namespace, claim_name(x, &t->items[i], ordinal), &o, &de);
+        int r = client_delete(x->c->m->client, &client_persistentvolumeclaims, x->s->metadata.namespace,
+                              claim_name(x, &t->items[i], ordinal), &o, &de);
         if (r < 0 && !client_err_not_found(&de)) {
             err_move(e, &de);
             return r;
@@ -221,8 +246,10 @@ static void sort_out(struct stateful *x) {
         const struct core_pod *p = x->pods.items[i]->obj;
         int32_t o = ordinal_of(x, p);
         if (o < 0) continue;
-        if (o >= first && o < first + x->n_want) x->want[o - first].pod = p;
-        else x->extra[x->n_extra++] = (struct replica){o, p};
+        if (o >= first && o < first + x->n_want)
+            x->want[o - first].pod = p;
+        else
+            x->extra[x->n_extra++] = (struct replica){o, p};
     }
     qsort(x->extra, (size_t)x->n_extra, sizeof(*x->extra), highest_first);
 }
@@ -240,8 +267,9 @@ static int grow(struct stateful *x, struct err *e) {
             continue;
         }
         if (pod_is_terminal(p) && !p->metadata.deletion_timestamp.set) {
-            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning", "RecreatingTerminatedPod",
-                             "StatefulSet %s/%s is recreating terminated Pod %s", x->s->metadata.namespace, x->s->metadata.name, p->metadata.name);
+            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning",
+                             "RecreatingTerminatedPod", "StatefulSet %s/%s is recreating terminated Pod %s",
+                             x->s->metadata.namespace, x->s->metadata.name, p->metadata.name);
             r = remove_pod(x, p, e);
             if (r < 0) return r;
             if (!parallel(x)) return 1;
@@ -288,7 +316,8 @@ static int update(struct stateful *x, struct err *e) {
 static int write_status(struct stateful *x, struct err *e) {
     struct apps_stateful_set fresh = *x->s;
     struct apps_stateful_set_status *st = &fresh.status;
-    st->replicas = st->ready_replicas = st->available_replicas = st->current_replicas = st->updated_replicas = 0;
+    st->replicas = st->ready_replicas = st->available_replicas = st->current_replicas = st->updated_replicas =
+        0;
     for (int32_t i = 0; i < x->n_want + x->n_extra; i++) {
         const struct core_pod *p = i < x->n_want ? x->want[i].pod : x->extra[i - x->n_want].pod;
         if (!p) continue;
@@ -312,7 +341,8 @@ static int write_status(struct stateful *x, struct err *e) {
     }
     if (api_equal(&api_apps_stateful_set_status, st, &x->s->status)) return 0;
     struct client_opts o = {.cause = x->s->metadata.resource_version};
-    return client_update_status(x->c->m->client, x->a, &client_statefulsets, x->s->metadata.namespace, &fresh, &o, NULL, e);
+    return client_update_status(x->c->m->client, x->a, &client_statefulsets, x->s->metadata.namespace, &fresh,
+                                &o, NULL, e);
 }
 
 static bool revision_is_live(void *arg, const struct apps_controller_revision *r) {

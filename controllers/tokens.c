@@ -1,6 +1,7 @@
-/* Long-lived tokens of ServiceAccounts: fills Secrets of type kubernetes.io/service-account-token that name an account, and
- * deletes those whose account is gone (upstream pkg/controller/serviceaccount, tokens controller). The token comes from the
- * API server's TokenRequest, bound to the Secret, so that deleting the Secret ends it. */
+/* Long-lived tokens of ServiceAccounts: fills Secrets of type kubernetes.io/service-account-token that name
+ * an account, and deletes those whose account is gone (upstream pkg/controller/serviceaccount, tokens
+ * controller). The token comes from the API server's TokenRequest, bound to the Secret, so that deleting the
+ * Secret ends it. */
 #include "util.h"
 
 enum { CA_MAX = 1024 * 1024, TOKEN_SECONDS = 10 * 365 * 86400 };
@@ -23,9 +24,14 @@ static const struct bytes *data_of(const struct core_secret *s, const char *key)
 
 static struct bytes bytes_of(const char *s) { return (struct bytes){(const uint8_t *)s, strlen(s)}; }
 
-static int fill(struct token_controller *c, struct arena *a, const struct core_secret *s, const char *account, const char *uid, struct err *e) {
-    struct client_token_request rq = {.ns = s->metadata.namespace, .service_account = account, .expiration_seconds = TOKEN_SECONDS,
-                                      .bound_kind = "Secret", .bound_name = s->metadata.name, .bound_uid = s->metadata.uid};
+static int fill(struct token_controller *c, struct arena *a, const struct core_secret *s, const char *account,
+                const char *uid, struct err *e) {
+    struct client_token_request rq = {.ns = s->metadata.namespace,
+                                      .service_account = account,
+                                      .expiration_seconds = TOKEN_SECONDS,
+                                      .bound_kind = "Secret",
+                                      .bound_name = s->metadata.name,
+                                      .bound_uid = s->metadata.uid};
     struct client_token t;
     int r = client_create_token(c->m->client, a, &rq, &t, e);
     if (r < 0) return r;
@@ -34,7 +40,8 @@ static int fill(struct token_controller *c, struct arena *a, const struct core_s
     fresh.data.n = 0;
     for (size_t i = 0; i < s->data.n; i++) {
         const char *k = s->data.items[i].key;
-        if (strcmp(k, "ca.crt") && strcmp(k, "namespace") && strcmp(k, "token")) fresh.data.items[fresh.data.n++] = s->data.items[i];
+        if (strcmp(k, "ca.crt") && strcmp(k, "namespace") && strcmp(k, "token"))
+            fresh.data.items[fresh.data.n++] = s->data.items[i];
     }
     if (c->ca) fresh.data.items[fresh.data.n++] = (struct bytes_map_entry){"ca.crt", bytes_of(c->ca)};
     fresh.data.items[fresh.data.n++] = (struct bytes_map_entry){"namespace", bytes_of(s->metadata.namespace)};
@@ -49,12 +56,14 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     _cleanup_object_ struct object *o = informer_get(c->secrets, key);
     if (!o) return 0;
     const struct core_secret *s = o->obj;
-    const char *account = str_map_get(&s->metadata.annotations, ACCOUNT), *uid = str_map_get(&s->metadata.annotations, ACCOUNT_UID);
+    const char *account = str_map_get(&s->metadata.annotations, ACCOUNT),
+               *uid = str_map_get(&s->metadata.annotations, ACCOUNT_UID);
     if (str_empty(account) || s->metadata.deletion_timestamp.set) return 0;
     struct core_service_account sa;
     _cleanup_err_ struct err ge = {0};
     int r = client_get(c->m->client, a, &client_serviceaccounts, s->metadata.namespace, account, &sa, &ge);
-    bool gone = (r < 0 && client_err_not_found(&ge)) || (r == 0 && !str_empty(uid) && !str_eq(uid, sa.metadata.uid));
+    bool gone =
+        (r < 0 && client_err_not_found(&ge)) || (r == 0 && !str_empty(uid) && !str_eq(uid, sa.metadata.uid));
     if (gone) {
         struct client_delete_opts d = {.cause = o->rv, .uid = s->metadata.uid};
         r = client_delete(c->m->client, &client_secrets, s->metadata.namespace, s->metadata.name, &d, &ge);
@@ -64,11 +73,14 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
         err_move(e, &ge);
         return r;
     }
-    if (data_of(s, "token") && data_of(s, "namespace") && (data_of(s, "ca.crt") || !c->ca) && !str_empty(uid)) return 0;
+    if (data_of(s, "token") && data_of(s, "namespace") && (data_of(s, "ca.crt") || !c->ca) && !str_empty(uid))
+        return 0;
     return fill(c, a, s, account, sa.metadata.uid, e);
 }
 
-static void secret_set(void *arg, struct object *o) { workqueue_add(((struct token_controller *)arg)->q, o->key); }
+static void secret_set(void *arg, struct object *o) {
+    workqueue_add(((struct token_controller *)arg)->q, o->key);
+}
 static void secret_updated(void *arg, struct object *old, struct object *o) { secret_set(arg, o); }
 
 static void account_gone(void *arg, struct object *o) {
@@ -76,7 +88,8 @@ static void account_gone(void *arg, struct object *o) {
     _cleanup_object_list_ struct object_list l = {0};
     informer_list(c->secrets, o->meta->namespace, &l);
     for (size_t i = 0; i < l.n; i++)
-        if (str_eq(str_map_get(&l.items[i]->meta->annotations, ACCOUNT), o->meta->name)) workqueue_add(c->q, l.items[i]->key);
+        if (str_eq(str_map_get(&l.items[i]->meta->annotations, ACCOUNT), o->meta->name))
+            workqueue_add(c->q, l.items[i]->key);
 }
 
 static void done(void *p) { free(((struct token_controller *)p)->ca); }
@@ -93,7 +106,8 @@ int serviceaccounttoken_start(struct manager *m, struct err *e) {
     c->q = manager_queue(m, "serviceaccount-token", 1, reconcile, c, &client_serviceaccounts, NULL);
     c->secrets = manager_own_informer(m, &client_secrets, &only);
     manager_queue_needs(m, c->q, c->secrets);
-    struct informer_handler secrets = {secret_set, secret_updated, NULL, c}, accounts = {.on_delete = account_gone, .arg = c};
+    struct informer_handler secrets = {secret_set, secret_updated, NULL, c},
+                            accounts = {.on_delete = account_gone, .arg = c};
     informer_add_handler(c->secrets, &secrets);
     informer_add_handler(manager_informer(m, &client_serviceaccounts), &accounts);
     return 0;

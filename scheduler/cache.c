@@ -1,12 +1,11 @@
 /* Nodes and pods as the scheduler counts them. */
-#include "scheduler.h"
-
 #include <assert.h>
 
 #include "pkg/api/meta.h"
 #include "pkg/api/quantity.h"
+#include "scheduler.h"
 
-#define DEFAULT_CPU 100                        /* for scoring, where a container requests nothing */
+#define DEFAULT_CPU 100 /* for scoring, where a container requests nothing */
 #define DEFAULT_MEM (INT64_C(200) * 1024 * 1024)
 
 /* ---- resources ---- */
@@ -38,9 +37,12 @@ static void res_of(struct sched *s, const struct str_map *m, struct res *out, in
     *out = (struct res){0};
     for (size_t i = 0; i < m->n; i++) {
         const char *k = m->items[i].key, *v = m->items[i].value;
-        if (strcmp(k, "cpu") == 0) out->cpu = quantity_str_milli(v);
-        else if (strcmp(k, "memory") == 0) out->mem = quantity_str_value(v);
-        else if (strcmp(k, "ephemeral-storage") == 0) out->eph = quantity_str_value(v);
+        if (strcmp(k, "cpu") == 0)
+            out->cpu = quantity_str_milli(v);
+        else if (strcmp(k, "memory") == 0)
+            out->mem = quantity_str_value(v);
+        else if (strcmp(k, "ephemeral-storage") == 0)
+            out->eph = quantity_str_value(v);
         else if (strcmp(k, "pods") == 0) {
             if (pods) *pods = quantity_str_value(v);
         } else {
@@ -75,9 +77,10 @@ static void need_max(struct need *a, const struct need *b) {
     a->nz_mem = MAX_OF(a->nz_mem, b->nz_mem);
 }
 
-/* Containers and sidecars (restartable init containers) add up; an init container runs beside the sidecars started
- * before it. The pod needs the larger of the two phases, and its overhead. */
-void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu, int64_t *nz_mem) {
+/* Containers and sidecars (restartable init containers) add up; an init container runs beside the sidecars
+ * started before it. The pod needs the larger of the two phases, and its overhead. */
+void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu,
+                  int64_t *nz_mem) {
     struct need run = {0}, init = {0}, sidecars = {0};
     for (size_t i = 0; i < p->spec.containers.n; i++) {
         struct need n = container_need(s, &p->spec.containers.items[i]);
@@ -153,8 +156,10 @@ static void owners_renumber(struct sched *s, size_t from, size_t to) {
         struct owner_spread *o = v;
         uint32_t n = from < o->cap ? o->by_node[from] : 0;
         if (from < o->cap) o->by_node[from] = 0;
-        if (to < o->cap) o->by_node[to] = n;
-        else owner_count(s, o, to, (int)n);
+        if (to < o->cap)
+            o->by_node[to] = n;
+        else
+            owner_count(s, o, to, (int)n);
     }
 }
 
@@ -192,7 +197,8 @@ void cache_node_set(struct sched *s, struct object *o) {
     n->n = o->obj;
     n->max_pods = 0;
     const struct core_node *k = n->n;
-    res_of(s, k->status.allocatable.n ? &k->status.allocatable : &k->status.capacity, &n->alloc, &n->max_pods);
+    res_of(s, k->status.allocatable.n ? &k->status.allocatable : &k->status.capacity, &n->alloc,
+           &n->max_pods);
 }
 
 void cache_node_gone(struct sched *s, const char *name) {
@@ -213,7 +219,8 @@ static void add_ports(struct sched_pod *sp, const struct core_container *c, size
         if (p->host_port <= 0) continue;
         VEC_GROW(sp->ports, sp->n_ports, *cap);
         sp->ports[sp->n_ports++] = (struct host_port){.ip = str_empty(p->host_ip) ? "0.0.0.0" : p->host_ip,
-                                                      .port = p->host_port, .proto = str_empty(p->protocol) ? 'T' : *p->protocol};
+                                                      .port = p->host_port,
+                                                      .proto = str_empty(p->protocol) ? 'T' : *p->protocol};
     }
 }
 
@@ -224,7 +231,8 @@ struct sched_pod *cache_pod_new(struct sched *s, struct object *o) {
     pod_requests(s, sp->p, &sp->req, &sp->nz_cpu, &sp->nz_mem);
     sp->priority = sp->p->spec.priority ? *sp->p->spec.priority : 0;
     size_t cap = 0;
-    for (size_t i = 0; i < sp->p->spec.containers.n; i++) add_ports(sp, &sp->p->spec.containers.items[i], &cap);
+    for (size_t i = 0; i < sp->p->spec.containers.n; i++)
+        add_ports(sp, &sp->p->spec.containers.items[i], &cap);
     for (size_t i = 0; i < sp->p->spec.init_containers.n; i++)
         if (str_eq(sp->p->spec.init_containers.items[i].restart_policy, "Always"))
             add_ports(sp, &sp->p->spec.init_containers.items[i], &cap);
@@ -233,8 +241,9 @@ struct sched_pod *cache_pod_new(struct sched *s, struct object *o) {
         sp->anti = a->pod_anti_affinity->required_during_scheduling_ignored_during_execution.n > 0;
         sp->prefers = a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution.n > 0;
     }
-    if (a && a->pod_affinity && (a->pod_affinity->required_during_scheduling_ignored_during_execution.n ||
-                                 a->pod_affinity->preferred_during_scheduling_ignored_during_execution.n))
+    if (a && a->pod_affinity &&
+        (a->pod_affinity->required_during_scheduling_ignored_during_execution.n ||
+         a->pod_affinity->preferred_during_scheduling_ignored_during_execution.n))
         sp->prefers = true;
     sp->owner = owner_of(s, sp->p);
     map_put(&s->pod_by_key, o->key, sp);

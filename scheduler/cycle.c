@@ -1,9 +1,9 @@
-/* What a pod's cycle works out once, before it looks at nodes: counts per topology for affinity and spreading, and what its
- * volumes ask for. Pods without such wishes, in a cluster without such pods, pay nothing here. */
-#include "scheduler.h"
-
+/* What a pod's cycle works out once, before it looks at nodes: counts per topology for affinity and
+ * spreading, and what its volumes ask for. Pods without such wishes, in a cluster without such pods, pay
+ * nothing here. */
 #include "pkg/api/meta.h"
 #include "pkg/api/storage.h"
+#include "scheduler.h"
 
 void cycle_done(struct cycle *c) {
     for (size_t i = 0; i < c->n_affinity; i++) map_done(&c->affinity[i].by_value);
@@ -24,8 +24,8 @@ static void topo_add(struct topo_counts *t, const char *value, int64_t by) {
 }
 
 /* Pods on nodes, for every pair of node and pod. */
-#define FOREACH_PLACED(s, sn, sp)                                     \
-    for (size_t _i = 0; _i < (s)->n_nodes; _i++)                      \
+#define FOREACH_PLACED(s, sn, sp)                                           \
+    for (size_t _i = 0; _i < (s)->n_nodes; _i++)                            \
         for (size_t _k = 0; (sn) = (s)->nodes[_i], _k < (sn)->n_pods; _k++) \
             if (((sp) = (sn)->pods[_k]))
 
@@ -46,7 +46,8 @@ static void find_forbidden(struct cycle *c) {
             &sp->p->spec.affinity->pod_anti_affinity->required_during_scheduling_ignored_during_execution;
         for (size_t k = 0; k < v->n; k++) {
             const char *value = topology_of(sp->node, v->items[k].topology_key);
-            if (value && affinity_term_matches(c->s, &v->items[k], sp->p, c->p)) forbid(c, v->items[k].topology_key, value);
+            if (value && affinity_term_matches(c->s, &v->items[k], sp->p, c->p))
+                forbid(c, v->items[k].topology_key, value);
         }
     }
 }
@@ -70,7 +71,8 @@ static void prepare_affinity(struct cycle *c) {
     if (c->s->n_anti) find_forbidden(c);
     if (!a) return;
     if (a->pod_affinity && a->pod_affinity->required_during_scheduling_ignored_during_execution.n) {
-        const struct core_pod_affinity_term_vec *v = &a->pod_affinity->required_during_scheduling_ignored_during_execution;
+        const struct core_pod_affinity_term_vec *v =
+            &a->pod_affinity->required_during_scheduling_ignored_during_execution;
         c->affinity = count_terms(c, v);
         c->n_affinity = v->n;
         /* the first pod of a group that wants to be together has to start somewhere */
@@ -83,7 +85,8 @@ static void prepare_affinity(struct cycle *c) {
         c->first_of_group = self && total == 0;
     }
     if (a->pod_anti_affinity && a->pod_anti_affinity->required_during_scheduling_ignored_during_execution.n) {
-        const struct core_pod_affinity_term_vec *v = &a->pod_anti_affinity->required_during_scheduling_ignored_during_execution;
+        const struct core_pod_affinity_term_vec *v =
+            &a->pod_anti_affinity->required_during_scheduling_ignored_during_execution;
         c->anti = count_terms(c, v);
         c->n_anti = v->n;
     }
@@ -103,7 +106,8 @@ static void prefer_add(struct cycle *c, const char *key, const char *value, int6
 }
 
 static void prefer_terms(struct cycle *c, const struct core_weighted_pod_affinity_term_vec *v, int sign,
-                         const struct core_pod *of, const struct core_pod *other, const struct sched_node *where) {
+                         const struct core_pod *of, const struct core_pod *other,
+                         const struct sched_node *where) {
     for (size_t i = 0; i < v->n; i++) {
         const struct core_pod_affinity_term *t = &v->items[i].pod_affinity_term;
         if (affinity_term_matches(c->s, t, of, other))
@@ -117,14 +121,17 @@ static void prefer_between(struct cycle *c, const struct core_pod *of, const str
     const struct core_affinity *a = of->spec.affinity;
     if (!a) return;
     if (a->pod_affinity) {
-        prefer_terms(c, &a->pod_affinity->preferred_during_scheduling_ignored_during_execution, 1, of, other, where);
-        const struct core_pod_affinity_term_vec *v = &a->pod_affinity->required_during_scheduling_ignored_during_execution;
+        prefer_terms(c, &a->pod_affinity->preferred_during_scheduling_ignored_during_execution, 1, of, other,
+                     where);
+        const struct core_pod_affinity_term_vec *v =
+            &a->pod_affinity->required_during_scheduling_ignored_during_execution;
         for (size_t i = 0; hard_counts && i < v->n; i++)
             if (affinity_term_matches(c->s, &v->items[i], of, other))
                 prefer_add(c, v->items[i].topology_key, topology_of(where, v->items[i].topology_key), 1);
     }
     if (a->pod_anti_affinity)
-        prefer_terms(c, &a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution, -1, of, other, where);
+        prefer_terms(c, &a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution, -1, of,
+                     other, where);
 }
 
 static void prepare_preferences(struct cycle *c) {
@@ -143,11 +150,13 @@ static void prepare_preferences(struct cycle *c) {
 /* The constraint's selector, with matchLabelKeys' values from the pod itself. */
 static bool spread_selects(const struct core_topology_spread_constraint *t, const struct core_pod *self,
                            const struct core_pod *p) {
-    if (!str_eq(self->metadata.namespace, p->metadata.namespace) || p->metadata.deletion_timestamp.set) return false;
+    if (!str_eq(self->metadata.namespace, p->metadata.namespace) || p->metadata.deletion_timestamp.set)
+        return false;
     if (!label_selector_matches(t->label_selector, &p->metadata.labels)) return false;
     for (size_t i = 0; i < t->match_label_keys.n; i++) {
         const char *want = str_map_get(&self->metadata.labels, t->match_label_keys.items[i]);
-        if (want && !str_eq(want, str_map_get(&p->metadata.labels, t->match_label_keys.items[i]))) return false;
+        if (want && !str_eq(want, str_map_get(&p->metadata.labels, t->match_label_keys.items[i])))
+            return false;
     }
     return true;
 }
@@ -209,15 +218,18 @@ static const char *prepare_claim(struct cycle *c, const char *name) {
     if (pvc->metadata.deletion_timestamp.set)
         return arena_printf(c->a, "persistentvolumeclaim \"%s\" is being deleted", name);
     if (str_eq(pvc->status.phase, "Lost"))
-        return arena_printf(c->a, "persistentvolumeclaim \"%s\" bound to non-existent persistentvolume \"%s\"", name,
-                            str_or_empty(pvc->spec.volume_name));
-    bool bound = !str_empty(pvc->spec.volume_name) && str_map_get(&pvc->metadata.annotations, "pv.kubernetes.io/bind-completed");
+        return arena_printf(c->a,
+                            "persistentvolumeclaim \"%s\" bound to non-existent persistentvolume \"%s\"",
+                            name, str_or_empty(pvc->spec.volume_name));
+    bool bound = !str_empty(pvc->spec.volume_name) &&
+                 str_map_get(&pvc->metadata.annotations, "pv.kubernetes.io/bind-completed");
     if (bound) {
         _cleanup_object_ struct object *v = informer_get(c->s->pv_inf, pvc->spec.volume_name);
         const struct core_persistent_volume *pv = v ? v->obj : NULL;
         if (!pv) return "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
         if (pv->spec.node_affinity && pv->spec.node_affinity->required)
-            c->volumes[c->n_volumes++] = api_clone(c->a, &api_core_node_selector, pv->spec.node_affinity->required);
+            c->volumes[c->n_volumes++] =
+                api_clone(c->a, &api_core_node_selector, pv->spec.node_affinity->required);
         return NULL;
     }
     if (!waits_for_consumer(c, pvc)) return "pod has unbound immediate PersistentVolumeClaims";
@@ -231,8 +243,10 @@ static void prepare_volumes(struct cycle *c) {
     c->claims = arena_alloc(c->a, (n + 1) * sizeof(*c->claims));
     for (size_t i = 0; i < n && !c->refusal; i++) {
         const struct core_volume *v = &c->p->spec.volumes.items[i];
-        if (v->persistent_volume_claim) c->refusal = prepare_claim(c, str_or_empty(v->persistent_volume_claim->claim_name));
-        else if (v->ephemeral) c->refusal = prepare_claim(c, arena_printf(c->a, "%s-%s", c->p->metadata.name, v->name));
+        if (v->persistent_volume_claim)
+            c->refusal = prepare_claim(c, str_or_empty(v->persistent_volume_claim->claim_name));
+        else if (v->ephemeral)
+            c->refusal = prepare_claim(c, arena_printf(c->a, "%s-%s", c->p->metadata.name, v->name));
     }
 }
 

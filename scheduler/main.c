@@ -124,8 +124,11 @@ static int block_signals(void) {
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.leader_elect = true, .name = "default-scheduler", .bind_address = "127.0.0.1",
-                        .lease_namespace = "kube-system", .v = 2};
+    struct options o = {.leader_elect = true,
+                        .name = "default-scheduler",
+                        .bind_address = "127.0.0.1",
+                        .lease_namespace = "kube-system",
+                        .v = 2};
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"scheduler-name", 0, FLAG_STR, &o.name, "NAME", "schedule pods with this spec.schedulerName"},

@@ -1,13 +1,12 @@
 /* Preemption: when no node has room, pods of lower priority may have to go.
  *
- * For each node where that could help, all lower-priority pods are taken off in thought; if the pod then fits, they are put
- * back one by one, most important first, as long as it still fits. Who cannot come back is a victim. The node whose
- * victims hurt least is nominated: fewest violated disruption budgets, then lowest highest priority, lowest sum, fewest,
- * youngest. */
-#include "scheduler.h"
-
+ * For each node where that could help, all lower-priority pods are taken off in thought; if the pod then
+ * fits, they are put back one by one, most important first, as long as it still fits. Who cannot come back is
+ * a victim. The node whose victims hurt least is nominated: fewest violated disruption budgets, then lowest
+ * highest priority, lowest sum, fewest, youngest. */
 #include "pkg/api/meta.h"
 #include "pkg/api/policy.h"
+#include "scheduler.h"
 
 enum { CANDIDATES_MIN = 100, VICTIMS_MAX = 1024 };
 
@@ -26,7 +25,8 @@ static int by_importance(const void *x, const void *y) {
     return ktime_cmp(a->p->status.start_time, b->p->status.start_time);
 }
 
-/* The filters on a node as it is now; counts over the cluster are taken anew when the pod has wishes about others. */
+/* The filters on a node as it is now; counts over the cluster are taken anew when the pod has wishes about
+ * others. */
 static bool fits(struct cycle *c, struct sched_node *n) {
     if (!c->n_forbidden && !c->n_anti && !c->n_affinity && !c->n_hard) return filter_pods_only(c, n) == FIT;
     struct cycle now = {.s = c->s, .a = c->a, .sp = c->sp, .p = c->p};
@@ -40,7 +40,8 @@ static bool breaks_budget(struct sched *s, const struct sched_pod *sp) {
     informer_list(s->pdb_inf, sp->p->metadata.namespace, &l);
     for (size_t i = 0; i < l.n; i++) {
         const struct policy_pod_disruption_budget *b = l.items[i]->obj;
-        if (b->status.disruptions_allowed <= 0 && label_selector_matches(b->spec.selector, &sp->p->metadata.labels))
+        if (b->status.disruptions_allowed <= 0 &&
+            label_selector_matches(b->spec.selector, &sp->p->metadata.labels))
             return true;
     }
     return false;
@@ -101,19 +102,28 @@ static void evict_victim(struct cycle *c, const struct sched_pod *v, const struc
     char now[KTIME_MAX];
     ktime_format(ktime_now(), now);
     const char *ns = v->p->metadata.namespace, *name = v->p->metadata.name;
-    event_record_obj(s->events, &client_pods, &v->p->metadata, "Normal", "Preempted", "Preempted by pod %s on node %s",
-                     str_or_empty(c->p->metadata.uid), n->name);
+    event_record_obj(s->events, &client_pods, &v->p->metadata, "Normal", "Preempted",
+                     "Preempted by pod %s on node %s", str_or_empty(c->p->metadata.uid), n->name);
     const char *mark = arena_printf(
-        c->a, "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
-              "\"PreemptionByScheduler\",\"message\":\"%s: preempting to accommodate a higher priority pod\","
-              "\"lastTransitionTime\":\"%s\"}]}}", s->name, now);
-    struct client_request patch = {.method = "PATCH", .body = mark, .body_len = strlen(mark), .cause = c->sp->o->rv,
+        c->a,
+        "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
+        "\"PreemptionByScheduler\",\"message\":\"%s: preempting to accommodate a higher priority pod\","
+        "\"lastTransitionTime\":\"%s\"}]}}",
+        s->name, now);
+    struct client_request patch = {.method = "PATCH",
+                                   .body = mark,
+                                   .body_len = strlen(mark),
+                                   .cause = c->sp->o->rv,
                                    .path = client_path(c->a, &client_pods, ns, name, "status"),
                                    .content_type = "application/strategic-merge-patch+json"};
     client_do_async(s->client, &patch, ignore_result, NULL);
-    const char *body = arena_printf(c->a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
-                                    str_or_empty(v->p->metadata.uid));
-    struct client_request del = {.method = "DELETE", .body = body, .body_len = strlen(body), .cause = c->sp->o->rv,
+    const char *body = arena_printf(
+        c->a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
+        str_or_empty(v->p->metadata.uid));
+    struct client_request del = {.method = "DELETE",
+                                 .body = body,
+                                 .body_len = strlen(body),
+                                 .cause = c->sp->o->rv,
                                  .path = client_path(c->a, &client_pods, ns, name, NULL)};
     client_do_async(s->client, &del, ignore_result, NULL);
 }
@@ -121,22 +131,28 @@ static void evict_victim(struct cycle *c, const struct sched_pod *v, const struc
 static bool victims_are_leaving(struct cycle *c) {
     struct sched_node *n = c->sp->nominated;
     for (size_t i = 0; n && i < n->n_pods; i++)
-        if (n->pods[i]->priority < c->sp->priority && n->pods[i]->p->metadata.deletion_timestamp.set) return true;
+        if (n->pods[i]->priority < c->sp->priority && n->pods[i]->p->metadata.deletion_timestamp.set)
+            return true;
     return false;
 }
 
 static const char *summary(struct cycle *c, size_t hopeless, size_t without) {
     const char *sep = hopeless && without ? ", " : "";
-    const char *h = hopeless ? arena_printf(c->a, "%zu Preemption is not helpful for scheduling", hopeless) : "";
-    const char *w = without ? arena_printf(c->a, "%zu No preemption victims found for incoming pod", without) : "";
+    const char *h =
+        hopeless ? arena_printf(c->a, "%zu Preemption is not helpful for scheduling", hopeless) : "";
+    const char *w =
+        without ? arena_printf(c->a, "%zu No preemption victims found for incoming pod", without) : "";
     bool swap = strcmp(h, w) > 0;
-    return arena_printf(c->a, "preemption: 0/%zu nodes are available: %s%s%s.", c->s->n_live, swap ? w : h, sep, swap ? h : w);
+    return arena_printf(c->a, "preemption: 0/%zu nodes are available: %s%s%s.", c->s->n_live, swap ? w : h,
+                        sep, swap ? h : w);
 }
 
 const char *preempt(struct cycle *c, const uint8_t *verdicts) {
     struct sched *s = c->s;
-    if (str_eq(c->p->spec.preemption_policy, "Never")) return "preemption: not eligible due to preemptionPolicy=Never.";
-    if (victims_are_leaving(c)) return "preemption: not eligible due to a terminating pod on the nominated node.";
+    if (str_eq(c->p->spec.preemption_policy, "Never"))
+        return "preemption: not eligible due to preemptionPolicy=Never.";
+    if (victims_are_leaving(c))
+        return "preemption: not eligible due to a terminating pod on the nominated node.";
     struct plan best = {0}, p;
     size_t hopeless = 0, without = 0, found = 0, enough = MAX_OF(s->n_live / 10, (size_t)CANDIDATES_MIN);
     size_t n = s->n_nodes, start = n ? s->next_start % n : 0;

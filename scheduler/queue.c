@@ -1,8 +1,9 @@
-/* Pods that await a node: an active heap by priority and age, a back-off heap by due time, and those that wait for
- * something to change.
+/* Pods that await a node: an active heap by priority and age, a back-off heap by due time, and those that
+ * wait for something to change.
  *
- * A pod whose cycle failed waits; an event that may help moves it to back-off, and from there, 1 s to 10 s after its last
- * attempt, it becomes active again. A pod that failed while such an event came in goes to back-off at once. */
+ * A pod whose cycle failed waits; an event that may help moves it to back-off, and from there, 1 s to 10 s
+ * after its last attempt, it becomes active again. A pod that failed while such an event came in goes to
+ * back-off at once. */
 #include "scheduler.h"
 
 #define BACKOFF_FIRST NS_PER_SEC

@@ -1,7 +1,7 @@
 /* The scheduler's own picture of the cluster, in flat arrays, and what its files share.
  *
- * One thread schedules; the informers' handlers (on the client's thread) keep nodes, pods and queue current. `lock`
- * guards all of it and is held for one pod's cycle, a fraction of a millisecond. */
+ * One thread schedules; the informers' handlers (on the client's thread) keep nodes, pods and queue current.
+ * `lock` guards all of it and is held for one pod's cycle, a fraction of a millisecond. */
 #pragma once
 
 #include <pthread.h>
@@ -15,10 +15,10 @@
 #include "pkg/client/nodematch.h"
 
 enum {
-    EXT_MAX = 16,      /* kinds of extended resources that can be told apart */
-    REASONS_MAX = 64,  /* different reasons in one message */
+    EXT_MAX = 16,     /* kinds of extended resources that can be told apart */
+    REASONS_MAX = 64, /* different reasons in one message */
     SCORE_MAX = 100,
-    BINDS_MAX = 512,   /* bindings under way */
+    BINDS_MAX = 512, /* bindings under way */
 };
 
 struct res {
@@ -40,7 +40,15 @@ struct owner_spread {
     size_t cap;
 };
 
-enum pod_state { POD_ASSIGNED, POD_ACTIVE, POD_BACKOFF, POD_WAITING /* for an event */, POD_GATED, POD_CYCLE, POD_BINDING };
+enum pod_state {
+    POD_ASSIGNED,
+    POD_ACTIVE,
+    POD_BACKOFF,
+    POD_WAITING /* for an event */,
+    POD_GATED,
+    POD_CYCLE,
+    POD_BINDING
+};
 
 struct sched_pod {
     struct object *o; /* reference */
@@ -51,9 +59,10 @@ struct sched_pod {
     struct host_port *ports;
     size_t n_ports;
     struct owner_spread *owner; /* NULL: no controller */
-    bool anti, prefers; /* required anti-affinity; preferred terms or required affinity: matter to other pods */
+    bool anti,
+        prefers; /* required anti-affinity; preferred terms or required affinity: matter to other pods */
     struct sched_node *node;
-    size_t node_at;      /* place in node->pods */
+    size_t node_at; /* place in node->pods */
     struct sched_node *nominated;
     /* queue */
     enum pod_state state;
@@ -118,17 +127,19 @@ void cache_pod_free(struct sched *s, struct sched_pod *sp);
 void cache_pod_place(struct sched *s, struct sched_pod *sp, struct sched_node *n);
 void cache_pod_remove(struct sched *s, struct sched_pod *sp);
 void cache_nominate(struct sched *s, struct sched_pod *sp, struct sched_node *n); /* NULL: no longer */
-void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu, int64_t *nz_mem);
+void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu,
+                  int64_t *nz_mem);
 void res_add(struct res *a, const struct res *b, int sign);
 
 /* ---- queue.c ---- under the lock */
 void queue_init(struct sched *s);
 void queue_done(struct sched *s);
-void queue_push(struct sched *s, struct sched_pod *sp);             /* to the active queue */
-void queue_fail(struct sched *s, struct sched_pod *sp);             /* after a cycle that found no node */
-void queue_keep(struct sched *s, struct sched_pod *sp, enum pod_state was); /* a changed pod takes its old place */
+void queue_push(struct sched *s, struct sched_pod *sp); /* to the active queue */
+void queue_fail(struct sched *s, struct sched_pod *sp); /* after a cycle that found no node */
+void queue_keep(struct sched *s, struct sched_pod *sp,
+                enum pod_state was); /* a changed pod takes its old place */
 void queue_remove(struct sched *s, struct sched_pod *sp);
-void queue_move_all(struct sched *s);                               /* something changed that may help waiting pods */
+void queue_move_all(struct sched *s); /* something changed that may help waiting pods */
 /* The next pod, or NULL; *wait_ns is how long until one leaves its back-off (-1: none). */
 struct sched_pod *queue_pop(struct sched *s, int64_t *wait_ns);
 
@@ -165,17 +176,17 @@ struct cycle {
     size_t n_volumes;
     const char **claims; /* unbound claims that wait for a node */
     size_t n_claims;
-    const char *refusal; /* the pod can not be scheduled anywhere now */
+    const char *refusal;        /* the pod can not be scheduled anywhere now */
     struct topo_counts *prefer; /* weights by topology, a row per key */
     size_t n_prefer, cap_prefer;
 };
-int cycle_prepare(struct cycle *c);        /* -EAGAIN: c->refusal says why it can run nowhere */
+int cycle_prepare(struct cycle *c);         /* -EAGAIN: c->refusal says why it can run nowhere */
 void cycle_prepare_scores(struct cycle *c); /* only needed when there is a choice */
 void cycle_done(struct cycle *c);
 
 enum verdict { FIT = 0, UNFIT /* removing pods may help */, NEVER /* it would not */ };
-/* Runs the filters; the first refusal gives its reason(s), constants or strings in the cycle's arena. `reasons` has room for
- * EXT_MAX + 4. `ignore_nominated` leaves out reservations for preemptors. */
+/* Runs the filters; the first refusal gives its reason(s), constants or strings in the cycle's arena.
+ * `reasons` has room for EXT_MAX + 4. `ignore_nominated` leaves out reservations for preemptors. */
 enum verdict filter_node(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons);
 /* Only what the pods on the node can change (resources, ports, affinity, spread). */
 enum verdict filter_pods_only(struct cycle *c, struct sched_node *n);
@@ -183,8 +194,8 @@ enum verdict filter_pods_only(struct cycle *c, struct sched_node *n);
 /* Scores of the nodes, higher is better. */
 void score_nodes(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *scores);
 
-/* Looks for pods of lower priority whose removal makes room, asks for their deletion and nominates the node. The message
- * for the event ("preemption: ..."), in the cycle's arena. `verdicts` by node index. */
+/* Looks for pods of lower priority whose removal makes room, asks for their deletion and nominates the node.
+ * The message for the event ("preemption: ..."), in the cycle's arena. `verdicts` by node index. */
 const char *preempt(struct cycle *c, const uint8_t *verdicts);
 
 /* ---- matching ---- match.c */
@@ -193,6 +204,6 @@ bool affinity_term_matches(struct sched *s, const struct core_pod_affinity_term 
                            const struct core_pod *other);
 bool host_ports_conflict(const struct host_port *a, const struct host_port *b);
 
-int sched_run(struct sched *s); /* the scheduling thread's loop; returns when s->stop */
-void sched_attach(struct sched *s);  /* makes the informers */
+int sched_run(struct sched *s);     /* the scheduling thread's loop; returns when s->stop */
+void sched_attach(struct sched *s); /* makes the informers */
 void sched_detach(struct sched *s);

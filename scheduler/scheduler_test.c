@@ -1,7 +1,6 @@
 #include "scheduler.h"
 
 #include "pkg/api/meta.h"
-
 #include "tests/test.h"
 
 static struct sched *sched_for_test(void) {
@@ -45,17 +44,21 @@ static struct object *from_json(const struct client_resource *r, const char *jso
 
 /* A node with 4 cores, 8 GiB and room for 10 pods, in a zone. */
 static void node(struct sched *s, const char *name, const char *zone, const char *spec) {
-    _cleanup_free_ char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"labels\":{\"zone\":\"%s\",\"kubernetes.io/hostname\":\"%s\"}},\"spec\":{%s},"
-                                          "\"status\":{\"allocatable\":{\"cpu\":\"4\",\"memory\":\"8Gi\",\"pods\":\"10\",\"x.io/gpu\":\"1\"}}}",
-                                          name, zone, name, spec);
+    _cleanup_free_ char *json = xasprintf(
+        "{\"metadata\":{\"name\":\"%s\",\"labels\":{\"zone\":\"%s\",\"kubernetes.io/"
+        "hostname\":\"%s\"}},\"spec\":{%s},"
+        "\"status\":{\"allocatable\":{\"cpu\":\"4\",\"memory\":\"8Gi\",\"pods\":\"10\",\"x.io/gpu\":\"1\"}}}",
+        name, zone, name, spec);
     struct object *o = from_json(&client_nodes, json);
     cache_node_set(s, o);
     object_unref(o);
 }
 
 static struct sched_pod *pod(struct sched *s, const char *name, const char *on, const char *spec) {
-    _cleanup_free_ char *json = xasprintf("{\"metadata\":{\"name\":\"%s\",\"namespace\":\"d\",\"uid\":\"%s\",\"labels\":{\"app\":\"%s\"}},\"spec\":{%s}}",
-                                          name, name, name, spec);
+    _cleanup_free_ char *json = xasprintf(
+        "{\"metadata\":{\"name\":\"%s\",\"namespace\":\"d\",\"uid\":\"%s\",\"labels\":{\"app\":\"%s\"}},"
+        "\"spec\":{%s}}",
+        name, name, name, spec);
     struct object *o = from_json(&client_pods, json);
     struct sched_pod *sp = cache_pod_new(s, o);
     object_unref(o);
@@ -83,11 +86,13 @@ static enum verdict try(struct sched *s, struct sched_pod *sp, const char *on, c
 
 TEST(a_pod_needs_the_larger_of_its_init_and_run_phases) {
     struct sched *s = sched_for_test();
-    struct sched_pod *sp = pod(s, "p", NULL,
-                               "\"initContainers\":[{\"name\":\"side\",\"restartPolicy\":\"Always\",\"resources\":{\"requests\":{\"cpu\":\"500m\"}}},"
-                               "{\"name\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\",\"memory\":\"1Gi\"}}}],"
-                               "\"overhead\":{\"cpu\":\"100m\"},"
-                               "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"1\",\"memory\":\"2Gi\"}}}]");
+    struct sched_pod *sp = pod(
+        s, "p", NULL,
+        "\"initContainers\":[{\"name\":\"side\",\"restartPolicy\":\"Always\",\"resources\":{\"requests\":{"
+        "\"cpu\":\"500m\"}}},"
+        "{\"name\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\",\"memory\":\"1Gi\"}}}],"
+        "\"overhead\":{\"cpu\":\"100m\"},"
+        "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"1\",\"memory\":\"2Gi\"}}}]");
     CHECK_INT(sp->req.cpu, 2600);
     CHECK_INT(sp->req.mem, INT64_C(2) << 30);
     sched_end(s);
@@ -102,7 +107,11 @@ TEST(resources_in_use_and_too_big_requests_are_told_apart) {
     CHECK_INT(try(s, pod(s, "medium", NULL, CPU("2")), "n1", why, sizeof(why)), UNFIT);
     CHECK_STR(why, "Insufficient cpu");
     CHECK_INT(try(s, pod(s, "huge", NULL, CPU("5")), "n1", why, sizeof(why)), NEVER);
-    CHECK_INT(try(s, pod(s, "gpu", NULL, "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"x.io/gpu\":\"2\"}}}]"), "n1", why, sizeof(why)), NEVER);
+    CHECK_INT(try(s,
+                  pod(s, "gpu", NULL,
+                      "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"x.io/gpu\":\"2\"}}}]"),
+                  "n1", why, sizeof(why)),
+              NEVER);
     CHECK_STR(why, "Insufficient x.io/gpu");
     sched_end(s);
 }
@@ -130,13 +139,22 @@ TEST(taints_selectors_and_cordons_refuse_for_good) {
     CHECK_STR(why, "node(s) had untolerated taint(s)");
     CHECK_INT(try(s, plain, "cordoned", why, sizeof(why)), NEVER);
     CHECK_STR(why, "node(s) were unschedulable");
-    CHECK_INT(try(s, pod(s, "tolerant", NULL, CPU("1") ",\"tolerations\":[{\"operator\":\"Exists\"}]"), "tainted", why, sizeof(why)), FIT);
-    CHECK_INT(try(s, pod(s, "picky", NULL, CPU("1") ",\"nodeSelector\":{\"zone\":\"b\"},\"tolerations\":[{\"operator\":\"Exists\"}]"), "tainted", why, sizeof(why)), NEVER);
+    CHECK_INT(try(s, pod(s, "tolerant", NULL, CPU("1") ",\"tolerations\":[{\"operator\":\"Exists\"}]"),
+                  "tainted", why, sizeof(why)),
+              FIT);
+    CHECK_INT(
+        try(s,
+            pod(s, "picky", NULL,
+                CPU("1") ",\"nodeSelector\":{\"zone\":\"b\"},\"tolerations\":[{\"operator\":\"Exists\"}]"),
+            "tainted", why, sizeof(why)),
+        NEVER);
     CHECK_STR(why, "node(s) didn't match Pod's node affinity/selector");
     sched_end(s);
 }
 
-#define PORT(ip) "\"containers\":[{\"name\":\"c\",\"ports\":[{\"containerPort\":80,\"hostPort\":80,\"hostIP\":\"" ip "\"}]}]"
+#define PORT(ip)                                                                                        \
+    "\"containers\":[{\"name\":\"c\",\"ports\":[{\"containerPort\":80,\"hostPort\":80,\"hostIP\":\"" ip \
+    "\"}]}]"
 TEST(host_ports_conflict_unless_addresses_differ) {
     struct sched *s = sched_for_test();
     char why[200];
@@ -147,7 +165,10 @@ TEST(host_ports_conflict_unless_addresses_differ) {
     sched_end(s);
 }
 
-#define TERMS(kind, app) "\"affinity\":{\"" kind "\":{\"requiredDuringSchedulingIgnoredDuringExecution\":[{\"labelSelector\":{\"matchLabels\":{\"app\":\"" app "\"}},\"topologyKey\":\"zone\"}]}}"
+#define TERMS(kind, app)                                                                                    \
+    "\"affinity\":{\"" kind                                                                                 \
+    "\":{\"requiredDuringSchedulingIgnoredDuringExecution\":[{\"labelSelector\":{\"matchLabels\":{\"app\":" \
+    "\"" app "\"}},\"topologyKey\":\"zone\"}]}}"
 TEST(pod_affinity_and_anti_affinity_work_in_both_directions) {
     struct sched *s = sched_for_test();
     char why[200];
@@ -167,7 +188,9 @@ TEST(pod_affinity_and_anti_affinity_work_in_both_directions) {
     CHECK_STR(why, "node(s) didn't satisfy existing pods anti-affinity rules");
     CHECK_INT(try(s, guest, "a1", why, sizeof(why)), FIT);
     /* the first of a group that wants to be together may start anywhere */
-    CHECK_INT(try(s, pod(s, "group", NULL, CPU("1") "," TERMS("podAffinity", "group")), "b1", why, sizeof(why)), FIT);
+    CHECK_INT(
+        try(s, pod(s, "group", NULL, CPU("1") "," TERMS("podAffinity", "group")), "b1", why, sizeof(why)),
+        FIT);
     sched_end(s);
 }
 
@@ -260,7 +283,9 @@ TEST(counts_of_a_controllers_pods_follow_nodes_that_go) {
     struct sched *s = sched_for_test();
     node(s, "gone", "a", "");
     node(s, "stays", "a", "");
-    struct object *o = from_json(&client_pods, "{\"metadata\":{\"name\":\"x\",\"namespace\":\"d\",\"ownerReferences\":[{\"uid\":\"u\",\"controller\":true}]},\"spec\":{}}");
+    struct object *o = from_json(&client_pods,
+                                 "{\"metadata\":{\"name\":\"x\",\"namespace\":\"d\",\"ownerReferences\":[{"
+                                 "\"uid\":\"u\",\"controller\":true}]},\"spec\":{}}");
     struct sched_pod *sp = cache_pod_new(s, o);
     object_unref(o);
     sp->state = POD_ASSIGNED;

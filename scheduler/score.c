@@ -1,10 +1,9 @@
-/* Scores: which of the nodes that fit is best? Each score function gives raw numbers, a normalisation brings them to
- * 0..100, and the weights are upstream's defaults. */
-#include "scheduler.h"
-
+/* Scores: which of the nodes that fit is best? Each score function gives raw numbers, a normalisation brings
+ * them to 0..100, and the weights are upstream's defaults. */
 #include <math.h>
 
 #include "pkg/api/meta.h"
+#include "scheduler.h"
 
 typedef void score_fn(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw);
 
@@ -16,7 +15,8 @@ static int64_t free_share(int64_t requested, int64_t have) {
 static void least_allocated(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw) {
     for (size_t i = 0; i < n; i++)
         raw[i] = (free_share(nodes[i]->nz_cpu + c->sp->nz_cpu, nodes[i]->alloc.cpu) +
-                  free_share(nodes[i]->nz_mem + c->sp->nz_mem, nodes[i]->alloc.mem)) / 2;
+                  free_share(nodes[i]->nz_mem + c->sp->nz_mem, nodes[i]->alloc.mem)) /
+                 2;
 }
 
 /* The closer cpu and memory are in use to the same degree, the better. */
@@ -43,10 +43,12 @@ static void soft_taints(struct cycle *c, struct sched_node **nodes, size_t n, in
 static void node_preference(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw) {
     const struct core_affinity *a = c->p->spec.affinity;
     if (!a || !a->node_affinity) return;
-    const struct core_preferred_scheduling_term_vec *v = &a->node_affinity->preferred_during_scheduling_ignored_during_execution;
+    const struct core_preferred_scheduling_term_vec *v =
+        &a->node_affinity->preferred_during_scheduling_ignored_during_execution;
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < v->n; k++)
-            if (node_selector_term_matches(&v->items[k].preference, nodes[i]->n)) raw[i] += v->items[k].weight;
+            if (node_selector_term_matches(&v->items[k].preference, nodes[i]->n))
+                raw[i] += v->items[k].weight;
 }
 
 static void pod_preference(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw) {
@@ -66,7 +68,8 @@ static void spreading(struct cycle *c, struct sched_node **nodes, size_t n, int6
         for (size_t k = 0; k < c->n_soft; k++) {
             const struct spread *x = &c->soft[k];
             const char *value = str_map_get(&nodes[i]->n->metadata.labels, x->counts.key);
-            double count = value ? (double)(intptr_t)map_get(&x->counts.by_value, value) : (double)x->counts.total;
+            double count =
+                value ? (double)(intptr_t)map_get(&x->counts.by_value, value) : (double)x->counts.total;
             sum += count * log((double)x->domains + 2) + (x->c->max_skew - 1);
         }
         if (mates && nodes[i]->index < mates->cap) sum += mates->by_node[nodes[i]->index];
@@ -95,7 +98,8 @@ static void image_locality(struct cycle *c, struct sched_node **nodes, size_t n,
         int64_t sum = 0;
         for (size_t k = 0; k < containers; k++)
             for (size_t m = 0; m < v->n; m++)
-                if (has_image(&v->items[m], str_or_empty(c->p->spec.containers.items[k].image))) sum += v->items[m].size_bytes;
+                if (has_image(&v->items[m], str_or_empty(c->p->spec.containers.items[k].image)))
+                    sum += v->items[m].size_bytes;
         int64_t lo = IMAGE_MIN_MB * MB, hi = IMAGE_MAX_MB * MB * (int64_t)containers;
         raw[i] = sum <= lo ? 0 : (MIN_OF(sum, hi) - lo) * SCORE_MAX / (hi - lo);
     }
@@ -108,21 +112,18 @@ static const struct {
     enum normal normal;
     int weight;
 } scores_table[] = {
-    {"TaintToleration", soft_taints, LOWEST_BEST, 3},
-    {"NodeAffinity", node_preference, HIGHEST_BEST, 2},
-    {"PodTopologySpread", spreading, LOWEST_BEST, 2},
-    {"InterPodAffinity", pod_preference, RANGE, 2},
-    {"NodeResourcesFit", least_allocated, AS_IS, 1},
-    {"NodeResourcesBalancedAllocation", balanced, AS_IS, 1},
+    {"TaintToleration", soft_taints, LOWEST_BEST, 3}, {"NodeAffinity", node_preference, HIGHEST_BEST, 2},
+    {"PodTopologySpread", spreading, LOWEST_BEST, 2}, {"InterPodAffinity", pod_preference, RANGE, 2},
+    {"NodeResourcesFit", least_allocated, AS_IS, 1},  {"NodeResourcesBalancedAllocation", balanced, AS_IS, 1},
     {"ImageLocality", image_locality, AS_IS, 1},
 };
 
 static int64_t normalise(int64_t v, int64_t min, int64_t max, enum normal how) {
     switch (how) {
-    case AS_IS: return v;
-    case HIGHEST_BEST: return max ? v * SCORE_MAX / max : 0;
-    case LOWEST_BEST: return max ? SCORE_MAX - v * SCORE_MAX / max : SCORE_MAX;
-    case RANGE: return max > min ? (v - min) * SCORE_MAX / (max - min) : 0;
+        case AS_IS: return v;
+        case HIGHEST_BEST: return max ? v * SCORE_MAX / max : 0;
+        case LOWEST_BEST: return max ? SCORE_MAX - v * SCORE_MAX / max : SCORE_MAX;
+        case RANGE: return max > min ? (v - min) * SCORE_MAX / (max - min) : 0;
     }
     return 0;
 }

@@ -1,9 +1,8 @@
 /* What the informers tell the scheduler, and which waiting pods that may help. */
-#include "scheduler.h"
-
 #include <stdatomic.h>
 
 #include "pkg/api/meta.h"
+#include "scheduler.h"
 
 static void enter(struct sched *s) {
     atomic_fetch_add(&s->handlers_waiting, 1);
@@ -47,7 +46,8 @@ static void placed(struct sched *s, struct sched_pod *sp, struct object *o) {
     bool smaller = false;
     if (sp) {
         struct res before = sp->req;
-        bool labels_same = sp->p->metadata.labels.n == p->metadata.labels.n && label_map_matches(&sp->p->metadata.labels, &p->metadata.labels);
+        bool labels_same = sp->p->metadata.labels.n == p->metadata.labels.n &&
+                           label_map_matches(&sp->p->metadata.labels, &p->metadata.labels);
         queue_remove(s, sp);
         cache_pod_free(s, sp);
         sp = cache_pod_new(s, o);
@@ -92,9 +92,12 @@ static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
     } else if (!str_empty(p->status.nominated_node_name)) {
         cache_nominate(s, sp, cache_node(s, p->status.nominated_node_name));
     }
-    if (p->spec.scheduling_gates.n) sp->state = POD_GATED;
-    else if (changed) queue_push(s, sp);
-    else queue_keep(s, sp, was);
+    if (p->spec.scheduling_gates.n)
+        sp->state = POD_GATED;
+    else if (changed)
+        queue_push(s, sp);
+    else
+        queue_keep(s, sp, was);
 }
 
 static void pod_set(void *arg, struct object *o) {
@@ -145,7 +148,8 @@ static bool node_same(const struct core_node *a, const struct core_node *b) {
         if (!api_equal(&api_core_taint, &a->spec.taints.items[i], &b->spec.taints.items[i])) return false;
     const struct str_map *x = &a->status.allocatable, *y = &b->status.allocatable;
     if (x->n != y->n || !label_map_matches(x, y)) return false;
-    return a->metadata.labels.n == b->metadata.labels.n && label_map_matches(&a->metadata.labels, &b->metadata.labels);
+    return a->metadata.labels.n == b->metadata.labels.n &&
+           label_map_matches(&a->metadata.labels, &b->metadata.labels);
 }
 
 static void node_update(void *arg, struct object *old, struct object *o) {
@@ -183,7 +187,8 @@ void sched_attach(struct sched *s) {
     s->class_inf = informer_new(s->client, &client_storageclasses, NULL);
     s->ns_inf = informer_new(s->client, &client_namespaces, NULL);
     s->pdb_inf = informer_new(s->client, &client_poddisruptionbudgets, NULL);
-    struct informer_handler nodes = {node_set, node_update, node_gone, s}, pods = {pod_set, pod_update, pod_gone, s},
+    struct informer_handler nodes = {node_set, node_update, node_gone, s},
+                            pods = {pod_set, pod_update, pod_gone, s},
                             other = {other_set, other_update, NULL, s};
     informer_add_handler(s->nodes_inf, &nodes);
     informer_add_handler(s->pods_inf, &pods);
@@ -193,6 +198,7 @@ void sched_attach(struct sched *s) {
 }
 
 void sched_detach(struct sched *s) {
-    struct informer *all[] = {s->pods_inf, s->nodes_inf, s->pvc_inf, s->pv_inf, s->class_inf, s->ns_inf, s->pdb_inf};
+    struct informer *all[] = {s->pods_inf,  s->nodes_inf, s->pvc_inf, s->pv_inf,
+                              s->class_inf, s->ns_inf,    s->pdb_inf};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) informer_free(all[i]);
 }

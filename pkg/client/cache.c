@@ -1,6 +1,6 @@
-/* The indexed store behind an informer: a map from key to object, and for each index a map from value to a bucket, a
- * vector of objects sorted by key (so that lists come out in a stable order and removal is a binary search). Index 0 is
- * the namespace. */
+/* The indexed store behind an informer: a map from key to object, and for each index a map from value to a
+ * bucket, a vector of objects sorted by key (so that lists come out in a stable order and removal is a binary
+ * search). Index 0 is the namespace. */
 #include "cache.h"
 
 #include <assert.h>
@@ -61,8 +61,10 @@ static size_t bucket_at(const struct bucket *b, const char *key) {
     size_t lo = 0, hi = b->n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (strcmp(b->items[mid]->key, key) < 0) lo = mid + 1;
-        else hi = mid;
+        if (strcmp(b->items[mid]->key, key) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }

@@ -6,8 +6,8 @@
 struct cache;
 struct cache *cache_new(bool namespaced);
 void cache_free(struct cache *c);
-/* Puts the object in place of the one with its key; takes a reference of its own. The old one, handed to the caller with
- * its reference, or NULL. */
+/* Puts the object in place of the one with its key; takes a reference of its own. The old one, handed to the
+ * caller with its reference, or NULL. */
 struct object *cache_put(struct cache *c, struct object *o);
 /* Removes; the object goes to the caller with its reference, or NULL. */
 struct object *cache_del(struct cache *c, const char *key);

@@ -1,12 +1,14 @@
 /* The client's thread: one curl multi handle, and every request and watch of the program on it.
  *
- * Other threads only append to the inbox (transfers to start, streams to end) and wake the thread; everything else is
- * touched by the thread alone, so callbacks need no locks. A transfer is a request and its curl handle; it waits in the
- * backlog while max_in_flight others run (streams do not count: a program has few, and they must not starve).
+ * Other threads only append to the inbox (transfers to start, streams to end) and wake the thread; everything
+ * else is touched by the thread alone, so callbacks need no locks. A transfer is a request and its curl
+ * handle; it waits in the backlog while max_in_flight others run (streams do not count: a program has few,
+ * and they must not starve).
  *
  * CURLOPT_BUFFERSIZE is left alone: libcurl 7.88 writes 16 KB over the end of a smaller one under HTTP/2.
  *
- * The thread sleeps in curl_multi_poll until a socket, the inbox or a timer wants it: an idle client costs nothing. */
+ * The thread sleeps in curl_multi_poll until a socket, the inbox or a timer wants it: an idle client costs
+ * nothing. */
 #include "client.h"
 
 #include <assert.h>
@@ -72,7 +74,7 @@ struct client {
     CURL *spare[SPARE_HANDLES];
     unsigned n_spare;
     struct client_stream *zombies; /* closed on the thread, to be freed by it */
-    char *token; /* from token_file */
+    char *token;                   /* from token_file */
     int64_t token_read_at;
     bool fresh_connect;
 };
@@ -180,8 +182,10 @@ static void set_blob(CURL *h, CURLoption opt, const char *pem) {
 
 static void set_tls(struct client *c, CURL *h) {
     const struct client_config *k = &c->cfg;
-    if (k->ca_data) set_blob(h, CURLOPT_CAINFO_BLOB, k->ca_data);
-    else if (k->ca_file) curl_easy_setopt(h, CURLOPT_CAINFO, k->ca_file);
+    if (k->ca_data)
+        set_blob(h, CURLOPT_CAINFO_BLOB, k->ca_data);
+    else if (k->ca_file)
+        curl_easy_setopt(h, CURLOPT_CAINFO, k->ca_file);
     if (k->cert_data) {
         set_blob(h, CURLOPT_SSLCERT_BLOB, k->cert_data);
     } else if (k->cert_file) {
@@ -225,8 +229,10 @@ static void transfer_start(struct client *c, struct transfer *t) {
         curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->body_len);
         curl_easy_setopt(h, CURLOPT_POSTFIELDS, t->body);
     }
-    if (strcmp(t->method, "HEAD") == 0) curl_easy_setopt(h, CURLOPT_NOBODY, 1L);
-    else if (strcmp(t->method, "GET") != 0 || t->body) curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, t->method);
+    if (strcmp(t->method, "HEAD") == 0)
+        curl_easy_setopt(h, CURLOPT_NOBODY, 1L);
+    else if (strcmp(t->method, "GET") != 0 || t->body)
+        curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, t->method);
     add_header(t, "Accept", t->accept ? t->accept : "application/json");
     if (t->body) {
         add_header(t, "Content-Type", t->content_type ? t->content_type : "application/json");
@@ -242,8 +248,10 @@ static void transfer_start(struct client *c, struct transfer *t) {
     curl_easy_setopt(h, CURLOPT_USERAGENT, c->cfg.user_agent);
     t->next = c->running;
     c->running = t;
-    if (t->stream) t->stream->started = true;
-    else c->in_flight++;
+    if (t->stream)
+        t->stream->started = true;
+    else
+        c->in_flight++;
     curl_multi_add_handle(c->multi, h);
 }
 
@@ -301,16 +309,20 @@ static void finish_stream(struct transfer *t, CURLcode rc) {
     int result = 0;
     long status = 0;
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (status >= 300) result = client_status_err((int)status, t->in.data, t->in.len, &e);
-    else if (rc != CURLE_OK) result = transport_err(t, rc, &e);
+    if (status >= 300)
+        result = client_status_err((int)status, t->in.data, t->in.len, &e);
+    else if (rc != CURLE_OK)
+        result = transport_err(t, rc, &e);
     s->ops->end(s->arg, result, &e);
 }
 
 static void finish(struct client *c, struct transfer *t, CURLcode rc) {
     unlink_running(c, t);
     curl_multi_remove_handle(c->multi, t->easy);
-    if (t->stream) finish_stream(t, rc);
-    else finish_unary(t, rc);
+    if (t->stream)
+        finish_stream(t, rc);
+    else
+        finish_unary(t, rc);
     transfer_free(t);
 }
 
@@ -462,9 +474,10 @@ int client_new(const struct client_config *cfg, struct client **out, struct err 
     struct client *c = xcalloc(1, sizeof(*c));
     c->arena = arena_new();
     c->cfg = *cfg;
-    const char **strings[] = {&c->cfg.server,   &c->cfg.ca_file,  &c->cfg.ca_data, &c->cfg.cert_file,  &c->cfg.cert_data,
-                              &c->cfg.key_file, &c->cfg.key_data, &c->cfg.token,   &c->cfg.token_file, &c->cfg.user_agent,
-                              &c->cfg.tls_server_name};
+    const char **strings[] = {&c->cfg.server,     &c->cfg.ca_file,        &c->cfg.ca_data,
+                              &c->cfg.cert_file,  &c->cfg.cert_data,      &c->cfg.key_file,
+                              &c->cfg.key_data,   &c->cfg.token,          &c->cfg.token_file,
+                              &c->cfg.user_agent, &c->cfg.tls_server_name};
     for (size_t i = 0; i < ARRAY_LEN(strings); i++) *strings[i] = arena_strdup(c->arena, *strings[i]);
     char *server = (char *)c->cfg.server;
     for (size_t n = strlen(server); n && server[n - 1] == '/';) server[--n] = 0;
@@ -593,7 +606,8 @@ void client_response_done(struct client_response *r) {
     *r = (struct client_response){0};
 }
 
-static int do_once(struct client *c, const struct client_request *rq, struct client_response *out, struct err *e) {
+static int do_once(struct client *c, const struct client_request *rq, struct client_response *out,
+                   struct err *e) {
     struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     client_do_async(c, rq, wait_done, &w);
     pthread_mutex_lock(&w.lock);

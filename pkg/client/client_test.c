@@ -10,9 +10,8 @@
 #include "pkg/api/meta.h"
 #include "pkg/base/ktime.h"
 #include "private.h"
-#include "workqueue.h"
-
 #include "tests/test.h"
+#include "workqueue.h"
 
 /* ---- workqueue ---- */
 
@@ -110,11 +109,14 @@ TEST(a_queue_held_back_is_not_worked_on) {
 
 TEST(label_selectors_follow_the_rules_of_the_four_operators) {
     _cleanup_arena_ struct arena *a = arena_new();
-    const char *json = "{\"matchLabels\":{\"app\":\"web\"},\"matchExpressions\":[{\"key\":\"tier\",\"operator\":\"NotIn\",\"values\":[\"x\"]},"
-                       "{\"key\":\"app\",\"operator\":\"Exists\"},{\"key\":\"old\",\"operator\":\"DoesNotExist\"}]}";
+    const char *json =
+        "{\"matchLabels\":{\"app\":\"web\"},\"matchExpressions\":[{\"key\":\"tier\",\"operator\":\"NotIn\","
+        "\"values\":[\"x\"]},"
+        "{\"key\":\"app\",\"operator\":\"Exists\"},{\"key\":\"old\",\"operator\":\"DoesNotExist\"}]}";
     struct meta_label_selector s;
     REQUIRE(api_from_json(a, &api_meta_label_selector, json, strlen(json), &s, NULL) == 0);
-    struct str_map_entry yes[] = {{"app", "web"}}, tier[] = {{"app", "web"}, {"tier", "x"}}, old[] = {{"app", "web"}, {"old", ""}};
+    struct str_map_entry yes[] = {{"app", "web"}}, tier[] = {{"app", "web"}, {"tier", "x"}},
+                         old[] = {{"app", "web"}, {"old", ""}};
     CHECK(label_selector_matches(&s, &(struct str_map){yes, 1}));
     CHECK(!label_selector_matches(&s, &(struct str_map){tier, 2}));
     CHECK(!label_selector_matches(&s, &(struct str_map){old, 2}));
@@ -127,12 +129,16 @@ TEST(tolerations_match_by_key_operator_and_effect) {
     CHECK(toleration_tolerates(&(struct core_toleration){.operator = "Exists"}, &t));
     CHECK(toleration_tolerates(&(struct core_toleration){.key = "k", .value = "v"}, &t));
     CHECK(!toleration_tolerates(&(struct core_toleration){.key = "k", .value = "w"}, &t));
-    CHECK(!toleration_tolerates(&(struct core_toleration){.key = "k", .operator = "Exists", .effect = "NoExecute"}, &t));
+    CHECK(!toleration_tolerates(
+        &(struct core_toleration){.key = "k", .operator= "Exists", .effect = "NoExecute"}, &t));
     CHECK(!toleration_tolerates(&(struct core_toleration){0}, &t));
     struct core_taint soft = {.key = "k", .effect = "PreferNoSchedule"};
-    CHECK(!untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1}, "NoSchedule,NoExecute"));
-    CHECK(untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1}, "PreferNoSchedule"));
-    CHECK(!untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&t, 1}, "PreferNoSchedule"));
+    CHECK(!untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1},
+                       "NoSchedule,NoExecute"));
+    CHECK(untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1},
+                      "PreferNoSchedule"));
+    CHECK(
+        !untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&t, 1}, "PreferNoSchedule"));
 }
 
 /* ---- cache ---- */
@@ -176,7 +182,9 @@ TEST(cache_finds_objects_by_key_namespace_and_index) {
 /* ---- errors, paths ---- */
 
 TEST(a_status_body_becomes_an_error_with_reason_and_details) {
-    const char *body = "{\"kind\":\"Status\",\"message\":\"pods \\\"x\\\" not found\",\"reason\":\"NotFound\",\"details\":{\"name\":\"x\",\"kind\":\"pods\"},\"code\":404}";
+    const char *body =
+        "{\"kind\":\"Status\",\"message\":\"pods \\\"x\\\" not "
+        "found\",\"reason\":\"NotFound\",\"details\":{\"name\":\"x\",\"kind\":\"pods\"},\"code\":404}";
     _cleanup_err_ struct err e = {0};
     CHECK_INT(client_status_err(404, body, strlen(body), &e), -ENOENT);
     CHECK(client_err_not_found(&e));
@@ -191,7 +199,8 @@ TEST(paths_name_group_namespace_and_subresource) {
     _cleanup_arena_ struct arena *a = arena_new();
     CHECK_STR(client_path(a, &client_pods, "d", "x", "status"), "/api/v1/namespaces/d/pods/x/status");
     CHECK_STR(client_path(a, &client_deployments, NULL, NULL, NULL), "/apis/apps/v1/deployments");
-    CHECK_STR(client_path_query(a, client_path(a, &client_nodes, NULL, "n", NULL), "a", "b=c d"), "/api/v1/nodes/n?a=b%3Dc%20d");
+    CHECK_STR(client_path_query(a, client_path(a, &client_nodes, NULL, "n", NULL), "a", "b=c d"),
+              "/api/v1/nodes/n?a=b%3Dc%20d");
 }
 
 /* ---- client and informer against a server of canned answers ---- */
@@ -199,7 +208,8 @@ TEST(paths_name_group_namespace_and_subresource) {
 struct canned {
     int fd, port;
     pthread_t thread;
-    const char *const *script; /* bodies in order; "W:" begins a watch's lines, then the connection ends; "410" refuses */
+    const char *const
+        *script; /* bodies in order; "W:" begins a watch's lines, then the connection ends; "410" refuses */
     char requests[16][256];
     _Atomic int n;
 };
@@ -221,9 +231,13 @@ static void *canned_thread(void *arg) {
         if (i < 16) snprintf(c->requests[i], 256, "%.*s", (int)strcspn(rq, "\r"), rq);
         const char *s = c->script[i];
         bool gone = strcmp(s, "410") == 0;
-        const char *body = gone ? "{\"kind\":\"Status\",\"reason\":\"Expired\",\"code\":410}" : str_has_prefix(s, "W:") ? s + 2 : s;
-        char *head = xasprintf("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
-                               gone ? "410 Gone" : "200 OK", strlen(body), body);
+        const char *body = gone ? "{\"kind\":\"Status\",\"reason\":\"Expired\",\"code\":410}"
+                           : str_has_prefix(s, "W:") ? s + 2
+                                                     : s;
+        char *head = xasprintf(
+            "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: "
+            "close\r\n\r\n%s",
+            gone ? "410 Gone" : "200 OK", strlen(body), body);
         fd_write_all(fd, head, strlen(head));
         free(head);
         c->n = i + 1;
@@ -261,7 +275,9 @@ static bool wait_until(struct canned *c, int n) {
 }
 
 TEST(a_get_decodes_and_a_missing_object_is_an_error) {
-    static const char *const script[] = {"{\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"namespace\":\"d\"},\"spec\":{\"nodeName\":\"n1\"}}", "410", NULL};
+    static const char *const script[] = {
+        "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"namespace\":\"d\"},\"spec\":{\"nodeName\":\"n1\"}}",
+        "410", NULL};
     struct canned c;
     struct client *client = canned_start(&c, script);
     REQUIRE(client);
@@ -288,13 +304,15 @@ static void ev_update(void *arg, struct object *old, struct object *o) {
 }
 static void ev_delete(void *arg, struct object *o) { ((struct events *)arg)->deletes++; }
 
-#define CM(name, rv) "{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"d\",\"resourceVersion\":\"" rv "\"}}"
+#define CM(name, rv) \
+    "{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"d\",\"resourceVersion\":\"" rv "\"}}"
 
 TEST(an_informer_lists_in_pages_watches_resumes_and_relists_after_410) {
     static const char *const script[] = {
         "{\"metadata\":{\"resourceVersion\":\"5\",\"continue\":\"more\"},\"items\":[" CM("a", "1") "]}",
         "{\"metadata\":{\"resourceVersion\":\"5\"},\"items\":[" CM("b", "2") "]}",
-        "W:{\"type\":\"MODIFIED\",\"object\":" CM("a", "6") "}\n{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"9\"}}}\n",
+        "W:{\"type\":\"MODIFIED\",\"object\":" CM(
+            "a", "6") "}\n{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"9\"}}}\n",
         "410",
         "{\"metadata\":{\"resourceVersion\":\"20\"},\"items\":[" CM("a", "6") "," CM("c", "15") "]}",
         "W:{\"type\":\"DELETED\",\"object\":" CM("c", "21") "}\n",
@@ -331,9 +349,12 @@ TEST(an_informer_lists_in_pages_watches_resumes_and_relists_after_410) {
 TEST(a_kubeconfig_gives_server_and_credentials_of_its_current_context) {
     char path[] = "/tmp/client-test-XXXXXX";
     int fd = mkstemp(path);
-    const char *text = "apiVersion: v1\nkind: Config\ncurrent-context: two\ncontexts:\n- {name: one, context: {cluster: x, user: x}}\n"
-                       "- {name: two, context: {cluster: c, user: u}}\nclusters:\n- name: c\n  cluster: {server: 'https://h:1', certificate-authority: ca.pem}\n"
-                       "users:\n- name: u\n  user: {token: secret, client-key-data: a2V5}\n";
+    const char *text =
+        "apiVersion: v1\nkind: Config\ncurrent-context: two\ncontexts:\n- {name: one, context: {cluster: x, "
+        "user: x}}\n"
+        "- {name: two, context: {cluster: c, user: u}}\nclusters:\n- name: c\n  cluster: {server: "
+        "'https://h:1', certificate-authority: ca.pem}\n"
+        "users:\n- name: u\n  user: {token: secret, client-key-data: a2V5}\n";
     fd_write_all(fd, text, strlen(text));
     close(fd);
     _cleanup_arena_ struct arena *a = arena_new();

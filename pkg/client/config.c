@@ -1,8 +1,8 @@
-/* Where a client's configuration comes from: a kubeconfig file's current context, or the files a pod is given. */
-#include "client.h"
-
+/* Where a client's configuration comes from: a kubeconfig file's current context, or the files a pod is
+ * given. */
 #include <pthread.h>
 
+#include "client.h"
 #include "pkg/base/bytes.h"
 #include "pkg/yaml/yaml.h"
 
@@ -37,11 +37,13 @@ static int decode(struct arena *a, const struct json *obj, const char *key, cons
     return 0;
 }
 
-static int read_parts(struct arena *a, const char *path, struct json *doc, struct client_config *out, struct err *e) {
+static int read_parts(struct arena *a, const char *path, struct json *doc, struct client_config *out,
+                      struct err *e) {
     const char *current = json_get_str(doc, "current-context");
     struct json *ctx = json_get(named(json_get(doc, "contexts"), str_or_empty(current)), "context");
     if (!ctx) return err_set(e, -EINVAL, "no context \"%s\"", str_or_empty(current));
-    struct json *cluster = json_get(named(json_get(doc, "clusters"), json_get_str(ctx, "cluster")), "cluster");
+    struct json *cluster =
+        json_get(named(json_get(doc, "clusters"), json_get_str(ctx, "cluster")), "cluster");
     struct json *user = json_get(named(json_get(doc, "users"), json_get_str(ctx, "user")), "user");
     if (!cluster) return err_set(e, -EINVAL, "no cluster \"%s\"", str_or_empty(json_get_str(ctx, "cluster")));
     out->server = arena_strdup(a, json_get_str(cluster, "server"));
@@ -60,7 +62,8 @@ static int read_parts(struct arena *a, const char *path, struct json *doc, struc
     return r;
 }
 
-int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out, struct err *e) {
+int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out,
+                                  struct err *e) {
     _cleanup_free_ char *text = NULL;
     size_t len = 0;
     int r = file_read(path, KUBECONFIG_MAX, &text, &len);

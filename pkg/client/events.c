@@ -1,10 +1,11 @@
 /* Event recorder.
  *
- * A record stands for one Event object: what it was made of, how often it happened, and whether a request about it is
- * under way. While one is, further occurrences only count; when it ends the record is sent again if it changed. So a
- * noisy source costs one request at a time, and occurrences are never reordered.
+ * A record stands for one Event object: what it was made of, how often it happened, and whether a request
+ * about it is under way. While one is, further occurrences only count; when it ends the record is sent again
+ * if it changed. So a noisy source costs one request at a time, and occurrences are never reordered.
  *
- * Per object there is a second table with the similar events of late (for combining) and the token bucket (against spam). */
+ * Per object there is a second table with the similar events of late (for combining) and the token bucket
+ * (against spam). */
 #include "events.h"
 
 #include <pthread.h>
@@ -49,8 +50,8 @@ static void send(struct record *x);
 
 static void record_free(void *p) {
     struct record *x = p;
-    char *owned[] = {x->api_version, x->kind, x->ns, x->name, x->uid, x->rv, x->field_path, x->type, x->reason,
-                     x->message, x->event_name};
+    char *owned[] = {x->api_version, x->kind, x->ns,     x->name,    x->uid,       x->rv,
+                     x->field_path,  x->type, x->reason, x->message, x->event_name};
     for (size_t i = 0; i < ARRAY_LEN(owned); i++) free(owned[i]);
     free(x);
 }
@@ -96,8 +97,13 @@ static struct json *event_tree(struct arena *a, struct record *x, const char *na
     json_set_str(a, m, "name", name);
     json_set_str(a, m, "namespace", str_empty(x->ns) ? "default" : x->ns);
     o = json_ensure_object(a, ev, "involvedObject");
-    const char *pairs[][2] = {{"kind", x->kind}, {"namespace", x->ns}, {"name", x->name}, {"uid", x->uid},
-                              {"apiVersion", x->api_version}, {"resourceVersion", x->rv}, {"fieldPath", x->field_path}};
+    const char *pairs[][2] = {{"kind", x->kind},
+                              {"namespace", x->ns},
+                              {"name", x->name},
+                              {"uid", x->uid},
+                              {"apiVersion", x->api_version},
+                              {"resourceVersion", x->rv},
+                              {"fieldPath", x->field_path}};
     for (size_t i = 0; i < ARRAY_LEN(pairs); i++)
         if (!str_empty(pairs[i][1])) json_set_str(a, o, pairs[i][0], pairs[i][1]);
     json_set_str(a, ev, "reason", x->reason);
@@ -118,8 +124,10 @@ static void again(void *arg) {
     struct record *x = arg;
     struct event_recorder *r = x->r;
     pthread_mutex_lock(&r->lock);
-    if (!r->closed) send(x);
-    else x->busy = false;
+    if (!r->closed)
+        send(x);
+    else
+        x->busy = false;
     pthread_mutex_unlock(&r->lock);
     recorder_unref(r);
 }
@@ -141,8 +149,10 @@ static void sent(void *arg, int result, const struct client_response *resp, stru
     } else {
         if (result < 0) free(take_ptr(x->event_name));
         x->tries = 0;
-        if (x->dirty && !r->closed && result == 0) send(x);
-        else if (x->orphan) record_free(x);
+        if (x->dirty && !r->closed && result == 0)
+            send(x);
+        else if (x->orphan)
+            record_free(x);
     }
     pthread_mutex_unlock(&r->lock);
     recorder_unref(r);
@@ -200,14 +210,17 @@ static void make_room(struct event_recorder *r) {
     while (map_next(&r->records, &it, &key, &v)) {
         struct record *x = v;
         map_del(&r->records, key);
-        if (x->busy) x->orphan = true;
-        else record_free(x);
+        if (x->busy)
+            x->orphan = true;
+        else
+            record_free(x);
     }
 }
 
 static bool spam(struct event_recorder *r, struct arena *a, const struct event_ref *o, int64_t now) {
-    struct source *s = source_of(r, arena_printf(a, "b|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
-                                                 str_or_empty(o->name), str_or_empty(o->uid)));
+    struct source *s =
+        source_of(r, arena_printf(a, "b|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
+                                  str_or_empty(o->name), str_or_empty(o->uid)));
     int64_t spent = MAX_OF(s->spent_until, now - BURST * REFILL) + REFILL;
     if (spent > now) return true;
     s->spent_until = spent;
@@ -235,9 +248,9 @@ static void record(struct event_recorder *r, const struct event_ref *o, const ch
                    const char *message) {
     _cleanup_arena_ struct arena *a = arena_new();
     int64_t now = mono_ns();
-    const char *about = arena_printf(a, "%s|%s|%s|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
-                                     str_or_empty(o->name), str_or_empty(o->uid), str_or_empty(o->field_path), type,
-                                     reason);
+    const char *about =
+        arena_printf(a, "%s|%s|%s|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
+                     str_or_empty(o->name), str_or_empty(o->uid), str_or_empty(o->field_path), type, reason);
     const char *key = arena_printf(a, "%s|%s", about, message);
     if (spam(r, a, o, now)) return;
     struct record *x = map_get(&r->records, key);
@@ -259,12 +272,14 @@ static void record(struct event_recorder *r, const struct event_ref *o, const ch
     x->message = xstrdup(message);
     x->last = ktime_now();
     x->count++;
-    if (x->busy) x->dirty = true;
-    else send(x);
+    if (x->busy)
+        x->dirty = true;
+    else
+        send(x);
 }
 
-static void record_va(struct event_recorder *r, const struct event_ref *o, const char *type, const char *reason,
-                      const char *fmt, va_list ap) {
+static void record_va(struct event_recorder *r, const struct event_ref *o, const char *type,
+                      const char *reason, const char *fmt, va_list ap) {
     char message[MESSAGE_MAX];
     vsnprintf(message, sizeof(message), fmt, ap);
     pthread_mutex_lock(&r->lock);
@@ -272,8 +287,8 @@ static void record_va(struct event_recorder *r, const struct event_ref *o, const
     pthread_mutex_unlock(&r->lock);
 }
 
-void event_record(struct event_recorder *r, const struct event_ref *about, const char *type, const char *reason,
-                  const char *fmt, ...) {
+void event_record(struct event_recorder *r, const struct event_ref *about, const char *type,
+                  const char *reason, const char *fmt, ...) {
     if (!r) return;
     va_list ap;
     va_start(ap, fmt);
@@ -282,12 +297,13 @@ void event_record(struct event_recorder *r, const struct event_ref *about, const
 }
 
 struct event_ref event_ref_of(const struct client_resource *res, const struct meta_object_meta *m) {
-    return (struct event_ref){.kind = res->kind, .ns = m->namespace, .name = m->name, .uid = m->uid,
-                              .rv = m->resource_version};
+    return (struct event_ref){
+        .kind = res->kind, .ns = m->namespace, .name = m->name, .uid = m->uid, .rv = m->resource_version};
 }
 
-void event_record_obj(struct event_recorder *r, const struct client_resource *res, const struct meta_object_meta *m,
-                      const char *type, const char *reason, const char *fmt, ...) {
+void event_record_obj(struct event_recorder *r, const struct client_resource *res,
+                      const struct meta_object_meta *m, const char *type, const char *reason, const char *fmt,
+                      ...) {
     if (!r) return;
     char version[128];
     snprintf(version, sizeof(version), "%s%s%s", res->group, *res->group ? "/" : "", res->version);

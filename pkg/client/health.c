@@ -23,7 +23,8 @@ static void answer(int fd) {
     static const char *const known[] = {"GET /healthz", "GET /livez", "GET /readyz"};
     bool ok = false;
     for (size_t i = 0; i < ARRAY_LEN(known); i++) ok |= str_has_prefix(rq, known[i]);
-    static const char good[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    static const char good[] =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     static const char bad[] = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     const char *text = ok ? good : bad;
     fd_write_all(fd, text, strlen(text));
@@ -44,7 +45,8 @@ int health_start(const char *address, int port, struct health **out, struct err 
     char service[16];
     snprintf(service, sizeof(service), "%d", port);
     struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *ai = NULL;
-    if (getaddrinfo(address, service, &hints, &ai) != 0) return err_set(e, -EINVAL, "bad address %s:%d", address, port);
+    if (getaddrinfo(address, service, &hints, &ai) != 0)
+        return err_set(e, -EINVAL, "bad address %s:%d", address, port);
     struct health *h = xcalloc(1, sizeof(*h));
     h->fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1, r = h->fd < 0 ? -errno : 0;

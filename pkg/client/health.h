@@ -1,4 +1,5 @@
-/* A plain HTTP port that answers /healthz, /livez and /readyz with "ok": for programs that serve nothing else. */
+/* A plain HTTP port that answers /healthz, /livez and /readyz with "ok": for programs that serve nothing
+ * else. */
 #pragma once
 
 #include "pkg/base/err.h"

@@ -1,15 +1,14 @@
 /* Informers: the reflector (list, watch, resume, relist) over a cache, and the handlers.
  *
- * Everything but the cache's getters happens on the client's thread, so an informer is a small state machine without
- * locks:
+ * Everything but the cache's getters happens on the client's thread, so an informer is a small state machine
+ * without locks:
  *
- *   LISTING   pages of a list are under way; each item goes into the cache as it is read. After a relist, what the list
- *             did not contain is deleted.
- *   WATCHING  a stream of events from resourceVersion `rv`; bookmarks advance it.
- *   WAITING   a timer will list or watch again, after a failure.
+ *   LISTING   pages of a list are under way; each item goes into the cache as it is read. After a relist,
+ * what the list did not contain is deleted. WATCHING  a stream of events from resourceVersion `rv`; bookmarks
+ * advance it. WAITING   a timer will list or watch again, after a failure.
  *
- * Watches end after five to ten minutes by our own wish (timeoutSeconds), so that a half-dead connection can not stay
- * unnoticed for ever, and resume where they were. */
+ * Watches end after five to ten minutes by our own wish (timeoutSeconds), so that a half-dead connection can
+ * not stay unnoticed for ever, and resume where they were. */
 #include "informer.h"
 
 #include <pthread.h>
@@ -215,7 +214,8 @@ static void on_page(void *arg, int result, const struct client_response *resp, s
         if (result == 0) result = take_page(i, resp, &pe);
         if (result < 0) {
             if (result != -ECANCELED)
-                log_debug("list failed", "resource", i->r->plural, "error", e->msg[0] ? e->msg : pe.msg, NULL);
+                log_debug("list failed", "resource", i->r->plural, "error", e->msg[0] ? e->msg : pe.msg,
+                          NULL);
             set_str(&i->next_page, NULL);
             back_off(i);
         } else {
@@ -246,8 +246,10 @@ static void list_page(struct informer *i) {
     path = client_path_query(a, path, "continue", i->next_page);
     if (!i->next_page) path = client_path_query(a, path, "resourceVersion", i->listed ? NULL : "0");
     if (!i->next_page && cache_count(i->cache)) {
-        if (i->seen) map_done(i->seen);
-        else i->seen = xmalloc(sizeof(*i->seen));
+        if (i->seen)
+            map_done(i->seen);
+        else
+            i->seen = xmalloc(sizeof(*i->seen));
         *i->seen = (struct map)MAP_INIT;
     }
     struct client_request rq = {.method = "GET", .path = path, .accept = accept_of(i, true)};
@@ -283,8 +285,10 @@ static void take_event(struct informer *i, const char *type, const char *p, size
     _cleanup_object_ struct object *o = decode(i, p, n);
     if (!o) return;
     set_str(&i->rv, o->rv);
-    if (strcmp(type, "DELETED") == 0) forget(i, o->key, o);
-    else upsert(i, o);
+    if (strcmp(type, "DELETED") == 0)
+        forget(i, o->key, o);
+    else
+        upsert(i, o);
 }
 
 static void take_line(struct informer *i, const char *p, size_t n) {
@@ -337,7 +341,8 @@ static void on_watch_end(void *arg, int result, struct err *e) {
     if (i->dead) return;
     if (e->status == 410) i->need_list = true;
     bool lived = i->event_seen || mono_ns() - i->watch_started > NS_PER_SEC;
-    if (e->status == 404 || e->status == 403) i->need_list = true; /* the resource went away: list until it is back */
+    if (e->status == 404 || e->status == 403)
+        i->need_list = true; /* the resource went away: list until it is back */
     if (lived) {
         i->backoff = 0;
         later(i, 10 * NS_PER_MS);
@@ -356,7 +361,9 @@ static void watch(struct informer *i) {
     path = client_path_query(a, path, "allowWatchBookmarks", "true");
     path = client_path_query(a, path, "resourceVersion", i->rv);
     path = client_path_query(a, path, "timeoutSeconds", arena_printf(a, "%d", seconds));
-    struct client_request rq = {.method = "GET", .path = path, .accept = accept_of(i, false),
+    struct client_request rq = {.method = "GET",
+                                .path = path,
+                                .accept = accept_of(i, false),
                                 .timeout_ms = (int64_t)(seconds + WATCH_SLACK_SECONDS) * 1000};
     i->event_seen = false;
     i->watch_started = mono_ns();
@@ -364,13 +371,16 @@ static void watch(struct informer *i) {
 }
 
 static void start(struct informer *i) {
-    if (i->next_page || i->need_list) list_page(i);
-    else watch(i);
+    if (i->next_page || i->need_list)
+        list_page(i);
+    else
+        watch(i);
 }
 
 /* ---- public ---- */
 
-struct informer *informer_new(struct client *c, const struct client_resource *r, const struct informer_opts *o) {
+struct informer *informer_new(struct client *c, const struct client_resource *r,
+                              const struct informer_opts *o) {
     struct informer *i = xcalloc(1, sizeof(*i));
     i->refs = 1;
     i->c = c;
@@ -474,9 +484,12 @@ int informer_wait_synced(struct informer *i, int64_t timeout_ms, struct err *e) 
     int r = 0;
     pthread_mutex_lock(&i->lock);
     while ((!i->listed || i->pending_handlers) && r == 0)
-        r = timeout_ms < 0 ? pthread_cond_wait(&i->cond, &i->lock) : pthread_cond_timedwait(&i->cond, &i->lock, &until);
+        r = timeout_ms < 0 ? pthread_cond_wait(&i->cond, &i->lock)
+                           : pthread_cond_timedwait(&i->cond, &i->lock, &until);
     pthread_mutex_unlock(&i->lock);
-    return r ? err_set(e, -ETIMEDOUT, "%s could not be listed within %lld ms", i->r->plural, (long long)timeout_ms) : 0;
+    return r ? err_set(e, -ETIMEDOUT, "%s could not be listed within %lld ms", i->r->plural,
+                       (long long)timeout_ms)
+             : 0;
 }
 
 bool informer_disconnected(struct informer *i) {
@@ -486,7 +499,9 @@ bool informer_disconnected(struct informer *i) {
     return d;
 }
 
-struct object *informer_get(struct informer *i, const char *key) { return cache_get(i->cache, key); }
+struct object *informer_get(struct informer *i, const char *key) {
+    return cache_get(i->cache, key);
+}
 
 struct object *informer_get_ns(struct informer *i, const char *ns, const char *name) {
     if (str_empty(ns)) return cache_get(i->cache, name);
@@ -495,7 +510,9 @@ struct object *informer_get_ns(struct informer *i, const char *ns, const char *n
     return cache_get(i->cache, key);
 }
 
-void informer_list(struct informer *i, const char *ns, struct object_list *out) { cache_list(i->cache, ns, out); }
+void informer_list(struct informer *i, const char *ns, struct object_list *out) {
+    cache_list(i->cache, ns, out);
+}
 size_t informer_count(struct informer *i) { return cache_count(i->cache); }
 int informer_add_index(struct informer *i, informer_index_fn *fn) { return cache_add_index(i->cache, fn); }
 void informer_by_index(struct informer *i, int index, const char *value, struct object_list *out) {
@@ -523,7 +540,9 @@ struct informers *informers_new(struct client *c) {
     return s;
 }
 
-struct client *informers_client(struct informers *s) { return s->c; }
+struct client *informers_client(struct informers *s) {
+    return s->c;
+}
 
 void informers_free(struct informers *s) {
     if (!s) return;

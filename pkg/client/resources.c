@@ -1,6 +1,5 @@
 /* The resources that our own programs use: a row each. */
 #include "client.h"
-
 #include "pkg/api/apps.h"
 #include "pkg/api/autoscaling_v2.h"
 #include "pkg/api/batch.h"
@@ -53,9 +52,12 @@ R(volumeattachments, "storage.k8s.io", "v1", false, "VolumeAttachment", storage_
 R(priorityclasses, "scheduling.k8s.io", "v1", false, "PriorityClass", scheduling_priority_class)
 R(runtimeclasses, "node.k8s.io", "v1", false, "RuntimeClass", node_runtime_class)
 R(poddisruptionbudgets, "policy", "v1", true, "PodDisruptionBudget", policy_pod_disruption_budget)
-R(horizontalpodautoscalers, "autoscaling", "v2", true, "HorizontalPodAutoscaler", autoscaling_v2_horizontal_pod_autoscaler)
-R(certificatesigningrequests, "certificates.k8s.io", "v1", false, "CertificateSigningRequest", certificates_certificate_signing_request)
+R(horizontalpodautoscalers, "autoscaling", "v2", true, "HorizontalPodAutoscaler",
+  autoscaling_v2_horizontal_pod_autoscaler)
+R(certificatesigningrequests, "certificates.k8s.io", "v1", false, "CertificateSigningRequest",
+  certificates_certificate_signing_request)
 R(roles, "rbac.authorization.k8s.io", "v1", true, "Role", rbac_role)
 R(clusterroles, "rbac.authorization.k8s.io", "v1", false, "ClusterRole", rbac_cluster_role)
 R(rolebindings, "rbac.authorization.k8s.io", "v1", true, "RoleBinding", rbac_role_binding)
-R(clusterrolebindings, "rbac.authorization.k8s.io", "v1", false, "ClusterRoleBinding", rbac_cluster_role_binding)
+R(clusterrolebindings, "rbac.authorization.k8s.io", "v1", false, "ClusterRoleBinding",
+  rbac_cluster_role_binding)

@@ -1,13 +1,28 @@
 /* The server's Status, turned into a struct err. */
-#include "private.h"
-
 #include "pkg/json/json.h"
+#include "private.h"
 
 /* err.reason is a constant: these are the ones there are (meta/v1, StatusReason). */
 static const char *const reasons[] = {
-    "Unauthorized", "Forbidden", "NotFound", "AlreadyExists", "Conflict", "Gone", "Invalid", "ServerTimeout", "StoreReadError",
-    "Timeout", "TooManyRequests", "BadRequest", "MethodNotAllowed", "NotAcceptable", "RequestEntityTooLarge",
-    "UnsupportedMediaType", "InternalError", "Expired", "ServiceUnavailable",
+    "Unauthorized",
+    "Forbidden",
+    "NotFound",
+    "AlreadyExists",
+    "Conflict",
+    "Gone",
+    "Invalid",
+    "ServerTimeout",
+    "StoreReadError",
+    "Timeout",
+    "TooManyRequests",
+    "BadRequest",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "RequestEntityTooLarge",
+    "UnsupportedMediaType",
+    "InternalError",
+    "Expired",
+    "ServiceUnavailable",
 };
 
 static const char *reason_constant(const char *s) {

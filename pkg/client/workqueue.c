@@ -1,9 +1,9 @@
 /* Workqueues and the pool that serves them.
  *
- * One lock for the pool: items are few and operations short. Each queue knows every key it has seen and not finished
- * in `items` (waiting, delayed, in work, or remembered for its number of failures); ready keys hang in a list in order of
- * arrival, delayed ones in a binary heap by due time that the whole pool shares, so that idle workers sleep until the
- * first of them is due. */
+ * One lock for the pool: items are few and operations short. Each queue knows every key it has seen and not
+ * finished in `items` (waiting, delayed, in work, or remembered for its number of failures); ready keys hang
+ * in a list in order of arrival, delayed ones in a binary heap by due time that the whole pool shares, so
+ * that idle workers sleep until the first of them is due. */
 #include "workqueue.h"
 
 #include <assert.h>
@@ -182,8 +182,10 @@ static void finish(struct item *it, bool failed) {
     struct workpool *p = q->pool;
     it->working = false;
     q->working--;
-    if (failed) delay(it, backoff_due(q, it, mono_ns()));
-    else it->failures = 0;
+    if (failed)
+        delay(it, backoff_due(q, it, mono_ns()));
+    else
+        it->failures = 0;
     if (it->again) {
         it->again = false;
         make_ready(it);
@@ -205,8 +207,8 @@ static bool run_one(struct workpool *p, struct arena *a) {
     int r = q->fn(q->arg, a, it->key, &e);
     if (r < 0) {
         /* a conflict is how optimistic concurrency works, not news */
-        log_kv(e.status == 409 ? LOG_DEBUG : LOG_WARN, "reconcile failed, will retry", "queue", q->name, "key", it->key,
-               "error", e.msg, NULL);
+        log_kv(e.status == 409 ? LOG_DEBUG : LOG_WARN, "reconcile failed, will retry", "queue", q->name,
+               "key", it->key, "error", e.msg, NULL);
     }
     pthread_mutex_lock(&p->lock);
     finish(it, r < 0);

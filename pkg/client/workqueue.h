@@ -1,11 +1,11 @@
 /* Workqueues: the keys that await reconciliation (client-go's util/workqueue).
  *
- * A key waits at most once however often it is added; it is never worked on by two workers at a time; added while being
- * worked on, it comes back afterwards. Failures come back after 5 ms, 10 ms, ... up to 1000 s per key, all of them
- * together at most 10 a second (burst 100).
+ * A key waits at most once however often it is added; it is never worked on by two workers at a time; added
+ * while being worked on, it comes back afterwards. Failures come back after 5 ms, 10 ms, ... up to 1000 s per
+ * key, all of them together at most 10 a second (burst 100).
  *
- * The workers belong to a `struct workpool` that any number of queues share: a program with thirty controllers needs a
- * handful of threads, not a hundred and fifty. The pool takes the queues in turn. */
+ * The workers belong to a `struct workpool` that any number of queues share: a program with thirty
+ * controllers needs a handful of threads, not a hundred and fifty. The pool takes the queues in turn. */
 #pragma once
 
 #include "pkg/base/arena.h"
@@ -21,8 +21,8 @@ void workpool_stop(struct workpool *p);
 /* Ends the workers after the item each has in hand, frees the pool and its queues. NULL-safe. */
 void workpool_free(struct workpool *p);
 
-/* Called with a key by a worker; `a` is an arena for this run. 0: done, retries forgotten. Else the key comes back with
- * back-off, and the error is logged once. */
+/* Called with a key by a worker; `a` is an arena for this run. 0: done, retries forgotten. Else the key comes
+ * back with back-off, and the error is logged once. */
 typedef int workqueue_fn(void *arg, struct arena *a, const char *key, struct err *e);
 
 /* At most `concurrency` keys at a time. The name appears in logs and metrics. Lives as long as the pool. */
