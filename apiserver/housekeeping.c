@@ -1,5 +1,7 @@
 /* A thread for what has to be done from time to time: compacting the store's history (five minutes of it stay, as with
- * upstream's compactor) and ending Events after their time to live. */
+ * upstream's compactor), ending Events after their time to live, and giving the memory of past bursts back to the
+ * system (the allocator keeps what requests on many threads have freed). */
+#include <malloc.h>
 #include <pthread.h>
 
 #include "apiserver/lookup.h"
@@ -53,6 +55,7 @@ static void *run(void *arg) {
         if (pthread_cond_timedwait(&h->cond, &h->lock, &until) != ETIMEDOUT) continue;
         pthread_mutex_unlock(&h->lock);
         end_events(s);
+        malloc_trim(0);
         if (mono_ns() >= compact_at) {
             store_compact(s->store, keep_from, NULL); /* fails when nothing was written since: fine */
             keep_from = watchcache_rev(s->cache);
