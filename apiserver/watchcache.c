@@ -425,6 +425,18 @@ int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e
     return 0;
 }
 
+void watchcache_replace(struct watchcache *w, const struct object *was, struct object *now) {
+    bool found;
+    pthread_rwlock_wrlock(&w->lock);
+    struct cache *c = cache_for(w, was->res);
+    size_t at = c ? find_slot(c, was->key, &found) : 0;
+    if (c && found && c->items[at] == was) {
+        c->items[at] = object_ref(now);
+        object_unref((struct object *)was);
+    }
+    pthread_rwlock_unlock(&w->lock);
+}
+
 void watchcache_retire(struct watchcache *w, const struct resource *r) {
     pthread_rwlock_wrlock(&w->lock);
     struct cache *c = cache_for(w, r);

@@ -27,6 +27,9 @@ void watchcache_close(struct watchcache *w); /* NULL-safe; all watches must have
 /* Makes a cache for a custom resource's stored row, filled from the store, or has the one that is there go on with this
  * row (its selectable fields may be others). 0 or the store's error. */
 int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e);
+/* Shows `now` in place of `was`, when that is still what the cache has: the same revision, seen with other eyes (a
+ * definition's new defaults). No event. */
+void watchcache_replace(struct watchcache *w, const struct object *was, struct object *now);
 /* Ends the watches of a custom resource that is no longer served: they get -ESTALE. */
 void watchcache_retire(struct watchcache *w, const struct resource *r);
 

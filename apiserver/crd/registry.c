@@ -228,7 +228,7 @@ static const struct resource *keep_row(struct crd_registry *g, const struct json
 }
 
 /* Makes the rows of a definition whose names are accepted, and serves them. */
-static int serve(struct crd_registry *g, struct entry *en, const struct json *crd, struct err *e) {
+static int serve(struct crd_registry *g, struct entry *en, const struct json *crd, bool fresh, struct err *e) {
     const struct json *versions = json_at(crd, "spec", "versions", NULL), *v, *stored = NULL;
     size_t n = 0;
     JSON_FOREACH(v, versions)
@@ -246,6 +246,7 @@ static int serve(struct crd_registry *g, struct entry *en, const struct json *cr
     en->stored = sr;
     pthread_mutex_unlock(&g->lock);
     publish(g);
+    if (!rc && fresh) crd_default_objects(g->s, sr, crd_schema_of(stored));
     return rc;
 }
 
@@ -356,7 +357,7 @@ static void process(struct crd_registry *g, const char *name, bool opening) {
     bool write = !ending && accept_names(g->s, a, crd, g);
     remember_names(en, crd);
     if (crd_condition_true(crd, "Established")) {
-        if ((fresh || write || !en->n_rows) && serve(g, en, crd, &e)) {
+        if ((fresh || write || !en->n_rows) && serve(g, en, crd, fresh || !en->n_rows, &e)) {
             log_warn("serving a custom resource", "name", name, "error", e.msg, NULL);
             again(g, name);
         }

@@ -83,6 +83,9 @@ bool crd_condition_set(struct arena *a, struct json *crd, const char *type, bool
                        const char *message, struct ktime now);
 #define CRD_FINALIZER "customresourcecleanup.apiextensions.k8s.io"
 
+/* defaults.c: objects that were stored before the schema had its defaults are shown with them. */
+void crd_default_objects(struct apiserver *s, const struct resource *stored, const struct json *schema);
+
 /* apiservices.c: makes and deletes APIServices so that there is one for every group and version of the rows. */
 int crd_apiservices(struct apiserver *s, const struct resource *const *rows, size_t n, struct err *e);
 
