@@ -31,6 +31,7 @@ static int create(struct apiserver *s, const char *name, const struct resource *
     int rc = api_tree_normalise(a, r->type, o, &norm, NULL, e);
     if (rc) return rc;
     write_init(&w, s, a, NULL, r, NULL, NULL, NULL, RULES_CREATE);
+    w.lazy = true; /* made again at the next start if lost */
     rc = write_create(&w, norm, true, &out, e);
     object_unref(out);
     return rc;
