@@ -78,13 +78,17 @@ def main():
     if r.returncode: return
     api = Api()
     before = pods(api)
-    t = threading.Thread(target=writer)
+    t = threading.Thread(target=writer, daemon=True)
     t.start()
     random.seed(os.environ.get("SEED"))
     kills = {}
     for _ in range(KILLS):
         time.sleep(random.uniform(0.3, 1.5))
-        c = random.choice(components())
+        alive = components()
+        if not alive:
+            check("the supervisor keeps programs running", False, open(DATA + "/log/supervisor.log").read()[-1500:])
+            return
+        c = random.choice(alive)
         kills[c["name"]] = kills.get(c["name"], 0) + 1
         try: os.kill(c["pid"], signal.SIGKILL)
         except ProcessLookupError: pass
