@@ -15,7 +15,7 @@
 enum {
     RESTART_FIRST_MS = 100,
     RESTART_MAX_MS = 10000,
-    STABLE_MS = 60000, /* running this long forgets earlier deaths */
+    STABLE_MS = 2000, /* running this long forgets earlier deaths: only what dies at its start is held back */
     POLL_MS = 5,       /* for wait_port and wait_path */
     CONNECT_MS = 250,  /* a lost SYN must not hold the supervisor up */
     STOP_GRACE_MS = 10000,

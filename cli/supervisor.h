@@ -1,6 +1,6 @@
 /* The supervisor: starts the programs of a node, restarts those that end, stops them in order.
  *
- * A program that dies is restarted after 100 ms, doubling to 10 s while it keeps dying within a minute. Containers are
+ * A program that dies is restarted after 100 ms, doubling to 10 s while it keeps dying within two seconds of its start. Containers are
  * not its children and do not notice. What runs stands in RUN/components.json. A supervisor that was killed leaves its
  * programs running; the next one ends them before it starts its own (containers stay). */
 #pragma once
