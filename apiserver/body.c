@@ -26,7 +26,9 @@ static int check_kind(struct json *v, struct arena *a, const char *api_version, 
     const char *k = json_get_str(v, "kind"), *g = json_get_str(v, "apiVersion");
     if (str_empty(k)) json_set_str(a, v, "kind", kind);
     if (str_empty(g)) json_set_str(a, v, "apiVersion", api_version);
-    if ((!str_empty(k) && !str_eq(k, kind)) || (!str_empty(g) && !str_eq(g, api_version)))
+    /* DeleteOptions are at home in every group and version: clients send them in the resource's own */
+    bool any_version = str_eq(kind, "DeleteOptions");
+    if ((!str_empty(k) && !str_eq(k, kind)) || (!any_version && !str_empty(g) && !str_eq(g, api_version)))
         return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(k),
                           str_or_empty(g), kind);
     return 0;

@@ -24,12 +24,7 @@ static int read_options(struct request *q, struct delete_request *d, bool *dry_r
     *d = (struct delete_request){.o = {.grace_period_seconds = -1, .orphan_dependents = -1}};
     const struct api_type *type = api_type_find("meta.k8s.io", "v1", "DeleteOptions");
     if (q->http->body_len) {
-        struct json *probe = NULL;
-        const char *version = "v1";
-        if (!json_parse(q->a, q->http->body, q->http->body_len, &probe, NULL, NULL) &&
-            !str_empty(json_get_str(probe, "apiVersion")))
-            version = json_get_str(probe, "apiVersion"); /* clients send it in any group's version */
-        int rc = body_decode(q, type, version, "DeleteOptions", true, &body, e);
+        int rc = body_decode(q, type, "v1", "DeleteOptions", true, &body, e);
         if (rc) return rc;
     }
     int rc = request_dry_run(q, dry_run, e);
