@@ -27,7 +27,7 @@ static void dir_remove(void) {
 
 static void dir_make(void) {
     dir_remove();
-    strcpy(dir, "/tmp/store-test-XXXXXX");
+    snprintf(dir, sizeof(dir), "/tmp/store-test-XXXXXX");
     if (!mkdtemp(dir)) abort();
     snprintf(path, sizeof(path), "%s/state.db", dir);
 }
