@@ -6,19 +6,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "pkg/pki/pki.h"
-
-static const struct client {
-    const char *name, *cn, *org;
-    bool kubeconfig;
-} clients[] = {
-    {"admin", "kubernetes-admin", "system:masters", true},
-    {"controller-manager", "system:kube-controller-manager", NULL, true},
-    {"scheduler", "system:kube-scheduler", NULL, true},
-    {"proxy", "system:kube-proxy", NULL, true},
-    {"dns", "system:coracle-dns", NULL, true},
-    {"apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters", false},
-};
+#include "pkg/pki/cluster.h"
 
 const char *identity_address(struct arena *a) {
     char text[INET_ADDRSTRLEN] = "127.0.0.1";
@@ -38,37 +26,6 @@ const char *identity_address(struct arena *a) {
     }
     freeifaddrs(list);
     return arena_strdup(a, text);
-}
-
-static char *base64_text(struct arena *a, const char *s) {
-    size_t n = strlen(s);
-    char *out = arena_alloc(a, base64_encoded_len(n) + 1);
-    out[base64_encode(s, n, out)] = 0;
-    return out;
-}
-
-static int write_kubeconfig(const struct apiserver_options *o, struct arena *a, const char *name, const struct pki_pair *ca,
-                            const struct pki_pair *p, struct err *e) {
-    const char *path = arena_printf(a, "%s/%s.kubeconfig", o->data_dir, name);
-    const char *text = arena_printf(a,
-        "apiVersion: v1\nkind: Config\ncurrent-context: coracle\nclusters:\n- name: coracle\n  cluster:\n"
-        "    server: https://%s:%lld\n    certificate-authority-data: %s\ncontexts:\n- name: coracle\n  context:\n"
-        "    cluster: coracle\n    user: default\nusers:\n- name: default\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n",
-        "127.0.0.1", (long long)o->secure_port, base64_text(a, ca->cert_pem), base64_text(a, p->cert_pem), base64_text(a, p->key_pem));
-    _cleanup_free_ char *old = NULL;
-    if (access(path, F_OK) == 0 && file_read(path, 1 << 20, &old, NULL) == 0 && strstr(old, base64_text(a, p->cert_pem))) return 0;
-    int rc = file_write_atomic(path, text, strlen(text), 0600);
-    return rc ? err_errno(e, rc, "writing %s", path) : 0;
-}
-
-static int ensure_client(const struct apiserver_options *o, struct arena *a, const struct pki_pair *ca, const struct client *c,
-                         struct err *e) {
-    struct pki_spec spec = {.cn = c->cn, .orgs = &c->org, .n_orgs = c->org != NULL, .usages = PKI_CLIENT_AUTH};
-    const char *cert = arena_printf(a, "%s/pki/%s.crt", o->data_dir, c->name), *key = arena_printf(a, "%s/pki/%s.key", o->data_dir, c->name);
-    _cleanup_pki_pair_ struct pki_pair p = {0};
-    int rc = pki_ensure(ca, &spec, cert, key, NULL, e);
-    if (!rc && c->kubeconfig) rc = pki_load(cert, key, &p, e);
-    return rc || !c->kubeconfig ? rc : write_kubeconfig(o, a, c->name, ca, &p, e);
 }
 
 static const char *service_ip(struct arena *a, const char *cidr) {
@@ -104,7 +61,10 @@ int identity_ensure(struct apiserver_options *o, struct arena *a, struct err *e)
     DEFAULT_FILE(client_ca, "ca.crt");
     if (own_ca || own_tls) {
         rc = pki_ensure_ca(arena_printf(a, "%s/ca.crt", pki), arena_printf(a, "%s/ca.key", pki), "kubernetes", &ca, e);
-        for (size_t i = 0; !rc && own_ca && i < ARRAY_LEN(clients); i++) rc = ensure_client(o, a, &ca, &clients[i], e);
+        struct pki_cluster c = {.data_dir = o->data_dir,
+                                .server = arena_printf(a, "https://127.0.0.1:%lld", (long long)o->secure_port),
+                                .keep_kubeconfigs = true};
+        if (!rc && own_ca) rc = pki_cluster_ensure(&c, &ca, a, e);
         if (rc) return rc;
     }
     if (own_tls) {

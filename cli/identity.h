@@ -6,5 +6,3 @@
 /* Makes DATA/pki/ca.crt when there is none, and for each program of this machine DATA/pki/NAME.crt, .key and
  * DATA/NAME.kubeconfig; renews what is due. */
 int identity_ensure(const struct layout *l, struct err *e);
-/* A kubeconfig with a token, for nodes that join: "" certificate data is left out. */
-char *identity_token_kubeconfig(struct arena *a, const char *server, const char *ca_pem, const char *token);

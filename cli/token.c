@@ -1,6 +1,6 @@
 /* coracle token: bootstrap tokens (Secrets of type bootstrap.kubernetes.io/token in kube-system). */
 #include "cli/cli.h"
-#include "cli/identity.h"
+#include "pkg/pki/cluster.h"
 #include "pkg/api/core.h"
 #include "pkg/base/bytes.h"
 #include "pkg/base/ktime.h"
@@ -52,7 +52,7 @@ static int create(const struct layout *l, struct client *c, const char *file, in
     }
     _cleanup_free_ char *ca = NULL;
     if ((r = file_read(layout_data(l, "pki/ca.crt"), 1 << 20, &ca, NULL)) < 0) return err_errno(e, r, "%s/pki/ca.crt", l->data);
-    const char *text = identity_token_kubeconfig(l->a, arena_printf(l->a, "https://%s:%lld", l->node_ip, (long long)l->port), ca, token);
+    const char *text = pki_kubeconfig_token(l->a, arena_printf(l->a, "https://%s:%lld", l->node_ip, (long long)l->port), ca, token);
     if ((r = file_write_atomic(file, text, strlen(text), 0600)) < 0) return err_errno(e, r, "cannot write %s", file);
     printf("wrote %s; on the machine that joins: sudo coracle join %s   (valid until %s)\n", file, file, expires);
     return 0;

@@ -113,16 +113,6 @@ static int run(struct options *o, int signals, struct err *e) {
     return r;
 }
 
-static int block_signals(void) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    return signalfd(-1, &set, SFD_CLOEXEC);
-}
-
 int main(int argc, char **argv) {
     struct options o = {.leader_elect = true,
                         .name = "default-scheduler",
@@ -152,7 +142,7 @@ int main(int argc, char **argv) {
         log_error("--kubeconfig is needed", NULL);
         return 2;
     }
-    int signals = block_signals();
+    int signals = termination_fd();
     _cleanup_err_ struct err e = {0};
     int r = run(&o, signals, &e);
     if (r == -ECANCELED) r = 0;

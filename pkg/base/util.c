@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 
 static _noreturn_ void out_of_memory(void) {
@@ -145,4 +147,14 @@ int mkdir_p(const char *path, unsigned mode) {
         if (!c) return 0;
         *s = c;
     }
+}
+
+int termination_fd(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC);
 }

@@ -94,3 +94,7 @@ int mkdir_p(const char *path, unsigned mode);
 /* read()/write() of exactly n bytes, retrying on EINTR and short counts: 0 or -errno (-EPIPE on early end). */
 int fd_write_all(int fd, const void *p, size_t n);
 int fd_read_all(int fd, void *p, size_t n);
+
+/* SIGTERM and SIGINT of the whole process, readable from the returned descriptor (signalfd) instead of ending it; to be
+ * called before the first thread starts. SIGPIPE is ignored from here on. */
+int termination_fd(void);

@@ -1,0 +1,20 @@
+/* The identities of a cluster's own programs: one table says which client certificates the cluster's CA gives to whom,
+ * and a kubeconfig for each. `coracle up` and a lone API server make them from the same table (kubeadm's init phases
+ * "certs" and "kubeconfig"). */
+#pragma once
+
+#include "pkg/pki/pki.h"
+
+struct pki_cluster {
+    const char *data_dir;  /* DATA/pki/NAME.crt and .key, DATA/NAME.kubeconfig */
+    const char *server;    /* URL for the kubeconfigs */
+    const char *node_name; /* the kubelet's node; NULL: no kubelet here, its identity is left out */
+    bool keep_kubeconfigs; /* leave a kubeconfig alone that holds the current certificate, whatever server it names */
+};
+
+/* Makes what is missing, and anew what is due (pki_ensure). `ca`: the cluster's CA with its key. Scratch memory from `a`. */
+int pki_cluster_ensure(const struct pki_cluster *c, const struct pki_pair *ca, struct arena *a, struct err *e);
+
+/* Kubeconfig texts with one cluster, one user and one context, "coracle"; in `a`. */
+char *pki_kubeconfig_token(struct arena *a, const char *server, const char *ca_pem, const char *token);
+char *pki_kubeconfig_pair(struct arena *a, const char *server, const char *ca_pem, const struct pki_pair *user);
