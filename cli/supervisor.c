@@ -16,7 +16,9 @@ enum {
     RESTART_FIRST_MS = 100,
     RESTART_MAX_MS = 10000,
     STABLE_MS = 2000, /* running this long forgets earlier deaths: only what dies at its start is held back */
-    POLL_MS = 5,       /* for wait_port and wait_path */
+    POLL_MS = 5,       /* for wait_port and wait_path, */
+    POLL_LATE_MS = 100, /* after the first second */
+    WAIT_PORT_MS = 5000, /* then started all the same: a node that is cut off from its API server runs its pods */
     CONNECT_MS = 250,  /* a lost SYN must not hold the supervisor up */
     STOP_GRACE_MS = 10000,
     LOG_MAX_BYTES = 16 * 1024 * 1024, /* then the log is set aside as .1 at the next start */
@@ -29,6 +31,7 @@ struct child {
     uv_timer_t timer; /* restart and wait */
     bool running, stopping;
     int64_t started_mono, started_unix_ns, restarts;
+    int64_t waits_since; /* mono, 0: does not wait */
     uint64_t backoff_ms;
     char last_exit[64];
 };
@@ -156,10 +159,14 @@ static void spawn(struct child *ch) {
 static void try_start(uv_timer_t *t) {
     struct child *ch = t->data;
     if (ch->s->stopping || ch->running) return;
-    if ((ch->c->wait_port && !port_accepts(ch->c->wait_port)) || (ch->c->wait_path && access(ch->c->wait_path, F_OK) < 0)) {
-        uv_timer_start(t, try_start, POLL_MS, 0);
+    if (!ch->waits_since) ch->waits_since = mono_ns();
+    int64_t waited = (mono_ns() - ch->waits_since) / NS_PER_MS;
+    if ((ch->c->wait_port && waited < WAIT_PORT_MS && !port_accepts(ch->c->wait_port)) ||
+        (ch->c->wait_path && access(ch->c->wait_path, F_OK) < 0)) {
+        uv_timer_start(t, try_start, waited < 1000 ? POLL_MS : POLL_LATE_MS, 0);
         return;
     }
+    ch->waits_since = 0;
     spawn(ch);
 }
 

@@ -1,8 +1,8 @@
 /* The supervisor: starts the programs of a node, restarts those that end, stops them in order.
  *
- * A program that dies is restarted after 100 ms, doubling to 10 s while it keeps dying within two seconds of its start. Containers are
- * not its children and do not notice. What runs stands in RUN/components.json. A supervisor that was killed leaves its
- * programs running; the next one ends them before it starts its own (containers stay). */
+ * A program that dies is restarted after 100 ms, doubling to 10 s while it keeps dying within two seconds of its start.
+ * Containers are not its children and do not notice. What runs stands in RUN/components.json. A supervisor that was
+ * killed leaves its programs running; the next one ends them before it starts its own (containers stay). */
 #pragma once
 
 #include <sys/types.h>
@@ -13,7 +13,7 @@ struct component {
     const char *name;      /* "apiserver" */
     const char *program;   /* absolute path */
     const char **argv;     /* argv[0] included, NULL-terminated */
-    const char *wait_port; /* "127.0.0.1:6443": started once this accepts connections; NULL: at once */
+    const char *wait_port; /* "127.0.0.1:6443": started once this accepts connections, or after five seconds; NULL: at once */
     const char *wait_path; /* started once this file exists */
 };
 
