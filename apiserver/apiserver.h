@@ -35,7 +35,10 @@ struct apiserver_options {
     const char *authorization_mode, *token_auth_file;
     bool anonymous_auth, bootstrap_tokens;
     const char *kubelet_cert, *kubelet_key, *kubelet_ca;
-    const char *requestheader_ca, *requestheader_names, *requestheader_user, *requestheader_group, *requestheader_extra;
+    /* front proxies: their CA, and comma-separated lists of common names and header names */
+    const char *requestheader_ca, *requestheader_names, *requestheader_user, *requestheader_uid, *requestheader_group;
+    const char *requestheader_extra;
+    const char *proxy_cert, *proxy_key; /* this server's as a front proxy of aggregated ones */
     int64_t event_ttl_ns;
     struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
     int64_t workers;

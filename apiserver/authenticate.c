@@ -4,6 +4,7 @@
 #include "apiserver/auth/authn.h"
 #include "apiserver/auth/authz.h"
 #include "apiserver/follow.h"
+#include "apiserver/frontproxy.h"
 
 enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
 
@@ -124,7 +125,8 @@ static void read_impersonation(struct request *q, struct impersonation *im) {
 
 int request_authenticate(struct request *q, struct err *e) {
     const struct http_peer *p = q->http->peer;
-    struct authn_request r = {.cert_verified = p->cert_verified,
+    struct authn_request r = {.cert_given = p->cert_given,
+                              .cert_verified = p->cert_verified && p->ca_mask & 1, /* by the client CA */
                               .cert_cn = p->common_name,
                               .cert_uid = p->cert_uid,
                               .cert_sha256 = p->cert_sha256,
@@ -132,7 +134,7 @@ int request_authenticate(struct request *q, struct err *e) {
                               .n_cert_orgs = p->n_organizations,
                               .authorization = http_header(q->http, "authorization"),
                               .websocket_token = websocket_token(q)};
-    int rc = authn_request(q->s->authn, q->a, &r, &q->user, e);
+    int rc = frontproxy_user(q, &q->user) ? 0 : authn_request(q->s->authn, q->a, &r, &q->user, e);
     if (rc) return rc;
     struct impersonation im = {0};
     read_impersonation(q, &im);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "apiserver/auth/bootstrap.h"
+#include "apiserver/frontproxy.h"
 #include "apiserver/lookup.h"
 #include "apiserver/write.h"
 #include "pkg/base/log.h"
@@ -190,14 +191,25 @@ static void ensure_kubernetes(struct boot *b) {
     ensure(b, "discovery.k8s.io", "endpointslices", endpoints_tree(b->s, a, true), slice);
 }
 
+static void front_proxies(struct apiserver *s, struct arena *a, struct bootstrap_config *c, const char *ca_pem) {
+    const struct apiserver_options *o = &s->opt;
+    c->requestheader_ca_pem = ca_pem;
+    c->requestheader_names = json_text(a, frontproxy_list(a, o->requestheader_names));
+    c->requestheader_user = json_text(a, frontproxy_list(a, o->requestheader_user));
+    c->requestheader_uid = json_text(a, frontproxy_list(a, o->requestheader_uid));
+    c->requestheader_group = json_text(a, frontproxy_list(a, o->requestheader_group));
+    c->requestheader_extra = json_text(a, frontproxy_list(a, o->requestheader_extra));
+}
+
 int bootstrap_run(struct apiserver *s, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
     struct boot b = {.s = s, .lazy = true};
     struct bootstrap_ops ops = {.arg = &b, .get = op_get, .create = op_create, .update = op_update};
     struct bootstrap_config c = {.service_cidr = str_empty(s->opt.service_cidr) ? "10.96.0.0/16" : s->opt.service_cidr};
     _cleanup_free_ char *ca = NULL, *front = NULL;
     if (!str_empty(s->opt.client_ca) && file_read(s->opt.client_ca, 1 << 20, &ca, NULL) == 0) c.client_ca_pem = ca;
     if (!str_empty(s->opt.requestheader_ca) && file_read(s->opt.requestheader_ca, 1 << 20, &front, NULL) == 0)
-        c.requestheader_ca_pem = front;
+        front_proxies(s, a, &c, front);
     pthread_mutex_init(&b.lock, NULL);
     pthread_cond_init(&b.cond, NULL);
     int rc = bootstrap_ensure(&ops, &c, e);

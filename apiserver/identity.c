@@ -81,5 +81,12 @@ int identity_ensure(struct apiserver_options *o, struct arena *a, struct err *e)
         DEFAULT_FILE(kubelet_cert, "apiserver-kubelet-client.crt");
         DEFAULT_FILE(kubelet_key, "apiserver-kubelet-client.key");
     }
+    if (own_ca && str_empty(o->requestheader_ca) && str_empty(o->proxy_cert)) {
+        if ((rc = pki_front_proxy_ensure(o->data_dir, a, e))) return rc;
+        DEFAULT_FILE(requestheader_ca, "front-proxy-ca.crt");
+        DEFAULT_FILE(proxy_cert, PKI_FRONT_PROXY ".crt");
+        DEFAULT_FILE(proxy_key, PKI_FRONT_PROXY ".key");
+        if (!o->requestheader_names) o->requestheader_names = PKI_FRONT_PROXY;
+    }
     return 0;
 }

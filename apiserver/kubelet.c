@@ -5,6 +5,7 @@
  * the kubelet's affair. Logs are streamed. proxy repeats the request to a pod, a Service's endpoint or a kubelet. */
 #include "apiserver/kubelet.h"
 
+#include "apiserver/forward.h"
 #include "apiserver/handlers.h"
 #include "pkg/http/client.h"
 
@@ -101,39 +102,6 @@ static struct json *the_pod(struct request *q, struct err *e) {
 
 /* ---- passing on ---- */
 
-static bool hop_by_hop(const char *name) {
-    static const char *const names[] = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-                                        "transfer-encoding", "upgrade", "host", "content-length", "authorization"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (strcasecmp(name, names[i]) == 0) return true;
-    return false;
-}
-
-static size_t forward_headers(struct request *q, bool upgrade, struct http_header **out) {
-    struct http_header *h = arena_alloc(q->a, (q->http->n_headers + 2) * sizeof(*h));
-    size_t n = 0;
-    for (size_t i = 0; i < q->http->n_headers; i++) {
-        const struct http_header *x = &q->http->headers[i];
-        bool is_upgrade = str_eq(x->name, "connection") || str_eq(x->name, "upgrade");
-        if (str_has_prefix(x->name, "impersonate-")) continue;
-        if (upgrade && str_eq(x->name, "sec-websocket-protocol") && strstr(x->value, "base64url.bearer")) continue;
-        if (hop_by_hop(x->name) && !(upgrade && is_upgrade)) continue;
-        h[n++] = *x;
-    }
-    *out = h;
-    return n;
-}
-
-static const char *status_text(int status) {
-    static const struct {
-        int status;
-        const char *text;
-    } map[] = {{101, "Switching Protocols"}, {200, "OK"}, {400, "Bad Request"}, {403, "Forbidden"}, {404, "Not Found"}, {500, "Internal Server Error"}};
-    for (size_t i = 0; i < ARRAY_LEN(map); i++)
-        if (map[i].status == status) return map[i].text;
-    return "Status";
-}
-
 /* An answer of the back end that is an error: its text becomes the message of a Status. */
 static void respond_back_end(struct request *q, const struct http_resp *r) {
     _cleanup_err_ struct err e = {0};
@@ -150,7 +118,6 @@ static void respond_back_end(struct request *q, const struct http_resp *r) {
 static void upgrade_to(struct request *q, struct http_client *c, const char *url) {
     _cleanup_err_ struct err e = {0};
     _cleanup_http_resp_ struct http_resp r = {0};
-    _cleanup_buf_ struct buf head = BUF_INIT;
     _cleanup_close_ int fd = -1;
     struct http_header *h;
     size_t n = forward_headers(q, true, &h);
@@ -161,20 +128,8 @@ static void upgrade_to(struct request *q, struct http_client *c, const char *url
         respond_err(q, &e);
         return;
     }
-    if (r.status != 101 || fd < 0) {
-        respond_back_end(q, &r);
-        return;
-    }
-    buf_printf(&head, "HTTP/1.1 101 %s\r\n", status_text(101));
-    for (size_t i = 0; i < r.n_headers; i++) buf_printf(&head, "%s: %s\r\n", r.headers[i].name, r.headers[i].value);
-    buf_adds(&head, "\r\n");
-    if (http_tunnel(q->http, head.data, head.len, fd, &e)) {
-        e.status = 400;
-        e.reason = "BadRequest";
-        respond_err(q, &e);
-        return;
-    }
-    fd = -1; /* the server's now */
+    if (r.status != 101 || fd < 0) respond_back_end(q, &r);
+    else forward_join(q, &r, &fd);
 }
 
 /* ---- exec, attach, portforward ---- */
@@ -318,52 +273,6 @@ static const char *pod_target(struct request *q, const char *scheme, const char 
     return arena_printf(q->a, strchr(ip, ':') ? "%s://[%s]:%s" : "%s://%s:%s", scheme, ip, port);
 }
 
-/* The first ready endpoint behind the Service's port (a number or a name; "": the only one). */
-static const char *service_target(struct request *q, const char *scheme, const char *name, const char *port, struct err *e) {
-    const struct resource *slices = resource_find(q->s->resources, "discovery.k8s.io", "v1", "endpointslices");
-    struct json *svc = find(q, "services", q->ns, name), *p, *x;
-    const char *port_name = NULL;
-    bool found = false;
-    if (!svc) {
-        err_not_found(e, q->res, name);
-        return NULL;
-    }
-    JSON_FOREACH(p, json_at(svc, "spec", "ports", NULL)) {
-        const char *pn = str_or_empty(json_get_str(p, "name"));
-        if (str_empty(port) || str_eq(pn, port) || str_eq(arena_printf(q->a, "%lld", (long long)json_get_int(p, "port", 0)), port)) {
-            port_name = pn;
-            found = true;
-            break;
-        }
-    }
-    struct selector sel = {0};
-    _cleanup_wc_list_ struct wc_list l = {0};
-    if (found && selector_parse_labels(q->a, arena_printf(q->a, "kubernetes.io/service-name=%s", name), &sel, e) == 0)
-        watchcache_list(q->s->cache, slices, q->ns, &sel, NULL, 0, &l);
-    for (size_t i = 0; i < l.n; i++) {
-        struct json *s = object_tree(q->a, l.items[i]);
-        int64_t number = 0;
-        JSON_FOREACH(p, json_get(s, "ports")) {
-            if (str_eq(str_or_empty(json_get_str(p, "name")), port_name)) number = json_get_int(p, "port", 0);
-        }
-        JSON_FOREACH(x, json_get(s, "endpoints")) {
-            const char *ip = json_as_str(json_item(json_get(x, "addresses"), 0));
-            if (!number || str_empty(ip) || !json_get_bool(json_get(x, "conditions"), "ready", true)) continue;
-            return arena_printf(q->a, strchr(ip, ':') ? "%s://[%s]:%lld" : "%s://%s:%lld", scheme, ip, (long long)number);
-        }
-    }
-    err_status(e, 503, "ServiceUnavailable", found ? "no endpoints available for service \"%s\"" : "no service port found for service \"%s\"", name);
-    return NULL;
-}
-
-static void copy_answer(struct request *q, const struct http_resp *r) {
-    struct http_header *h = arena_alloc(q->a, (r->n_headers + 1) * sizeof(*h));
-    size_t n = 0;
-    for (size_t i = 0; i < r->n_headers; i++)
-        if (!hop_by_hop(r->headers[i].name) && !str_eq(r->headers[i].name, "date")) h[n++] = r->headers[i];
-    http_respond(q->http, r->status, h, n, str_or_empty(r->body.data), r->body.len, 0);
-}
-
 static void handle_proxy(struct request *q) {
     _cleanup_err_ struct err e = {0};
     const char *scheme, *name, *port, *base;
@@ -375,7 +284,8 @@ static void handle_proxy(struct request *q) {
     } else if (str_eq(q->res->plural, "pods")) {
         base = pod_target(q, scheme, name, port, &e);
     } else {
-        base = service_target(q, scheme, name, port, &e);
+        const char *at = forward_service(q->s, q->a, q->ns, name, port, false, &e);
+        base = at ? arena_printf(q->a, "%s://%s", scheme, at) : NULL;
     }
     if (!base) {
         respond_err(q, &e);
@@ -396,7 +306,7 @@ static void handle_proxy(struct request *q) {
         respond_err(q, &e);
         return;
     }
-    copy_answer(q, &r);
+    forward_answer(q, &r);
 }
 
 /* ---- entry ---- */

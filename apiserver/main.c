@@ -55,11 +55,15 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"kubelet-client-certificate", 0, FLAG_STR, &o->kubelet_cert, "FILE", "client certificate for kubelets"},
         {"kubelet-client-key", 0, FLAG_STR, &o->kubelet_key, "FILE", "its key"},
         {"kubelet-certificate-authority", 0, FLAG_STR, &o->kubelet_ca, "FILE", "CA of the kubelets' serving certificates; default: not verified"},
-        {"requestheader-client-ca-file", 0, FLAG_STR, &o->requestheader_ca, "FILE", "CA of front proxies, shown in kube-system/extension-apiserver-authentication"},
-        {"requestheader-allowed-names", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
-        {"requestheader-username-headers", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
-        {"requestheader-group-headers", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
-        {"requestheader-extra-headers-prefix", 0, FLAG_IGNORED, NULL, "LIST", "accepted; front proxies are not trusted yet"},
+        {"requestheader-client-ca-file", 0, FLAG_STR, &o->requestheader_ca, "FILE", "CA of front proxies; default: made in DATA-DIR/pki"},
+        {"requestheader-allowed-names", 0, FLAG_STR, &o->requestheader_names, "LIST", "common names of front proxies' certificates; empty: all of the CA"},
+        {"requestheader-username-headers", 0, FLAG_STR, &o->requestheader_user, "LIST", "headers in which a front proxy names the user"},
+        {"requestheader-uid-headers", 0, FLAG_STR, &o->requestheader_uid, "LIST", "and the uid"},
+        {"requestheader-group-headers", 0, FLAG_STR, &o->requestheader_group, "LIST", "and the groups"},
+        {"requestheader-extra-headers-prefix", 0, FLAG_STR, &o->requestheader_extra, "LIST", "prefixes of headers with the user's extra values"},
+        {"proxy-client-cert-file", 0, FLAG_STR, &o->proxy_cert, "FILE", "client certificate for aggregated API servers; default: made in DATA-DIR/pki"},
+        {"proxy-client-key-file", 0, FLAG_STR, &o->proxy_key, "FILE", "its key"},
+        {"enable-aggregator-routing", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; aggregated servers are reached at their endpoints"},
         {"event-ttl", 0, FLAG_DURATION, &o->event_ttl_ns, "TIME", "how long Events are kept"},
         {"unhonoured-resources", 0, FLAG_LIST, &o->unhonoured, "LIST", "resources that nothing in the cluster acts on: writing them answers with a Warning"},
         {"workers", 0, FLAG_INT, &o->workers, "N", "threads for requests that may block"},
@@ -163,7 +167,7 @@ static int serve(struct program *p, struct err *e) {
                             .cert_file = o->tls_cert,
                             .key_file = o->tls_key,
                             .client_cas = cas,
-                            .n_client_cas = 1};
+                            .n_client_cas = str_empty(o->requestheader_ca) ? 1 : 2};
     p->s->http = http_server_new(&ho);
     p->s->watches = watch_hub_new(p->s, &p->loop);
     int rc = http_server_listen(p->s->http, &l, &p->listener, e);
@@ -211,6 +215,10 @@ int main(int argc, char **argv) {
                               .authorization_mode = "Node,RBAC",
                               .anonymous_auth = true,
                               .bootstrap_tokens = true,
+                              .requestheader_user = "X-Remote-User",
+                              .requestheader_uid = "X-Remote-Uid",
+                              .requestheader_group = "X-Remote-Group",
+                              .requestheader_extra = "X-Remote-Extra-",
                               .event_ttl_ns = EVENT_TTL_S * NS_PER_SEC}};
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};

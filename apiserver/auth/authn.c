@@ -306,8 +306,7 @@ static int token_check(struct authn *n, struct arena *a, const char *token, cons
     return err_set(e, -EACCES, "unknown token");
 }
 
-/* Groups that say how the user came: everybody but the anonymous one is authenticated. */
-static void authenticated_add(struct arena *a, struct user_info *u) {
+void authn_authenticated(struct arena *a, struct user_info *u) {
     if (user_in_group(u, "system:authenticated") || user_in_group(u, "system:unauthenticated")) return;
     const char **groups = arena_alloc(a, (u->n_groups + 1) * sizeof(char *));
     for (size_t i = 0; i < u->n_groups; i++) groups[i] = u->groups[i];
@@ -319,7 +318,7 @@ int authn_token(struct authn *n, struct arena *a, const char *token, const char 
                 struct user_info *out, struct json **matched, struct err *e) {
     int r = token_check(n, a, token, n_audiences ? audiences : n->c.audiences, n_audiences ? n_audiences : n->c.n_audiences,
                         out, matched, e);
-    if (r == 0) authenticated_add(a, out);
+    if (r == 0) authn_authenticated(a, out);
     return r;
 }
 
@@ -344,7 +343,7 @@ static const char *bearer(struct arena *a, const char *authorization) {
 int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out, struct err *e) {
     if (r->cert_verified && !str_empty(r->cert_cn)) {
         cert_user(a, r, out);
-        authenticated_add(a, out);
+        authn_authenticated(a, out);
         return 0;
     }
     const char *token = bearer(a, r->authorization);

@@ -1,5 +1,6 @@
 /* Authentication: who makes a request. In this order, the first that recognises the credentials decides:
  *
+ *   front proxy headers of a trusted proxy (apiserver/frontproxy.h)
  *   x509        verified client certificate: CN is the user, O the groups
  *   bearer      token file, service-account token, bootstrap token
  *   anonymous   no credentials at all (wrong ones are 401, never anonymous)
@@ -52,6 +53,9 @@ struct authn_config {
 struct authn;
 int authn_new(const struct authn_config *c, struct authn **out, struct err *e);
 void authn_free(struct authn *n); /* NULL-safe */
+
+/* Adds system:authenticated, which every user but the anonymous one is in. */
+void authn_authenticated(struct arena *a, struct user_info *u);
 
 /* The facts of one request. */
 struct authn_request {

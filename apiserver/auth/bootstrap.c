@@ -23,6 +23,7 @@ extern const char bootstrap_text[];
 
 #define RBAC_GROUP "rbac.authorization.k8s.io"
 #define AGGREGATE "rbac.authorization.k8s.io/aggregate-to-"
+#define AUTHENTICATION_MAP "extension-apiserver-authentication"
 #define AUTOUPDATE "rbac.authorization.kubernetes.io/autoupdate"
 
 static const struct kind {
@@ -293,15 +294,15 @@ static void read_line(struct reader *r, char *line) {
 
 static void add_config_maps(struct reader *r, const struct bootstrap_config *c) {
     if (c->client_ca_pem || c->requestheader_ca_pem) {
-        struct json *data = json_ensure_object(r->a, object_new(r, "ConfigMap", "kube-system", "extension-apiserver-authentication"), "data");
+        struct json *data = json_ensure_object(r->a, object_new(r, "ConfigMap", "kube-system", AUTHENTICATION_MAP), "data");
         if (c->client_ca_pem) json_set_str(r->a, data, "client-ca-file", c->client_ca_pem);
         if (c->requestheader_ca_pem) {
-            json_set_str(r->a, data, "requestheader-allowed-names", "[\"front-proxy-client\"]");
+            json_set_str(r->a, data, "requestheader-allowed-names", str_or_empty(c->requestheader_names));
             json_set_str(r->a, data, "requestheader-client-ca-file", c->requestheader_ca_pem);
-            json_set_str(r->a, data, "requestheader-extra-headers-prefix", "[\"X-Remote-Extra-\"]");
-            json_set_str(r->a, data, "requestheader-group-headers", "[\"X-Remote-Group\"]");
-            json_set_str(r->a, data, "requestheader-uid-headers", "[\"X-Remote-Uid\"]");
-            json_set_str(r->a, data, "requestheader-username-headers", "[\"X-Remote-User\"]");
+            json_set_str(r->a, data, "requestheader-extra-headers-prefix", str_or_empty(c->requestheader_extra));
+            json_set_str(r->a, data, "requestheader-group-headers", str_or_empty(c->requestheader_group));
+            json_set_str(r->a, data, "requestheader-uid-headers", str_or_empty(c->requestheader_uid));
+            json_set_str(r->a, data, "requestheader-username-headers", str_or_empty(c->requestheader_user));
         }
     }
     struct json *since = json_ensure_object(
@@ -400,6 +401,18 @@ static bool reconcile(struct arena *a, struct json *have, const struct json *wan
     return true;
 }
 
+/* What this server says of its CAs replaces what stands there; keys of others stay. */
+static bool take_data(struct arena *a, struct json *have, const struct json *want) {
+    struct json *data = json_ensure_object(a, have, "data");
+    bool changed = false;
+    JSON_FOREACH_MEMBER(m, json_get(want, "data")) {
+        if (json_equal(json_get(data, m->key), m->value)) continue;
+        json_set(a, data, m->key, json_clone(a, m->value));
+        changed = true;
+    }
+    return changed;
+}
+
 static int ensure_one(const struct bootstrap_ops *ops, struct arena *a, struct json *want, struct err *e) {
     const struct kind *k = kind_find(json_get_str(want, "kind"));
     const char *ns = json_get_str(json_get(want, "metadata"), "namespace"), *name = json_get_str(json_get(want, "metadata"), "name");
@@ -410,7 +423,9 @@ static int ensure_one(const struct bootstrap_ops *ops, struct arena *a, struct j
         r = ops->create(ops->arg, a, k->group, k->version, k->resource, ns, want, e);
         return r == -EEXIST ? 0 : r;
     }
-    if (!str_eq(k->group, RBAC_GROUP) || !reconcile(a, have, want)) return 0;
+    bool changed = str_eq(k->group, RBAC_GROUP) ? reconcile(a, have, want)
+                   : str_eq(name, AUTHENTICATION_MAP) && take_data(a, have, want);
+    if (!changed) return 0;
     return ops->update(ops->arg, a, k->group, k->version, k->resource, ns, have, e);
 }
 

@@ -25,6 +25,8 @@ struct bootstrap_config {
     const char *service_cidr; /* "10.96.0.0/16"; NULL: no ServiceCIDR object */
     const char *client_ca_pem;          /* for kube-system/extension-apiserver-authentication; NULL: left out */
     const char *requestheader_ca_pem;
+    /* beside the CA: JSON arrays as text, of allowed names and of header names */
+    const char *requestheader_names, *requestheader_user, *requestheader_uid, *requestheader_group, *requestheader_extra;
 };
 
 /* Creates what is missing. RBAC objects annotated rbac.authorization.kubernetes.io/autoupdate=true (all of these) get

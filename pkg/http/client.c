@@ -180,6 +180,7 @@ void resp_add_header(struct http_resp *r, const char *name, size_t nn, const cha
 struct transfer {
     struct http_resp *resp;
     const struct http_stream_cb *cb; /* NULL: all into resp->body */
+    bool any_status; /* the callbacks get errors' bodies too */
     bool head_told;
     int cb_rc;
     int64_t last_ns;
@@ -216,7 +217,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg) {
     size_t len = n * size;
     t->last_ns = mono_ns();
     if (tell_head(t)) return 0;
-    if (t->cb && t->resp->status < 300) {
+    if (t->cb && (t->any_status || t->resp->status < 300)) {
         t->cb_rc = t->cb->on_data(p, len, t->cb->arg);
         return t->cb_rc ? 0 : len;
     }
@@ -384,6 +385,35 @@ int http_client_do(struct http_client *c, const char *method, const char *url, c
     curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)(timeout_ms ? timeout_ms : DEFAULT_TIMEOUT_MS));
     CURLcode code = curl_easy_perform(h);
     int rc = code == CURLE_OK ? 0 : curl_error(code, errbuf, full, &t, e);
+    unprepare(h, l, to);
+    handle_give(c, h);
+    return rc;
+}
+
+static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, curl_off_t un) {
+    return http_cancelled(arg);
+}
+
+int http_client_exchange(struct http_client *c, const char *method, const char *url, const struct http_header *hs,
+                         size_t n_h, const void *body, size_t body_len, const struct http_stream_cb *cb,
+                         struct http_resp *resp, struct http_cancel *cancel, unsigned timeout_ms, struct err *e) {
+    _cleanup_free_ char *full = client_url(c, url);
+    char errbuf[CURL_ERROR_SIZE];
+    struct transfer t = {.resp = resp, .cb = cb, .any_status = true};
+    resp_reset(resp);
+    CURL *h = handle_take(c);
+    struct curl_slist *l = prepare(c, h, method, full, hs, n_h, body, body_len, &t, errbuf), *to = connect_to(c, h);
+    curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+    curl_easy_setopt(h, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(h, CURLOPT_XFERINFODATA, cancel);
+    CURLcode code = curl_easy_perform(h);
+    int rc = t.cb_rc;
+    if (!rc && code == CURLE_ABORTED_BY_CALLBACK) rc = err_set(e, -ECANCELED, "cancelled");
+    else if (!rc && code != CURLE_OK) rc = curl_error(code, errbuf, full, &t, e);
+    else if (!rc) rc = tell_head(&t);
+    curl_easy_setopt(h, CURLOPT_NOPROGRESS, 1L);
+    curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, NULL);
     unprepare(h, l, to);
     handle_give(c, h);
     return rc;

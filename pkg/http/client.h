@@ -84,6 +84,12 @@ int http_client_stream(struct http_client *c, const char *url, const struct http
                        const struct http_stream_cb *cb, struct http_resp *resp, struct http_cancel *cancel,
                        unsigned idle_ms, struct err *e);
 
+/* Any request, its answer of whatever status given to `cb` as it comes: for proxies. timeout_ms 0: no limit. `cancel` is
+ * looked at about once a second while nothing comes. Uses kept connections. Returns as http_client_stream. */
+int http_client_exchange(struct http_client *c, const char *method, const char *url, const struct http_header *h,
+                         size_t n_h, const void *body, size_t body_len, const struct http_stream_cb *cb,
+                         struct http_resp *resp, struct http_cancel *cancel, unsigned timeout_ms, struct err *e);
+
 /* Upgrades: sends the request with these headers (Connection and Upgrade included by the caller; Host, lengths and
  * authorization are added, and left out of what is given), reads the answer's head into resp (and for other statuses than 101 the body). On 101 *fd
  * is a blocking stream socket with the plain bytes; closing it closes the connection (bytes written before are

@@ -73,3 +73,14 @@ int pki_cluster_ensure(const struct pki_cluster *c, const struct pki_pair *ca, s
         if (identities[i].cn || c->node_name) r = ensure_one(c, &identities[i], ca, a, e);
     return r;
 }
+
+int pki_front_proxy_ensure(const char *data_dir, struct arena *a, struct err *e) {
+    _cleanup_pki_pair_ struct pki_pair ca = {0};
+    struct pki_spec spec = {.cn = PKI_FRONT_PROXY, .usages = PKI_CLIENT_AUTH};
+    int r = pki_ensure_ca(arena_printf(a, "%s/pki/front-proxy-ca.crt", data_dir),
+                          arena_printf(a, "%s/pki/front-proxy-ca.key", data_dir), "front-proxy-ca", &ca, e);
+    if (r < 0) return err_wrap(e, "the CA of front proxies");
+    r = pki_ensure(&ca, &spec, arena_printf(a, "%s/pki/" PKI_FRONT_PROXY ".crt", data_dir),
+                   arena_printf(a, "%s/pki/" PKI_FRONT_PROXY ".key", data_dir), NULL, e);
+    return r < 0 ? err_wrap(e, "the front proxy's certificate") : 0;
+}

@@ -15,6 +15,11 @@ struct pki_cluster {
 /* Makes what is missing, and anew what is due (pki_ensure). `ca`: the cluster's CA with its key. Scratch memory from `a`. */
 int pki_cluster_ensure(const struct pki_cluster *c, const struct pki_pair *ca, struct arena *a, struct err *e);
 
+/* DATA/pki/front-proxy-ca.crt and front-proxy-client.crt with their keys: a CA of its own for who may say on behalf of
+ * whom a request is made, and the API server's certificate as such a front proxy towards aggregated servers. */
+#define PKI_FRONT_PROXY "front-proxy-client"
+int pki_front_proxy_ensure(const char *data_dir, struct arena *a, struct err *e);
+
 /* Kubeconfig texts with one cluster, one user and one context, "coracle"; in `a`. */
 char *pki_kubeconfig_token(struct arena *a, const char *server, const char *ca_pem, const char *token);
 char *pki_kubeconfig_pair(struct arena *a, const char *server, const char *ca_pem, const struct pki_pair *user);
