@@ -22,6 +22,7 @@ struct openapi;
 struct kubelet_client;
 struct watch_hub;
 struct crd_registry;
+struct aggregator;
 
 /* What the flags say (main.c has the table). Strings live as long as the server. */
 struct apiserver_options {
@@ -53,6 +54,7 @@ struct apiserver {
     struct resource_table *resources;
     struct rbytes *event_end;   /* "}\n" */
     struct watchcache *cache;
+    struct aggregator *aggregator; /* aggregator/aggregator.h */
     struct crd_registry *crds;  /* crd/registry.h */
     struct listcache *lists;
     struct rules *rules;
@@ -73,7 +75,7 @@ struct apiserver {
     int64_t started_ns;
     pthread_mutex_t write_queues[WRITE_QUEUES];
     _Atomic uint64_t requests;
-    _Atomic int long_calls;
+    _Atomic int long_calls, passed_calls;
     _Atomic bool ready, stopping;
 };
 

@@ -1,7 +1,8 @@
 /* Conditions that the API server itself keeps in objects' status: whether a FlowSchema's priority level exists
- * (Dangling), whether an APIService is available. Upstream: the flow control's and the aggregator's controllers. */
+ * (Dangling), that a local APIService is available. Upstream: the flow control's and the aggregator's controllers. */
 #include "apiserver/conditions.h"
 
+#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/lookup.h"
 #include "apiserver/write.h"
 
@@ -48,22 +49,25 @@ static struct json *flow_schema(struct apiserver *s, struct arena *a, const stru
                                        there ? "and it exists" : "but there is no such object"));
 }
 
-static struct json *api_service(struct apiserver *s, struct arena *a, const struct json *o) {
-    const struct json *ref = json_at(o, "spec", "service", NULL);
-    if (!json_is(ref, JSON_OBJECT)) return condition_make(a, "Available", true, "Local", "Local APIServices are always available");
-    const char *ns = str_or_empty(json_get_str(ref, "namespace")), *name = str_or_empty(json_get_str(ref, "name"));
-    if (!lookup_get(s, a, "", "services", ns, name))
-        return condition_make(a, "Available", false, "ServiceNotFound", arena_printf(a, "service/%s in \"%s\" is not present", name, ns));
-    return condition_make(a, "Available", false, "AggregationUnsupported", "this server does not pass requests on to other API servers");
+static void on_flow_schema(struct apiserver *s, struct arena *a, struct object *o, struct json *v) {
+    if (v && condition_put(a, v, flow_schema(s, a, v))) status_write(s, a, o, v, NULL);
+}
+
+/* Those with a service are the aggregator's, which keeps their condition. */
+static void on_api_service(struct apiserver *s, struct arena *a, struct object *o, struct json *v) {
+    aggregator_service(s->aggregator, object_name(o), v);
+    if (!v || json_is(json_at(v, "spec", "service", NULL), JSON_OBJECT)) return;
+    struct json *c = condition_make(a, "Available", true, "Local", "Local APIServices are always available");
+    if (condition_put(a, v, c)) status_write(s, a, o, v, NULL);
 }
 
 static void on_object(void *arg, struct object *o, bool gone) {
     struct apiserver *s = arg;
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *v = gone ? NULL : object_tree(a, o);
-    if (!v || json_at(v, "metadata", "deletionTimestamp", NULL)) return;
-    struct json *c = str_eq(o->res->plural, "flowschemas") ? flow_schema(s, a, v) : api_service(s, a, v);
-    if (condition_put(a, v, c)) status_write(s, a, o, v, NULL);
+    if (v && json_at(v, "metadata", "deletionTimestamp", NULL)) v = NULL;
+    if (str_eq(o->res->plural, "flowschemas")) on_flow_schema(s, a, o, v);
+    else on_api_service(s, a, o, v);
 }
 
 struct follower *conditions_start(struct apiserver *s) {

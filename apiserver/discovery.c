@@ -1,5 +1,6 @@
 /* Discovery: which groups, versions and resources there are, from the resource table. The classic documents (/api, /apis,
  * /apis/G, /apis/G/V) and the aggregated one (apidiscovery.k8s.io, v2 and v2beta1). */
+#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/handlers.h"
 #include "pkg/base/map.h"
 
@@ -112,6 +113,7 @@ static void group_list(struct request *q) {
     json_set_str(a, doc, "apiVersion", "v1");
     for (size_t i = 0; i < t.n; i++)
         if (*t.items[i]->group && starts(&t, i, true)) json_append(a, groups, group_doc(q, &t, i, false));
+    aggregator_groups(q, groups, false);
     json_set(a, doc, "groups", groups);
     respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroupList"), doc);
 }
@@ -188,6 +190,7 @@ static struct json *aggregated(struct request *q, bool core, const char *version
         }
         json_append(a, resources, aggregated_resource(a, r));
     }
+    if (!core) aggregator_groups(q, items, true);
     json_set(a, doc, "items", items);
     return doc;
 }
@@ -230,12 +233,12 @@ void handle_discovery(struct request *q) {
     const char *slash = strchr(group, '/');
     if (named && (!slash || !slash[1])) {
         group = arena_strndup(q->a, group, slash ? (size_t)(slash - group) : strlen(group));
-        for (size_t i = 0; i < t.n; i++)
-            if (str_eq(t.items[i]->group, group)) {
-                respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), group_doc(q, &t, i, true));
-                return;
-            }
-        http_respond_text(q->http, 404, "404 page not found\n");
+        struct json *doc = NULL;
+        for (size_t i = 0; i < t.n && !doc; i++)
+            if (str_eq(t.items[i]->group, group)) doc = group_doc(q, &t, i, true);
+        doc = aggregator_group(q, group, doc);
+        if (doc) respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), doc);
+        else http_respond_text(q->http, 404, "404 page not found\n");
         return;
     }
     const char *v = named ? slash + 1 : p + 5;

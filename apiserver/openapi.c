@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <pthread.h>
 
+#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
 #include "pkg/base/map.h"
@@ -17,7 +18,7 @@
 struct openapi {
     pthread_mutex_t lock;
     struct rbytes *v2_json, *v2_proto;
-    uint64_t v2_of; /* crd_changes when they were made */
+    uint64_t v2_of; /* changes of definitions and back ends when they were made */
 };
 
 void openapi_free(struct openapi *o) {
@@ -147,6 +148,7 @@ static void v3_index(struct request *q) {
         if (*r->group) add_to_index(&t, a, paths, arena_printf(a, "apis/%s", r->group));
         add_to_index(&t, a, paths, doc_path(a, r));
     }
+    aggregator_openapi_index(q->s->aggregator, a, paths);
     json_sort_keys(paths, false);
     json_set(a, doc, "paths", paths);
     char *text = json_text(a, doc);
@@ -194,6 +196,7 @@ static void make_v2(struct openapi *o, struct apiserver *s) {
         openapi_v2_add(a, doc, r->group, r->version, rows, n);
     }
     openapi_v2_end(a, doc);
+    aggregator_openapi_v2(s->aggregator, a, doc);
     json_write(&json, doc);
     openapi_v2_to_proto(&proto, doc);
     rbytes_unref(o->v2_json);
@@ -207,7 +210,7 @@ static void v2(struct request *q) {
     const char *accept = str_or_empty(http_header(q->http, "accept"));
     bool proto = strstr(accept, "proto-openapi.spec.v2") != NULL;
     pthread_mutex_lock(&o->lock);
-    uint64_t now = crd_changes(q->s);
+    uint64_t now = crd_changes(q->s) + aggregator_changes(q->s->aggregator);
     if (!o->v2_json || o->v2_of != now) {
         make_v2(o, q->s);
         malloc_trim(0); /* many times the document's size was needed to make it */
@@ -236,6 +239,7 @@ void handle_openapi(struct request *q) {
         v2(q);
         return;
     }
-    if (str_has_prefix(p, "/openapi/v3/") && v3_doc(q, p + strlen("/openapi/v3/"))) return;
+    if (str_has_prefix(p, "/openapi/v3/") && (aggregator_openapi_v3(q, p + strlen("/openapi/v3/")) ||
+                                             v3_doc(q, p + strlen("/openapi/v3/")))) return;
     http_respond_text(q->http, 404, "404 page not found\n");
 }

@@ -11,6 +11,7 @@ enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL };
 struct watch;
 struct http_cancel;
 struct crd_schema;
+struct agg_back;
 
 struct request {
     struct apiserver *s;
@@ -35,7 +36,8 @@ struct request {
     const char **warnings;
     size_t n_warnings, cap_warnings;
     struct watch *watch;      /* watch.c, when this is a watch */
-    struct http_cancel *cancel; /* kubelet.c: set when the client goes away */
+    struct http_cancel *cancel; /* kubelet.c, aggregator/: set when the client goes away */
+    struct agg_back *back;      /* aggregator/: who answers this; NULL: this server */
 };
 
 enum { REQUEST_MAX_SEGMENTS = 64 };

@@ -5,6 +5,7 @@
  * their client likes (log, exec, attach, port-forward, proxy) on a thread of their own. */
 #include <pthread.h>
 
+#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
@@ -15,6 +16,7 @@ enum {
     LOOP_LIST_MAX = 2000,   /* objects in a cache above which a LIST leaves the loop thread */
     LOOP_GZIP_MAX = 100,    /* and above which one that may be compressed does */
     LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
+    PASSED_CALLS_MAX = 256, /* and for aggregated API servers */
     LONG_CALL_STACK = 256 * 1024,
 };
 
@@ -45,6 +47,7 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
     if ((rc = auth_open(s, e))) return rc;
     if ((rc = crd_registry_open(s, e))) return rc;
+    if ((rc = aggregator_open(s, &s->aggregator, e))) return rc;
     s->conditions = conditions_start(s);
     return s->conditions ? 0 : err_set(e, -EAGAIN, "no thread for conditions");
 }
@@ -71,6 +74,7 @@ void apiserver_close(struct apiserver *s) {
     http_workers_free(s->workers);
     housekeeping_stop(s);
     follower_free(s->conditions);
+    aggregator_close(s->aggregator);
     crd_registry_close(s);
     auth_close(s);
     rules_free(s->rules);
@@ -92,6 +96,7 @@ static void fail(struct request *q, struct err *e) {
 }
 
 static bool is_long(const struct request *q) {
+    if (q->back) return true;
     static const char *const subs[] = {"log", "exec", "attach", "portforward", "proxy"};
     for (size_t i = 0; q->sub && i < ARRAY_LEN(subs); i++)
         if (str_eq(q->sub->name, subs[i])) return true;
@@ -174,6 +179,10 @@ static void process(void *arg) {
     _cleanup_crd_schema_ struct crd_schema *schema = NULL; /* for as long as the request is worked on */
     int rc = request_authenticate(q, &e);
     if (!rc) rc = request_authorize(q, &e);
+    if (!rc && q->back) {
+        aggregator_handle(q);
+        return;
+    }
     if (!rc && q->is_resource && !q->res && !resource_group_known(q->s->resources, q->group, NULL)) {
         http_respond_text(q->http, 404, "404 page not found\n"); /* not even a group: no API answers */
         return;
@@ -191,18 +200,19 @@ static void process(void *arg) {
 
 static void *long_call(void *arg) {
     struct request *q = arg;
-    struct apiserver *s = q->s;
+    _Atomic int *count = q->back ? &q->s->passed_calls : &q->s->long_calls;
     process(q);
-    atomic_fetch_sub(&s->long_calls, 1);
+    atomic_fetch_sub(count, 1);
     return NULL;
 }
 
 static bool start_long_call(struct request *q) {
-    struct apiserver *s = q->s;
+    _Atomic int *count = q->back ? &q->s->passed_calls : &q->s->long_calls;
+    int max = q->back ? PASSED_CALLS_MAX : LONG_CALLS_MAX;
     pthread_attr_t attr;
     pthread_t t;
-    if (atomic_fetch_add(&s->long_calls, 1) >= LONG_CALLS_MAX) {
-        atomic_fetch_sub(&s->long_calls, 1);
+    if (atomic_fetch_add(count, 1) >= max) {
+        atomic_fetch_sub(count, 1);
         return false;
     }
     pthread_attr_init(&attr);
@@ -210,7 +220,7 @@ static bool start_long_call(struct request *q) {
     pthread_attr_setstacksize(&attr, LONG_CALL_STACK);
     bool ok = pthread_create(&t, &attr, long_call, q) == 0;
     pthread_attr_destroy(&attr);
-    if (!ok) atomic_fetch_sub(&s->long_calls, 1);
+    if (!ok) atomic_fetch_sub(count, 1);
     return ok;
 }
 
@@ -234,9 +244,10 @@ void apiserver_handle(struct http_req *r, void *arg) {
     struct apiserver *s = arg;
     struct request *q = request_new(s, r);
     atomic_fetch_add(&s->requests, 1);
+    aggregator_take(q);
     if (str_eq(q->verb, "watch") && q->res && q->res->stored == RES_STORED) watch_prepare(q);
-    if (is_long(q)) kubelet_prepare(q);
-    if (cheap(q)) {
+    if (q->sub && is_long(q)) kubelet_prepare(q);
+    if (!q->back && cheap(q)) {
         process(q);
         return;
     }
