@@ -17,6 +17,8 @@ struct jwt_signer;
 struct authn;
 struct authz;
 struct housekeeping;
+struct presence;
+struct servicealloc_state;
 struct follower;
 struct openapi;
 struct kubelet_client;
@@ -66,6 +68,8 @@ struct apiserver {
     struct authz *authz;
     struct follower *auth_feed, *conditions;
     struct housekeeping *housekeeping;
+    struct presence *presence;
+    struct servicealloc_state *service_repair;
     struct openapi *openapi;
     struct http_server *http;
     struct http_workers *workers;

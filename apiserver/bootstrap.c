@@ -10,6 +10,7 @@
 #include "apiserver/auth/bootstrap.h"
 #include "apiserver/frontproxy.h"
 #include "apiserver/lookup.h"
+#include "apiserver/servicealloc.h"
 #include "apiserver/write.h"
 #include "pkg/base/log.h"
 
@@ -54,6 +55,10 @@ static void job_run(void *arg) {
     int rc = json_parse(a, j->text.data, j->text.len, &obj, NULL, &e);
     if (!rc) rc = create_now(b->s, a, j->res, j->ns, j->lazy, obj, &e);
     if (rc && e.status != 409) err_wrap(&e, "%s %s", j->res->plural, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))));
+    if (rc && e.status == 422) { /* another server has made the Service with the same address just now */
+        _cleanup_object_ struct object *o = write_current(b->s, j->res, j->ns, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))), true);
+        if (o) rc = 0;
+    }
     pthread_mutex_lock(&b->lock);
     if (rc && e.status != 409 && !b->first.code) err_move(&b->first, &e);
     b->pending--;
@@ -163,15 +168,13 @@ static struct json *endpoints_tree(struct apiserver *s, struct arena *a, bool sl
     return json_parse(a, text, strlen(text), &v, NULL, NULL) ? NULL : v;
 }
 
-/* Creates the object, or puts `keys` of it over what is there when they differ. With etcd other servers may be listed
- * too, so an endpoint that is there stays as long as this server's address is among them. */
+/* Creates the object, or puts `keys` of it over what is there when they differ. */
 static int ensure(struct boot *b, const char *group, const char *resource, struct json *want, const char *const *keys) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};
     const struct resource *r = resource_find(b->s->resources, group, "v1", resource);
     _cleanup_object_ struct object *o = watchcache_get(b->s->cache, r, "default", "kubernetes");
     if (!o) return op_create(b, a, group, "v1", resource, "default", want, &e);
-    if (!b->s->embedded && strstr(o->tail->data, b->s->opt.advertise_address)) return 0;
     struct json *v = object_tree(a, o);
     bool same = true;
     for (; *keys; keys++) {
@@ -186,6 +189,7 @@ static void ensure_kubernetes(struct boot *b) {
     static const char *const none[] = {NULL}, *const subsets[] = {"subsets", NULL}, *const slice[] = {"endpoints", "ports", NULL};
     ensure(b, "", "services", service_tree(b->s, a), none);
     const char *ip = b->s->opt.advertise_address;
+    if (!b->s->embedded) return; /* several servers may be listed: presence.c */
     if (str_has_prefix(ip, "127.") || str_eq(ip, "::1")) return; /* a machine without a network: no pod could use it */
     ensure(b, "", "endpoints", endpoints_tree(b->s, a, false), subsets);
     ensure(b, "discovery.k8s.io", "endpointslices", endpoints_tree(b->s, a, true), slice);
@@ -213,6 +217,7 @@ int bootstrap_run(struct apiserver *s, struct err *e) {
     pthread_mutex_init(&b.lock, NULL);
     pthread_cond_init(&b.cond, NULL);
     int rc = bootstrap_ensure(&ops, &c, e);
+    servicealloc_repair(s);
     b.lazy = false;
     ensure_kubernetes(&b);
     drain(&b);

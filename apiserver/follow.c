@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "pkg/base/ktime.h"
+#include "pkg/base/map.h"
 
 enum { FOLLOW_MAX = 8, AGAIN_MS = 500 };
 
@@ -10,6 +11,7 @@ struct follower {
     struct watchcache *cache;
     const struct resource *res[FOLLOW_MAX];
     struct wc_watch *watches[FOLLOW_MAX];
+    struct map told[FOLLOW_MAX]; /* the objects as last told, by key: who falls behind must still hear of deletions */
     size_t n;
     follow_fn *fn;
     void (*again_fn)(void *arg);
@@ -28,11 +30,27 @@ static void wake(void *arg) {
     pthread_mutex_unlock(&f->lock);
 }
 
+static void object_drop(void *o) { object_unref(o); }
+
+static void tell(struct follower *f, size_t i, struct object *o, bool gone) {
+    object_unref(gone ? map_del(&f->told[i], o->key) : map_put(&f->told[i], o->key, object_ref(o)));
+    f->fn(f->arg, o, gone);
+}
+
 static void load(struct follower *f, size_t i) {
     struct wc_list l;
+    struct map before = f->told[i];
+    const char *key;
+    void *o;
+    size_t it = 0;
+    f->told[i] = (struct map)MAP_INIT;
     wc_watch_free(f->watches[i]);
     wc_watch_new_list(f->cache, f->res[i], NULL, NULL, wake, f, &l, &f->watches[i]);
+    for (size_t j = 0; j < l.n; j++) map_put(&f->told[i], l.items[j]->key, object_ref(l.items[j]));
+    while (map_next(&before, &it, &key, &o))
+        if (!map_has(&f->told[i], key)) f->fn(f->arg, o, true);
     for (size_t j = 0; j < l.n; j++) f->fn(f->arg, l.items[j], false);
+    map_done_with(&before, object_drop);
     wc_list_done(&l);
 }
 
@@ -40,7 +58,7 @@ static void drain(struct follower *f, size_t i) {
     struct wc_event ev;
     int rc;
     while ((rc = wc_watch_next(f->watches[i], &ev, NULL)) == 1) {
-        f->fn(f->arg, ev.object, ev.type == WC_DELETED);
+        tell(f, i, ev.object, ev.type == WC_DELETED);
         object_unref(ev.object);
     }
     if (rc < 0) load(f, i);
@@ -112,7 +130,10 @@ void follower_free(struct follower *f) {
     pthread_cond_signal(&f->cond);
     pthread_mutex_unlock(&f->lock);
     if (!pthread_equal(f->thread, pthread_self())) pthread_join(f->thread, NULL);
-    for (size_t i = 0; i < f->n; i++) wc_watch_free(f->watches[i]);
+    for (size_t i = 0; i < f->n; i++) {
+        wc_watch_free(f->watches[i]);
+        map_done_with(&f->told[i], object_drop);
+    }
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->cond);
     free(f);

@@ -6,8 +6,8 @@
 
 struct follower;
 
-/* `gone`: the object is deleted, this is its last state. Calls are never concurrent. After a follower fell behind all
- * objects are told again; what was deleted meanwhile is not. */
+/* `gone`: the object is deleted, this is its last state (the last one told, when the follower had fallen behind). Calls
+ * are never concurrent. After a follower fell behind all objects are told again. */
 typedef void follow_fn(void *arg, struct object *o, bool gone);
 
 /* Tells of all objects that there are, on the caller's thread, then goes on on its own. NULL when there is no thread to be

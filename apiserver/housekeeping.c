@@ -1,13 +1,14 @@
 /* A thread for what has to be done from time to time: compacting the store's history (five minutes of it stay, as with
- * upstream's compactor), ending Events after their time to live, and giving the memory of past bursts back to the
+ * upstream's compactor), repairing the book of Services' addresses, ending Events after their time to live, and giving the memory of past bursts back to the
  * system (the allocator keeps what requests on many threads have freed). */
 #include <malloc.h>
 #include <pthread.h>
 
 #include "apiserver/lookup.h"
+#include "apiserver/servicealloc.h"
 #include "apiserver/write.h"
 
-enum { TICK_S = 60, COMPACT_EVERY_S = 300, EVENTS_AT_ONCE = 2000 };
+enum { TICK_S = 60, COMPACT_EVERY_S = 300, REPAIR_EVERY = 3 /* ticks */, EVENTS_AT_ONCE = 2000 };
 
 struct housekeeping {
     pthread_t thread;
@@ -47,6 +48,7 @@ static void *run(void *arg) {
     struct apiserver *s = arg;
     struct housekeeping *h = s->housekeeping;
     int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache);
+    unsigned ticks = 0;
     pthread_mutex_lock(&h->lock);
     while (!h->stop) {
         struct timespec until;
@@ -55,6 +57,7 @@ static void *run(void *arg) {
         if (pthread_cond_timedwait(&h->cond, &h->lock, &until) != ETIMEDOUT) continue;
         pthread_mutex_unlock(&h->lock);
         end_events(s);
+        if (++ticks % REPAIR_EVERY == 0) servicealloc_repair(s);
         malloc_trim(0);
         if (mono_ns() >= compact_at) {
             store_compact(s->store, keep_from, NULL); /* fails when nothing was written since: fine */

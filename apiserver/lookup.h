@@ -25,5 +25,10 @@ int bootstrap_run(struct apiserver *s, struct err *e);
 void housekeeping_start(struct apiserver *s);
 void housekeeping_stop(struct apiserver *s);
 
+/* presence.c: a thread that keeps this server's Lease, and with etcd the endpoints of the Service "kubernetes". Stopping it
+ * takes this server out of them. */
+void presence_start(struct apiserver *s);
+void presence_stop(struct apiserver *s);
+
 struct openapi *openapi_new(void);
 void openapi_free(struct openapi *o); /* NULL-safe */

@@ -128,6 +128,7 @@ static void renew(struct program *p, struct arena *a) {
 static void *boot_thread(void *arg) {
     struct program *p = arg;
     bootstrap(p);
+    presence_start(p->s);
     for (int minutes = 1; nap(p, ADDRESS_CHECK_S); minutes++) {
         _cleanup_arena_ struct arena *a = arena_new();
         bool moved = str_empty(p->asked.advertise_address) && !str_eq(identity_address(a), p->s->opt.advertise_address);
@@ -191,6 +192,7 @@ static void shut_down(struct program *p) {
     pthread_cond_signal(&p->cond);
     pthread_mutex_unlock(&p->lock);
     if (p->boot_started) pthread_join(p->boot, NULL);
+    presence_stop(s);
     uv_signal_t *signals[] = {&p->term, &p->intr, &p->hup};
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         if (signals[i]->data) uv_close((uv_handle_t *)signals[i], NULL);

@@ -10,6 +10,7 @@
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
+#include "apiserver/servicealloc.h"
 
 enum {
     WORKER_QUEUE = 4096,
@@ -42,7 +43,8 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if (rc) return rc;
     s->resources = resource_table_new();
     if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;
-    struct rules_config rcfg = {.lookup = lookup_rules(s), .service_cidr = s->opt.service_cidr};
+    struct rules_alloc alloc = servicealloc(s);
+    struct rules_config rcfg = {.lookup = lookup_rules(s), .alloc = &alloc, .service_cidr = s->opt.service_cidr};
     parse_ports(s->opt.node_ports, &rcfg.node_port_min, &rcfg.node_port_max);
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
     if ((rc = auth_open(s, e))) return rc;
@@ -72,6 +74,7 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
 void apiserver_close(struct apiserver *s) {
     if (!s) return;
     http_workers_free(s->workers);
+    presence_stop(s);
     housekeeping_stop(s);
     follower_free(s->conditions);
     aggregator_close(s->aggregator);
@@ -80,6 +83,7 @@ void apiserver_close(struct apiserver *s) {
     rules_free(s->rules);
     watchcache_close(s->cache);
     listcache_free(s->lists);
+    servicealloc_done(s);
     store_close(s->store);
     openapi_free(s->openapi);
     rbytes_unref(s->event_end);

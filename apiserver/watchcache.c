@@ -48,9 +48,11 @@ struct watchcache {
     pthread_rwlock_t lock;
     _Atomic int64_t rev;
     _Atomic int error;
-    pthread_mutex_t wait_lock;
+    pthread_mutex_t wait_lock; /* of `feed` too */
     pthread_cond_t waited;
     _Atomic int waiters;
+    pthread_t reloader;
+    bool reloading, closing; /* `reloader` is to be joined; all ends: both under wait_lock */
 };
 
 struct wc_watch {
@@ -227,6 +229,24 @@ static void reached(struct watchcache *w, int64_t rev, int error) {
     }
 }
 
+static void *reload(void *arg);
+
+static void reloader_join(struct watchcache *w) {
+    pthread_mutex_lock(&w->wait_lock);
+    bool there = w->reloading;
+    w->reloading = false;
+    pthread_mutex_unlock(&w->wait_lock);
+    if (there) pthread_join(w->reloader, NULL);
+}
+
+/* History was compacted before the feed came to it (the store was out of reach for long): all is loaded anew. */
+static void start_reload(struct watchcache *w) {
+    reloader_join(w); /* the one that made this feed */
+    pthread_mutex_lock(&w->wait_lock);
+    w->reloading = !w->closing && pthread_create(&w->reloader, NULL, reload, w) == 0;
+    pthread_mutex_unlock(&w->wait_lock);
+}
+
 static void on_events(void *arg, const struct store_event *events, size_t n, int64_t rev, int error) {
     struct watchcache *w = arg;
     if (n) {
@@ -245,6 +265,7 @@ static void on_events(void *arg, const struct store_event *events, size_t n, int
         rev = top;
     }
     reached(w, rev, error);
+    if (error == -ESTALE) start_reload(w);
 }
 
 static int load(struct watchcache *w, int64_t *rev, struct err *e) {
@@ -266,6 +287,72 @@ static int load(struct watchcache *w, int64_t *rev, struct err *e) {
     for (size_t i = 0; i < w->n_by_prefix; i++) w->by_prefix[i]->floor = l.rev;
     *rev = l.rev;
     return 0;
+}
+
+static void drop_ring(struct cache *c);
+static void pending_done(struct cache *c);
+
+/* Empties a cache and ends its watches: between what it had and what comes next events are missing. */
+static void cache_clear(struct cache *c, int64_t rev) {
+    for (size_t i = 0; i < c->n; i++) object_unref(c->items[i]);
+    c->n = 0;
+    drop_ring(c);
+    c->base++; /* behind every cursor */
+    pending_done(c);
+    c->loading = false;
+    c->floor = c->changed = rev;
+}
+
+static int load_again(struct watchcache *w, int64_t *rev, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct store_list l;
+    int rc = store_list(w->store, a, "/registry/", NULL, 0, 0, &l, e);
+    if (rc) return rc;
+    pthread_rwlock_wrlock(&w->lock);
+    for (size_t i = 0; i < w->n_by_prefix; i++) cache_clear(w->by_prefix[i], l.rev);
+    for (size_t i = 0; i < l.n; i++) {
+        const struct store_kv *kv = &l.items[i];
+        const char *rest;
+        struct cache *c = cache_of(w, kv->key, &rest);
+        struct object *o = c ? object_new(c->res, rest, kv->value, kv->value_len, kv->create_rev, kv->mod_rev) : NULL;
+        if (o) items_put(c, o);
+        object_unref(o);
+    }
+    for (size_t i = 0; i < w->n_by_prefix; i++) wake_watches(w->by_prefix[i]);
+    pthread_rwlock_unlock(&w->lock);
+    *rev = l.rev;
+    return 0;
+}
+
+enum { RELOAD_PAUSE_MS = 500 };
+
+static void *reload(void *arg) {
+    struct watchcache *w = arg;
+    int64_t rev;
+    for (bool done = false; !done;) {
+        struct store_watch *feed = NULL, *old = NULL;
+        pthread_mutex_lock(&w->wait_lock);
+        bool stop = w->closing;
+        pthread_mutex_unlock(&w->wait_lock);
+        if (stop) return NULL;
+        if (load_again(w, &rev, NULL)) {
+            usleep(RELOAD_PAUSE_MS * 1000);
+            continue;
+        }
+        pthread_mutex_lock(&w->wait_lock);
+        old = w->feed;
+        w->feed = NULL;
+        pthread_mutex_unlock(&w->wait_lock);
+        store_watch_cancel(old);
+        atomic_store(&w->rev, rev);
+        atomic_store(&w->error, 0);
+        done = store_watch(w->store, "/registry/", rev, on_events, w, &feed, NULL) == 0;
+        if (!done) atomic_store(&w->error, -EAGAIN);
+        pthread_mutex_lock(&w->wait_lock);
+        w->feed = feed;
+        pthread_mutex_unlock(&w->wait_lock);
+    }
+    return NULL;
 }
 
 static void link_prefix(struct watchcache *w, struct cache *c) {
@@ -342,7 +429,12 @@ static void cache_free(struct cache *c) {
 
 void watchcache_close(struct watchcache *w) {
     if (!w) return;
+    pthread_mutex_lock(&w->wait_lock);
+    w->closing = true;
+    pthread_mutex_unlock(&w->wait_lock);
+    reloader_join(w);
     store_watch_cancel(w->feed);
+    reloader_join(w);
     for (size_t i = 0; i < w->n_caches; i++) cache_free(w->caches[i]);
     free(w->caches);
     free(w->by_prefix);
@@ -420,7 +512,7 @@ int watchcache_add(struct watchcache *w, const struct resource *r, struct err *e
     int rc = store_list(w->store, a, r->key_prefix, NULL, 0, 0, &l, e);
     if (rc) return rc;
     pthread_rwlock_wrlock(&w->lock);
-    fill_cache(c, &l);
+    if (c->loading) fill_cache(c, &l); /* else all was loaded anew meanwhile */
     pthread_rwlock_unlock(&w->lock);
     return 0;
 }
@@ -464,8 +556,8 @@ int watchcache_wait(struct watchcache *w, int64_t rev, int timeout_ms) {
     until.tv_nsec = ns % NS_PER_SEC;
     int rc = 0;
     atomic_fetch_add(&w->waiters, 1);
-    store_watch_progress(w->feed);
     pthread_mutex_lock(&w->wait_lock);
+    if (w->feed) store_watch_progress(w->feed);
     while (!rc && atomic_load(&w->rev) < rev && !atomic_load(&w->error))
         rc = pthread_cond_timedwait(&w->waited, &w->wait_lock, &until);
     pthread_mutex_unlock(&w->wait_lock);

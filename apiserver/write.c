@@ -225,7 +225,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
         if (!w->c.dry_run) {
             rc = *deleted ? store(w, STORE_DELETE, old->key, NULL, 0, old->rev, &rev, e)
                           : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
-            if (!rc && *deleted) rules_deleted(&w->c, obj);
+            if (!rc) rules_stored(&w->c, before, *deleted ? NULL : obj);
         }
         if (!rc) rc = make_object(w, old->key, text, len, old->create_rev, rev, out, e);
     } else if (!rc) { /* nothing to store, provided that `old` is what is stored */
@@ -280,7 +280,7 @@ int write_delete(struct write *w, const struct delete_request *d, const struct o
     if (!w->c.dry_run) {
         rc = *gone ? store(w, STORE_DELETE, old->key, NULL, 0, old->rev, &rev, e)
                    : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
-        if (!rc && *gone) rules_deleted(&w->c, before);
+        if (!rc && *gone) rules_stored(&w->c, before, NULL);
     }
     return rc ? rc : make_object(w, old->key, text, len, old->create_rev, rev, out, e);
 }

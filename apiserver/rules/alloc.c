@@ -1,11 +1,11 @@
 /* Allocation of cluster IPs and node ports, and the fields of a Service that hang on it (clusterIPs,
  * ipFamilies, ipFamilyPolicy, nodePort, healthCheckNodePort).
  *
- * The allocators are two maps from the text of an address or port to its owner, filled from the stored
- * Services at the first use. A claim is made under the lock before the write; when the write fails
- * rules_release gives it back, when the object goes rules_deleted does. Addresses are drawn at random from
- * the upper part of the range, so that static ones asked for at its start seldom collide; then the range is
- * searched in order.
+ * A claim is made before the write; when the write fails rules_release gives it back, when the object goes
+ * rules_stored does. Who holds what is kept by rules_config.alloc (a server's: in the store, where all servers see
+ * it), or in two maps from the text of an address or port to its owner, filled from the stored Services at the
+ * first use. Addresses and ports are drawn at random from the upper part of the range, so that static ones asked for
+ * at its start seldom collide; then the range is searched in order.
  *
  * Upstream: pkg/registry/core/service/storage/alloc.go and ipallocator; one IPv4 range, no dual stack. */
 #include "apiserver/rules/alloc.h"
@@ -20,7 +20,7 @@ enum { RANDOM_TRIES = 64, STATIC_PART_MAX = 256 };
 struct rules_claim {
     struct rules_claim *next;
     struct map *in;
-    const char *key;
+    const char *key, *owner;
 };
 
 int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e) {
@@ -40,6 +40,7 @@ int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e) 
     r->mask = UINT32_MAX << (32 - bits);
     r->net = ntohl(in.s_addr) & r->mask;
     r->cidr = xstrdup(r->cidr);
+    if (conf->alloc) r->alloc = *conf->alloc;
     r->port_min = conf->node_port_min ? conf->node_port_min : 30000;
     r->port_max = conf->node_port_max ? conf->node_port_max : 32767;
     pthread_mutex_init(&r->lock, NULL);
@@ -80,34 +81,97 @@ static void enter_service(struct rules *r, const struct json *svc) {
 static void load(struct rules_ctx *c) {
     struct rules *r = c->rules;
     const struct json *svc;
-    if (r->loaded || !r->lookup.list) return;
+    if (r->loaded || !r->lookup.list || r->alloc.take_ip) return;
     JSON_FOREACH(svc, r->lookup.list(r->lookup.arg, c->a, "", "services", NULL)) enter_service(r, svc);
     r->loaded = true;
 }
 
-/* Takes a key when it is free or already this Service's own. */
-static bool take(struct rules_ctx *c, struct map *m, const char *key, const struct json *svc) {
+static void note_claim(struct rules_ctx *c, struct map *m, const char *key, const struct json *svc) {
+    _cleanup_free_ char *owner = owner_of(svc);
+    struct rules_claim *claim = arena_zalloc(c->a, sizeof *claim);
+    *claim = (struct rules_claim){c->claims, m, arena_strdup(c->a, key), arena_strdup(c->a, owner)};
+    c->claims = claim;
+}
+
+/* Takes a key of the maps when it is free or already this Service's own. */
+static int take(struct rules_ctx *c, struct map *m, const char *key, const struct json *svc) {
     _cleanup_free_ char *owner = owner_of(svc);
     const char *have = map_get(m, key);
-    if (have && !str_eq(have, owner)) return false;
-    if (have) return true;
+    if (have) return str_eq(have, owner) ? 0 : -EEXIST;
     map_put(m, key, take_ptr(owner));
-    struct rules_claim *claim = arena_zalloc(c->a, sizeof *claim);
-    *claim = (struct rules_claim){c->claims, m, arena_strdup(c->a, key)};
-    c->claims = claim;
-    return true;
+    note_claim(c, m, key, svc);
+    return 0;
+}
+
+static bool holds_ip(const struct json *svc, const char *ip) {
+    const struct json *it;
+    JSON_FOREACH(it, json_at(svc, "spec", "clusterIPs", NULL))
+        if (str_eq(json_as_str(it), ip)) return true;
+    return false;
+}
+
+static bool holds_port(const struct json *svc, int64_t port) {
+    const struct json *it, *spec = json_get(svc, "spec");
+    JSON_FOREACH(it, json_get(spec, "ports"))
+        if (json_get_int(it, "nodePort", 0) == port) return true;
+    return json_get_int(spec, "healthCheckNodePort", 0) == port;
+}
+
+static bool claimed(const struct rules_ctx *c, const struct map *m, const char *key) {
+    const struct rules_claim *k = c->claims;
+    while (k && (k->in != m || !str_eq(k->key, key))) k = k->next;
+    return k != NULL;
+}
+
+/* The takes: what this Service (of which `old` is stored, or NULL) has already is taken for it. 0, -EEXIST, an error. */
+static int take_ip(struct rules_ctx *c, const char *ip, const struct json *svc, const struct json *old, struct err *e) {
+    struct rules *r = c->rules;
+    if (!r->alloc.take_ip) return take(c, &r->ips, ip, svc);
+    if (holds_ip(old, ip) || claimed(c, &r->ips, ip)) return 0;
+    int rc = r->alloc.take_ip(r->alloc.arg, c->a, ip, svc, c->dry_run, e);
+    if (rc == 0 && !c->dry_run) note_claim(c, &r->ips, ip, svc);
+    return rc;
+}
+
+static int take_port(struct rules_ctx *c, int64_t port, const struct json *svc, const struct json *old, struct err *e) {
+    struct rules *r = c->rules;
+    const char *text = arena_printf(c->a, "%lld", (long long)port);
+    if (!r->alloc.take_ip) return take(c, &r->ports, text, svc);
+    if (holds_port(old, port) || claimed(c, &r->ports, text)) return 0;
+    int rc = r->alloc.take_port(r->alloc.arg, c->a, (int)port, c->dry_run, e);
+    if (rc >= 0 && !c->dry_run) note_claim(c, &r->ports, text, svc);
+    return MIN_OF(rc, 0);
+}
+
+static void give_back(struct rules *r, struct arena *a, struct map *m, const char *key, const char *owner) {
+    int64_t port = 0;
+    if (!r->alloc.take_ip) {
+        if (str_eq(map_get(m, key), owner)) free(map_del(m, key));
+    } else if (m == &r->ips) {
+        r->alloc.drop_ip(r->alloc.arg, a, key, owner);
+    } else if (str_to_i64(key, &port) == 0) {
+        r->alloc.drop_port(r->alloc.arg, a, (int)port);
+    }
+}
+
+static void lock(struct rules *r) {
+    if (!r->alloc.take_ip) pthread_mutex_lock(&r->lock);
+}
+
+static void unlock(struct rules *r) {
+    if (!r->alloc.take_ip) pthread_mutex_unlock(&r->lock);
 }
 
 void rules_release(struct rules_ctx *c) {
     if (!c->claims) return;
-    pthread_mutex_lock(&c->rules->lock);
-    for (struct rules_claim *k = c->claims; k; k = k->next) free(map_del(k->in, k->key));
+    lock(c->rules);
+    for (struct rules_claim *k = c->claims; k; k = k->next) give_back(c->rules, c->a, k->in, k->key, k->owner);
     c->claims = NULL;
-    pthread_mutex_unlock(&c->rules->lock);
+    unlock(c->rules);
 }
 
 /* Drops what `was` holds and `now` (may be NULL) does not. */
-static void drop_service(struct rules *r, const struct json *was, const struct json *now) {
+static void drop_service(struct rules *r, struct arena *a, const struct json *was, const struct json *now) {
     _cleanup_free_ char *owner = owner_of(was);
     struct map *maps[] = {&r->ips, &r->ports};
     struct rules kept = {.ips = MAP_INIT, .ports = MAP_INIT}, old = {.ips = MAP_INIT, .ports = MAP_INIT};
@@ -119,8 +183,7 @@ static void drop_service(struct rules *r, const struct json *was, const struct j
         size_t it = 0;
         void *value;
         while (map_next(old_maps[i], &it, &key, &value))
-            if (!map_has(kept_maps[i], key) && str_eq(map_get(maps[i], key), owner))
-                free(map_del(maps[i], key));
+            if (!map_has(kept_maps[i], key)) give_back(r, a, maps[i], key, owner);
         map_done_with(kept_maps[i], free);
         map_done_with(old_maps[i], free);
     }
@@ -130,11 +193,11 @@ static bool is_service(const struct rules_ctx *c) {
     return str_empty(c->group) && str_eq(c->kind, "Service");
 }
 
-void rules_deleted(struct rules_ctx *c, const struct json *obj) {
-    if (!is_service(c) || !obj) return;
-    pthread_mutex_lock(&c->rules->lock);
-    drop_service(c->rules, obj, NULL);
-    pthread_mutex_unlock(&c->rules->lock);
+void rules_stored(struct rules_ctx *c, const struct json *was, const struct json *now) {
+    if (!is_service(c) || !was) return;
+    lock(c->rules);
+    drop_service(c->rules, c->a, was, now);
+    unlock(c->rules);
 }
 
 /* ---- addresses ---- */
@@ -152,31 +215,39 @@ static const char *ip_text(struct arena *a, uint32_t n) {
     return arena_strdup(a, inet_ntop(AF_INET, &in, text, sizeof text));
 }
 
-static const char *draw_ip(struct rules_ctx *c, const struct json *svc) {
+/* 0 and *out, or -ENOSPC, or an error of the allocator. */
+static int draw_ip(struct rules_ctx *c, const struct json *svc, const char **out, struct err *e) {
     struct rules *r = c->rules;
     uint32_t size = ~r->mask, part = MIN_OF(MAX_OF(size / 16, 1u), (uint32_t)STATIC_PART_MAX), x;
-    for (int i = 0; i < RANDOM_TRIES && size > 2 * part; i++) {
+    int rc = -EEXIST;
+    for (int i = 0; i < RANDOM_TRIES && size > 2 * part && rc == -EEXIST; i++) {
         random_bytes(&x, sizeof x);
-        const char *ip = ip_text(c->a, r->net + 1 + part + x % (size - part - 1));
-        if (take(c, &r->ips, ip, svc)) return ip;
+        *out = ip_text(c->a, r->net + 1 + part + x % (size - part - 1));
+        rc = map_has(&r->ips, *out) ? -EEXIST : take_ip(c, *out, svc, NULL, e);
     }
-    for (uint32_t i = 1; i < size; i++) {
-        const char *ip = ip_text(c->a, r->net + i);
-        if (!map_has(&r->ips, ip) && take(c, &r->ips, ip, svc)) return ip;
+    for (uint32_t i = 1; i < size && rc == -EEXIST; i++) {
+        *out = ip_text(c->a, r->net + i);
+        rc = map_has(&r->ips, *out) ? -EEXIST : take_ip(c, *out, svc, NULL, e);
     }
-    return NULL;
+    return rc == -EEXIST ? -ENOSPC : rc;
 }
 
-static int draw_port(struct rules_ctx *c, const struct json *svc) {
+/* The port, or -ENOSPC, or an error of the allocator. */
+static int draw_port(struct rules_ctx *c, const struct json *svc, struct err *e) {
     struct rules *r = c->rules;
+    if (r->alloc.take_port) {
+        int port = r->alloc.take_port(r->alloc.arg, c->a, 0, c->dry_run, e);
+        if (port > 0 && !c->dry_run) note_claim(c, &r->ports, arena_printf(c->a, "%d", port), svc);
+        return port;
+    }
     uint32_t span = (uint32_t)(r->port_max - r->port_min + 1), x;
     random_bytes(&x, sizeof x);
     for (uint32_t i = 0; i < span; i++) {
         int port = r->port_min + (int)((x + i) % span);
         char *text = arena_printf(c->a, "%d", port);
-        if (!map_has(&r->ports, text) && take(c, &r->ports, text, svc)) return port;
+        if (!map_has(&r->ports, text) && take(c, &r->ports, text, svc) == 0) return port;
     }
-    return 0;
+    return -ENOSPC;
 }
 
 static bool is_headless(const struct json *spec) { return str_eq(jstr(spec, "clusterIP"), "None"); }
@@ -195,22 +266,23 @@ static void set_families(struct rules_ctx *c, struct json *spec) {
     def_str(c->a, spec, "ipFamilyPolicy", "SingleStack");
 }
 
-static int claim_ip(struct rules_ctx *c, struct json *obj, struct json *spec, struct vctx *v) {
+static int claim_ip(struct rules_ctx *c, struct json *obj, const struct json *old, struct json *spec, struct vctx *v,
+                    struct err *e) {
     const struct fp *p = FP(FP(NULL, "spec"), "clusterIPs");
     const char *ip = jstr(spec, "clusterIP");
-    if (!is_headless(spec)) {
-        if (*ip) {
-            const struct json *val = json_get(spec, "clusterIPs");
-            if (!in_range(c->rules, ip)) {
-                v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s",
-                          ip, c->rules->cidr);
-            } else if (!take(c, &c->rules->ips, ip, obj)) {
-                v_invalid(v, p, val, "failed to allocate IP %s: provided IP is already allocated", ip);
-            }
-        } else if ((ip = draw_ip(c, obj))) {
-            json_set_str(c->a, spec, "clusterIP", ip);
-        } else {
-            return -ENOSPC;
+    int rc = 0;
+    if (!is_headless(spec) && !*ip) {
+        if ((rc = draw_ip(c, obj, &ip, e))) return rc;
+        json_set_str(c->a, spec, "clusterIP", ip);
+    } else if (!is_headless(spec)) {
+        const struct json *val = json_get(spec, "clusterIPs");
+        if (!in_range(c->rules, ip)) {
+            v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s",
+                      ip, c->rules->cidr);
+        } else if ((rc = take_ip(c, ip, obj, old, e)) == -EEXIST) {
+            v_invalid(v, p, val, "failed to allocate IP %s: provided IP is already allocated", ip);
+        } else if (rc) {
+            return rc;
         }
     }
     struct json *list = json_array(c->a);
@@ -227,16 +299,18 @@ static bool same_port_seen(const struct json *ports, size_t upto, int64_t node_p
     return false;
 }
 
-static void claim_ports(struct rules_ctx *c, struct json *obj, struct json *spec, struct vctx *v) {
+static int claim_ports(struct rules_ctx *c, struct json *obj, const struct json *old, struct json *spec, struct vctx *v,
+                       struct err *e) {
     const struct fp *sp = FP(NULL, "spec");
     struct json *port, *ports = json_get(spec, "ports");
     struct rules *r = c->rules;
     JSON_FOREACH(port, ports) {
         int64_t n = json_get_int(port, "nodePort", 0);
         const struct fp *p = FP(FPI(FP(sp, "ports"), port_i), "nodePort");
+        int rc = 0;
         if (!n) {
-            int got = draw_port(c, obj);
-            if (got) json_set_int(c->a, port, "nodePort", got);
+            if ((rc = draw_port(c, obj, e)) < 0) return rc;
+            json_set_int(c->a, port, "nodePort", rc);
             continue;
         }
         if (c->dry_run) continue; /* a dry run does not look at the range, as upstream */
@@ -244,26 +318,38 @@ static void claim_ports(struct rules_ctx *c, struct json *obj, struct json *spec
             v_invalid(v, p, json_get(port, "nodePort"),
                       "provided port is not in the valid range. The range of valid ports is %d-%d",
                       r->port_min, r->port_max);
-        } else if (!take(c, &r->ports, arena_printf(c->a, "%d", (int)n), obj) ||
-                   same_port_seen(ports, port_i, n, jstr(port, "protocol"))) {
+        } else if ((rc = take_port(c, n, obj, old, e)) == -EEXIST ||
+                   (rc == 0 && same_port_seen(ports, port_i, n, jstr(port, "protocol")))) {
             v_invalid(v, p, json_get(port, "nodePort"), "provided port is already allocated");
+        } else if (rc) {
+            return rc;
         }
     }
+    return 0;
 }
 
 static bool wants_health_port(const struct json *spec) {
     return str_eq(jstr(spec, "type"), "LoadBalancer") && str_eq(jstr(spec, "externalTrafficPolicy"), "Local");
 }
 
-static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *old, struct vctx *v) {
+static int claim_health_port(struct rules_ctx *c, struct json *obj, const struct json *old, struct json *spec,
+                             struct vctx *v, struct err *e) {
+    int64_t n = json_get_int(spec, "healthCheckNodePort", 0);
+    int rc = n ? take_port(c, n, obj, old, e) : draw_port(c, obj, e);
+    if (rc == -EEXIST)
+        v_invalid(v, FP(FP(NULL, "spec"), "healthCheckNodePort"), json_get(spec, "healthCheckNodePort"),
+                  "provided port is already allocated");
+    else if (rc < 0) return rc;
+    else if (!n) json_set_int(c->a, spec, "healthCheckNodePort", rc);
+    return 0;
+}
+
+static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *old, struct vctx *v, struct err *e) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     const char *type = jstr(spec, "type");
     const struct fp *sp = FP(NULL, "spec");
     load(c);
-    if (str_eq(type, "ExternalName")) {
-        if (old) drop_service(c->rules, old, obj);
-        return 0;
-    }
+    if (str_eq(type, "ExternalName")) return 0;
     set_families(c, spec);
     const struct json *f;
     if (!is_headless(spec)) {
@@ -274,34 +360,25 @@ static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *o
             v_invalid(v, FP(sp, "ipFamilyPolicy"), json_get(spec, "ipFamilyPolicy"),
                       "this cluster is not configured for dual-stack services");
     }
-    int r = claim_ip(c, obj, spec, v);
-    if (r < 0) return r;
+    int r = claim_ip(c, obj, old, spec, v, e);
     bool node_ports =
         str_eq(type, "NodePort") ||
         (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
-    if (node_ports) claim_ports(c, obj, spec, v);
-    if (wants_health_port(spec)) {
-        int64_t n = json_get_int(spec, "healthCheckNodePort", 0);
-        if (!n) {
-            json_set_int(c->a, spec, "healthCheckNodePort", draw_port(c, obj));
-        } else if (!take(c, &c->rules->ports, arena_printf(c->a, "%d", (int)n), obj)) {
-            v_invalid(v, FP(sp, "healthCheckNodePort"), json_get(spec, "healthCheckNodePort"),
-                      "provided port is already allocated");
-        }
-    }
-    if (old && !v->n) drop_service(c->rules, old, obj);
-    return 0;
+    if (!r && node_ports) r = claim_ports(c, obj, old, spec, v, e);
+    if (!r && wants_health_port(spec)) r = claim_health_port(c, obj, old, spec, v, e);
+    return r;
 }
 
 int alloc_claim(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!is_service(c) || !c->rules || !str_empty(c->subresource)) return 0;
     struct vctx v = {.c = c, .a = c->a};
-    pthread_mutex_lock(&c->rules->lock);
-    int r = claim_all(c, obj, old, &v);
-    pthread_mutex_unlock(&c->rules->lock);
+    lock(c->rules);
+    int r = claim_all(c, obj, old, &v, e);
+    unlock(c->rules);
     if (r < 0) {
         rules_release(c);
-        return err_status(e, 500, "InternalError", "failed to allocate a serviceIP: range is full");
+        if (r != -ENOSPC) return r;
+        return err_status(e, 500, "InternalError", "failed to allocate a serviceIP or nodePort: range is full");
     }
     r = v_finish(&v, json_as_str(json_at(obj, "metadata", "name", NULL)), e);
     if (r < 0) rules_release(c);

@@ -8,6 +8,7 @@
 
 struct rules {
     struct rules_lookup lookup;
+    struct rules_alloc alloc; /* .take_ip NULL: the maps below */
     pthread_mutex_t lock;
     struct map ips, ports; /* text of the address or port -> owner "ns/name" (heap) */
     bool loaded;           /* the Services of the store have been entered */

@@ -303,13 +303,14 @@ TEST(services_get_different_addresses_and_give_them_back) {
             w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
             ips[0]));
     CHECK_STR(create_findings(&w, taken), "Invalid spec.clusterIPs");
-    rules_deleted(
+    rules_stored(
         &w.c,
         parse(&w,
               arena_printf(
                   w.a,
                   "{\"metadata\":{\"name\":\"s0\",\"namespace\":\"n\"},\"spec\":{\"clusterIPs\":[\"%s\"]}}",
-                  ips[0])));
+                  ips[0])),
+        NULL);
     taken = decode(
         &w,
         arena_printf(

@@ -40,8 +40,22 @@ struct rules_lookup {
                                const char *ns);
 };
 
+/* Where cluster IPs and node ports are kept when several servers share them. All may block. Negative results are errors
+ * with `e` filled in, but -EEXIST (taken by another) and -ENOSPC (none is left). */
+struct rules_alloc {
+    void *arg;
+    /* Takes the address for the Service. dry_run: only says whether it could. */
+    int (*take_ip)(void *arg, struct arena *a, const char *ip, const struct json *service, bool dry_run, struct err *e);
+    /* Takes port `want` (0: any free one) of min..max and gives it. */
+    int (*take_port)(void *arg, struct arena *a, int want, bool dry_run, struct err *e);
+    /* Give back; failures are made up for by the owner's repair. `owner` is "namespace/name" of the Service. */
+    void (*drop_ip)(void *arg, struct arena *a, const char *ip, const char *owner);
+    void (*drop_port)(void *arg, struct arena *a, int port);
+};
+
 struct rules_config {
     struct rules_lookup lookup;
+    const struct rules_alloc *alloc;  /* NULL: in memory, filled from the Services that lookup lists */
     const char *service_cidr;         /* "10.96.0.0/16"; NULL gives that */
     int node_port_min, node_port_max; /* 0, 0 give 30000-32767 */
 };
@@ -104,8 +118,8 @@ int admission_validate(struct rules_ctx *c, struct json *obj, const struct json 
 
 /* Gives cluster IPs, node ports and quota back that this context claimed, when the write did not happen. */
 void rules_release(struct rules_ctx *c);
-/* Tells the allocators that an object is gone from the store (call it for Services). */
-void rules_deleted(struct rules_ctx *c, const struct json *obj);
+/* Tells the allocators that `now` (NULL: nothing) is stored in place of `was`: what only the old one held is free. */
+void rules_stored(struct rules_ctx *c, const struct json *was, const struct json *now);
 
 /* DeleteOptions as the handler has decoded them; absent: -1 / NULL. */
 struct rules_delete_options {

@@ -94,19 +94,47 @@ static int etcd_count(struct store *st, const char *prefix, const char *from, in
     return r;
 }
 
-static int etcd_current_rev(struct store *st, int64_t *out, struct err *e) {
-    struct etcd *s = (struct etcd *)st;
+/* ---- the current revision ---- */
+
+/* Asks the quorum; rev_lock is held on entry and exit, but not meanwhile. */
+static void rev_read(struct etcd *s) {
+    uint64_t number = ++s->rev_started;
+    s->rev_reading = true;
+    pthread_mutex_unlock(&s->rev_lock);
     _cleanup_arena_ struct arena *a = arena_new();
     struct etcd_range_request q = {.key = bytes_of("/"), .count_only = true};
     struct etcd_range_response p;
-    int r = range(s, a, &q, &p, e);
-    if (r < 0) return r;
-    *out = p.header->revision;
-    pthread_mutex_lock(&s->lock);
-    struct hub *h = s->hub;
-    pthread_mutex_unlock(&s->lock);
-    if (h) hub_note_rev(h, *out);
-    return 0;
+    struct err e = {0};
+    if (range(s, a, &q, &p, &e) == 0) {
+        pthread_mutex_lock(&s->lock);
+        struct hub *h = s->hub;
+        pthread_mutex_unlock(&s->lock);
+        if (h) hub_note_rev(h, p.header->revision);
+    }
+    pthread_mutex_lock(&s->rev_lock);
+    if (!e.code) s->rev = p.header->revision;
+    err_done(&s->rev_err);
+    err_move(&s->rev_err, &e);
+    s->rev_done = number;
+    s->rev_reading = false;
+    pthread_cond_broadcast(&s->rev_read);
+}
+
+/* Only a question that was put after the caller came is an answer to it: who comes while one is under way waits for the
+ * next, together with all others who do. So readers cost etcd one read at a time, however many they are. */
+static int etcd_current_rev(struct store *st, int64_t *out, struct err *e) {
+    struct etcd *s = (struct etcd *)st;
+    int r = 0;
+    pthread_mutex_lock(&s->rev_lock);
+    uint64_t wanted = s->rev_started + 1;
+    while (s->rev_done < wanted) {
+        if (s->rev_reading) pthread_cond_wait(&s->rev_read, &s->rev_lock);
+        else rev_read(s);
+    }
+    *out = s->rev;
+    if (s->rev_err.code) r = err_set(e, s->rev_err.code, "%s", s->rev_err.msg);
+    pthread_mutex_unlock(&s->rev_lock);
+    return r;
 }
 
 /* ---- transactions ---- */
@@ -138,6 +166,17 @@ static void claim_lost_try(const struct store_txn *t, struct store_txn_result *o
     }
 }
 
+/* An etcd lease of `ttl_s` seconds for one key. Nobody keeps it alive: the next write takes a new one. */
+static int lease_grant(struct etcd *s, int64_t ttl_s, int64_t *id, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct etcd_lease_grant_request q = {.ttl = ttl_s};
+    struct etcd_lease_grant_response p = {0};
+    int r = etcd_invoke(s, a, ETCD_GRANT, &api_etcd_lease_grant_request, &q, &api_etcd_lease_grant_response, &p, NULL, e);
+    if (r == -ETIMEDOUT) r = err_set(e, -EAGAIN, "etcd is not in reach"); /* at worst a lease runs out unused */
+    *id = p.id;
+    return r;
+}
+
 static int etcd_txn(struct store *st, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e) {
     int64_t expect = t->expect_rev;
     struct etcd_compare compare = {.result = ETCD_COMPARE_RESULT_EQUAL, .target = ETCD_COMPARE_TARGET_MOD, .key = bytes_of(t->key),
@@ -150,6 +189,10 @@ static int etcd_txn(struct store *st, struct arena *a, const struct store_txn *t
     else then.request_delete_range = &del;
     struct etcd_txn_request q = {.success = {&then, 1}, .failure = {&otherwise, 1}};
     if (t->expect_rev != STORE_ANY_REV) q.compare = (struct etcd_compare_vec){&compare, 1};
+    if (t->op == STORE_PUT && t->ttl_s > 0) {
+        int rc = lease_grant((struct etcd *)st, t->ttl_s, &put.lease, e);
+        if (rc < 0) return rc;
+    }
     _cleanup_arena_ struct arena *scratch = arena_new();
     struct etcd_txn_response p = {0};
     bool unsure = false;
@@ -188,6 +231,9 @@ static void etcd_close(struct store *st) {
     etcd_io_free(s);
     etcd_call_done(&s->watch);
     pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->rev_lock);
+    pthread_cond_destroy(&s->rev_read);
+    err_done(&s->rev_err);
     free(s);
 }
 
@@ -211,6 +257,8 @@ int store_etcd_open(const struct store_options *o, struct store **out, struct er
     s->tail = &s->head;
     s->watch_backoff_ms = ETCD_BACKOFF_MS;
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->rev_lock, NULL);
+    pthread_cond_init(&s->rev_read, NULL);
     int64_t rev;
     int r = etcd_io_start(s, o, e);
     if (r == 0) r = etcd_current_rev(&s->base, &rev, e);

@@ -22,7 +22,7 @@ enum {
     ETCD_REPLAY_MS = 10000,       /* reading history for a watch that begins in the past */
 };
 
-enum etcd_rpc { ETCD_RANGE, ETCD_TXN, ETCD_COMPACT, ETCD_WATCH };
+enum etcd_rpc { ETCD_RANGE, ETCD_TXN, ETCD_COMPACT, ETCD_WATCH, ETCD_GRANT };
 
 struct etcd;
 
@@ -64,6 +64,13 @@ struct etcd {
     struct etcd_call *head, **tail; /* waiting for the I/O thread */
     struct etcd_call *running;      /* the I/O thread's own */
     unsigned n_running;
+    /* reads of the current revision: numbered, one at a time */
+    pthread_mutex_t rev_lock;
+    pthread_cond_t rev_read;
+    uint64_t rev_started, rev_done;
+    bool rev_reading;
+    int64_t rev; /* the last one's outcome */
+    struct err rev_err;
     /* the watch that feeds the hub */
     struct hub *hub;                /* made by the first watch; guarded by lock */
     struct etcd_call watch;

@@ -20,6 +20,7 @@ static const struct {
     [ETCD_TXN] = {"/etcdserverpb.KV/Txn", "/v3/kv/txn"},
     [ETCD_COMPACT] = {"/etcdserverpb.KV/Compact", "/v3/kv/compaction"},
     [ETCD_WATCH] = {"/etcdserverpb.Watch/Watch", "/v3/watch"},
+    [ETCD_GRANT] = {"/etcdserverpb.Lease/LeaseGrant", "/v3/lease/grant"},
 };
 
 /* ---- bodies ---- */

@@ -54,6 +54,9 @@ struct store_txn {
     /* May be written back later (Leases, Events of a single server): not durable when answered, and when written back,
      * values replaced in between are left out of the history. etcd ignores it. */
     bool lazy;
+    /* PUT with etcd: the key goes by itself this many seconds later, unless it is written again (0: it stays). For what
+     * says that somebody is alive. The embedded store, which nobody shares, keeps such keys. */
+    int64_t ttl_s;
     struct store_cause cause;
 };
 
@@ -85,7 +88,8 @@ int store_list(struct store *s, struct arena *a, const char *prefix, const char 
 /* Number of keys with the prefix at `rev` (0: current), from `from` on. */
 int store_count(struct store *s, const char *prefix, const char *from, int64_t rev, int64_t *out, struct err *e);
 int store_txn(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e);
-/* The current revision, read linearizably (with etcd this asks the quorum). */
+/* The current revision, read linearizably: at least that of every write answered before the call. With etcd this asks the
+ * quorum; callers that come while a question is under way share the next one. */
 int store_current_rev(struct store *s, int64_t *out, struct err *e);
 /* Drops history before `rev`; later reads and watches below it give -ESTALE. -ESTALE when it was compacted already. */
 int store_compact(struct store *s, int64_t rev, struct err *e);
