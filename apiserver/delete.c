@@ -73,7 +73,9 @@ static int delete_one(struct request *q, const char *ns, const char *name, const
         struct write w;
         write_init(&w, q->s, q->a, q, q->res, NULL, ns, name, RULES_DELETE);
         w.c.dry_run = dry_run;
-        int rc = write_delete(&w, d, old, out, gone, e);
+        int rc = write_look(&w, old, e);
+        if (rc) return rc;
+        rc = write_delete(&w, d, old, out, gone, e);
         write_warnings(&w, q);
         if (rc < 0 && e->status == 409 && i == 0) { /* the cache may be behind the preconditions */
             err_done(e);

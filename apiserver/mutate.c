@@ -13,7 +13,7 @@ static void begin(struct request *q, struct write *w, enum rules_op op, bool dry
 
 /* Defaults of the version that the client wrote, then the stored version. */
 static struct json *to_stored(struct request *q, struct json *v) {
-    if (!q->res->storage) return v;
+    if (!q->res->storage || q->res->custom) return v;
     struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .type = q->res->type, .group = q->res->group,
                           .version = q->res->version, .kind = q->res->kind, .resource = q->res->plural,
                           .namespaced = q->res->namespaced, .ns = q->ns, .name = q->name, .now = ktime_now()};
@@ -113,7 +113,8 @@ static int put_once(struct request *q, struct write *w, const struct json *body,
     bool deleted;
     struct json *obj = to_stored(q, json_clone(q->a, body));
     if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
-    int rc = check_base(q, w, obj, old, e);
+    int rc = write_look(w, old, e);
+    if (!rc) rc = check_base(q, w, obj, old, e);
     return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
 }
 
@@ -200,7 +201,8 @@ static int check_patch(struct request *q, const char *ct, bool apply, struct err
 }
 
 /* The tree of the version that the client speaks. */
-static struct json *visible_tree(struct request *q, const struct object *o) {
+static struct json *visible_tree(struct request *q, struct write *w, const struct object *o) {
+    if (q->res->custom) return json_clone(q->a, write_tree(w, o));
     struct json *v = object_tree(q->a, o);
     return v && o->res != q->res ? convert_view(q->a, o->res, q->res, v) : v;
 }
@@ -232,10 +234,10 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
     c->type = q->res->type; /* the merge is in the client's version */
     c->version = q->res->version;
     c->group = q->res->group;
-    int rc = ssa_apply(c, old ? visible_tree(q, old) : NULL, config, force, &merged, &changed, e);
+    int rc = ssa_apply(c, old ? visible_tree(q, w, old) : NULL, config, force, &merged, &changed, e);
     if (rc) return rc;
     c->type = w->res->type;
-    c->version = w->res->version;
+    c->version = w->view->version;
     c->group = w->res->group;
     /* an apply that changes nothing goes on too: write_update sees whether `old` is still what is stored */
     struct api_problems none = {0};
@@ -253,7 +255,7 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     struct json *patched = NULL, *obj = NULL;
     bool deleted;
     w->c.type = q->res->type;
-    int rc = patch_apply(&w->c, ct, visible_tree(q, old), q->http->body, q->http->body_len, &patched, e);
+    int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, e);
     w->c.type = w->res->type;
     size_t warned = q->n_warnings;
     if (!rc) rc = body_normalise(q, q->res->type, patched, NULL, &obj, e);
@@ -285,6 +287,7 @@ void handle_patch(struct request *q) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
         begin(q, &w, old ? RULES_UPDATE : RULES_CREATE, dry_run);
         if (!old && (!apply || q->subresource)) rc = err_not_found(&e, q->res, q->name);
+        else if (old && (rc = write_look(&w, old, &e))) break;
         else if (apply) rc = apply_once(q, &w, config, old, &o, &status, &e);
         else rc = patch_once(q, &w, ct, old, &o, &e);
         if (try_again(q, rc, i, old, &queue, &e)) {

@@ -239,6 +239,22 @@ static struct rbytes *splice(const struct found *f, const char *p, size_t len, i
     return b;
 }
 
+/* The text of a custom resource starts with its apiVersion: which of the row's versions that is, 0 for its own. */
+static uint32_t version_of(const struct resource *r, const char *value, size_t len) {
+    static const char start[] = "{\"apiVersion\":\"";
+    const struct rbytes *head = r->pieces ? r->pieces->head : NULL;
+    if (!r->versions || (head && len >= head->len && memcmp(value, head->data, head->len) == 0)) return 0;
+    if (len < sizeof(start) || memcmp(value, start, sizeof(start) - 1) != 0) return 0;
+    const char *p = value + sizeof(start) - 1, *end = memchr(p, '"', len - (sizeof(start) - 1));
+    const char *slash = end ? memrchr(p, '/', (size_t)(end - p)) : NULL;
+    if (!slash) return 0;
+    size_t n = (size_t)(end - slash - 1);
+    if (strlen(r->version) == n && memcmp(slash + 1, r->version, n) == 0) return 0;
+    for (uint32_t i = 0; r->versions[i]; i++)
+        if (strlen(r->versions[i]) == n && memcmp(slash + 1, r->versions[i], n) == 0) return i + 1;
+    return 0;
+}
+
 static struct object *build(const struct resource *r, const char *key, struct rbytes *json, const struct found *f,
                             int64_t create_rev, int64_t rev) {
     size_t klen = strlen(key), nf = 0;
@@ -273,7 +289,11 @@ static struct object *new_reordered(const struct resource *r, const char *key, c
     }
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write(&b, out);
-    return object_new(r, key, b.data, b.len, create_rev, rev);
+    struct object *o = object_new(r, key, b.data, b.len, create_rev, rev);
+    const char *api_version = str_or_empty(json_get_str(v, "apiVersion"));
+    const char *head = arena_printf(a, "{\"apiVersion\":\"%s\"", api_version);
+    if (o) o->version = version_of(r, head, strlen(head));
+    return o;
 }
 
 /* Where a span of the scanned text lies in the tail: `head` bytes are gone from its start, the old resourceVersion from
@@ -317,9 +337,17 @@ struct object *object_new(const struct resource *r, const char *key, const char 
         f->old_rv.off -= (uint32_t)head;
         o = f->plain ? new_from(f, r, key, value + head, len - head, head, create_rev, rev)
                      : new_reordered(r, key, value, len, create_rev, rev);
+        if (o && f->plain) o->version = version_of(r, value, len);
     }
     free(f);
     return o;
+}
+
+static uint32_t object_version_in(const struct resource *r, const char *version) {
+    if (str_eq(r->version, version)) return 0;
+    for (uint32_t i = 0; r->versions && r->versions[i]; i++)
+        if (str_eq(r->versions[i], version)) return i + 1;
+    return 0;
 }
 
 static struct object *remake(const struct resource *r, const struct object *o, int64_t rev) {
@@ -328,6 +356,7 @@ static struct object *remake(const struct resource *r, const struct object *o, i
     if (scan_object(f, r, o->tail->data, o->tail->len, true))
         n = new_from(f, r, o->key, o->tail->data, o->tail->len, 0, o->create_rev, rev);
     free(f);
+    if (n) n->version = object_version_in(r, object_version(o));
     return n;
 }
 
@@ -341,6 +370,11 @@ struct object *object_ref(struct object *o) {
 
 void object_unref(struct object *o) {
     if (!o || atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) != 1) return;
+    for (struct object_view *v = atomic_load(&o->views), *next; v; v = next) {
+        next = v->next;
+        object_unref(v->o);
+        free(v);
+    }
     rbytes_unref(o->tail);
     free(o);
 }
@@ -376,7 +410,9 @@ char *object_head(struct arena *a, const struct resource *r) {
 }
 
 char *object_text(struct arena *a, const struct object *o, size_t *len) {
-    const char *head = object_head(a, o->res);
+    struct resource in = *o->res;
+    if (in.converts) in.version = object_version(o); /* else versions differ in their names only */
+    const char *head = object_head(a, &in);
     size_t n = strlen(head);
     char *text = arena_alloc(a, n + o->tail->len + 1);
     memcpy(text, head, n);

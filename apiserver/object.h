@@ -21,6 +21,7 @@ struct object_label {
 
 struct object {
     _Atomic uint32_t refs;
+    uint32_t version; /* custom: which of res->versions the data is in, from 1; 0: that of the row */
     int64_t rev;      /* the resourceVersion */
     int64_t create_rev;
     const struct resource *res;
@@ -30,6 +31,14 @@ struct object {
     uint32_t n_labels, n_fields;
     struct object_label *labels;
     struct span *fields; /* values of res->fields; len 0: empty or absent */
+    _Atomic(struct object_view *) views; /* the same in other versions: crd/convert.h */
+};
+
+/* An object in another version, as a conversion webhook gave it: a list that only grows and goes with the object. */
+struct object_view {
+    struct object *o;
+    int64_t spec_rev; /* of the definition by which it was converted */
+    struct object_view *next;
 };
 
 /* Makes an object of a stored value (without resourceVersion, or with one, which is replaced by `rev`; rev 0: none). `key` is what
@@ -46,7 +55,12 @@ static inline void cleanup_object(struct object **o) { object_unref(*o); }
 #define _cleanup_object_ _cleanup_(cleanup_object)
 static inline const char *object_name(const struct object *o) { return o->ns_len ? o->key + o->ns_len + 1 : o->key; }
 static inline const char *object_at(const struct object *o, struct span s) { return o->tail->data + s.off; }
-/* The object as a tree in `a`, with the kind and apiVersion of its resource. */
+/* The version that the object's data is in: "v1". */
+static inline const char *object_version(const struct object *o) {
+    return o->version ? o->res->versions[o->version - 1] : o->res->version;
+}
+/* The object as a tree in `a`, with the kind and apiVersion of its resource; the apiVersion of its data where a webhook
+ * converts. */
 struct json *object_tree(struct arena *a, const struct object *o);
 /* `{"kind":"Pod","apiVersion":"v1",` in `a`: what stands before the tail. */
 char *object_head(struct arena *a, const struct resource *r);

@@ -4,6 +4,7 @@
  *
  * A paged list is consistent: the continue token names the revision of its first page. While nothing of the resource
  * has changed since, further pages come from the cache; then from the store's history, until that is compacted (410). */
+#include "apiserver/crd/convert.h"
 #include "apiserver/handlers.h"
 #include "pkg/json/json.h"
 
@@ -169,12 +170,30 @@ static bool list_shared(struct request *q, const struct list_options *o) {
     return body != NULL;
 }
 
+/* Webhooks may change what selectors look at: all objects are converted, then selected. */
+static int select_converted(struct request *q, const struct list_options *o, struct wc_list *l, struct err *e) {
+    size_t n = 0;
+    int rc = crd_views(q->s, q->res, l->items, l->n, e);
+    for (size_t i = 0; i < l->n && !rc; i++) {
+        bool fits = selector_match(&o->sel, l->items[i]);
+        if (fits && o->limit && n >= (size_t)o->limit) l->more = true;
+        if (fits && !l->more) l->items[n++] = l->items[i];
+        else object_unref(l->items[i]);
+    }
+    if (!rc) l->n = n;
+    l->remaining = -1;
+    return rc;
+}
+
 void handle_list(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_wc_list_ struct wc_list l = {0};
-    struct list_options o = {0};
+    struct list_options o = {0}, asked;
     struct watchcache *w = q->s->cache;
     int rc = list_parse(q, &o, &e);
+    bool late = !rc && q->res->converts && !selector_empty(&o.sel);
+    asked = o;
+    if (late) o.sel = (struct selector){0}, o.limit = 0;
     if (!rc && list_shared(q, &o)) return;
     if (!rc && o.rev && (watchcache_wait(w, o.rev, 0) || watchcache_changed_rev(w, q->res) > o.rev)) {
         rc = list_from_store(q, &o, &l, &e);
@@ -187,6 +206,7 @@ void handle_list(struct request *q) {
             l.rev = o.rev;
         }
     }
+    if (!rc && late) rc = select_converted(q, &asked, &l, &e);
     if (rc) {
         respond_err(q, &e);
         return;

@@ -59,7 +59,7 @@ void respond_err(struct request *q, struct err *e);
 /* A tree of a known type (NULL: no protobuf form, answered as JSON). */
 void respond_tree(struct request *q, int status, const struct api_type *type, struct json *v);
 /* A stored object in the form asked for (JSON, protobuf, YAML, table, partial); converts when q->res is another row
- * than the object's. */
+ * than the object's (and may block then, on a conversion webhook). */
 void respond_object(struct request *q, int status, const struct object *o);
 void respond_list(struct request *q, struct wc_list *l, const char *continue_token);
 /* A whole list from shared text: whether the client takes it as it is, the text of its items, and the answer. */

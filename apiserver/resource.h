@@ -82,6 +82,8 @@ struct resource {
     uint32_t flags;                 /* enum resource_flags */
     const char *deprecated;         /* a warning that every request gets, or NULL */
     bool custom;                    /* of a CustomResourceDefinition */
+    const char *const *versions;    /* custom: names of all its versions, NULL-terminated */
+    bool converts;                  /* custom: a webhook converts between them (crd/convert.h) */
     const struct scale_paths *scale; /* custom: NULL when there is no scale subresource */
     /* bound when the table is made */
     const struct api_type *type;      /* of one object; NULL for custom resources without a schema */

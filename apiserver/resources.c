@@ -403,7 +403,7 @@ static bool same_row(const struct resource *x, const struct resource *y) {
            str_eq(x->list_kind, y->list_kind) && str_eq(x->singular, y->singular) && x->namespaced == y->namespaced &&
            x->storage == y->storage && str_eq(x->storage_hash, y->storage_hash) && str_eq(x->deprecated, y->deprecated) &&
            same_list(x->short_names, y->short_names) && same_list(x->categories, y->categories) &&
-           same_list(x->fields, y->fields) && same_scale(x->scale, y->scale) && table_printer_same(x->printer, y->printer);
+           same_list(x->fields, y->fields) && same_list(x->versions, y->versions) && x->converts == y->converts && same_scale(x->scale, y->scale) && table_printer_same(x->printer, y->printer);
 }
 
 const struct resource *resource_table_keep(struct resource_table *t, struct resource *row, struct arena *arena) {

@@ -1,6 +1,7 @@
 /* Answers: errors as Status objects, trees, and cached objects in whatever form the client accepts. For JSON, cached
  * objects and lists go out as shared pieces (object.h); everything else is made on the fly. */
 #include "apiserver/convert.h"
+#include "apiserver/crd/convert.h"
 #include "apiserver/request.h"
 #include "apiserver/tables.h"
 #include "pkg/yaml/yaml.h"
@@ -186,6 +187,15 @@ static void respond_bytes(struct request *q, int status, struct rbytes *const *p
 }
 
 void respond_object(struct request *q, int status, const struct object *o) {
+    _cleanup_err_ struct err e = {0};
+    _cleanup_object_ struct object *view = NULL;
+    if (crd_must_convert(q->res, o)) {
+        if (crd_view(q->s, q->res, (struct object *)o, &view, &e)) {
+            respond_err(q, &e);
+            return;
+        }
+        o = view;
+    }
     if (as_pieces(q, o->res)) {
         struct rbytes *parts[] = {q->res->pieces->head, o->tail};
         respond_bytes(q, status, parts, 2);
@@ -209,7 +219,6 @@ void respond_object(struct request *q, int status, const struct object *o) {
         respond_tree(q, status, q->res->type, v);
         return;
     }
-    _cleanup_err_ struct err e = {0};
     err_status(&e, 500, "InternalError", "the stored object cannot be shown in this version");
     respond_err(q, &e);
 }
@@ -273,6 +282,11 @@ void respond_list_body(struct request *q, int64_t rev, struct rbytes *items) {
 }
 
 void respond_list(struct request *q, struct wc_list *l, const char *token) {
+    _cleanup_err_ struct err e = {0};
+    if (crd_views(q->s, q->res, l->items, l->n, &e)) {
+        respond_err(q, &e);
+        return;
+    }
     if (as_pieces(q, resource_stored(q->res))) {
         list_pieces(q, l, token);
         return;

@@ -232,7 +232,7 @@ static bool start_long_call(struct request *q) {
 static bool cheap(struct request *q) {
     struct apiserver *s = q->s;
     if (!q->is_resource) return str_eq(q->http->path, "/readyz") || str_eq(q->http->path, "/livez") || str_eq(q->http->path, "/healthz");
-    if (!q->res || q->res->stored != RES_STORED || (q->res->storage && !q->res->custom) || (q->sub && !str_eq(q->sub->name, "status"))) return false;
+    if (!q->res || q->res->stored != RES_STORED || (q->res->storage && !q->res->custom) || q->res->converts || (q->sub && !str_eq(q->sub->name, "status"))) return false;
     if (q->media != MEDIA_JSON || q->as != AS_OBJECT || !s->embedded) return false;
     bool get = str_eq(q->verb, "get"), list = str_eq(q->verb, "list");
     if (!get && !list) return false;

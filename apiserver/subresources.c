@@ -1,4 +1,5 @@
 /* Subresources with bodies of their own: scale, binding, eviction, token. */
+#include "apiserver/crd/convert.h"
 #include "apiserver/crd/jsonpath.h"
 #include "apiserver/handlers.h"
 #include "apiserver/subresources.h"
@@ -31,10 +32,10 @@ static void custom_scale(struct request *q, const struct json *v, struct json *s
     if (!str_empty(sel)) json_set_str(a, status, "selector", sel);
 }
 
-static struct json *scale_tree(struct request *q, const struct object *o) {
+static struct json *scale_tree(struct request *q, const struct json *v) {
     struct arena *a = q->a;
     static const char *const kept[] = {"name", "namespace", "uid", "resourceVersion", "creationTimestamp"};
-    struct json *v = object_tree(a, o), *s = json_object(a), *meta = json_object(a), *part;
+    struct json *s = json_object(a), *meta = json_object(a), *part;
     json_set_str(a, s, "kind", "Scale");
     json_set_str(a, s, "apiVersion", "autoscaling/v1");
     for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
@@ -66,13 +67,13 @@ static int wanted_scale(struct request *q, struct write *w, const struct object 
     if (str_has_prefix(ct, "application/apply-patch+yaml")) {
         /* Scale has no lists or maps of its own: applying it is merging it */
         if (yaml_parse_one(q->a, q->http->body, q->http->body_len, &patched, NULL, e)) return err_status(e, 400, "BadRequest", "error decoding YAML");
-        struct json *s = scale_tree(q, old);
+        struct json *s = scale_tree(q, write_tree(w, old));
         struct json *n = json_at(patched, "spec", "replicas", NULL);
         if (n) json_set(q->a, json_get(s, "spec"), "replicas", n);
         patched = s;
     } else {
         w->c.type = type;
-        int rc = patch_apply(&w->c, ct, scale_tree(q, old), q->http->body, q->http->body_len, &patched, e);
+        int rc = patch_apply(&w->c, ct, scale_tree(q, write_tree(w, old)), q->http->body, q->http->body_len, &patched, e);
         w->c.type = keep;
         if (rc) return rc;
     }
@@ -80,11 +81,13 @@ static int wanted_scale(struct request *q, struct write *w, const struct object 
 }
 
 static int scale_once(struct request *q, struct write *w, const struct object *old, struct object **out, struct err *e) {
-    struct json *scale = NULL, *obj = object_tree(q->a, old);
+    struct json *scale = NULL, *obj;
     bool deleted;
     int64_t rev = 0;
-    int rc = wanted_scale(q, w, old, &scale, e);
+    int rc = write_look(w, old, e);
+    if (!rc) rc = wanted_scale(q, w, old, &scale, e);
     if (rc) return rc;
+    obj = json_clone(q->a, write_tree(w, old));
     const char *rv = json_as_str(json_at(scale, "metadata", "resourceVersion", NULL));
     if (!str_empty(rv) && (str_to_i64(rv, &rev) || (rev && rev != old->rev)))
         return err_conflict(e, q->res, q->name, "the object has been modified; please apply your changes to the latest version and try again");
@@ -123,8 +126,9 @@ static void handle_scale(struct request *q) {
         if (rc > 0) rc = err_conflict(&e, q->res, q->name, "the object has been modified; please try again");
         break;
     }
+    if (!rc) rc = crd_views(q->s, q->res, &o, 1, &e);
     if (rc) respond_err(q, &e);
-    else respond_tree(q, 200, api_type_find("autoscaling", "v1", "Scale"), scale_tree(q, o));
+    else respond_tree(q, 200, api_type_find("autoscaling", "v1", "Scale"), scale_tree(q, object_tree(q->a, o)));
 }
 
 /* ---- binding ---- */

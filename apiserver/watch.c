@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "apiserver/convert.h"
+#include "apiserver/crd/feed.h"
 #include "apiserver/handlers.h"
 #include "pkg/base/map.h"
 #include "apiserver/tables.h"
@@ -40,6 +41,7 @@ struct watch {
     struct watch_hub *hub;
     struct request *q;
     struct wc_watch *src;
+    struct view_feed *feed; /* where a webhook converts, or NULL */
     struct wc_list initial; /* events still to be sent first */
     size_t initial_at;
     bool initial_bookmark;  /* after them, the bookmark that ends them */
@@ -172,6 +174,7 @@ static struct rbytes *line_of(struct watch *w, enum wc_event_type type, struct o
 
 static void watch_free(struct watch *w) {
     wc_watch_free(w->src);
+    view_feed_free(w->feed);
     wc_list_done(&w->initial);
     if (w->pprev) {
         *w->pprev = w->next;
@@ -251,38 +254,70 @@ static bool too_much_queued(struct watch *w) {
     return w->paused;
 }
 
+/* What the cache has: the initial state first, then (once its end was told) what happens. 1, 0, or -ESTALE. */
+static int next_raw(struct watch *w, struct wc_event *ev) {
+    if (w->initial_at < w->initial.n) {
+        *ev = (struct wc_event){WC_ADDED, w->initial.items[w->initial_at]};
+        w->initial.items[w->initial_at++] = NULL;
+        return 1;
+    }
+    return w->initial_bookmark ? 0 : wc_watch_next(w->src, ev, &w->seen_rev);
+}
+
+static int next_event(struct watch *w, struct wc_event *ev, struct err *e) {
+    while (w->feed) {
+        int rc = view_feed_take(w->feed, ev, e);
+        bool any = false;
+        if (rc || !view_feed_idle(w->feed)) return rc;
+        while (view_feed_room(w->feed) && (rc = next_raw(w, ev)) == 1) {
+            view_feed_put(w->feed, ev);
+            any = true;
+        }
+        if (!any) return rc;
+        if ((rc = view_feed_start(w->feed, e))) return rc;
+    }
+    return next_raw(w, ev);
+}
+
+/* All events that the cache had are sent. */
+static bool watch_idle(const struct watch *w) {
+    return w->initial_at >= w->initial.n && (!w->feed || view_feed_idle(w->feed));
+}
+
 /* Sends what there is. False when the watch has ended (and is gone). */
 static bool pump(struct watch *w) {
+    _cleanup_err_ struct err e = {0};
     bool ok = true, sent = false;
-    while (ok && w->initial_at < w->initial.n) {
-        if (too_much_queued(w)) return true;
-        struct object *o = w->initial.items[w->initial_at];
-        ok = send_event(w, WC_ADDED, o);
-        w->initial.items[w->initial_at++] = NULL;
-        object_unref(o);
-    }
-    if (ok && w->initial_bookmark) {
-        w->initial_bookmark = false;
-        send_bookmark(w, w->initial.rev, true);
-    }
     while (ok) {
         struct wc_event ev;
         if (too_much_queued(w)) return true;
-        int rc = wc_watch_next(w->src, &ev, &w->seen_rev);
-        if (rc > 0 && !sent) {
+        bool initial = w->initial_at < w->initial.n;
+        int rc = next_event(w, &ev, &e);
+        if (rc == 0 && !(w->initial_bookmark && watch_idle(w))) return true;
+        if (rc == 0) {
+            w->initial_bookmark = false;
+            send_bookmark(w, w->initial.rev, true);
+            continue;
+        }
+        if (rc < 0) {
+            if (e.status) send_error(w, &e);
+            else send_expired(w);
+            break;
+        }
+        if (!initial && !sent) {
             w->hub->reached++;
             sent = true;
-        }
-        if (rc == 0) return true;
-        if (rc < 0) {
-            send_expired(w);
-            break;
         }
         ok = send_event(w, ev.type, ev.object);
         object_unref(ev.object);
     }
     watch_end(w);
     return false;
+}
+
+static void on_converted(void *arg) {
+    struct watch *w = arg;
+    if (w->started && !w->paused) pump(w);
 }
 
 /* ---- waking ---- */
@@ -410,6 +445,8 @@ static int watch_parse(struct request *q, struct watch *w, bool *initial, struct
 }
 
 static int watch_open(struct request *q, struct watch *w, bool initial, struct err *e) {
+    static const struct selector everything;
+    const struct selector *sel = &w->sel;
     struct watchcache *c = q->s->cache;
     int64_t rev = 0;
     if (!str_empty(w->rv) && (str_to_i64(w->rv, &rev) || rev < 0)) {
@@ -419,13 +456,16 @@ static int watch_open(struct request *q, struct watch *w, bool initial, struct e
     bool from_now = str_empty(w->rv) || rev == 0;
     int rc = from_now || initial ? read_wait(q, w->rv, e) : 0;
     if (rc) return rc;
-    if (initial || (from_now && str_empty(http_query(q->http, "sendInitialEvents")))) {
-        wc_watch_new_list(c, q->res, q->ns, &w->sel, wake, w, &w->initial, &w->src);
+    bool list = initial || (from_now && str_empty(http_query(q->http, "sendInitialEvents")));
+    w->feed = view_feed_new(q, &w->sel, list, on_converted, w);
+    if (w->feed && !view_feed_by_name(w->feed)) sel = &everything; /* selected behind the conversion */
+    if (list) {
+        wc_watch_new_list(c, q->res, q->ns, sel, wake, w, &w->initial, &w->src);
         w->initial_bookmark = initial;
         return 0;
     }
     if (from_now) rev = watchcache_rev(c);
-    w->start_error = wc_watch_new(c, q->res, q->ns, &w->sel, rev, wake, w, &w->src);
+    w->start_error = wc_watch_new(c, q->res, q->ns, sel, rev, wake, w, &w->src);
     return 0;
 }
 
@@ -466,7 +506,7 @@ static void on_tick(uv_timer_t *t) {
             watch_end(w);
         } else if (w->bookmarks && now >= w->next_bookmark_ns && !w->paused) {
             /* events first: a bookmark says that none come behind it */
-            if (pump(w) && !w->paused && w->seen_rev) send_bookmark(w, w->seen_rev, false);
+            if (pump(w) && !w->paused && w->seen_rev && watch_idle(w)) send_bookmark(w, w->seen_rev, false);
         }
     }
 }

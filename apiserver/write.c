@@ -2,6 +2,7 @@
 #include "apiserver/write.h"
 
 #include "apiserver/convert.h"
+#include "apiserver/crd/convert.h"
 #include "apiserver/crd/registry.h"
 #include "pkg/base/map.h"
 
@@ -16,10 +17,11 @@ static void user_into(struct rules_ctx *c, const struct user_info *u) {
 void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
                 const char *subresource, const char *ns, const char *name, enum rules_op op) {
     static const char *const masters[] = {"system:masters"};
+    const struct resource *view = res->custom ? res : resource_stored(res);
     res = resource_stored(res);
-    *w = (struct write){.s = s, .a = a, .res = res};
+    *w = (struct write){.s = s, .a = a, .res = res, .view = view};
     w->c = (struct rules_ctx){
-        .rules = s->rules, .a = a, .type = res->type, .group = res->group, .version = res->version, .kind = res->kind,
+        .rules = s->rules, .a = a, .type = res->type, .group = res->group, .version = view->version, .kind = res->kind,
         .resource = res->plural, .subresource = subresource, .namespaced = res->namespaced, .ns = ns, .name = name,
         .op = op, .user = "system:apiserver", .groups = masters, .n_groups = 1, .field_manager = "kube-apiserver",
         .now = ktime_now()};
@@ -42,7 +44,7 @@ struct object *write_current(struct apiserver *s, const struct resource *r, cons
 }
 
 struct json *write_to_stored(struct request *q, struct json *v) {
-    return convert_view(q->a, q->res, resource_stored(q->res), v);
+    return q->res->custom ? v : convert_view(q->a, q->res, resource_stored(q->res), v);
 }
 
 pthread_mutex_t *write_queue_enter(struct apiserver *s, const struct resource *r, const char *ns, const char *name) {
@@ -61,12 +63,12 @@ static const char *object_key(struct write *w, const struct json *obj) {
     return arena_printf(w->a, "%s/%s", str_or_empty(json_get_str(m, "namespace")), name);
 }
 
-/* A custom resource as it is stored: in the storage version, members in alphabetical order, so that equal objects have
+/* A custom resource as it is stored: members in alphabetical order, so that equal objects have
  * equal texts. */
-static struct json *custom_stored(struct write *w, struct json *obj) {
+static struct json *custom_stored(struct write *w, const struct resource *in, struct json *obj) {
     struct json *out = json_object(w->a);
-    json_set_str(w->a, out, "apiVersion", resource_api_version(w->a, w->res));
-    json_set_str(w->a, out, "kind", w->res->kind);
+    json_set_str(w->a, out, "apiVersion", resource_api_version(w->a, in));
+    json_set_str(w->a, out, "kind", in->kind);
     const struct api_type *t = api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     struct json *meta = json_get(obj, "metadata");
     if (t && meta) api_tree_normalise(w->a, t, meta, &meta, NULL, NULL); /* a patch may have changed its order */
@@ -80,15 +82,25 @@ static struct json *custom_stored(struct write *w, struct json *obj) {
     return out;
 }
 
-/* The tree's canonical text as stored: without a resourceVersion. */
-static int canonical(struct write *w, struct json *obj, const char **text, size_t *len, struct err *e) {
+/* The tree's canonical text as stored: without a resourceVersion. `in`: the row of the version that it is to be in. */
+static int canonical(struct write *w, const struct resource *in, struct json *obj, const char **text, size_t *len,
+                     struct err *e) {
     struct json *out = obj;
     json_del(json_get(obj, "metadata"), "resourceVersion");
     if (w->res->type) {
         int rc = api_tree_stored(w->a, w->res->type, obj, &out, e);
         if (rc) return err_status(e, 500, "InternalError", "encoding the object: %s", e ? e->msg : "");
     }
-    if (w->res->custom) out = custom_stored(w, obj);
+    if (w->res->custom) {
+        if (in->converts && in != w->view) { /* the webhook takes and gives an object of its own */
+            out = json_clone(w->a, obj);
+            json_set_str(w->a, out, "apiVersion", resource_api_version(w->a, w->view));
+            json_set_str(w->a, out, "kind", w->view->kind);
+            int rc = crd_convert_tree(w->s, w->a, in, &out, e);
+            if (rc) return rc;
+        }
+        out = custom_stored(w, in, out);
+    }
     json_del(json_get(out, "metadata"), "resourceVersion");
     struct buf b = BUF_INIT;
     json_write(&b, out);
@@ -115,9 +127,9 @@ static int store(struct write *w, enum store_op op, const char *key, const char 
     return r.succeeded ? 0 : WRITE_RETRY;
 }
 
-static int make_object(struct write *w, const char *key, const char *text, size_t len, int64_t create_rev, int64_t rev,
-                       struct object **out, struct err *e) {
-    *out = object_new(w->res, key, text, len, create_rev ? create_rev : rev, rev);
+static int make_object(struct write *w, const struct resource *in, const char *key, const char *text, size_t len,
+                       int64_t create_rev, int64_t rev, struct object **out, struct err *e) {
+    *out = object_new(in, key, text, len, create_rev ? create_rev : rev, rev);
     return *out ? 0 : err_status(e, 500, "InternalError", "the object could not be encoded");
 }
 
@@ -138,7 +150,7 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
     int64_t rev = 0;
     rules_default(&w->c, obj);
     int rc = create_checks(w, obj, managed, e);
-    if (!rc) rc = canonical(w, obj, &text, &len, e);
+    if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc) {
         key = object_key(w, obj);
         const char *name = str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL)));
@@ -151,7 +163,7 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
         }
         if (rc == WRITE_RETRY) rc = err_already_exists(e, w->res, name);
     }
-    if (!rc) rc = make_object(w, key, text, len, rev, rev, out, e);
+    if (!rc) rc = make_object(w, w->res, key, text, len, rev, rev, out, e);
     if (rc || w->c.dry_run) rules_release(&w->c);
     return rc;
 }
@@ -167,10 +179,22 @@ static int update_checks(struct write *w, struct json *obj, const struct json *o
     return admission_validate(&w->c, obj, old, e);
 }
 
+int write_look(struct write *w, const struct object *o, struct err *e) {
+    if (w->tree_of == o || !crd_must_convert(w->view, o)) return 0;
+    _cleanup_object_ struct object *view = NULL;
+    int rc = crd_view(w->s, w->view, (struct object *)o, &view, e);
+    if (rc) return rc;
+    w->tree = object_tree(w->a, view);
+    w->tree_of = o;
+    return 0;
+}
+
 struct json *write_tree(struct write *w, const struct object *o) {
     if (w->tree_of != o) {
         w->tree = object_tree(w->a, o);
         w->tree_of = o;
+        if (w->tree && w->view != o->res && w->view->custom)
+            json_set_str(w->a, w->tree, "apiVersion", resource_api_version(w->a, w->view));
     }
     return w->tree;
 }
@@ -179,6 +203,7 @@ struct json *write_tree(struct write *w, const struct object *o) {
  * whose place is found by its text. */
 static bool same_text(struct write *w, const struct object *old, const char *text, size_t len) {
     char rv[48];
+    if (w->res->custom && !str_eq(object_version(old), w->res->version)) return false;
     size_t n_rv = (size_t)snprintf(rv, sizeof(rv), ",\"resourceVersion\":\"%lld\"", (long long)old->rev);
     const struct rbytes *head = old->res->pieces->head, *tail = old->tail;
     const char *at = memmem(tail->data, tail->len, rv, n_rv);
@@ -218,7 +243,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
     *deleted = false;
     rules_default(&w->c, obj);
     int rc = update_checks(w, obj, before, managed, e);
-    if (!rc) rc = canonical(w, obj, &text, &len, e);
+    if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc && !same_text(w, old, text, len)) {
         *deleted = rules_update_deletes(&w->c, obj);
         w->lazy = !*deleted && heartbeat_only(w, obj, before);
@@ -227,7 +252,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
                           : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
             if (!rc) rules_stored(&w->c, before, *deleted ? NULL : obj);
         }
-        if (!rc) rc = make_object(w, old->key, text, len, old->create_rev, rev, out, e);
+        if (!rc) rc = make_object(w, w->res, old->key, text, len, old->create_rev, rev, out, e);
     } else if (!rc) { /* nothing to store, provided that `old` is what is stored */
         _cleanup_object_ struct object *now =
             write_current(w->s, w->res, json_as_str(json_at(before, "metadata", "namespace", NULL)),
@@ -262,7 +287,7 @@ static int check_preconditions(struct write *w, const struct delete_request *d, 
 
 int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,
                  bool *gone, struct err *e) {
-    struct json *before = object_tree(w->a, old), *obj = json_clone(w->a, before);
+    struct json *before = write_tree(w, old), *obj = json_clone(w->a, before);
     int64_t rev = old->rev;
     const char *text;
     size_t len;
@@ -275,14 +300,15 @@ int write_delete(struct write *w, const struct delete_request *d, const struct o
         *out = object_ref((struct object *)old);
         return 0;
     }
-    if ((rc = canonical(w, obj, &text, &len, e))) return rc;
     *gone = what == RULES_DELETE_NOW;
+    const struct resource *in = *gone ? w->view : w->res; /* what goes need not be as it is stored */
+    if ((rc = canonical(w, in, obj, &text, &len, e))) return rc;
     if (!w->c.dry_run) {
         rc = *gone ? store(w, STORE_DELETE, old->key, NULL, 0, old->rev, &rev, e)
                    : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
         if (!rc && *gone) rules_stored(&w->c, before, NULL);
     }
-    return rc ? rc : make_object(w, old->key, text, len, old->create_rev, rev, out, e);
+    return rc ? rc : make_object(w, in, old->key, text, len, old->create_rev, rev, out, e);
 }
 
 /* ---- raw ---- */
@@ -291,7 +317,7 @@ int write_raw(struct write *w, struct json *obj, const struct object *old, struc
     const char *text;
     size_t len;
     int64_t rev = old->rev;
-    int rc = canonical(w, obj, &text, &len, e);
+    int rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc && !w->c.dry_run) rc = store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);
-    return rc ? rc : make_object(w, old->key, text, len, old->create_rev, rev, out, e);
+    return rc ? rc : make_object(w, w->res, old->key, text, len, old->create_rev, rev, out, e);
 }

@@ -9,7 +9,9 @@
 struct write {
     struct apiserver *s;
     struct arena *a;
-    const struct resource *res; /* the stored row: trees are in its version */
+    const struct resource *res; /* the stored row */
+    const struct resource *view; /* the row whose version the trees are in: the stored one, but of custom resources the
+                                    client's */
     struct rules_ctx c;
     int64_t cause_rev;
     const struct object *tree_of; /* write_tree's last, so that it is parsed once */
@@ -20,6 +22,9 @@ struct write {
 /* Prepares for one object. q NULL: the server itself writes. `res` may be a row that shares another's storage. */
 void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
                 const char *subresource, const char *ns, const char *name, enum rules_op op);
+/* Makes sure that the object can be looked at in the version of the write, by the conversion webhook of a custom resource.
+ * To be called for an object before write_tree, write_update, write_delete. Blocks. */
+int write_look(struct write *w, const struct object *o, struct err *e);
 /* The tree of a stored object, for looking at: it is shared by the steps of the write. */
 struct json *write_tree(struct write *w, const struct object *o);
 /* Copies the warnings of the rules to the request's answer. */

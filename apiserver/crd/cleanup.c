@@ -44,7 +44,8 @@ static int delete_instances(struct apiserver *s, const struct resource *r, struc
             if (!old) rc = 0;
             if (!old) break;
             write_init(&w, s, a, NULL, r, NULL, ns, name, RULES_DELETE);
-            rc = write_delete(&w, &d, old, &out, &gone, first ? NULL : e);
+            rc = write_look(&w, old, first ? NULL : e);
+            if (!rc) rc = write_delete(&w, &d, old, &out, &gone, first ? NULL : e);
         }
         if (!first) first = rc;
     }

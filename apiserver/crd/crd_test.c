@@ -248,21 +248,6 @@ TEST(names_belong_to_the_first_definition) {
     CHECK(crd_condition_true(second, "Established"));
 }
 
-TEST(webhook_conversion_is_said_not_to_happen) {
-    _cleanup_arena_ struct arena *a = arena_new();
-    struct crd_names none = {0};
-    struct json *crd = definition(a, "gadgets", "gadget", "Gadget", "gd"), *spec = json_get(crd, "spec");
-    json_append(a, json_get(spec, "versions"), parse(a, "{\"name\":\"v2\"}"));
-    json_set(a, spec, "conversion", parse(a, "{\"strategy\":\"Webhook\"}"));
-    crd_names_accept(a, crd, &none, (struct ktime){.sec = 1});
-    CHECK(crd_condition_true(crd, "Established")); /* the storage version */
-    CHECK_STR(reason_of(crd, "ConversionSupported"), "WebhooksNotCalled");
-    json_set(a, json_get(crd, "status"), "storedVersions", parse(a, "[\"v1\",\"v2\"]"));
-    CHECK(crd_names_accept(a, crd, &none, (struct ktime){.sec = 2}));
-    CHECK(!crd_condition_true(crd, "Established"));
-    CHECK_STR(reason_of(crd, "Established"), "ConversionNotSupported");
-}
-
 /* ---- rows ---- */
 
 TEST(versions_are_ordered_as_kubernetes_does) {
@@ -289,4 +274,31 @@ TEST(rows_say_what_the_definition_says) {
     CHECK_STR(r->scale->spec, ".spec.n");
     CHECK_STR(r->storage_hash, crd_row(a, crd, crd_version_of(crd, "v1beta1"), r)->storage_hash);
     CHECK_STR(crd_row(a, crd, crd_version_of(crd, "v1beta1"), r)->deprecated, "lab.example/v1beta1 Gadget is deprecated");
+}
+
+TEST(objects_know_the_version_that_they_are_stored_in) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct json *crd = parse(a, quotes(a,
+        "{'spec':{'group':'lab.example','scope':'Cluster','conversion':{'strategy':'Webhook'},"
+        "'versions':[{'name':'v1','served':true},{'name':'v2','storage':true,'served':true}]},"
+        "'status':{'acceptedNames':{'plural':'gadgets','singular':'gadget','kind':'Gadget','listKind':'GadgetList'}}}"));
+    struct resource *r = crd_row(a, crd, crd_version_of(crd, "v2"), NULL);
+    static const struct {
+        const char *text, *version;
+    } cases[] = {
+        {"{'apiVersion':'lab.example/v1','kind':'Gadget','metadata':{'name':'x'}}", "v1"},
+        {"{'apiVersion':'lab.example/v2','kind':'Gadget','metadata':{'name':'x'}}", "v2"},
+        {"{'apiVersion':'lab.example/v9','kind':'Gadget','metadata':{'name':'x'}}", "v2"}, /* nobody's: taken as it comes */
+        {"{'spec':{},'kind':'Gadget','metadata':{'name':'x'},'apiVersion':'lab.example/v1'}", "v1"},
+    };
+    CHECK(r->converts);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *text = quotes(a, cases[i].text);
+        struct object *o = object_new(r, "x", text, strlen(text), 1, 1), *later = object_at_rev(o, 2);
+        CHECK_STR(object_version(o), cases[i].version);
+        CHECK_STR(object_version(later), cases[i].version);
+        CHECK_STR(json_get_str(object_tree(a, o), "apiVersion"), arena_printf(a, "lab.example/%s", cases[i].version));
+        object_unref(o);
+        object_unref(later);
+    }
 }

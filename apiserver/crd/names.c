@@ -93,24 +93,11 @@ bool crd_wants_webhook(const struct json *crd) {
            json_len(json_at(crd, "spec", "versions", NULL)) > 1;
 }
 
-static bool establish_names(struct arena *a, struct json *crd, struct ktime now) {
+static bool establish(struct arena *a, struct json *crd, struct ktime now) {
     if (crd_condition_true(crd, "Established")) return false;
     if (!crd_condition_true(crd, "NamesAccepted"))
         return crd_condition_set(a, crd, "Established", false, "NotAccepted", "not all names are accepted", now);
     return crd_condition_set(a, crd, "Established", true, "InitialNamesAccepted", "the initial names have been accepted", now);
-}
-
-static const char no_webhook[] = "conversion webhooks are not called by this server: only the storage version is served, and "
-                                 "only when no other is stored";
-
-static bool establish(struct arena *a, struct json *crd, struct ktime now) {
-    bool said = false;
-    if (crd_wants_webhook(crd)) {
-        said = crd_condition_set(a, crd, "ConversionSupported", false, "WebhooksNotCalled", no_webhook, now);
-        if (json_len(json_at(crd, "status", "storedVersions", NULL)) > 1)
-            return crd_condition_set(a, crd, "Established", false, "ConversionNotSupported", no_webhook, now) || said;
-    }
-    return establish_names(a, crd, now) || said;
 }
 
 bool crd_names_accept(struct arena *a, struct json *crd, const struct crd_names *others, struct ktime now) {

@@ -143,15 +143,20 @@ static void schema_keep(struct crd_registry *g, const char *name, struct crd_sch
     pthread_mutex_unlock(&g->lock);
 }
 
+struct crd_schema *crd_schema_of_row(struct apiserver *s, const struct resource *r) {
+    _cleanup_arena_ struct arena *a = arena_new_sized(256);
+    const char *name = crd_name_of(a, r);
+    struct crd_schema *x = schema_known(s->crds, name, r->version);
+    if (!x && (x = schema_make(s, name, r->version))) schema_keep(s->crds, name, x);
+    return x;
+}
+
 int crd_schema_get(struct request *q, struct crd_schema **out, struct err *e) {
     static const char *const writes[] = {"create", "update", "patch"};
     bool write = false;
     for (size_t i = 0; i < ARRAY_LEN(writes); i++) write |= str_eq(q->verb, writes[i]);
     if (!write) return 0;
-    struct crd_registry *g = q->s->crds;
-    const char *name = crd_name_of(q->a, q->res);
-    struct crd_schema *x = schema_known(g, name, q->res->version);
-    if (!x && (x = schema_make(q->s, name, q->res->version))) schema_keep(g, name, x);
+    struct crd_schema *x = crd_schema_of_row(q->s, q->res);
     *out = x;
     q->schema = x;
     if (!x) return err_status(e, 404, "NotFound", "the server could not find the requested resource");
@@ -235,9 +240,10 @@ static int serve(struct crd_registry *g, struct entry *en, const struct json *cr
         if (json_get_bool(v, "storage", false)) stored = v;
     if (!stored || json_len(versions) > VERSIONS_MAX) return err_set(e, -EINVAL, "no storage version, or too many versions");
     const struct resource **rows = xcalloc(json_len(versions) + 1, sizeof(*rows)), *sr = keep_row(g, crd, stored, NULL);
+    bool reconvert = fresh && en->stored && (sr->converts || en->stored->converts);
     int rc = watchcache_add(g->s->cache, sr, e);
     JSON_FOREACH(v, rc ? NULL : versions)
-        if (json_get_bool(v, "served", false) && (v == stored || !crd_wants_webhook(crd))) rows[n++] = v == stored ? sr : keep_row(g, crd, v, sr);
+        if (json_get_bool(v, "served", false)) rows[n++] = v == stored ? sr : keep_row(g, crd, v, sr);
     if (rc) n = 0;
     pthread_mutex_lock(&g->lock);
     free(en->rows);
@@ -246,6 +252,7 @@ static int serve(struct crd_registry *g, struct entry *en, const struct json *cr
     en->stored = sr;
     pthread_mutex_unlock(&g->lock);
     publish(g);
+    if (reconvert) watchcache_retire(g->s->cache, sr); /* watches have seen objects as an older webhook made them */
     if (!rc && fresh) crd_default_objects(g->s, sr, crd_schema_of(stored));
     return rc;
 }

@@ -10,8 +10,9 @@
  * A thread follows the definitions: it accepts or refuses their names, serves them, sets their conditions, and ends
  * them: when a definition is deleted its instances go first (finalizer customresourcecleanup.apiextensions.k8s.io).
  *
- * Not done: webhook conversion (of a definition that asks for it only the storage version is served, which a Warning and
- * the condition ConversionSupported say; when older versions are in the store it is not served at all), and x-kubernetes-validations, which are kept and published but not evaluated.
+ * Where a webhook converts between versions (strategy Webhook), convert.h stands between the stored objects and requests.
+ *
+ * Not done: x-kubernetes-validations, which are kept and published but not evaluated.
  * Upstream: apiextensions-apiserver (customresource_handler.go and its controllers). */
 #pragma once
 
@@ -36,6 +37,8 @@ struct crd_schema {
 /* Sets q->schema for requests that write; the caller holds the reference in *out until the request is done. 405 for
  * creations while the definition is being deleted. */
 int crd_schema_get(struct request *q, struct crd_schema **out, struct err *e);
+/* The schema of any row, for what is read. NULL when the definition is gone. The caller's reference. */
+struct crd_schema *crd_schema_of_row(struct apiserver *s, const struct resource *r);
 void crd_schema_unref(struct crd_schema *s); /* NULL-safe */
 static inline void cleanup_crd_schema(struct crd_schema **s) { crd_schema_unref(*s); }
 #define _cleanup_crd_schema_ _cleanup_(cleanup_crd_schema)
@@ -75,7 +78,7 @@ struct crd_names {
 };
 void crd_names_add(struct arena *a, struct crd_names *others, const struct json *crd);
 bool crd_names_accept(struct arena *a, struct json *crd, const struct crd_names *others, struct ktime now);
-/* The definition converts between its versions by a webhook, which is not called. */
+/* The definition converts between its versions by a webhook. */
 bool crd_wants_webhook(const struct json *crd);
 bool crd_condition_true(const struct json *crd, const char *type);
 /* True when it changed; the time is kept when the status stays. */

@@ -55,6 +55,16 @@ static const char *const *fields_of(struct arena *a, const struct json *crd, con
     return n ? list : NULL;
 }
 
+/* All names that stored objects may be in. */
+static const char *const *versions_of(struct arena *a, const struct json *versions) {
+    const char **out = arena_zalloc(a, (json_len(versions) + 1) * sizeof(*out));
+    size_t n = 0;
+    const struct json *v;
+    JSON_FOREACH(v, versions)
+        out[n++] = S_OF(v, "name");
+    return out;
+}
+
 static const struct scale_paths *scale_of(struct arena *a, const struct json *scale) {
     if (!json_is(scale, JSON_OBJECT)) return NULL;
     struct scale_paths *p = arena_zalloc(a, sizeof(*p));
@@ -106,6 +116,8 @@ struct resource *crd_row(struct arena *a, const struct json *crd, const struct j
     r->storage_hash = hash_of(a, r->group, stored, r->kind);
     r->deprecated = warning_of(a, r, version);
     r->custom = true;
+    r->versions = versions_of(a, json_get(spec, "versions"));
+    r->converts = crd_wants_webhook(crd);
     r->storage = storage;
     r->printer = crd_columns(a, json_get(version, "additionalPrinterColumns"));
     return r;

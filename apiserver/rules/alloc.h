@@ -6,9 +6,12 @@
 #include "apiserver/rules/strategy.h"
 #include "pkg/base/map.h"
 
+struct hook_pool;
+
 struct rules {
     struct rules_lookup lookup;
     struct rules_alloc alloc; /* .take_ip NULL: the maps below */
+    struct hook_pool *hooks; /* hook_client.h */
     pthread_mutex_t lock;
     struct map ips, ports; /* text of the address or port -> owner "ns/name" (heap) */
     bool loaded;           /* the Services of the store have been entered */

@@ -3,6 +3,7 @@
  * of pkg/registry. See strategy.h for the order of the calls. */
 #include "apiserver/rules/alloc.h"
 #include "apiserver/rules/crd_schema.h"
+#include "apiserver/rules/hook_client.h"
 #include "apiserver/rules/kinds.h"
 #include "apiserver/rules/validate_status.h"
 #include "apiserver/rules/warnings.h"
@@ -26,12 +27,14 @@ int rules_new(const struct rules_config *conf, struct rules **out, struct err *e
         free(r);
         return rc;
     }
+    r->hooks = hook_pool_new();
     *out = r;
     return 0;
 }
 
 void rules_free(struct rules *r) {
     if (!r) return;
+    hook_pool_free(r->hooks);
     alloc_done(r);
     free(r);
 }

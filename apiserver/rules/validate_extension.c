@@ -184,8 +184,6 @@ VALIDATE_FN(crd) {
     versions(v, spec, p);
     crd_names(v, names, FP(p, "names"));
     conversion(v, json_get(spec, "conversion"), FP(p, "conversion"));
-    if (str_eq(jstr(json_get(spec, "conversion"), "strategy"), "Webhook") && json_len(json_get(spec, "versions")) > 1)
-        rules_warn(v->c, "spec.conversion.strategy: conversion webhooks are not called by this server: only the storage version is served");
     stored_versions(v, obj);
     if (!old) return;
     v_immutable(v, FP(p, "group"), json_get(spec, "group"), json_get(was, "group"));

@@ -13,11 +13,11 @@
  * Not done: matchConditions (CEL); a webhook that has them counts as failed. */
 #include "apiserver/rules/webhook.h"
 
+#include "apiserver/rules/hook_client.h"
 #include "pkg/base/bytes.h"
-#include "pkg/http/client.h"
 #include "pkg/json/patch.h"
 
-enum { ANSWER_MAX = 3 << 20, URL_MAX = 2048 };
+enum { ANSWER_MAX = 3 << 20 };
 
 #define GROUP "admissionregistration.k8s.io"
 
@@ -82,65 +82,6 @@ static bool hook_matches(struct rules_ctx *c, const struct json *hook, const str
     return !json_len(obj_sel) ||
            (obj && selector_matches(obj_sel, json_at(obj, "metadata", "labels", NULL))) ||
            (old && selector_matches(obj_sel, json_at(old, "metadata", "labels", NULL)));
-}
-
-/* ---- where it is ---- */
-
-struct target {
-    const char *url, *server_name, *ca_pem;
-};
-
-static const struct json *service_port(const struct json *svc, int64_t port) {
-    const struct json *p;
-    JSON_FOREACH(p, json_at(svc, "spec", "ports", NULL))
-        if (json_get_int(p, "port", 0) == port) return p;
-    return NULL;
-}
-
-/* "address:port" of a ready endpoint, or NULL. */
-static const char *endpoint_of(struct rules_ctx *c, const char *ns, const char *name, const char *port_name) {
-    const struct json *ep = admission_get(c, "", "endpoints", ns, name), *subset, *p;
-    uint32_t x;
-    random_bytes(&x, sizeof x);
-    JSON_FOREACH(subset, json_get(ep, "subsets")) {
-        const struct json *addrs = json_get(subset, "addresses");
-        if (!json_len(addrs)) continue;
-        const char *ip = jstr(json_item(addrs, x % json_len(addrs)), "ip");
-        JSON_FOREACH(p, json_get(subset, "ports"))
-            if (str_eq(jstr(p, "name"), port_name))
-                return arena_printf(c->a, strchr(ip, ':') ? "[%s]:%lld" : "%s:%lld", ip,
-                                    (long long)json_get_int(p, "port", 0));
-    }
-    return NULL;
-}
-
-static int service_target(struct rules_ctx *c, const struct json *ref, struct target *t, struct err *e) {
-    const char *ns = jstr(ref, "namespace"), *name = jstr(ref, "name"), *path = jstr(ref, "path");
-    int64_t port = json_get_int(ref, "port", 443);
-    const struct json *svc = admission_get(c, "", "services", ns, name), *sp = service_port(svc, port);
-    if (!svc) return err_set(e, -ENOENT, "service \"%s\" not found", name);
-    if (!sp) return err_set(e, -ENOENT, "service \"%s\" has no port %lld", name, (long long)port);
-    const char *host = endpoint_of(c, ns, name, jstr(sp, "name")),
-               *ip = jstr(json_get(svc, "spec"), "clusterIP");
-    if (!host && str_in(ip, ONE_OF("", "None")))
-        return err_set(e, -EHOSTUNREACH, "no endpoints available for service \"%s\"", name);
-    if (!host) host = arena_printf(c->a, "%s:%lld", ip, (long long)port);
-    t->url = arena_printf(c->a, "https://%s%s%s", host, *path == '/' ? "" : "/", path);
-    t->server_name = arena_printf(c->a, "%s.%s.svc", name, ns);
-    return 0;
-}
-
-static int find_target(struct rules_ctx *c, const struct json *conf, struct target *t, struct err *e) {
-    const char *ca = jstr(conf, "caBundle");
-    *t = (struct target){0};
-    if (*ca) {
-        size_t n = strlen(ca);
-        char *pem = arena_zalloc(c->a, n / 4 * 3 + 4);
-        if (base64_decode(ca, n, pem, &n) < 0) return err_set(e, -EINVAL, "caBundle is no base64");
-        t->ca_pem = pem;
-    }
-    t->url = json_get_str(conf, "url");
-    return t->url ? 0 : service_target(c, json_get(conf, "service"), t, e);
 }
 
 /* ---- the review ---- */
@@ -211,41 +152,20 @@ static struct json *review(struct rules_ctx *c, const struct json *obj, const st
 
 /* ---- calling ---- */
 
-static int send_review(struct rules_ctx *c, const struct json *hook, const struct target *t,
-                       const struct json *body, struct json **answer, struct err *e) {
-    struct http_client_options o = {
-        .ca_pem = t->ca_pem, .server_name = t->server_name, .user_agent = "kube-apiserver-admission"};
-    static const struct http_header headers[] = {{"Content-Type", "application/json"},
-                                                 {"Accept", "application/json, */*"}};
-    int64_t seconds = json_get_int(hook, "timeoutSeconds", 10);
-    struct http_client *client = http_client_new(&o, e);
-    if (!client) return -EIO;
-    _cleanup_http_resp_ struct http_resp resp = {.body = {.limit = ANSWER_MAX}};
-    const char *url = t->server_name && str_has_suffix(t->url, "/") == false && strlen(t->url) < URL_MAX
-                          ? arena_printf(c->a, "%s?timeout=%llds", t->url, (long long)seconds)
-                          : t->url;
-    char *text = json_text(c->a, body);
-    int r = http_client_do(client, "POST", url, headers, ARRAY_LEN(headers), text, strlen(text), &resp,
-                           (unsigned)seconds * 1000, e);
-    http_client_free(client);
-    if (r < 0) return r;
-    if (resp.status != 200) return err_set(e, -EPROTO, "the server answered %d", resp.status);
-    if (json_parse(c->a, str_or_empty(resp.body.data), resp.body.len, answer, NULL, e) < 0) return -EPROTO;
-    return 0;
-}
-
 /* Calls one webhook: its response object in *out. */
 static int call(struct rules_ctx *c, const struct json *hook, const struct json *obj, const struct json *old,
                 struct json **out, struct err *e) {
-    struct target t;
     struct json *answer = NULL;
     char uid[37];
     uuid_new(uid);
     if (json_len(json_get(hook, "matchConditions")))
         return err_set(e, -ENOTSUP, "matchConditions are not evaluated by this server");
-    int r = find_target(c, json_get(hook, "clientConfig"), &t, e);
-    if (r == 0) r = send_review(c, hook, &t, review(c, obj, old, uid), &answer, e);
-    if (r < 0) return r;
+    struct hook_request q = {.client_config = json_get(hook, "clientConfig"),
+                             .body = review(c, obj, old, uid),
+                             .seconds = json_get_int(hook, "timeoutSeconds", 10),
+                             .max_bytes = ANSWER_MAX};
+    int r = hook_call(c->rules, c->a, &q, &answer, e);
+    if (r < 0) return err_wrap(e, "failed to call webhook"), r;
     struct json *resp = json_get(answer, "response");
     if (!json_is(resp, JSON_OBJECT)) return err_set(e, -EPROTO, "the answer has no response");
     if (!str_eq(json_get_str(resp, "uid"), uid))
