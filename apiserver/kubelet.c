@@ -2,12 +2,13 @@
  *
  * exec, attach and port-forward are upgrades: the request is repeated to the kubelet with the same Upgrade headers
  * (SPDY/3.1 or WebSocket), and when it answers 101 the two connections are joined byte for byte; the protocol inside is
- * the kubelet's affair. Logs are streamed. proxy repeats the request to a pod, a Service's endpoint or a kubelet. */
+ * the kubelet's affair. Logs are streamed, to browsers through a WebSocket. proxy repeats the request to a pod, a Service's endpoint or a kubelet. */
 #include "apiserver/kubelet.h"
 
 #include "apiserver/forward.h"
 #include "apiserver/handlers.h"
 #include "pkg/http/client.h"
+#include "pkg/stream/wsout.h"
 
 enum { KUBELET_PORT = 10250, UPGRADE_MS = 30000, PROXY_MS = 60000, PROXY_BODY_MAX = 256 << 20 };
 
@@ -175,12 +176,17 @@ static void handle_stream(struct request *q) {
 
 struct log_stream {
     struct request *q;
-    bool begun;
+    struct wsout *ws; /* in place of the answer's body */
+    bool begun, refused;
 };
 
 static int log_head(const struct http_resp *resp, void *arg) {
     struct log_stream *l = arg;
     if (resp->status != 200) return 0;
+    if (http_wants_upgrade(l->q->http, "websocket")) {
+        l->refused = wsout_upgrade(l->q->http, l->q->cancel, &l->ws, NULL) < 0;
+        return l->refused ? -EPROTO : 0;
+    }
     struct http_header h[] = {{"Content-Type", "text/plain"}, {"Cache-Control", "no-cache, private"}};
     http_stream_begin(l->q->http, 200, h, ARRAY_LEN(h), 0);
     l->begun = true;
@@ -191,6 +197,7 @@ enum { LOG_QUEUE_HIGH = 4 << 20, LOG_PAUSE_US = 5000 };
 
 static int log_data(const char *p, size_t n, void *arg) {
     struct log_stream *l = arg;
+    if (l->ws) return wsout_write(l->ws, p, n);
     while (http_stream_queued(l->q->http) > LOG_QUEUE_HIGH && !http_req_closed(l->q->http)) usleep(LOG_PAUSE_US);
     return http_stream_write_copy(l->q->http, p, n);
 }
@@ -218,12 +225,15 @@ static void handle_log(struct request *q) {
         const char *v = http_query(q->http, params[i]);
         if (v) add_param(q, &url, params[i], v);
     }
-    struct log_stream l = {q, false};
+    struct log_stream l = {.q = q};
     struct http_stream_cb cb = {log_head, log_data, &l};
     _cleanup_http_resp_ struct http_resp r = {0};
+    struct http_req *held = http_req_ref(q->http); /* an upgrade finishes the request, which holds q and its cancel */
     int rc = http_client_stream(q->s->kubelets->kubelets, url.data, NULL, 0, &cb, &r, q->cancel, 0, &e);
     if (l.begun) {
         http_stream_end(q->http);
+    } else if (l.ws || l.refused) {
+        wsout_finish(l.ws);
     } else if (rc) {
         err_wrap(&e, "Get \"%s\"", url.data);
         e.status = 500;
@@ -232,6 +242,7 @@ static void handle_log(struct request *q) {
     } else {
         respond_back_end(q, &r);
     }
+    http_req_unref(held);
 }
 
 /* ---- proxy ---- */

@@ -35,16 +35,19 @@ static int run(const char *const *argv, struct err *e) {
 
 /* Each program takes away what it made. All are tried; the first failure is reported. */
 static int clean_up(const struct layout *l, struct err *e) {
-    const char *shim, *proxy, *dns;
+    const char *shim, *kubelet, *proxy, *dns;
     int r = layout_program(l, "shim", "coracle-shim", &shim, e);
+    if (r == 0) r = layout_program(l, "kubelet", "coracle-kubelet", &kubelet, e);
     if (r == 0) r = layout_program(l, "proxy", "coracle-proxy", &proxy, e);
     if (r == 0) r = layout_program(l, "dns", "coracle-dns", &dns, e);
     if (r < 0) return r;
     const char *const shim_argv[] = {shim, "--cleanup", arena_printf(l->a, "--root=%s/containers", l->data),
                                      arena_printf(l->a, "--state=%s/shim", l->run), arena_printf(l->a, "--bridge=%s", l->bridge), NULL};
+    const char *const kubelet_argv[] = {kubelet, "--cleanup", arena_printf(l->a, "--root-dir=%s/kubelet", l->data),
+                                        arena_printf(l->a, "--container-runtime-endpoint=%s", layout_runtime(l)), NULL};
     const char *const proxy_argv[] = {proxy, "--cleanup", NULL};
     const char *const dns_argv[] = {dns, "--cleanup", arena_printf(l->a, "--listen=%s:53", l->cluster_dns), NULL};
-    const char *const *all[] = {shim_argv, proxy_argv, dns_argv};
+    const char *const *all[] = {l->runtime ? kubelet_argv : shim_argv, proxy_argv, dns_argv};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
         int one = run(all[i], r == 0 ? e : NULL);
         if (r == 0) r = one;

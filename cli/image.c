@@ -68,6 +68,8 @@ static int remove_image(struct arena *a, struct grpc_client *c, const char *name
 /* The shim's own command does it: the archive goes straight into the store, not through CRI, which has no word for it. */
 static int import(const struct layout *l, const char *file, struct err *e) {
     const char *shim;
+    if (l->runtime)
+        return err_set(e, -ENOTSUP, "%s has its own command for this, for containerd: ctr -n k8s.io images import %s", l->runtime, file);
     int r = layout_program(l, "shim", "coracle-shim", &shim, e), status;
     if (r < 0) return r;
     const char *const argv[] = {shim, "image", "import", file, arena_printf(l->a, "--listen=%s/shim.sock", l->run),
@@ -90,7 +92,8 @@ int cmd_image(int argc, char **argv) {
     const struct flag flags[] = {LAYOUT_FLAGS(l), {"creds", 0, FLAG_STR, &creds, "USER:PASSWORD", "pull: how to log in to the registry"}, {0}};
     int n = flags_main("coracle image", "coracle image list | import FILE | pull NAME | remove NAME: container images of this node.\n"
                        "FILE is an OCI or docker archive (docker save, podman save, skopeo copy).", flags, argc, argv, 2);
-    struct grpc_client *c = grpc_client_new(layout_run(&l, "shim.sock"));
+    layout_load(&l, NULL);
+    struct grpc_client *c = grpc_client_new(layout_runtime(&l));
     const char *verb = n > 0 ? argv[1] : "";
     int r;
     if (n == 1 && str_eq(verb, "list")) r = list(a, c, &e);

@@ -25,6 +25,7 @@ static const struct {
     {"clusterDNS", offsetof(struct layout, cluster_dns), "10.96.0.10"},
     {"clusterDomain", offsetof(struct layout, cluster_domain), "cluster.local"},
     {"bridge", offsetof(struct layout, bridge), "coracle0"},
+    {"containerRuntimeEndpoint", offsetof(struct layout, runtime), NULL},
 };
 
 static const char **setting(const struct layout *l, size_t i) {
@@ -49,7 +50,8 @@ int layout_load(struct layout *l, struct err *e) {
 
 int layout_save(const struct layout *l, struct err *e) {
     struct json *v = json_object(l->a);
-    for (size_t i = 0; i < ARRAY_LEN(settings); i++) json_set_str(l->a, v, settings[i].key, *setting(l, i));
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+        if (*setting(l, i)) json_set_str(l->a, v, settings[i].key, *setting(l, i));
     json_set_int(l->a, v, "port", l->port);
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write_pretty(&b, v);
@@ -97,6 +99,8 @@ int layout_program(const struct layout *l, const char *folder, const char *name,
         }
     return err_set(e, -ENOENT, "%s is not installed beside %s", name, self);
 }
+
+const char *layout_runtime(const struct layout *l) { return l->runtime ? l->runtime : layout_run(l, "shim.sock"); }
 
 pid_t layout_supervisor(const struct layout *l) {
     _cleanup_close_ int fd = open(layout_run(l, "supervisor.pid"), O_RDWR | O_CLOEXEC);

@@ -27,6 +27,7 @@ struct layout {
     const char *server;       /* URL of the API server for the node's programs */
     int64_t port;             /* of the API server */
     const char *cluster_cidr, *service_cidr, *cluster_dns, *cluster_domain, *bridge;
+    const char *runtime;      /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
 };
 
 #define LAYOUT_DATA "/var/lib/coracle"
@@ -43,6 +44,8 @@ char *layout_data(const struct layout *l, const char *name);
 char *layout_run(const struct layout *l, const char *name);
 /* A program of coracle: beside this one, or in the build folder next to this one's. -ENOENT. */
 int layout_program(const struct layout *l, const char *folder, const char *name, const char **out, struct err *e);
+/* The socket of the node's container runtime. */
+const char *layout_runtime(const struct layout *l);
 /* The pid of the running supervisor, 0 when there is none. */
 pid_t layout_supervisor(const struct layout *l);
 

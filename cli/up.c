@@ -70,11 +70,12 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     const char *kubelet_config = FMT("%s/kubelet.kubeconfig", l->data);
     struct component c = {.name = "shim"};
     if ((r = layout_program(l, "shim", "coracle-shim", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data), FMT("--state=%s/shim", l->run),
-                         FMT("--bridge=%s", l->bridge), FMT("--cluster-cidr=%s", l->cluster_cidr)));
+    if (!l->runtime)
+        add(l, list, c, ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data), FMT("--state=%s/shim", l->run),
+                             FMT("--bridge=%s", l->bridge), FMT("--cluster-cidr=%s", l->cluster_cidr)));
     c = (struct component){.name = "kubelet", .wait_port = api};
     if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=unix://%s/shim.sock", l->run),
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=%s", layout_runtime(l)),
                          FMT("--root-dir=%s/kubelet", l->data), FMT("--hostname-override=%s", l->node_name),
                          FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
                          FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
@@ -211,6 +212,7 @@ int cmd_up(int argc, char **argv) {
         {"cluster-dns", 0, FLAG_STR, &l.cluster_dns, "ADDR", "address of the cluster's DNS (default: 10.96.0.10)"},
         {"cluster-domain", 0, FLAG_STR, &l.cluster_domain, "NAME", "the cluster's zone (default: cluster.local)"},
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
+        {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET", "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
         {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
@@ -244,6 +246,7 @@ int cmd_join(int argc, char **argv) {
         {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
         {"node-ip", 0, FLAG_STR, &l.node_ip, "ADDR", "address of this node (default: the one of the default route)"},
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
+        {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET", "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
         {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},

@@ -316,6 +316,19 @@ void cgroups_usage(struct cgroups *cg, const char *path, struct cgroup_usage *u)
     read_u64(pids, "pids.current", &u->pids);
 }
 
+void cgroups_adopt(struct cgroups *cg) { cg->active = true; }
+
+void cgroups_teardown(struct cgroups *cg) {
+    static const char *const levels[] = {"/kubepods/besteffort", "/kubepods/burstable", "/kubepods"};
+    if (cg->systemd) return;
+    for (size_t k = 0; k < ARRAY_LEN(levels); k++)
+        for (size_t i = 0; i < (cg->v2 ? 1 : ARRAY_LEN(v1_controllers)); i++) {
+            _cleanup_free_ char *dir = cg->v2 ? xasprintf("%s%s%s", cg->mount, cg->root, levels[k])
+                                              : dir_v1(cg, v1_controllers[i], levels[k]);
+            rmdir(dir);
+        }
+}
+
 void cgroups_each_pod(struct cgroups *cg, void (*fn)(void *arg, const char *qos, const char *uid),
                       void *arg) {
     static const char *const classes[] = {"Guaranteed", "Burstable", "BestEffort"};

@@ -36,6 +36,10 @@ bool cgroups_v2(const struct cgroups *cg);
  * ours to use here; pods then run without. */
 int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory,
                   struct err *e);
+/* In place of cgroups_setup: takes the levels as an earlier kubelet left them, to remove pods from them. */
+void cgroups_adopt(struct cgroups *cg);
+/* Removes those levels that are empty. */
+void cgroups_teardown(struct cgroups *cg);
 /* cgroup_parent of a pod as CRI wants it; "" when cgroups are not in use. */
 char *cgroups_pod_parent(struct cgroups *cg, struct arena *a, const struct core_pod *p);
 int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err *e);

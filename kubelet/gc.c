@@ -18,7 +18,28 @@ static bool known(struct kubelet *kl, const char *uid) {
     return w != NULL;
 }
 
-/* Containers and sandboxes of a pod that no source has: stopped with a short grace, then removed. */
+/* Containers and sandbox: stopped with a short grace, then removed. */
+static int remove_sandbox(struct runtime *rt, struct arena *a, const struct cri_pod_sandbox *sb, struct err *e) {
+    struct rt_pod pod;
+    int r = runtime_pod_read(rt, a, str_map_get(&sb->labels, LABEL_POD_UID), &pod, e);
+    for (size_t k = 0; r == 0 && k < pod.n_containers; k++) {
+        struct cri_stop_container_request stop = {.container_id = pod.containers[k].id, .timeout = 2};
+        struct cri_stop_container_response stopped = {0};
+        struct cri_remove_container_request rm = {.container_id = pod.containers[k].id};
+        struct cri_remove_container_response removed = {0};
+        if (pod.containers[k].state == CRI_CONTAINER_STATE_CONTAINER_RUNNING)
+            runtime_call(rt, RT_STOP_CONTAINER, a, &stop, &stopped, NULL);
+        runtime_call(rt, RT_REMOVE_CONTAINER, a, &rm, &removed, NULL);
+    }
+    struct cri_stop_pod_sandbox_request stop = {.pod_sandbox_id = sb->id};
+    struct cri_stop_pod_sandbox_response stopped = {0};
+    struct cri_remove_pod_sandbox_request rm = {.pod_sandbox_id = sb->id};
+    struct cri_remove_pod_sandbox_response removed = {0};
+    if (r == 0) r = runtime_call(rt, RT_STOP_POD_SANDBOX, a, &stop, &stopped, e);
+    if (r == 0) r = runtime_call(rt, RT_REMOVE_POD_SANDBOX, a, &rm, &removed, e);
+    return r;
+}
+
 static void orphan_sandboxes(struct kubelet *kl, struct arena *a) {
     struct cri_list_pod_sandbox_request req = {0};
     struct cri_list_pod_sandbox_response resp = {0};
@@ -29,24 +50,24 @@ static void orphan_sandboxes(struct kubelet *kl, struct arena *a) {
         if (!uid || known(kl, uid)) continue; /* without our label it is somebody else's */
         log_info("removing a pod that is gone", "pod", sb->metadata ? sb->metadata->name : "", "uid", uid,
                  NULL);
-        struct rt_pod rt;
-        if (runtime_pod_read(kl->rt, a, uid, &rt, NULL) < 0) continue;
-        for (size_t k = 0; k < rt.n_containers; k++) {
-            struct cri_stop_container_request stop = {.container_id = rt.containers[k].id, .timeout = 2};
-            struct cri_stop_container_response stopped = {0};
-            struct cri_remove_container_request rm = {.container_id = rt.containers[k].id};
-            struct cri_remove_container_response removed = {0};
-            if (rt.containers[k].state == CRI_CONTAINER_STATE_CONTAINER_RUNNING)
-                runtime_call(kl->rt, RT_STOP_CONTAINER, a, &stop, &stopped, NULL);
-            runtime_call(kl->rt, RT_REMOVE_CONTAINER, a, &rm, &removed, NULL);
-        }
-        struct cri_stop_pod_sandbox_request stop = {.pod_sandbox_id = sb->id};
-        struct cri_stop_pod_sandbox_response stopped = {0};
-        struct cri_remove_pod_sandbox_request rm = {.pod_sandbox_id = sb->id};
-        struct cri_remove_pod_sandbox_response removed = {0};
-        runtime_call(kl->rt, RT_STOP_POD_SANDBOX, a, &stop, &stopped, NULL);
-        runtime_call(kl->rt, RT_REMOVE_POD_SANDBOX, a, &rm, &removed, NULL);
+        remove_sandbox(kl->rt, a, sb, NULL);
     }
+}
+
+int gc_remove_all(struct runtime *rt, struct cgroups *cg, struct err *e) {
+    static const char *const classes[] = {"Guaranteed", "Burstable", "BestEffort"};
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct cri_list_pod_sandbox_request req = {0};
+    struct cri_list_pod_sandbox_response resp = {0};
+    int r = runtime_call(rt, RT_LIST_POD_SANDBOX, a, &req, &resp, e);
+    for (size_t i = 0; r == 0 && i < resp.items.n; i++) {
+        const char *uid = str_map_get(&resp.items.items[i].labels, LABEL_POD_UID);
+        if (!uid) continue;
+        r = remove_sandbox(rt, a, &resp.items.items[i], e);
+        for (size_t k = 0; r == 0 && k < ARRAY_LEN(classes); k++) cgroups_pod_remove(cg, classes[k], uid, NULL);
+    }
+    if (r == 0) cgroups_teardown(cg);
+    return r;
 }
 
 /* Folders <root>/pods/<uid>, and <logs>/<ns>_<name>_<uid> of this node's. */

@@ -15,3 +15,6 @@ void gc_logs(struct kubelet *kl);
 /* Watches memory and disk: sets the node's pressure conditions and evicts a pod when a hard threshold is
  * crossed. */
 void gc_evict(struct kubelet *kl);
+/* For an operator who is done with this node: stops and removes every pod that a kubelet made in this runtime, and
+ * their cgroups. Blocks. */
+int gc_remove_all(struct runtime *rt, struct cgroups *cg, struct err *e);

@@ -32,6 +32,7 @@ struct reader {
     const struct log_options *o;
     const struct log_sink *sink;
     struct buf line; /* an incomplete line at the end of what was read */
+    struct buf out;  /* for the sink: whole lines, as many as one read gave */
     int64_t left;    /* of limit_bytes */
     bool mid_line;   /* the last piece written was partial: no new timestamp */
 };
@@ -42,8 +43,13 @@ static int put(struct reader *r, const char *p, size_t n) {
         if ((int64_t)n > r->left) n = (size_t)r->left;
         r->left -= (int64_t)n;
     }
-    int rc = n ? r->sink->write(r->sink->arg, p, n) : 0;
-    if (rc == 0 && r->o->limit_bytes >= 0 && r->left == 0) return 1;
+    buf_add(&r->out, p, n);
+    return r->o->limit_bytes >= 0 && r->left == 0 ? 1 : 0;
+}
+
+static int flush(struct reader *r) {
+    int rc = r->out.len ? r->sink->write(r->sink->arg, r->out.data, r->out.len) : 0;
+    buf_reset(&r->out);
     return rc;
 }
 
@@ -100,8 +106,8 @@ static int drain(struct reader *r, int fd) {
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return -errno;
         if (got == 0) return 0;
-        int rc = feed(r, block, (size_t)got);
-        if (rc) return rc;
+        int rc = feed(r, block, (size_t)got), sent = flush(r);
+        if (rc || sent) return sent ? sent : rc;
     }
 }
 
@@ -151,6 +157,7 @@ int logs_read(const char *path, const struct log_options *o, const struct log_si
     lseek(fd, logs_tail_offset(fd, o->tail), SEEK_SET);
     int rc = o->follow ? follow(&r, path, &fd) : drain(&r, fd);
     buf_done(&r.line);
+    buf_done(&r.out);
     return rc;
 }
 

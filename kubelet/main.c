@@ -6,12 +6,14 @@
 
 #include "kubelet/bootstrap.h"
 #include "kubelet/config_file.h"
+#include "kubelet/gc.h"
 #include "kubelet/run.h"
 #include "kubelet/server.h"
 
 struct main_flags {
     struct kubelet_config c;
     const char *config;
+    bool cleanup;
 };
 
 #define FLAGS(o)                                                                                                          \
@@ -61,6 +63,7 @@ struct main_flags {
     {"offline-cache", 0, FLAG_BOOL, &(o).c.offline_cache, NULL, "keep pods, ConfigMaps and Secrets on disk, to start them without an API server"}, \
     {"simulate", 0, FLAG_INT, &(o).c.simulate, "N", "be N nodes (name-0, name-1, ...) whose containers are only pretended"}, \
     {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                                    \
+    {"cleanup", 0, FLAG_BOOL, &(o).cleanup, NULL, "stop and remove every pod of the runtime, then end"},                   \
     {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                           \
     {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                             \
     {"healthz-port", 0, FLAG_IGNORED, NULL, NULL, "/healthz is served on --port"},                                        \
@@ -134,6 +137,19 @@ static int start_nodes(const struct kubelet_config *cfg, const char *name, struc
     return 0;
 }
 
+static int clean_up(const struct kubelet_config *c) {
+    _cleanup_err_ struct err e = {0};
+    struct cgroups_config cc = {.root = c->cgroup_root};
+    struct cgroups *cg = cgroups_new(&cc);
+    struct runtime *rt = runtime_cri_new(c->runtime_endpoint, c->image_endpoint);
+    cgroups_adopt(cg);
+    int r = gc_remove_all(rt, cg, &e);
+    if (r < 0) fprintf(stderr, "coracle-kubelet: the runtime's pods cannot be removed: %s\n", e.msg);
+    runtime_free(rt);
+    cgroups_free(cg);
+    return r < 0;
+}
+
 int main(int argc, char **argv) {
     struct main_flags o = {0};
     kubelet_config_init(&o.c);
@@ -147,6 +163,7 @@ int main(int argc, char **argv) {
     flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv, 0);
     set_log(&o.c);
     defaults(&o.c);
+    if (o.cleanup) return clean_up(&o.c);
     mallopt(M_ARENA_MAX, 2); /* many threads, little concurrency: memory matters more */
     signal(SIGPIPE, SIG_IGN);
     sigset_t set;
