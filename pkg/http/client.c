@@ -28,26 +28,33 @@ static char *dup_or_null(const char *s) { return s ? xstrdup(s) : NULL; }
 static void global_init(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
 /* With a server_name the URL carries that name (for the certificate, SNI and Host), and libcurl is told to connect to
- * the real address. */
-static int rename_host(struct http_client *c, struct err *e) {
-    if (!c->opt.server_name || !c->opt.base_url) return 0;
+ * the real address: *to is its "::host:port". -EINVAL: no URL. */
+static int rename_host(const char *name, const char *from, char **out, char **to) {
     CURLU *u = curl_url();
     char *host = NULL, *port = NULL, *url = NULL;
-    int rc = 0;
-    if (curl_url_set(u, CURLUPART_URL, c->opt.base_url, 0) || curl_url_get(u, CURLUPART_HOST, &host, 0) ||
-        curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) ||
-        curl_url_set(u, CURLUPART_HOST, c->opt.server_name, 0) || curl_url_get(u, CURLUPART_URL, &url, 0)) {
-        rc = err_set(e, -EINVAL, "bad URL %s", c->opt.base_url);
-    } else {
-        c->connect_to = xasprintf("::%s:%s", host, port);
-        free((char *)(uintptr_t)c->opt.base_url);
-        c->opt.base_url = xstrdup(url);
+    int rc = -EINVAL;
+    if (!curl_url_set(u, CURLUPART_URL, from, 0) && !curl_url_get(u, CURLUPART_HOST, &host, 0) &&
+        !curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) && !curl_url_set(u, CURLUPART_HOST, name, 0) &&
+        !curl_url_get(u, CURLUPART_URL, &url, 0)) {
+        *to = xasprintf("::%s:%s", host, port);
+        *out = xstrdup(url);
+        rc = 0;
     }
     curl_free(host);
     curl_free(port);
     curl_free(url);
     curl_url_cleanup(u);
     return rc;
+}
+
+static int rename_base(struct http_client *c, struct err *e) {
+    char *url;
+    if (!c->opt.server_name || !c->opt.base_url) return 0;
+    if (rename_host(c->opt.server_name, c->opt.base_url, &url, &c->connect_to) < 0)
+        return err_set(e, -EINVAL, "bad URL %s", c->opt.base_url);
+    free((char *)(uintptr_t)c->opt.base_url);
+    c->opt.base_url = url;
+    return 0;
 }
 
 struct http_client *http_client_new(const struct http_client_options *o, struct err *e) {
@@ -62,7 +69,7 @@ struct http_client *http_client_new(const struct http_client_options *o, struct 
     if (!c->opt.connect_ms) c->opt.connect_ms = DEFAULT_CONNECT_MS;
     if (!c->opt.idle_handles) c->opt.idle_handles = DEFAULT_IDLE;
     c->idle = xcalloc(c->opt.idle_handles, sizeof(*c->idle));
-    if (rename_host(c, e) < 0) return http_client_free(c);
+    if (rename_base(c, e) < 0) return http_client_free(c);
     return c;
 }
 
@@ -360,10 +367,14 @@ static struct curl_slist *prepare(struct http_client *c, CURL *h, const char *me
     return l;
 }
 
-static struct curl_slist *connect_to(struct http_client *c, CURL *h) {
-    struct curl_slist *l = c->connect_to ? curl_slist_append(NULL, c->connect_to) : NULL;
-    curl_easy_setopt(h, CURLOPT_CONNECT_TO, l);
-    return l;
+/* The URL of a request, on the heap, and where to connect for it. */
+static char *request_url(struct http_client *c, const char *url, struct curl_slist **to) {
+    char *full = NULL;
+    _cleanup_free_ char *own = NULL;
+    bool named = c->opt.server_name && *url != '/' && rename_host(c->opt.server_name, url, &full, &own) == 0;
+    const char *where = named ? own : c->connect_to;
+    *to = where ? curl_slist_append(NULL, where) : NULL;
+    return named ? full : client_url(c, url);
 }
 
 static void unprepare(CURL *h, struct curl_slist *headers, struct curl_slist *to) {
@@ -376,12 +387,14 @@ static void unprepare(CURL *h, struct curl_slist *headers, struct curl_slist *to
 
 int http_client_do(struct http_client *c, const char *method, const char *url, const struct http_header *hs, size_t n_h,
                    const void *body, size_t body_len, struct http_resp *resp, unsigned timeout_ms, struct err *e) {
-    _cleanup_free_ char *full = client_url(c, url);
+    struct curl_slist *to;
+    _cleanup_free_ char *full = request_url(c, url, &to);
     char errbuf[CURL_ERROR_SIZE];
     struct transfer t = {.resp = resp};
     resp_reset(resp);
     CURL *h = handle_take(c);
-    struct curl_slist *l = prepare(c, h, method, full, hs, n_h, body, body_len, &t, errbuf), *to = connect_to(c, h);
+    struct curl_slist *l = prepare(c, h, method, full, hs, n_h, body, body_len, &t, errbuf);
+    curl_easy_setopt(h, CURLOPT_CONNECT_TO, to);
     curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)(timeout_ms ? timeout_ms : DEFAULT_TIMEOUT_MS));
     CURLcode code = curl_easy_perform(h);
     int rc = code == CURLE_OK ? 0 : curl_error(code, errbuf, full, &t, e);
@@ -397,12 +410,14 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, c
 int http_client_exchange(struct http_client *c, const char *method, const char *url, const struct http_header *hs,
                          size_t n_h, const void *body, size_t body_len, const struct http_stream_cb *cb,
                          struct http_resp *resp, struct http_cancel *cancel, unsigned timeout_ms, struct err *e) {
-    _cleanup_free_ char *full = client_url(c, url);
+    struct curl_slist *to;
+    _cleanup_free_ char *full = request_url(c, url, &to);
     char errbuf[CURL_ERROR_SIZE];
     struct transfer t = {.resp = resp, .cb = cb, .any_status = true};
     resp_reset(resp);
     CURL *h = handle_take(c);
-    struct curl_slist *l = prepare(c, h, method, full, hs, n_h, body, body_len, &t, errbuf), *to = connect_to(c, h);
+    struct curl_slist *l = prepare(c, h, method, full, hs, n_h, body, body_len, &t, errbuf);
+    curl_easy_setopt(h, CURLOPT_CONNECT_TO, to);
     curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     curl_easy_setopt(h, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -444,7 +459,8 @@ static int stream_loop(CURLM *m, struct transfer *t, const char *errbuf, const c
 int http_client_stream(struct http_client *c, const char *url, const struct http_header *hs, size_t n_h,
                        const struct http_stream_cb *cb, struct http_resp *resp, struct http_cancel *cancel,
                        unsigned idle_ms, struct err *e) {
-    _cleanup_free_ char *full = client_url(c, url);
+    struct curl_slist *to;
+    _cleanup_free_ char *full = request_url(c, url, &to);
     char errbuf[CURL_ERROR_SIZE];
     struct transfer t = {.resp = resp, .cb = cb, .last_ns = mono_ns()};
     resp_reset(resp);
@@ -453,7 +469,8 @@ int http_client_stream(struct http_client *c, const char *url, const struct http
     pthread_mutex_lock(&c->lock);
     CURL *h = handle_new(c);
     pthread_mutex_unlock(&c->lock);
-    struct curl_slist *l = prepare(c, h, "GET", full, hs, n_h, NULL, 0, &t, errbuf), *to = connect_to(c, h);
+    struct curl_slist *l = prepare(c, h, "GET", full, hs, n_h, NULL, 0, &t, errbuf);
+    curl_easy_setopt(h, CURLOPT_CONNECT_TO, to);
     curl_multi_add_handle(m, h);
     int rc = stream_loop(m, &t, errbuf, full, cancel, idle_ms, e);
     curl_multi_remove_handle(m, h);

@@ -23,7 +23,7 @@ struct http_client_options {
     const char *ca_file, *ca_pem;     /* neither: the system's CAs */
     const char *cert_file, *key_file; /* client certificate */
     const char *cert_pem, *key_pem;
-    const char *server_name; /* expected in the certificate instead of the URL's host (TLS SNI too) */
+    const char *server_name; /* expected in the certificate instead of the URL's host (TLS SNI and Host too) */
     bool insecure;           /* do not verify the server */
     const char *token;       /* bearer token */
     const char *token_file;  /* read again when it changed */
