@@ -10,6 +10,7 @@
  *     kubelet/       volumes, checkpoints
  *     manifests/     static pods
  *     log/           a file per program
+ *     kubelet.yaml   a KubeletConfiguration, when the operator put one there
  */
 #pragma once
 

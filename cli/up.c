@@ -64,6 +64,12 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     return 0;
 }
 
+/* The operator's KubeletConfiguration, else a bound that keeps one pod's forks from taking the node's last pid. */
+static const char *kubelet_limits(const struct layout *l) {
+    const char *config = layout_data(l, "kubelet.yaml");
+    return access(config, R_OK) == 0 ? FMT("--config=%s", config) : "--pod-max-pids=4096";
+}
+
 static int node_programs(const struct layout *l, struct component_list *list, const char *api, const char *bootstrap, struct err *e) {
     int r;
     bool agent = str_eq(l->role, "agent");
@@ -79,7 +85,7 @@ static int node_programs(const struct layout *l, struct component_list *list, co
                          FMT("--root-dir=%s/kubelet", l->data), FMT("--hostname-override=%s", l->node_name),
                          FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
                          FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
-                         FMT("--pod-manifest-path=%s/manifests", l->data),
+                         FMT("--pod-manifest-path=%s/manifests", l->data), kubelet_limits(l),
                          bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
     /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
     c = (struct component){.name = "proxy", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};

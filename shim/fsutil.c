@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 
 #include "pkg/base/bytes.h"
@@ -30,6 +31,7 @@ static int rm_children_fd(int fd_owned, int depth) {
 }
 
 enum { RM_MAX_DEPTH = 4096 };
+#define FS_RESERVE_MAX (UINT64_C(10) << 30)
 
 static int rm_at(int dir, const char *name, int depth) {
     if (depth > RM_MAX_DEPTH) return -ELOOP;
@@ -110,6 +112,15 @@ int fs_read_str(const char *path, char *out, size_t cap) {
     while (n > 0 && out[n - 1] == '\n') n--;
     out[n] = 0;
     return 0;
+}
+
+int fs_room(int fd, uint64_t bytes, struct err *e) {
+    struct statvfs v;
+    if (fstatvfs(fd, &v) < 0) return err_errno(e, errno, "free space");
+    uint64_t unit = v.f_frsize, reserve = MIN_OF(v.f_blocks * unit / 10, FS_RESERVE_MAX), left = v.f_bavail * unit;
+    if (left >= reserve && left - reserve >= bytes) return 0;
+    return err_set(e, -ENOSPC, "no space: %llu MiB are left on the disk, %llu MiB of them reserved, %llu MiB more are needed",
+                   (unsigned long long)(left >> 20), (unsigned long long)(reserve >> 20), (unsigned long long)(bytes >> 20));
 }
 
 int fs_read_u64(const char *path, uint64_t *out) {

@@ -33,6 +33,10 @@ int fs_read_str(const char *path, char *out, size_t cap);
 int fs_read_u64(const char *path, uint64_t *out);
 /* Disk space (allocated bytes) and inodes below a folder, not following links nor crossing mounts. */
 int fs_usage(const char *path, uint64_t *bytes, uint64_t *inodes);
+/* Whether so many more bytes fit on the file system of `fd` and leave what a node needs to go on working (a tenth of
+ * it, at most 10 GiB; a tenth is also where eviction begins by default): the store, logs and pods may be on the same
+ * one. 0 or -ENOSPC. */
+int fs_room(int fd, uint64_t bytes, struct err *e);
 /* Names in a folder without "." and "..", sorted; in the arena. A missing folder has none. */
 int fs_list(struct arena *a, const char *path, const char ***names, size_t *n);
 

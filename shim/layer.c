@@ -26,6 +26,7 @@ enum {
     LAYER_MAX_XATTR = 64 << 10,
     LAYER_MAX_NAME = 4096,
     LAYER_MAX_DEPTH = 512,
+    LAYER_ROOM_STEP = 8 << 20, /* free space is looked at again after so many bytes: a small file may unpack to any size */
 };
 #define LAYER_MAX_BYTES (UINT64_C(64) << 30)
 
@@ -39,7 +40,7 @@ struct extractor {
     struct archive *raw; /* decompression */
     struct sha256 sha;
     char block[LAYER_BLOCK];
-    uint64_t bytes, entries;
+    uint64_t bytes, room_at, entries; /* room_at: `bytes` when free space was looked at last */
     struct dir_time *dirs; /* modification times of folders, set when nothing more is made in them */
     size_t n_dirs, cap_dirs;
 };
@@ -144,6 +145,10 @@ static int write_file(struct extractor *x, struct archive *tar, int64_t size, in
     while ((r = archive_read_data_block(tar, &p, &n, &off)) == ARCHIVE_OK) {
         x->bytes += n;
         if (x->bytes > LAYER_MAX_BYTES) return err_set(e, -EFBIG, "layer is larger than allowed");
+        if (x->bytes - x->room_at > LAYER_ROOM_STEP) {
+            if ((r = fs_room(fd, n, e)) < 0) return r;
+            x->room_at = x->bytes;
+        }
         for (size_t done = 0; done < n;) {
             ssize_t w = pwrite(fd, (const char *)p + done, n - done, off + (la_int64_t)done);
             if (w < 0) return err_errno(e, errno, "write %s", name);

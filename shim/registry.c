@@ -56,6 +56,7 @@ struct session { /* one pull */
     bool basic;
     /* of the request being made */
     int fd;
+    int64_t max, got; /* bytes that may come, that came; `max` -1: any number */
     struct buf *buf;
     char challenge[PULL_CHALLENGE_MAX];
     char digest[7 + SHA256_HEX + 1]; /* Docker-Content-Digest */
@@ -87,7 +88,11 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg) {
     long status = 0;
     curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
     if (status >= 300) return n; /* an error's or a redirect's body */
-    if (s->fd >= 0) return fd_write_all(s->fd, p, n) == 0 ? n : 0;
+    if (s->fd >= 0) {
+        s->got += (int64_t)n;
+        if (s->max >= 0 && s->got > s->max) return 0;
+        return fd_write_all(s->fd, p, n) == 0 ? n : 0;
+    }
     if (s->buf) buf_add(s->buf, p, n);
     return s->buf && s->buf->failed ? 0 : n;
 }
@@ -147,6 +152,8 @@ static long request(struct session *s, const char *url, bool manifest, bool auth
     long status = 0;
     curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
     curl_slist_free_all(headers);
+    if (rc == CURLE_WRITE_ERROR && s->max >= 0 && s->got > s->max)
+        return err_set(e, -EBADMSG, "%s: more than the %lld bytes that its descriptor gives", url, (long long)s->max);
     if (rc != CURLE_OK) return err_set(e, -EIO, "%s: %s", url, curl_easy_strerror(rc));
     return status;
 }
@@ -214,6 +221,7 @@ static int status_error(struct session *s, long status, const char *what, struct
 /* Empties what a failed try has written. */
 static void rewind_output(struct session *s, int fd, struct buf *buf) {
     s->fd = fd;
+    s->got = 0;
     s->buf = buf;
     if (buf) buf_reset(buf);
     if (fd >= 0 && (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)) s->fd = -1;
@@ -236,6 +244,8 @@ static int fetch(struct session *s, const char *url, bool manifest, int fd, stru
         } else if (status >= 0) {
             status_error(s, status, url, &why);
             if (status < 500 && status != 429) break;
+        } else if (status == -EBADMSG) {
+            break;
         }
         if (++tries < PULL_TRIES) usleep((useconds_t)(PULL_RETRY_MS * 1000 << tries));
     }
@@ -251,9 +261,11 @@ static int open_blob(void *arg, const char *digest, int64_t size, bool manifest,
     struct session *s = arg;
     *fd = image_tmp_file(s->p->images, e);
     if (*fd < 0) return *fd;
+    int r = fs_room(*fd, (uint64_t)MAX_OF(size, (int64_t)0), e);
+    s->max = size >= 0 ? size : PULL_MANIFEST_MAX; /* layers come with a size, the first manifest without */
     const char *url =
         arena_printf(s->a, "%s/v2/%s/%s/%s", s->base, s->ref.path, manifest ? "manifests" : "blobs", digest);
-    int r = fetch(s, url, manifest, *fd, NULL, e);
+    if (r == 0) r = fetch(s, url, manifest, *fd, NULL, e);
     if (r < 0) close(take_fd(fd));
     return r;
 }
