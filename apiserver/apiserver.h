@@ -25,6 +25,7 @@ struct kubelet_client;
 struct watch_hub;
 struct crd_registry;
 struct aggregator;
+struct usage;
 
 /* What the flags say (main.c has the table). Strings live as long as the server. */
 struct apiserver_options {
@@ -44,6 +45,7 @@ struct apiserver_options {
     const char *proxy_cert, *proxy_key; /* this server's as a front proxy of aggregated ones */
     int64_t event_ttl_ns;
     struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
+    bool serve_usage; /* metrics.k8s.io */
     int64_t workers;
 };
 
@@ -57,6 +59,7 @@ struct apiserver {
     struct rbytes *event_end;   /* "}\n" */
     struct watchcache *cache;
     struct aggregator *aggregator; /* aggregator/aggregator.h */
+    struct usage *usage;           /* usage/usage.h; NULL: not served */
     struct crd_registry *crds;  /* crd/registry.h */
     struct listcache *lists;
     struct rules *rules;
@@ -86,6 +89,8 @@ struct apiserver {
 /* Opens store, caches and rules, makes the bootstrap objects; the HTTP side is main.c's. */
 int apiserver_open(const struct apiserver_options *o, struct apiserver **out, struct err *e);
 void apiserver_close(struct apiserver *s); /* NULL-safe */
+/* Waits until no call has a thread of its own any more (log, exec, aggregated servers); false when that takes longer. */
+bool apiserver_calls_ended(struct apiserver *s, int timeout_ms);
 
 /* The handler to give to http_server_new, with the apiserver as its argument. */
 void apiserver_handle(struct http_req *r, void *arg);

@@ -195,6 +195,28 @@ static void ensure_kubernetes(struct boot *b) {
     ensure(b, "discovery.k8s.io", "endpointslices", endpoints_tree(b->s, a, true), slice);
 }
 
+/* What a metrics-server's manifests bring: who may read, and the APIService, which one with a service may replace. */
+static void ensure_usage(struct boot *b) {
+    static const char role[] = "{\"kind\":\"ClusterRole\",\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"metadata\":{"
+        "\"name\":\"system:aggregated-metrics-reader\",\"labels\":{\"rbac.authorization.k8s.io/aggregate-to-admin\":\"true\","
+        "\"rbac.authorization.k8s.io/aggregate-to-edit\":\"true\",\"rbac.authorization.k8s.io/aggregate-to-view\":\"true\"}},"
+        "\"rules\":[{\"apiGroups\":[\"metrics.k8s.io\"],\"resources\":[\"pods\",\"nodes\"],\"verbs\":[\"get\",\"list\",\"watch\"]}]}";
+    static const char service[] = "{\"kind\":\"APIService\",\"apiVersion\":\"apiregistration.k8s.io/v1\",\"metadata\":{"
+        "\"name\":\"v1beta1.metrics.k8s.io\",\"labels\":{\"kube-aggregator.kubernetes.io/automanaged\":\"onstart\"}},"
+        "\"spec\":{\"group\":\"metrics.k8s.io\",\"version\":\"v1beta1\",\"groupPriorityMinimum\":100,\"versionPriority\":100}}";
+    static const struct {
+        const char *group, *resource, *name, *text;
+    } objects[] = {{"rbac.authorization.k8s.io", "clusterroles", "system:aggregated-metrics-reader", role},
+                   {"apiregistration.k8s.io", "apiservices", "v1beta1.metrics.k8s.io", service}};
+    _cleanup_arena_ struct arena *a = arena_new();
+    for (size_t i = 0; i < ARRAY_LEN(objects); i++) {
+        struct json *have = NULL, *want = NULL;
+        op_get(b, a, objects[i].group, "v1", objects[i].resource, NULL, objects[i].name, &have, NULL);
+        if (!have && json_parse(a, objects[i].text, strlen(objects[i].text), &want, NULL, NULL) == 0)
+            op_create(b, a, objects[i].group, "v1", objects[i].resource, NULL, want, NULL);
+    }
+}
+
 static void front_proxies(struct apiserver *s, struct arena *a, struct bootstrap_config *c, const char *ca_pem) {
     const struct apiserver_options *o = &s->opt;
     c->requestheader_ca_pem = ca_pem;
@@ -218,6 +240,7 @@ int bootstrap_run(struct apiserver *s, struct err *e) {
     pthread_cond_init(&b.cond, NULL);
     int rc = bootstrap_ensure(&ops, &c, e);
     servicealloc_repair(s);
+    if (s->opt.serve_usage) ensure_usage(&b);
     b.lazy = false;
     ensure_kubernetes(&b);
     drain(&b);

@@ -43,18 +43,22 @@ void kubelet_client_free(struct kubelet_client *k) {
 
 /* ---- where ---- */
 
+static struct json *find_in(struct apiserver *s, struct arena *a, const char *plural, const char *ns, const char *name) {
+    const struct resource *r = resource_find(s->resources, "", "v1", plural);
+    _cleanup_object_ struct object *o = watchcache_get(s->cache, r, ns, name);
+    return o ? object_tree(a, o) : NULL;
+}
+
 static struct json *find(struct request *q, const char *plural, const char *ns, const char *name) {
-    const struct resource *r = resource_find(q->s->resources, "", "v1", plural);
-    _cleanup_object_ struct object *o = watchcache_get(q->s->cache, r, ns, name);
-    return o ? object_tree(q->a, o) : NULL;
+    return find_in(q->s, q->a, plural, ns, name);
 }
 
 /* "https://10.0.0.5:10250" of a node's kubelet. */
-static const char *kubelet_url(struct request *q, const char *node, struct err *e) {
+static const char *url_of(struct apiserver *s, struct arena *a, const char *node, struct err *e) {
     static const char *const order[] = {"InternalIP", "Hostname", "ExternalIP"};
-    struct json *n = find(q, "nodes", NULL, node), *x;
+    struct json *n = find_in(s, a, "nodes", NULL, node), *x;
     if (!n) {
-        err_not_found(e, resource_find(q->s->resources, "", "v1", "nodes"), node);
+        err_not_found(e, resource_find(s->resources, "", "v1", "nodes"), node);
         return NULL;
     }
     long long port = json_as_int(json_at(n, "status", "daemonEndpoints", "kubeletEndpoint", "Port", NULL), KUBELET_PORT);
@@ -62,11 +66,21 @@ static const char *kubelet_url(struct request *q, const char *node, struct err *
         JSON_FOREACH(x, json_at(n, "status", "addresses", NULL)) {
             const char *at = json_get_str(x, "address");
             if (!str_eq(json_get_str(x, "type"), order[i]) || str_empty(at)) continue;
-            return arena_printf(q->a, strchr(at, ':') ? "https://[%s]:%lld" : "https://%s:%lld", at, port ? port : KUBELET_PORT);
+            return arena_printf(a, strchr(at, ':') ? "https://[%s]:%lld" : "https://%s:%lld", at, port ? port : KUBELET_PORT);
         }
     }
     err_status(e, 500, "InternalError", "no preferred addresses found for node \"%s\"", node);
     return NULL;
+}
+
+static const char *kubelet_url(struct request *q, const char *node, struct err *e) { return url_of(q->s, q->a, node, e); }
+
+int kubelet_get(struct apiserver *s, struct arena *a, const char *node, const char *path, struct http_resp *r,
+                struct http_cancel *cancel, unsigned timeout_ms, struct err *e) {
+    const char *base = url_of(s, a, node, e);
+    if (!base) return -ENOENT;
+    return http_client_exchange(s->kubelets->kubelets, "GET", arena_printf(a, "%s%s", base, path), NULL, 0, NULL, 0, NULL, r,
+                                cancel, timeout_ms, e);
 }
 
 /* The container asked for, or the pod's only or default one. */

@@ -8,10 +8,11 @@
 #include "apiserver/identity.h"
 #include "apiserver/kubelet.h"
 #include "apiserver/lookup.h"
+#include "apiserver/usage/usage.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
 
-enum { STOP_GRACE_MS = 2000, EVENT_TTL_S = 3600, BOOTSTRAP_TRIES = 3, ADDRESS_CHECK_S = 60, RENEW_CHECK_MINUTES = 12 * 60 };
+enum { STOP_GRACE_MS = 2000, LONG_CALLS_END_MS = 3000, EVENT_TTL_S = 3600, BOOTSTRAP_TRIES = 3, ADDRESS_CHECK_S = 60, RENEW_CHECK_MINUTES = 12 * 60 };
 
 struct program {
     struct apiserver_options o, asked; /* asked: before defaults were found out */
@@ -65,6 +66,7 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"proxy-client-key-file", 0, FLAG_STR, &o->proxy_key, "FILE", "its key"},
         {"enable-aggregator-routing", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; aggregated servers are reached at their endpoints"},
         {"event-ttl", 0, FLAG_DURATION, &o->event_ttl_ns, "TIME", "how long Events are kept"},
+        {"serve-resource-metrics", 0, FLAG_BOOL, &o->serve_usage, NULL, "serve metrics.k8s.io from the kubelets' numbers until a metrics-server is installed"},
         {"unhonoured-resources", 0, FLAG_LIST, &o->unhonoured, "LIST", "resources that nothing in the cluster acts on: writing them answers with a Warning"},
         {"workers", 0, FLAG_INT, &o->workers, "N", "threads for requests that may block"},
         {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
@@ -201,6 +203,8 @@ static void shut_down(struct program *p) {
     watch_hub_free(s->watches);
     uv_run(&p->loop, UV_RUN_DEFAULT);
     uv_loop_close(&p->loop);
+    usage_free(s->usage);
+    if (!apiserver_calls_ended(s, LONG_CALLS_END_MS)) return; /* somebody still works with it: the process ends anyway */
     kubelet_client_free(s->kubelets);
     apiserver_close(s);
     arena_free(p->kept);
@@ -237,6 +241,10 @@ int main(int argc, char **argv) {
     p.s->external_host = arena_printf(p.kept, "%s:%lld", p.o.advertise_address, (long long)p.o.secure_port);
     p.s->openapi = openapi_new();
     if (kubelet_client_new(&p.o, &p.s->kubelets, &e)) return fail(&e, "the client for kubelets");
+    if (p.o.serve_usage) {
+        p.s->usage = usage_new(p.s);
+        usage_serve(p.s->usage, p.s->aggregator);
+    }
     uv_loop_init(&p.loop);
     int rc = serve(&p, &e);
     shut_down(&p);

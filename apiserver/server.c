@@ -18,6 +18,7 @@ enum {
     LOOP_GZIP_MAX = 100,    /* and above which one that may be compressed does */
     LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
     PASSED_CALLS_MAX = 256, /* and for aggregated API servers */
+    CALLS_STEP_MS = 10,
     LONG_CALL_STACK = 256 * 1024,
 };
 
@@ -226,6 +227,14 @@ static bool start_long_call(struct request *q) {
     pthread_attr_destroy(&attr);
     if (!ok) atomic_fetch_sub(count, 1);
     return ok;
+}
+
+bool apiserver_calls_ended(struct apiserver *s, int timeout_ms) {
+    for (int i = 0; atomic_load(&s->long_calls) || atomic_load(&s->passed_calls); i++) {
+        if (i * CALLS_STEP_MS >= timeout_ms) return false;
+        usleep(CALLS_STEP_MS * 1000);
+    }
+    return true;
 }
 
 /* True when the answer is in the cache and the cache is fresh enough: no waiting, little work. */

@@ -51,7 +51,7 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     if (str_eq(l->store, "etcd")) c.wait_port = "127.0.0.1:2379";
     add(l, list, c, ARGS(FMT("--data-dir=%s", l->data), FMT("--secure-port=%lld", (long long)l->port), FMT("--advertise-address=%s", l->node_ip),
                          FMT("--service-cluster-ip-range=%s", l->service_cidr), etcd_flag,
-                         FMT("--unhonoured-resources=%s", unhonoured)));
+                         "--serve-resource-metrics", FMT("--unhonoured-resources=%s", unhonoured)));
     c = (struct component){.name = "controllers", .wait_port = api};
     if ((r = layout_program(l, "controllers", "coracle-controllers", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",

@@ -48,7 +48,7 @@ session() {
   check_out "$V get by label" 'talker' $K -n $ns get pods -l colour=red
   check_fails "$V not found" 'NotFound' $K -n $ns get pod nothing
   check_fails "$V validation" 'nvalid|unknown field|required' bash -c "printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: bad, namespace: $ns}\nspec: {containers: [{name: X_, image: a}]}\n' | $K apply -f -"
-  check_fails "$V top" 'etrics' $K top nodes
+  check_out "$V top" '[0-9]+m .*%' $K top nodes
   check "$V delete pod" $K -n $ns delete pod talker --grace-period=1
   check "$V delete namespace" $K delete namespace $ns hello --timeout=60s
   check_fails "$V namespace is gone" 'NotFound' $K get namespace $ns

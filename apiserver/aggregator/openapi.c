@@ -171,16 +171,32 @@ static void refs_to_v3(struct arena *a, struct json *v) {
     }
 }
 
+/* {"schema": S} of v2's answers is {"content": {"application/json": {"schema": S}}} in v3. */
+static void answers_to_v3(struct arena *a, struct json *paths) {
+    struct json *path, *op, *answer;
+    JSON_FOREACH(path, paths) JSON_FOREACH(op, path) {
+        json_del(op, "produces");
+        JSON_FOREACH(answer, json_get(op, "responses")) {
+            struct json *media = json_object(a), *content = json_object(a);
+            json_set(a, media, "schema", json_get(answer, "schema"));
+            json_set(a, content, "application/json", media);
+            json_del(answer, "schema");
+            json_set(a, answer, "content", content);
+        }
+    }
+}
+
 static void local_v3(struct request *q, const struct agg_local *l) {
     struct arena *a = q->a;
     struct json *doc = json_object(a), *info = json_object(a), *part = local_part(a, l),
                 *components = json_object(a);
     refs_to_v3(a, part);
+    answers_to_v3(a, json_get(part, "paths"));
     json_set_str(a, doc, "openapi", "3.0.0");
     json_set_str(a, info, "title", "Kubernetes");
     json_set_str(a, info, "version", CORACLE_VERSION);
     json_set(a, doc, "info", info);
-    json_set(a, doc, "paths", json_object(a));
+    json_set(a, doc, "paths", json_get(part, "paths"));
     json_set(a, components, "schemas", json_get(part, "definitions"));
     json_set(a, doc, "components", components);
     char *text = json_text(a, doc);
