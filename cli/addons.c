@@ -3,6 +3,7 @@
 /* Bodies are JSON with two places to fill: none, or the DNS address. */
 static const struct {
     const char *path, *body;
+    bool storage; /* only with --local-storage */
 } addons[] = {
     {"/apis/rbac.authorization.k8s.io/v1/clusterroles",
      "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRole\",\"metadata\":{\"name\":\"system:coracle-dns\"},"
@@ -38,10 +39,15 @@ static const struct {
      "\"service.kubernetes.io/service-proxy-name\":\"coracle-dns\"}},"
      "\"spec\":{\"clusterIP\":\"@DNS@\",\"ports\":[{\"name\":\"dns\",\"port\":53,\"protocol\":\"UDP\"},"
      "{\"name\":\"dns-tcp\",\"port\":53,\"protocol\":\"TCP\"}]}}"},
+    {"/apis/storage.k8s.io/v1/storageclasses",
+     "{\"apiVersion\":\"storage.k8s.io/v1\",\"kind\":\"StorageClass\",\"metadata\":{\"name\":\"local-path\","
+     "\"annotations\":{\"storageclass.kubernetes.io/is-default-class\":\"true\"}},\"provisioner\":\"coracle.io/local-path\","
+     "\"reclaimPolicy\":\"Delete\",\"volumeBindingMode\":\"WaitForFirstConsumer\"}", true},
 };
 
 int addons_ensure(const struct layout *l, struct client *c, struct err *e) {
     for (size_t i = 0; i < ARRAY_LEN(addons); i++) {
+        if (addons[i].storage && !str_eq(l->local_storage, "true")) continue;
         const char *at = strstr(addons[i].body, "@DNS@");
         const char *body = at ? arena_printf(l->a, "%.*s%s%s", (int)(at - addons[i].body), addons[i].body, l->cluster_dns, at + 5)
                               : addons[i].body;

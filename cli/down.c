@@ -59,16 +59,19 @@ static int clean_up(const struct layout *l, struct err *e) {
 static void unmount_below(const struct layout *l) {
     _cleanup_free_ char *text = NULL;
     if (file_read("/proc/self/mountinfo", 16 << 20, &text, NULL) < 0) return;
-    const char *found[4096];
+    const char *found[4096], *kubelet = layout_kubelet(l, false);
+    bool shown = str_eq(kubelet, LAYOUT_KUBELET);
     size_t n = 0;
     char *save = NULL;
     for (char *line = strtok_r(text, "\n", &save); line && n < ARRAY_LEN(found); line = strtok_r(NULL, "\n", &save)) {
         char *at = line, *field = NULL;
         for (int i = 0; i < 5; i++) field = strsep(&at, " ");
+        if (field && shown && (str_eq(field, kubelet) || str_has_prefix(field, LAYOUT_KUBELET "/"))) found[n++] = field;
         if (field && (str_has_prefix(field, arena_printf(l->a, "%s/", l->data)) || str_has_prefix(field, arena_printf(l->a, "%s/", l->run))))
             found[n++] = field;
     }
     while (n > 0) umount2(found[--n], MNT_DETACH);
+    if (shown) rmdir(LAYOUT_KUBELET);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *f) { return remove(path); }

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include "pkg/json/json.h"
 #include "pkg/netlink/netlink.h"
@@ -26,6 +28,7 @@ static const struct {
     {"clusterDomain", offsetof(struct layout, cluster_domain), "cluster.local"},
     {"bridge", offsetof(struct layout, bridge), "coracle0"},
     {"containerRuntimeEndpoint", offsetof(struct layout, runtime), NULL},
+    {"localStorage", offsetof(struct layout, local_storage), "true"},
 };
 
 static const char **setting(const struct layout *l, size_t i) {
@@ -107,4 +110,21 @@ pid_t layout_supervisor(const struct layout *l) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK) return 0;
     return lock.l_pid;
+}
+
+/* Mounted over: the folder's file system root is another folder. */
+static bool same_folder(const char *x, const char *y) {
+    struct stat a, b;
+    return stat(x, &a) == 0 && stat(y, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+const char *layout_kubelet(const struct layout *l, bool make) {
+    const char *own = layout_data(l, "kubelet");
+    if (!str_eq(l->data, LAYOUT_DATA)) return own;
+    if (same_folder(own, LAYOUT_KUBELET)) return LAYOUT_KUBELET;
+    if (!make) return own;
+    /* rmdir tells whether it is empty and nobody's mount */
+    if (rmdir(LAYOUT_KUBELET) < 0 && errno != ENOENT) return own;
+    if (mkdir_p(LAYOUT_KUBELET, 0755) < 0 || mount(own, LAYOUT_KUBELET, NULL, MS_BIND, NULL) < 0) return own;
+    return LAYOUT_KUBELET;
 }

@@ -29,6 +29,7 @@ struct layout {
     int64_t port;             /* of the API server */
     const char *cluster_cidr, *service_cidr, *cluster_dns, *cluster_domain, *bridge;
     const char *runtime;      /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
+    const char *local_storage; /* "true": there is a default StorageClass, local-path */
 };
 
 #define LAYOUT_DATA "/var/lib/coracle"
@@ -43,6 +44,10 @@ int layout_complete(struct layout *l, struct err *e);
 /* DATA/name, RUN/name, in the layout's arena. */
 char *layout_data(const struct layout *l, const char *name);
 char *layout_run(const struct layout *l, const char *name);
+/* Where the kubelet keeps volumes. Manifests of others (CSI drivers, log collectors) name /var/lib/kubelet, so a cluster in the
+ * usual place shows its folder there, unless another kubelet has it. `make`: mount it there if it is not. */
+#define LAYOUT_KUBELET "/var/lib/kubelet"
+const char *layout_kubelet(const struct layout *l, bool make);
 /* A program of coracle: beside this one, or in the build folder next to this one's. -ENOENT. */
 int layout_program(const struct layout *l, const char *folder, const char *name, const char **out, struct err *e);
 /* The socket of the node's container runtime. */

@@ -57,7 +57,7 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     add(l, list, c, ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
                          FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
                          FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
-                         FMT("--cluster-cidr=%s", l->cluster_cidr)));
+                         FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data)));
     c = (struct component){.name = "scheduler", .wait_port = api};
     if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false"));
@@ -82,10 +82,10 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     c = (struct component){.name = "kubelet", .wait_port = api};
     if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=%s", layout_runtime(l)),
-                         FMT("--root-dir=%s/kubelet", l->data), FMT("--hostname-override=%s", l->node_name),
+                         FMT("--root-dir=%s", layout_kubelet(l, true)), FMT("--hostname-override=%s", l->node_name),
                          FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
                          FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
-                         FMT("--pod-manifest-path=%s/manifests", l->data), kubelet_limits(l),
+                         FMT("--pod-manifest-path=%s/manifests", l->data), FMT("--local-path-dir=%s/volumes", l->data), kubelet_limits(l),
                          bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
     /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
     c = (struct component){.name = "proxy", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
@@ -205,10 +205,11 @@ int cmd_up(int argc, char **argv) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN}, stored = l;
-    bool foreground = false, wait = true;
+    bool foreground = false, wait = true, local_storage = true;
     int64_t timeout = 60 * NS_PER_SEC;
     const struct flag flags[] = {
         LAYOUT_FLAGS(l),
+        {"local-storage", 0, FLAG_BOOL, &local_storage, NULL, "a default StorageClass, local-path: folders of the nodes' disks"},
         {"store", 0, FLAG_STR, &l.store, "KIND", "where objects are kept: sqlite (default) or etcd (Debian's etcd-server)"},
         {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
         {"node-ip", 0, FLAG_STR, &l.node_ip, "ADDR", "address of this node (default: the one of the default route)"},
@@ -224,6 +225,7 @@ int cmd_up(int argc, char **argv) {
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
         {0}};
     flags_main("coracle up", "coracle up starts a cluster on this machine, or goes on with the one that is there.", flags, argc, argv, 0);
+    if (!local_storage) l.local_storage = "false";
     stored.data = l.data;
     stored.run = l.run;
     int r = need_root(&e);

@@ -14,6 +14,7 @@ struct manager_options {
     const char *root_ca_file;
     const char *signing_cert_file, *signing_key_file;
     const char *cluster_cidr;
+    const char *local_path_dir; /* where coracle.io/local-path makes volumes on nodes; NULL: it makes none */
     bool allocate_node_cidrs;
     int64_t node_cidr_mask;
     int64_t node_monitor_period_ns, node_monitor_grace_ns;
@@ -96,3 +97,5 @@ CONTROLLER(resourcequota);
 CONTROLLER(persistentvolume);
 CONTROLLER(serviceaccounttoken);
 CONTROLLER(ephemeralvolume);
+CONTROLLER(attachdetach);
+CONTROLLER(localpath);

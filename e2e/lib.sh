@@ -7,7 +7,15 @@ CORACLE=$BUILD/cli/coracle
 CLIENTS=${CORACLE_CLIENTS:-$TOP/build-clients}
 WORK=$(mktemp -d)
 PASSED=0 FAILED=0
-export KUBECONFIG=/var/lib/coracle/admin.kubeconfig
+# Where the cluster keeps its things; another place (for a test run in a network namespace of its own) by CORACLE_DATA and
+# CORACLE_RUN.
+DATA=${CORACLE_DATA:-/var/lib/coracle} RUN=${CORACLE_RUN:-/run/coracle}
+if [ "$DATA" != /var/lib/coracle ]; then
+  printf '#!/bin/sh\nexec "%s" "$@" --data-dir "%s" --run-dir "%s"\n' "$CORACLE" "$DATA" "$RUN" > "$WORK/coracle"
+  chmod +x "$WORK/coracle"
+  CORACLE=$WORK/coracle
+fi
+export KUBECONFIG=$DATA/admin.kubeconfig
 
 pass() { PASSED=$((PASSED + 1)); printf 'ok      %s\n' "$1"; }
 fail() { FAILED=$((FAILED + 1)); printf 'FAILED  %s%s\n' "$1" "${2:+: $2}"; }
@@ -30,6 +38,11 @@ check_fails() {
   elif printf '%s' "$out" | grep -qE -- "$pattern"; then pass "$name"
   else fail "$name" "no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 3)"; fi
 }
+# check_empty NAME COMMAND...: passes when the command succeeds and prints nothing.
+check_empty() {
+  local name=$1 out; shift
+  if out=$("$@" 2>&1) && [ -z "$out" ]; then pass "$name"; else fail "$name" "it says: $(printf '%s' "$out" | tail -n 5)"; fi
+}
 # until_ok SECONDS COMMAND...: repeats until the command succeeds.
 until_ok() {
   local end=$((SECONDS + $1)); shift
@@ -41,7 +54,7 @@ finish() { printf '%d passed, %d failed\n' "$PASSED" "$FAILED"; [ "$FAILED" = 0 
 # cluster_up [options of coracle up]: a fresh cluster with a busybox image.
 cluster_up() {
   "$CORACLE" down --purge >/dev/null 2>&1
-  "$CORACLE" up "$@" || { tail -n 20 /var/lib/coracle/log/*.log; return 1; }
+  "$CORACLE" up "$@" || { tail -n 20 "$DATA"/log/*.log; return 1; }
   [ -f "$WORK/busybox.tar" ] || "$TOP/hack/busybox-image" "$WORK/busybox.tar" >/dev/null
   "$CORACLE" image import "$WORK/busybox.tar" >/dev/null
 }

@@ -79,7 +79,7 @@ static void orphan_folders(struct kubelet *kl) {
         if (ent->d_name[0] == '.' || known(kl, ent->d_name)) continue;
         _cleanup_free_ char *path = xasprintf("%s/%s", dir, ent->d_name);
         _cleanup_err_ struct err e = {0};
-        if (path_remove_tree(path, &e) < 0)
+        if (volumes_forget(kl->volumes, ent->d_name, &e) < 0)
             log_warn("cannot remove a pod's folder", "path", path, "error", e.msg, NULL);
         /* Logs live in a place that several kubelets may share: only those whose pod folder was ours go. */
         DIR *logs = opendir(kl->cfg.pod_logs_dir);

@@ -4,10 +4,13 @@
 #include <sys/eventfd.h>
 
 #include "kubelet/checkpoint.h"
+#include "kubelet/csi.h"
 #include "kubelet/gc.h"
 #include "kubelet/node.h"
+#include "kubelet/plugins.h"
 #include "kubelet/pods.h"
 #include "kubelet/run.h"
+#include "kubelet/safepath.h"
 #include "kubelet/server.h"
 #include "kubelet/static_pods.h"
 
@@ -256,6 +259,7 @@ static void *gc_thread(void *arg) {
         }
         if (settled && round && round % GC_EVERY == 0) {
             gc_orphans(kl);
+            if (!kl->fake) csi_collect(kl->csi);
             gc_images(kl);
             malloc_trim(0); /* what a burst of pods needed goes back */
         }
@@ -330,6 +334,7 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     kl->prober = prober_new(kl, probe_changed, kl);
     kl->images = images_new(kl);
     kl->volumes = volumes_new(kl);
+    kl->csi = csi_new(kl);
     kl->pods = pods_new(kl);
     return kl;
 }
@@ -337,10 +342,14 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
 int kubelet_start(struct kubelet *kl, struct err *e) {
     int r = kl->fake ? 0 : mkdir_p(kl->cfg.root_dir, 0750);
     if (r < 0) return err_errno(e, r, "make %s", kl->cfg.root_dir);
+    _cleanup_err_ struct err shared = {0};
+    if (!kl->fake && path_share_mounts(kl->cfg.root_dir, &shared) < 0)
+        log_warn("volumes of CSI drivers that run in pods will not reach other pods", "error", shared.msg, NULL);
     r = meet_runtime(kl, e);
     if (r < 0) return r;
     set_up_cgroups(kl); /* before the first pod can come */
     if (kl->client) start_informers(kl);
+    if (!kl->fake) kl->plugins = plugins_new(kl); /* drivers are known before the volumes that need them */
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
     if (r == 0 && !str_empty(kl->cfg.manifest_path))
@@ -354,6 +363,7 @@ void kubelet_free(struct kubelet *kl) {
     kl->stopping = true;
     eventfd_write(kl->stop_fd, 1);
     kubelet_server_free(kl->server);
+    plugins_free(kl->plugins);
     static_pods_free(kl->static_pods);
     informer_free(kl->pod_informer);
     informer_free(kl->service_informer);
@@ -367,6 +377,7 @@ void kubelet_free(struct kubelet *kl) {
     node_free(kl->node);
     informer_free(kl->node_informer);
     volumes_free(kl->volumes);
+    csi_free(kl->csi);
     cgroups_free(kl->cgroups);
     objects_free(kl->objects);
     event_recorder_free(kl->recorder);

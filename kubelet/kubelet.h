@@ -26,7 +26,7 @@ struct kubelet_config {
     const char *kubeconfig, *bootstrap_kubeconfig, *cert_dir;
     const char *hostname_override, *node_ip, *provider_id;
     const char *runtime_endpoint, *image_endpoint;
-    const char *root_dir, *manifest_path, *pod_logs_dir, *seccomp_dir;
+    const char *root_dir, *manifest_path, *local_path_dir, *pod_logs_dir, *seccomp_dir;
     const char *cluster_domain, *resolv_conf, *pod_cidr;
     const char *address, *tls_cert_file, *tls_key_file, *client_ca_file, *authorization_mode;
     const char *cgroup_root;
@@ -50,6 +50,8 @@ struct pods;
 struct node;
 struct kubelet_server;
 struct static_pods;
+struct csi;
+struct plugins;
 
 struct kubelet {
     struct kubelet_config cfg;
@@ -64,6 +66,8 @@ struct kubelet {
     struct status_manager *status;
     struct images *images;
     struct volumes *volumes;
+    struct csi *csi;
+    struct plugins *plugins; /* NULL: none can register */
     struct pods *pods;
     struct node *node;
     struct kubelet_server *server;

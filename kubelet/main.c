@@ -33,6 +33,7 @@ struct main_flags {
     {"root-dir", 0, FLAG_STR, &(o).c.root_dir, "DIR", "where volumes and state are kept"},                                \
     {"pod-logs-dir", 0, FLAG_STR, &(o).c.pod_logs_dir, "DIR", "where the runtime writes container logs"},                 \
     {"pod-manifest-path", 0, FLAG_STR, &(o).c.manifest_path, "PATH", "file or folder of static pods"},                    \
+    {"local-path-dir", 0, FLAG_STR, &(o).c.local_path_dir, "DIR", "where volumes of coracle.io/local-path may be made and removed"}, \
     {"cluster-dns", 0, FLAG_LIST, &(o).c.cluster_dns, "IP,...", "DNS servers of pods"},                                   \
     {"cluster-domain", 0, FLAG_STR, &(o).c.cluster_domain, "DOMAIN", "DNS domain of the cluster"},                        \
     {"resolv-conf", 0, FLAG_STR, &(o).c.resolv_conf, "FILE", "the host's DNS settings, for dnsPolicy Default"},           \

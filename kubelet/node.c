@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include "kubelet/csi.h"
 #include "kubelet/node_info.h"
 #include "pkg/api/coordination.h"
 
@@ -298,6 +299,7 @@ static void compute(struct node *n, struct arena *a, struct core_node_status *st
     add_condition(n, st, "Ready", !problem, problem ? "KubeletNotReady" : "KubeletReady",
                   problem ? arena_printf(a, "[%s]", problem) : "kubelet is posting ready status", now);
     add_images(n, a, st);
+    if (kl->csi) st->volumes_in_use = csi_volumes_in_use(kl->csi, a);
     if (n->was_ready != !problem) {
         node_event(n, "Normal", problem ? "NodeNotReady" : "NodeReady", "Node %s status is now: %s",
                    kl->node_name, problem ? "NodeNotReady" : "NodeReady");
@@ -324,6 +326,7 @@ static int write_status(struct node *n, struct arena *a, const struct core_node_
     json_append(a, addresses, replace);
     JSON_FOREACH(item, json_get(status, "addresses")) json_append(a, addresses, item);
     json_set(a, status, "addresses", addresses);
+    if (!st->volumes_in_use.n) json_set(a, status, "volumesInUse", json_array(a)); /* the last one went */
     json_set(a, doc, "status", status);
     char *body = json_text(a, doc);
     struct client_opts o = {.subresource = "status"};
@@ -495,6 +498,8 @@ static int64_t round_once(struct node *n) {
         if (r < 0) return trouble(n, "cannot renew the node's lease", &e);
         n->renewed_at = mono_ns();
     }
+    err_done(&e);
+    if (!kl->fake && csi_publish_node(kl->csi, a, &e) < 0) return trouble(n, "cannot show the node's CSI drivers", &e);
     free(n->last_problem);
     n->last_problem = NULL;
     return ready ? HEARTBEAT_S * NS_PER_SEC : QUICK_NS;

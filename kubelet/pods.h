@@ -53,7 +53,8 @@ struct pod_worker {
     struct arena *arena;
     struct container_track *tracks;
     bool was_terminating, cgroup_made;
-    int64_t volumes_at; /* mono: next refresh */
+    int64_t volumes_at;   /* mono: next refresh */
+    int64_t volumes_wait; /* mono: since when a volume is waited for; 0: none is */
     char *old_notes;
 };
 

@@ -13,7 +13,7 @@ struct volume_mount_source {
     const char *name;
     const char *host_path;
     bool read_only;
-    bool is_file;
+    bool is_block; /* host_path is a device, for volumeDevices */
     /* An image volume: the runtime mounts it. */
     const char *image;
 };

@@ -235,6 +235,9 @@ static int volume_mounts(struct kubelet *kl, struct arena *a, const struct conta
         if (!src)
             return err_set(e, -ENOENT, "volume \"%s\" of container \"%s\" is not mounted", m->name,
                            in->container->name);
+        if (src->is_block)
+            return err_set(e, -EINVAL, "volume \"%s\" has volumeMode Block, but is in volumeMounts of container \"%s\"",
+                           m->name, in->container->name);
         const char *sub, *host = src->host_path;
         int r = sub_path_of(a, m, env, &sub, e);
         if (r < 0) return r;
@@ -264,6 +267,24 @@ static int volume_mounts(struct kubelet *kl, struct arena *a, const struct conta
             cm->image_sub_path = sub;
             cm->readonly = true;
         }
+    }
+    return 0;
+}
+
+/* Block volumes: devices inside of the container. */
+static int volume_devices(struct arena *a, const struct container_input *in, struct cri_device_vec *out, struct err *e) {
+    const struct core_volume_device_vec *v = &in->container->volume_devices;
+    out->items = arena_zalloc(a, (v->n + 1) * sizeof(*out->items));
+    for (size_t i = 0; i < v->n; i++) {
+        const struct core_volume_device *d = &v->items[i];
+        const struct volume_mount_source *src = source_of(in->volumes, d->name);
+        if (!src)
+            return err_set(e, -ENOENT, "volume \"%s\" of container \"%s\" is not mapped", d->name, in->container->name);
+        if (!src->is_block)
+            return err_set(e, -EINVAL, "volume \"%s\" has volumeMode Filesystem, but is in volumeDevices of container \"%s\"",
+                           d->name, in->container->name);
+        out->items[out->n++] = (struct cri_device){
+            .host_path = src->host_path, .container_path = d->device_path, .permissions = src->read_only ? "r" : "mrw"};
     }
     return 0;
 }
@@ -402,8 +423,6 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
     const struct core_container *c = in->container;
     struct cri_container_config *cfg = arena_zalloc(a, sizeof(*cfg));
     struct env_list env = {0};
-    if (c->volume_devices.n)
-        return err_set(e, -ENOTSUP, "block volumes (volumeDevices) are not supported on this node");
     int r = environment(kl, a, in, &env, e);
     if (r < 0) return r;
     cfg->metadata = arena_zalloc(a, sizeof(*cfg->metadata));
@@ -423,6 +442,7 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
     cfg->linux->resources = podspec_resources(kl, a, in->pod, c);
     r = security(kl, a, in, &cfg->linux->security_context, e);
     if (r == 0) r = volume_mounts(kl, a, in, &env, &cfg->mounts, e);
+    if (r == 0) r = volume_devices(a, in, &cfg->devices, e);
     if (r < 0) return r;
     const char *term_path =
         str_empty(c->termination_message_path) ? DEFAULT_TERM_PATH : c->termination_message_path;

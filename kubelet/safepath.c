@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -147,6 +148,35 @@ static size_t mounts_below(const char *dir, char ***out) {
     }
     free(line);
     return n;
+}
+
+/* The mount that `path` (absolute, resolved) lies in: is it shared, and is it mounted at this very path? */
+static bool mount_around(const char *path, bool *exactly) {
+    _cleanup_file_ FILE *f = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL, at[PATH_MAX];
+    size_t cap = 0, best = 0;
+    bool shared = false;
+    while (f && getline(&line, &cap, f) > 0) {
+        if (sscanf(line, "%*s %*s %*s %*s %4095s", at) != 1) continue;
+        size_t n = str_eq(at, "/") ? 0 : strlen(at);
+        if (strncmp(path, at, n) != 0 || (path[n] && path[n] != '/') || n < best) continue;
+        best = n;
+        *exactly = str_eq(path, at);
+        const char *optional_end = strstr(line, " - "), *tag = strstr(line, " shared:");
+        shared = tag && tag < optional_end;
+    }
+    free(line);
+    return shared;
+}
+
+int path_share_mounts(const char *dir, struct err *e) {
+    _cleanup_free_ char *real = realpath(dir, NULL);
+    bool exactly = false;
+    if (!real) return err_errno(e, errno, "resolve %s", dir);
+    if (mount_around(real, &exactly)) return 0;
+    if (!exactly && mount(real, real, NULL, MS_BIND | MS_REC, NULL) < 0)
+        return err_errno(e, errno, "bind %s onto itself", real);
+    return mount(NULL, real, NULL, MS_SHARED, NULL) < 0 ? err_errno(e, errno, "share the mounts of %s", real) : 0;
 }
 
 static int remove_at(int dir, const char *name, dev_t dev) {

@@ -24,6 +24,9 @@ int safepath_bind(const char *root, const char *rel, const char *target, bool cr
 
 /* True when a file system is mounted at the path. */
 bool path_is_mount(const char *path);
+/* Sees to it that mounts made below `dir` by a container (a CSI driver in a pod) appear on the host and the other way
+ * round: where the file system around it is private, the folder is bound onto itself and that is shared. */
+int path_share_mounts(const char *dir, struct err *e);
 /* Unmounts everything at or below `dir` (lazily where busy) and then removes the tree without crossing into
  * another file system. */
 int path_remove_tree(const char *dir, struct err *e);

@@ -1,4 +1,5 @@
 /* Listening, routing, authentication; and the answers that are about the node as a whole. See server.h. */
+#include "kubelet/safepath.h"
 #include "kubelet/server_internal.h"
 
 enum { WORKERS = 16, QUEUE = 256, BODY_MAX = 1024 * 1024 };
@@ -68,6 +69,20 @@ static void route_configz(struct request *r) {
     respond_json(r->http, &b);
 }
 
+/* DELETE localVolumes/NAME: the folder of a volume that coracle.io/local-path takes back. */
+static void route_local_volumes(struct request *r) {
+    const char *base = r->s->kl->cfg.local_path_dir, *name = r->n_parts == 1 ? r->parts[0] : NULL;
+    _cleanup_err_ struct err e = {0};
+    if (str_empty(base) || str_empty(name) || *name == '.' || strchr(name, '/')) {
+        http_respond_text(r->http, 404, "404 page not found\n");
+        return;
+    }
+    if (path_remove_tree(arena_printf(r->http->arena, "%s/%s", base, name), &e) < 0)
+        respond_error(r->http, &e, 500);
+    else
+        http_respond_text(r->http, 200, "removed\n");
+}
+
 static const struct route {
     const char *name, *methods;
     route_fn *fn;
@@ -83,6 +98,7 @@ static const struct route {
     {"stats", "GET", route_stats},
     {"metrics", "GET", route_metrics},
     {"configz", "GET", route_configz},
+    {"localVolumes", "DELETE", route_local_volumes},
 };
 
 static bool split_path(struct request *r, const char **first) {

@@ -11,6 +11,8 @@
 
 #define RETRY_NS (10 * NS_PER_SEC)
 #define VOLUME_REFRESH_NS (45 * NS_PER_SEC)
+#define VOLUME_POLL_NS (200 * NS_PER_MS)
+#define VOLUME_PATIENCE_NS (120 * NS_PER_SEC)
 
 static int64_t wall_ns(void) { return ktime_unix_ns(ktime_now()); }
 
@@ -130,11 +132,16 @@ static bool ensure_volumes(struct sync *s) {
     _cleanup_err_ struct err e = {0};
     size_t n;
     const char *const *ips = ips_of(s, &n);
-    if (volumes_mount(s->kl->volumes, s->a, s->pod, ips, n, &s->volumes, &e) < 0) {
-        kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedMount", "%s", e.msg);
-        sync_again_in(s, 2 * NS_PER_SEC);
+    int r = volumes_mount(s->kl->volumes, s->a, s->pod, ips, n, &s->volumes, &e);
+    if (r < 0) {
+        /* Waiting for a volume to be attached is normal for a while. */
+        if (!s->w->volumes_wait) s->w->volumes_wait = mono_ns();
+        bool waiting = r == -EAGAIN && mono_ns() - s->w->volumes_wait < VOLUME_PATIENCE_NS;
+        if (!waiting) kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedMount", "%s", e.msg);
+        sync_again_in(s, waiting ? VOLUME_POLL_NS : 2 * NS_PER_SEC);
         return false;
     }
+    s->w->volumes_wait = 0;
     s->volumes_up = true;
     s->w->volumes_at = mono_ns() + VOLUME_REFRESH_NS;
     return true;

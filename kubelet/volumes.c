@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "kubelet/csi.h"
 #include "kubelet/safepath.h"
+#include "kubelet/volumes_internal.h"
 
 struct volumes {
     struct kubelet *kl;
@@ -21,17 +23,7 @@ struct volumes *volumes_new(struct kubelet *kl) {
 
 void volumes_free(struct volumes *v) { free(v); }
 
-/* What a volume is being set up for. */
-struct setup {
-    struct kubelet *kl;
-    struct arena *a;
-    const struct core_pod *pod;
-    const struct core_volume *vol;
-    const struct env_facts *facts;
-    struct volume_mount_source *out;
-};
-
-static char *volume_dir(struct setup *s, const char *plugin) {
+char *setup_dir(struct setup *s, const char *plugin) {
     return arena_printf(s->a, "%s/volumes/kubernetes.io~%s/%s",
                         kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), plugin, s->vol->name);
 }
@@ -66,7 +58,7 @@ static int own_tree(int dirfd, const char *name, gid_t gid, int depth) {
 }
 
 /* fsGroupChangePolicy OnRootMismatch leaves a tree alone whose root is right already. */
-static int apply_fs_group(struct setup *s, const char *dir, struct err *e) {
+int setup_fs_group(struct setup *s, const char *dir, struct err *e) {
     int64_t gid = fs_group(s->pod);
     if (gid < 0) return 0;
     struct stat st;
@@ -88,7 +80,7 @@ static int64_t memory_size(struct setup *s) {
 
 static int set_up_empty_dir(struct setup *s, struct err *e) {
     const char *medium = s->vol->empty_dir->medium;
-    const char *dir = volume_dir(s, "empty-dir");
+    const char *dir = setup_dir(s, "empty-dir");
     if (!str_empty(medium) && !str_eq(medium, "Memory"))
         return err_set(e, -ENOTSUP, "storage medium \"%s\" is not supported on this node", medium);
     struct stat st;
@@ -105,7 +97,7 @@ static int set_up_empty_dir(struct setup *s, struct err *e) {
     }
     if (fresh) {
         if (chmod(dir, 0777) < 0) return err_errno(e, errno, "chmod %s", dir);
-        r = apply_fs_group(s, dir, e);
+        r = setup_fs_group(s, dir, e);
         if (r < 0) return r;
     }
     s->out->host_path = dir;
@@ -119,7 +111,7 @@ static int set_up_content(struct setup *s, struct err *e) {
                          : s->vol->secret    ? "secret"
                          : s->vol->projected ? "projected"
                                              : "downward-api";
-    const char *dir = volume_dir(s, plugin);
+    const char *dir = setup_dir(s, plugin);
     int r = mkdir_p(dir, 0755);
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     /* What is secret does not go to the disk; but a node that may start offline needs the tokens it had. */
@@ -185,7 +177,7 @@ static int host_path_check(const char *path, const char *type, struct err *e) {
     return 0;
 }
 
-static int use_host_path(struct setup *s, const char *path, const char *type, struct err *e) {
+int setup_host_path(struct setup *s, const char *path, const char *type, struct err *e) {
     if (strstr(path, "/../") || str_has_suffix(path, "/.."))
         return err_set(e, -EINVAL, "hostPath must not contain '..'");
     int r = host_path_check(path, type, e);
@@ -194,45 +186,13 @@ static int use_host_path(struct setup *s, const char *path, const char *type, st
     return 0;
 }
 
-/* ---- persistent volumes ---- */
-
-static int set_up_claim(struct setup *s, const char *claim, bool read_only, struct err *e) {
-    struct kubelet *kl = s->kl;
-    if (!kl->client) return err_set(e, -ENOTCONN, "persistent volume claims need an API server");
-    struct core_persistent_volume_claim pvc = {0};
-    struct core_persistent_volume pv = {0};
-    int r = client_get(kl->client, s->a, &client_persistentvolumeclaims, s->pod->metadata.namespace, claim,
-                       &pvc, e);
-    if (r < 0) return err_wrap(e, "error getting PVC %s", claim);
-    if (!str_eq(pvc.status.phase, "Bound") || str_empty(pvc.spec.volume_name))
-        return err_set(e, -EAGAIN, "PVC %s/%s has non-bound phase (\"%s\") or empty pvc.Spec.VolumeName",
-                       s->pod->metadata.namespace, claim, str_or_empty(pvc.status.phase));
-    r = client_get(kl->client, s->a, &client_persistentvolumes, NULL, pvc.spec.volume_name, &pv, e);
-    if (r < 0) return err_wrap(e, "error getting PV %s", pvc.spec.volume_name);
-    if (!pv.spec.claim_ref || !str_eq(pv.spec.claim_ref->uid, pvc.metadata.uid))
-        return err_set(e, -EAGAIN, "PV %s is not bound to PVC %s", pv.metadata.name, claim);
-    if (str_eq(pv.spec.volume_mode, "Block"))
-        return err_set(e, -ENOTSUP, "block volumes are not supported on this node");
-    s->out->read_only = read_only;
-    if (pv.spec.host_path) return use_host_path(s, pv.spec.host_path->path, pv.spec.host_path->type, e);
-    if (pv.spec.local) {
-        r = use_host_path(s, pv.spec.local->path, "Directory", e);
-        return r < 0 ? r : apply_fs_group(s, pv.spec.local->path, e);
-    }
-    return err_set(e, -ENOTSUP,
-                   "the kind of volume of PV %s is not supported on this node (hostPath and local are)",
-                   pv.metadata.name);
-}
-
 /* ---- all of them ---- */
 
 static const char *unsupported_kind(const struct core_volume *v) {
     const struct {
         const void *p;
         const char *name;
-    } kinds[] = {{v->nfs, "nfs"},
-                 {v->iscsi, "iscsi"},
-                 {v->csi, "csi"},
+    } kinds[] = {{v->iscsi, "iscsi"},
                  {v->fc, "fc"},
                  {v->cephfs, "cephfs"},
                  {v->rbd, "rbd"},
@@ -253,13 +213,14 @@ static const char *unsupported_kind(const struct core_volume *v) {
 static int set_up(struct setup *s, struct err *e) {
     const struct core_volume *v = s->vol;
     if (v->config_map || v->secret || v->projected || v->downward_api) return set_up_content(s, e);
-    if (v->host_path) return use_host_path(s, v->host_path->path, v->host_path->type, e);
+    if (v->host_path) return setup_host_path(s, v->host_path->path, v->host_path->type, e);
     if (v->persistent_volume_claim)
-        return set_up_claim(s, v->persistent_volume_claim->claim_name, v->persistent_volume_claim->read_only,
-                            e);
+        return setup_claim(s, v->persistent_volume_claim->claim_name, v->persistent_volume_claim->read_only, e);
     if (v->ephemeral)
-        return set_up_claim(s, arena_printf(s->a, "%s-%s", s->pod->metadata.name, v->name), false, e);
+        return setup_claim(s, arena_printf(s->a, "%s-%s", s->pod->metadata.name, v->name), false, e);
     if (v->empty_dir) return set_up_empty_dir(s, e);
+    if (v->csi) return setup_inline_csi(s, e);
+    if (v->nfs) return setup_nfs(s, v->name, v->nfs->server, v->nfs->path, v->nfs->read_only, NULL, e);
     if (v->image) { /* pulled when a container that mounts it starts, and mounted by the runtime */
         s->out->host_path = "";
         s->out->image = v->image->reference;
@@ -341,17 +302,19 @@ const char *volumes_over_limit(struct volumes *v, const struct core_pod *pod) {
 bool volumes_need_refresh(const struct core_pod *pod) {
     for (size_t i = 0; i < pod->spec.volumes.n; i++) {
         const struct core_volume *v = &pod->spec.volumes.items[i];
-        if (v->config_map || v->secret || v->downward_api || v->projected) return true;
+        if (v->config_map || v->secret || v->downward_api || v->projected || v->csi) return true;
+        if (v->persistent_volume_claim || v->ephemeral) return true; /* it may have grown */
     }
     return false;
 }
 
 int volumes_unmount(struct volumes *v, const char *uid, struct err *e) {
     if (v->kl->fake) return 0;
-    static const char *const parts[] = {"volume-subpaths", "volumes"};
+    static const char *const parts[] = {"volume-subpaths", NULL, "volumes", "volumeDevices"};
     _cleanup_arena_ struct arena *a = arena_new();
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-        int r = path_remove_tree(arena_printf(a, "%s/%s", kubelet_pod_dir(v->kl, a, uid), parts[i]), e);
+        int r = parts[i] ? path_remove_tree(arena_printf(a, "%s/%s", kubelet_pod_dir(v->kl, a, uid), parts[i]), e)
+                         : csi_pod_unmount(v->kl->csi, uid, e);
         if (r < 0) return r;
     }
     return 0;
@@ -360,5 +323,6 @@ int volumes_unmount(struct volumes *v, const char *uid, struct err *e) {
 int volumes_forget(struct volumes *v, const char *uid, struct err *e) {
     if (v->kl->fake || str_empty(uid)) return 0;
     _cleanup_arena_ struct arena *a = arena_new();
-    return path_remove_tree(kubelet_pod_dir(v->kl, a, uid), e);
+    int r = volumes_unmount(v, uid, e);
+    return r < 0 ? r : path_remove_tree(kubelet_pod_dir(v->kl, a, uid), e);
 }

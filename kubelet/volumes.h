@@ -2,9 +2,10 @@
  * the host. Mounting is idempotent: the worker mounts again now and then, and that is how changed ConfigMaps,
  * Secrets, labels and expiring tokens reach running pods.
  *
- * Done here: emptyDir, configMap, secret, downwardAPI, projected, hostPath, image, persistentVolumeClaim and
- * ephemeral (bound to a hostPath or local volume). Other kinds are refused with a clear error. Upstream:
- * pkg/kubelet/volumemanager and pkg/volume/{emptydir,configmap,secret,downwardapi,projected,hostpath,local}.
+ * Done here: emptyDir, configMap, secret, downwardAPI, projected, hostPath, image; in volume_pv.c
+ * persistentVolumeClaim and ephemeral (bound to a hostPath, local, NFS or CSI volume, as a file system or a block
+ * device), nfs and inline csi. Other kinds are refused with a clear error. Upstream: pkg/kubelet/volumemanager and
+ * pkg/volume/{emptydir,configmap,secret,downwardapi,projected,hostpath,local,nfs,csi}.
  */
 #pragma once
 
