@@ -21,6 +21,7 @@ struct presence;
 struct servicealloc_state;
 struct follower;
 struct openapi;
+struct audit;
 struct kubelet_client;
 struct watch_hub;
 struct crd_registry;
@@ -47,6 +48,8 @@ struct apiserver_options {
     struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
     bool serve_usage; /* metrics.k8s.io */
     int64_t workers;
+    const char *audit_policy_file, *audit_log_path, *audit_log_mode;
+    int64_t audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_log_queue;
 };
 
 enum { WRITE_QUEUES = 64 }; /* write.h */
@@ -74,6 +77,7 @@ struct apiserver {
     struct presence *presence;
     struct servicealloc_state *service_repair;
     struct openapi *openapi;
+    struct audit *audit; /* NULL: no audit policy */
     struct http_server *http;
     struct http_workers *workers;
     struct watch_hub *watches;

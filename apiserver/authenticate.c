@@ -2,6 +2,7 @@
  * request asks for; and the feed of the authorizer from the watch cache. */
 #include "apiserver/lookup.h"
 #include "apiserver/auth/authn.h"
+#include "apiserver/audit/audit.h"
 #include "apiserver/auth/authz.h"
 #include "apiserver/follow.h"
 #include "apiserver/frontproxy.h"
@@ -135,10 +136,13 @@ int request_authenticate(struct request *q, struct err *e) {
                               .authorization = http_header(q->http, "authorization"),
                               .websocket_token = websocket_token(q)};
     int rc = frontproxy_user(q, &q->user) ? 0 : authn_request(q->s->authn, q->a, &r, &q->user, e);
+    audit_begin(q, rc != 0);
     if (rc) return rc;
     struct impersonation im = {0};
     read_impersonation(q, &im);
-    return authn_impersonate(q->s->authz, q->a, &im, &q->user, e);
+    rc = authn_impersonate(q->s->authz, q->a, &im, &q->user, e);
+    if (!rc && im.user) audit_impersonated(q);
+    return rc;
 }
 
 int request_authorize(struct request *q, struct err *e) {
@@ -155,5 +159,11 @@ int request_authorize(struct request *q, struct err *e) {
     } else {
         at.path = q->http->path;
     }
-    return authz_check(q->s->authz, q->a, &at, e);
+    const char *reason = NULL;
+    bool allowed = authz_decide(q->s->authz, q->a, &at, &reason) == AUTHZ_ALLOW;
+    if (q->audit) {
+        audit_annotate(q, "authorization.k8s.io/decision", allowed ? "allow" : "forbid");
+        audit_annotate(q, "authorization.k8s.io/reason", str_or_empty(reason));
+    }
+    return allowed ? 0 : authz_forbidden(q->a, &at, reason, e);
 }

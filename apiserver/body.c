@@ -1,5 +1,6 @@
 /* Request bodies: from bytes in JSON, YAML or protobuf to a tree in canonical form, with the field validation that
  * ?fieldValidation= asks for (Warn is the default, as upstream). */
+#include "apiserver/audit/audit.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/request.h"
 #include "apiserver/rules/crd_schema.h"
@@ -103,7 +104,9 @@ static int decode_proto(struct request *q, const struct api_type *type, const ch
     if (!str_empty(have_kind)) json_set_str(q->a, v, "kind", have_kind);
     if (!str_empty(have_version)) json_set_str(q->a, v, "apiVersion", have_version);
     int rc = check_kind(v, q->a, api_version, kind, e);
-    return rc ? rc : body_normalise(q, type, v, NULL, out, e);
+    if (!rc) rc = body_normalise(q, type, v, NULL, out, e);
+    if (!rc && q->audit) audit_request_object(q, *out);
+    return rc;
 }
 
 int body_decode(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
@@ -122,5 +125,7 @@ int body_decode(struct request *q, const struct api_type *type, const char *api_
     struct json *v = NULL;
     int rc = parse_text(q, yaml, &v, &dups, e);
     if (!rc) rc = check_kind(v, q->a, api_version, kind, e);
-    return rc ? rc : body_normalise(q, type, v, &dups, out, e);
+    if (!rc) rc = body_normalise(q, type, v, &dups, out, e);
+    if (!rc && q->audit) audit_request_object(q, *out);
+    return rc;
 }

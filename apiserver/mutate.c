@@ -1,6 +1,7 @@
 /* The handlers of POST, PUT and PATCH on objects and on those subresources that take the whole object (status,
  * approval, resize, ephemeralcontainers, finalize). They decode, look at what is stored, and go through write.c; a
  * write that met another one is tried again when the client did not insist on a resourceVersion. */
+#include "apiserver/audit/audit.h"
 #include "apiserver/convert.h"
 #include "apiserver/handlers.h"
 #include "apiserver/write.h"
@@ -281,6 +282,7 @@ void handle_patch(struct request *q) {
     struct json_dups dups = {0};
     struct write w = {0};
     int status = 200, rc = check_patch(q, ct, apply, &e);
+    if (!rc) audit_request_patch(q, q->http->body, q->http->body_len);
     if (!rc) rc = request_dry_run(q, &dry_run, &e);
     if (!rc && apply) rc = read_config(q, &config, &dups, &e);
     for (int i = 0; !rc; i++) {

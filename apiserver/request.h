@@ -27,6 +27,8 @@ struct request {
     const struct resource_sub *sub;
     const struct crd_schema *schema; /* of a custom resource that is written; NULL: not custom */
     struct user_info user;
+    struct audit_event *audit; /* NULL: not recorded */
+    const char *audit_id;      /* audit_id() */
     /* of Accept */
     enum media media;
     enum media_as as;

@@ -1,5 +1,6 @@
 /* Answers: errors as Status objects, trees, and cached objects in whatever form the client accepts. For JSON, cached
  * objects and lists go out as shared pieces (object.h); everything else is made on the fly. */
+#include "apiserver/audit/audit.h"
 #include "apiserver/convert.h"
 #include "apiserver/crd/convert.h"
 #include "apiserver/request.h"
@@ -24,9 +25,7 @@ static const char *warning_value(struct arena *a, const char *text) {
 size_t response_headers(struct request *q, const char *content_type, struct http_header **out) {
     size_t n = 0, warnings = q->n_warnings < MAX_WARNINGS ? q->n_warnings : MAX_WARNINGS;
     struct http_header *h = arena_alloc(q->a, (warnings + 4) * sizeof(*h));
-    char *id = arena_alloc(q->a, 37);
-    uuid_new(id);
-    h[n++] = (struct http_header){"Audit-Id", id};
+    h[n++] = (struct http_header){"Audit-Id", audit_id(q)};
     h[n++] = (struct http_header){"Cache-Control", "no-cache, private"};
     h[n++] = (struct http_header){"Content-Type", content_type};
     for (size_t i = 0; i < warnings; i++)
@@ -46,6 +45,7 @@ static unsigned gzip_flag(const struct request *q) { return request_gzip(q) ? HT
 void respond_json_text(struct request *q, int status, const char *content_type, const void *p, size_t n) {
     struct http_header *h;
     size_t n_h = response_headers(q, content_type, &h);
+    if (q->audit) audit_response_text(q, p, n);
     http_respond(q->http, status, h, n_h, p, n, gzip_flag(q));
 }
 
@@ -54,6 +54,7 @@ void respond_json_text(struct request *q, int status, const char *content_type, 
 static void write_tree(struct request *q, struct buf *b, const struct api_type *type, struct json *v,
                        const char **content_type) {
     bool pretty = http_query(q->http, "pretty") && request_query_bool(q, "pretty");
+    if (q->audit) audit_response_object(q, v);
     if (q->media == MEDIA_PROTO && type) {
         _cleanup_buf_ struct buf raw = BUF_INIT;
         api_tree_to_proto(&raw, type, v);
@@ -183,6 +184,11 @@ static bool as_pieces(const struct request *q, const struct resource *stored) {
 static void respond_bytes(struct request *q, int status, struct rbytes *const *parts, size_t n) {
     struct http_header *h;
     size_t n_h = response_headers(q, q->content_type, &h);
+    if (audit_wants_response(q)) {
+        _cleanup_buf_ struct buf b = BUF_INIT;
+        for (size_t i = 0; i < n; i++) buf_add(&b, parts[i]->data, parts[i]->len);
+        audit_response_text(q, b.data, b.len);
+    }
     http_respond_bytes(q->http, status, h, n_h, parts, n, gzip_flag(q));
 }
 

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "apiserver/aggregator/aggregator.h"
+#include "apiserver/audit/audit.h"
 #include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
@@ -19,6 +20,7 @@ enum {
     LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
     PASSED_CALLS_MAX = 256, /* and for aggregated API servers */
     CALLS_STEP_MS = 10,
+    AUDIT_POLICY_MAX = 1 << 20,
     LONG_CALL_STACK = 256 * 1024,
 };
 
@@ -30,6 +32,32 @@ static void parse_ports(const char *range, int *min, int *max) {
         *min = (int)lo;
         *max = (int)hi;
     }
+}
+
+/* Without a policy nothing would be recorded: then the log is not opened either, as upstream. */
+static int audit_open(struct apiserver *s, struct err *e) {
+    const struct apiserver_options *o = &s->opt;
+    struct audit_log_options lo = {.path = o->audit_log_path, .max_size_mb = o->audit_log_maxsize,
+                                   .max_backups = o->audit_log_maxbackup, .max_age_days = o->audit_log_maxage,
+                                   .batch = str_eq(o->audit_log_mode, "batch"), .queue = o->audit_log_queue};
+    _cleanup_free_ char *text = NULL;
+    size_t len = 0;
+    if (!str_empty(o->audit_log_mode) && !lo.batch && !str_eq(o->audit_log_mode, "blocking"))
+        return err_set(e, -EINVAL, "--audit-log-mode must be blocking or batch");
+    if (str_empty(o->audit_policy_file) || str_empty(o->audit_log_path)) return 0;
+    int rc = file_read(o->audit_policy_file, AUDIT_POLICY_MAX, &text, &len);
+    if (rc) return err_errno(e, rc, "failed to read file path \"%s\"", o->audit_policy_file);
+    s->audit = xcalloc(1, sizeof(*s->audit));
+    rc = audit_policy_parse(text, len, &s->audit->policy, e);
+    if (rc) return err_wrap(e, "loading audit policy file: %s", o->audit_policy_file), rc;
+    return audit_log_open(&lo, &s->audit->log, e);
+}
+
+static void audit_close(struct apiserver *s) {
+    if (!s->audit) return;
+    audit_log_close(s->audit->log);
+    audit_policy_free(s->audit->policy);
+    free(s->audit);
 }
 
 static int open_parts(struct apiserver *s, struct err *e) {
@@ -51,6 +79,7 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if ((rc = auth_open(s, e))) return rc;
     if ((rc = crd_registry_open(s, e))) return rc;
     if ((rc = aggregator_open(s, &s->aggregator, e))) return rc;
+    if ((rc = audit_open(s, e))) return rc;
     s->conditions = conditions_start(s);
     return s->conditions ? 0 : err_set(e, -EAGAIN, "no thread for conditions");
 }
@@ -86,6 +115,7 @@ void apiserver_close(struct apiserver *s) {
     listcache_free(s->lists);
     servicealloc_done(s);
     store_close(s->store);
+    audit_close(s);
     openapi_free(s->openapi);
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);
@@ -195,6 +225,7 @@ static void process(void *arg) {
     if (!rc && q->is_resource) rc = check_route(q, &e);
     if (!rc && q->res && q->res->custom) rc = crd_schema_get(q, &schema, &e);
     if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
+    if (!rc && q->res && q->res->deprecated) audit_annotate(q, "k8s.io/deprecated", "true");
     if (!rc && q->res && !q->res->custom && str_empty(q->subresource)) warn_unhonoured(q);
     if (rc) fail(q, &e);
     else if (q->is_resource) route_resource(q);

@@ -1,6 +1,7 @@
 /* The write pipeline and its compare-and-set. The order of steps is that of rules/strategy.h. */
 #include "apiserver/write.h"
 
+#include "apiserver/audit/audit.h"
 #include "apiserver/convert.h"
 #include "apiserver/crd/convert.h"
 #include "apiserver/crd/registry.h"
@@ -35,6 +36,7 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
 
 void write_warnings(const struct write *w, struct request *q) {
     for (size_t i = 0; i < w->c.n_warnings; i++) request_warn(q, "%s", w->c.warnings[i]);
+    for (size_t i = 0; i < w->c.n_annotations; i++) audit_annotate(q, w->c.annotations[i].key, w->c.annotations[i].value);
 }
 
 struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name, bool fresh) {
@@ -296,7 +298,9 @@ int write_delete(struct write *w, const struct delete_request *d, const struct o
     if (!rc) rc = admission_validate(&w->c, NULL, before, e);
     if (rc) return rc;
     enum rules_delete what = rules_prepare_delete(&w->c, obj, &d->o);
-    if (what == RULES_DELETE_NOTHING) {
+    if (what == RULES_DELETE_NOTHING) { /* nothing to store, provided that `old` is what is stored */
+        _cleanup_object_ struct object *now = write_current(w->s, w->res, w->c.ns, w->c.name, true);
+        if (!now || now->rev != old->rev) return WRITE_RETRY;
         *out = object_ref((struct object *)old);
         return 0;
     }

@@ -27,7 +27,7 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
 int write_look(struct write *w, const struct object *o, struct err *e);
 /* The tree of a stored object, for looking at: it is shared by the steps of the write. */
 struct json *write_tree(struct write *w, const struct object *o);
-/* Copies the warnings of the rules to the request's answer. */
+/* Copies the warnings of the rules to the request's answer, and their annotations to its audit event. */
 void write_warnings(const struct write *w, struct request *q);
 
 /* A conflict with another write: nothing was stored, and the caller may try again with the newer object. */

@@ -19,6 +19,15 @@ void rules_warn(struct rules_ctx *c, const char *fmt, ...) {
     c->warnings[c->n_warnings++] = text;
 }
 
+void rules_annotate(struct rules_ctx *c, const char *key, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *value = arena_vprintf(c->a, fmt, ap);
+    va_end(ap);
+    ARENA_GROW(c->a, c->annotations, c->n_annotations, c->cap_annotations);
+    c->annotations[c->n_annotations++] = (struct rules_annotation){arena_strdup(c->a, key), value};
+}
+
 int rules_new(const struct rules_config *conf, struct rules **out, struct err *e) {
     struct rules *r = xcalloc(1, sizeof *r);
     r->lookup = conf->lookup;

@@ -89,11 +89,17 @@ struct rules_ctx {
     /* Out: texts for Warning headers, in the arena. */
     const char **warnings;
     size_t n_warnings, cap_warnings;
+    /* Out: annotations for the audit event, in the arena. */
+    struct rules_annotation {
+        const char *key, *value;
+    } *annotations;
+    size_t n_annotations, cap_annotations;
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
 };
 
 void rules_warn(struct rules_ctx *c, const char *fmt, ...) _printf_(2, 3);
+void rules_annotate(struct rules_ctx *c, const char *key, const char *fmt, ...) _printf_(3, 4);
 
 /* ---- the ways of a write ---- */
 

@@ -102,9 +102,14 @@ struct hreq {
     void *on_drain_arg;
     void *data;
     void (*free_data)(void *);
+    _Atomic int status;           /* (any) of the answer */
+    void (*observe)(struct http_req *r, enum http_req_stage stage, void *arg);
+    void *observe_arg;
 };
 static inline struct hreq *hreq_of(const struct http_req *r) { return (struct hreq *)(uintptr_t)r; }
 
+/* The answer begins. */
+void hreq_started(struct http_req *r, int status);
 struct hreq *hreq_new(struct conn *c);
 /* The client is gone: tells the handler (when it has the request) and drops the connection's reference. */
 void hreq_detach(struct hreq *r);

@@ -152,6 +152,7 @@ static void post_finishing(struct op *op) {
 void http_respond_bytes(struct http_req *r, int status, const struct http_header *h, size_t n_h,
                         struct rbytes *const *parts, size_t n_parts, unsigned flags) {
     size_t total = 0;
+    hreq_started(r, status);
     for (size_t i = 0; i < n_parts; i++) total += parts[i]->len;
     struct rbytes *gz = NULL;
     if ((flags & HTTP_GZIP) && total >= HTTP_GZIP_MIN && total < UINT32_MAX / 2 && accepts_gzip(r))
@@ -188,6 +189,7 @@ void http_respond_text(struct http_req *r, int status, const char *fmt, ...) {
 void http_abort(struct http_req *r) { post_finishing(op_new(OP_ABORT, r, 0)); }
 
 void http_stream_begin(struct http_req *r, int status, const struct http_header *h, size_t n_h, unsigned flags) {
+    hreq_started(r, status);
     http_req_ref(r);
     struct op *op = op_new(OP_BEGIN, r, 0);
     op->status = status;
@@ -235,6 +237,7 @@ void http_stream_end(struct http_req *r) { http_stream_end_trailers(r, NULL, 0);
 int http_tunnel(struct http_req *r, const void *head, size_t head_len, int fd, struct err *e) {
     if (r->version == 20) return err_set(e, -EPROTO, "HTTP/2 connections cannot be upgraded");
     if (atomic_load(&hreq_of(r)->closed)) return err_set(e, -EPIPE, "the client has gone");
+    hreq_started(r, 101);
     struct op *op = op_new(OP_TUNNEL, r, 0);
     op->bytes = rbytes_new(head, head_len);
     op->fd = fd;

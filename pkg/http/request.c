@@ -29,6 +29,7 @@ void http_req_unref(struct http_req *pub) {
     if (!pub) return;
     struct hreq *r = hreq_of(pub);
     if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1) return;
+    if (r->observe) r->observe(pub, HTTP_REQ_OVER, r->observe_arg);
     if (r->free_data) r->free_data(r->data);
     buf_done(&r->body);
     outq_clear(&r->out);
@@ -179,6 +180,18 @@ void http_req_set_data(struct http_req *r, void *data, void (*free_data)(void *)
     hreq_of(r)->free_data = free_data;
 }
 void *http_req_data(const struct http_req *r) { return hreq_of(r)->data; }
+
+void http_req_observe(struct http_req *r, void (*fn)(struct http_req *r, enum http_req_stage stage, void *arg), void *arg) {
+    hreq_of(r)->observe_arg = arg;
+    hreq_of(r)->observe = fn;
+}
+int http_req_status(const struct http_req *r) { return atomic_load(&hreq_of(r)->status); }
+
+void hreq_started(struct http_req *pub, int status) {
+    struct hreq *r = hreq_of(pub);
+    if (atomic_exchange(&r->status, status) || !r->observe) return;
+    r->observe(pub, HTTP_REQ_STARTED, r->observe_arg);
+}
 
 void http_req_on_close(struct http_req *r, void (*fn)(struct http_req *r, void *arg), void *arg) {
     hreq_of(r)->on_close_arg = arg;

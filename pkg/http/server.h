@@ -167,6 +167,13 @@ struct http_server *http_req_server(const struct http_req *r);
  * another thread. */
 void http_req_set_data(struct http_req *r, void *data, void (*free_data)(void *));
 void *http_req_data(const struct http_req *r);
+/* For a log of requests: fn is called when the answer begins (on the thread that answers) and when the request is over,
+ * answered or not (on the thread that lets go of it last; what belongs to the request is still there). One observer;
+ * set it before the request can be answered. */
+enum http_req_stage { HTTP_REQ_STARTED, HTTP_REQ_OVER };
+void http_req_observe(struct http_req *r, void (*fn)(struct http_req *r, enum http_req_stage stage, void *arg), void *arg);
+/* The status that was answered, 0 while there is none. */
+int http_req_status(const struct http_req *r);
 
 /* ---- answering (thread-safe, non-blocking; strings and bodies are copied, rbytes are referenced) ---- */
 
