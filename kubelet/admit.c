@@ -3,6 +3,7 @@
  *
  * Upstream: pkg/kubelet/lifecycle/predicate.go with the scheduler's noderesources, nodeaffinity, nodeports.
  */
+#include "kubelet/node.h"
 #include "kubelet/pods.h"
 
 static struct quantity allocatable_of(const struct str_map *m, const char *resource) {
@@ -171,12 +172,48 @@ static const char *forbidden_sysctl(struct kubelet *kl, struct arena *a, const s
     return NULL;
 }
 
+/* ---- pressure ---- */
+
+static bool tolerates(const struct core_pod *p, const char *key) {
+    for (size_t i = 0; i < p->spec.tolerations.n; i++) {
+        const struct core_toleration *t = &p->spec.tolerations.items[i];
+        if (!str_empty(t->effect) && !str_eq(t->effect, "NoSchedule")) continue;
+        if (str_eq(t->key, key) || (str_empty(t->key) && str_eq(t->operator, "Exists"))) return true;
+    }
+    return false;
+}
+
+/* Short of memory alone the node still takes pods that say what they need, and those that tolerate it; short of anything
+ * else only critical ones. Upstream: eviction_manager.go (Admit). */
+static const char *pressure_against(struct kubelet *kl, struct arena *a, const struct core_pod *pod) {
+    static const char *const names[PRESSURE_KINDS] = {
+        [PRESSURE_MEMORY] = "MemoryPressure", [PRESSURE_DISK] = "DiskPressure", [PRESSURE_PID] = "PIDPressure"};
+    const char *list = "";
+    bool only_memory = true;
+    if (!kl->node || pod_is_critical(pod)) return NULL;
+    for (int k = 0; k < PRESSURE_KINDS; k++) {
+        if (!node_under_pressure(kl->node, (enum node_pressure)k)) continue;
+        list = arena_printf(a, "%s%s%s", list, *list ? " " : "", names[k]);
+        only_memory &= k == PRESSURE_MEMORY;
+    }
+    if (!*list || (only_memory && (!str_eq(pod_qos_class(pod), "BestEffort") ||
+                                   tolerates(pod, "node.kubernetes.io/memory-pressure"))))
+        return NULL;
+    return arena_printf(a, "The node had condition: [%s]. ", list);
+}
+
 bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
                 const struct core_pod *const *others, size_t n, const char **reason, const char **message) {
     struct str_map allocatable = kubelet_allocatable(kl, a);
     if (pod->spec.os && !str_eq(pod->spec.os->name, "linux")) {
         *reason = "PodOSNotSupported";
         *message = "Failed to admit pod as the OS field doesn't match node OS";
+        return false;
+    }
+    const char *pressure = pressure_against(kl, a, pod);
+    if (pressure) {
+        *reason = "Evicted";
+        *message = pressure;
         return false;
     }
     const char *sysctl = forbidden_sysctl(kl, a, pod);

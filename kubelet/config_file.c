@@ -49,6 +49,11 @@ static const struct setting {
     S("systemReserved", PAIRS, system_reserved),
     S("kubeReserved", PAIRS, kube_reserved),
     S("evictionHard", LIMITS, eviction_hard),
+    S("evictionSoft", LIMITS, eviction_soft),
+    S("evictionSoftGracePeriod", PAIRS, eviction_soft_grace),
+    S("evictionMinimumReclaim", PAIRS, eviction_min_reclaim),
+    S("evictionMaxPodGracePeriod", NUMBER, eviction_max_grace),
+    S("evictionPressureTransitionPeriod", SPAN, eviction_transition_ns),
     S("allowedUnsafeSysctls", LIST, allowed_sysctls),
 #undef S
 };

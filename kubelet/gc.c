@@ -3,12 +3,12 @@
 
 #include <dirent.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "kubelet/checkpoint.h"
-#include "kubelet/node.h"
 #include "kubelet/pods.h"
 #include "kubelet/safepath.h"
+
+enum { LOGS_FAST_MS = 200 };
 
 /* ---- orphans ---- */
 
@@ -117,90 +117,71 @@ void gc_orphans(struct kubelet *kl) {
     orphan_folders(kl);
 }
 
-/* ---- images ---- */
-
-static int used_percent(const char *path) {
-    struct statvfs fs;
-    if (statvfs(path, &fs) < 0 || !fs.f_blocks) return 0;
-    return (int)(100 - (uint64_t)fs.f_bavail * 100 / fs.f_blocks);
-}
-
-static bool image_in_use(const struct cri_image *img, const struct cri_list_containers_response *containers) {
-    for (size_t i = 0; i < containers->containers.n; i++) {
-        const struct cri_container *c = &containers->containers.items[i];
-        if (str_eq(c->image_ref, img->id) || str_eq(c->image_id, img->id) ||
-            (c->image && str_eq(c->image->image, img->id)))
-            return true;
-        for (size_t k = 0; k < img->repo_tags.n; k++)
-            if (c->image && str_eq(c->image->image, img->repo_tags.items[k])) return true;
-        for (size_t k = 0; k < img->repo_digests.n; k++)
-            if (str_eq(c->image_ref, img->repo_digests.items[k])) return true;
-    }
-    return false;
-}
-
-void gc_images(struct kubelet *kl) {
-    if (kl->fake) return;
-    _cleanup_arena_ struct arena *a = arena_new();
-    struct cri_image_fs_info_request freq = {0};
-    struct cri_image_fs_info_response fs = {0};
-    if (runtime_call(kl->rt, RT_IMAGE_FS_INFO, a, &freq, &fs, NULL) < 0 || !fs.image_filesystems.n) return;
-    const char *mount =
-        fs.image_filesystems.items[0].fs_id ? fs.image_filesystems.items[0].fs_id->mountpoint : NULL;
-    if (!mount || used_percent(mount) < kl->cfg.image_gc_high) return;
-    struct cri_list_images_request ireq = {0};
-    struct cri_list_images_response images = {0};
-    struct cri_list_containers_request creq = {0};
-    struct cri_list_containers_response containers = {0};
-    if (runtime_call(kl->rt, RT_LIST_IMAGES, a, &ireq, &images, NULL) < 0) return;
-    if (runtime_call(kl->rt, RT_LIST_CONTAINERS, a, &creq, &containers, NULL) < 0) return;
-    for (size_t i = 0; i < images.images.n && used_percent(mount) > kl->cfg.image_gc_low; i++) {
-        const struct cri_image *img = &images.images.items[i];
-        if (img->pinned || image_in_use(img, &containers)) continue;
-        struct cri_image_spec spec = {.image = img->id};
-        struct cri_remove_image_request req = {.image = &spec};
-        struct cri_remove_image_response resp = {0};
-        if (runtime_call(kl->rt, RT_REMOVE_IMAGE, a, &req, &resp, NULL) == 0)
-            log_info("removed an unused image", "image", img->repo_tags.n ? img->repo_tags.items[0] : img->id,
-                     NULL);
-    }
-}
-
 /* ---- logs ---- */
 
-/* x.log becomes x.log.<time>; only the newest files stay. */
+struct rotated {
+    char *path;
+    int64_t size;
+};
+
+static int by_name(const void *x, const void *y) {
+    return strcmp(((const struct rotated *)x)->path, ((const struct rotated *)y)->path);
+}
+
+/* Of the files set aside only as many stay as configured, and no more bytes than so many full ones: a container that
+ * writes faster than it is looked at makes big ones. */
+static void drop_oldest(struct kubelet *kl, struct arena *a, const char *path) {
+    const char *slash = strrchr(path, '/');
+    const char *dir = arena_strndup(a, path, (size_t)(slash - path)), *prefix = arena_printf(a, "%s.", slash + 1);
+    struct rotated *r = NULL;
+    size_t n = 0, cap = 0;
+    int64_t bytes = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *ent; d && (ent = readdir(d));) {
+        struct stat st;
+        if (!str_has_prefix(ent->d_name, prefix)) continue;
+        const char *file = arena_printf(a, "%s/%s", dir, ent->d_name);
+        if (stat(file, &st) < 0) continue;
+        ARENA_GROW(a, r, n, cap);
+        r[n++] = (struct rotated){arena_strdup(a, file), st.st_size};
+        bytes += st.st_size;
+    }
+    if (d) closedir(d);
+    if (n) qsort(r, n, sizeof(*r), by_name); /* the time is in the name */
+    int64_t files = kl->cfg.log_max_files - 1; /* the current file counts */
+    for (size_t i = 0; i < n; i++) {
+        if ((int64_t)(n - i) <= files && bytes <= kl->cfg.log_max_size * files) return;
+        unlink(r[i].path);
+        bytes -= r[i].size;
+    }
+}
+
+/* x.log becomes x.log.<time>. */
 static void rotate(struct kubelet *kl, struct arena *a, const char *path, const char *id) {
     struct ktime now = ktime_now();
-    const char *old = arena_printf(a, "%s.%lld", path, (long long)now.sec);
+    const char *old = arena_printf(a, "%s.%lld.%03d", path, (long long)now.sec, (int)(now.nsec / NS_PER_MS));
     if (rename(path, old) < 0) return;
     struct cri_reopen_container_log_request req = {.container_id = id};
     struct cri_reopen_container_log_response resp = {0};
-    if (runtime_call(kl->rt, RT_REOPEN_CONTAINER_LOG, a, &req, &resp, NULL) < 0) {
+    if (runtime_call(kl->rt, RT_REOPEN_CONTAINER_LOG, a, &req, &resp, NULL) < 0)
         rename(old, path);
-        return;
-    }
-    const char *slash = strrchr(path, '/');
-    char *dir = arena_strndup(a, path, (size_t)(slash - path));
-    const char *prefix = arena_printf(a, "%s.", slash + 1);
-    for (;;) { /* the oldest goes until the number is right: the current file counts */
-        DIR *d = opendir(dir);
-        if (!d) return;
-        char *oldest = NULL;
-        int64_t n = 0;
-        for (struct dirent *ent; (ent = readdir(d));) {
-            if (!str_has_prefix(ent->d_name, prefix)) continue;
-            n++;
-            if (!oldest || strcmp(ent->d_name, strrchr(oldest, '/') + 1) < 0)
-                oldest = arena_printf(a, "%s/%s", dir, ent->d_name);
-        }
-        closedir(d);
-        if (n <= kl->cfg.log_max_files - 1 || !oldest || unlink(oldest) < 0) return;
-    }
+    else
+        drop_oldest(kl, a, path);
 }
 
-void gc_logs(struct kubelet *kl) {
-    if (kl->fake || kl->cfg.log_max_size <= 0) return;
+/* True when the container has written so much that it has to be looked at again soon. */
+static bool check_log(struct kubelet *kl, struct arena *a, const struct core_pod *p, const struct core_container_status *c) {
+    const char *path = arena_printf(a, "%s/%s/%d.log", kubelet_pod_log_dir(kl, a, p), c->name, c->restart_count);
+    struct stat st;
+    if (!c->state.running || stat(path, &st) < 0 || st.st_size <= kl->cfg.log_max_size) return false;
+    rotate(kl, a, path, status_cri_id(c->container_id));
+    return st.st_size > 2 * kl->cfg.log_max_size;
+}
+
+int64_t gc_logs(struct kubelet *kl) {
+    if (kl->fake || kl->cfg.log_max_size <= 0) return INT64_MAX;
     _cleanup_arena_ struct arena *a = arena_new();
+    bool fast = false;
     size_t n;
     struct pod_worker **all = pods_all(kl->pods, &n);
     for (size_t i = 0; i < n; i++) {
@@ -209,106 +190,9 @@ void gc_logs(struct kubelet *kl) {
         const struct core_container_status_vec *lists[] = {st ? &st->container_statuses : NULL,
                                                            st ? &st->init_container_statuses : NULL};
         for (size_t l = 0; l < ARRAY_LEN(lists); l++)
-            for (size_t k = 0; lists[l] && k < lists[l]->n; k++) {
-                const struct core_container_status *c = &lists[l]->items[k];
-                const char *path = arena_printf(a, "%s/%s/%d.log", kubelet_pod_log_dir(kl, a, o->obj),
-                                                c->name, c->restart_count);
-                struct stat sb;
-                if (c->state.running && stat(path, &sb) == 0 && sb.st_size > kl->cfg.log_max_size)
-                    rotate(kl, a, path, status_cri_id(c->container_id));
-            }
+            for (size_t k = 0; lists[l] && k < lists[l]->n; k++) fast |= check_log(kl, a, o->obj, &lists[l]->items[k]);
         worker_unref(all[i]);
     }
     free(all);
-}
-
-/* ---- eviction ---- */
-
-static int64_t memory_available(void) {
-    _cleanup_free_ char *text = NULL;
-    if (file_read("/proc/meminfo", 65536, &text, NULL) < 0) return INT64_MAX;
-    char *s = strstr(text, "MemAvailable:");
-    return s ? strtoll(s + strlen("MemAvailable:"), NULL, 10) * 1024 : INT64_MAX;
-}
-
-/* Who goes first: pods beyond their requests before others, low priority before high, big before small. */
-static struct pod_worker *choose_victim(struct kubelet *kl, struct pod_worker **all, size_t n) {
-    struct pod_worker *best = NULL;
-    int best_rank = 0;
-    int64_t best_priority = 0, best_use = 0;
-    for (size_t i = 0; i < n; i++) {
-        _cleanup_object_ struct object *o = worker_pod(all[i]);
-        const struct core_pod *p = o->obj;
-        if (pod_is_critical(p) || all[i]->state != WORKER_SYNC) continue;
-        const char *qos = pod_qos_class(p);
-        _cleanup_free_ char *path = xasprintf("/kubepods%s/pod%s",
-                                              str_eq(qos, "BestEffort")  ? "/besteffort"
-                                              : str_eq(qos, "Burstable") ? "/burstable"
-                                                                         : "",
-                                              all[i]->uid);
-        struct cgroup_usage u = {0};
-        if (kl->cgroups) cgroups_usage(kl->cgroups, path, &u);
-        int64_t over = (int64_t)u.memory_working_set - quantity_value(pod_resource(p, "memory", false, NULL));
-        int64_t priority = p->spec.priority ? *p->spec.priority : 0;
-        int rank = over > 0 ? 1 : 0;
-        bool better = !best || rank > best_rank ||
-                      (rank == best_rank &&
-                       (priority < best_priority || (priority == best_priority && over > best_use)));
-        if (!better) continue;
-        best = all[i];
-        best_rank = rank;
-        best_priority = priority;
-        best_use = over;
-    }
-    return best;
-}
-
-static void evict_one(struct kubelet *kl, const char *resource) {
-    size_t n;
-    struct pod_worker **all = pods_all(kl->pods, &n);
-    struct pod_worker *w = choose_victim(kl, all, n);
-    if (w) {
-        char text[160];
-        snprintf(text, sizeof(text), "The node was low on resource: %s. ", resource);
-        _cleanup_object_ struct object *o = worker_pod(w);
-        kubelet_event(kl, o->obj, NULL, "Warning", "Evicted", "%s", text);
-        pods_evict(kl->pods, w->uid, "Evicted", text, 0);
-    }
-    for (size_t i = 0; i < n; i++) worker_unref(all[i]);
-    free(all);
-}
-
-/* Pods whose emptyDirs have outgrown their limits. */
-static void evict_oversized(struct kubelet *kl) {
-    size_t n;
-    struct pod_worker **all = pods_all(kl->pods, &n);
-    for (size_t i = 0; i < n; i++) {
-        _cleanup_object_ struct object *o = worker_pod(all[i]);
-        const char *name = all[i]->state == WORKER_SYNC ? volumes_over_limit(kl->volumes, o->obj) : NULL;
-        if (name) {
-            char text[300];
-            snprintf(text, sizeof(text), "Usage of EmptyDir volume \"%s\" exceeds its sizeLimit. ", name);
-            kubelet_event(kl, o->obj, NULL, "Warning", "Evicted", "%s", text);
-            pods_evict(kl->pods, all[i]->uid, "Evicted", text, 0);
-        }
-        worker_unref(all[i]);
-    }
-    free(all);
-}
-
-void gc_evict(struct kubelet *kl) {
-    if (kl->fake) return;
-    evict_oversized(kl);
-    int64_t total = quantity_str_value(str_map_get(node_capacity(kl->node), "memory"));
-    int64_t limit = node_eviction_threshold(kl->cfg.eviction_hard, "memory.available", total);
-    bool memory = limit > 0 && memory_available() < limit;
-    node_set_pressure(kl->node, PRESSURE_MEMORY, memory);
-    if (memory) evict_one(kl, "memory");
-    struct statvfs fs;
-    if (statvfs(kl->cfg.root_dir, &fs) < 0) return;
-    int64_t size = (int64_t)(fs.f_blocks * fs.f_frsize), have = (int64_t)(fs.f_bavail * fs.f_frsize);
-    limit = node_eviction_threshold(kl->cfg.eviction_hard, "nodefs.available", size);
-    bool disk = limit > 0 && have < limit;
-    node_set_pressure(kl->node, PRESSURE_DISK, disk);
-    if (disk) gc_images(kl);
+    return fast ? LOGS_FAST_MS * NS_PER_MS : INT64_MAX;
 }

@@ -5,7 +5,9 @@
 
 #include "kubelet/checkpoint.h"
 #include "kubelet/csi.h"
+#include "kubelet/eviction.h"
 #include "kubelet/gc.h"
+#include "kubelet/image_gc.h"
 #include "kubelet/node.h"
 #include "kubelet/plugins.h"
 #include "kubelet/pods.h"
@@ -14,7 +16,7 @@
 #include "kubelet/server.h"
 #include "kubelet/static_pods.h"
 
-enum { THREAD_STACK = 256 * 1024, HOUSEKEEPING_S = 10, GC_EVERY = 6, RELIST_MS = 1000, OFFLINE_MS = 4000 };
+enum { THREAD_STACK = 256 * 1024, HOUSEKEEPING_MS = 2000, ORPHANS_EVERY = 30, LOCAL_LIMITS_EVERY = 5, RELIST_MS = 1000, OFFLINE_MS = 4000 };
 #define OBJECTS_TTL_NS (10 * NS_PER_SEC)
 
 /* ---- small things every part uses ---- */
@@ -73,7 +75,8 @@ void kubelet_config_init(struct kubelet_config *c) {
         .address = "0.0.0.0",
         .authorization_mode = "Webhook",
         .cgroup_root = "/",
-        .eviction_hard = "memory.available<100Mi,nodefs.available<10%",
+        .eviction_hard = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%",
+        .eviction_transition_ns = 300 * NS_PER_SEC,
         .port = 10250,
         .max_pods = 110,
         .pod_pids_limit = -1,
@@ -241,33 +244,34 @@ static void *events_thread(void *arg) {
 
 /* ---- housekeeping ---- */
 
+/* Without an API server in reach the node starts the pods it had; once it answers, what was deleted meanwhile ends. */
+static bool meet_sources(struct kubelet *kl, int64_t started, bool *restored) {
+    bool synced = kl->pod_informer && informer_synced(kl->pod_informer);
+    if (!*restored && !synced && kl->cfg.offline_cache && mono_ns() - started > OFFLINE_MS * NS_PER_MS) {
+        log_warn("no API server in reach: starting the pods this node had", NULL);
+        checkpoint_each(kl, restore, kl);
+        *restored = true;
+    }
+    if (synced && *restored) drop_deleted(kl);
+    return synced;
+}
+
 static void *gc_thread(void *arg) {
     struct kubelet *kl = arg;
     bool restored = false, settled = kl->client == NULL;
     int64_t started = mono_ns();
     for (unsigned round = 0; !kl->stopping; round++) {
-        bool synced = kl->pod_informer && informer_synced(kl->pod_informer);
-        if (!restored && !synced && kl->cfg.offline_cache && mono_ns() - started > OFFLINE_MS * NS_PER_MS) {
-            log_warn("no API server in reach: starting the pods this node had", NULL);
-            checkpoint_each(kl, restore, kl);
-            restored = true;
-        }
-        if (synced && !settled) {
-            if (restored) drop_deleted(kl);
-            settled = true;
-            gc_orphans(kl);
-        }
-        if (settled && round && round % GC_EVERY == 0) {
+        if (!settled && (settled = meet_sources(kl, started, &restored))) gc_orphans(kl);
+        if (settled && round && round % ORPHANS_EVERY == 0) {
             gc_orphans(kl);
             if (!kl->fake) csi_collect(kl->csi);
-            gc_images(kl);
+            if (!kl->fake) image_gc_pass(kl->image_gc);
             malloc_trim(0); /* what a burst of pods needed goes back */
         }
-        if (round) {
-            gc_logs(kl);
-            gc_evict(kl);
-        }
-        kubelet_sleep(kl, (settled ? HOUSEKEEPING_S * 1000 : 200) * NS_PER_MS);
+        int64_t wait = (settled ? HOUSEKEEPING_MS : 200) * NS_PER_MS, until = mono_ns() + wait;
+        if (round) eviction_check(kl->eviction, round % LOCAL_LIMITS_EVERY == 0);
+        for (int64_t logs = gc_logs(kl); logs < until - mono_ns() && !kl->stopping; logs = gc_logs(kl)) kubelet_sleep(kl, logs);
+        if (until > mono_ns()) kubelet_sleep(kl, until - mono_ns());
     }
     return NULL;
 }
@@ -329,6 +333,9 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     _cleanup_free_ char *cache =
         cfg->offline_cache && !fake ? xasprintf("%s/checkpoints/objects", cfg->root_dir) : NULL;
     kl->objects = objects_new(client, cache, OBJECTS_TTL_NS);
+    kl->image_gc = image_gc_new(kl);
+    _cleanup_err_ struct err e = {0}; /* the flags were checked when they were read */
+    if (eviction_new(kl, &kl->eviction, &e) < 0) log_error("eviction thresholds", "error", e.msg, NULL);
     kl->node = node_new(kl);
     kl->status = status_manager_new(client);
     kl->prober = prober_new(kl, probe_changed, kl);
@@ -375,6 +382,8 @@ void kubelet_free(struct kubelet *kl) {
     images_free(kl->images);
     status_manager_free(kl->status);
     node_free(kl->node);
+    eviction_free(kl->eviction);
+    image_gc_free(kl->image_gc);
     informer_free(kl->node_informer);
     volumes_free(kl->volumes);
     csi_free(kl->csi);

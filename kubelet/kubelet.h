@@ -30,11 +30,13 @@ struct kubelet_config {
     const char *cluster_domain, *resolv_conf, *pod_cidr;
     const char *address, *tls_cert_file, *tls_key_file, *client_ca_file, *authorization_mode;
     const char *cgroup_root;
-    const char *system_reserved, *kube_reserved, *eviction_hard;
+    const char *system_reserved, *kube_reserved;
+    const char *eviction_hard, *eviction_soft, *eviction_soft_grace, *eviction_min_reclaim;
     struct flag_list cluster_dns, node_labels, taints, allowed_sysctls;
     int64_t port, max_pods, pod_pids_limit, log_max_size, log_max_files, image_gc_high, image_gc_low,
         verbosity;
     int64_t status_update_ns, lease_seconds, sync_ns;
+    int64_t eviction_transition_ns, eviction_max_grace; /* seconds: a soft eviction's longest */
     int64_t simulate;
     bool register_node, anonymous_auth, webhook_auth, rotate_certificates, serving_bootstrap, cgroups_per_qos,
         image_parallel, offline_cache;
@@ -52,6 +54,8 @@ struct kubelet_server;
 struct static_pods;
 struct csi;
 struct plugins;
+struct eviction;
+struct image_gc;
 
 struct kubelet {
     struct kubelet_config cfg;
@@ -72,6 +76,8 @@ struct kubelet {
     struct node *node;
     struct kubelet_server *server;
     struct static_pods *static_pods;
+    struct eviction *eviction;
+    struct image_gc *image_gc;
     struct informer *pod_informer, *service_informer, *node_informer;
     bool fake; /* runtime in memory: no files, mounts or cgroups are touched */
     _Atomic bool stopping;

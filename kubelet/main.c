@@ -6,6 +6,7 @@
 
 #include "kubelet/bootstrap.h"
 #include "kubelet/config_file.h"
+#include "kubelet/eviction.h"
 #include "kubelet/gc.h"
 #include "kubelet/run.h"
 #include "kubelet/server.h"
@@ -55,6 +56,13 @@ struct main_flags {
     {"system-reserved", 0, FLAG_STR, &(o).c.system_reserved, "cpu=A,memory=B", "kept for the system, not for pods"},      \
     {"kube-reserved", 0, FLAG_STR, &(o).c.kube_reserved, "cpu=A,memory=B", "kept for coracle, not for pods"},             \
     {"eviction-hard", 0, FLAG_STR, &(o).c.eviction_hard, "SIGNAL<AMOUNT,...", "below this pods are evicted"},            \
+    {"eviction-soft", 0, FLAG_STR, &(o).c.eviction_soft, "SIGNAL<AMOUNT,...", "the same, after a grace period"},         \
+    {"eviction-soft-grace-period", 0, FLAG_STR, &(o).c.eviction_soft_grace, "SIGNAL=TIME,...", "how long it may last"},  \
+    {"eviction-max-pod-grace-period", 0, FLAG_INT, &(o).c.eviction_max_grace, "SECONDS", "a soft eviction's time to end"}, \
+    {"eviction-minimum-reclaim", 0, FLAG_STR, &(o).c.eviction_min_reclaim, "SIGNAL=AMOUNT,...",                          \
+     "beyond the threshold before eviction stops"},                                                                       \
+    {"eviction-pressure-transition-period", 0, FLAG_DURATION, &(o).c.eviction_transition_ns, "TIME",                     \
+     "a pressure condition stays at least so long"},                                                                      \
     {"container-log-max-files", 0, FLAG_INT, &(o).c.log_max_files, "N", "log files kept of a container"},                 \
     {"container-log-max-size", 0, FLAG_INT, &(o).c.log_max_size, "BYTES", "size at which a log is rotated"},              \
     {"image-gc-high-threshold", 0, FLAG_INT, &(o).c.image_gc_high, "PERCENT", "disk use at which unused images go"},      \
@@ -179,6 +187,8 @@ int main(int argc, char **argv) {
         struct client_config base = {.user_agent = "coracle-kubelet"};
         r = client_new_from_kubeconfig(o.c.kubeconfig, &base, &client, &e);
     }
+    struct eviction_thresholds checked;
+    if (r == 0) r = eviction_parse(o.c.eviction_hard, o.c.eviction_soft, o.c.eviction_soft_grace, o.c.eviction_min_reclaim, &checked, &e);
     struct nodes nodes = {0};
     if (r == 0) r = start_nodes(&o.c, name, client, &nodes, &e);
     if (r < 0) {

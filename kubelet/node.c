@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "kubelet/csi.h"
+#include "kubelet/eviction.h"
 #include "kubelet/node_info.h"
 #include "pkg/api/coordination.h"
 
@@ -59,19 +60,11 @@ struct quantity node_reserved(const char *list, const char *resource) {
     return q;
 }
 
-int64_t node_eviction_threshold(const char *list, const char *signal, int64_t capacity) {
-    size_t len = strlen(signal);
-    for (const char *s = str_or_empty(list); *s;) {
-        size_t n = strcspn(s, ",");
-        if (n > len && strncmp(s, signal, len) == 0 && s[len] == '<') {
-            _cleanup_free_ char *text = xstrndup(s + len + 1, n - len - 1);
-            size_t m = strlen(text);
-            struct quantity q;
-            if (m && text[m - 1] == '%') return (int64_t)((double)capacity * strtod(text, NULL) / 100.0);
-            return quantity_parse(text, &q) == 0 ? quantity_value(q) : 0;
-        }
-        s += n + (s[n] == ',');
-    }
+/* What allocatable leaves free so that eviction need not begin: the hard threshold of the signal. */
+static int64_t kept_free(const struct kubelet *kl, enum eviction_signal signal, int64_t capacity) {
+    const struct eviction_thresholds *t = kl->eviction ? eviction_thresholds_of(kl->eviction) : NULL;
+    for (size_t i = 0; t && i < t->n; i++)
+        if (!t->items[i].soft && t->items[i].signal == signal) return eviction_amount_of(t->items[i].amount, capacity);
     return 0;
 }
 
@@ -104,10 +97,9 @@ static void measure(struct node *n) {
         struct quantity left = quantity_sub(have, node_reserved(kl->cfg.system_reserved, name));
         left = quantity_sub(left, node_reserved(kl->cfg.kube_reserved, name));
         int64_t keep =
-            memory ? node_eviction_threshold(kl->cfg.eviction_hard, "memory.available", sizes[i].amount)
-            : str_eq(name, "ephemeral-storage")
-                ? node_eviction_threshold(kl->cfg.eviction_hard, "nodefs.available", sizes[i].amount)
-                : 0;
+            memory                              ? kept_free(kl, SIGNAL_MEMORY, sizes[i].amount)
+            : str_eq(name, "ephemeral-storage") ? kept_free(kl, SIGNAL_NODEFS, sizes[i].amount)
+                                                : 0;
         left.nano -= (__int128)keep * 1000000000;
         if (left.nano < 0) left.nano = 0;
         if (memory) /* whole KiB, as the capacity is written */
@@ -182,9 +174,7 @@ bool node_under_pressure(struct node *n, enum node_pressure p) {
 
 /* ---- status ---- */
 
-static void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...)
-    _printf_(4, 5);
-static void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...) {
+void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...) {
     char text[512];
     va_list ap;
     va_start(ap, fmt);

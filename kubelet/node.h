@@ -22,5 +22,5 @@ void node_set_pressure(struct node *n, enum node_pressure p, bool on);
 bool node_under_pressure(struct node *n, enum node_pressure p);
 /* "key=value,..." reservations: the amount of a resource; 0 when not in the list. */
 struct quantity node_reserved(const char *list, const char *resource);
-/* "memory.available<100Mi,nodefs.available<10%": the threshold of a signal as an amount of `capacity`. */
-int64_t node_eviction_threshold(const char *list, const char *signal, int64_t capacity);
+/* An event about the node. */
+void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...) _printf_(4, 5);

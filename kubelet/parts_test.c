@@ -556,15 +556,10 @@ TEST(tokens_are_replaced_at_four_fifths_of_their_life) {
     CHECK(!volume_token_times("nonsense", &i, &x));
 }
 
-TEST(reservations_and_eviction_thresholds) {
+TEST(reservations) {
     CHECK_INT(quantity_milli(node_reserved("cpu=200m,memory=1Gi", "cpu")), 200);
     CHECK_INT(quantity_value(node_reserved("cpu=200m,memory=1Gi", "memory")), 1 << 30);
     CHECK_INT(quantity_value(node_reserved(NULL, "memory")), 0);
-    CHECK_INT(node_eviction_threshold("memory.available<100Mi,nodefs.available<10%", "memory.available", 0),
-              100 << 20);
-    CHECK_INT(
-        node_eviction_threshold("memory.available<100Mi,nodefs.available<10%", "nodefs.available", 1000),
-        100);
 }
 
 TEST(a_manifest_becomes_a_pod_of_this_node) {

@@ -220,3 +220,27 @@ int path_remove_tree(const char *dir, struct err *e) {
     int r = remove_at(AT_FDCWD, dir, st.st_dev);
     return r < 0 ? err_errno(e, r, "remove %s", dir) : 0;
 }
+
+/* ---- usage ---- */
+
+static int64_t usage_at(int dirfd, const char *name, dev_t dev, int64_t limit, bool inodes, int depth) {
+    enum { MAX_DEPTH = 128 };
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || depth > MAX_DEPTH || fstat(fd, &st) < 0 || (dev && st.st_dev != dev)) return 0;
+    DIR *d = fdopendir(fd);
+    if (!d) return 0;
+    int inner = take_fd(&fd);
+    int64_t sum = 0;
+    dev = st.st_dev;
+    for (struct dirent *ent; sum <= limit && (ent = readdir(d));) {
+        if (str_eq(ent->d_name, ".") || str_eq(ent->d_name, "..")) continue;
+        if (fstatat(inner, ent->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
+        sum += inodes ? 1 : (int64_t)st.st_blocks * 512;
+        if (S_ISDIR(st.st_mode)) sum += usage_at(inner, ent->d_name, dev, limit - sum, inodes, depth + 1);
+    }
+    closedir(d);
+    return sum;
+}
+
+int64_t path_usage(const char *path, int64_t limit, bool inodes) { return usage_at(AT_FDCWD, path, 0, limit, inodes, 0); }

@@ -30,3 +30,6 @@ int path_share_mounts(const char *dir, struct err *e);
 /* Unmounts everything at or below `dir` (lazily where busy) and then removes the tree without crossing into
  * another file system. */
 int path_remove_tree(const char *dir, struct err *e);
+/* Bytes (or inodes) that a tree takes on disk, within one file system and without following links; stops counting
+ * beyond `limit`. A missing tree takes none. */
+int64_t path_usage(const char *path, int64_t limit, bool inodes);

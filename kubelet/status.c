@@ -387,6 +387,14 @@ static struct readiness initialized(struct arena *a, const struct core_pod *p,
                               arena_printf(a, "containers with incomplete status: [%s]", incomplete.text)};
 }
 
+/* The node's reasons to end a pod that is itself in order: Jobs do not count these as failures. */
+static bool disrupted(const char *reason) {
+    static const char *const reasons[] = {"Evicted", "Terminated", "Preempting"};
+    for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+        if (str_eq(reason, reasons[i])) return true;
+    return false;
+}
+
 static void conditions(struct arena *a, const struct status_input *in, const struct core_pod_status *prev,
                        struct core_pod_status *out) {
     const struct core_pod *p = in->pod;
@@ -407,6 +415,8 @@ static void conditions(struct arena *a, const struct status_input *in, const str
     status_set_condition(a, out, prev, "Ready", r.ok, r.reason, r.message, gen, in->now);
     status_set_condition(a, out, prev, "ContainersReady", c.ok, c.reason, c.message, gen, in->now);
     status_set_condition(a, out, prev, "PodScheduled", true, NULL, NULL, gen, in->now);
+    if (disrupted(in->forced_reason))
+        status_set_condition(a, out, prev, "DisruptionTarget", true, "TerminationByKubelet", in->forced_message, gen, in->now);
 }
 
 /* ---- the whole ---- */

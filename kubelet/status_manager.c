@@ -86,7 +86,7 @@ static void patch_conditions(struct arena *a, struct json *out, const struct jso
     struct json *list = json_array(a), *c, *o;
     JSON_FOREACH(c, json_get(now, "conditions")) {
         const char *type = json_get_str(c, "type");
-        if (!status_condition_owned(type)) continue;
+        if (!status_condition_owned(type) && !str_eq(type, "DisruptionTarget")) continue;
         bool same = false;
         JSON_FOREACH(o, json_get(old, "conditions"))
         if (str_eq(json_get_str(o, "type"), type)) same = json_equal(o, c);

@@ -264,25 +264,8 @@ int volumes_mount(struct volumes *v, struct arena *a, const struct core_pod *pod
     return 0;
 }
 
-/* Bytes that a tree takes on disk, within one file system; stops counting beyond `limit`. */
-static int64_t disk_usage(int dirfd, const char *name, dev_t dev, int64_t limit, int depth) {
-    enum { MAX_DEPTH = 128 };
-    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || depth > MAX_DEPTH || fstat(fd, &st) < 0 || (dev && st.st_dev != dev)) return 0;
-    DIR *d = fdopendir(fd);
-    if (!d) return 0;
-    int inner = take_fd(&fd);
-    int64_t sum = 0;
-    dev = st.st_dev;
-    for (struct dirent *ent; sum <= limit && (ent = readdir(d));) {
-        if (str_eq(ent->d_name, ".") || str_eq(ent->d_name, "..")) continue;
-        if (fstatat(inner, ent->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) continue;
-        sum += (int64_t)st.st_blocks * 512;
-        if (S_ISDIR(st.st_mode)) sum += disk_usage(inner, ent->d_name, dev, limit - sum, depth + 1);
-    }
-    closedir(d);
-    return sum;
+static const char *empty_dir_path(struct volumes *v, struct arena *a, const struct core_pod *pod, const char *name) {
+    return arena_printf(a, "%s/volumes/kubernetes.io~empty-dir/%s", kubelet_pod_dir(v->kl, a, pod->metadata.uid), name);
 }
 
 const char *volumes_over_limit(struct volumes *v, const struct core_pod *pod) {
@@ -292,11 +275,20 @@ const char *volumes_over_limit(struct volumes *v, const struct core_pod *pod) {
         const struct core_volume *vol = &pod->spec.volumes.items[i];
         int64_t limit = vol->empty_dir ? quantity_str_value(vol->empty_dir->size_limit) : 0;
         if (limit <= 0 || !str_empty(vol->empty_dir->medium)) continue; /* a tmpfs limits itself */
-        const char *dir = arena_printf(a, "%s/volumes/kubernetes.io~empty-dir/%s",
-                                       kubelet_pod_dir(v->kl, a, pod->metadata.uid), vol->name);
-        if (disk_usage(AT_FDCWD, dir, 0, limit, 0) > limit) return vol->name;
+        if (path_usage(empty_dir_path(v, a, pod, vol->name), limit, false) > limit) return vol->name;
     }
     return NULL;
+}
+
+int64_t volumes_usage(struct volumes *v, const struct core_pod *pod, bool inodes) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    int64_t sum = 0;
+    for (size_t i = 0; !v->kl->fake && i < pod->spec.volumes.n; i++) {
+        const struct core_volume *vol = &pod->spec.volumes.items[i];
+        if (vol->empty_dir && str_empty(vol->empty_dir->medium))
+            sum += path_usage(empty_dir_path(v, a, pod, vol->name), INT64_MAX, inodes);
+    }
+    return sum;
 }
 
 bool volumes_need_refresh(const struct core_pod *pod) {

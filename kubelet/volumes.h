@@ -21,6 +21,8 @@ int volumes_mount(struct volumes *v, struct arena *a, const struct core_pod *pod
                   size_t n_pod_ips, struct mounted_volumes *out, struct err *e);
 /* The first emptyDir on disk that has outgrown its sizeLimit: its name, or NULL. */
 const char *volumes_over_limit(struct volumes *v, const struct core_pod *pod);
+/* Bytes, or inodes, that the pod's emptyDirs take on disk. Walks them. */
+int64_t volumes_usage(struct volumes *v, const struct core_pod *pod, bool inodes);
 /* True when the pod has volumes whose content can change. */
 bool volumes_need_refresh(const struct core_pod *pod);
 /* Unmounts and deletes the pod's volumes. Host paths are untouched. */
