@@ -104,11 +104,6 @@ static int check_base(struct request *q, struct write *w, const struct json *obj
                         "the object has been modified; please apply your changes to the latest version and try again");
 }
 
-static bool has_rv(const struct json *obj) {
-    const char *rv = json_as_str(json_at(obj, "metadata", "resourceVersion", NULL));
-    return !str_empty(rv) && !str_eq(rv, "0");
-}
-
 static int put_once(struct request *q, struct write *w, const struct json *body, const struct object *old,
                     struct object **out, struct err *e) {
     bool deleted;
@@ -158,7 +153,7 @@ void handle_update(struct request *q) {
         }
         begin(q, &w, RULES_UPDATE, dry_run);
         rc = old ? put_once(q, &w, body, old, &o, &e) : err_not_found(&e, q->res, q->name);
-        if (!(rc > 0 && has_rv(body)) && try_again(q, rc, i, old, &queue, &e)) {
+        if (try_again(q, rc, i, old, &queue, &e)) { /* with a resourceVersion too: the object may be gone by now, which is 404 */
             rc = 0;
             continue;
         }

@@ -46,6 +46,7 @@ struct watch {
     size_t initial_at;
     bool initial_bookmark;  /* after them, the bookmark that ends them */
     bool bookmarks, started, ended, paused, table_head_sent;
+    bool pumping;           /* pump is at it: a call of it from within returns, and the end waits for it */
     uint32_t form;
     const char *rv, *match;
     struct selector sel;
@@ -66,11 +67,14 @@ struct watch_hub {
     pthread_mutex_t lock; /* of `woken` */
     struct watch *woken;
     bool posted;    /* run_woken is on its way, or `pace` runs and will call it */
+    unsigned busy;  /* watches are being served; what a write lets the loop do in between must not serve them too */
+    bool late;      /* run_woken came meanwhile */
     size_t reached; /* watches that got events in this fan-out */
     struct line lines[LINE_SLOTS];
 };
 
 static bool pump(struct watch *w);
+static void wake(void *arg);
 
 /* ---- lines ---- */
 
@@ -192,12 +196,16 @@ static void watch_free(struct watch *w) {
     free(w);
 }
 
-static void watch_end(struct watch *w) {
-    if (w->ended) return;
-    w->ended = true;
+static void finish(struct watch *w) {
     struct http_req *r = w->q->http;
     watch_free(w);
     http_stream_end(r);
+}
+
+static void watch_end(struct watch *w) {
+    if (w->ended) return;
+    w->ended = true;
+    if (!w->pumping) finish(w);
 }
 
 static void send_error(struct watch *w, struct err *e) {
@@ -284,11 +292,11 @@ static bool watch_idle(const struct watch *w) {
     return w->initial_at >= w->initial.n && (!w->feed || view_feed_idle(w->feed));
 }
 
-/* Sends what there is. False when the watch has ended (and is gone). */
-static bool pump(struct watch *w) {
+/* Sends what there is; false when there will be no more. */
+static bool send_all(struct watch *w) {
     _cleanup_err_ struct err e = {0};
-    bool ok = true, sent = false;
-    while (ok) {
+    bool sent = false;
+    while (!w->ended) {
         struct wc_event ev;
         if (too_much_queued(w)) return true;
         bool initial = w->initial_at < w->initial.n;
@@ -302,30 +310,57 @@ static bool pump(struct watch *w) {
         if (rc < 0) {
             if (e.status) send_error(w, &e);
             else send_expired(w);
-            break;
+            return false;
         }
         if (!initial && !sent) {
             w->hub->reached++;
             sent = true;
         }
-        ok = send_event(w, ev.type, ev.object);
+        bool ok = send_event(w, ev.type, ev.object);
         object_unref(ev.object);
+        if (!ok) return false;
     }
-    watch_end(w);
+    return false;
+}
+
+/* Sends what there is. False when the watch has ended (and is gone). A write may run other work of the loop: events keep
+ * their order since only one pump of a watch runs, and the watch outlives it. */
+static bool pump(struct watch *w) {
+    if (w->pumping) return true;
+    w->pumping = true;
+    bool more = send_all(w);
+    w->pumping = false;
+    if (more && !w->ended) return true;
+    w->ended = true;
+    finish(w);
     return false;
 }
 
 static void on_converted(void *arg) {
     struct watch *w = arg;
-    if (w->started && !w->paused) pump(w);
+    if (w->hub->busy) wake(w); /* others are being served: its turn comes after them */
+    else if (w->started && !w->paused) pump(w);
 }
 
 /* ---- waking ---- */
 
 static void on_pace(uv_timer_t *t);
 
+static void run_woken(void *arg);
+
+static void busy_end(struct watch_hub *h) {
+    if (--h->busy || !h->late) return;
+    h->late = false;
+    http_server_post(h->s->http, run_woken, h);
+}
+
 static void run_woken(void *arg) {
     struct watch_hub *h = arg;
+    if (h->busy) {
+        h->late = true;
+        return;
+    }
+    h->busy++;
     h->reached = 0;
     for (;;) {
         pthread_mutex_lock(&h->lock);
@@ -335,10 +370,11 @@ static void run_woken(void *arg) {
         else h->posted = pause_ms > 0;
         pthread_mutex_unlock(&h->lock);
         if (pause_ms) uv_timer_start(&h->pace, on_pace, pause_ms, 0);
-        if (!w) return;
+        if (!w) break;
         atomic_store(&w->woken, false);
         if (w->started && !w->paused) pump(w);
     }
+    busy_end(h);
 }
 
 static void on_pace(uv_timer_t *t) { run_woken(t->data); }
@@ -358,9 +394,12 @@ static void wake(void *arg) {
 
 static void on_drain(struct http_req *r, void *arg) {
     struct watch *w = arg;
+    struct watch_hub *h = w->hub;
     if (!w->started || w->ended) return;
     w->paused = false;
+    h->busy++;
     pump(w);
+    busy_end(h);
 }
 
 static void on_close(struct http_req *r, void *arg) {
@@ -394,10 +433,11 @@ static void start_on_loop(void *arg) {
     w->pprev = &h->all;
     h->all = w;
     h->n++;
-    w->started = true;
     w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
     size_t n = response_headers(q, ct, &hd);
+    h->busy++;
     http_stream_begin(q->http, 200, hd, n, 0);
+    w->started = true; /* not before: an event written to a stream that has not begun is lost */
     if (http_req_closed(q->http)) {
         watch_end(w);
     } else if (w->start_error) {
@@ -406,6 +446,7 @@ static void start_on_loop(void *arg) {
     } else {
         pump(w);
     }
+    busy_end(h);
 }
 
 static int bad_initial(struct err *e, const char *field, const char *why) {
@@ -500,6 +541,7 @@ static void on_tick(uv_timer_t *t) {
     struct watch_hub *h = t->data;
     int64_t now = mono_ns();
     listcache_expire(h->s->lists);
+    h->busy++;
     for (struct watch *w = h->all, *next; w; w = next) {
         next = w->next;
         if (now >= w->deadline_ns) {
@@ -509,6 +551,7 @@ static void on_tick(uv_timer_t *t) {
             if (pump(w) && !w->paused && w->seen_rev && watch_idle(w)) send_bookmark(w, w->seen_rev, false);
         }
     }
+    busy_end(h);
 }
 
 struct watch_hub *watch_hub_new(struct apiserver *s, uv_loop_t *loop) {

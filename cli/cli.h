@@ -9,6 +9,7 @@ int cmd_down(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_token(int argc, char **argv);
+int cmd_storage(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 /* Prints "coracle: message" and gives exit status 1. */

@@ -16,6 +16,7 @@ static const struct {
     {"status", cmd_status, "what runs, what it costs, and what is not ready and why"},
     {"image", cmd_image, "import, pull, list and remove container images of this node"},
     {"token", cmd_token, "make, list and delete the tokens with which nodes join"},
+    {"storage", cmd_storage, "copy a cluster's objects between the embedded store and etcd"},
     {"doctor", cmd_doctor, "check this machine, and say how to mend what is wrong"},
 };
 

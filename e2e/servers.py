@@ -94,8 +94,7 @@ class Servers:
         log = open(os.path.join(self.dir, "etcd.log"), "ab")
         self.etcd_proc = subprocess.Popen(
             ["etcd", "--data-dir", os.path.join(self.dir, "etcd"), "--listen-client-urls", url, "--advertise-client-urls", url,
-             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
-             "--unsafe-no-fsync"], stdout=log, stderr=log)
+             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"], stdout=log, stderr=log)
         end = time.time() + 20
         while wait:
             try:

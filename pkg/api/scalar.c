@@ -24,9 +24,18 @@ size_t api_entry_size(const struct api_field *f) {
     return MAP_VALUE + ((value + sizeof(char *) - 1) & ~(sizeof(char *) - 1));
 }
 
-/* Capacity is not stored: it is FIRST (or one, of large elements), then doubles whenever n reaches it. */
+/* Capacity is not stored: it is FIRST (or one, of large elements), then doubles whenever n reaches it. Whoever makes a
+ * vector that may be pushed to later (a message that comes in parts) must give it as much. */
+static size_t vec_first(size_t elem) { return elem > 128 ? 1 : 4; }
+
+static size_t vec_cap(size_t n, size_t elem) {
+    size_t cap = vec_first(elem);
+    while (cap < n) cap *= 2;
+    return cap;
+}
+
 void *api_vec_push(struct arena *a, struct any_vec *v, size_t elem) {
-    size_t first = elem > 128 ? 1 : 4, n = v->n;
+    size_t first = vec_first(elem), n = v->n;
     if (n == 0)
         v->items = arena_alloc(a, first * elem);
     else if (n >= first && (n & (n - 1)) == 0)
@@ -49,7 +58,7 @@ void api_map_sort(struct arena *a, struct any_vec *m, size_t entry) {
         sorted = strcmp(*prev, *this) < 0;
     }
     if (sorted) return;
-    char **order = arena_alloc(a, m->n * sizeof(*order)), *out = arena_alloc(a, m->n * entry);
+    char **order = arena_alloc(a, m->n * sizeof(*order)), *out = arena_alloc(a, vec_cap(m->n, entry) * entry);
     for (size_t i = 0; i < m->n; i++) order[i] = (char *)m->items + i * entry;
     qsort(order, m->n, sizeof(*order), by_key_then_place);
     size_t n = 0;

@@ -5,8 +5,8 @@
  * current state are linearizable. The transport is etcd_rpc.c, watches are etcd_watch.c.
  *
  * Outages: a call is tried again for ETCD_GIVE_UP_MS. A write whose answer was lost may have happened; when the next
- * try then finds the key changed, to just what this write wanted, it was this write. Only when etcd stays away is the
- * outcome unknown (-ETIMEDOUT); -EAGAIN says that no try reached it.
+ * try then finds the key changed, to just what this write wanted, it was this write. When etcd stays away, or the key has
+ * changed to something else, the outcome is unknown (-ETIMEDOUT); -EAGAIN says that no try reached it.
  *
  * Not done: lazy writes (every write goes through the quorum), snapshots (etcdctl makes them), and the record of
  * causes: it would be a second key with every write. */
@@ -153,17 +153,19 @@ static void result_fill(struct arena *a, const struct etcd_txn_response *p, stru
     if (op->response_range && op->response_range->kvs.n) prev_fill(a, &op->response_range->kvs.items[0], out);
 }
 
-/* A try was lost and another one found the key changed: was the change ours? */
-static void claim_lost_try(const struct store_txn *t, struct store_txn_result *out) {
+/* A try was lost and another one found the key changed: was the change ours? A deletion leaves nothing to tell it by, nor
+ * does a put that others have changed since: then nobody knows, and saying either yes or no could be wrong. */
+static int claim_lost_try(const struct store_txn *t, struct store_txn_result *out, struct err *e) {
     const struct store_kv *now = &out->prev;
-    if (out->succeeded) return;
-    if (t->op == STORE_DELETE && !now->key && t->expect_rev > 0) out->succeeded = true;
+    if (out->succeeded) return 0;
     if (t->op == STORE_PUT && now->key && now->mod_rev > t->expect_rev && now->value_len == t->value_len &&
         memcmp(now->value, t->value ? t->value : "", t->value_len) == 0) {
         out->succeeded = true;
         out->rev = now->mod_rev;
         out->prev = (struct store_kv){0};
+        return 0;
     }
+    return err_set(e, -ETIMEDOUT, "etcd went away during a write, and the key has changed since: its outcome is unknown");
 }
 
 /* An etcd lease of `ttl_s` seconds for one key. Nobody keeps it alive: the next write takes a new one. */
@@ -201,8 +203,7 @@ static int etcd_txn(struct store *st, struct arena *a, const struct store_txn *t
     if (r < 0) return r;
     if (!p.header) return err_set(e, -EIO, "etcd: answer without a header");
     result_fill(a, &p, out);
-    if (unsure) claim_lost_try(t, out);
-    return 0;
+    return unsure ? claim_lost_try(t, out, e) : 0;
 }
 
 static int etcd_compact(struct store *st, int64_t rev, struct err *e) {
@@ -210,6 +211,56 @@ static int etcd_compact(struct store *st, int64_t rev, struct err *e) {
     struct etcd_compaction_request q = {.revision = rev};
     struct etcd_compaction_response p = {0};
     return etcd_invoke((struct etcd *)st, a, ETCD_COMPACT, &api_etcd_compaction_request, &q, &api_etcd_compaction_response, &p, NULL, e);
+}
+
+/* ---- counting up ---- */
+
+enum { ADVANCE_WRITERS = 64 };
+
+struct advance {
+    struct etcd *s;
+    int64_t to;
+    _Atomic int64_t at; /* the highest revision seen */
+    pthread_mutex_t lock;
+    struct err err;     /* the first */
+};
+
+static void *advance_run(void *arg) {
+    struct advance *x = arg;
+    static const char key[] = "/coracle/advance";
+    while (atomic_load(&x->at) < x->to) {
+        _cleanup_arena_ struct arena *a = arena_new_sized(512);
+        _cleanup_err_ struct err e = {0};
+        struct store_txn t = {.op = STORE_PUT, .key = key, .value = "", .expect_rev = STORE_ANY_REV};
+        struct store_txn_result r = {0};
+        int rc = etcd_txn(&x->s->base, a, &t, &r, &e);
+        int64_t seen = atomic_load(&x->at);
+        while (!rc && r.rev > seen && !atomic_compare_exchange_weak(&x->at, &seen, r.rev)) continue;
+        if (!rc) continue;
+        pthread_mutex_lock(&x->lock);
+        if (!x->err.code) err_move(&x->err, &e);
+        pthread_mutex_unlock(&x->lock);
+        return NULL;
+    }
+    return NULL;
+}
+
+static int etcd_advance(struct store *st, int64_t rev, struct err *e) {
+    struct advance x = {.s = (struct etcd *)st, .to = rev, .lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t writers[ADVANCE_WRITERS];
+    int64_t now;
+    size_t n = 0;
+    int rc = etcd_current_rev(st, &now, e);
+    if (rc || now >= rev) return rc;
+    x.at = now;
+    while (n < ADVANCE_WRITERS && pthread_create(&writers[n], NULL, advance_run, &x) == 0) n++;
+    for (size_t i = 0; i < n; i++) pthread_join(writers[i], NULL);
+    if (!x.err.code && atomic_load(&x.at) >= rev) return 0;
+    if (!x.err.code) return err_set(e, -EAGAIN, "no threads for counting up");
+    rc = x.err.code;
+    if (e) err_move(e, &x.err);
+    err_done(&x.err);
+    return rc;
 }
 
 static int etcd_snapshot(struct store *st, const char *path, struct err *e) {
@@ -245,6 +296,7 @@ static const struct store_backend etcd_backend = {
     .txn = etcd_txn,
     .current_rev = etcd_current_rev,
     .compact = etcd_compact,
+    .advance = etcd_advance,
     .snapshot = etcd_snapshot,
     .size = etcd_size,
     .watch = etcd_watch,

@@ -31,6 +31,7 @@ struct etcd_call {
     struct etcd *s;
     enum etcd_rpc rpc;
     struct buf out, in;
+    size_t sent;     /* of `out` */
     long timeout_ms; /* 0: none */
     /* A stream's messages, on the I/O thread; false ends the exchange. NULL: the answer is one message, left in `in`. */
     bool (*on_message)(struct etcd_call *c, const struct etcd_watch_response *m);

@@ -99,6 +99,21 @@ static size_t on_data(char *p, size_t size, size_t n, void *arg) {
     return n;
 }
 
+static size_t on_send(char *p, size_t size, size_t n, void *arg) {
+    struct etcd_call *c = arg;
+    n = MIN_OF(size * n, c->out.len - c->sent);
+    if (n) memcpy(p, c->out.data + c->sent, n);
+    c->sent += n;
+    return n;
+}
+
+/* libcurl sends a request again by itself when a kept connection ends before an answer. But etcd may have acted on it: that
+ * must show as a failed try, not as the outcome of a second one. */
+static int on_rewind(void *arg, curl_off_t offset, int origin) {
+    struct etcd_call *c = arg;
+    return c->sent ? CURL_SEEKFUNC_FAIL : CURL_SEEKFUNC_OK;
+}
+
 /* Headers and trailers: grpc-status and grpc-message. */
 static size_t on_header(char *p, size_t size, size_t n, void *arg) {
     struct etcd_call *c = arg;
@@ -127,8 +142,12 @@ static void call_begin(struct etcd *s, struct etcd_call *c) {
     char url[512];
     snprintf(url, sizeof(url), "%s%s", s->endpoints[c->endpoint], s->grpc ? rpc_paths[c->rpc].grpc : rpc_paths[c->rpc].json);
     curl_easy_setopt(c->easy, CURLOPT_URL, url);
+    curl_easy_setopt(c->easy, CURLOPT_POST, 1L);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE, (long)c->out.len);
-    curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, c->out.data);
+    curl_easy_setopt(c->easy, CURLOPT_READFUNCTION, on_send);
+    curl_easy_setopt(c->easy, CURLOPT_READDATA, c);
+    curl_easy_setopt(c->easy, CURLOPT_SEEKFUNCTION, on_rewind);
+    curl_easy_setopt(c->easy, CURLOPT_SEEKDATA, c);
     curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, s->headers);
     curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
@@ -219,6 +238,7 @@ static void *io_main(void *arg) {
 void etcd_submit(struct etcd_call *c) {
     struct etcd *s = c->s;
     c->grpc_status = -1;
+    c->sent = 0;
     c->message[0] = 0;
     c->http = 0;
     c->bad = false;

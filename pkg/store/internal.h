@@ -24,6 +24,7 @@ struct store_backend {
     int (*txn)(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e);
     int (*current_rev)(struct store *s, int64_t *out, struct err *e);
     int (*compact)(struct store *s, int64_t rev, struct err *e);
+    int (*advance)(struct store *s, int64_t rev, struct err *e);
     int (*snapshot)(struct store *s, const char *path, struct err *e);
     int64_t (*size)(struct store *s);
     int (*watch)(struct store *s, const char *prefix, int64_t after_rev, store_watch_fn *fn, void *arg,

@@ -173,6 +173,7 @@ static const struct store_backend sqlite_backend = {
     .txn = sq_txn,
     .current_rev = sq_current_rev,
     .compact = sq_compact,
+    .advance = sq_advance,
     .snapshot = sq_snapshot,
     .size = sq_size,
     .watch = sq_watch,

@@ -38,7 +38,7 @@ void lazy_clear(struct lazy *l);
 
 enum { ST_BEGIN, ST_COMMIT, ST_ROLLBACK, ST_CURRENT, ST_INSERT, ST_META, ST_DROP_OLD, ST_DROP_DEAD, ST_N };
 
-enum sq_kind { SQ_TXN, SQ_FLUSH, SQ_COMPACT };
+enum sq_kind { SQ_TXN, SQ_FLUSH, SQ_COMPACT, SQ_ADVANCE };
 
 /* A caller waiting for a commit; lives on the caller's stack. */
 struct sq_request {
@@ -46,7 +46,7 @@ struct sq_request {
     struct arena *arena;
     const struct store_txn *txn;
     struct store_txn_result *out;
-    int64_t rev; /* COMPACT */
+    int64_t rev; /* COMPACT, ADVANCE */
     int code;
     struct version *made;
     sem_t done;
@@ -107,6 +107,7 @@ void sq_commit_done(struct sq *s);
 int sq_submit(struct sq *s, struct sq_request *q);
 int sq_txn(struct store *st, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e);
 int sq_compact(struct store *st, int64_t rev, struct err *e);
+int sq_advance(struct store *st, int64_t rev, struct err *e);
 
 /* sqlite_read.c */
 void sq_readers_close(struct sq *s);

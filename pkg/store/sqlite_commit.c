@@ -195,6 +195,17 @@ static int compact_begin(struct sq *s, int64_t rev) {
     return 0;
 }
 
+/* Revisions up to `rev` count as given out: as after a crash, the next one lies above what is reserved. */
+static int advance(struct sq *s, int64_t rev) {
+    int r = s->failed ? -EIO : rev > s->visible_rev ? meta_set(s, "reserved_rev", rev) : 0;
+    if (r < 0 || rev <= s->visible_rev) return r;
+    pthread_mutex_lock(&s->lock);
+    s->reserved_rev = s->visible_rev = s->durable_rev = rev;
+    hub_publish(s->hub, NULL, 0, rev);
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
 static int durable_batch(struct sq *s, struct sq_request *batch, int64_t *last) {
     int r = exec(s, ST_BEGIN);
     if (r < 0) return r;
@@ -221,7 +232,7 @@ static int lazy_batch(struct sq *s, struct sq_request *batch, int64_t *last) {
 
 static bool must_be_durable(struct sq *s, const struct sq_request *batch) {
     for (const struct sq_request *q = batch; q; q = q->next)
-        if (q->kind == SQ_FLUSH || (q->kind == SQ_TXN && !q->txn->lazy)) return true;
+        if (q->kind == SQ_FLUSH || q->kind == SQ_ADVANCE || (q->kind == SQ_TXN && !q->txn->lazy)) return true;
     return s->lazy.bytes > SQ_LAZY_MAX_BYTES || s->lazy.items.n > SQ_LAZY_MAX;
 }
 
@@ -237,6 +248,7 @@ static void batch_run(struct sq *s, struct sq_request *batch, bool flush) {
         q->made = NULL;
         if (r < 0) q->code = r;
         else if (q->kind == SQ_COMPACT) q->code = compact_begin(s, q->rev);
+        else if (q->kind == SQ_ADVANCE) q->code = advance(s, q->rev);
         sem_post(&q->done);
     }
 }
@@ -359,4 +371,10 @@ int sq_compact(struct store *st, int64_t rev, struct err *e) {
     if (r == -ESTALE) return err_set(e, r, "store: revision %lld has been compacted already", (long long)rev);
     if (r == -ERANGE) return err_set(e, r, "store: revision %lld is in the future", (long long)rev);
     return r < 0 ? err_set(e, r, "store: cannot compact the database") : 0;
+}
+
+int sq_advance(struct store *st, int64_t rev, struct err *e) {
+    struct sq_request q = {.kind = SQ_ADVANCE, .rev = rev};
+    int r = sq_submit((struct sq *)st, &q);
+    return r < 0 ? err_set(e, r, "store: cannot write the database") : 0;
 }

@@ -50,6 +50,8 @@ int store_current_rev(struct store *s, int64_t *out, struct err *e) { return s->
 
 int store_compact(struct store *s, int64_t rev, struct err *e) { return s->backend->compact(s, rev, e); }
 
+int store_advance(struct store *s, int64_t rev, struct err *e) { return s->backend->advance(s, rev, e); }
+
 int store_snapshot(struct store *s, const char *path, struct err *e) { return s->backend->snapshot(s, path, e); }
 
 int64_t store_size(struct store *s) { return s->backend->size(s); }

@@ -93,6 +93,9 @@ int store_txn(struct store *s, struct arena *a, const struct store_txn *t, struc
 int store_current_rev(struct store *s, int64_t *out, struct err *e);
 /* Drops history before `rev`; later reads and watches below it give -ESTALE. -ESTALE when it was compacted already. */
 int store_compact(struct store *s, int64_t rev, struct err *e);
+/* Brings the current revision to at least `rev`, so that a store can take the place of one that had come so far. Not
+ * while others write. etcd can only count: that takes a write a revision, some thousands a second. */
+int store_advance(struct store *s, int64_t rev, struct err *e);
 /* Writes a consistent copy (sqlite: a database file) to `path`. -ENOTSUP with etcd. */
 int store_snapshot(struct store *s, const char *path, struct err *e);
 /* Bytes on disk, 0 when unknown. */

@@ -297,7 +297,7 @@ static bool needs_quotes(struct arena *a, const char *s) {
     struct reader r = {.a = a};
     struct json *v = plain_scalar(&r, s, strlen(s), 0);
     struct ktime t;
-    return !v || v->type != JSON_STRING || ktime_parse(s, &t) == 0;
+    return !v || v->type != JSON_STRING || ktime_parse(s, &t) == 0 || str_eq(s, "<<");
 }
 
 static bool emit(yaml_emitter_t *em, struct arena *a, const struct json *v);
