@@ -83,9 +83,8 @@ enum cel_libs {
     CEL_LIB_K8S = 1 << 0,       /* what every Kubernetes v1.36 expression has: lists, regex, url, quantity, ip, cidr, format,
                                    semver, sets, strings, optionals, authorizer, comprehensions of two variables */
     CEL_LIB_JSONPATCH = 1 << 1, /* mutations: Object{...}, Object.spec{...}, JSONPatch{...}, jsonpatch.escapeKey() */
-    CEL_LIB_MATH = 1 << 2,      /* math.greatest(...) and so on: not in Kubernetes' environments */
-    CEL_LIB_BINDINGS = 1 << 3,  /* cel.bind(): not in Kubernetes' environments */
-    CEL_LIB_ENCODERS = 1 << 4,  /* base64.encode() and decode(): not in Kubernetes' environments */
+    CEL_LIB_EXTRA = 1 << 2,     /* what cel-go has and Kubernetes leaves out: math, cel.bind(), base64, string.reverse(),
+                                   format() of a newer version */
     CEL_MIXED_LITERALS = 1 << 5,/* lets [1, "a"] pass, which Kubernetes refuses */
     CEL_NO_CHECK = 1 << 6,      /* parse only; overloads are found at run time (tests) */
 };
@@ -158,8 +157,8 @@ static inline struct cel_val cel_strn(const char *s, size_t n) {
 }
 static inline struct cel_val cel_str(const char *s) { return cel_strn(s, strlen(s)); }
 /* A JSON tree as a value of the declared type (NULL: dyn): strings of format date-time become timestamps, and so on, when
- * they are looked at. NULL json gives null. The tree must outlive the value. */
-struct cel_val cel_json(const struct json *v, const struct cel_type *t);
+ * they are looked at. NULL json gives null. The tree must outlive the value; `a` holds what a scalar is converted to. */
+struct cel_val cel_json(struct arena *a, const struct json *v, const struct cel_type *t);
 /* "true", "[1, 2]", ...: for messages. */
 const char *cel_val_text(struct arena *a, struct cel_val v);
 /* The value as JSON (new nodes in `a`, leaves shared). Optionals that are none are left out of lists and maps; a type, an
