@@ -50,15 +50,6 @@ static int32_t push_local(struct checker *c, const char *name, const struct cel_
 }
 
 static bool resolve_exact(struct checker *c, struct node *n, const char *name) {
-    for (uint32_t i = c->n_locals; i > 0; i--)
-        if (strcmp(c->locals[i - 1].name, name) == 0) {
-            n->kind = N_IDENT;
-            n->name = name;
-            n->id.local = c->locals[i - 1].place;
-            n->id.slot = -1;
-            n->type = c->locals[i - 1].type;
-            return true;
-        }
     int slot = cel_env_slot(c->env, name);
     if (slot >= 0) {
         n->kind = N_IDENT;
@@ -98,8 +89,25 @@ static const char *candidate(struct checker *c, const char *name, size_t *at) {
     return n == 0 ? name : arena_printf(c->a, "%.*s.%s", (int)n - 1, c->env->container, name);
 }
 
+/* The variable of a loop goes before whatever is declared outside; a qualified name that begins with one is none. */
+static const struct local *find_local(const struct checker *c, const char *name, size_t n) {
+    for (uint32_t i = c->n_locals; i > 0; i--)
+        if (strlen(c->locals[i - 1].name) == n && memcmp(c->locals[i - 1].name, name, n) == 0) return &c->locals[i - 1];
+    return NULL;
+}
+
 static bool resolve(struct checker *c, struct node *n, const char *name) {
-    size_t at = SIZE_MAX;
+    size_t at = SIZE_MAX, first = strcspn(name, ".");
+    const struct local *l = first ? find_local(c, name, first) : NULL;
+    if (l && name[first]) return false;
+    if (l) {
+        n->kind = N_IDENT;
+        n->name = name;
+        n->id.local = l->place;
+        n->id.slot = -1;
+        n->type = l->type;
+        return true;
+    }
     for (const char *s; (s = candidate(c, name, &at));)
         if (resolve_exact(c, n, s)) return true;
     return false;

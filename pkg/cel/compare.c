@@ -15,17 +15,14 @@ static int cmp_i64(int64_t x, int64_t y) { return x < y ? -1 : x > y; }
 static int cmp_u64(uint64_t x, uint64_t y) { return x < y ? -1 : x > y; }
 static int cmp_double(double x, double y) { return x < y ? -1 : x > y; }
 
+/* Beyond 2^53 an integer is compared as the double next to it, as cel-go does. */
 static int cmp_double_i64(double d, int64_t i) {
     if (d < -9223372036854775808.0) return -1;
-    if (d >= 9223372036854775808.0) return 1;
-    int c = cmp_i64((int64_t)d, i);
-    return c ? c : cmp_double(d, trunc(d));
+    return d > 9223372036854775808.0 ? 1 : cmp_double(d, (double)i);
 }
 static int cmp_double_u64(double d, uint64_t u) {
     if (d < 0) return -1;
-    if (d >= 18446744073709551616.0) return 1;
-    int c = cmp_u64((uint64_t)d, u);
-    return c ? c : cmp_double(d, trunc(d));
+    return d > 18446744073709551616.0 ? 1 : cmp_double(d, (double)u);
 }
 
 static int cmp_numbers(const struct cel_val *x, const struct cel_val *y) {

@@ -144,7 +144,7 @@ static const struct {
     {"bool", &cel_t_bool}, {"int", &cel_t_int}, {"uint", &cel_t_uint}, {"double", &cel_t_double}, {"string", &cel_t_string},
     {"bytes", &cel_t_bytes}, {"list", &type_list_dyn}, {"map", &type_map_dyn}, {"null_type", &cel_t_null}, {"type", &cel_t_type},
     {"google.protobuf.Timestamp", &cel_t_timestamp}, {"google.protobuf.Duration", &cel_t_duration},
-    {"optional_type", &type_optional_dyn}, {"dyn", &cel_t_dyn}, {"net.IP", &type_ip}, {"net.CIDR", &type_cidr},
+    {"optional_type", &type_optional_dyn}, {"net.IP", &type_ip}, {"net.CIDR", &type_cidr},
     {"kubernetes.Quantity", &type_quantity}, {"kubernetes.URL", &type_url}, {"kubernetes.NamedFormat", &type_format},
     {"kubernetes.Semver", &type_semver},
 };

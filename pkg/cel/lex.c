@@ -254,6 +254,9 @@ bool lex_unescape(struct arena *a, const char *p, size_t n, bool bytes, const ch
         } else if (*u.p == '\r') { /* line ends are \n whatever the file has */
             u.out[u.n++] = '\n';
             u.p += u.p + 1 < u.end && u.p[1] == '\n' ? 2 : 1;
+        } else if (bytes && (unsigned char)*u.p == 0xC0) { /* a NUL in the source is held as C0 80 */
+            u.out[u.n++] = 0;
+            u.p += 2;
         } else {
             u.out[u.n++] = *u.p++;
         }

@@ -39,7 +39,8 @@ static void put_escape(struct reader *r, struct buf *b) {
     } else if (c >= '0' && c <= '7') {
         v = (uint32_t)(c - '0');
         for (int i = 0; i < 2 && *r->p >= '0' && *r->p <= '7'; i++) v = v * 8 + (uint32_t)(*r->p++ - '0');
-        buf_addc(b, (char)v);
+        if (v) buf_addc(b, (char)v);
+        else buf_adds(b, "\xc0\x80");
     } else if (c == 'u' || c == 'U') {
         char out[4], hex[9] = "";
         memcpy(hex, r->p, c == 'u' ? 4 : 8);
@@ -154,6 +155,18 @@ static bool read_object(struct arena *a, const struct json *m, struct cel_val *o
     return d || t;
 }
 
+/* Strings of the trees hold a NUL as C0 80. */
+static struct cel_val read_bytes(struct arena *a, const char *s, size_t n) {
+    char *out = arena_alloc(a, n + 1);
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool nul = i + 1 < n && (unsigned char)s[i] == 0xC0 && (unsigned char)s[i + 1] == 0x80;
+        out[len++] = nul ? 0 : s[i];
+        i += nul;
+    }
+    return val_bytes(out, len);
+}
+
 static bool read_val(struct arena *a, const struct json *m, struct cel_val *out) {
     if (json_len(m) != 1) return false;
     const char *k = m->members[0].key;
@@ -164,7 +177,7 @@ static bool read_val(struct arena *a, const struct json *m, struct cel_val *out)
     else if (strcmp(k, "double_value") == 0) *out = cel_double(strtod(s, NULL));
     else if (strcmp(k, "bool_value") == 0) *out = cel_bool(strcmp(s, "true") == 0);
     else if (strcmp(k, "string_value") == 0) *out = cel_strn(s, v->n);
-    else if (strcmp(k, "bytes_value") == 0) *out = val_bytes(s, v->n);
+    else if (strcmp(k, "bytes_value") == 0) *out = read_bytes(a, s, v->n);
     else if (strcmp(k, "null_value") == 0) *out = cel_null();
     else if (strcmp(k, "list_value") == 0) return read_list(a, v, out);
     else if (strcmp(k, "map_value") == 0) return read_map(a, v, out);

@@ -304,7 +304,7 @@ bool utf8_valid(const char *s, size_t n) {
         size_t len = at - before;
         if (c == 0xFFFD && len == 1) return false;
         if ((c >= 0xD800 && c <= 0xDFFF) || c > 0x10FFFF) return false;
-        if ((len == 2 && c < 0x80) || (len == 3 && c < 0x800) || (len == 4 && c < 0x10000)) return false;
+        if ((len == 2 && c < 0x80 && c != 0) || (len == 3 && c < 0x800) || (len == 4 && c < 0x10000)) return false;
     }
     return true;
 }
