@@ -84,7 +84,7 @@ struct apiserver {
     struct kubelet_client *kubelets;
     const char *external_host;  /* "10.0.0.10:6443": in discovery and the issuer's documents; the opener's */
     int64_t started_ns;
-    pthread_mutex_t write_queues[WRITE_QUEUES];
+    pthread_mutex_t write_queues[WRITE_QUEUES], quota_queues[WRITE_QUEUES];
     _Atomic uint64_t requests;
     _Atomic int long_calls, passed_calls;
     _Atomic bool ready, stopping;

@@ -6,6 +6,7 @@
 #include "apiserver/auth/authz.h"
 #include "apiserver/follow.h"
 #include "apiserver/frontproxy.h"
+#include "apiserver/selector.h"
 
 enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
 
@@ -145,6 +146,17 @@ int request_authenticate(struct request *q, struct err *e) {
     return rc;
 }
 
+/* Of a list or watch of one object by ?fieldSelector=metadata.name=x: the name, so that a rule for that name allows it. */
+static const char *selected_name(struct request *q) {
+    static const char *const verbs[] = {"list", "watch", "deletecollection"};
+    struct selector sel = {0};
+    bool many = false;
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) many |= str_eq(q->verb, verbs[i]);
+    if (!many || !q->res || selector_parse(q->a, q->res, NULL, http_query(q->http, "fieldSelector"), &sel, NULL) < 0)
+        return NULL;
+    return sel.only_name;
+}
+
 int request_authorize(struct request *q, struct err *e) {
     struct authz_attrs at = {.user = &q->user, .verb = q->verb, .resource_request = q->is_resource};
     if (q->is_resource) {
@@ -153,7 +165,7 @@ int request_authorize(struct request *q, struct err *e) {
         at.resource = q->plural;
         at.subresource = q->subresource;
         at.ns = q->ns;
-        at.name = q->name;
+        at.name = q->name ? q->name : selected_name(q);
         if (str_eq(q->plural, "namespaces") && str_empty(at.ns)) at.ns = q->name;
         at.field_selector = http_query(q->http, "fieldSelector");
     } else {

@@ -1,4 +1,5 @@
 /* The paths that are no API: health, version, metrics, the OpenID documents, the list of paths. */
+#include "apiserver/commit.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
 #include "pkg/base/flags.h"
@@ -62,9 +63,6 @@ static void health(struct request *q, const char *endpoint, const char *name) {
 
 /* ---- version ---- */
 
-#ifndef CORACLE_COMMIT
-#define CORACLE_COMMIT ""
-#endif
 
 static void version(struct request *q) {
     struct arena *a = q->a;

@@ -190,6 +190,18 @@ static bool scan_fields(struct scan *s, struct found *f, const struct resource *
     return rc == 0;
 }
 
+/* Where one field stands for another that is absent. */
+static void else_field(struct found *f, const struct resource *r) {
+    int want = -1, instead = -1;
+    if (!r->field_else) return;
+    for (int i = 0; r->fields[i] && i < MAX_SCAN_FIELDS; i++) {
+        size_t n = strcspn(r->fields[i], "=");
+        if (key_is(r->fields[i], n, r->field_else[0])) want = i;
+        if (key_is(r->fields[i], n, r->field_else[1])) instead = i;
+    }
+    if (want >= 0 && instead >= 0 && !f->fields[want].len) f->fields[want] = f->fields[instead];
+}
+
 /* `tail`: the text starts at the first member, as the tails of objects do. */
 static bool scan_object(struct found *f, const struct resource *r, const char *p, size_t len, bool tail) {
     struct scan s = {p, p + len};
@@ -211,6 +223,7 @@ static bool scan_object(struct found *f, const struct resource *r, const char *p
         if (type_meta == seen) f->plain = false;
         if (!scan_fields(&s, f, r, k, n)) return false;
     }
+    else_field(f, r);
     return rc == 0 && seen;
 }
 

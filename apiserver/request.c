@@ -95,6 +95,12 @@ static bool token_is(const char *p, size_t n, const char *want) {
     return strlen(want) == n && strncasecmp(p, want, n) == 0;
 }
 
+/* Reviews and bindings are answers, not objects: they have no columns. */
+static bool no_table(const struct request *q) {
+    bool answer = q->sub && (str_eq(q->sub->name, "binding") || str_eq(q->sub->name, "eviction") || str_eq(q->sub->name, "token"));
+    return answer || (q->res && q->res->stored == RES_VIRTUAL && !str_eq(q->res->plural, "componentstatuses"));
+}
+
 /* One clause of Accept: "application/json;as=Table;v=v1;g=meta.k8s.io". True when we can serve it. */
 static bool accept_clause(struct request *q, const char *p, size_t n) {
     enum media_as as = AS_OBJECT;
@@ -134,7 +140,7 @@ static bool accept_clause(struct request *q, const char *p, size_t n) {
     else if (token_is(t, type_len, "application/yaml")) q->media = MEDIA_YAML;
     else if (token_is(t, type_len, "application/vnd.kubernetes.protobuf") && !(q->res && q->res->custom)) q->media = MEDIA_PROTO;
     else return false;
-    if (as == AS_TABLE && q->media == MEDIA_PROTO) return false;
+    if (as == AS_TABLE && (q->media == MEDIA_PROTO || no_table(q))) return false;
     q->as = as;
     q->stream_param = stream;
     return true;

@@ -76,6 +76,7 @@ struct resource {
     /* Selectable fields beside metadata.name and metadata.namespace, NULL-terminated, or NULL. "name=path" where the
      * selector's name is not the member's path in the stored object. */
     const char *const *fields;
+    const char *const *field_else; /* two of them, by name: where the first is empty the second's value counts; or NULL */
     const char *key_prefix;         /* "/registry/pods/": a namespace (when namespaced) and a name follow */
     const char *storage_hash;       /* storageVersionHash in discovery, NULL: none */
     const char *stored_as;          /* "group/version" whose row is stored instead of this one, or NULL */

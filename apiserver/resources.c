@@ -39,7 +39,7 @@ static const struct resource builtin[] = {
         .key_prefix = "/registry/events/", .storage_hash = "r2yiGXH7wu8=", .short_names = N("ev"), .fields =
             N("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
             "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
-            "reportingComponent", "source=source.component", "type")),
+            "reportingComponent", "source=source.component", "type"), .field_else = N("source", "reportingComponent")),
     ROW("", "v1", "LimitRange", "limitranges", "limitrange", NAMESPACED, VERBS_ALL,
         .flags = RES_CREATE_ON_UPDATE,
         .key_prefix = "/registry/limitranges/", .storage_hash = "EBKMFVe6cwo=", .short_names = N("limits")),

@@ -88,6 +88,7 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
     struct apiserver *s = xcalloc(1, sizeof(*s));
     s->opt = *o;
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_init(&s->write_queues[i], NULL);
+    for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_init(&s->quota_queues[i], NULL);
     s->started_ns = mono_ns();
     s->event_end = rbytes_new("}\n", 2);
     s->lists = listcache_new();
@@ -120,6 +121,7 @@ void apiserver_close(struct apiserver *s) {
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->write_queues[i]);
+    for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->quota_queues[i]);
     free(s);
 }
 

@@ -612,18 +612,36 @@ static char *owner_key(const struct object *pod) {
     return xasprintf("%s/%s", str_or_empty(pod->meta->namespace), ref->name);
 }
 
+/* An orphan may be a Job's to adopt, or adopt again. */
+static void wake_for_orphan(struct job_controller *c, const struct object *pod) {
+    if (meta_controller_of(pod->meta) || pod->meta->deletion_timestamp.set) return;
+    _cleanup_object_list_ struct object_list jobs = {0};
+    informer_list(manager_informer(c->m, &client_jobs), pod->meta->namespace, &jobs);
+    for (size_t i = 0; i < jobs.n; i++) {
+        const struct batch_job *j = jobs.items[i]->obj;
+        if (label_selector_matches(j->spec.selector, &pod->meta->labels)) workqueue_add(c->q, jobs.items[i]->key);
+    }
+}
+
 static void pod_added(void *arg, struct object *o) {
     struct job_controller *c = arg;
     _cleanup_free_ char *key = owner_key(o);
-    if (!key) return;
+    if (!key) {
+        wake_for_orphan(c, o);
+        return;
+    }
     creation_observed(c->expect, key);
     workqueue_add(c->q, key);
 }
 
 static void pod_updated(void *arg, struct object *old, struct object *o) {
     struct job_controller *c = arg;
-    _cleanup_free_ char *key = owner_key(o);
-    if (!key) return;
+    _cleanup_free_ char *was = owner_key(old), *key = owner_key(o);
+    if (was && !str_eq(was, key)) workqueue_add(c->q, was);
+    if (!key) {
+        wake_for_orphan(c, o);
+        return;
+    }
     if (o->meta->deletion_timestamp.set) deletion_observed(c->expect, key, o->meta->uid);
     workqueue_add(c->q, key);
 }

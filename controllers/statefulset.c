@@ -280,13 +280,21 @@ static int grow(struct stateful *x, struct err *e) {
     return 0;
 }
 
+/* In order, one at a time; and a pod that is not well stops the others from going until it is, unless it is the lowest
+ * of those: so that a set in trouble does not lose what still works. */
 static int shrink(struct stateful *x, struct err *e) {
+    int32_t lowest_ill = -1;
+    for (int32_t i = 0; i < x->n_extra; i++) {
+        const struct core_pod *p = x->extra[i].pod;
+        if (!available(x, p) || p->metadata.deletion_timestamp.set) lowest_ill = i;
+    }
     for (int32_t i = 0; i < x->n_extra; i++) {
         const struct core_pod *p = x->extra[i].pod;
         if (p->metadata.deletion_timestamp.set) {
             if (!parallel(x)) return 1;
             continue;
         }
+        if (!parallel(x) && i != lowest_ill && !available(x, p)) return 1;
         int r = remove_pod(x, p, e);
         if (r == 0) r = remove_claims(x, x->extra[i].ordinal, e);
         if (r < 0) return r;

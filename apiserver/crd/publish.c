@@ -41,9 +41,13 @@ static void put_type_members(struct publish *p, struct json *schema) {
     json_sort_keys(props, false);
 }
 
+static bool is_open(const struct json *s) { return json_get_bool(s, "x-kubernetes-preserve-unknown-fields", false); }
+
+/* kubectl takes an object without properties, or an array without items, for one that may have none; so what is open
+ * says no type at all. */
 static void strip_v2(struct json *s) {
     static const char *const gone[] = {"anyOf", "oneOf", "allOf", "not", "nullable", "default"};
-    bool open = json_get_bool(s, "x-kubernetes-preserve-unknown-fields", false);
+    bool open = is_open(s);
     if (json_get_bool(s, "nullable", false)) {
         json_del(s, "type");
         json_del(s, "properties");
@@ -52,10 +56,26 @@ static void strip_v2(struct json *s) {
     }
     if (json_get_bool(s, "x-kubernetes-int-or-string", false)) json_del(s, "type");
     for (size_t i = 0; i < ARRAY_LEN(gone); i++) json_del(s, gone[i]);
-    if (!open) return;
-    json_del(s, "properties");
-    json_del(s, "items");
-    json_del(s, "additionalProperties");
+    const char *type = json_get_str(s, "type");
+    if (open) {
+        json_del(s, "properties");
+        json_del(s, "items");
+        json_del(s, "additionalProperties");
+    }
+    if (open ? str_eq(type, "object") || str_eq(type, "array") : str_eq(type, "array") && !json_get(s, "items"))
+        json_del(s, "type");
+}
+
+/* What kind an embedded object is must be said in it. */
+static void require_type(struct arena *a, struct json *s) {
+    static const char *const keys[] = {"kind", "apiVersion"};
+    struct json *req = json_get(s, "required"), *x;
+    if (!req) req = json_set(a, s, "required", json_array(a));
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        bool have = false;
+        JSON_FOREACH(x, req) have |= str_eq(json_as_str(x), keys[i]);
+        if (!have) json_append(a, req, json_str(a, keys[i]));
+    }
 }
 
 static void walk(struct publish *p, struct json *s) {
@@ -64,7 +84,9 @@ static void walk(struct publish *p, struct json *s) {
     JSON_FOREACH_MEMBER(m, json_get(s, "properties")) walk(p, m->value);
     walk(p, json_get(s, "items"));
     walk(p, json_get(s, "additionalProperties"));
-    if (json_get_bool(s, "x-kubernetes-embedded-resource", false)) put_type_members(p, s);
+    if (!json_get_bool(s, "x-kubernetes-embedded-resource", false) || (p->version == 2 && is_open(s))) return;
+    put_type_members(p, s);
+    require_type(p->a, s);
 }
 
 struct openapi_kind crd_openapi_kind(struct apiserver *s, struct arena *a, const struct resource *r, int version) {
@@ -72,9 +94,13 @@ struct openapi_kind crd_openapi_kind(struct apiserver *s, struct arena *a, const
     const struct json *own = crd_schema_of(crd_version_of(crd_tree(s, a, crd_name_of(a, r)), r->version));
     struct publish p = {a, version, type_members(a, version, "PartialObjectMetadata")};
     struct json *schema = own ? json_clone(a, own) : json_object(a);
-    bool open = json_get_bool(schema, "x-kubernetes-preserve-unknown-fields", false);
-    walk(&p, schema);
-    if (!open || version == 3) put_type_members(&p, schema);
+    if (!own || (version == 2 && is_open(schema))) { /* anything: members that are named would be the only ones */
+        schema = json_object(a);
+        json_set_str(a, schema, "type", "object");
+    } else {
+        walk(&p, schema);
+        put_type_members(&p, schema);
+    }
     k.schema = schema;
     return k;
 }

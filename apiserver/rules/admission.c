@@ -51,6 +51,10 @@ int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *o
     return 0;
 }
 
+int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    return check_resource_quota(c, obj, old, e);
+}
+
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     for (size_t i = 0; i < ARRAY_LEN(validating); i++) {
         int r = validating[i](c, obj, old, e);

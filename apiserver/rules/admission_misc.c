@@ -320,6 +320,7 @@ int check_resource_quota(struct rules_ctx *c, struct json *obj, const struct jso
             int64_t adds = usage_of(c, obj, m->key),
                     had = c->op == RULES_UPDATE ? usage_of(c, old, m->key) : 0, used = 0;
             if (adds < 0 || adds <= had) continue;
+            c->quota_counted = true;
             if (!all) all = admission_list(c, c->group, c->resource, c->ns);
             JSON_FOREACH(it, all)
                 if (quota_applies(quota, it)) used += MAX_OF(usage_of(c, it, m->key), INT64_C(0));

@@ -96,6 +96,7 @@ struct rules_ctx {
     size_t n_annotations, cap_annotations;
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
+    bool quota_counted; /* out: a quota limits this write; see admission_quota */
 };
 
 void rules_warn(struct rules_ctx *c, const char *fmt, ...) _printf_(2, 3);
@@ -121,6 +122,9 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
  * `obj` is NULL and `old` the object. */
 int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
+/* The check of quotas once more. When quota_counted is set the caller lets one write of the namespace in at a time, from
+ * here until it is stored: two that fit singly may not fit together. */
+int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
 /* Gives cluster IPs, node ports and quota back that this context claimed, when the write did not happen. */
 void rules_release(struct rules_ctx *c);

@@ -70,7 +70,7 @@ void validate_webhook_client(struct vctx *v, const struct json *cc, const struct
         if (!*jstr(svc, "namespace")) v_required(v, FP(sp, "namespace"), "service namespace is required");
         if (port < 1 || port > 65535)
             v_invalid(v, FP(sp, "port"), json_get(svc, "port"), "port is not valid");
-        if (path && path[0] != '/')
+        if (!str_empty(path) && path[0] != '/')
             v_invalid(v, FP(sp, "path"), json_get(svc, "path"), "must start with a '/'");
     }
 }

@@ -192,6 +192,10 @@ static char *parameter_name(struct arena *a, size_t i) {
     return arena_printf(a, "%s-%s", params[i].name, params[i].in);
 }
 
+/* Most of version 2's parameters are references. kubectl up to 1.26 looks for patches' dryRun by name, though, and follows
+ * none. */
+static bool written_out(const struct openapi *o, size_t i) { return o->version == 3 || strcmp(params[i].name, "dryRun") == 0; }
+
 static void set_parameters(struct openapi *o, struct json *owner, uint64_t mask, struct json *body) {
     if (!mask && !body) return;
     struct arena *a = o->a;
@@ -199,7 +203,7 @@ static void set_parameters(struct openapi *o, struct json *owner, uint64_t mask,
     if (body) json_append(a, list, body);
     for (size_t i = 0; i < ARRAY_LEN(params); i++) {
         if (!(mask >> i & 1)) continue;
-        if (o->version == 3) {
+        if (written_out(o, i)) {
             json_append(a, list, parameter(o, i));
             continue;
         }
