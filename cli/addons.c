@@ -1,5 +1,7 @@
 #include "cli/addons.h"
 
+#include "pkg/json/json.h"
+
 /* Bodies are JSON with two places to fill: none, or the DNS address. */
 static const struct {
     const char *path, *body;
@@ -45,18 +47,31 @@ static const struct {
      "\"reclaimPolicy\":\"Delete\",\"volumeBindingMode\":\"WaitForFirstConsumer\"}", true},
 };
 
+static int call(struct client *c, const char *method, const char *path, const char *body, struct err *e) {
+    struct client_request rq = {.method = method, .path = path, .body = body, .body_len = body ? strlen(body) : 0};
+    struct client_response rs = {0};
+    int r = client_do(c, &rq, &rs, e);
+    client_response_done(&rs);
+    return r;
+}
+
+/* A Service that is there already is refused for its address, which is taken (by itself), before its name. */
+static bool exists(const struct layout *l, struct client *c, const char *path, const char *body) {
+    struct json *o;
+    if (json_parse(l->a, body, strlen(body), &o, NULL, NULL) < 0) return false;
+    return call(c, "GET", arena_printf(l->a, "%s/%s", path, json_get_str(json_get(o, "metadata"), "name")), NULL, NULL) == 0;
+}
+
 int addons_ensure(const struct layout *l, struct client *c, struct err *e) {
     for (size_t i = 0; i < ARRAY_LEN(addons); i++) {
         if (addons[i].storage && !str_eq(l->local_storage, "true")) continue;
         const char *at = strstr(addons[i].body, "@DNS@");
         const char *body = at ? arena_printf(l->a, "%.*s%s%s", (int)(at - addons[i].body), addons[i].body, l->cluster_dns, at + 5)
                               : addons[i].body;
-        struct client_request rq = {.method = "POST", .path = addons[i].path, .body = body, .body_len = strlen(body)};
-        struct client_response rs = {0};
         _cleanup_err_ struct err why = {0};
-        int r = client_do(c, &rq, &rs, &why);
-        client_response_done(&rs);
-        if (r < 0 && !client_err_exists(&why)) return err_set(e, r, "cannot set up the cluster: %s", why.msg);
+        int r = call(c, "POST", addons[i].path, body, &why);
+        if (r < 0 && !client_err_exists(&why) && !exists(l, c, addons[i].path, body))
+            return err_set(e, r, "cannot set up the cluster: %s", why.msg);
     }
     return 0;
 }

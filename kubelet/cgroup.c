@@ -249,6 +249,10 @@ int cgroups_pod_remove(struct cgroups *cg, const char *qos, const char *uid, str
         int r = remove_dir(dir);
         if (r < 0) result = r;
     }
+    /* Beside v1 controllers there may be a v2 hierarchy for processes alone, where runtimes make folders too. */
+    _cleanup_free_ char *unified = xasprintf("%s/unified%s%s", cg->mount, cg->root, path);
+    int r = remove_dir(unified);
+    if (r < 0) result = r;
     return result < 0 ? err_errno(e, result, "remove cgroup %s", path) : 0;
 }
 
