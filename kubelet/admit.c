@@ -202,6 +202,26 @@ static const char *pressure_against(struct kubelet *kl, struct arena *a, const s
     return arena_printf(a, "The node had condition: [%s]. ", list);
 }
 
+/* ---- AppArmor ---- */
+
+static bool confines(const struct core_app_armor_profile *p) { return p && !str_eq(p->type, "Unconfined"); }
+
+static bool any_confined(const struct core_container_vec *v) {
+    for (size_t i = 0; i < v->n; i++)
+        if (v->items[i].security_context && confines(v->items[i].security_context->app_armor_profile)) return true;
+    return false;
+}
+
+static bool wants_apparmor(const struct core_pod *p) {
+    return (p->spec.security_context && confines(p->spec.security_context->app_armor_profile)) ||
+           any_confined(&p->spec.containers) || any_confined(&p->spec.init_containers);
+}
+
+static bool apparmor_enabled(void) {
+    _cleanup_free_ char *text = NULL;
+    return file_read("/sys/module/apparmor/parameters/enabled", 16, &text, NULL) == 0 && text[0] == 'Y';
+}
+
 bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
                 const struct core_pod *const *others, size_t n, const char **reason, const char **message) {
     struct str_map allocatable = kubelet_allocatable(kl, a);
@@ -214,6 +234,11 @@ bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
     if (pressure) {
         *reason = "Evicted";
         *message = pressure;
+        return false;
+    }
+    if (wants_apparmor(pod) && !kl->fake && !apparmor_enabled()) {
+        *reason = "AppArmor";
+        *message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
         return false;
     }
     const char *sysctl = forbidden_sysctl(kl, a, pod);

@@ -24,6 +24,7 @@ struct node {
     bool pressure[PRESSURE_KINDS];
     char *ips[4];
     size_t n_ips;
+    struct map handlers; /* name -> features, as the runtime said last */
     char *pod_cidr; /* last one told to the runtime */
     /* the thread's */
     struct arena *sent_arena;
@@ -206,6 +207,29 @@ static void add_condition(struct node *n, struct core_node_status *st, const cha
 }
 
 /* Why the node is not ready; NULL when it is. */
+static void add_handler(struct node *n, struct arena *a, struct cri_runtime_handler *h, struct core_node_runtime_handler *out) {
+    struct cri_runtime_handler_features *f = h->features;
+    out->name = h->name;
+    uintptr_t bits = 0;
+    if (f) {
+        out->features = arena_zalloc(a, sizeof(*out->features));
+        out->features->recursive_read_only_mounts = &f->recursive_read_only_mounts;
+        out->features->user_namespaces = &f->user_namespaces;
+        bits = (f->recursive_read_only_mounts ? HANDLER_RECURSIVE_READ_ONLY : 0) |
+               (f->user_namespaces ? HANDLER_USER_NAMESPACES : 0);
+    }
+    pthread_mutex_lock(&n->lock);
+    map_put(&n->handlers, str_or_empty(h->name), (void *)(bits << 1 | 1)); /* never NULL */
+    pthread_mutex_unlock(&n->lock);
+}
+
+bool node_handler_can(struct node *n, const char *handler, enum handler_feature what) {
+    pthread_mutex_lock(&n->lock);
+    uintptr_t bits = (uintptr_t)map_get(&n->handlers, str_or_empty(handler)) >> 1;
+    pthread_mutex_unlock(&n->lock);
+    return bits & what;
+}
+
 static const char *runtime_problem(struct node *n, struct arena *a, struct core_node_status *st) {
     struct cri_status_request req = {0};
     struct cri_status_response resp = {0};
@@ -224,7 +248,11 @@ static const char *runtime_problem(struct node *n, struct arena *a, struct core_
     st->runtime_handlers.items =
         arena_zalloc(a, (resp.runtime_handlers.n + 1) * sizeof(*st->runtime_handlers.items));
     for (size_t i = 0; i < resp.runtime_handlers.n; i++)
-        st->runtime_handlers.items[st->runtime_handlers.n++].name = resp.runtime_handlers.items[i].name;
+        add_handler(n, a, &resp.runtime_handlers.items[i], &st->runtime_handlers.items[st->runtime_handlers.n++]);
+    if (resp.features) {
+        st->features = arena_zalloc(a, sizeof(*st->features));
+        st->features->supplemental_groups_policy = &resp.features->supplemental_groups_policy;
+    }
     return problem;
 }
 
@@ -535,6 +563,7 @@ void node_free(struct node *n) {
     for (size_t i = 0; i < n->n_ips; i++) free(n->ips[i]);
     free(n->pod_cidr);
     free(n->last_problem);
+    map_done(&n->handlers);
     arena_free(n->sent_arena);
     arena_free(n->arena);
     pthread_cond_destroy(&n->wake);

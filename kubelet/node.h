@@ -16,6 +16,9 @@ void node_wake(struct node *n);
 /* Capacity, for tests and the summary: "cpu", "memory", ... */
 const struct str_map *node_capacity(struct node *n);
 const struct str_map *node_allocatable(struct node *n);
+/* What the runtime said its handler can do ("" is the default handler). */
+enum handler_feature { HANDLER_RECURSIVE_READ_ONLY = 1, HANDLER_USER_NAMESPACES = 2 };
+bool node_handler_can(struct node *n, const char *handler, enum handler_feature what);
 /* Pressure conditions, set by the eviction manager. */
 enum node_pressure { PRESSURE_MEMORY, PRESSURE_DISK, PRESSURE_PID, PRESSURE_KINDS };
 void node_set_pressure(struct node *n, enum node_pressure p, bool on);

@@ -46,6 +46,7 @@ struct container_input {
     const char *const *pod_ips;
     size_t n_pod_ips;
     const struct mounted_volumes *volumes;
+    const char *runtime_handler; /* of the sandbox */
 };
 /* The complete CRI configuration; makes the files it mounts (hosts, termination log, subPaths). An error is
  * reported as CreateContainerConfigError. */

@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 
 #include "kubelet/podspec.h"
+#include "kubelet/node.h"
 #include "kubelet/safepath.h"
+#include "kubelet/userns.h"
 #include "pkg/base/bytes.h"
 
 #define DEFAULT_TERM_PATH "/dev/termination-log"
@@ -226,6 +228,16 @@ static int sub_path_of(struct arena *a, const struct core_volume_mount *m, const
     return 0;
 }
 
+/* Enabled where the runtime cannot do it is an error, IfPossible there is an ordinary read-only mount. */
+static int recursive_read_only(struct kubelet *kl, const struct container_input *in, const struct core_volume_mount *m,
+                               struct cri_mount *cm, struct err *e) {
+    bool enabled = str_eq(m->recursive_read_only, "Enabled");
+    if (!m->read_only || (!enabled && !str_eq(m->recursive_read_only, "IfPossible"))) return 0;
+    cm->recursive_read_only = kl->fake || node_handler_can(kl->node, in->runtime_handler, HANDLER_RECURSIVE_READ_ONLY);
+    if (cm->recursive_read_only || !enabled) return 0;
+    return err_set(e, -ENOTSUP, "recursive read-only mount of volume \"%s\" is not supported by the runtime", m->name);
+}
+
 static int volume_mounts(struct kubelet *kl, struct arena *a, const struct container_input *in,
                          const struct env_list *env, struct cri_mount_vec *out, struct err *e) {
     const struct core_volume_mount_vec *v = &in->container->volume_mounts;
@@ -256,7 +268,8 @@ static int volume_mounts(struct kubelet *kl, struct arena *a, const struct conta
         if (*target != '/') target = arena_printf(a, "/%s", target);
         struct cri_mount *cm = mount_add(a, out, host, target);
         cm->readonly = m->read_only || src->read_only;
-        cm->recursive_read_only = m->read_only && str_eq(m->recursive_read_only, "Enabled");
+        r = recursive_read_only(kl, in, m, cm, e);
+        if (r < 0) return r;
         if (str_eq(m->mount_propagation, "HostToContainer"))
             cm->propagation = CRI_MOUNT_PROPAGATION_PROPAGATION_HOST_TO_CONTAINER;
         if (str_eq(m->mount_propagation, "Bidirectional"))
@@ -418,6 +431,21 @@ static int32_t stop_signal_of(const struct core_container *c) {
     return CRI_SIGNAL_RUNTIME_DEFAULT;
 }
 
+/* A pod with ids of its own sees its files through mounts that map them. */
+static int map_ids(struct kubelet *kl, struct arena *a, const struct container_input *in, struct cri_container_config *cfg,
+                   struct err *e) {
+    struct cri_user_namespace *u;
+    if (!userns_wanted(in->pod)) return 0;
+    int r = userns_of(kl, a, in->pod, &u, e);
+    if (r < 0) return r;
+    cfg->linux->security_context->namespace_options->userns_options = u;
+    for (size_t i = 0; i < cfg->mounts.n; i++) {
+        cfg->mounts.items[i].uid_mappings = u->uids;
+        cfg->mounts.items[i].gid_mappings = u->gids;
+    }
+    return 0;
+}
+
 int podspec_container(struct kubelet *kl, struct arena *a, const struct container_input *in,
                       struct cri_container_config **out, struct err *e) {
     const struct core_container *c = in->container;
@@ -459,5 +487,5 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
     if (r < 0) return err_errno(e, r, "create container log directory %s", log_dir);
     r = hosts_mount(kl, a, in, &cfg->mounts, e);
     if (r == 0) r = termination_mount(kl, a, in, term_path, &cfg->mounts, e);
-    return r;
+    return r < 0 ? r : map_ids(kl, a, in, cfg, e);
 }

@@ -2,6 +2,7 @@
 #include <limits.h>
 
 #include "kubelet/podspec.h"
+#include "kubelet/userns.h"
 
 enum { MAX_NAMESERVERS = 3, MAX_SEARCHES = 32, HOSTNAME_MAX_LEN = 63, RESOLV_MAX = 65536 };
 
@@ -268,10 +269,6 @@ static struct str_map with_pod_labels(struct arena *a, const struct core_pod *p)
 struct cri_pod_sandbox_config *podspec_sandbox(struct kubelet *kl, struct arena *a, const struct core_pod *p,
                                                uint32_t attempt, struct err *e) {
     struct cri_pod_sandbox_config *c = arena_zalloc(a, sizeof(*c));
-    if (p->spec.host_users && !*p->spec.host_users) {
-        err_set(e, -ENOTSUP, "user namespaces (hostUsers: false) are not supported on this node");
-        return NULL;
-    }
     c->metadata = arena_zalloc(a, sizeof(*c->metadata));
     *c->metadata = (struct cri_pod_sandbox_metadata){.name = p->metadata.name,
                                                      .uid = p->metadata.uid,
@@ -297,5 +294,8 @@ struct cri_pod_sandbox_config *podspec_sandbox(struct kubelet *kl, struct arena 
     c->labels = with_pod_labels(a, p);
     c->annotations = p->metadata.annotations;
     c->linux = linux_config(kl, a, p);
+    if (userns_wanted(p) && !kl->fake &&
+        userns_of(kl, a, p, &c->linux->security_context->namespace_options->userns_options, e) < 0)
+        return NULL;
     return c;
 }

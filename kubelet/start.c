@@ -6,7 +6,9 @@
  */
 #include <stdatomic.h>
 
+#include "kubelet/node.h"
 #include "kubelet/pods.h"
+#include "kubelet/userns.h"
 #include "pkg/api/node.h"
 
 #define RETRY_NS (10 * NS_PER_SEC)
@@ -72,6 +74,9 @@ static int make_sandbox(struct sync *s, struct err *e) {
     bool ok;
     const char *handler = runtime_handler(s, &ok, e);
     if (!ok) return -EIO;
+    if (userns_wanted(s->pod) && !s->kl->fake && !node_handler_can(s->kl->node, handler, HANDLER_USER_NAMESPACES))
+        return err_set(e, -ENOTSUP, "can't set `spec.hostUsers: false`, runtime handler \"%s\" does not support user namespaces",
+                       handler);
     struct cri_pod_sandbox_config *cfg = podspec_sandbox(s->kl, s->a, s->pod, attempt, e);
     if (!cfg) return -EINVAL;
     if (!s->kl->fake) {
@@ -298,7 +303,8 @@ static bool start_container(struct sync *s, const struct core_container *c, enum
                                  .restart_count = restart_count(s, c->name),
                                  .image_ref = img.image_ref,
                                  .image = img.image,
-                                 .volumes = &s->volumes};
+                                 .volumes = &s->volumes,
+                                 .runtime_handler = current_sandbox(s)->runtime_handler};
     in.pod_ips = ips_of(s, &in.n_pod_ips);
     return create_and_start(s, &in, t) == 0;
 }

@@ -3,6 +3,7 @@
 #include <sys/mount.h>
 #include <time.h>
 
+#include "idmap.h"
 #include "pkg/base/ktime.h"
 #include "proc.h"
 #include "shim.h"
@@ -31,6 +32,10 @@ static int parse_stop_signal(const struct cri_container_config *config, const st
     return sig > 0 ? sig : SIGTERM;
 }
 
+static struct overlay_map container_map(struct container *c) {
+    return (struct overlay_map){arena_printf(c->arena, "%s/user", c->sandbox->state_dir), c->bundle};
+}
+
 /* Volumes that are images (mounts with an image): each gets a read-only mount below the bundle. */
 static int mount_images(struct shim *s, struct container *c, const char ***sources, struct err *e) {
     *sources = arena_zalloc(c->arena, (c->config->mounts.n + 1) * sizeof(**sources));
@@ -42,12 +47,31 @@ static int mount_images(struct shim *s, struct container *c, const char ***sourc
         if (strstr(str_or_empty(m->image_sub_path), "..")) return err_set(e, -EINVAL, "bad image sub path");
         int r = image_store_find(s->images, c->arena, m->image->image, &im, e);
         if (r == 0 && (r = mkdir_p(dir, 0755)) < 0) err_errno(e, r, "make %s", dir);
-        if (r == 0) r = overlay_mount(s, im.layers, im.n_layers, NULL, NULL, dir, e);
+        struct overlay_map map = container_map(c);
+        if (r == 0) r = overlay_mount(s, im.layers, im.n_layers, NULL, NULL, dir, sandbox_user(c->sandbox) ? &map : NULL, e);
         if (r < 0) return err_wrap(e, "image volume");
         (*sources)[i] =
             str_empty(m->image_sub_path) ? dir : arena_printf(c->arena, "%s/%s", dir, m->image_sub_path);
         if (access((*sources)[i], F_OK) < 0)
             return err_errno(e, errno, "image volume: %s", m->image_sub_path);
+    }
+    return 0;
+}
+
+/* Volumes seen through the sandbox's user namespace: bound below the bundle. */
+static int map_mounts(struct container *c, const char ***sources, struct err *e) {
+    *sources = arena_zalloc(c->arena, (c->config->mounts.n + 1) * sizeof(**sources));
+    if (!sandbox_user(c->sandbox)) return 0;
+    struct overlay_map map = container_map(c);
+    for (size_t i = 0; i < c->config->mounts.n; i++) {
+        const struct cri_mount *m = &c->config->mounts.items[i];
+        if (!m->uid_mappings.n || (m->image && !str_empty(m->image->image)) || str_empty(m->host_path)) continue;
+        const char *dir = arena_printf(c->arena, "%s/map-%zu", c->bundle, i);
+        int r = access(m->host_path, F_OK) < 0 ? mkdir_p(m->host_path, 0755) : 0;
+        if (r < 0) return err_errno(e, r, "make %s", m->host_path);
+        r = idmap_bind(m->host_path, dir, map.userns, e);
+        if (r < 0) return r;
+        (*sources)[i] = dir;
     }
     return 0;
 }
@@ -71,8 +95,9 @@ static int write_spec(struct shim *s, struct container *c, const struct image_co
     const char *shm = arena_printf(a, "%s/shm", c->sandbox->state_dir);
     char hostname[256] = "";
     fs_read_str(arena_printf(a, "%s/hostname", c->sandbox->dir), hostname, sizeof(hostname));
-    const char **image_mounts;
+    const char **image_mounts, **mapped_mounts = NULL;
     int r = mount_images(s, c, &image_mounts, e);
+    if (r == 0) r = map_mounts(c, &mapped_mounts, e);
     if (r < 0) return r;
     struct spec_input in = {
         .config = c->config,
@@ -90,6 +115,8 @@ static int write_spec(struct shim *s, struct container *c, const struct image_co
         .cgroup_v2 = cgroup_is_v2(),
         .seccomp = s->seccomp,
         .image_mounts = image_mounts,
+        .mapped_mounts = mapped_mounts,
+        .user = sandbox_user(c->sandbox),
     };
     struct spec_result out;
     r = spec_build(a, &in, &out, e);
@@ -110,7 +137,12 @@ static int mount_rootfs(struct shim *s, struct container *c, struct err *e) {
     if (r == 0) r = mkdir_p(work, 0700);
     if (r == 0) r = mkdir_p(c->rootfs, 0755);
     if (r < 0) return err_errno(e, r, "make folders of the container");
-    return overlay_mount(s, c->layers, c->n_layers, upper, work, c->rootfs, e);
+    const struct cri_user_namespace *u = sandbox_user(c->sandbox);
+    struct overlay_map map = container_map(c);
+    if (u && mkdir_p(c->bundle, 0711) == 0 &&
+        chown(upper, (uid_t)idmap_host_id(&u->uids, 0), (gid_t)idmap_host_id(&u->gids, 0)) < 0)
+        return err_errno(e, errno, "chown %s", upper);
+    return overlay_mount(s, c->layers, c->n_layers, upper, work, c->rootfs, u ? &map : NULL, e);
 }
 
 static int fill(struct shim *s, struct container *c, const struct cri_container_config *config,
@@ -146,8 +178,9 @@ static void unmount_all(struct container *c) {
     char path[4096];
     fs_unpin(c->rootfs);
     for (size_t i = 0; i < c->config->mounts.n; i++) {
-        if (!c->config->mounts.items[i].image) continue;
-        snprintf(path, sizeof(path), "%s/image-%zu", c->bundle, i);
+        const struct cri_mount *m = &c->config->mounts.items[i];
+        if (!m->image && !m->uid_mappings.n) continue;
+        snprintf(path, sizeof(path), "%s/%s-%zu", c->bundle, m->image ? "image" : "map", i);
         fs_unpin(path);
     }
 }

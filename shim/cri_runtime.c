@@ -3,6 +3,7 @@
 #include "pkg/base/flags.h"
 #include "pkg/base/ktime.h"
 #include "pkg/grpc/grpc.h"
+#include "idmap.h"
 #include "shim.h"
 
 #define NEW(a, type) ((type *)arena_zalloc((a), sizeof(type)))
@@ -57,6 +58,7 @@ static int do_status(struct grpc_call *c, struct err *e) {
         h->name = handlers[i];
         h->features = NEW(c->arena, struct cri_runtime_handler_features);
         h->features->recursive_read_only_mounts = true;
+        h->features->user_namespaces = idmap_supported();
     }
     r->features = NEW(c->arena, struct cri_runtime_features);
     r->features->supplemental_groups_policy = true;

@@ -8,6 +8,7 @@
 #include <sys/vfs.h>
 
 #include "fsutil.h"
+#include "idmap.h"
 
 static const struct {
     unsigned kind;
@@ -42,18 +43,48 @@ static int set_sysctls(const struct str_map *m, struct err *e) {
     return 0;
 }
 
+/* Pins the namespaces of a process ("thread-self", or a pid). */
+static int pin_all(const struct ns_setup *s, const char *of, struct err *e) {
+    char source[64];
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(ns_table); i++) {
+        if (!(s->kinds & ns_table[i].kind)) continue;
+        snprintf(source, sizeof(source), "/proc/%s/ns/%s", of, ns_table[i].name);
+        r = pin(source, s->dir, ns_table[i].name, e);
+    }
+    return r;
+}
+
+/* A thread cannot change its user namespace: a child makes that and what it owns, and this thread enters the latter. */
+static int create_owned(const struct ns_setup *s, int flags, struct err *e) {
+    char of[16], source[64];
+    pid_t child = idmap_holder(s->user, flags, e);
+    if (child < 0) return child;
+    snprintf(of, sizeof(of), "%d", (int)child);
+    snprintf(source, sizeof(source), "/proc/%d/ns/user", (int)child);
+    int r = pin(source, s->dir, "user", e);
+    if (r == 0) r = pin_all(s, of, e);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(ns_table); i++) {
+        if (!(s->kinds & ns_table[i].kind)) continue;
+        snprintf(source, sizeof(source), "/proc/%d/ns/%s", (int)child, ns_table[i].name);
+        _cleanup_close_ int fd = open(source, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || setns(fd, ns_table[i].flag) < 0) r = err_errno(e, errno, "enter %s", source);
+    }
+    idmap_holder_end(child);
+    return r;
+}
+
 static int create_inside(const struct ns_setup *s, struct err *e) {
-    int flags = 0;
+    int flags = 0, made = 0;
     for (size_t i = 0; i < ARRAY_LEN(ns_table); i++)
         if (s->kinds & ns_table[i].kind) flags |= ns_table[i].flag;
-    if (flags && unshare(flags) < 0) return err_errno(e, errno, "make namespaces");
-    for (size_t i = 0; i < ARRAY_LEN(ns_table); i++) {
-        if (!(s->kinds & ns_table[i].kind)) continue;
-        char source[64];
-        snprintf(source, sizeof(source), "/proc/thread-self/ns/%s", ns_table[i].name);
-        int r = pin(source, s->dir, ns_table[i].name, e);
-        if (r < 0) return r;
-    }
+    if (s->user)
+        made = create_owned(s, flags, e);
+    else if (flags && unshare(flags) < 0)
+        made = err_errno(e, errno, "make namespaces");
+    else
+        made = pin_all(s, "thread-self", e);
+    if (made < 0) return made;
     if ((s->kinds & NS_UTS) && s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
         return err_errno(e, errno, "set hostname %s", s->hostname);
     int r = set_sysctls(s->sysctls, e);
@@ -94,7 +125,7 @@ int ns_create(const struct ns_setup *s, struct err *e) {
 }
 
 void ns_remove(const char *dir) {
-    static const char *const names[] = {"net", "ipc", "uts", "pid"};
+    static const char *const names[] = {"net", "ipc", "uts", "pid", "user"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         _cleanup_free_ char *path = xasprintf("%s/%s", dir, names[i]);
         fs_unpin(path);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 
+#include "idmap.h"
 #include "ns.h"
 #include "pkg/base/ktime.h"
 #include "proc.h"
@@ -25,6 +26,11 @@ bool sandbox_host_network(const struct sandbox *sb) {
 bool sandbox_shared_pid(const struct sandbox *sb) {
     const struct cri_namespace_option *o = ns_options(sb);
     return o && o->pid == CRI_NAMESPACE_MODE_POD;
+}
+
+const struct cri_user_namespace *sandbox_user(const struct sandbox *sb) {
+    const struct cri_namespace_option *o = ns_options(sb);
+    return o && o->userns_options && o->userns_options->mode == CRI_NAMESPACE_MODE_POD ? o->userns_options : NULL;
 }
 
 static bool host_ipc(const struct sandbox *sb) {
@@ -175,6 +181,7 @@ static int make_namespaces(struct shim *s, struct sandbox *sb, const char *hostn
         .dir = sb->state_dir,
         .kinds = NS_UTS | (own_net ? NS_NET : 0) | (host_ipc(sb) ? 0 : NS_IPC),
         .hostname = hostname,
+        .user = sandbox_user(sb),
         .sysctls = l ? &l->sysctls : NULL,
         .inside = set_up_inside,
         .arg = &in,
@@ -212,9 +219,12 @@ static int copy_config(struct sandbox *sb, const struct cri_pod_sandbox_config *
         return err_set(e, -EINVAL, "sandbox config without metadata");
     if (config->windows) return err_set(e, -EINVAL, "Windows sandboxes cannot run here");
     sb->config = api_clone(sb->arena, &api_cri_pod_sandbox_config, config);
-    const struct cri_namespace_option *o = ns_options(sb);
-    if (o && o->userns_options && o->userns_options->mode == CRI_NAMESPACE_MODE_POD)
-        return err_set(e, -ENOTSUP, "user namespaces are not supported by this runtime");
+    const struct cri_user_namespace *u = sandbox_user(sb);
+    const char *problem = u ? idmap_problem(u) : NULL;
+    if (problem) return err_set(e, -EINVAL, "%s", problem);
+    if (u && (sandbox_host_network(sb) || sandbox_shared_pid(sb)))
+        return err_set(e, -ENOTSUP, "a user namespace together with the host's network or a shared process namespace is "
+                                    "not supported by this runtime");
     return 0;
 }
 

@@ -162,6 +162,8 @@ int sandbox_remove(struct shim *s, struct sandbox *sb, struct err *e);
 /* The network part of a sandbox, for net.h; in the arena. */
 struct net_pod sandbox_net(struct arena *a, const struct sandbox *sb);
 bool sandbox_host_network(const struct sandbox *sb);
+/* The user namespace that the sandbox asks for; NULL: the host's. */
+const struct cri_user_namespace *sandbox_user(const struct sandbox *sb);
 bool sandbox_shared_pid(const struct sandbox *sb);
 
 /* ---- container.c ---- */
@@ -214,9 +216,13 @@ struct cri_container_stats *container_stats(struct shim *s, struct arena *a, str
 struct cri_pod_sandbox_stats *sandbox_stats(struct shim *s, struct arena *a, struct sandbox *sb);
 
 /* ---- overlay.c ---- */
-/* Mounts a container's rootfs: layers (lowest first), upper and work folders; upper NULL: read-only. */
+/* Layers seen through a user namespace (its pin), bound below `dir` for the time of mounting. */
+struct overlay_map {
+    const char *userns, *dir;
+};
+/* Mounts a container's rootfs: layers (lowest first), upper and work folders; upper NULL: read-only. `map` may be NULL. */
 int overlay_mount(struct shim *s, const char *const *layers, size_t n, const char *upper, const char *work,
-                  const char *target, struct err *e);
+                  const char *target, const struct overlay_map *map, struct err *e);
 
 /* ---- registry.c ---- */
 struct puller *puller_new(struct image_store *images, const char *insecure_registries);

@@ -177,6 +177,17 @@ static int64_t clamp_oom_score(int64_t want) {
     return MAX_OF(want, own);
 }
 
+/* The name of the AppArmor profile a container is to run under; NULL: none is asked for. */
+static const char *apparmor_profile(const struct cri_linux_container_security_context *sc) {
+    const char *old = sc ? str_or_empty(sc->apparmor_profile) : "";
+    const struct cri_security_profile *p = sc ? sc->apparmor : NULL;
+    const char *name = p && p->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST ? p->localhost_ref
+                       : p && p->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_UNCONFINED ? "unconfined"
+                                                                                             : NULL;
+    if (!p && str_has_prefix(old, "localhost/")) name = old + strlen("localhost/");
+    return access("/sys/kernel/security/apparmor/profiles", F_OK) == 0 ? name : NULL;
+}
+
 static int build_process(struct arena *a, const struct spec_input *in, struct spec_result *out,
                          struct err *e) {
     const struct cri_linux_container_config *lc = in->config->linux;
@@ -204,6 +215,8 @@ static int build_process(struct arena *a, const struct spec_input *in, struct sp
     json_set(a, p, "capabilities", sets);
     json_set_bool(a, p, "noNewPrivileges", sc && sc->no_new_privs);
     if (lc && lc->resources) json_set_int(a, p, "oomScoreAdj", clamp_oom_score(lc->resources->oom_score_adj));
+    const char *profile = apparmor_profile(sc);
+    if (profile) json_set_str(a, p, "apparmorProfile", profile);
     json_set(a, out->spec, "process", p);
     return 0;
 }
@@ -253,6 +266,18 @@ static void add_namespace(struct arena *a, struct json *list, const char *type, 
     json_append(a, list, o);
 }
 
+static struct json *id_mappings(struct arena *a, const struct cri_id_mapping_vec *v) {
+    struct json *list = json_array(a);
+    for (size_t i = 0; i < v->n; i++) {
+        struct json *m = json_object(a);
+        json_set_int(a, m, "containerID", v->items[i].container_id);
+        json_set_int(a, m, "hostID", v->items[i].host_id);
+        json_set_int(a, m, "size", v->items[i].length);
+        json_append(a, list, m);
+    }
+    return list;
+}
+
 static int build_namespaces(struct arena *a, const struct spec_input *in, struct json *linux_,
                             struct err *e) {
     static const struct cri_namespace_option none = {.pid = CRI_NAMESPACE_MODE_CONTAINER};
@@ -262,8 +287,11 @@ static int build_namespaces(struct arena *a, const struct spec_input *in, struct
             ? lc->security_context->namespace_options
             : &none;
     struct json *list = json_array(a);
-    if (o->userns_options && o->userns_options->mode == CRI_NAMESPACE_MODE_POD)
-        return err_set(e, -ENOTSUP, "user namespaces are not supported by this runtime");
+    if (in->user) {
+        add_namespace(a, list, "user", arena_printf(a, "%s/user", in->ns_dir));
+        json_set(a, linux_, "uidMappings", id_mappings(a, &in->user->uids));
+        json_set(a, linux_, "gidMappings", id_mappings(a, &in->user->gids));
+    }
     add_namespace(a, list, "mount", NULL);
     add_namespace(a, list, "uts", arena_printf(a, "%s/uts", in->ns_dir));
     if (o->network != CRI_NAMESPACE_MODE_NODE)
@@ -352,7 +380,8 @@ static int check_lsm(const struct cri_linux_container_security_context *sc, stru
     bool wanted =
         sc && ((sc->apparmor && sc->apparmor->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST) ||
                str_has_prefix(str_or_empty(sc->apparmor_profile), "localhost/"));
-    if (wanted) return err_set(e, -ENOTSUP, "AppArmor profiles are not supported by this runtime");
+    if (wanted && access("/sys/kernel/security/apparmor/profiles", F_OK) < 0)
+        return err_set(e, -ENOTSUP, "this machine has no AppArmor");
     return 0; /* SELinux labels do nothing without SELinux: ignored, as other runtimes do */
 }
 

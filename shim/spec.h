@@ -22,6 +22,8 @@ struct spec_input {
     pid_t target_pid; /* of the target container, for pid mode TARGET */
     bool cgroup_v2;
     struct seccomp_cache *seccomp; /* or NULL: the profile goes into the spec as rules */
+    const struct cri_user_namespace *user; /* of the sandbox, pinned in ns_dir; NULL: the host's */
+    const char *const *mapped_mounts; /* host path for each config mount that is seen through `user`, else NULL */
     const char *const *image_mounts; /* host path for each config mount that is an image volume, else NULL */
 };
 

@@ -94,13 +94,14 @@ static int add_volume(struct arena *a, const struct spec_input *in, size_t i, st
     const char *source = in->image_mounts ? in->image_mounts[i] : NULL;
     if (str_empty(m->container_path) || m->container_path[0] != '/')
         return err_set(e, -EINVAL, "mount path %s is not absolute", str_or_empty(m->container_path));
-    if (m->uid_mappings.n || m->gid_mappings.n)
-        return err_set(e, -ENOTSUP, "id-mapped mounts are not supported by this runtime");
+    if ((m->uid_mappings.n || m->gid_mappings.n) && !in->user)
+        return err_set(e, -EINVAL, "id mappings of a mount need a sandbox with a user namespace");
     if (m->propagation < 0 || m->propagation >= (int)ARRAY_LEN(modes))
         return err_set(e, -EINVAL, "unknown mount propagation");
     if (m->recursive_read_only && (!m->readonly || m->propagation))
         return err_set(e, -EINVAL, "recursive_read_only needs readonly and private propagation");
     bool ro = m->readonly || source;
+    if (!source && in->mapped_mounts) source = in->mapped_mounts[i];
     int r = source ? 0 : host_side(a, m, &source, e);
     if (r < 0) return r;
     *propagation = MAX_OF(*propagation, m->propagation);

@@ -217,9 +217,12 @@ TEST(namespaces_follow_the_modes) {
     CHECK_INT(build(&f), 0);
     CHECK_STR(json_get_str(find_by(json_at(f.out.spec, "linux", "namespaces", NULL), "type", "pid"), "path"),
               "/proc/7/ns/pid");
-    struct cri_user_namespace u = {.mode = CRI_NAMESPACE_MODE_POD};
-    f.ns.userns_options = &u;
-    CHECK_INT(build(&f), -ENOTSUP);
+    struct cri_id_mapping map = {.host_id = 65536, .length = 65536};
+    struct cri_user_namespace u = {.mode = CRI_NAMESPACE_MODE_POD, .uids = {&map, 1}, .gids = {&map, 1}};
+    f.in.user = &u;
+    CHECK_INT(build(&f), 0);
+    CHECK_STR(json_get_str(find_by(json_at(f.out.spec, "linux", "namespaces", NULL), "type", "user"), "path"), "/ns/user");
+    CHECK_INT(json_get_int(json_item(json_at(f.out.spec, "linux", "uidMappings", NULL), 0), "hostID", 0), 65536);
     tear_down(&f);
 }
 
