@@ -103,6 +103,19 @@ static size_t slots_for(size_t n, size_t *which) {
     return *which = 2, 960;
 }
 
+const int32_t rules_timeouts[RULES_TIMEOUTS] = {1,   2,   5,   10,   15,   20,   30,   45,    60,    90,
+                                               120, 180, 300, 600, 1200, 1800, 3600, 10800, 43200, 86400};
+
+/* The number of the timeout, from 1, on the heap. */
+static char *timeout_number(const struct core_service *s) {
+    const struct core_session_affinity_config *c = s->spec.session_affinity_config;
+    const struct core_client_ip_config *ip = c ? c->client_ip : NULL;
+    int32_t want = ip && ip->timeout_seconds ? *ip->timeout_seconds : 10800;
+    size_t i = 0;
+    while (i + 1 < RULES_TIMEOUTS && rules_timeouts[i] < want) i++;
+    return xasprintf("%zu", i + 1);
+}
+
 /* `prefix` is "ip . proto . port" or "proto . port". */
 static void fill_slots(struct rules *r, enum rules_set first, const char *prefix, const struct targets *t) {
     size_t which, slots = slots_for(t->n, &which);
@@ -121,7 +134,7 @@ static void virtual_ip(struct rules *r, const struct core_service *s, const char
         return;
     }
     fill_slots(r, SET_VIP_16, key, t);
-    if (str_eq(s->spec.session_affinity, "ClientIP")) put(r, SET_STICKY, xstrdup(key), xstrdup(""));
+    if (str_eq(s->spec.session_affinity, "ClientIP")) put(r, SET_STICKY, xstrdup(key), timeout_number(s));
 }
 
 static void node_port(struct rules *r, const struct core_service *s, const char *proto, int32_t port, const struct targets *t,
@@ -133,7 +146,7 @@ static void node_port(struct rules *r, const struct core_service *s, const char 
     }
     fill_slots(r, SET_NODE_16, key, t);
     if (!local_only) put(r, SET_MASQ_NODE, xstrdup(key), xstrdup(""));
-    if (str_eq(s->spec.session_affinity, "ClientIP")) put(r, SET_STICKY_NODE, xstrdup(key), xstrdup(""));
+    if (str_eq(s->spec.session_affinity, "ClientIP")) put(r, SET_STICKY_NODE, xstrdup(key), timeout_number(s));
 }
 
 static void one_port(struct rules *r, const struct core_service *s, const struct core_service_port *p,

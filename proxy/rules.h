@@ -12,8 +12,8 @@ enum rules_set {
     SET_VIP_60,    /* the same with 60 slots: spreads evenly over most numbers up to 30 */
     SET_VIP_960,   /* 960 slots, beyond */
     SET_NODE_16, SET_NODE_60, SET_NODE_960, /* map proto . port . slot : ip . port, node ports */
-    SET_STICKY,    /* ip . proto . port with sessionAffinity ClientIP */
-    SET_STICKY_NODE, /* proto . port */
+    SET_STICKY,    /* map ip . proto . port : number of its timeout; sessionAffinity ClientIP */
+    SET_STICKY_NODE, /* map proto . port : the same */
     SET_MASQ_NODE, /* proto . port: node ports whose clients are masqueraded (externalTrafficPolicy Cluster) */
     SET_DEAD,      /* ip . proto . port without endpoints: refused */
     SET_DEAD_NODE, /* proto . port */
@@ -21,6 +21,11 @@ enum rules_set {
     RULES_SETS
 };
 extern const char *const rules_set_names[RULES_SETS];
+
+/* How long a client keeps its endpoint after its last connection, in seconds: each has chains of its own in the table, so
+ * a service's timeout is rounded up to one of these. The last is the longest that is valid. */
+enum { RULES_TIMEOUTS = 20 };
+extern const int32_t rules_timeouts[RULES_TIMEOUTS];
 
 /* Elements wanted by one service: element text -> data text ("" for sets), by set. */
 struct rules {

@@ -1,6 +1,6 @@
 /* The table. A connection to a service is decided by its first packet, in the nat chains:
  *
- *   mark the packet with a random slot number (or one hashed from the client's address for sticky services), look up
+ *   mark the packet with a random slot number (for sticky services one that its client keeps for a while), look up
  *   ip . protocol . port . slot in a flat map, and dnat to the endpoint found there.
  *
  * Flat maps (instead of a chain per service with verdict maps) keep an update at a few elements however many services
@@ -16,6 +16,8 @@
 #include <nftables/libnftables.h>
 
 #include "pkg/base/buf.h"
+
+enum { AFFINITY_MAX = 65536 }; /* clients of sticky services remembered */
 
 static const char table_name[] = "coracle_proxy";
 
@@ -143,50 +145,68 @@ static const struct {
     {"node16", "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"},
     {"node60", "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"},
     {"node960", "map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"},
-    {"sticky", "set", "ipv4_addr . inet_proto . inet_service"},
-    {"sticky_node", "set", "inet_proto . inet_service"},
+    {"sticky", "map", "ipv4_addr . inet_proto . inet_service : mark"},
+    {"sticky_node", "map", "inet_proto . inet_service : mark"},
     {"masq_node", "set", "inet_proto . inet_service"},
     {"dead", "set", "ipv4_addr . inet_proto . inet_service"},
     {"dead_node", "set", "inet_proto . inet_service"},
     {"hairpin", "set", "ipv4_addr . ipv4_addr"},
 };
 
-/* The two ways to pick a slot, for 16, 60 and 960 of them. The mark is given back as 0 when no map had an entry. */
-static void write_picks(struct buf *b, const char *slot_of) {
-    static const int slots[] = {16, 60, 960};
-    for (size_t i = 0; i < ARRAY_LEN(slots); i++) {
-        buf_printf(b, "    meta mark set %s mod %d\n", slot_of, slots[i]);
-        buf_printf(b, "    dnat ip to ip daddr . ip protocol . th dport . meta mark map @vip%d\n", slots[i]);
+/* Where connections go: a slot by chance, or for a sticky service one that follows from a number the client drew with its
+ * first connection, which lasts until the timeout has passed without another. */
+#define CLIENT "ip saddr . ip daddr . ip protocol . th dport"
+
+static const char *const ways[][3] = {{"vip", "ip daddr . ip protocol . th dport . meta mark", "sticky"},
+                                      {"node", "ip protocol . th dport . meta mark", "sticky_node"}};
+static const int slot_counts[] = {16, 60, 960};
+
+/* The mark is given back as 0 when no map had an entry. */
+static void write_picks(struct buf *b, size_t way, bool sticky) {
+    for (size_t i = 0; i < ARRAY_LEN(slot_counts); i++) {
+        if (sticky) {
+            buf_adds(b, "    meta mark set " CLIENT " map @affinity\n");
+            buf_printf(b, "    meta mark set jhash ip saddr . meta mark mod %d\n", slot_counts[i]);
+        } else {
+            buf_printf(b, "    meta mark set numgen random mod %d\n", slot_counts[i]);
+        }
+        buf_printf(b, "    dnat ip to %s map @%s%d\n", ways[way][1], ways[way][0], slot_counts[i]);
     }
-    buf_adds(b, "    meta mark set 0\n");
+    buf_adds(b, "    meta mark set 0\n  }\n");
 }
 
-static void write_node_picks(struct buf *b, const char *slot_of) {
-    static const int slots[] = {16, 60, 960};
-    for (size_t i = 0; i < ARRAY_LEN(slots); i++) {
-        buf_printf(b, "    meta mark set %s mod %d\n", slot_of, slots[i]);
-        buf_printf(b, "    dnat ip to ip protocol . th dport . meta mark map @node%d\n", slots[i]);
+static void write_pick_chains(struct buf *b) {
+    for (size_t way = 0; way < ARRAY_LEN(ways); way++) {
+        buf_printf(b, "  chain %s_random {\n", ways[way][0]);
+        write_picks(b, way, false);
+        for (size_t t = 0; t < RULES_TIMEOUTS; t++) {
+            buf_printf(b, "  chain %s_sticky_%d {\n    meta mark set 0\n", ways[way][0], rules_timeouts[t]);
+            buf_adds(b, "    meta mark set " CLIENT " map @affinity\n"
+                        "    meta mark 0 meta mark set numgen random mod 2147483647 offset 1\n");
+            buf_printf(b, "    update @affinity { " CLIENT " timeout %ds : meta mark }\n", rules_timeouts[t]);
+            write_picks(b, way, true);
+        }
     }
-    buf_adds(b, "    meta mark set 0\n");
+}
+
+/* A sticky service's packet goes on in the chain of its timeout. */
+static void write_goto_sticky(struct buf *b, size_t way) {
+    const char *key = way == 0 ? "ip daddr . ip protocol . th dport" : "ip protocol . th dport";
+    buf_printf(b, "    meta mark set %s map @%s meta mark vmap {", key, ways[way][2]);
+    for (size_t t = 0; t < RULES_TIMEOUTS; t++)
+        buf_printf(b, "%s %zu : goto %s_sticky_%d", t ? "," : "", t + 1, ways[way][0], rules_timeouts[t]);
+    buf_adds(b, " }\n");
 }
 
 static void write_chains(struct buf *b) {
-    buf_adds(b, "  chain vip_random {\n");
-    write_picks(b, "numgen random");
-    buf_adds(b, "  }\n  chain vip_sticky {\n");
-    write_picks(b, "jhash ip saddr");
-    buf_adds(b, "  }\n  chain node_random {\n");
-    write_node_picks(b, "numgen random");
-    buf_adds(b, "  }\n  chain node_sticky {\n");
-    write_node_picks(b, "jhash ip saddr");
+    write_pick_chains(b);
+    buf_adds(b, "  chain services {\n    meta l4proto != { tcp, udp, sctp } return\n");
+    write_goto_sticky(b, 0);
+    buf_adds(b, "    jump vip_random\n"
+                "    fib daddr type != local return\n"
+                "    ip protocol . th dport @masq_node ct mark set ct mark | 0x8000\n");
+    write_goto_sticky(b, 1);
     buf_adds(b,
-             "  }\n  chain services {\n"
-             "    meta l4proto != { tcp, udp, sctp } return\n"
-             "    ip daddr . ip protocol . th dport @sticky goto vip_sticky\n"
-             "    jump vip_random\n"
-             "    fib daddr type != local return\n"
-             "    ip protocol . th dport @masq_node ct mark set ct mark | 0x8000\n"
-             "    ip protocol . th dport @sticky_node goto node_sticky\n"
              "    goto node_random\n"
              "  }\n  chain prerouting {\n    type nat hook prerouting priority dstnat; policy accept;\n    jump services\n"
              "  }\n  chain output {\n    type nat hook output priority -100; policy accept;\n    jump services\n"
@@ -212,6 +232,8 @@ static void write_whole(struct table *t, struct buf *b) {
     buf_printf(b, "table ip %s\ndelete table ip %s\ntable ip %s {\n", table_name, table_name, table_name);
     for (size_t i = 0; i < ARRAY_LEN(declarations); i++)
         buf_printf(b, "  %s %s { type %s; }\n", declarations[i].what, declarations[i].name, declarations[i].type);
+    buf_printf(b, "  map affinity { type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; size %d; "
+                  "flags dynamic, timeout; }\n", AFFINITY_MAX);
     write_chains(b);
     buf_adds(b, "}\n");
     for (size_t s = 0; s < RULES_SETS; s++) {
