@@ -1,5 +1,5 @@
 /* A thread for what has to be done from time to time: compacting the store's history (five minutes of it stay, as with
- * upstream's compactor), repairing the book of Services' addresses, ending Events after their time to live, and giving the memory of past bursts back to the
+ * upstream's compactor, but when more than HISTORY_MAX revisions have gathered, one to two minutes), repairing the book of Services' addresses, ending Events after their time to live, and giving the memory of past bursts back to the
  * system (the allocator keeps what requests on many threads have freed). */
 #include <malloc.h>
 #include <pthread.h>
@@ -8,7 +8,7 @@
 #include "apiserver/servicealloc.h"
 #include "apiserver/write.h"
 
-enum { TICK_S = 60, COMPACT_EVERY_S = 300, REPAIR_EVERY = 3 /* ticks */, EVENTS_AT_ONCE = 2000 };
+enum { TICK_S = 60, COMPACT_EVERY_S = 300, HISTORY_MAX = 50000 /* revisions */, REPAIR_EVERY = 3 /* ticks */, EVENTS_AT_ONCE = 2000 };
 
 struct housekeeping {
     pthread_t thread;
@@ -47,7 +47,7 @@ static void end_events(struct apiserver *s) {
 static void *run(void *arg) {
     struct apiserver *s = arg;
     struct housekeeping *h = s->housekeeping;
-    int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache);
+    int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache), last = keep_from;
     unsigned ticks = 0;
     pthread_mutex_lock(&h->lock);
     while (!h->stop) {
@@ -59,11 +59,14 @@ static void *run(void *arg) {
         end_events(s);
         if (++ticks % REPAIR_EVERY == 0) servicealloc_repair(s);
         malloc_trim(0);
-        if (mono_ns() >= compact_at) {
-            store_compact(s->store, keep_from, NULL); /* fails when nothing was written since: fine */
-            keep_from = watchcache_rev(s->cache);
+        int64_t now = watchcache_rev(s->cache);
+        bool many = now - keep_from > HISTORY_MAX;
+        if (many || mono_ns() >= compact_at) {
+            store_compact(s->store, many ? last : keep_from, NULL); /* fails when nothing was written since: fine */
+            keep_from = many ? last : now;
             compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC;
         }
+        last = now;
         pthread_mutex_lock(&h->lock);
     }
     pthread_mutex_unlock(&h->lock);

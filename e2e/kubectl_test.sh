@@ -56,5 +56,6 @@ session() {
 
 session kubectl "$(kubectl version --client -o json | python3 -c 'import json,sys; print(json.load(sys.stdin)["clientVersion"]["gitVersion"])')" 1
 old=$(client_kubectl_120) && session "$old" v1.20.2 2 || fail "kubectl 1.20.2 is there"
+middle=$(client_npm 24 kubectl) && session "$middle" v1.24 4 || fail "kubectl 1.24 is there"
 new=$(client_npm 35 kubectl) && session "$new" v1.35 3 || fail "kubectl 1.35 is there"
 finish
