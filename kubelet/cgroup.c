@@ -320,6 +320,93 @@ void cgroups_usage(struct cgroups *cg, const char *path, struct cgroup_usage *u)
     read_u64(pids, "pids.current", &u->pids);
 }
 
+/* Where each number is: v1 controller, file and key (NULL: the file is the number), the same on v2, and what to multiply
+ * by. A tick of cpuacct.stat is a hundredth of a second. */
+static const struct detail {
+    size_t at;
+    const char *controller, *file1, *key1;
+    uint64_t mul1;
+    const char *file2, *key2;
+    uint64_t mul2;
+} details[] = {
+#define AT(f) offsetof(struct cgroup_details, f)
+    {AT(cpu_user_ns), "cpuacct", "cpuacct.stat", "user", 10000000, "cpu.stat", "user_usec", 1000},
+    {AT(cpu_system_ns), "cpuacct", "cpuacct.stat", "system", 10000000, "cpu.stat", "system_usec", 1000},
+    {AT(cpu_periods), "cpu", "cpu.stat", "nr_periods", 1, "cpu.stat", "nr_periods", 1},
+    {AT(cpu_throttled_periods), "cpu", "cpu.stat", "nr_throttled", 1, "cpu.stat", "nr_throttled", 1},
+    {AT(cpu_throttled_ns), "cpu", "cpu.stat", "throttled_time", 1, "cpu.stat", "throttled_usec", 1000},
+    {AT(memory_cache), "memory", "memory.stat", "total_cache", 1, "memory.stat", "file", 1},
+    {AT(memory_mapped), "memory", "memory.stat", "total_mapped_file", 1, "memory.stat", "file_mapped", 1},
+    {AT(memory_swap), "memory", "memory.stat", "total_swap", 1, "memory.swap.current", NULL, 1},
+    {AT(memory_max), "memory", "memory.max_usage_in_bytes", NULL, 1, "memory.peak", NULL, 1},
+    {AT(memory_failures), "memory", "memory.failcnt", NULL, 1, "memory.events", "max", 1},
+    {AT(oom_kills), "memory", "memory.oom_control", "oom_kill", 1, "memory.events", "oom_kill", 1},
+#undef AT
+};
+
+/* "8:0 Read 4096" on v1, "8:0 rbytes=4096 wbytes=0 ..." on v2: the sum over devices. */
+static uint64_t io_sum(const char *text, const char *word) {
+    uint64_t sum = 0;
+    size_t n = strlen(word);
+    for (const char *p = text; p && (p = strstr(p, word)); p += n) sum += strtoull(p + n, NULL, 10);
+    return sum;
+}
+
+static char *controller_dir(struct cgroups *cg, const char *controller, const char *path) {
+    return cg->v2 ? xasprintf("%s%s%s", cg->mount, cg->root, path) : dir_v1(cg, controller, path);
+}
+
+void cgroups_details(struct cgroups *cg, const char *path, struct cgroup_details *out) {
+    *out = (struct cgroup_details){0};
+    for (size_t i = 0; i < ARRAY_LEN(details); i++) {
+        const struct detail *d = &details[i];
+        const char *key = cg->v2 ? d->key2 : d->key1, *file = cg->v2 ? d->file2 : d->file1;
+        _cleanup_free_ char *dir = controller_dir(cg, d->controller, path), *name = xasprintf("%s/%s", dir, file), *text = NULL;
+        uint64_t v = 0;
+        if (!key)
+            read_u64(dir, file, &v);
+        else if (file_read(name, 65536, &text, NULL) == 0)
+            v = stat_value(text, key);
+        *(uint64_t *)(void *)((char *)out + d->at) = v * (cg->v2 ? d->mul2 : d->mul1);
+    }
+    _cleanup_free_ char *dir = controller_dir(cg, "blkio", path);
+    _cleanup_free_ char *io = xasprintf("%s/%s", dir, cg->v2 ? "io.stat" : "blkio.throttle.io_service_bytes"), *text = NULL;
+    if (file_read(io, 65536, &text, NULL) < 0) return;
+    out->io_read_bytes = io_sum(text, cg->v2 ? "rbytes=" : " Read ");
+    out->io_write_bytes = io_sum(text, cg->v2 ? "wbytes=" : " Write ");
+}
+
+char *cgroups_container(struct cgroups *cg, struct arena *a, const char *pod, const char *id) {
+    _cleanup_free_ char *dir = controller_dir(cg, "memory", pod);
+    char *found = NULL;
+    DIR *d = str_empty(id) ? NULL : opendir(dir);
+    for (struct dirent *ent; d && !found && (ent = readdir(d));)
+        if (strstr(ent->d_name, id)) found = arena_printf(a, "%s/%s", pod, ent->d_name);
+    if (d) closedir(d);
+    return found;
+}
+
+pid_t cgroups_any_process(struct cgroups *cg, const char *path) {
+    _cleanup_free_ char *dir = controller_dir(cg, "memory", path), *name = xasprintf("%s/cgroup.procs", dir);
+    _cleanup_file_ FILE *f = fopen(name, "re");
+    int pid = 0;
+    return f && fscanf(f, "%d", &pid) == 1 ? pid : 0;
+}
+
+char *cgroups_pod_path(struct cgroups *cg, struct arena *a, const struct core_pod *p) {
+    const char *qos = str_empty(p->status.qos_class) ? pod_qos_class(p) : p->status.qos_class;
+    if (!cg->systemd) {
+        _cleanup_free_ char *path = pod_path(qos, p->metadata.uid);
+        return arena_strdup(a, path);
+    }
+    const char *level = str_eq(qos, "BestEffort") ? "-besteffort" : str_eq(qos, "Burstable") ? "-burstable" : "";
+    char *uid = arena_strdup(a, p->metadata.uid);
+    for (char *c = uid; *c; c++)
+        if (*c == '-') *c = '_';
+    return *level ? arena_printf(a, "/kubepods.slice/kubepods%s.slice/kubepods%s-pod%s.slice", level, level, uid)
+                  : arena_printf(a, "/kubepods.slice/kubepods-pod%s.slice", uid);
+}
+
 void cgroups_adopt(struct cgroups *cg) { cg->active = true; }
 
 void cgroups_teardown(struct cgroups *cg) {

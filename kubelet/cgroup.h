@@ -49,5 +49,18 @@ int cgroups_pod_remove(struct cgroups *cg, const char *qos, const char *uid, str
 void cgroups_set_burstable(struct cgroups *cg, int64_t milli_requests);
 /* What a cgroup below the root uses ("" is the root itself). */
 void cgroups_usage(struct cgroups *cg, const char *path, struct cgroup_usage *out);
+/* More of it, as cAdvisor tells: times in nanoseconds, sizes in bytes. */
+struct cgroup_details {
+    uint64_t cpu_user_ns, cpu_system_ns, cpu_periods, cpu_throttled_periods, cpu_throttled_ns;
+    uint64_t memory_cache, memory_mapped, memory_max, memory_failures, memory_swap, oom_kills;
+    uint64_t io_read_bytes, io_write_bytes;
+};
+void cgroups_details(struct cgroups *cg, const char *path, struct cgroup_details *out);
+/* The cgroup of a container: the child of its pod's whose name has the container's id in it. NULL: there is none. */
+char *cgroups_container(struct cgroups *cg, struct arena *a, const char *pod_path, const char *id);
+/* A process in the cgroup; 0: there is none. */
+pid_t cgroups_any_process(struct cgroups *cg, const char *path);
+/* Below the root: "/kubepods/burstable/pod<uid>", or what systemd calls it. */
+char *cgroups_pod_path(struct cgroups *cg, struct arena *a, const struct core_pod *p);
 /* Pods that have a cgroup: calls fn with the QoS class and uid. */
 void cgroups_each_pod(struct cgroups *cg, void (*fn)(void *arg, const char *qos, const char *uid), void *arg);

@@ -44,12 +44,17 @@ void runtime_free(struct runtime *rt) {
 
 int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req,
                          void *resp, int64_t timeout_ns, struct err *e) {
-    return rt->ops->call(rt, m, a, req, resp, timeout_ns, e);
+    int64_t from = mono_ns();
+    int r = rt->ops->call(rt, m, a, req, resp, timeout_ns, e);
+    rt->counts[m].calls++;
+    rt->counts[m].errors += r < 0;
+    rt->counts[m].ns += (uint64_t)(mono_ns() - from);
+    return r;
 }
 
 int runtime_call(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
                  struct err *e) {
-    return rt->ops->call(rt, m, a, req, resp, RUNTIME_TIMEOUT_NS, e);
+    return runtime_call_timeout(rt, m, a, req, resp, RUNTIME_TIMEOUT_NS, e);
 }
 
 static int32_t annotation_int(const struct str_map *m, const char *key) {

@@ -64,8 +64,12 @@ struct runtime_ops {
     void (*shutdown)(struct runtime *rt);
     void (*free)(struct runtime *rt);
 };
+struct runtime_count {
+    _Atomic uint64_t calls, errors, ns;
+};
 struct runtime {
     const struct runtime_ops *ops;
+    struct runtime_count counts[RT_METHODS]; /* kept by runtime_call, for the metrics */
 };
 
 /* A client of the CRI endpoint ("unix:///run/x.sock" or a path); image_endpoint NULL: the same. Does not

@@ -38,7 +38,9 @@ static void route_metrics(struct request *r) {
         stats_metrics(r->s->stats, &b);
     } else if (str_eq(which, "resource")) {
         stats_resource_metrics(r->s->stats, &b);
-    } else if (!str_eq(which, "cadvisor") && !str_eq(which, "probes") && !str_eq(which, "slis")) {
+    } else if (str_eq(which, "cadvisor")) {
+        stats_cadvisor_metrics(r->s->kl, &b);
+    } else if (!str_eq(which, "probes") && !str_eq(which, "slis")) {
         http_respond_text(r->http, 404, "404 page not found\n");
         return;
     }

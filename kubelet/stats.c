@@ -4,6 +4,7 @@
 #include <sys/statvfs.h>
 
 #include "kubelet/pods.h"
+#include "kubelet/stats_parts.h"
 
 enum { MAX_SAMPLES = 4096 };
 
@@ -71,6 +72,7 @@ struct pod_numbers {
     struct cgroup_usage cg;
     uint64_t nano_cores;
     int64_t started;
+    pid_t pid; /* a process of it, 0: none */
 };
 struct numbers {
     struct container_numbers *containers;
@@ -123,12 +125,12 @@ static void collect_pods(struct stats *s, struct arena *a, struct numbers *n) {
             p->uid = arena_strdup(a, all[i]->uid);
             struct core_pod_status *st = worker_status(all[i], a);
             p->started = st && st->start_time.set ? ktime_unix_ns(st->start_time) : s->started;
-            const char *qos = pod_qos_class(p->obj->obj);
-            const char *path = arena_printf(a, "/kubepods%s/pod%s",
-                                            str_eq(qos, "BestEffort")  ? "/besteffort"
-                                            : str_eq(qos, "Burstable") ? "/burstable"
-                                                                       : "",
-                                            p->uid);
+            const char *path = s->kl->cgroups ? cgroups_pod_path(s->kl->cgroups, a, p->obj->obj) : p->uid;
+            for (size_t k = 0; s->kl->cgroups && !p->pid && k < n->n_containers; k++) {
+                if (!str_eq(n->containers[k].pod_uid, p->uid)) continue;
+                const char *group = cgroups_container(s->kl->cgroups, a, path, n->containers[k].id);
+                if (group) p->pid = cgroups_any_process(s->kl->cgroups, group);
+            }
             if (s->kl->cgroups) cgroups_usage(s->kl->cgroups, path, &p->cg);
             if (!p->cg.found) /* no cgroup of its own: the sum of its containers */
                 for (size_t k = 0; k < n->n_containers; k++)
@@ -241,7 +243,7 @@ static void put_container(struct buf *b, const struct container_numbers *c, int6
     buf_addc(b, '}');
 }
 
-static void put_pod(struct buf *b, const struct numbers *n, const struct pod_numbers *p, bool small) {
+static void put_pod(struct kubelet *kl, struct buf *b, const struct numbers *n, const struct pod_numbers *p, bool small) {
     buf_adds(b, "{\"podRef\":{\"name\":");
     json_write_str(b, p->obj->meta->name, strlen(p->obj->meta->name));
     buf_adds(b, ",\"namespace\":");
@@ -260,6 +262,15 @@ static void put_pod(struct buf *b, const struct numbers *n, const struct pod_num
     put_cpu(b, p->nano_cores, p->cg.cpu_ns);
     buf_addc(b, ',');
     put_memory(b, &p->cg, 0);
+    if (!small) {
+        uint64_t layers = 0;
+        for (size_t k = 0; k < n->n_containers; k++)
+            if (str_eq(n->containers[k].pod_uid, p->uid)) layers += n->containers[k].fs_used;
+        if (p->pid && !((const struct core_pod *)p->obj->obj)->spec.host_network) stats_put_network(b, p->pid);
+        stats_put_volumes(kl, b, p->obj->obj);
+        stats_put_ephemeral_storage(kl, b, p->obj->obj, layers);
+        buf_printf(b, ",\"process_stats\":{\"process_count\":%llu}", (unsigned long long)p->cg.pids);
+    }
     buf_addc(b, '}');
 }
 
@@ -276,6 +287,8 @@ void stats_summary(struct stats *s, struct buf *b, bool small) {
     buf_addc(b, ',');
     put_memory(b, &n.node, n.mem_available);
     if (!small) {
+        stats_put_network(b, 0);
+        stats_put_rlimit(b);
         put_fs(b, "fs", s->kl->cfg.root_dir);
         struct buf inner = BUF_INIT;
         put_fs(&inner, "imageFs", s->kl->cfg.root_dir);
@@ -285,7 +298,7 @@ void stats_summary(struct stats *s, struct buf *b, bool small) {
     buf_adds(b, "},\"pods\":[");
     for (size_t i = 0; i < n.n_pods; i++) {
         if (i) buf_addc(b, ',');
-        put_pod(b, &n, &n.pods[i], small);
+        put_pod(s->kl, b, &n, &n.pods[i], small);
     }
     buf_adds(b, "]}");
     numbers_done(&n);
@@ -347,6 +360,44 @@ void stats_resource_metrics(struct stats *s, struct buf *b) {
     numbers_done(&n);
 }
 
+/* "RunPodSandbox" of a method's path as Kubernetes writes it: "run_podsandbox" is "run_pod_sandbox" here and there. */
+static void operation_name(enum runtime_method m, char out[64]) {
+    const char *p = strrchr(runtime_methods[m].rpc->path, '/') + 1;
+    size_t n = 0;
+    for (size_t i = 0; p[i] && n + 2 < 64; i++) {
+        bool upper = p[i] >= 'A' && p[i] <= 'Z';
+        if (upper && i) out[n++] = '_';
+        out[n++] = upper ? (char)(p[i] - 'A' + 'a') : p[i];
+    }
+    out[n] = '\0';
+}
+
+static void runtime_metrics(struct stats *s, struct buf *b) {
+    char name[64];
+    static const struct {
+        const char *name, *help;
+    } rows[] = {{"kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type."},
+                {"kubelet_runtime_operations_errors_total", "Cumulative number of runtime operation errors by operation type."}};
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+        head(b, rows[k].name, "counter", rows[k].help);
+        for (int m = 0; m < RT_METHODS; m++) {
+            const struct runtime_count *c = &s->kl->rt->counts[m];
+            if (!c->calls || (k && !c->errors)) continue;
+            operation_name((enum runtime_method)m, name);
+            buf_printf(b, "%s{operation_type=\"%s\"} %llu\n", rows[k].name, name, (unsigned long long)(k ? c->errors : c->calls));
+        }
+    }
+    head(b, "kubelet_runtime_operations_duration_seconds", "summary", "Duration in seconds of runtime operations.");
+    for (int m = 0; m < RT_METHODS; m++) {
+        const struct runtime_count *c = &s->kl->rt->counts[m];
+        if (!c->calls) continue;
+        operation_name((enum runtime_method)m, name);
+        buf_printf(b, "kubelet_runtime_operations_duration_seconds_sum{operation_type=\"%s\"} %.6f\n", name, (double)c->ns / 1e9);
+        buf_printf(b, "kubelet_runtime_operations_duration_seconds_count{operation_type=\"%s\"} %llu\n", name,
+                   (unsigned long long)c->calls);
+    }
+}
+
 void stats_metrics(struct stats *s, struct buf *b) {
     size_t n, running = 0, containers = 0;
     struct pod_worker **all = pods_all(s->kl->pods, &n);
@@ -367,6 +418,8 @@ void stats_metrics(struct stats *s, struct buf *b) {
     buf_printf(b, "kubelet_running_containers{container_state=\"running\"} %zu\n", containers);
     head(b, "kubelet_desired_pods", "gauge", "The number of pods the kubelet is being instructed to run");
     buf_printf(b, "kubelet_desired_pods %zu\n", n);
+    runtime_metrics(s, b);
+    stats_put_volume_metrics(s->kl, b);
     head(b, "kubernetes_build_info", "gauge", "The version that this program was built from");
     buf_printf(b, "kubernetes_build_info{git_version=\"%s\"} 1\n", CORACLE_VERSION);
     head(b, "process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds");

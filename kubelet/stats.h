@@ -11,4 +11,6 @@ void stats_free(struct stats *s);
 void stats_summary(struct stats *s, struct buf *b, bool only_cpu_and_memory);
 /* Prometheus text. */
 void stats_metrics(struct stats *s, struct buf *b);
+/* Prometheus text with cAdvisor's names (cadvisor.c). */
+void stats_cadvisor_metrics(struct kubelet *kl, struct buf *b);
 void stats_resource_metrics(struct stats *s, struct buf *b);

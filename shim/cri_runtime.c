@@ -383,9 +383,30 @@ static int do_list_pod_sandbox_stats(struct grpc_call *c, struct err *e) {
     return 0;
 }
 
-static int do_nothing(struct grpc_call *c, struct err *e) {
+static int do_metric_descriptors(struct grpc_call *c, struct err *e) {
+    struct cri_list_metric_descriptors_response *r = c->response;
+    metrics_describe(c->arena, &r->descriptors);
     return 0;
-} /* an empty answer: no metrics are declared */
+}
+
+static int do_sandbox_metrics(struct grpc_call *c, struct err *e) {
+    struct cri_list_pod_sandbox_metrics_response *r = c->response;
+    struct shim *s = c->arg;
+    struct sandbox **all;
+    size_t n;
+    sandbox_all(s, c->arena, &all, &n);
+    r->pod_metrics.items = arena_zalloc(c->arena, (n + 1) * sizeof(*r->pod_metrics.items));
+    for (size_t i = 0; i < n; i++) {
+        struct cri_pod_sandbox_metrics m = {0};
+        if (all[i]->ready) {
+            metrics_of_sandbox(s, c->arena, all[i], &m);
+            r->pod_metrics.items[r->pod_metrics.n++] =
+                *(struct cri_pod_sandbox_metrics *)api_clone(c->arena, &api_cri_pod_sandbox_metrics, &m);
+        }
+        sandbox_put(s, all[i]);
+    }
+    return 0;
+}
 
 /* ---- events ---- */
 
@@ -445,8 +466,8 @@ const struct grpc_method cri_runtime_methods[] = {
     {RPC(list_container_stats), do_list_container_stats},
     {RPC(pod_sandbox_stats), do_pod_sandbox_stats},
     {RPC(list_pod_sandbox_stats), do_list_pod_sandbox_stats},
-    {RPC(list_metric_descriptors), do_nothing},
-    {RPC(list_pod_sandbox_metrics), do_nothing},
+    {RPC(list_metric_descriptors), do_metric_descriptors},
+    {RPC(list_pod_sandbox_metrics), do_sandbox_metrics},
     {RPC(get_container_events), do_get_container_events},
 };
 const size_t cri_runtime_methods_n = ARRAY_LEN(cri_runtime_methods);

@@ -215,6 +215,10 @@ struct cri_container_status *container_status(struct shim *s, struct arena *a, s
 struct cri_container_stats *container_stats(struct shim *s, struct arena *a, struct container *c);
 struct cri_pod_sandbox_stats *sandbox_stats(struct shim *s, struct arena *a, struct sandbox *sb);
 
+/* ---- metrics.c ---- */
+void metrics_describe(struct arena *a, struct cri_metric_descriptor_vec *out);
+void metrics_of_sandbox(struct shim *s, struct arena *a, struct sandbox *sb, struct cri_pod_sandbox_metrics *out);
+
 /* ---- overlay.c ---- */
 /* Layers seen through a user namespace (its pin), bound below `dir` for the time of mounting. */
 struct overlay_map {
