@@ -10,7 +10,8 @@
  *     kubelet/       volumes, checkpoints
  *     manifests/     static pods
  *     log/           a file per program
- *     kubelet.yaml   a KubeletConfiguration, when the operator put one there
+ *     kubelet.yaml     a KubeletConfiguration, when the operator put one there
+ *     registries.yaml  mirrors of image registries, likewise (shim/registries.h); else /etc/coracle/registries.yaml
  */
 #pragma once
 

@@ -46,10 +46,12 @@ def pod(name, *command, image="busybox:latest", volumes=(), mounts=(), spec={}, 
 
 
 class Cluster:
-    def __init__(self, name, kubelet_config=None, data_size=None, up=()):
+    def __init__(self, name, kubelet_config=None, data_size=None, up=(), files={}):
         self.name, self.dir = name, tempfile.mkdtemp(prefix=name + "-")
         self.data, self.run_dir, self.data_size, self.up_args = self.dir + "/data", self.dir + "/run", data_size, list(up)
-        self.kubelet_config = kubelet_config
+        self.files = dict(files)  # of the data folder, as JSON (which is YAML)
+        if kubelet_config:
+            self.files["kubelet.yaml"] = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **kubelet_config}
 
     def __enter__(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a test that is cut short cleans up too
@@ -65,9 +67,9 @@ class Cluster:
                 f.truncate(self.data_size)
             subprocess.run(["mkfs.ext4", "-q", self.dir + "/disk"], check=True)
             subprocess.run(["mount", "-o", "loop", self.dir + "/disk", self.data], check=True)
-        if self.kubelet_config:
-            with open(self.data + "/kubelet.yaml", "w") as f:
-                json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **self.kubelet_config}, f)
+        for name, content in self.files.items():
+            with open(f"{self.data}/{name}", "w") as f:
+                json.dump(content, f)
         r = self.coracle("up", *self.up_args)
         if not check("the cluster comes up", r.returncode == 0, r.stdout + r.stderr):
             self.__exit__()

@@ -127,7 +127,7 @@ static int load_index(struct image_store *s, struct err *e) {
 }
 
 struct image_store *image_store_open(const char *root, struct err *e) {
-    static const char *const dirs[] = {"images", "blobs", "layers", "tmp"};
+    static const char *const dirs[] = {"images", "blobs", "layers", "partial", "tmp"};
     struct image_store *s = xcalloc(1, sizeof(*s));
     s->root = xstrdup(root);
     pthread_mutex_init(&s->lock, NULL);
@@ -308,6 +308,7 @@ void image_store_gc(struct image_store *s) {
     pthread_mutex_lock(&s->lock);
     gc_locked(s);
     pthread_mutex_unlock(&s->lock);
+    image_partial_collect(s);
 }
 
 int image_store_remove(struct image_store *s, const char *name, struct err *e) {

@@ -61,12 +61,15 @@ void image_store_usage(struct image_store *s, uint64_t *bytes, uint64_t *inodes)
 /* The lower folder of a layer. */
 const char *image_layer_dir(struct image_store *s, struct arena *a, const char *diff_id);
 
-/* ---- taking images in (import.c, registry.c) ---- */
+/* ---- taking images in (import.c, pull.c) ---- */
 
 /* Where blobs come from. open_blob gives a file positioned at its start; the ingest verifies digest and size. */
 struct image_source {
     int (*open_blob)(void *arg, const char *digest, int64_t size, bool manifest, int *fd, struct err *e);
+    /* The blob has been used, or was found wrong; its file is still open. May be NULL. */
+    void (*blob_done)(void *arg, const char *digest, bool manifest);
     void *arg;
+    unsigned threads; /* that may be in open_blob at once: layers are taken in side by side; 0 is 1 */
 };
 /* Takes in the image whose manifest or index has this digest (the platform's image is chosen from an index) under
  * these names (normalised references; may be none). The id goes to *id, in the arena. */
@@ -84,6 +87,11 @@ int image_commit(struct image_store *s, struct arena *a, const char *config, siz
                  size_t n_names, bool pinned, const char **id, struct err *e);
 /* A new file below ROOT/tmp, already unlinked. */
 int image_tmp_file(struct image_store *s, struct err *e);
+/* ROOT/partial/DIGEST, locked against others, at its end: what an earlier pull got of a blob, or nothing yet. Blocks while
+ * another pull writes it. drop removes it; collect removes those that nobody has touched for a day. */
+int image_partial_file(struct image_store *s, const char *digest, struct err *e);
+void image_partial_drop(struct image_store *s, const char *digest);
+void image_partial_collect(struct image_store *s);
 /* Go's name of this machine's architecture ("amd64"). */
 const char *image_arch(void);
 /* Array of strings of a JSON value, in the arena. */

@@ -64,7 +64,7 @@ static const char *annotated_name(const struct json *d) {
 
 static int import_oci(struct image_store *s, struct arena *a, struct layout *l, const char *name, bool pinned,
                       const char **refs, size_t *n_refs, struct err *e) {
-    const struct image_source src = {layout_open_blob, l};
+    const struct image_source src = {.open_blob = layout_open_blob, .arg = l, .threads = 2};
     const char *text;
     size_t len;
     struct json *index, *d;

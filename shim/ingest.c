@@ -1,12 +1,14 @@
 /* Taking an image in from anywhere blobs come from: index, manifest, config, layers, each checked against the digest
  * that named it before it is believed. Media types of OCI and of docker schema 2 mean the same things here. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "image.h"
 
 enum {
     INGEST_MAX_LAYERS = 256,
+    INGEST_MAX_THREADS = 8,
     INGEST_MAX_INDEX_DEPTH = 3,
     INGEST_MANIFEST_MAX = 4 << 20,
 };
@@ -43,6 +45,7 @@ static int open_verified(const struct image_source *src, const char *digest, int
     if (r == 0 && size >= 0 && size != got)
         r = err_set(e, -EBADMSG, "blob %s has %lld bytes, its descriptor says %lld", digest, (long long)got,
                     (long long)size);
+    if (r == -EBADMSG && src->blob_done) src->blob_done(src->arg, digest, manifest);
     if (r < 0) close(take_fd(fd));
     return r;
 }
@@ -102,22 +105,65 @@ static int find_manifest(struct arena *a, const struct image_source *src, const 
     return err_set(e, -EINVAL, "indexes are nested too deep");
 }
 
+/* The layers of one image, taken in by several threads: each takes the next one that nobody has. */
+struct layers {
+    struct image_store *s;
+    const struct image_source *src;
+    const struct json *descriptors, *diff_ids;
+    size_t n;
+    pthread_mutex_t lock;
+    size_t next;
+    int r; /* the first failure ends it for all */
+    struct err e;
+};
+
+static int add_layer(struct layers *l, size_t i, struct err *e) {
+    const char *diff_id = json_as_str(json_item(l->diff_ids, i));
+    const struct json *d = json_item(l->descriptors, i);
+    const char *digest = json_get_str(d, "digest");
+    if (!digest_valid(diff_id)) return err_set(e, -EINVAL, "bad diff_id in image config");
+    if (image_has_layer(l->s, diff_id)) return 0;
+    _cleanup_close_ int fd = -1;
+    int r = open_verified(l->src, digest, json_get_int(d, "size", -1), false, &fd, e);
+    if (r == 0) r = image_add_layer(l->s, fd, diff_id, e);
+    if ((r == 0 || r == -EBADMSG) && l->src->blob_done) l->src->blob_done(l->src->arg, digest, false);
+    return r < 0 ? err_wrap(e, "layer %zu", i) : 0;
+}
+
+static void *take_layers(void *arg) {
+    struct layers *l = arg;
+    for (;;) {
+        pthread_mutex_lock(&l->lock);
+        size_t i = l->r < 0 ? l->n : l->next++;
+        pthread_mutex_unlock(&l->lock);
+        if (i >= l->n) return NULL;
+        struct err e = {0};
+        int r = add_layer(l, i, &e);
+        pthread_mutex_lock(&l->lock);
+        if (r < 0 && l->r == 0) {
+            l->r = r;
+            err_move(&l->e, &e);
+        }
+        pthread_mutex_unlock(&l->lock);
+        err_done(&e);
+    }
+}
+
 static int ingest_layers(struct image_store *s, const struct image_source *src, const struct json *layers,
                          const struct json *diff_ids, struct err *e) {
-    if (json_len(layers) != json_len(diff_ids) || json_len(layers) > INGEST_MAX_LAYERS)
-        return err_set(e, -EINVAL, "image has %zu layers and %zu diff_ids", json_len(layers),
-                       json_len(diff_ids));
-    for (size_t i = 0; i < json_len(layers); i++) {
-        const char *diff_id = json_as_str(json_item(diff_ids, i));
-        const struct json *d = json_item(layers, i);
-        if (!digest_valid(diff_id)) return err_set(e, -EINVAL, "bad diff_id in image config");
-        if (image_has_layer(s, diff_id)) continue;
-        _cleanup_close_ int fd = -1;
-        int r = open_verified(src, json_get_str(d, "digest"), json_get_int(d, "size", -1), false, &fd, e);
-        if (r == 0) r = image_add_layer(s, fd, diff_id, e);
-        if (r < 0) return err_wrap(e, "layer %zu", i);
-    }
-    return 0;
+    struct layers l = {.s = s, .src = src, .descriptors = layers, .diff_ids = diff_ids, .n = json_len(layers)};
+    if (l.n != json_len(diff_ids) || l.n > INGEST_MAX_LAYERS)
+        return err_set(e, -EINVAL, "image has %zu layers and %zu diff_ids", l.n, json_len(diff_ids));
+    pthread_t threads[INGEST_MAX_THREADS];
+    size_t n = 0, wanted = MIN_OF(MIN_OF((size_t)src->threads, l.n), (size_t)INGEST_MAX_THREADS);
+    pthread_mutex_init(&l.lock, NULL);
+    while (n + 1 < wanted && pthread_create(&threads[n], NULL, take_layers, &l) == 0) n++;
+    take_layers(&l); /* this thread is one of them */
+    for (size_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&l.lock);
+    if (l.r < 0 && e) err_move(e, &l.e);
+    err_done(&l.e);
+    return l.r;
 }
 
 static int ingest(struct image_store *s, struct arena *a, const struct image_source *src, const char *digest,

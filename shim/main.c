@@ -163,7 +163,8 @@ int main(int argc, char **argv) {
                                 .cgroup_root = "/coracle",
                                 .cni_conf_dir = "/etc/cni/net.d",
                                 .cni_bin_dir = "/opt/cni/bin",
-                                .insecure_registries = ""}};
+                                .insecure_registries = "",
+                                .registries = "/etc/coracle/registries.yaml"}};
     const struct flag flags[] = {
         {"listen", 0, FLAG_STR, &o.cfg.listen, "PATH", "unix socket to serve CRI on"},
         {"root", 0, FLAG_STR, &o.cfg.root, "DIR", "images and what must survive a reboot"},
@@ -182,6 +183,7 @@ int main(int argc, char **argv) {
          "CNI configurations; the first found is used"},
         {"cni-bin-dir", 0, FLAG_STR, &o.cfg.cni_bin_dir, "DIR", "CNI plugins"},
         {"insecure-registries", 0, FLAG_STR, &o.cfg.insecure_registries, "HOSTS", "registries without TLS"},
+        {"registries", 0, FLAG_STR, &o.cfg.registries, "FILE", "mirrors, credentials and TLS settings, as k3s' registries.yaml"},
         {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL,
          "kill and remove all sandboxes, mounts, links, rules; then exit"},
         {"purge-images", 0, FLAG_BOOL, &o.purge_images, NULL, "with cleanup: remove the image store too"},

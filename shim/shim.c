@@ -154,7 +154,7 @@ static int restore_pod_cidr(struct shim *s, struct err *e) {
 struct shim *shim_new(const struct shim_config *cfg, struct err *e) {
     struct shim *s = shim_alloc(cfg, e);
     if (!s) return NULL;
-    s->puller = puller_new(s->images, cfg->insecure_registries);
+    s->puller = puller_new(s->images, cfg->insecure_registries, cfg->registries);
     int r = restore_pod_cidr(s, e);
     if (r == 0) r = exits_open(s, e);
     if (r == 0) r = shim_restore(s, e);
@@ -218,7 +218,7 @@ static void remove_all(struct shim *s) {
 }
 
 int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e) {
-    static const char *const image_dirs[] = {"images", "blobs", "layers", "tmp"};
+    static const char *const image_dirs[] = {"images", "blobs", "layers", "partial", "tmp"};
     static const char *const root_dirs[] = {"sandboxes", "containers"};
     struct shim *s = shim_alloc(cfg, e);
     if (!s) return e ? e->code : -EIO;

@@ -43,6 +43,7 @@ struct shim_config {
     const char *cgroup_root;
     const char *cni_conf_dir, *cni_bin_dir;
     const char *insecure_registries; /* comma-separated hosts spoken to without TLS */
+    const char *registries;          /* file of mirrors and settings (registries.h) */
     int64_t mtu;
 };
 
@@ -228,8 +229,9 @@ struct overlay_map {
 int overlay_mount(struct shim *s, const char *const *layers, size_t n, const char *upper, const char *work,
                   const char *target, const struct overlay_map *map, struct err *e);
 
-/* ---- registry.c ---- */
-struct puller *puller_new(struct image_store *images, const char *insecure_registries);
+/* ---- pull.c ---- */
+/* `config`: the file of registries.h. */
+struct puller *puller_new(struct image_store *images, const char *insecure_registries, const char *config);
 struct puller *puller_free(struct puller *p);
 /* Pulls; concurrent pulls of one reference share the work. The image's id goes to *id, in the arena. */
 int puller_pull(struct puller *p, struct arena *a, const char *image, const struct cri_auth_config *auth,
