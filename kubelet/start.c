@@ -195,8 +195,16 @@ static bool back_off(struct sync *s, struct container_track *t, const struct rt_
     return false;
 }
 
+static bool remove_container(struct sync *s, const char *id) {
+    struct cri_remove_container_request req = {.container_id = id};
+    struct cri_remove_container_response resp = {0};
+    return runtime_call(s->kl->rt, RT_REMOVE_CONTAINER, s->a, &req, &resp, NULL) == 0;
+}
+
 static uint32_t restart_count(struct sync *s, const char *name) {
     const struct rt_container *last = rt_pod_find(&s->rt, name, 0);
+    if (last && last->state == CRI_CONTAINER_STATE_CONTAINER_CREATED && remove_container(s, last->id))
+        return (uint32_t)last->restart_count; /* it never ran: this start takes its place */
     if (last) return (uint32_t)last->restart_count + 1;
     pthread_mutex_lock(&s->w->lock);
     const struct core_container_status *c =

@@ -83,6 +83,9 @@ static bool restarted_once(const struct core_pod_status *s, const void *arg) {
 static bool restarted(const struct core_pod_status *s, const void *arg) {
     return s->container_statuses.n && s->container_statuses.items[0].restart_count >= 1;
 }
+static bool never_restarted(const struct core_pod_status *s, const void *arg) {
+    return s->container_statuses.n && s->container_statuses.items[0].restart_count == 0;
+}
 static bool second_running(const struct core_pod_status *s, const void *arg) {
     return s->container_statuses.n && s->container_statuses.items[0].state.running;
 }
@@ -308,6 +311,22 @@ TEST(a_new_kubelet_recognises_containers_that_run) {
     put(&second, "p", "{'containers':[{'name':'c','image':'i:1'}]}");
     CHECK(wait_status(&second, "p", is_ready, NULL));
     CHECK_INT(runtime_fake_calls(w.rt, RT_CREATE_CONTAINER), made);
+    kubelet_free(second.kl);
+    world_free(&w);
+}
+
+TEST(a_container_that_never_started_is_not_counted_as_a_restart) {
+    struct world w = world_new();
+    runtime_fake_fail(w.rt, RT_START_CONTAINER, -EIO);
+    put(&w, "p", "{'containers':[{'name':'c','image':'i:1'}]}");
+    CHECK(wait_status(&w, "p", waits_for, "RunContainerError"));
+    struct kubelet_config c = w.kl->cfg;
+    struct world second = {kubelet_new(&c, "node-1", NULL, w.rt, true), w.rt};
+    runtime_fake_fail(w.rt, RT_START_CONTAINER, 0);
+    put(&second, "p", "{'containers':[{'name':'c','image':'i:1'}]}");
+    CHECK(wait_status(&second, "p", is_ready, NULL));
+    CHECK(wait_status(&second, "p", never_restarted, NULL));
+    CHECK_INT(runtime_fake_count(w.rt, "p", "c"), 1);
     kubelet_free(second.kl);
     world_free(&w);
 }
