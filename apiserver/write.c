@@ -15,6 +15,30 @@ static void user_into(struct rules_ctx *c, const struct user_info *u) {
     c->n_groups = u->n_groups;
 }
 
+/* rules_ctx.view: kinds with two served versions that name fields differently. */
+static struct json *other_version(struct arena *a, void *arg, const char *api_version, const struct json *obj,
+                                  const struct api_type **type) {
+    const struct resource *const *pair = arg, *from = NULL, *to = NULL;
+    const char *own = json_get_str(obj, "apiVersion");
+    for (size_t i = 0; i < 2; i++) {
+        const char *v = resource_api_version(a, pair[i]);
+        if (str_eq(v, own)) from = pair[i];
+        if (str_eq(v, api_version)) to = pair[i];
+    }
+    if (!from || !to || from == to) return NULL;
+    *type = to->type;
+    return convert_view(a, from, to, json_clone(a, obj));
+}
+
+/* The row that shows the objects of `stored` in another version, NULL when there is none. */
+static const struct resource *sibling(struct apiserver *s, const struct resource *stored) {
+    for (size_t i = 0; i < resource_table_len(s->resources); i++) {
+        const struct resource *r = resource_table_at(s->resources, i);
+        if (r->storage == stored) return r;
+    }
+    return NULL;
+}
+
 void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
                 const char *subresource, const char *ns, const char *name, enum rules_op op) {
     static const char *const masters[] = {"system:masters"};
@@ -26,6 +50,11 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
         .resource = res->plural, .subresource = subresource, .namespaced = res->namespaced, .ns = ns, .name = name,
         .op = op, .user = "system:apiserver", .groups = masters, .n_groups = 1, .field_manager = "kube-apiserver",
         .now = ktime_now()};
+    if (!res->custom && (w->versions[1] = sibling(s, res))) {
+        w->versions[0] = res;
+        w->c.view = other_version;
+        w->c.view_arg = w->versions;
+    }
     if (!q) return;
     user_into(&w->c, &q->user);
     w->c.request_group = q->res->group;

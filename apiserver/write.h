@@ -12,6 +12,7 @@ struct write {
     const struct resource *res; /* the stored row */
     const struct resource *view; /* the row whose version the trees are in: the stored one, but of custom resources the
                                     client's */
+    const struct resource *versions[2]; /* the stored row and the one that shares its storage, if any */
     struct rules_ctx c;
     int64_t cause_rev;
     const struct object *tree_of; /* write_tree's last, so that it is parsed once */

@@ -9,7 +9,9 @@
 enum { UPDATE_MANAGERS_MAX = 10 };
 
 const char *group_version(struct arena *a, const struct rules_ctx *c) {
-    return str_empty(c->group) ? c->version : arena_printf(a, "%s/%s", c->group, c->version);
+    const char *group = c->request_version ? c->request_group : c->group;
+    const char *version = c->request_version ? c->request_version : c->version;
+    return str_empty(group) ? version : arena_printf(a, "%s/%s", group, version);
 }
 
 void managers_read(struct arena *a, const struct json *list, struct managers *out) {
@@ -150,17 +152,40 @@ struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
     return strip_member(s);
 }
 
-void managers_take(struct arena *a, struct managers *m, const struct manager *self, struct fset_diff d) {
-    struct fset *changed = fset_union(a, fset_union(a, d.added, d.modified), d.removed);
-    for (size_t i = 0; i < m->n; i++)
-        if (&m->items[i] != self) m->items[i].set = fset_difference(a, m->items[i].set, changed);
+/* The object before a create, as Go's zero value of the kind: members without omitempty are there. */
+static struct json *zero_object(struct arena *a, const struct api_type *type) {
+    struct json *zero = NULL;
+    if (type && api_tree_normalise(a, type, json_object(a), &zero, NULL, NULL) == 0) return zero;
+    return json_object(a);
 }
 
-/* The object before a create, as Go's zero value of the kind: members without omitempty are there. */
-static struct json *zero_object(struct rules_ctx *c) {
-    struct json *zero = NULL;
-    if (c->type && api_tree_normalise(c->a, c->type, json_object(c->a), &zero, NULL, NULL) == 0) return zero;
-    return json_object(c->a);
+struct fset_diff managers_diff(struct rules_ctx *c, struct change *ch, const char *api_version) {
+    if (str_eq(ch->api_version, api_version)) return ch->diff;
+    const struct json *old = ch->old, *now = ch->now;
+    const struct api_type *type = c->type;
+    struct schema root = schema_root(c);
+    struct json *seen = c->view ? c->view(c->a, c->view_arg, api_version, now, &type) : NULL;
+    if (seen) {
+        now = seen;
+        if (old) old = c->view(c->a, c->view_arg, api_version, old, &type);
+        root = schema_of_type(type);
+    }
+    struct fset_diff d = fset_compare(c->a, root, old ? old : zero_object(c->a, type), now);
+    d.added = managers_strip(c, d.added);
+    d.modified = managers_strip(c, d.modified);
+    d.removed = managers_strip(c, d.removed);
+    ch->api_version = api_version;
+    ch->diff = d;
+    return d;
+}
+
+void managers_take(struct rules_ctx *c, struct managers *m, const struct manager *self, struct change *ch) {
+    for (size_t i = 0; i < m->n; i++) {
+        if (&m->items[i] == self) continue;
+        struct fset_diff d = managers_diff(c, ch, m->items[i].api_version);
+        struct fset *changed = fset_union(c->a, fset_union(c->a, d.added, d.modified), d.removed);
+        m->items[i].set = fset_difference(c->a, m->items[i].set, changed);
+    }
 }
 
 static bool is_reset(const struct json *list) { return json_len(list) == 1 && jempty(json_item(list, 0)); }
@@ -179,11 +204,9 @@ void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct j
         json_del(meta, "managedFields");
         return;
     }
-    struct fset_diff d = fset_compare(a, schema_root(c), old ? old : zero_object(c), obj);
-    d.added = managers_strip(c, d.added);
-    d.modified = managers_strip(c, d.modified);
-    d.removed = managers_strip(c, d.removed);
-    managers_take(a, &m, NULL, d);
+    struct change ch = {old, obj, NULL, {0}};
+    managers_take(c, &m, NULL, &ch);
+    struct fset_diff d = managers_diff(c, &ch, gv);
     struct fset *own = fset_union(a, d.added, d.modified);
     if (!fset_empty(own)) {
         struct manager *self = managers_find(&m, str_or_empty(c->field_manager), "Update", gv, sub);

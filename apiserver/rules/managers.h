@@ -24,6 +24,15 @@ struct manager *managers_add(struct arena *a, struct managers *m, const char *na
 void manager_touch(struct rules_ctx *c, struct manager *k);
 /* Drops the fields that no manager may own (system metadata), and those that this endpoint resets. */
 struct fset *managers_strip(struct rules_ctx *c, struct fset *s);
+/* A change as it looks in each version that a manager of the object wrote in. */
+struct change {
+    const struct json *old, *now; /* in the stored version; old NULL: a new object */
+    const char *api_version;      /* what `diff` was made for, NULL: nothing yet */
+    struct fset_diff diff;
+};
+/* The difference as `api_version` sees it, without what no manager may own. */
+struct fset_diff managers_diff(struct rules_ctx *c, struct change *ch, const char *api_version);
 /* Takes what changed away from every manager but `self` (NULL: all). */
-void managers_take(struct arena *a, struct managers *m, const struct manager *self, struct fset_diff d);
+void managers_take(struct rules_ctx *c, struct managers *m, const struct manager *self, struct change *ch);
+/* Of the request, where it names another version than the stored one. */
 const char *group_version(struct arena *a, const struct rules_ctx *c);

@@ -191,19 +191,24 @@ static const char *manager_label(struct arena *a, const struct manager *m) {
     return arena_printf(a, "%s\" using %s%s", m->name, m->api_version, with);
 }
 
+/* What of a manager's fields the change would set to something else. */
+static struct fset *contested(struct rules_ctx *c, const struct manager *m, struct change *ch) {
+    struct fset_diff d = managers_diff(c, ch, m->api_version);
+    return fset_intersection(c->a, m->set, fset_union(c->a, d.added, d.modified));
+}
+
 static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct manager *self,
-                           struct fset_diff d, struct err *e) {
-    struct fset *changed = fset_union(c->a, d.added, d.modified);
+                           struct change *ch, struct err *e) {
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++)
-        if (&m->items[i] != self) n += count_members(fset_intersection(c->a, m->items[i].set, changed));
+        if (&m->items[i] != self) n += count_members(contested(c, &m->items[i], ch));
     if (!n) return 0;
     err_status(e, 409, "Conflict", "Apply failed with %zu conflict%s", n, n == 1 ? "" : "s");
     struct conflicts k = {c->a, e, NULL, 0};
     for (size_t i = 0; i < m->n; i++) {
         if (&m->items[i] == self) continue;
         k.manager = manager_label(c->a, &m->items[i]);
-        report(&k, fset_intersection(c->a, m->items[i].set, changed), "");
+        report(&k, contested(c, &m->items[i], ch), "");
     }
     return -EEXIST;
 }
@@ -250,13 +255,10 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     self->set = set;
     prune(a, root, merged, last, all_owned(a, &m, NULL));
     self->set = managers_strip(c, set);
-    struct fset_diff d = fset_compare(a, root, base, merged);
-    d.added = managers_strip(c, d.added);
-    d.modified = managers_strip(c, d.modified);
-    d.removed = managers_strip(c, d.removed);
-    int r = force ? 0 : check_conflicts(c, &m, self, d, e);
+    struct change ch = {base, merged, NULL, {0}};
+    int r = force ? 0 : check_conflicts(c, &m, self, &ch, e);
     if (r < 0) return r;
-    managers_take(a, &m, self, d);
+    managers_take(c, &m, self, &ch);
     bool same = live && json_equal(base, merged);
     if (!same || str_empty(self->time)) manager_touch(c, self);
     managers_write(a, &m, merged);

@@ -86,6 +86,12 @@ struct rules_ctx {
     size_t n_groups;
     const char *field_manager; /* ?fieldManager=, or derived from User-Agent */
     struct ktime now;
+    /* The kind in another of its versions, for ownership of fields that have other names there: a new tree of `obj`
+     * (which is in the stored version) and its type. NULL where the kind has one version, or versions that differ in
+     * their name only; it returns NULL for a version that is not served. */
+    struct json *(*view)(struct arena *a, void *arg, const char *api_version, const struct json *obj,
+                         const struct api_type **type);
+    void *view_arg;
     /* Out: texts for Warning headers, in the arena. */
     const char **warnings;
     size_t n_warnings, cap_warnings;
