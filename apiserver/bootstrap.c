@@ -41,6 +41,7 @@ static int create_now(struct apiserver *s, struct arena *a, const struct resourc
     if (rc) return rc;
     write_init(&w, s, a, NULL, r, NULL, ns, NULL, RULES_CREATE);
     w.lazy = lazy;
+    if (str_eq(r->group, "flowcontrol.apiserver.k8s.io")) w.c.field_manager = "api-priority-and-fairness-config-producer-v1";
     rc = write_create(&w, norm, true, &out, e);
     object_unref(out);
     return rc;

@@ -41,6 +41,20 @@ int status_write(struct apiserver *s, struct arena *a, const struct object *o, s
     return rc > 0 ? 0 : rc; /* a newer object will come by */
 }
 
+/* The Dangling condition is applied, as upstream's config consumer does, so that it shows as one field's owner. */
+static void flow_schema_write(struct apiserver *s, struct arena *a, const struct object *o, const struct json *v, struct json *c) {
+    struct write w;
+    struct object *out = NULL;
+    bool deleted, changed;
+    struct json *config = json_object(a), *merged = NULL;
+    json_set_str(a, json_set(a, config, "metadata", json_object(a)), "name", object_name(o));
+    json_append(a, json_ensure_array(a, json_ensure_object(a, config, "status"), "conditions"), c);
+    write_init(&w, s, a, NULL, o->res, "status", NULL, object_name(o), RULES_UPDATE);
+    w.c.field_manager = "api-priority-and-fairness-config-consumer-v1";
+    if (!ssa_apply(&w.c, v, config, true, &merged, &changed, NULL)) write_update(&w, merged, o, false, &out, &deleted, NULL);
+    object_unref(out);
+}
+
 static struct json *flow_schema(struct apiserver *s, struct arena *a, const struct json *o) {
     const char *level = str_or_empty(json_as_str(json_at(o, "spec", "priorityLevelConfiguration", "name", NULL)));
     bool there = lookup_get(s, a, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", NULL, level) != NULL;
@@ -50,7 +64,8 @@ static struct json *flow_schema(struct apiserver *s, struct arena *a, const stru
 }
 
 static void on_flow_schema(struct apiserver *s, struct arena *a, struct object *o, struct json *v) {
-    if (v && condition_put(a, v, flow_schema(s, a, v))) status_write(s, a, o, v, NULL);
+    struct json *c = v ? flow_schema(s, a, v) : NULL;
+    if (c && condition_put(a, json_clone(a, v), c)) flow_schema_write(s, a, o, v, c);
 }
 
 /* Those with a service are the aggregator's, which keeps their condition. */

@@ -35,6 +35,8 @@ void handle_delete_collection(struct request *q);
 void handle_subresource(struct request *q);
 /* reviews.c: TokenReview, SubjectAccessReview, ...; componentstatuses */
 void handle_virtual(struct request *q);
+/* Records the client as the owner of what it sent, in an object that is answered but never stored (reviews, tokens). */
+void own_fields(struct request *q, const struct api_type *type, struct json *v);
 /* kubelet.c: log, exec, attach, portforward, proxy. Runs on a worker or a thread of its own. */
 void handle_kubelet(struct request *q);
 /* On the loop thread, before the request leaves it. */

@@ -184,6 +184,17 @@ static const struct {
                {"localsubjectaccessreviews", review_access},
                {"selfsubjectrulesreviews", review_rules}};
 
+void own_fields(struct request *q, const struct api_type *type, struct json *v) {
+    struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .type = type, .now = ktime_now(), .op = RULES_CREATE};
+    const char *gv = str_or_empty(json_get_str(v, "apiVersion")), *slash = strchr(gv, '/');
+    c.group = slash ? arena_strndup(q->a, gv, (size_t)(slash - gv)) : "";
+    c.version = slash ? slash + 1 : gv;
+    c.kind = json_get_str(v, "kind");
+    c.subresource = q->subresource;
+    c.field_manager = request_manager(q);
+    managed_fields_update(&c, v, NULL);
+}
+
 void handle_virtual(struct request *q) {
     _cleanup_err_ struct err e = {0};
     struct json *v = NULL;
@@ -196,6 +207,7 @@ void handle_virtual(struct request *q) {
         return;
     }
     int rc = body_decode(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, false, &v, &e);
+    if (!rc && !str_has_prefix(q->res->plural, "selfsubjectr")) own_fields(q, q->res->type, v);
     for (size_t i = 0; !rc && i < ARRAY_LEN(reviews); i++)
         if (str_eq(reviews[i].plural, q->res->plural)) rc = reviews[i].fn(q, v, &e);
     if (rc) respond_err(q, &e);

@@ -109,7 +109,11 @@ struct json *partial_tree(struct arena *a, struct json *v) {
     struct json *out = json_object(a);
     json_set_str(a, out, "kind", "PartialObjectMetadata");
     json_set_str(a, out, "apiVersion", "meta.k8s.io/v1");
-    struct json *meta = json_get(v, "metadata");
+    struct json *meta = json_get(v, "metadata"), *notes = json_get(meta, "annotations");
+    if (str_eq(json_get_str(v, "kind"), "DaemonSet") && notes) { /* a field of the spec, in upstream's internal form */
+        json_del(notes, "deprecated.daemonset.template.generation");
+        if (!json_len(notes)) json_del(meta, "annotations");
+    }
     json_set(a, out, "metadata", meta ? meta : json_object(a));
     return out;
 }

@@ -1,5 +1,6 @@
 /* serviceaccounts/token: signs a token for a service account, bound to a pod, secret or node when asked
  * (upstream: registry/core/serviceaccount/storage/token.go). */
+#include "apiserver/handlers.h"
 #include "apiserver/subresources.h"
 #include "apiserver/write.h"
 #include "pkg/pki/jwt.h"
@@ -85,12 +86,12 @@ static int issue(struct request *q, struct json *body, const struct object *sa, 
     }
     int rc = jwt_sign(q->s->signer, a, sa_token_claims(a, &t, now), &token, e);
     if (rc) return rc;
-    struct json *meta = json_object(a), *status = json_object(a);
+    struct json *status = json_object(a);
+    struct json *meta = json_ensure_object(a, body, "metadata");
     json_set_str(a, meta, "name", q->name);
     json_set_str(a, meta, "namespace", q->ns);
     json_set_str(a, meta, "uid", t.uid);
     json_set_str(a, meta, "creationTimestamp", ktime_format(now, text));
-    json_set(a, body, "metadata", meta);
     json_set_str(a, status, "token", token);
     json_set_str(a, status, "expirationTimestamp", ktime_format(ktime_add_ns(now, seconds * NS_PER_SEC), text));
     json_set(a, body, "status", status);
@@ -104,7 +105,10 @@ void handle_token(struct request *q) {
     int rc = body_decode(q, type, "authentication.k8s.io/v1", "TokenRequest", false, &body, &e);
     _cleanup_object_ struct object *sa = rc ? NULL : write_current(q->s, q->res, q->ns, q->name, false);
     if (!rc && !sa) rc = err_not_found(&e, q->res, q->name);
-    if (!rc) rc = issue(q, body, sa, &e);
+    if (!rc) {
+        own_fields(q, type, body);
+        rc = issue(q, body, sa, &e);
+    }
     if (rc) respond_err(q, &e);
     else respond_tree(q, 201, type, body);
 }

@@ -151,7 +151,6 @@ static void subjects_add(struct reader *r, struct json *to, const struct words *
 static void read_namespace(struct reader *r, const struct words *w, const char *text) {
     struct json *o = object_new(r, "Namespace", NULL, word(w, 1));
     mark(r, "labels", "kubernetes.io/metadata.name", word(w, 1));
-    json_append(r->a, json_ensure_array(r->a, json_ensure_object(r->a, o, "spec"), "finalizers"), json_str(r->a, "kubernetes"));
 }
 
 static void read_class(struct reader *r, const struct words *w, const char *text) {
