@@ -149,7 +149,7 @@ static void subjects_add(struct reader *r, struct json *to, const struct words *
 /* ---- one line ---- */
 
 static void read_namespace(struct reader *r, const struct words *w, const char *text) {
-    struct json *o = object_new(r, "Namespace", NULL, word(w, 1));
+    object_new(r, "Namespace", NULL, word(w, 1));
     mark(r, "labels", "kubernetes.io/metadata.name", word(w, 1));
 }
 

@@ -95,11 +95,10 @@ bool str_in(const char *s, const char *const *list) {
 void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed,
             bool required) {
     const char *s = str_or_empty(json_as_str(value));
-    if (!*s) {
-        if (required) v_required(v, p, NULL);
-        return;
-    }
-    if (!str_in(s, allowed)) v_not_supported(v, p, value, allowed);
+    if (!*s && required)
+        v_required(v, p, NULL);
+    else if (json_is(value, JSON_STRING) && !str_in(s, allowed))
+        v_not_supported(v, p, value, allowed);
 }
 
 void v_min(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min) {

@@ -299,6 +299,62 @@ bool is_cron(const char *s) {
 
 /* ---- checks that report ---- */
 
+enum { LABEL_MAX = 63, SUBDOMAIN_MAX = 253 };
+
+/* The name without the limit of its length, which is a finding of its own. */
+static const char *characters(struct arena *a, const char *s, size_t max, const char *(*rule)(const char *)) {
+    const char *bad = rule(s);
+    if (!bad || strlen(s) <= max) return bad;
+    for (const char *q = s; *q; q++)
+        if (!is_lower_alnum(*q) && *q != '-' && !(*q == '.' && max == SUBDOMAIN_MAX)) return bad;
+    const char *part = arena_printf(a, "%c%.32s%c", s[0], s + 1, s[strlen(s) - 1]);
+    return rule(part);
+}
+
+static void v_name(struct vctx *v, const struct fp *p, const struct json *value, size_t max,
+                   const char *(*rule)(const char *)) {
+    const char *s = str_or_empty(json_as_str(value)), *bad = characters(v->a, s, max, rule);
+    if (strlen(s) > max) v_invalid(v, p, value, "must be no more than %zu bytes", max);
+    if (bad) v_invalid(v, p, value, "%s", bad);
+}
+
+void v_subdomain(struct vctx *v, const struct fp *p, const struct json *value) {
+    v_name(v, p, value, SUBDOMAIN_MAX, is_dns1123_subdomain);
+}
+void v_label1123(struct vctx *v, const struct fp *p, const struct json *value) {
+    v_name(v, p, value, LABEL_MAX, is_dns1123_label);
+}
+void v_label1035(struct vctx *v, const struct fp *p, const struct json *value) {
+    v_name(v, p, value, LABEL_MAX, is_dns1035_label);
+}
+
+/* Each part between dots, by a rule. */
+static void v_parts(struct vctx *v, const struct fp *p, const struct json *value, const char *s,
+                    void (*rule)(struct vctx *, const struct fp *, const struct json *)) {
+    for (;;) {
+        size_t n = strcspn(s, ".");
+        rule(v, p, json_str(v->a, arena_strndup(v->a, s, n)));
+        if (!s[n]) return;
+        s += n + 1;
+    }
+}
+
+void v_signer_name(struct vctx *v, const struct fp *p, const struct json *value) {
+    const char *s = str_or_empty(json_as_str(value)), *slash = strchr(s, '/');
+    if (!*s) v_required(v, p, NULL);
+    if (!slash || strchr(slash + 1, '/')) {
+        v_invalid(v, p, value, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        return;
+    }
+    const char *domain = arena_strndup(v->a, s, (size_t)(slash - s));
+    if (strlen(domain) > SUBDOMAIN_MAX) v_too_long(v, p, SUBDOMAIN_MAX);
+    v_parts(v, p, value, domain, v_label1123);
+    if (!strchr(domain, '.'))
+        v_invalid(v, p, value, "should be a domain with at least two segments separated by dots");
+    v_parts(v, p, value, slash + 1, v_subdomain);
+    if (strlen(s) > 2 * SUBDOMAIN_MAX + LABEL_MAX + 2) v_too_long(v, p, 2 * SUBDOMAIN_MAX + LABEL_MAX + 2);
+}
+
 void v_label_name(struct vctx *v, const struct fp *p, const char *s) {
     for (size_t n = qualified_name_faults(s); n; n--)
         v_invalid(v, p, json_str(v->a, s), "%s", is_qualified_name(s));

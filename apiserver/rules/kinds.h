@@ -114,6 +114,9 @@ VALIDATE_FN(csr);
 /* A Job without labels takes those that its template got. */
 void finish_job(struct rules_ctx *c, struct json *obj);
 
+/* Removes what belongs to features that are off by default (prepare.c). */
+void drop_disabled(struct rules_ctx *c, struct json *obj);
+
 /* A webhook's clientConfig: exactly one of url and service (validate_cluster.c). */
 void validate_webhook_client(struct vctx *v, const struct json *cc, const struct fp *p);
 

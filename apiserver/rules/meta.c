@@ -7,8 +7,7 @@
 enum { GENERATED_NAME_MAX = 63, GENERATED_SUFFIX = 5 };
 
 void meta_prepare_create(struct rules_ctx *c, struct json *obj) {
-    static const char *const cleared[] = {"deletionTimestamp", "deletionGracePeriodSeconds", "selfLink",
-                                          "generation"};
+    static const char *const cleared[] = {"deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"};
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     char text[KTIME_MAX], uid[37], suffix[GENERATED_SUFFIX + 1];
     for (size_t i = 0; i < ARRAY_LEN(cleared); i++) json_del(meta, cleared[i]);
@@ -81,7 +80,8 @@ static void v_finalizers(struct vctx *v, const struct json *list, const struct f
     const struct json *f;
     bool orphan = false, foreground = false;
     bool extension =
-        str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io"));
+        str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io",
+                                                 "admissionregistration.k8s.io"));
     JSON_FOREACH(f, list) {
         const char *s = str_or_empty(json_as_str(f));
         for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, f, "%s", is_qualified_name(s));

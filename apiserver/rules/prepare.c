@@ -11,6 +11,39 @@ static void keep(struct arena *a, struct json *obj, const struct json *old, cons
         json_del(obj, key);
 }
 
+/* ---- features that are off by default in v1.36 ---- */
+
+static void drop_member(struct json *o, const char *key) {
+    if (o) json_del(o, key);
+}
+
+/* GenericWorkload, ContainerStopSignals, ClusterTrustBundleProjection. */
+static void drop_disabled_pod(struct json *spec) {
+    static const char *const lists[] = {"initContainers", "containers", "ephemeralContainers"};
+    struct json *k, *vol, *src;
+    drop_member(spec, "schedulingGroup");
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        JSON_FOREACH(k, json_get(spec, lists[i])) {
+            struct json *life = json_get(k, "lifecycle");
+            if (!jget(life, "stopSignal")) continue;
+            json_del(life, "stopSignal");
+            if (!json_len(life)) json_del(k, "lifecycle");
+        }
+    JSON_FOREACH(vol, json_get(spec, "volumes"))
+        JSON_FOREACH(src, json_at(vol, "projected", "sources", NULL)) drop_member(src, "clusterTrustBundle");
+}
+
+void drop_disabled(struct rules_ctx *c, struct json *obj) {
+    struct json *spec = json_get(obj, "spec");
+    if (!c->type) return;
+    if (str_eq(c->kind, "Pod")) drop_disabled_pod(spec);
+    if (str_eq(c->kind, "PodTemplate")) drop_disabled_pod(json_at(obj, "template", "spec", NULL));
+    if (str_eq(c->kind, "CronJob"))
+        drop_disabled_pod(json_at(spec, "jobTemplate", "spec", "template", "spec", NULL));
+    if (str_in(c->kind, ONE_OF("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "Job", "ReplicationController")))
+        drop_disabled_pod(json_at(spec, "template", "spec", NULL));
+}
+
 /* ---- pods ---- */
 
 /* Guaranteed when every container has equal cpu and memory requests and limits, BestEffort when none asks for

@@ -41,7 +41,8 @@ void v_too_long(struct vctx *v, const struct fp *p, size_t max);
 void v_too_many(struct vctx *v, const struct fp *p, size_t have, size_t max);
 void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value,
                      const char *const *allowed);
-/* The value is one of `allowed` (NULL-terminated); with `required`, absent or "" is Required. */
+/* The value is one of `allowed` (NULL-terminated). With `required`, absent or "" is Required; without, it may be absent
+ * but not "" (a member that "" leaves out is absent by now). */
 void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed,
             bool required);
 #define ONE_OF(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -94,6 +95,14 @@ bool is_c_identifier(const char *s);
 bool is_cron(const char *s);
 bool is_absolute_uri(const char *s); /* has a scheme */
 
+/* A finding for each rule that the name breaks: its length, its characters. */
+void v_subdomain(struct vctx *v, const struct fp *p, const struct json *value);
+void v_label1123(struct vctx *v, const struct fp *p, const struct json *value);
+void v_label1035(struct vctx *v, const struct fp *p, const struct json *value);
+/* domain.example/name, as signers of certificates are called. */
+void v_signer_name(struct vctx *v, const struct fp *p, const struct json *value);
+/* A CSI driver's name. */
+void validate_driver_name(struct vctx *v, const struct fp *p, const struct json *name);
 void v_label_name(struct vctx *v, const struct fp *p,
                   const char *s); /* qualified name: a finding for each fault */
 void v_labels(struct vctx *v, const struct fp *p, const struct json *labels);
@@ -156,6 +165,8 @@ void validate_node_selector_term(struct vctx *v, const struct json *term, const 
 void validate_tolerations(struct vctx *v, const struct json *tols, const struct fp *p);
 void validate_security_context(struct vctx *v, const struct json *spec, const struct fp *p);
 void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp *p);
+/* A PersistentVolume's spec; is_inline: as part of a VolumeAttachment. */
+void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name, bool is_inline, const struct fp *p);
 void validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
 bool resource_is_extended(const char *name);
 

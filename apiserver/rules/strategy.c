@@ -89,11 +89,12 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
             e, 400, "BadRequest",
             "the namespace of the provided object does not match the namespace sent on the request");
     }
-    if (*jstr(meta, "resourceVersion") && !str_eq(jstr(meta, "resourceVersion"), "0"))
+    if (*jstr(meta, "resourceVersion") && !str_eq(jstr(meta, "resourceVersion"), "0") && !c->dry_run)
         return err_status(e, 500, "InternalError",
                           "resourceVersion should not be set on objects to be created");
     json_del(meta, "resourceVersion");
     meta_prepare_create(c, obj);
+    drop_disabled(c, obj);
     if ((flags & K_STATUS) && !(flags & K_KEEP_STATUS_ON_CREATE)) clear_status(c, obj);
     if (flags & (K_GENERATION | K_GENERATION_ON_CREATE)) json_set_int(c->a, meta, "generation", 1);
     if (k && k->prepare) k->prepare(c, obj, NULL);
@@ -203,6 +204,7 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
                !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
         keep_member(c->a, obj, old, "status");
     }
+    drop_disabled(c, obj);
     if (k && k->prepare) k->prepare(c, obj, old);
     meta = json_get(obj, "metadata");
     if ((flags & K_GENERATION) && !str_eq(c->subresource, "status") && counts_for_generation(c, obj, old))
@@ -224,7 +226,8 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type) warn_object(&v, obj, NULL);
     if (r == 0 && k && k->finish) k->finish(c, obj);
-    return r < 0 ? r : alloc_claim(c, obj, NULL, e);
+    if (r == 0 && (r = alloc_claim(c, obj, NULL, e)) < 0) c->n_warnings = warnings;
+    return r;
 }
 
 int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
@@ -242,5 +245,6 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     int r = v_finish(&v, json_get_str(meta, "name"), e);
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type && str_empty(c->subresource)) warn_object(&v, obj, old);
-    return r < 0 ? r : alloc_claim(c, obj, old, e);
+    if (r == 0 && (r = alloc_claim(c, obj, old, e)) < 0) c->n_warnings = warnings;
+    return r;
 }

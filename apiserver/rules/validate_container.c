@@ -101,11 +101,27 @@ void validate_resource_field_ref(struct vctx *v, const struct json *ref, const s
 }
 
 static void key_ref(struct vctx *v, const struct json *ref, const struct fp *p) {
-    if (!*jstr(ref, "name")) v_required(v, FP(p, "name"), NULL);
+    v_subdomain(v, FP(p, "name"), json_get(ref, "name"));
     if (!*jstr(ref, "key"))
         v_required(v, FP(p, "key"), NULL);
     else if (is_config_map_key(jstr(ref, "key")))
         v_invalid(v, FP(p, "key"), json_get(ref, "key"), "%s", is_config_map_key(jstr(ref, "key")));
+}
+
+static void file_ref(struct vctx *v, const struct json *ref, const struct fp *p) {
+    const char *key = jstr(ref, "key");
+    if (!*key)
+        v_required(v, FP(p, "key"), NULL);
+    else if (is_env_var_name(key))
+        v_invalid(v, FP(p, "key"), json_get(ref, "key"), "%s", is_env_var_name(key));
+    if (!*jstr(ref, "volumeName"))
+        v_required(v, FP(p, "volumeName"), NULL);
+    else
+        v_label1123(v, FP(p, "volumeName"), json_get(ref, "volumeName"));
+    if (!*jstr(ref, "path"))
+        v_required(v, FP(p, "path"), NULL);
+    else
+        validate_backsteps(v, FP(p, "path"), json_get(ref, "path"));
 }
 
 static void value_from(struct vctx *v, const struct json *env, const struct fp *p) {
@@ -117,7 +133,7 @@ static void value_from(struct vctx *v, const struct json *env, const struct fp *
         sources++, validate_resource_field_ref(v, s, FP(p, "resourceFieldRef"), false);
     if ((s = jget(from, "configMapKeyRef"))) sources++, key_ref(v, s, FP(p, "configMapKeyRef"));
     if ((s = jget(from, "secretKeyRef"))) sources++, key_ref(v, s, FP(p, "secretKeyRef"));
-    if (jget(from, "fileKeyRef")) sources++;
+    if ((s = jget(from, "fileKeyRef"))) sources++, file_ref(v, s, FP(p, "fileKeyRef"));
     if (!sources)
         v_invalid(v, p, NULL,
                   "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or "
@@ -126,6 +142,13 @@ static void value_from(struct vctx *v, const struct json *env, const struct fp *
         v_invalid(v, p, NULL, "may not be specified when `value` is not empty");
     else if (sources > 1)
         v_invalid(v, p, NULL, "may not have more than one field specified at a time");
+}
+
+static void env_source(struct vctx *v, const struct json *ref, const struct fp *p) {
+    if (!*jstr(ref, "name"))
+        v_required(v, p, NULL);
+    else
+        v_subdomain(v, p, json_get(ref, "name"));
 }
 
 static void environment(struct vctx *v, const struct json *k, const struct fp *p) {
@@ -145,8 +168,8 @@ static void environment(struct vctx *v, const struct json *k, const struct fp *p
         const struct json *cm = jget(it, "configMapRef"), *secret = jget(it, "secretRef");
         if (*prefix && is_env_var_name(prefix))
             v_invalid(v, FP(at, "prefix"), json_get(it, "prefix"), "%s", is_env_var_name(prefix));
-        if (cm && !*jstr(cm, "name")) v_required(v, FP(FP(at, "configMapRef"), "name"), NULL);
-        if (secret && !*jstr(secret, "name")) v_required(v, FP(FP(at, "secretRef"), "name"), NULL);
+        if (cm) env_source(v, cm, FP(FP(at, "configMapRef"), "name"));
+        if (secret) env_source(v, secret, FP(FP(at, "secretRef"), "name"));
         if (!cm && !secret)
             v_invalid(v, FP(p, "envFrom"), it, "must specify one of: `configMapRef` or `secretRef`");
         else if (cm && secret)
@@ -157,16 +180,14 @@ static void environment(struct vctx *v, const struct json *k, const struct fp *p
 /* ---- mounts ---- */
 
 void validate_local_path(struct vctx *v, const struct fp *p, const struct json *path) {
+    if (str_or_empty(json_as_str(path))[0] == '/') v_invalid(v, p, path, "must be a relative path");
+    validate_backsteps(v, p, path);
+}
+
+void validate_free_path(struct vctx *v, const struct fp *p, const struct json *path) {
     const char *s = str_or_empty(json_as_str(path));
-    if (s[0] == '/') v_invalid(v, p, path, "must be a relative path");
-    for (const char *q = s; *q;) {
-        size_t n = strcspn(q, "/");
-        if (n == 2 && memcmp(q, "..", 2) == 0) {
-            v_invalid(v, p, path, "must not contain '..'");
-            return;
-        }
-        q += n + (q[n] == '/');
-    }
+    validate_local_path(v, p, path);
+    if (str_has_prefix(s, "..") && s[2] && s[2] != '/') v_invalid(v, p, path, "must not start with '..'");
 }
 
 static const struct json *volume_named(const struct json *volumes, const char *name) {
@@ -176,57 +197,85 @@ static const struct json *volume_named(const struct json *volumes, const char *n
     return NULL;
 }
 
+/* True when an earlier item of the list has the same value there. */
+static bool seen_before(const struct json *list, size_t n, const char *key, const char *value) {
+    for (size_t j = 0; j < n; j++)
+        if (str_eq(jstr(json_item(list, j), key), value)) return true;
+    return false;
+}
+
+static void recursive_read_only(struct vctx *v, const struct json *m, const struct fp *p) {
+    const struct json *x = jget(m, "recursiveReadOnly");
+    const char *s = str_or_empty(json_as_str(x)), *prop = json_get_str(m, "mountPropagation");
+    v_enum(v, p, x, ONE_OF("Disabled", "Enabled", "IfPossible"), false);
+    if (!x || !str_in(s, ONE_OF("Enabled", "IfPossible"))) return;
+    if (!json_get_bool(m, "readOnly", false)) v_forbidden(v, p, "may only be specified when readOnly is true");
+    if (prop && !str_eq(prop, "None"))
+        v_forbidden(v, p, "may only be specified when mountPropagation is None or not specified");
+}
+
+static void mount(struct vctx *v, const struct json *k, const struct json *it, const struct fp *mp, const struct fp *at) {
+    const struct json *devices = json_get(k, "volumeDevices"), *prop = jget(it, "mountPropagation");
+    bool privileged = json_get_bool(json_get(k, "securityContext"), "privileged", false);
+    if (has_key(devices, "name", jstr(it, "name")))
+        v_invalid(v, FP(at, "name"), json_get(it, "name"), "must not already exist in volumeDevices");
+    if (has_key(devices, "devicePath", jstr(it, "mountPath")))
+        v_invalid(v, FP(at, "mountPath"), json_get(it, "mountPath"), "must not already exist as a path in volumeDevices");
+    if (*jstr(it, "subPath")) validate_local_path(v, FP(mp, "subPath"), json_get(it, "subPath"));
+    if (*jstr(it, "subPathExpr")) {
+        if (*jstr(it, "subPath"))
+            v_invalid(v, FP(at, "subPathExpr"), json_get(it, "subPathExpr"),
+                      "subPathExpr and subPath are mutually exclusive");
+        validate_local_path(v, FP(mp, "subPathExpr"), json_get(it, "subPathExpr"));
+    }
+    v_enum(v, FP(mp, "mountPropagation"), prop, ONE_OF("Bidirectional", "HostToContainer", "None"), false);
+    if (str_eq(json_as_str(prop), "Bidirectional") && !privileged)
+        v_forbidden(v, FP(mp, "mountPropagation"),
+                    "Bidirectional mount propagation is available only to privileged containers");
+    recursive_read_only(v, it, FP(mp, "recursiveReadOnly"));
+}
+
 static void mounts(struct vctx *v, const struct json *k, const struct json *volumes, const struct fp *p) {
     const struct json *it, *list = json_get(k, "volumeMounts");
     const struct fp *mp = FP(p, "volumeMounts");
-    bool privileged = json_get_bool(json_get(k, "securityContext"), "privileged", false);
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(mp, it_i);
-        const char *name = jstr(it, "name"), *path = jstr(it, "mountPath"),
-                   *prop = jstr(it, "mountPropagation");
-        if (!*name)
-            v_required(v, FP(at, "name"), NULL);
-        else if (!volume_named(volumes, name))
-            v_not_found(v, FP(at, "name"), json_get(it, "name"));
+        const char *path = jstr(it, "mountPath");
+        if (!*jstr(it, "name")) v_required(v, FP(at, "name"), NULL);
+        if (!volume_named(volumes, jstr(it, "name"))) v_not_found(v, FP(at, "name"), json_str(v->a, jstr(it, "name")));
         if (!*path) v_required(v, FP(at, "mountPath"), NULL);
-        for (size_t j = 0; j < it_i; j++)
-            if (*path && str_eq(jstr(json_item(list, j), "mountPath"), path)) {
-                v_invalid(v, FP(at, "mountPath"), json_get(it, "mountPath"), "must be unique");
-                break;
-            }
-        if (has_key(json_get(k, "volumeDevices"), "name", name))
-            v_invalid(v, FP(at, "name"), json_get(it, "name"), "must not already exist in volumeDevices");
-        if (*jstr(it, "subPath")) validate_local_path(v, FP(mp, "subPath"), json_get(it, "subPath"));
-        if (*jstr(it, "subPathExpr")) {
-            if (*jstr(it, "subPath"))
-                v_invalid(v, FP(at, "subPathExpr"), json_get(it, "subPathExpr"),
-                          "subPathExpr and subPath are mutually exclusive");
-            validate_local_path(v, FP(mp, "subPathExpr"), json_get(it, "subPathExpr"));
-        }
-        if (*prop && !str_in(prop, ONE_OF("None", "HostToContainer", "Bidirectional")))
-            v_not_supported(v, FP(mp, "mountPropagation"), json_get(it, "mountPropagation"),
-                            ONE_OF("Bidirectional", "HostToContainer", "None"));
-        if (str_eq(prop, "Bidirectional") && !privileged)
-            v_forbidden(v, FP(mp, "mountPropagation"),
-                        "Bidirectional mount propagation is available only to privileged containers");
+        if (seen_before(list, it_i, "mountPath", path))
+            v_invalid(v, FP(at, "mountPath"), json_get(it, "mountPath"), "must be unique");
+        mount(v, k, it, mp, at);
     }
-    list = json_get(k, "volumeDevices");
+}
+
+static void devices(struct vctx *v, const struct json *k, const struct json *volumes, const struct fp *p) {
+    const struct json *it, *list = json_get(k, "volumeDevices"), *mounted = json_get(k, "volumeMounts");
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(FP(p, "volumeDevices"), it_i);
         const char *name = jstr(it, "name"), *path = jstr(it, "devicePath");
         const struct json *vol = volume_named(volumes, name);
+        struct vctx probe = {.c = v->c, .a = v->a};
         if (!*name)
             v_required(v, FP(at, "name"), NULL);
-        else if (!vol)
-            v_not_found(v, FP(at, "name"), json_get(it, "name"));
+        else if (seen_before(list, it_i, "name", name))
+            v_invalid(v, FP(at, "name"), json_get(it, "name"), "must be unique");
+        if (!vol)
+            v_not_found(v, FP(at, "name"), json_str(v->a, name));
         else if (!jget(vol, "persistentVolumeClaim") && !jget(vol, "ephemeral"))
-            v_not_found(v, FP(at, "name"), json_get(it, "name"));
+            v_invalid(v, FP(at, "name"), json_get(it, "name"),
+                      "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
         if (!*path) v_required(v, FP(at, "devicePath"), NULL);
-        for (size_t j = 0; j < it_i; j++)
-            if (*path && str_eq(jstr(json_item(list, j), "devicePath"), path))
-                v_invalid(v, FP(at, "devicePath"), json_get(it, "devicePath"), "must be unique");
-        if (*path)
-            validate_local_path(v, FP(at, "devicePath"), json_str(v->a, path[0] == '/' ? path + 1 : path));
+        if (seen_before(list, it_i, "devicePath", path))
+            v_invalid(v, FP(at, "devicePath"), json_get(it, "devicePath"), "must be unique");
+        validate_backsteps(&probe, at, json_get(it, "devicePath"));
+        if (probe.n) v_invalid(v, FP(at, "devicePath"), json_get(it, "devicePath"), "can not contain backsteps ('..')");
+        if (has_key(mounted, "name", name))
+            v_invalid(v, FP(at, "name"), json_get(it, "name"), "must not already exist in volumeMounts");
+        if (has_key(mounted, "mountPath", path))
+            v_invalid(v, FP(at, "devicePath"), json_get(it, "devicePath"),
+                      "must not already exist as a path in volumeMounts");
     }
 }
 
@@ -235,6 +284,15 @@ static void mounts(struct vctx *v, const struct json *k, const struct json *volu
 static bool is_hugepages(const char *name) { return str_has_prefix(name, "hugepages-"); }
 
 bool resource_is_native(const char *name) { return !strchr(name, '/') || strstr(name, "kubernetes.io/"); }
+
+bool resource_is_standard(const char *name) {
+    static const char *const standard[] = {
+        "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
+        "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
+        "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage",
+        "services.nodeports", "services.loadbalancers", NULL};
+    return str_in(name, standard) || is_hugepages(name) || str_has_prefix(name, "requests.hugepages-");
+}
 
 bool resource_is_extended(const char *name) {
     if (resource_is_native(name) || str_has_prefix(name, "requests.")) return false;
@@ -249,13 +307,36 @@ void validate_resource_name(struct vctx *v, const struct fp *p, const char *name
 }
 
 static void container_resource_name(struct vctx *v, const struct fp *p, const char *name) {
+    size_t before = v->n;
     validate_resource_name(v, p, name);
+    if (v->n == before && !strchr(name, '/') && !resource_is_standard(name))
+        v_invalid(v, p, json_str(v->a, name), "must be a standard resource type or fully qualified");
     if (!strchr(name, '/')) {
         if (!str_in(name, ONE_OF("cpu", "memory", "ephemeral-storage")) && !is_hugepages(name))
             v_invalid(v, p, json_str(v->a, name), "must be a standard resource for containers");
     } else if (!resource_is_native(name) && !resource_is_extended(name)) {
         v_invalid(v, p, json_str(v->a, name), "doesn't follow extended resource name standard");
     }
+}
+
+/* Of a whole pod: what its containers share. */
+static void pod_resource_name(struct vctx *v, const struct fp *p, const char *name) {
+    size_t before = v->n;
+    validate_resource_name(v, p, name);
+    if (v->n == before && !strchr(name, '/') && !resource_is_standard(name))
+        v_invalid(v, p, json_str(v->a, name), "must be a standard resource type or fully qualified");
+    if (v->n == before && !str_in(name, ONE_OF("cpu", "memory")) && !is_hugepages(name))
+        v_not_supported(v, p, json_str(v->a, name), ONE_OF("cpu", "hugepages-", "memory"));
+}
+
+/* An amount of huge pages is a whole number of pages. */
+static void huge_pages(struct vctx *v, const struct fp *p, const char *name, const struct json *value) {
+    struct quantity page, q;
+    if (!is_hugepages(name)) return;
+    if (quantity_parse(name + strlen("hugepages-"), &page) < 0 || page.nano <= 0) return;
+    if (quantity_parse(str_or_empty(json_as_str(value)), &q) < 0) return;
+    if (q.nano % page.nano != 0)
+        v_invalid(v, p, value, "%s is not positive integer multiple of %s", json_as_str(value), name);
 }
 
 /* Negative amounts, and fractions where only whole ones make sense. */
@@ -279,41 +360,89 @@ static int compare_quantities(const struct json *x, const struct json *y) {
     return quantity_cmp(a, b);
 }
 
-void validate_resources(struct vctx *v, const struct json *res, const struct fp *p,
-                        const struct json *pod_claims) {
-    const struct json *limits = json_get(res, "limits"), *requests = json_get(res, "requests"), *it;
+typedef void resource_name_fn(struct vctx *v, const struct fp *p, const char *name);
+
+static void claims(struct vctx *v, const struct json *list, const struct json *pod_claims, const struct fp *p) {
+    const struct json *it, *o;
+    JSON_FOREACH(it, list) {
+        const struct fp *at = FPI(p, it_i);
+        const char *name = jstr(it, "name"), *request = jstr(it, "request");
+        if (!*name) {
+            v_required(v, at, NULL);
+            continue;
+        }
+        bool taken = false;
+        for (size_t j = 0; j < it_i && !taken; j++) {
+            o = json_item(list, j);
+            taken = str_eq(jstr(o, "name"), name) &&
+                    (!*request || !*jstr(o, "request") || str_eq(jstr(o, "request"), request));
+        }
+        if (*request) v_label1123(v, FP(at, "request"), json_get(it, "request"));
+        if (taken) v_duplicate(v, at, json_get(it, "name"));
+        if (!has_key(pod_claims, "name", name)) v_not_found(v, at, json_get(it, "name"));
+    }
+}
+
+static void requirements(struct vctx *v, const struct json *res, const struct fp *p, const struct json *pod_claims,
+                         resource_name_fn *check_name) {
+    const struct json *limits = json_get(res, "limits"), *requests = json_get(res, "requests");
     bool compute = false, huge = false;
     JSON_FOREACH_MEMBER(m, limits) {
         const struct fp *at = FPK(FP(p, "limits"), m->key);
-        container_resource_name(v, at, m->key);
+        check_name(v, at, m->key);
         validate_resource_value(v, at, m->key, m->value);
+        huge_pages(v, at, m->key, m->value);
         compute |= str_in(m->key, ONE_OF("cpu", "memory"));
         huge |= is_hugepages(m->key);
     }
     JSON_FOREACH_MEMBER(m, requests) {
         const struct fp *at = FPK(FP(p, "requests"), m->key);
         const struct json *limit = json_get(limits, m->key);
-        container_resource_name(v, at, m->key);
+        check_name(v, at, m->key);
         validate_resource_value(v, at, m->key, m->value);
         if (limit && compare_quantities(m->value, limit) != 0 && !overcommit_allowed(m->key))
-            v_invalid(v, FP(p, "requests"), m->value, "must be equal to %s limit of %s", m->key,
-                      json_as_str(limit));
+            v_invalid(v, FP(p, "requests"), m->value, "must be equal to %s limit of %s", m->key, json_as_str(limit));
         else if (limit && compare_quantities(m->value, limit) > 0)
             v_invalid(v, FP(p, "requests"), m->value, "must be less than or equal to %s limit of %s", m->key,
                       json_as_str(limit));
         else if (!limit && !overcommit_allowed(m->key))
             v_required(v, FP(p, "limits"), "Limit must be set for non overcommitable resources");
+        huge_pages(v, at, m->key, m->value);
         compute |= str_in(m->key, ONE_OF("cpu", "memory"));
         huge |= is_hugepages(m->key);
     }
     if (huge && !compute) v_forbidden(v, p, "HugePages require cpu or memory");
-    JSON_FOREACH(it, json_get(res, "claims")) {
-        const struct fp *at = FPI(FP(p, "claims"), it_i);
-        if (!*jstr(it, "name"))
-            v_required(v, FP(at, "name"), NULL);
-        else if (!has_key(pod_claims, "name", jstr(it, "name")))
-            v_not_found(v, at, json_get(it, "name"));
+    claims(v, json_get(res, "claims"), pod_claims, FP(p, "claims"));
+}
+
+void validate_resources(struct vctx *v, const struct json *res, const struct fp *p, const struct json *pod_claims) {
+    requirements(v, res, p, pod_claims, container_resource_name);
+}
+
+/* What a whole pod asks for: at least what its containers ask for together, and no container has a higher limit. */
+static void pod_resources(struct vctx *v, const struct json *spec, const struct fp *up) {
+    const struct json *res = jget(spec, "resources"), *k;
+    const struct fp *p = FP(up, "resources");
+    if (!res) return;
+    requirements(v, res, p, NULL, pod_resource_name);
+    if (json_len(json_get(res, "claims")))
+        v_forbidden(v, FP(p, "claims"), "claims may not be set for Resources at pod-level");
+    JSON_FOREACH_MEMBER(m, json_get(res, "requests")) {
+        struct quantity total = {0}, q, whole;
+        JSON_FOREACH(k, json_get(spec, "containers"))
+            if (quantity_parse(str_or_empty(json_as_str(json_at(k, "resources", "requests", m->key, NULL))), &q) == 0)
+                total.nano += q.nano;
+        if (quantity_parse(str_or_empty(json_as_str(m->value)), &whole) == 0 && total.nano > whole.nano)
+            v_invalid(v, FPK(FP(p, "requests"), m->key), m->value,
+                      "must be greater than or equal to aggregate container requests");
     }
+    JSON_FOREACH(k, json_get(spec, "containers"))
+        JSON_FOREACH_MEMBER(m, json_at(k, "resources", "limits", NULL)) {
+            const struct json *limit = json_at(res, "limits", m->key, NULL);
+            if (limit && compare_quantities(m->value, limit) > 0)
+                v_invalid(v, FP(FPK(FPI(FP(p, "containers"), k_i), m->key), "limits"), m->value,
+                          "must be less than or equal to pod limits of %s", json_as_str(limit));
+        }
 }
 
 /* ---- containers ---- */
@@ -334,17 +463,19 @@ static void common(struct vctx *v, const struct json *k, const struct pod_view *
     ports(v, json_get(k, "ports"), FP(p, "ports"));
     environment(v, k, p);
     mounts(v, k, pod->volumes, p);
+    devices(v, k, pod->volumes, p);
     v_enum(v, FP(p, "imagePullPolicy"), json_get(k, "imagePullPolicy"),
            ONE_OF("Always", "IfNotPresent", "Never"), true);
     validate_resources(v, json_get(k, "resources"), FP(p, "resources"), pod->claims);
-    JSON_FOREACH(it, json_get(k, "resizePolicy")) {
-        const struct fp *at = FPI(FP(p, "resizePolicy"), it_i);
-        v_enum(v, FP(at, "resourceName"), json_get(it, "resourceName"), ONE_OF("cpu", "memory"), true);
-        v_enum(v, FP(at, "restartPolicy"), json_get(it, "restartPolicy"),
-               ONE_OF("NotRequired", "RestartContainer"), true);
-        if (str_eq(jstr(it, "restartPolicy"), "RestartContainer") && str_eq(pod->restart_policy, "Never"))
-            v_invalid(v, FP(p, "resizePolicy"), json_get(it, "restartPolicy"),
-                      "must be 'NotRequired' when `restartPolicy` is 'Never'");
+    const struct json *resize = json_get(k, "resizePolicy");
+    const struct fp *rp = FP(p, "resizePolicy");
+    JSON_FOREACH(it, resize) {
+        if (seen_before(resize, it_i, "resourceName", jstr(it, "resourceName")))
+            v_duplicate(v, FPI(rp, it_i), json_get(it, "resourceName"));
+        v_enum(v, rp, json_get(it, "resourceName"), ONE_OF("cpu", "memory"), true);
+        v_enum(v, rp, json_get(it, "restartPolicy"), ONE_OF("NotRequired", "RestartContainer"), true);
+        if (!str_eq(jstr(it, "restartPolicy"), "NotRequired") && str_eq(pod->restart_policy, "Never"))
+            v_invalid(v, rp, json_get(it, "restartPolicy"), "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
     }
     validate_container_security(v, k, pod->host_users, p);
 }
@@ -367,22 +498,27 @@ static void host_port_conflicts(struct vctx *v, const struct json *list, const s
         }
 }
 
-static void restart_rules(struct vctx *v, const struct json *k, const struct fp *p) {
-    const struct json *it;
-    const char *policy = json_get_str(k, "restartPolicy");
-    if (policy && !str_in(policy, ONE_OF("Always", "Never", "OnFailure")))
-        v_not_supported(v, FP(p, "restartPolicy"), json_get(k, "restartPolicy"),
-                        ONE_OF("Always", "Never", "OnFailure"));
-    if (json_len(json_get(k, "restartPolicyRules")) && !policy)
+static void restart_rules(struct vctx *v, const struct json *k, bool init, const struct fp *p) {
+    enum { RULES_MAX = 20, EXIT_CODES_MAX = 255 };
+    const struct json *it, *policy = jget(k, "restartPolicy"), *rules = json_get(k, "restartPolicyRules");
+    if (!policy && json_len(rules))
         v_required(v, FP(p, "restartPolicy"), "must specify restartPolicy when restart rules are used");
-    JSON_FOREACH(it, json_get(k, "restartPolicyRules")) {
-        const struct fp *at = FPI(FP(p, "restartPolicyRules"), it_i);
-        v_enum(v, FP(at, "action"), json_get(it, "action"), ONE_OF("Restart", "RestartAllContainers"), true);
-        if (!jget(it, "exitCodes"))
-            v_required(v, FP(at, "exitCodes"), NULL);
-        else
-            v_enum(v, FP(FP(at, "exitCodes"), "operator"), json_at(it, "exitCodes", "operator", NULL),
-                   ONE_OF("In", "NotIn"), true);
+    if (!policy && init) return;
+    v_enum(v, FP(p, "restartPolicy"), policy, ONE_OF("Always", "Never", "OnFailure"), false);
+    if (json_len(rules) > RULES_MAX) v_too_many(v, FP(p, "restartPolicyRules"), json_len(rules), RULES_MAX);
+    JSON_FOREACH(it, rules) {
+        const struct fp *at = FPI(FP(p, "restartPolicyRules"), it_i), *cp = FP(at, "exitCodes");
+        const struct json *codes = jget(it, "exitCodes");
+        size_t n = json_len(json_get(codes, "values"));
+        if (!str_in(jstr(it, "action"), ONE_OF("Restart", "RestartAllContainers")))
+            v_not_supported(v, FP(at, "action"), json_get(it, "action"), ONE_OF("Restart", "RestartAllContainers"));
+        if (!codes) {
+            v_required(v, cp, "must be specified");
+            continue;
+        }
+        if (!str_in(jstr(codes, "operator"), ONE_OF("In", "NotIn")))
+            v_not_supported(v, FP(cp, "operator"), json_get(codes, "operator"), ONE_OF("In", "NotIn"));
+        if (n > EXIT_CODES_MAX) v_too_many(v, FP(cp, "values"), n, EXIT_CODES_MAX);
     }
 }
 
@@ -400,7 +536,7 @@ static void regular(struct vctx *v, const struct pod_view *pod, const struct jso
         validate_probe(v, k, "livenessProbe", at);
         validate_probe(v, k, "readinessProbe", at);
         validate_probe(v, k, "startupProbe", at);
-        restart_rules(v, k, at);
+        restart_rules(v, k, false, at);
     }
     host_port_conflicts(v, list, p);
 }
@@ -415,7 +551,7 @@ static void init(struct vctx *v, const struct pod_view *pod, const struct json *
         bool sidecar = str_eq(jstr(k, "restartPolicy"), "Always"),
              taken = has_key(others, "name", jstr(k, "name"));
         common(v, k, pod, at);
-        restart_rules(v, k, at);
+        restart_rules(v, k, true, at);
         for (size_t j = 0; j < k_i; j++) taken |= str_eq(jstr(json_item(list, j), "name"), jstr(k, "name"));
         if (taken && *jstr(k, "name")) v_duplicate(v, FP(at, "name"), json_get(k, "name"));
         for (size_t i = 0; !sidecar && i < ARRAY_LEN(sidecar_only); i++)
@@ -472,5 +608,5 @@ void validate_containers(struct vctx *v, const struct json *spec, const struct f
     regular(v, &pod, list, FP(p, "containers"));
     init(v, &pod, json_get(spec, "initContainers"), list, FP(p, "initContainers"));
     ephemeral(v, &pod, spec, FP(p, "ephemeralContainers"));
-    if (jget(spec, "resources")) validate_resources(v, json_get(spec, "resources"), FP(p, "resources"), NULL);
+    pod_resources(v, spec, p);
 }

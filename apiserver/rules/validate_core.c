@@ -124,8 +124,7 @@ static void access_modes(struct vctx *v, const struct json *modes, const struct 
 
 static void class_name(struct vctx *v, const struct json *spec, const char *key, const struct fp *p) {
     const char *s = jstr(spec, key);
-    if (*s && is_dns1123_subdomain(s))
-        v_invalid(v, FP(p, key), json_get(spec, key), "%s", is_dns1123_subdomain(s));
+    if (*s) v_subdomain(v, FP(p, key), json_get(spec, key));
 }
 
 static void data_source(struct vctx *v, const struct json *spec, const char *key, const struct fp *up) {
@@ -134,9 +133,11 @@ static void data_source(struct vctx *v, const struct json *spec, const char *key
     if (!s) return;
     if (!*jstr(s, "name")) v_required(v, FP(p, "name"), NULL);
     if (!*jstr(s, "kind")) v_required(v, FP(p, "kind"), NULL);
-    if (!*jstr(s, "apiGroup") && *jstr(s, "kind") && !str_eq(jstr(s, "kind"), "PersistentVolumeClaim"))
+    if (!*jstr(s, "apiGroup") && !str_eq(jstr(s, "kind"), "PersistentVolumeClaim"))
         v_invalid(v, p, json_get(s, "kind"),
                   "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    if (*jstr(s, "apiGroup")) v_subdomain(v, FP(p, "apiGroup"), json_get(s, "apiGroup"));
+    if (*jstr(s, "namespace")) v_label1123(v, FP(p, "namespace"), json_get(s, "namespace"));
 }
 
 void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
@@ -195,39 +196,91 @@ static const char *const pv_fields[] = {
     "capacity",     "accessModes", "claimRef",     "persistentVolumeReclaimPolicy", "storageClassName",
     "mountOptions", "volumeMode",  "nodeAffinity", "volumeAttributesClassName",     NULL};
 
-VALIDATE_FN(persistent_volume) {
-    const struct json *spec = json_get(obj, "spec"), *was = json_get(old, "spec"),
-                      *cap = json_get(spec, "capacity");
-    const struct fp *p = FP(NULL, "spec");
+static void pv_capacity(struct vctx *v, const struct json *cap, const struct fp *p) {
     struct quantity q;
+    if (!json_len(cap)) v_required(v, p, NULL);
+    if (!json_get(cap, "storage") || json_len(cap) > 1) v_not_supported(v, p, cap, ONE_OF("storage"));
+    JSON_FOREACH_MEMBER(m, cap) {
+        if (quantity_parse(str_or_empty(json_as_str(m->value)), &q) < 0) continue;
+        if (q.nano < 0) v_invalid(v, FPK(p, m->key), m->value, "must be a valid resource quantity");
+        if (q.nano <= 0) v_invalid(v, FPK(p, m->key), m->value, "must be greater than zero");
+    }
+}
+
+/* "/", also as "//" and "/.". */
+static bool is_root(const char *path) { return *path == '/' && strspn(path, "/.") == strlen(path) && !strstr(path, ".."); }
+
+/* What an attachment that holds a volume's spec within it may not have. */
+static void inline_only(struct vctx *v, const struct json *spec, const struct fp *p) {
+    static const char *const out[] = {"claimRef", "capacity", "nodeAffinity", "storageClassName"};
+    for (size_t i = 0; i < ARRAY_LEN(out); i++)
+        if (!jempty(json_get(spec, out[i])))
+            v_forbidden(v, FP(p, out[i]), "may not be specified in the context of inline volumes");
+    if (!jget(spec, "csi")) v_required(v, FP(p, "csi"), "has to be specified in the context of inline volumes");
+    if (!str_in(jstr(spec, "persistentVolumeReclaimPolicy"), ONE_OF("", "Retain")))
+        v_forbidden(v, FP(p, "persistentVolumeReclaimPolicy"), "may only be Retain in the context of inline volumes");
+    if (jget(spec, "volumeMode") && !str_eq(jstr(spec, "volumeMode"), "Filesystem"))
+        v_forbidden(v, FP(p, "volumeMode"),
+                    "may not specify volumeMode other than Filesystem in the context of inline volumes");
+}
+
+static void pv_attributes_class(struct vctx *v, const struct json *spec, const struct fp *p) {
+    const struct json *class = jget(spec, "volumeAttributesClassName");
+    if (!class) return;
+    if (!*jstr(spec, "volumeAttributesClassName"))
+        v_required(v, FP(p, "volumeAttributesClassName"), "an empty string is disallowed");
+    else
+        class_name(v, spec, "volumeAttributesClassName", p);
+    if (!jget(spec, "csi")) v_required(v, FP(p, "csi"), "has to be specified when using volumeAttributesClassName");
+}
+
+void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name, bool is_inline, const struct fp *p) {
+    enum { ISCSI_NAME_MAX = 64 };
+    const struct json *aff = jget(spec, "nodeAffinity"), *iscsi = jget(spec, "iscsi");
+    if (is_inline) inline_only(v, spec, p);
     access_modes(v, json_get(spec, "accessModes"), FP(p, "accessModes"), NULL);
-    if (!json_len(cap)) v_required(v, FP(p, "capacity"), NULL);
-    if (!json_get(cap, "storage") || json_len(cap) > 1)
-        v_not_supported(v, FP(p, "capacity"), cap, ONE_OF("storage"));
-    JSON_FOREACH_MEMBER(m, cap)
-        if (quantity_parse(str_or_empty(json_as_str(m->value)), &q) == 0 && q.nano <= 0)
-            v_invalid(v, FPK(FP(p, "capacity"), m->key), m->value, "must be greater than zero");
-    v_enum(v, FP(p, "persistentVolumeReclaimPolicy"), json_get(spec, "persistentVolumeReclaimPolicy"),
-           ONE_OF("Delete", "Recycle", "Retain"), false);
-    const struct json *aff = jget(spec, "nodeAffinity");
-    if (aff && !jget(aff, "required"))
-        v_required(v, FP(FP(p, "nodeAffinity"), "required"), "must specify required node constraints");
-    else if (aff)
-        validate_node_selector(v, json_get(aff, "required"), FP(FP(p, "nodeAffinity"), "required"));
-    if (!validate_volume_source(v, spec, p)) v_required(v, p, "must specify a volume type");
-    if (jget(spec, "local") && !aff)
-        v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
-    class_name(v, spec, "storageClassName", p);
-    v_enum(v, FP(p, "volumeMode"), json_get(spec, "volumeMode"), ONE_OF("Block", "Filesystem"), false);
+    if (!is_inline) {
+        pv_capacity(v, json_get(spec, "capacity"), FP(p, "capacity"));
+        v_enum(v, FP(p, "persistentVolumeReclaimPolicy"), json_get(spec, "persistentVolumeReclaimPolicy"),
+               ONE_OF("Delete", "Recycle", "Retain"), false);
+        if (aff && !jget(aff, "required"))
+            v_required(v, FP(FP(p, "nodeAffinity"), "required"), "must specify required node constraints");
+        else if (aff)
+            validate_node_selector(v, json_get(aff, "required"), FP(FP(p, "nodeAffinity"), "required"));
+    }
+    if (!validate_volume_source(v, spec, true, p)) v_required(v, p, "must specify a volume type");
+    if (iscsi && jget(iscsi, "initiatorName") && strlen(name) + 1 + strlen(jstr(iscsi, "targetPortal")) > ISCSI_NAME_MAX)
+        v_invalid(v, FP(FP(p, "iscsi"), "targetportal"), json_get(iscsi, "targetPortal"),
+                  "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if "
+                  "iscsi.initiatorName is specified.");
+    if (jget(spec, "local") && !aff) v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
+    if (is_root(jstr(json_get(spec, "hostPath"), "path")) &&
+        str_eq(jstr(spec, "persistentVolumeReclaimPolicy"), "Recycle"))
+        v_forbidden(v, FP(p, "persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
+    if (!is_inline) {
+        class_name(v, spec, "storageClassName", p);
+        v_enum(v, FP(p, "volumeMode"), json_get(spec, "volumeMode"), ONE_OF("Block", "Filesystem"), false);
+    }
+    pv_attributes_class(v, spec, p);
+}
+
+VALIDATE_FN(persistent_volume) {
+    const struct json *spec = json_get(obj, "spec"), *was = json_get(old, "spec");
+    const struct fp *p = FP(NULL, "spec");
+    validate_pv_spec(v, spec, jstr(json_get(obj, "metadata"), "name"), false, p);
     if (!old) return;
     struct json *now = json_clone(v->a, spec), *before = json_clone(v->a, was);
     for (size_t i = 0; pv_fields[i]; i++) json_del(now, pv_fields[i]), json_del(before, pv_fields[i]);
+    if (jget(was, "csi") && !json_at(was, "csi", "controllerExpandSecretRef", NULL))
+        json_del(json_get(now, "csi"), "controllerExpandSecretRef");
     if (!jsame(now, before))
         v_forbidden(v, FP(p, "persistentvolumesource"),
                     "spec.persistentvolumesource is immutable after creation");
     v_immutable(v, FP(NULL, "volumeMode"), json_get(spec, "volumeMode"), json_get(was, "volumeMode"));
     if (jget(was, "nodeAffinity") && !jsame(json_get(spec, "nodeAffinity"), json_get(was, "nodeAffinity")))
         v_invalid(v, FP(NULL, "nodeAffinity"), json_get(spec, "nodeAffinity"), "field is immutable");
+    if (jget(was, "volumeAttributesClassName") && !jget(spec, "volumeAttributesClassName"))
+        v_forbidden(v, FP(p, "volumeAttributesClassName"), "update from non-nil value to nil is forbidden");
 }
 
 /* ---- Endpoints ---- */

@@ -84,11 +84,15 @@ static void host_aliases(struct vctx *v, const struct json *list, const struct f
 
 /* ---- security ---- */
 
+/* Segments of lower-case letters, digits, '-' and '_', each within letters or digits, parted by dots or slashes. */
 static bool is_sysctl(const char *s) {
     size_t n = strlen(s);
-    if (!n || n > 253 || strchr("._-/", s[n - 1])) return false;
-    for (; *s; s++)
-        if (!((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || strchr("._-/", *s))) return false;
+    if (!n || n > 253) return false;
+    for (size_t i = 0; i < n; i++) {
+        bool inner = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9'), edge = i == 0 || i + 1 == n;
+        bool parted = !edge && (strchr("./", s[i - 1]) || strchr("./", s[i + 1]));
+        if (!inner && (edge || parted || !strchr("-_./", s[i]))) return false;
+    }
     return true;
 }
 
@@ -126,6 +130,7 @@ void validate_security_context(struct vctx *v, const struct json *spec, const st
     v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"),
            ONE_OF("Recursive", "MountOption"), false);
     validate_profiles(v, sc, p);
+    validate_windows_options(v, sc, p);
 }
 
 static void host_namespaces(struct vctx *v, const struct json *spec, bool is_template, const struct fp *p) {
@@ -143,18 +148,6 @@ static void host_namespaces(struct vctx *v, const struct json *spec, bool is_tem
     if (host) v_forbidden(v, FP(p, "hostNetwork"), "when `hostUsers` is false");
     if (json_get_bool(spec, "hostPID", false)) v_forbidden(v, FP(p, "HostPID"), "when `hostUsers` is false");
     if (json_get_bool(spec, "hostIPC", false)) v_forbidden(v, FP(p, "HostIPC"), "when `hostUsers` is false");
-}
-
-static void operating_system(struct vctx *v, const struct json *spec, const struct fp *p) {
-    const struct json *os = jget(spec, "os");
-    if (!os) return;
-    if (!*jstr(os, "name"))
-        v_required(v, FP(FP(p, "os"), "name"), NULL);
-    else if (!str_in(jstr(os, "name"), ONE_OF("linux", "windows")))
-        v_not_supported(v, FP(p, "os"), json_get(os, "name"), ONE_OF("linux", "windows"));
-    else if (str_eq(jstr(os, "name"), "linux") && json_at(spec, "securityContext", "windowsOptions", NULL))
-        v_forbidden(v, FP(FP(p, "securityContext"), "windowsOptions"),
-                    "windows options cannot be set for a linux pod");
 }
 
 static void gates(struct vctx *v, const struct json *spec, const struct fp *p) {
@@ -193,10 +186,24 @@ static void resource_claims(struct vctx *v, const struct json *list, const struc
                       "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
         else if (!claim && !tmpl)
             v_invalid(v, at, it, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
+        if (claim) v_subdomain(v, FP(at, "resourceClaimName"), json_get(it, "resourceClaimName"));
+        if (tmpl) v_subdomain(v, FP(at, "resourceClaimTemplateName"), json_get(it, "resourceClaimTemplateName"));
     }
 }
 
 /* ---- the spec ---- */
+
+static void hostname_override(struct vctx *v, const struct json *spec, const struct fp *p) {
+    const char *over = json_get_str(spec, "hostnameOverride");
+    if (!over) return;
+    if (json_get_bool(spec, "setHostnameAsFQDN", false))
+        v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when setHostnameAsFQDN is true");
+    if (json_get_bool(spec, "hostNetwork", false))
+        v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when hostNetwork is true");
+    if (strlen(over) > HOSTNAME_OVERRIDE_MAX) v_too_long(v, FP(p, "hostnameOverride"), HOSTNAME_OVERRIDE_MAX);
+    if (is_dns1123_subdomain(over))
+        v_invalid(v, FP(p, "hostnameOverride"), json_get(spec, "hostnameOverride"), "%s", is_dns1123_subdomain(over));
+}
 
 void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
                        bool is_template) {
@@ -224,20 +231,16 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     name_rule(v, spec, "runtimeClassName", is_dns1123_subdomain, p);
     v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"),
            ONE_OF("PreemptLowerPriority", "Never"), false);
-    JSON_FOREACH_MEMBER(m, json_get(spec, "overhead")) {
-        validate_resource_name(v, FPK(FP(p, "overhead"), m->key), m->key);
-        validate_resource_value(v, FPK(FP(p, "overhead"), m->key), m->key, m->value);
+    if (jget(spec, "overhead")) {
+        struct json *limits = json_object(v->a);
+        json_set(v->a, limits, "limits", json_clone(v->a, json_get(spec, "overhead")));
+        validate_resources(v, limits, FP(p, "overhead"), NULL);
     }
-    operating_system(v, spec, p);
-    const char *over = json_get_str(spec, "hostnameOverride");
-    if (!over) return;
-    if (json_get_bool(spec, "setHostnameAsFQDN", false))
-        v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when setHostnameAsFQDN is true");
-    if (json_get_bool(spec, "hostNetwork", false))
-        v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when hostNetwork is true");
-    if (strlen(over) > HOSTNAME_OVERRIDE_MAX) v_too_long(v, FP(p, "hostnameOverride"), HOSTNAME_OVERRIDE_MAX);
-    name_rule(v, spec, "hostnameOverride", is_dns1123_subdomain, p);
+    validate_os(v, spec, p);
+    validate_file_keys(v, spec, p);
+    hostname_override(v, spec, p);
 }
+
 
 void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old,
                            const struct fp *p) {

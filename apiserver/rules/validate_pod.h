@@ -27,6 +27,27 @@ void validate_id(struct vctx *v, const struct fp *up, const struct json *o, cons
 void validate_profiles(struct vctx *v, const struct json *sc, const struct fp *p);
 void validate_resource_value(struct vctx *v, const struct fp *p, const char *name, const struct json *value);
 bool resource_is_native(const char *name);
-/* How many sources the volume has; what is wrong with them is reported. */
-size_t validate_volume_source(struct vctx *v, const struct json *vol, const struct fp *p);
+/* A name without a domain that Kubernetes knows. */
+bool resource_is_standard(const char *name);
+/* What the operating system of the pod rules out, and pods of Windows host processes (validate_pod_os.c). */
+void validate_os(struct vctx *v, const struct json *spec, const struct fp *p);
+/* Volumes that environment variables are read from. */
+void validate_file_keys(struct vctx *v, const struct json *spec, const struct fp *p);
+/* windowsOptions of a security context. */
+void validate_windows_options(struct vctx *v, const struct json *sc, const struct fp *p);
+typedef void volume_source_fn(struct vctx *v, const struct json *s, const struct fp *p);
+struct volume_source {
+    const char *name;
+    const char *shown, *too_many; /* name in paths, and in the path of "more than one", where they differ */
+    const char *required[3];
+    volume_source_fn *pod, *volume; /* further rules in pods and in PersistentVolumes */
+};
+/* Network and other disks (volume_sources.c); NULL for another name. */
+const struct volume_source *volume_source_find(const char *name);
+/* How many sources the volume (of a pod, or a PersistentVolume's spec) has; what is wrong with them is reported. */
+size_t validate_volume_source(struct vctx *v, const struct json *vol, bool persistent, const struct fp *p);
+/* A path without "..". */
+void validate_backsteps(struct vctx *v, const struct fp *p, const struct json *path);
+/* As validate_local_path; nor may it begin with "..". */
+void validate_free_path(struct vctx *v, const struct fp *p, const struct json *path);
 void validate_topology_spread(struct vctx *v, const struct json *list, const struct fp *p);

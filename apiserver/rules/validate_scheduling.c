@@ -4,7 +4,7 @@
 
 /* ---- node selectors ---- */
 
-static void requirement(struct vctx *v, const struct json *r, const struct fp *p) {
+static void requirement(struct vctx *v, const struct json *r, bool any_value, const struct fp *p) {
     const char *op = jstr(r, "operator");
     const struct json *values = json_get(r, "values"), *s;
     if (str_in(op, ONE_OF("In", "NotIn"))) {
@@ -21,7 +21,7 @@ static void requirement(struct vctx *v, const struct json *r, const struct fp *p
         v_invalid(v, FP(p, "operator"), json_get(r, "operator"), "not a valid selector operator");
     }
     v_label_name(v, FP(p, "key"), jstr(r, "key"));
-    JSON_FOREACH(s, values)
+    JSON_FOREACH(s, any_value ? NULL : values)
         for (size_t n = label_value_faults(str_or_empty(json_as_str(s))); n; n--)
             v_invalid(v, FPI(FP(p, "values"), s_i), s, "%s", is_label_value(json_as_str(s)));
 }
@@ -43,11 +43,16 @@ static void field_requirement(struct vctx *v, const struct json *r, const struct
             v_invalid(v, FPI(FP(p, "values"), s_i), s, "%s", is_dns1123_subdomain(json_as_str(s)));
 }
 
-void validate_node_selector_term(struct vctx *v, const struct json *term, const struct fp *p) {
+/* any_value: what is only preferred may ask for values that no label can have. */
+static void node_term(struct vctx *v, const struct json *term, bool any_value, const struct fp *p) {
     const struct json *r;
     JSON_FOREACH(r, json_get(term, "matchExpressions"))
-        requirement(v, r, FPI(FP(p, "matchExpressions"), r_i));
+        requirement(v, r, any_value, FPI(FP(p, "matchExpressions"), r_i));
     JSON_FOREACH(r, json_get(term, "matchFields")) field_requirement(v, r, FPI(FP(p, "matchFields"), r_i));
+}
+
+void validate_node_selector_term(struct vctx *v, const struct json *term, const struct fp *p) {
+    node_term(v, term, false, p);
 }
 
 void validate_node_selector(struct vctx *v, const struct json *sel, const struct fp *p) {
@@ -73,8 +78,24 @@ static void node_affinity(struct vctx *v, const struct json *na, const struct fp
     JSON_FOREACH(t, json_get(na, PREFERRED)) {
         const struct fp *at = FPI(FP(p, PREFERRED), t_i);
         weight(v, t, at);
-        validate_node_selector_term(v, json_get(t, "preference"), FP(at, "preference"));
+        node_term(v, json_get(t, "preference"), true, FP(at, "preference"));
     }
+}
+
+static bool has_string(const struct json *list, const char *s) {
+    const struct json *it;
+    JSON_FOREACH(it, list)
+        if (str_eq(json_as_str(it), s)) return true;
+    return false;
+}
+
+static void label_keys(struct vctx *v, const struct json *t, const char *key, const struct fp *p) {
+    const struct json *it, *list = json_get(t, key);
+    if (json_len(list) && !jget(t, "labelSelector")) {
+        v_forbidden(v, FP(p, key), "must not be specified when labelSelector is not set");
+        return;
+    }
+    JSON_FOREACH(it, list) v_label_name(v, FPI(FP(p, key), it_i), str_or_empty(json_as_str(it)));
 }
 
 static void pod_term(struct vctx *v, const struct json *t, const struct fp *p) {
@@ -86,10 +107,11 @@ static void pod_term(struct vctx *v, const struct json *t, const struct fp *p) {
     JSON_FOREACH(s, json_get(t, "namespaces"))
         if (is_dns1123_label(str_or_empty(json_as_str(s))))
             v_invalid(v, FP(p, "namespace"), s, "%s", is_dns1123_label(json_as_str(s)));
-    static const char *const keys[] = {"matchLabelKeys", "mismatchLabelKeys"};
-    for (size_t i = 0; i < 2; i++)
-        if (json_len(json_get(t, keys[i])) && !jget(t, "labelSelector"))
-            v_forbidden(v, FP(p, keys[i]), "must not be specified when labelSelector is not set");
+    label_keys(v, t, "matchLabelKeys", p);
+    label_keys(v, t, "mismatchLabelKeys", p);
+    JSON_FOREACH(s, json_get(t, "matchLabelKeys"))
+        if (has_string(json_get(t, "mismatchLabelKeys"), str_or_empty(json_as_str(s))))
+            v_invalid(v, FPI(FP(p, "matchLabelKeys"), s_i), s, "exists in both matchLabelKeys and mismatchLabelKeys");
     if (!*jstr(t, "topologyKey")) v_required(v, FP(p, "topologyKey"), "can not be empty");
     v_label_name(v, FP(p, "topologyKey"), jstr(t, "topologyKey"));
 }
@@ -145,6 +167,17 @@ void validate_tolerations(struct vctx *v, const struct json *tols, const struct 
 
 /* ---- topology spread ---- */
 
+static void spread_keys(struct vctx *v, const struct json *t, const struct fp *p) {
+    const struct json *it, *sel = jget(t, "labelSelector"), *list = json_get(t, "matchLabelKeys");
+    if (json_len(list) && !sel) v_forbidden(v, p, "must not be specified when labelSelector is not set");
+    JSON_FOREACH(it, list) {
+        const char *key = str_or_empty(json_as_str(it));
+        v_label_name(v, FPI(p, it_i), key);
+        if (json_at(sel, "matchLabels", key, NULL) || has_key(json_get(sel, "matchExpressions"), "key", key))
+            v_invalid(v, FPI(p, it_i), it, "exists in both matchLabelKeys and labelSelector");
+    }
+}
+
 void validate_topology_spread(struct vctx *v, const struct json *list, const struct fp *p) {
     const struct json *t;
     JSON_FOREACH(t, list) {
@@ -172,8 +205,7 @@ void validate_topology_spread(struct vctx *v, const struct json *list, const str
                false);
         v_enum(v, FP(at, "nodeTaintsPolicy"), json_get(t, "nodeTaintsPolicy"), ONE_OF("Ignore", "Honor"),
                false);
-        if (json_len(json_get(t, "matchLabelKeys")) && !jget(t, "labelSelector"))
-            v_forbidden(v, FP(at, "matchLabelKeys"), "must not be specified when labelSelector is not set");
+        spread_keys(v, t, FP(at, "matchLabelKeys"));
         if (jget(t, "labelSelector"))
             v_label_selector(v, FP(at, "labelSelector"), json_get(t, "labelSelector"), false);
     }

@@ -49,16 +49,6 @@ VALIDATE_FN(storage_class) {
                 json_get(old, "volumeBindingMode"));
 }
 
-static void driver_name(struct vctx *v, const struct fp *p, const struct json *x) {
-    const char *s = str_or_empty(json_as_str(x));
-    if (!*s)
-        v_required(v, p, NULL);
-    else if (strlen(s) > DRIVER_NAME_MAX)
-        v_too_long(v, p, DRIVER_NAME_MAX);
-    else if (is_dns1123_subdomain(s))
-        v_invalid(v, p, x, "%s", is_dns1123_subdomain(s));
-}
-
 VALIDATE_FN(csi_driver) {
     const struct json *spec = json_get(obj, "spec"), *it, *tokens = json_get(spec, "tokenRequests");
     const struct fp *p = FP(NULL, "spec");
@@ -92,7 +82,7 @@ VALIDATE_FN(csi_node) {
     JSON_FOREACH(it, list) {
         const struct fp *p = FPI(FP(FP(NULL, "spec"), "drivers"), it_i);
         const char *name = jstr(it, "name");
-        driver_name(v, FP(p, "name"), json_get(it, "name"));
+        validate_driver_name(v, FP(p, "name"), json_get(it, "name"));
         if (!*jstr(it, "nodeID")) v_required(v, FP(p, "nodeID"), NULL);
         const struct json *count = json_at(it, "allocatable", "count", NULL);
         if (json_as_int(count, 0) < 0)
@@ -125,15 +115,16 @@ VALIDATE_FN(volume_attachment) {
     const struct fp *p = FP(NULL, "spec");
     const char *node = jstr(spec, "nodeName"), *pv = jstr(src, "persistentVolumeName");
     bool inline_spec = jget(src, "inlineVolumeSpec");
-    driver_name(v, FP(p, "attacher"), json_get(spec, "attacher"));
+    validate_driver_name(v, FP(p, "attacher"), json_get(spec, "attacher"));
     if (!*pv && !inline_spec)
         v_required(v, FP(p, "source"),
                    "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
     else if (*pv && inline_spec)
         v_forbidden(v, FP(p, "source"),
                     "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-    if (is_dns1123_subdomain(node))
-        v_invalid(v, FP(p, "nodeName"), json_get(spec, "nodeName"), "%s", is_dns1123_subdomain(node));
+    if (inline_spec)
+        validate_pv_spec(v, json_get(src, "inlineVolumeSpec"), "", true, FP(FP(p, "source"), "inlineVolumeSpec"));
+    v_subdomain(v, FP(p, "nodeName"), json_str(v->a, node));
     if (old && !jsame(spec, json_get(old, "spec"))) v_invalid(v, p, spec, "field is immutable");
 }
 

@@ -4,7 +4,13 @@
  * validateVolumeSource and ValidatePersistentVolumeSpec in pkg/apis/core/validation/validation.go. */
 #include "apiserver/rules/validate_pod.h"
 
-typedef void source_fn(struct vctx *v, const struct json *s, const struct fp *p);
+enum {
+    TOKEN_SECONDS_DEFAULT = 3600,
+    TOKEN_SECONDS_MIN = 600,
+    CERT_SECONDS_MIN = 3600,
+    CERT_SECONDS_OWN_MAX = 24 * 3600,
+    CERT_SECONDS_MAX = 91 * 24 * 3600,
+};
 
 static void key_items(struct vctx *v, const struct json *items, const struct fp *p) {
     const struct json *it;
@@ -12,7 +18,7 @@ static void key_items(struct vctx *v, const struct json *items, const struct fp 
         const struct fp *at = FPI(p, it_i);
         if (!*jstr(it, "key")) v_required(v, FP(at, "key"), NULL);
         if (!*jstr(it, "path")) v_required(v, FP(at, "path"), NULL);
-        validate_local_path(v, FP(at, "path"), json_get(it, "path"));
+        validate_free_path(v, FP(at, "path"), json_get(it, "path"));
         const struct json *mode = jget(it, "mode");
         if (mode && (json_as_int(mode, 0) > 0777 || json_as_int(mode, 0) < 0))
             v_invalid(v, FP(at, "mode"), mode, "must be a number between 0 and 0777 (octal), both inclusive");
@@ -24,25 +30,6 @@ static void default_mode(struct vctx *v, const struct json *s, const struct fp *
     if (mode && (json_as_int(mode, 0) > 0777 || json_as_int(mode, 0) < 0))
         v_invalid(v, FP(p, "defaultMode"), mode,
                   "must be a number between 0 and 0777 (octal), both inclusive");
-}
-
-static void host_path(struct vctx *v, const struct json *s, const struct fp *p) {
-    const char *path = jstr(s, "path");
-    if (!*path) {
-        v_required(v, FP(p, "path"), NULL);
-        return;
-    }
-    for (const char *q = path; *q;) {
-        size_t n = strcspn(q, "/");
-        if (n == 2 && memcmp(q, "..", 2) == 0)
-            v_invalid(v, FP(p, "path"), json_get(s, "path"), "must not contain '..'");
-        q += n + (q[n] == '/');
-    }
-    const char *type = jstr(s, "type");
-    static const char *const types[] = {
-        "",     "BlockDevice",  "CharDevice", "Directory", "DirectoryOrCreate",
-        "File", "FileOrCreate", "Socket",     NULL};
-    if (!str_in(type, types)) v_not_supported(v, FP(p, "type"), json_get(s, "type"), types);
 }
 
 static void secret(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -61,7 +48,7 @@ static void downward_file(struct vctx *v, const struct json *it, const struct fp
     const struct json *ref = jget(it, "fieldRef"), *res = jget(it, "resourceFieldRef"),
                       *mode = jget(it, "mode");
     if (!*jstr(it, "path")) v_required(v, FP(p, "path"), NULL);
-    validate_local_path(v, FP(p, "path"), json_get(it, "path"));
+    validate_free_path(v, FP(p, "path"), json_get(it, "path"));
     if (ref) {
         validate_field_ref(v, ref, FP(p, "fieldRef"), true);
         if (res) v_invalid(v, p, NULL, "fieldRef and resourceFieldRef can not be specified simultaneously");
@@ -81,56 +68,81 @@ static void downward_api(struct vctx *v, const struct json *s, const struct fp *
 }
 
 /* Two projections may not make one file. */
+static void claim_path(struct vctx *v, struct json *seen, const struct json *path, const struct fp *p) {
+    const char *s = str_or_empty(json_as_str(path));
+    if (json_get(seen, s)) v_invalid(v, p, path, "conflicting duplicate paths");
+    json_set_bool(v->a, seen, s, true);
+}
+
 static void claim_paths(struct vctx *v, struct json *seen, const struct json *items, const struct fp *p) {
     const struct json *it;
-    JSON_FOREACH(it, items) {
-        const char *path = jstr(it, "path");
-        if (!*path) continue;
-        if (json_get(seen, path)) v_invalid(v, p, json_get(it, "path"), "conflicting duplicate paths");
-        json_set_bool(v->a, seen, path, true);
+    JSON_FOREACH(it, items)
+        if (*jstr(it, "path")) claim_path(v, seen, json_get(it, "path"), p);
+}
+
+static void projected_keys(struct vctx *v, struct json *seen, const struct json *src, const struct fp *sp,
+                           const struct fp *p) {
+    if (!*jstr(src, "name")) v_required(v, FP(sp, "name"), NULL);
+    key_items(v, json_get(src, "items"), FP(sp, "items"));
+    claim_paths(v, seen, json_get(src, "items"), p);
+}
+
+static void projected_token(struct vctx *v, const struct json *src, const struct fp *sp, const struct fp *p) {
+    int64_t sec = json_get_int(src, "expirationSeconds", TOKEN_SECONDS_DEFAULT);
+    if (sec < TOKEN_SECONDS_MIN)
+        v_invalid(v, FP(sp, "expirationSeconds"), json_get(src, "expirationSeconds"),
+                  "may not specify a duration less than 10 minutes");
+    if (sec > (int64_t)1 << 32)
+        v_invalid(v, FP(sp, "expirationSeconds"), json_get(src, "expirationSeconds"),
+                  "may not specify a duration larger than 2^32 seconds");
+    if (!*jstr(src, "path"))
+        v_required(v, FP(p, "path"), NULL);
+    else
+        validate_free_path(v, FP(p, "path"), json_get(src, "path"));
+}
+
+static void projected_certificate(struct vctx *v, struct json *seen, const struct json *src, const struct fp *sp,
+                                  const struct fp *p) {
+    static const char *const paths[] = {"credentialBundlePath", "keyPath", "certificateChainPath"};
+    static const char *const keys[] = {"RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", NULL};
+    const char *signer = jstr(src, "signerName");
+    const struct json *max = jget(src, "maxExpirationSeconds");
+    size_t n = 0;
+    v_signer_name(v, FP(sp, "signerName"), json_get(src, "signerName"));
+    if (!str_in(jstr(src, "keyType"), keys)) v_not_supported(v, FP(sp, "keyType"), json_get(src, "keyType"), keys);
+    int64_t most = str_has_prefix(signer, "kubernetes.io/") ? CERT_SECONDS_OWN_MAX : CERT_SECONDS_MAX;
+    if (max && json_as_int(max, 0) < CERT_SECONDS_MIN)
+        v_invalid(v, FP(sp, "maxExpirationSeconds"), max, "if provided, maxExpirationSeconds must be >= 3600");
+    if (max && json_as_int(max, 0) > most)
+        v_invalid(v, FP(sp, "maxExpirationSeconds"), max, "if provided, maxExpirationSeconds must be <= %lld",
+                  (long long)most);
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        if (!*jstr(src, paths[i])) continue;
+        n++;
+        validate_free_path(v, FP(sp, paths[i]), json_get(src, paths[i]));
+        claim_path(v, seen, json_get(src, paths[i]), p);
     }
+    if (!n) v_required(v, sp, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath");
 }
 
 static void projected(struct vctx *v, const struct json *s, const struct fp *p) {
-    static const char *const sources[] = {
-        "secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"};
-    const struct json *it, *f;
+    const struct json *it, *f, *src;
     struct json *seen = json_object(v->a);
     default_mode(v, s, p);
     JSON_FOREACH(it, json_get(s, "sources")) {
         const struct fp *at = FPI(FP(p, "sources"), it_i);
         size_t n = 0;
-        for (size_t i = 0; i < ARRAY_LEN(sources); i++) {
-            const struct json *src = jget(it, sources[i]);
-            const struct fp *sp = FP(at, sources[i]);
-            if (!src) continue;
+        if ((src = jget(it, "secret"))) n++, projected_keys(v, seen, src, FP(at, "secret"), p);
+        if ((src = jget(it, "configMap"))) n++, projected_keys(v, seen, src, FP(at, "configMap"), p);
+        if ((src = jget(it, "downwardAPI"))) {
             n++;
-            if (i < 2 && !*jstr(src, "name")) v_required(v, FP(sp, "name"), NULL);
-            if (i < 2) key_items(v, json_get(src, "items"), FP(sp, "items"));
-            if (i == 2)
-                JSON_FOREACH(f, json_get(src, "items")) downward_file(v, f, sp);
-            if (i < 3) claim_paths(v, seen, json_get(src, "items"), p);
-            if (i == 3) {
-                int64_t sec = json_get_int(src, "expirationSeconds", 3600);
-                if (sec < 600)
-                    v_invalid(v, FP(sp, "expirationSeconds"), json_get(src, "expirationSeconds"),
-                              "may not specify a duration less than 10 minutes");
-                if (!*jstr(src, "path"))
-                    v_required(v, FP(p, "path"), NULL);
-                else
-                    validate_local_path(v, FP(p, "path"), json_get(src, "path"));
-            }
-            if (i == 4) {
-                bool name = jget(src, "name"), signer = jget(src, "signerName");
-                if (name && signer)
-                    v_invalid(v, sp, src, "only one of name and signerName may be used");
-                else if (!name && !signer)
-                    v_required(v, sp, "either name or signerName must be specified");
-                if (!*jstr(src, "path")) v_required(v, FP(sp, "path"), NULL);
-            }
+            JSON_FOREACH(f, json_get(src, "items")) downward_file(v, f, FP(at, "downwardAPI"));
+            claim_paths(v, seen, json_get(src, "items"), p);
         }
-        if (n > 1) v_forbidden(v, at, "may not specify more than 1 volume type");
-        if (!n) v_required(v, at, "must specify a volume source");
+        if ((src = jget(it, "serviceAccountToken"))) n++, projected_token(v, src, FP(at, "serviceAccountToken"), p);
+        if ((src = jget(it, "podCertificate")))
+            n++, projected_certificate(v, seen, src, FP(at, "podCertificate"), p);
+        if (n > 1) v_forbidden(v, at, "may not specify more than 1 volume type per source");
     }
 }
 
@@ -142,14 +154,19 @@ static void empty_dir(struct vctx *v, const struct json *s, const struct fp *p) 
 }
 
 static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) {
-    const struct json *tmpl = jget(s, "volumeClaimTemplate");
+    static const char *const known[] = {"labels", "annotations", NULL};
+    const struct json *tmpl = jget(s, "volumeClaimTemplate"), *meta = json_get(tmpl, "metadata");
+    const struct fp *tp = FP(p, "volumeClaimTemplate"), *mp = FP(tp, "metadata");
     if (!tmpl) {
-        v_required(v, FP(p, "volumeClaimTemplate"), NULL);
+        v_required(v, tp, NULL);
         return;
     }
-    v_labels(v, FP(FP(FP(p, "volumeClaimTemplate"), "metadata"), "labels"),
-             json_at(tmpl, "metadata", "labels", NULL));
-    validate_pvc_spec(v, json_get(tmpl, "spec"), FP(FP(p, "volumeClaimTemplate"), "spec"));
+    v_annotations(v, FP(mp, "annotations"), json_get(meta, "annotations"));
+    v_labels(v, FP(mp, "labels"), json_get(meta, "labels"));
+    JSON_FOREACH_MEMBER(m, meta)
+        if (!str_in(m->key, known) && m->value->type != JSON_NULL && !(json_is(m->value, JSON_INT) && m->value->i == 0 && str_eq(m->key, "generation")))
+            v_forbidden(v, FP(mp, str_eq(m->key, "uid") ? "uID" : m->key), "cannot be set");
+    validate_pvc_spec(v, json_get(tmpl, "spec"), FP(tp, "spec"));
 }
 
 static void image(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -158,87 +175,50 @@ static void image(struct vctx *v, const struct json *s, const struct fp *p) {
            true);
 }
 
-static void csi(struct vctx *v, const struct json *s, const struct fp *p) {
-    const char *driver = jstr(s, "driver");
-    if (!*driver)
-        v_required(v, FP(p, "driver"), NULL);
-    else if (strlen(driver) > 63)
-        v_too_long(v, FP(p, "driver"), 63);
-    else if (is_dns1123_subdomain(driver))
-        v_invalid(v, FP(p, "driver"), json_get(s, "driver"), "%s", is_dns1123_subdomain(driver));
-}
-
-static void nfs(struct vctx *v, const struct json *s, const struct fp *p) {
-    const char *path = jstr(s, "path");
-    if (!*jstr(s, "server")) v_required(v, FP(p, "server"), NULL);
-    if (!*path)
-        v_required(v, FP(p, "path"), NULL);
-    else if (path[0] != '/')
-        v_invalid(v, FP(p, "path"), json_get(s, "path"), "must be an absolute path");
-}
-
-static void iscsi(struct vctx *v, const struct json *s, const struct fp *p) {
-    const char *iqn = jstr(s, "iqn");
-    if (!*jstr(s, "targetPortal")) v_required(v, FP(p, "targetPortal"), NULL);
-    if (!*iqn)
-        v_required(v, FP(p, "iqn"), NULL);
-    else if (!str_has_prefix(iqn, "iqn") && !str_has_prefix(iqn, "eui") && !str_has_prefix(iqn, "naa"))
-        v_invalid(v, FP(p, "iqn"), json_get(s, "iqn"), "must be valid format starting with iqn, eui, or naa");
-    v_range(v, p, s, "lun", 0, 255);
-}
-
-static const struct {
-    const char *name, *shown; /* shown: in the path of "more than one", where it differs */
-    const char *required[3];
-    source_fn *fn;
-} sources[] = {
-    {"emptyDir", NULL, {NULL}, empty_dir},
-    {"hostPath", NULL, {NULL}, host_path},
-    {"gitRepo", NULL, {"repository"}, NULL},
-    {"gcePersistentDisk", NULL, {"pdName"}, NULL},
-    {"awsElasticBlockStore", NULL, {"volumeID"}, NULL},
-    {"secret", NULL, {NULL}, secret},
-    {"nfs", NULL, {NULL}, nfs},
-    {"iscsi", NULL, {NULL}, iscsi},
-    {"glusterfs", NULL, {"endpoints", "path"}, NULL},
-    {"flocker", NULL, {NULL}, NULL},
-    {"persistentVolumeClaim", NULL, {"claimName"}, NULL},
-    {"rbd", NULL, {"monitors", "image"}, NULL},
-    {"cinder", NULL, {"volumeID"}, NULL},
-    {"cephfs", "cephFS", {"monitors"}, NULL},
-    {"quobyte", NULL, {"registry", "volume"}, NULL},
-    {"downwardAPI", "downwarAPI", {NULL}, downward_api},
-    {"fc", NULL, {NULL}, NULL},
-    {"flexVolume", NULL, {"driver"}, NULL},
-    {"configMap", NULL, {NULL}, config_map},
-    {"azureFile", NULL, {"secretName", "shareName"}, NULL},
-    {"vsphereVolume", NULL, {"volumePath"}, NULL},
-    {"photonPersistentDisk", NULL, {"pdID"}, NULL},
-    {"portworxVolume", NULL, {"volumeID"}, NULL},
-    {"azureDisk", NULL, {"diskName", "diskURI"}, NULL},
-    {"storageos", NULL, {NULL}, NULL},
-    {"projected", NULL, {NULL}, projected},
-    {"scaleIO", NULL, {"gateway", "system", "volumeName"}, NULL},
-    {"csi", NULL, {NULL}, csi},
-    {"ephemeral", NULL, {NULL}, ephemeral},
-    {"image", NULL, {NULL}, image},
-    {"local", NULL, {"path"}, NULL},
+/* Sources that only pods have, and that volume_sources.c does not know. */
+static const struct volume_source projections[] = {
+    {"emptyDir", NULL, NULL, {NULL}, empty_dir, NULL},
+    {"secret", NULL, NULL, {NULL}, secret, NULL},
+    {"downwardAPI", NULL, "downwarAPI", {NULL}, downward_api, NULL},
+    {"configMap", NULL, NULL, {NULL}, config_map, NULL},
+    {"projected", NULL, NULL, {NULL}, projected, NULL},
+    {"ephemeral", NULL, NULL, {NULL}, ephemeral, NULL},
+    {"image", NULL, NULL, {NULL}, image, NULL},
 };
 
-size_t validate_volume_source(struct vctx *v, const struct json *vol, const struct fp *p) {
+/* The orders in which upstream looks: the second source found is the one that is too many. */
+static const char *const in_pods[] = {
+    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi",
+    "glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc",
+    "flexVolume", "configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk",
+    "storageos", "projected", "scaleIO", "csi", "ephemeral", "image", NULL};
+static const char *const in_volumes[] = {
+    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs",
+    "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume",
+    "azureDisk", "scaleIO", "local", "storageos", "csi", NULL};
+
+static const struct volume_source *find(const char *name) {
+    for (size_t i = 0; i < ARRAY_LEN(projections); i++)
+        if (str_eq(projections[i].name, name)) return &projections[i];
+    return volume_source_find(name);
+}
+
+size_t validate_volume_source(struct vctx *v, const struct json *vol, bool persistent, const struct fp *p) {
+    const char *const *names = persistent ? in_volumes : in_pods;
     size_t n = 0;
-    for (size_t i = 0; i < ARRAY_LEN(sources); i++) {
-        const struct json *s = jget(vol, sources[i].name);
-        const struct fp *at = FP(p, sources[i].shown && n ? sources[i].shown : sources[i].name);
+    for (size_t i = 0; names[i]; i++) {
+        const struct json *s = jget(vol, names[i]);
         if (!s) continue;
+        const struct volume_source *row = find(names[i]);
         if (n++) {
-            v_forbidden(v, at, "may not specify more than 1 volume type");
+            v_forbidden(v, FP(p, row->too_many ? row->too_many : row->name), "may not specify more than 1 volume type");
             continue;
         }
-        for (size_t j = 0; j < 3 && sources[i].required[j]; j++)
-            if (jempty(json_get(s, sources[i].required[j])))
-                v_required(v, FP(at, sources[i].required[j]), NULL);
-        if (sources[i].fn) sources[i].fn(v, s, at);
+        const struct fp *at = FP(p, row->shown ? row->shown : row->name);
+        for (size_t j = 0; j < ARRAY_LEN(row->required) && row->required[j]; j++)
+            if (jempty(json_get(s, row->required[j]))) v_required(v, FP(at, row->required[j]), NULL);
+        volume_source_fn *fn = persistent ? row->volume : row->pod;
+        if (fn) fn(v, s, at);
     }
     return n;
 }
@@ -248,7 +228,7 @@ void validate_volumes(struct vctx *v, const struct json *vols, const struct json
     JSON_FOREACH(vol, vols) {
         const struct fp *at = FPI(p, vol_i);
         const char *name = jstr(vol, "name");
-        if (!validate_volume_source(v, vol, at)) v_required(v, at, "must specify a volume type");
+        if (!validate_volume_source(v, vol, false, at)) v_required(v, at, "must specify a volume type");
         if (jget(vol, "ephemeral") && *name && *jstr(meta, "name")) {
             const char *claim = arena_printf(v->a, "%s-%s", jstr(meta, "name"), name);
             if (is_dns1123_subdomain(claim))
