@@ -182,7 +182,7 @@ int admit_priority(struct rules_ctx *c, struct json *obj, const struct json *old
     const char *policy = jstr(pc, "preemptionPolicy");
     if (!*policy) policy = "PreemptLowerPriority";
     const char *had = json_get_str(spec, "preemptionPolicy");
-    if (!str_empty(had) && !str_eq(had, policy))
+    if (had && !str_eq(had, policy))
         return admission_forbid(c, obj, e,
                                 "the string value of PreemptionPolicy (%s) must not be provided in pod spec; "
                                 "priority admission controller computed %s from the given PriorityClass name",
@@ -211,8 +211,11 @@ int check_priority_class(struct rules_ctx *c, struct json *obj, const struct jso
 int admit_runtime_class(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!creates_pod(c)) return 0;
     struct json *spec = json_ensure_object(c->a, obj, "spec"), *t;
-    const char *name = jstr(spec, "runtimeClassName");
-    if (!*name) return 0;
+    const char *name = json_get_str(spec, "runtimeClassName");
+    if (!name) return 0;
+    if (!*name) return err_status(e, 500, "", "resource name may not be empty");
+    if (is_path_segment(name))
+        return err_status(e, 500, "", "invalid resource name \"%s\": [%s]", name, is_path_segment(name));
     const struct json *rc = admission_get(c, "node.k8s.io", "runtimeclasses", NULL, name);
     if (!rc) return admission_forbid(c, obj, e, "pod rejected: RuntimeClass \"%s\" not found", name);
     const struct json *overhead = json_at(rc, "overhead", "podFixed", NULL),

@@ -63,7 +63,7 @@ DEFAULTS_FN(service) {
     default_service_ports(a, json_get(spec, "ports"));
     if (externally_accessible(spec)) def_str(a, spec, "externalTrafficPolicy", "Cluster");
     if (str_in(type, ONE_OF("NodePort", "LoadBalancer", "ClusterIP")))
-        def_str(a, spec, "internalTrafficPolicy", "Cluster");
+        def_ptr(a, spec, "internalTrafficPolicy", "Cluster");
     if (!str_eq(type, "LoadBalancer")) return;
     def_bool(a, spec, "allocateLoadBalancerNodePorts", true);
     JSON_FOREACH(ing, json_at(obj, "status", "loadBalancer", "ingress", NULL))

@@ -6,6 +6,9 @@
 void def_str(struct arena *a, struct json *o, const char *key, const char *v) {
     if (str_empty(json_get_str(o, key))) json_set_str(a, o, key, v);
 }
+void def_ptr(struct arena *a, struct json *o, const char *key, const char *v) {
+    if (!jget(o, key)) json_set_str(a, o, key, v);
+}
 void def_int(struct arena *a, struct json *o, const char *key, int64_t v) {
     if (!jget(o, key)) json_set_int(a, o, key, v);
 }
@@ -32,7 +35,44 @@ static bool image_is_latest(const char *image) {
     return !at && n > 0;
 }
 
+/* A repository's path: parts of lower-case letters and digits, with single separators between them. */
+static bool repository_part(const char *s, size_t n) {
+    bool any = n > 0, edge = true;
+    for (size_t i = 0; i < n && any; i++) {
+        bool inner = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9');
+        any = inner || (!edge && i + 1 < n && strchr("._-", s[i]));
+        edge = !inner && s[i] == '.';
+    }
+    return any;
+}
+
+static bool is_host(const char *s, size_t n) {
+    return memchr(s, '.', n) || memchr(s, ':', n) || (n == 9 && memcmp(s, "localhost", n) == 0);
+}
+
+/* [host/]path[:tag][@digest] */
+static bool image_parses(const char *image) {
+    size_t n = strcspn(image, "@"), first = strcspn(image, "/");
+    const char *s = image, *end = image + n;
+    for (const char *q = image; q < end; q++)
+        if (!(*q > ' ' && *q < 0x7f) || strchr("!${}*()[]\"'<>|\\^`~,;=+&?#%", *q)) return false;
+    if (first < n && is_host(s, first)) s += first + 1;
+    const char *slash = memrchr(s, '/', (size_t)(end - s)), *colon = strchr(slash ? slash : s, ':');
+    if (colon && colon < end) {
+        if (colon + 1 == end || strchr(".-", colon[1])) return false;
+        end = colon;
+    }
+    for (;;) {
+        size_t part = strcspn(s, "/");
+        if (part > (size_t)(end - s)) part = (size_t)(end - s);
+        if (!repository_part(s, part)) return false;
+        if (s + part >= end) return true;
+        s += part + 1;
+    }
+}
+
 static const char *pull_policy(const char *image) {
+    if (*image && !image_parses(image)) return "IfNotPresent";
     return image_is_latest(image) ? "Always" : "IfNotPresent";
 }
 
@@ -243,7 +283,9 @@ static void default_pod_requests(struct arena *a, struct json *spec) {
             json_set_str(a, requests, supported[i], quantity_format(a, q));
     }
     JSON_FOREACH_MEMBER(m, limits)
-        if (!json_get(requests, m->key)) json_set(a, requests, m->key, json_clone(a, m->value));
+        if (!json_get(requests, m->key) && (str_in(m->key, ONE_OF("cpu", "memory")) || str_has_prefix(m->key, "hugepages-")))
+            json_set(a, requests, m->key, json_clone(a, m->value));
+    if (!json_len(requests)) json_del(res, "requests");
 }
 
 DEFAULTS_FN(pod) {

@@ -120,6 +120,12 @@ const char *is_config_map_key(const char *s) {
     return str_has_prefix(s, "..") ? "must not start with '..'" : NULL;
 }
 
+size_t config_map_key_faults(const char *s) {
+    bool chars = *s;
+    for (const char *q = s; *q; q++) chars &= is_alnum(*q) || strchr("-_.", *q) != NULL;
+    return (strlen(s) > 253) + !chars + str_has_prefix(s, "." ) * (str_eq(s, ".") || str_has_prefix(s, ".."));
+}
+
 /* Any printable ASCII except '='. */
 const char *is_env_var_name(const char *s) {
     if (!*s) return "environment variable name must not be empty";
@@ -353,6 +359,13 @@ void v_signer_name(struct vctx *v, const struct fp *p, const struct json *value)
         v_invalid(v, p, value, "should be a domain with at least two segments separated by dots");
     v_parts(v, p, value, slash + 1, v_subdomain);
     if (strlen(s) > 2 * SUBDOMAIN_MAX + LABEL_MAX + 2) v_too_long(v, p, 2 * SUBDOMAIN_MAX + LABEL_MAX + 2);
+}
+
+void v_config_key(struct vctx *v, const struct fp *p, const char *s) {
+    for (size_t n = config_map_key_faults(s); n; n--) {
+        const char *bad = is_config_map_key(s);
+        v_invalid(v, p, json_str(v->a, s), "%s", bad ? bad : "is not a valid key");
+    }
 }
 
 void v_label_name(struct vctx *v, const struct fp *p, const char *s) {

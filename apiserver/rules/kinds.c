@@ -18,7 +18,7 @@ static const struct kind_rules kinds[] = {
     {"", "Service", U | S, NAME_LABEL, D(service), P(service), V(service)},
     {"", "ConfigMap", U, NAME_SUBDOMAIN, NULL, NULL, V(config_map)},
     {"", "Secret", U, NAME_SUBDOMAIN, D(secret), NULL, V(secret)},
-    {"", "ServiceAccount", U, NAME_SUBDOMAIN, NULL, NULL, V(service_account)},
+    {"", "ServiceAccount", U, NAME_SUBDOMAIN, NULL, P(service_account), V(service_account)},
     {"", "PersistentVolume", U | S, NAME_SUBDOMAIN, D(persistent_volume), P(persistent_volume),
      V(persistent_volume)},
     {"", "PersistentVolumeClaim", U | S, NAME_SUBDOMAIN, D(persistent_volume_claim),

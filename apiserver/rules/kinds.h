@@ -48,6 +48,7 @@ DEFAULTS_FN(crd);
 DEFAULTS_FN(api_service);
 
 PREPARE_FN(pod);
+PREPARE_FN(service_account);
 PREPARE_FN(service);
 PREPARE_FN(namespace);
 PREPARE_FN(job);

@@ -17,7 +17,7 @@ static void drop_member(struct json *o, const char *key) {
     if (o) json_del(o, key);
 }
 
-/* GenericWorkload, ContainerStopSignals, ClusterTrustBundleProjection. */
+/* GenericWorkload, ContainerStopSignals, ClusterTrustBundleProjection, PodCertificateRequest. */
 static void drop_disabled_pod(struct json *spec) {
     static const char *const lists[] = {"initContainers", "containers", "ephemeralContainers"};
     struct json *k, *vol, *src;
@@ -30,7 +30,10 @@ static void drop_disabled_pod(struct json *spec) {
             if (!json_len(life)) json_del(k, "lifecycle");
         }
     JSON_FOREACH(vol, json_get(spec, "volumes"))
-        JSON_FOREACH(src, json_at(vol, "projected", "sources", NULL)) drop_member(src, "clusterTrustBundle");
+        JSON_FOREACH(src, json_at(vol, "projected", "sources", NULL)) {
+            drop_member(src, "clusterTrustBundle");
+            drop_member(src, "podCertificate");
+        }
 }
 
 void drop_disabled(struct rules_ctx *c, struct json *obj) {
@@ -121,6 +124,16 @@ PREPARE_FN(pod) {
     } else if (str_eq(c->subresource, "status")) {
         struct json *status = json_ensure_object(c->a, obj, "status");
         keep(c->a, status, json_get(old, "status"), "qosClass");
+    }
+}
+
+/* A reference to a secret of the own namespace is its name. */
+PREPARE_FN(service_account) {
+    struct json *s;
+    JSON_FOREACH(s, json_get(obj, "secrets")) {
+        struct json *only = json_object(c->a);
+        if (*jstr(s, "name")) json_set_str(c->a, only, "name", jstr(s, "name"));
+        *s = *only;
     }
 }
 

@@ -83,6 +83,7 @@ size_t qualified_name_faults(const char *s);
 size_t label_value_faults(const char *s);
 const char *is_label_value(const char *s);
 const char *is_config_map_key(const char *s);
+size_t config_map_key_faults(const char *s);
 const char *is_env_var_name(const char *s);
 size_t port_name_faults(const char *s);
 const char *is_http_header_name(const char *s);
@@ -99,6 +100,8 @@ bool is_absolute_uri(const char *s); /* has a scheme */
 void v_subdomain(struct vctx *v, const struct fp *p, const struct json *value);
 void v_label1123(struct vctx *v, const struct fp *p, const struct json *value);
 void v_label1035(struct vctx *v, const struct fp *p, const struct json *value);
+/* A key of a ConfigMap or Secret. */
+void v_config_key(struct vctx *v, const struct fp *p, const char *s);
 /* domain.example/name, as signers of certificates are called. */
 void v_signer_name(struct vctx *v, const struct fp *p, const struct json *value);
 /* A CSI driver's name. */
@@ -140,6 +143,7 @@ const struct kind_rules *kind_find(const char *group, const char *kind);
 
 /* ---- defaults, by topic ---- */
 void def_str(struct arena *a, struct json *o, const char *key, const char *v); /* when absent or "" */
+void def_ptr(struct arena *a, struct json *o, const char *key, const char *v); /* when absent: "" is a value */
 void def_int(struct arena *a, struct json *o, const char *key, int64_t v);     /* when absent */
 void def_bool(struct arena *a, struct json *o, const char *key, bool v);
 void default_pod_spec(struct rules_ctx *c, struct json *spec);
@@ -167,7 +171,8 @@ void validate_security_context(struct vctx *v, const struct json *spec, const st
 void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp *p);
 /* A PersistentVolume's spec; is_inline: as part of a VolumeAttachment. */
 void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name, bool is_inline, const struct fp *p);
-void validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
+/* Gives the volumes that are right: mounts of the others are reported too. */
+struct json *validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
 bool resource_is_extended(const char *name);
 
 /* A number >= 0 or a percentage. */

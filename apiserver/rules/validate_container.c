@@ -95,6 +95,9 @@ void validate_resource_field_ref(struct vctx *v, const struct json *ref, const s
                                                                         "1P",  "1E",  "1Ki", "1Mi", "1Gi",
                                                                         "1Ti", "1Pi", "1Ei", NULL};
     bool is_cpu = str_has_suffix(res, ".cpu");
+    if (!str_in(res, resource_fields) && !str_has_prefix(res, "limits.hugepages-") &&
+        !str_has_prefix(res, "requests.hugepages-"))
+        return;
     if (!str_in(div, is_cpu ? cpu : mem))
         v_invalid(v, FP(p, "divisor"), json_get(ref, "divisor"),
                   "only divisor's values that are powers of the unit are supported");
@@ -104,8 +107,8 @@ static void key_ref(struct vctx *v, const struct json *ref, const struct fp *p) 
     v_subdomain(v, FP(p, "name"), json_get(ref, "name"));
     if (!*jstr(ref, "key"))
         v_required(v, FP(p, "key"), NULL);
-    else if (is_config_map_key(jstr(ref, "key")))
-        v_invalid(v, FP(p, "key"), json_get(ref, "key"), "%s", is_config_map_key(jstr(ref, "key")));
+    else
+        v_config_key(v, FP(p, "key"), jstr(ref, "key"));
 }
 
 static void file_ref(struct vctx *v, const struct json *ref, const struct fp *p) {
@@ -432,6 +435,7 @@ static void pod_resources(struct vctx *v, const struct json *spec, const struct 
         JSON_FOREACH(k, json_get(spec, "containers"))
             if (quantity_parse(str_or_empty(json_as_str(json_at(k, "resources", "requests", m->key, NULL))), &q) == 0)
                 total.nano += q.nano;
+        if (!str_in(m->key, ONE_OF("cpu", "memory")) && !is_hugepages(m->key)) continue;
         if (quantity_parse(str_or_empty(json_as_str(m->value)), &whole) == 0 && total.nano > whole.nano)
             v_invalid(v, FPK(FP(p, "requests"), m->key), m->value,
                       "must be greater than or equal to aggregate container requests");
@@ -599,9 +603,9 @@ static void ephemeral(struct vctx *v, const struct pod_view *pod, const struct j
     }
 }
 
-void validate_containers(struct vctx *v, const struct json *spec, const struct fp *p) {
+void validate_containers(struct vctx *v, const struct json *spec, const struct json *volumes, const struct fp *p) {
     struct pod_view pod = {
-        json_get(spec, "volumes"), json_get(spec, "resourceClaims"), jstr(spec, "restartPolicy"),
+        volumes, json_get(spec, "resourceClaims"), jstr(spec, "restartPolicy"),
         json_get_int(spec, "terminationGracePeriodSeconds", 30), json_get_bool(spec, "hostUsers", true)};
     const struct json *list = json_get(spec, "containers");
     if (!json_len(list)) v_required(v, FP(p, "containers"), NULL);

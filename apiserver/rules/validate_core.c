@@ -30,16 +30,13 @@ VALIDATE_FN(config_map) {
     size_t total = 0;
     JSON_FOREACH_MEMBER(m, data) {
         const struct fp *p = FPK(FP(NULL, "data"), m->key);
-        if (is_config_map_key(m->key))
-            v_invalid(v, p, json_str(v->a, m->key), "%s", is_config_map_key(m->key));
+        v_config_key(v, p, m->key);
         if (json_get(bin, m->key))
             v_invalid(v, p, json_str(v->a, m->key), "duplicate of key present in binaryData");
         total += json_is(m->value, JSON_STRING) ? m->value->n : 0;
     }
     JSON_FOREACH_MEMBER(m, bin) {
-        if (is_config_map_key(m->key))
-            v_invalid(v, FPK(FP(NULL, "binaryData"), m->key), json_str(v->a, m->key), "%s",
-                      is_config_map_key(m->key));
+        v_config_key(v, FPK(FP(NULL, "binaryData"), m->key), m->key);
         total += decoded_len(m->value);
     }
     if (total > SECRET_MAX) v_too_long(v, FP(NULL, ""), SECRET_MAX);
@@ -70,8 +67,7 @@ VALIDATE_FN(secret) {
     const struct fp *p = FP(NULL, "data");
     size_t total = 0;
     JSON_FOREACH_MEMBER(m, data) {
-        if (is_config_map_key(m->key))
-            v_invalid(v, FPK(p, m->key), json_str(v->a, m->key), "%s", is_config_map_key(m->key));
+        v_config_key(v, FPK(p, m->key), m->key);
         total += decoded_len(m->value);
     }
     if (total > SECRET_MAX) v_too_long(v, p, SECRET_MAX);
@@ -320,12 +316,17 @@ VALIDATE_FN(endpoints) {
 
 /* ---- Namespace, Node ---- */
 
+static void finalizer(struct vctx *v, const struct json *f, const struct fp *p) {
+    const char *s = str_or_empty(json_as_str(f));
+    v_label_name(v, p, s);
+    if (!strchr(s, '/') && !str_in(s, ONE_OF("kubernetes", "orphan", "foregroundDeletion")))
+        v_invalid(v, p, f, "name is neither a standard finalizer name nor is it fully qualified");
+}
+
 VALIDATE_FN(namespace) {
     const struct json *f;
     JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL))
-        for (size_t n = qualified_name_faults(str_or_empty(json_as_str(f))); n; n--)
-            v_invalid(v, FP(FP(NULL, "spec"), "finalizers"), f, "%s",
-                      is_qualified_name(str_or_empty(json_as_str(f))));
+        finalizer(v, f, FP(FP(NULL, "spec"), "finalizers"));
 }
 
 VALIDATE_FN(node) {

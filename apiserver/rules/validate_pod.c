@@ -207,9 +207,9 @@ static void hostname_override(struct vctx *v, const struct json *spec, const str
 
 void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
                        bool is_template) {
-    validate_volumes(v, json_get(spec, "volumes"), meta, FP(p, "volumes"));
+    const struct json *volumes = validate_volumes(v, json_get(spec, "volumes"), meta, FP(p, "volumes"));
     resource_claims(v, json_get(spec, "resourceClaims"), FP(p, "resourceClaims"));
-    validate_containers(v, spec, p);
+    validate_containers(v, spec, volumes, p);
     host_namespaces(v, spec, is_template, p);
     v_enum(v, FP(p, "restartPolicy"), json_get(spec, "restartPolicy"), ONE_OF("Always", "OnFailure", "Never"),
            true);

@@ -16,7 +16,7 @@ struct pod_view {
 void validate_probe(struct vctx *v, const struct json *k, const char *which, const struct fp *up);
 void validate_lifecycle(struct vctx *v, const struct json *k, int64_t grace, const struct fp *p);
 void validate_container_security(struct vctx *v, const struct json *k, bool host_users, const struct fp *up);
-void validate_containers(struct vctx *v, const struct json *spec, const struct fp *p);
+void validate_containers(struct vctx *v, const struct json *spec, const struct json *volumes, const struct fp *p);
 void validate_field_ref(struct vctx *v, const struct json *ref, const struct fp *p, bool volume);
 void validate_resource_field_ref(struct vctx *v, const struct json *ref, const struct fp *p, bool volume);
 /* A relative path without "..". */

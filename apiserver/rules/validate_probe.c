@@ -167,8 +167,7 @@ void validate_container_security(struct vctx *v, const struct json *k, bool host
     validate_id(v, p, sc, "runAsUser");
     validate_id(v, p, sc, "runAsGroup");
     const char *proc = jstr(sc, "procMount");
-    if (*proc && !str_in(proc, ONE_OF("Default", "Unmasked")))
-        v_not_supported(v, FP(p, "procMount"), json_get(sc, "procMount"), ONE_OF("Default", "Unmasked"));
+    v_enum(v, FP(p, "procMount"), json_get(sc, "procMount"), ONE_OF("Default", "Unmasked"), false);
     if (str_eq(proc, "Unmasked") && host_users)
         v_invalid(v, FP(p, "procMount"), json_get(sc, "procMount"),
                   "`hostUsers` must be false to use `Unmasked`");

@@ -37,7 +37,7 @@ static void port(struct vctx *v, const struct json *spec, size_t i, const struct
             v_invalid(v, FP(p, "targetPort"), target, "must be a port number or name");
     else
         v_port(v, FP(p, "targetPort"), target);
-    if (*app) v_label_name(v, FP(p, "appProtocol"), app);
+    if (jget(it, "appProtocol")) v_label_name(v, FP(p, "appProtocol"), app);
     if (str_eq(jstr(spec, "type"), "ClusterIP") && json_get_int(it, "nodePort", 0))
         v_forbidden(v, FP(p, "nodePort"), "may not be used when `type` is 'ClusterIP'");
     for (size_t j = 0; j < i; j++) {
@@ -118,7 +118,7 @@ void validate_endpoint_ip(struct vctx *v, const struct fp *p, const struct json 
 static void external_name(struct vctx *v, const struct json *spec, const struct fp *sp) {
     static const char *const barred[] = {"clusterIPs", "ipFamilies", "ipFamilyPolicy"};
     for (size_t i = 0; i < ARRAY_LEN(barred); i++)
-        if (!jempty(json_get(spec, barred[i])))
+        if (jget(spec, barred[i]) && (i == 2 || !jempty(json_get(spec, barred[i]))))
             v_forbidden(v, FP(sp, barred[i]), "may not be set for ExternalName services");
     char *name = arena_strdup(v->a, jstr(spec, "externalName"));
     size_t n = strlen(name);
@@ -163,12 +163,10 @@ static void traffic(struct vctx *v, const struct json *spec, const struct fp *sp
     else if (json_as_int(hp, 0))
         v_port(v, FP(sp, "healthCheckNodePort"), hp);
     v_enum(v, FP(sp, "internalTrafficPolicy"), json_get(spec, "internalTrafficPolicy"),
-           ONE_OF("Cluster", "Local"), str_in(type, ONE_OF("ClusterIP", "NodePort", "LoadBalancer")));
-    const char *dist = jstr(spec, "trafficDistribution");
+           ONE_OF("Cluster", "Local"),
+           !jget(spec, "internalTrafficPolicy") && str_in(type, ONE_OF("ClusterIP", "NodePort", "LoadBalancer")));
     v_enum(v, FP(sp, "trafficDistribution"), json_get(spec, "trafficDistribution"),
            ONE_OF("PreferClose", "PreferSameZone", "PreferSameNode"), false);
-    if (str_eq(dist, "PreferClose"))
-        rules_warn(v->c, "spec.trafficDistribution: PreferClose is deprecated; use PreferSameZone");
     if (!lb && jget(spec, "allocateLoadBalancerNodePorts"))
         v_forbidden(v, FP(sp, "allocateLoadBalancerNodePorts"),
                     "may only be used when `type` is 'LoadBalancer'");

@@ -223,11 +223,12 @@ size_t validate_volume_source(struct vctx *v, const struct json *vol, bool persi
     return n;
 }
 
-void validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p) {
-    const struct json *vol;
+struct json *validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p) {
+    struct json *right = json_array(v->a), *vol;
     JSON_FOREACH(vol, vols) {
         const struct fp *at = FPI(p, vol_i);
         const char *name = jstr(vol, "name");
+        size_t before = v->n;
         if (!validate_volume_source(v, vol, false, at)) v_required(v, at, "must specify a volume type");
         if (jget(vol, "ephemeral") && *name && *jstr(meta, "name")) {
             const char *claim = arena_printf(v->a, "%s-%s", jstr(meta, "name"), name);
@@ -244,5 +245,7 @@ void validate_volumes(struct vctx *v, const struct json *vols, const struct json
                 v_duplicate(v, FP(at, "name"), json_get(vol, "name"));
                 break;
             }
+        if (v->n == before) json_append(v->a, right, vol);
     }
+    return right;
 }

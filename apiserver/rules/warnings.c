@@ -3,6 +3,12 @@
  * util.go. */
 #include "apiserver/rules/warnings.h"
 
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include "pkg/base/bytes.h"
+
 static const struct {
     const char *key, *message;
 } old_labels[] = {
@@ -14,6 +20,9 @@ static const struct {
      "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"},
     {"beta.kubernetes.io/instance-type",
      "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"},
+    {"app.kubernetes.io/created-by", "deprecated since v1.9"},
+    {"scheduler.alpha.kubernetes.io/preferAvoidPods", "deprecated since v1.22; use Taints and Tolerations instead"},
+    {"node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"},
 };
 
 static const struct {
@@ -42,14 +51,19 @@ static void at(struct vctx *v, const struct fp *p, const char *message) {
 }
 
 static void node_terms(struct vctx *v, const struct json *terms, const struct fp *p, const char *inner) {
-    const struct json *t, *r;
+    const struct json *t, *r, *x;
     JSON_FOREACH(t, terms)
         JSON_FOREACH(r, json_get(inner ? json_get(t, inner) : t, "matchExpressions")) {
             const char *m = old_label(jstr(r, "key"));
             const struct fp *tp = inner ? FP(FPI(p, t_i), inner) : FPI(p, t_i);
-            if (m)
-                rules_warn(v->c, "%s: %s is %s",
-                           fp_text(v->a, FP(FPI(FP(tp, "matchExpressions"), r_i), "key")), jstr(r, "key"), m);
+            const struct fp *rp = FPI(FP(tp, "matchExpressions"), r_i);
+            if (m) rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(rp, "key")), jstr(r, "key"), m);
+            JSON_FOREACH(x, inner ? json_get(r, "values") : NULL) {
+                const char *s = str_or_empty(json_as_str(x)), *path = fp_text(v->a, FPI(FP(rp, "values"), x_i));
+                if (strlen(s) > 63) rules_warn(v->c, "%s: %s is invalid, must be no more than 63 bytes", path, s);
+                if (label_value_faults(s) > (strlen(s) > 63))
+                    rules_warn(v->c, "%s: %s is invalid, %s", path, s, is_label_value(s));
+            }
         }
 }
 
@@ -69,6 +83,92 @@ static void scheduling(struct vctx *v, const struct json *spec, const struct fp 
             rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(tp, "topologyKey")), jstr(t, "topologyKey"), m);
         if (!jget(t, "labelSelector"))
             at(v, FP(tp, "labelSelector"), "a null labelSelector results in matching no pod");
+    }
+}
+
+static void pod_terms(struct vctx *v, const struct json *terms, const char *inner, const struct fp *p) {
+    const struct json *t;
+    JSON_FOREACH(t, terms) {
+        const struct fp *tp = inner ? FP(FPI(p, t_i), inner) : FPI(p, t_i);
+        if (!jget(inner ? json_get(t, inner) : t, "labelSelector"))
+            at(v, FP(tp, "labelSelector"), "a null labelSelector results in matching no pod");
+    }
+}
+
+static void pod_affinity(struct vctx *v, const struct json *spec, const struct fp *sp) {
+    static const char *const kinds[] = {"podAffinity", "podAntiAffinity"};
+    static const char required[] = "requiredDuringSchedulingIgnoredDuringExecution";
+    static const char preferred[] = "preferredDuringSchedulingIgnoredDuringExecution";
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        const struct json *a = json_at(spec, "affinity", kinds[i], NULL);
+        const struct fp *ap = FP(FP(sp, "affinity"), kinds[i]);
+        pod_terms(v, json_get(a, required), NULL, FP(ap, required));
+        pod_terms(v, json_get(a, preferred), "podAffinityTerm", FP(ap, preferred));
+    }
+}
+
+/* ---- files of a volume that lie over each other ---- */
+
+struct file_seen {
+    const char *path, *source;
+};
+struct files_seen {
+    struct file_seen *items;
+    size_t n, cap;
+};
+
+static bool lies_within(const char *x, const char *y) {
+    size_t n = strlen(y);
+    return strncmp(x, y, n) == 0 && (x[n] == '/' || !x[n]);
+}
+
+static const char *file_label(struct arena *a, struct file_seen f) {
+    return *f.source ? arena_printf(a, "\"%s\" (%s)", f.path, f.source) : arena_printf(a, "\"%s\"", f.path);
+}
+
+static void file_at(struct vctx *v, struct files_seen *seen, const char *path, const char *source, const char *volume,
+                    const char *what) {
+    size_t len = strlen(path);
+    while (len && path[len - 1] == '/') len--;
+    struct file_seen f = {arena_strndup(v->a, path, len), source};
+    for (size_t i = 0; len && i < seen->n; i++) {
+        const char *o = seen->items[i].path;
+        if (*o && (lies_within(f.path, o) || lies_within(o, f.path)))
+            rules_warn(v->c, "volume \"%s\" (%s): overlapping paths: %s with %s", volume, what, file_label(v->a, f),
+                       file_label(v->a, seen->items[i]));
+    }
+    ARENA_GROW(v->a, seen->items, seen->n, seen->cap);
+    seen->items[seen->n++] = f;
+}
+
+static void files_of(struct vctx *v, struct files_seen *seen, const struct json *items, const char *source,
+                     const char *volume, const char *what) {
+    const struct json *it;
+    JSON_FOREACH(it, items) file_at(v, seen, jstr(it, "path"), source, volume, what);
+}
+
+static void overlaps(struct vctx *v, const struct json *vol) {
+    const char *name = jstr(vol, "name");
+    const struct json *s, *src, *x;
+    struct files_seen one = {0}, all = {0};
+    if ((s = jget(vol, "configMap")))
+        files_of(v, &one, json_get(s, "items"), "", name, arena_printf(v->a, "ConfigMap \"%s\"", jstr(s, "name")));
+    if ((s = jget(vol, "secret")))
+        files_of(v, &one, json_get(s, "items"), "", name, arena_printf(v->a, "Secret \"%s\"", jstr(s, "secretName")));
+    if ((s = jget(vol, "downwardAPI"))) files_of(v, &one, json_get(s, "items"), "", name, "DownwardAPI");
+    JSON_FOREACH(src, json_at(vol, "projected", "sources", NULL)) {
+        if (!json_len(src)) {
+            rules_warn(v->c, "volume \"%s\" (Projected) has no sources provided", name);
+            continue;
+        }
+        if ((x = jget(src, "configMap")))
+            files_of(v, &all, json_get(x, "items"), arena_printf(v->a, "ConfigMap \"%s\"", jstr(x, "name")), name, "Projected");
+        else if ((x = jget(src, "secret")))
+            files_of(v, &all, json_get(x, "items"), arena_printf(v->a, "Secret \"%s\"", jstr(x, "name")), name, "Projected");
+        else if ((x = jget(src, "downwardAPI")))
+            files_of(v, &all, json_get(x, "items"), "DownwardAPI", name, "Projected");
+        else if ((x = jget(src, "serviceAccountToken")))
+            file_at(v, &all, jstr(x, "path"), "ServiceAccountToken", name, "Projected");
     }
 }
 
@@ -142,7 +242,10 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
                 const char *path = fp_text(v->a, FPI(FP(FPI(FP(sp, lists[i]), k_i), "ports"), port_i)),
                            *name = jstr(port, "name");
                 if (*jstr(port, "hostIP") && !json_get_int(port, "hostPort", 0))
-                    rules_warn(v->c, "%s: hostIP set without hostPort", path);
+                    rules_warn(v->c,
+                               "%s: hostIP set without hostPort: {Name:%s HostPort:0 ContainerPort:%lld Protocol:%s HostIP:%s}",
+                               path, name, (long long)json_get_int(port, "containerPort", 0), jstr(port, "protocol"),
+                               jstr(port, "hostIP"));
                 bool named = false;
                 for (size_t j = 0; j < n; j++) {
                     compare_ports(v, port, path, &seen[j]);
@@ -165,6 +268,17 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
 static void claim_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
     fractions(v, json_at(spec, "resources", "requests", NULL), FP(FP(p, "resources"), "requests"));
     fractions(v, json_at(spec, "resources", "limits", NULL), FP(FP(p, "resources"), "limits"));
+}
+
+/* Old labels of nodes in a selector. */
+static void selector_labels(struct vctx *v, const struct json *sel, const struct fp *p) {
+    const struct json *r;
+    JSON_FOREACH(r, json_get(sel, "matchExpressions"))
+        if (old_label(jstr(r, "key")))
+            rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(FPI(FP(p, "matchExpressions"), r_i), "key")), jstr(r, "key"),
+                       old_label(jstr(r, "key")));
+    JSON_FOREACH_MEMBER(m, json_get(sel, "matchLabels"))
+        if (old_label(m->key)) at(v, FP(FP(p, "matchLabels"), m->key), old_label(m->key));
 }
 
 void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, const struct fp *p) {
@@ -192,6 +306,7 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
                 at(v, FP(vp, old_sources[i].source), old_sources[i].message);
         const struct json *claim = json_at(it, "ephemeral", "volumeClaimTemplate", "spec", NULL);
         if (claim) claim_spec(v, claim, FP(FP(FP(vp, "ephemeral"), "volumeClaimTemplate"), "spec"));
+        overlaps(v, it);
     }
     repeated(v, json_get(spec, "hostAliases"), "ip", "ip", FP(sp, "hostAliases"));
     repeated(v, json_get(spec, "imagePullSecrets"), "name", "name", FP(sp, "imagePullSecrets"));
@@ -209,6 +324,7 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
     if (json_get_int(spec, "terminationGracePeriodSeconds", 0) < 0)
         at(v, FP(sp, "terminationGracePeriodSeconds"),
            "must be >= 0; negative values are invalid and will be treated as 1");
+    pod_affinity(v, spec, sp);
 }
 
 /* ---- other kinds ---- */
@@ -246,6 +362,8 @@ static void warn_service(struct vctx *v, const struct json *obj) {
         rules_warn(v->c,
                    "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use "
                    "service.kubernetes.io/topology-mode instead");
+    if (!headless && !str_eq(type, "ExternalName") && json_len(json_get(spec, "externalIPs")))
+        rules_warn(v->c, "spec.externalIPs is deprecated and may no longer be implemented in some clusters");
     if (headless && *jstr(spec, "loadBalancerIP"))
         rules_warn(v->c, "spec.loadBalancerIP is ignored for headless services");
     if (headless && json_len(json_get(spec, "externalIPs")))
@@ -256,6 +374,50 @@ static void warn_service(struct vctx *v, const struct json *obj) {
         rules_warn(v->c, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
     if (!str_eq(type, "ExternalName") && *jstr(spec, "externalName"))
         rules_warn(v->c, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    if (str_eq(jstr(spec, "trafficDistribution"), "PreferClose"))
+        rules_warn(v->c, "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"");
+}
+
+static void warn_storage_capacity(struct vctx *v, const struct json *obj) {
+    selector_labels(v, json_get(obj, "nodeTopology"), FP(NULL, "nodeTopology"));
+}
+
+static void warn_runtime_class(struct vctx *v, const struct json *obj) {
+    JSON_FOREACH_MEMBER(m, json_at(obj, "scheduling", "nodeSelector", NULL))
+        if (old_label(m->key)) at(v, FP(FP(NULL, "scheduling"), "nodeSelector"), old_label(m->key));
+}
+
+/* A certificate and key that do not belong together, or are none, are stored all the same. */
+static const char *tls_fault(const char *cert, size_t n_cert, const char *key, size_t n_key) {
+    BIO *c = BIO_new_mem_buf(cert, (int)n_cert), *k = BIO_new_mem_buf(key, (int)n_key);
+    X509 *x = c ? PEM_read_bio_X509(c, NULL, NULL, NULL) : NULL;
+    EVP_PKEY *p = k ? PEM_read_bio_PrivateKey(k, NULL, NULL, NULL) : NULL;
+    const char *bad = !x ? "tls: failed to find any PEM data in certificate input"
+                      : !p ? "tls: failed to find any PEM data in key input"
+                      : X509_check_private_key(x, p) != 1 ? "tls: private key does not match public key" : NULL;
+    ERR_clear_error();
+    X509_free(x);
+    EVP_PKEY_free(p);
+    BIO_free(c);
+    BIO_free(k);
+    return bad;
+}
+
+static const char *decoded(struct arena *a, const struct json *data, const char *key, size_t *n) {
+    const struct json *s = json_get(data, key);
+    *n = 0;
+    if (!json_is(s, JSON_STRING)) return "";
+    char *out = arena_alloc(a, s->n + 1);
+    return base64_decode(s->str, s->n, out, n) < 0 ? "" : out;
+}
+
+static void warn_secret(struct vctx *v, const struct json *obj) {
+    size_t n_cert, n_key;
+    if (!str_eq(jstr(obj, "type"), "kubernetes.io/tls")) return;
+    const char *cert = decoded(v->a, json_get(obj, "data"), "tls.crt", &n_cert);
+    const char *key = decoded(v->a, json_get(obj, "data"), "tls.key", &n_key);
+    const char *bad = tls_fault(cert, n_cert, key, n_key);
+    if (bad) rules_warn(v->c, "%s", bad);
 }
 
 void warn_object(struct vctx *v, const struct json *obj, const struct json *old) {
@@ -266,8 +428,11 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         {"", "PersistentVolume", warn_volume},
         {"", "PersistentVolumeClaim", warn_claim},
         {"", "Service", warn_service},
+        {"", "Secret", warn_secret},
+        {"storage.k8s.io", "CSIStorageCapacity", warn_storage_capacity},
+        {"node.k8s.io", "RuntimeClass", warn_runtime_class},
     };
-    if (old && jsame(json_get(obj, "spec"), json_get(old, "spec"))) return;
+    if (old && jget(obj, "spec") && jsame(json_get(obj, "spec"), json_get(old, "spec"))) return;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group)))
             rows[i].fn(v, obj);
