@@ -4,55 +4,18 @@
  * A reconcile looks at the deployment and its sets, takes at most one step (scale, make the new set, grow it
  * or shrink old ones), and writes the status that follows. The next event, from the sets it changed, leads to
  * the next step; so the rollout's state is nowhere but in the objects. */
-#include "pkg/api/apps.h"
-#include "rollout.h"
-#include "util.h"
+#include "deployment_internal.h"
 
-enum { WORKERS = 5, NAME_MAX_LEN = 253, HISTORY_CHARS = 2000 };
+enum { WORKERS = 5 };
 
-#define HASH_LABEL "pod-template-hash"
-#define REVISION "deployment.kubernetes.io/revision"
-#define REVISION_HISTORY "deployment.kubernetes.io/revision-history"
-#define DESIRED "deployment.kubernetes.io/desired-replicas"
-#define MAX_REPLICAS "deployment.kubernetes.io/max-replicas"
-
-struct dep_controller {
-    struct manager *m;
-    struct workqueue *q;
-    struct event_recorder *events;
-};
-
-/* One reconcile. The structs are shallow copies whose changed parts live in the arena. */
-struct rollout {
-    struct dep_controller *c;
-    struct arena *a;
-    const char *key;
-    const struct apps_deployment *was; /* as in the cache */
-    struct apps_deployment d;
-    struct apps_replica_set **old; /* oldest first */
-    size_t n_old;
-    struct apps_replica_set *current; /* of the deployment's template, or NULL */
-    int64_t wait;                     /* come back in so many ns */
-    bool annotated;                   /* the revision annotation changed */
-};
-
-static int32_t rs_size(const struct apps_replica_set *rs) {
-    return rs->spec.replicas ? *rs->spec.replicas : 1;
-}
-static int32_t wished(const struct rollout *r) { return r->d.spec.replicas ? *r->d.spec.replicas : 1; }
-static bool has_deadline(const struct rollout *r) {
-    return r->d.spec.progress_deadline_seconds && *r->d.spec.progress_deadline_seconds != INT32_MAX;
-}
-
-static int64_t annotation_int(const struct meta_object_meta *m, const char *key) {
+int64_t rollout_annotation(const struct meta_object_meta *m, const char *key) {
     int64_t v = 0;
     const char *s = str_map_get(&m->annotations, key);
     return s && str_to_i64(s, &v) == 0 ? v : 0;
 }
-
 /* ---- conditions ---- */
 
-static struct apps_deployment_condition *condition(struct rollout *r, const char *type) {
+struct apps_deployment_condition *rollout_condition(struct rollout *r, const char *type) {
     for (size_t i = 0; i < r->d.status.conditions.n; i++)
         if (str_eq(r->d.status.conditions.items[i].type, type)) return &r->d.status.conditions.items[i];
     return NULL;
@@ -67,9 +30,9 @@ static void drop_condition(struct rollout *r, const char *type) {
 }
 
 /* `renew` writes lastUpdateTime even when status and reason are as they were: progress was made. */
-static void set_condition(struct rollout *r, const char *type, const char *status, const char *reason,
-                          const char *message, bool renew) {
-    struct apps_deployment_condition *was = condition(r, type);
+void rollout_set_condition(struct rollout *r, const char *type, const char *status, const char *reason,
+                           const char *message, bool renew) {
+    struct apps_deployment_condition *was = rollout_condition(r, type);
     if (was && str_eq(was->status, status) && str_eq(was->reason, reason) && !renew) return;
     struct ktime now = ktime_now_s();
     struct apps_deployment_condition fresh = {.type = type,
@@ -84,212 +47,19 @@ static void set_condition(struct rollout *r, const char *type, const char *statu
     v->items[v->n++] = fresh; /* there is room for it: see reconcile */
 }
 
-/* ---- writing sets ---- */
-
-static int write_set(struct rollout *r, struct apps_replica_set *rs, struct err *e) {
-    struct client_opts o = {.cause = r->was->metadata.resource_version};
-    return client_update(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs, &o, rs, e);
-}
-
-static bool set_size_annotations(struct rollout *r, struct apps_replica_set *rs) {
-    const char *desired = arena_printf(r->a, "%d", wished(r));
-    const char *max = arena_printf(r->a, "%d", wished(r) + deployment_max_surge(&r->d));
-    struct str_map *m = &rs->metadata.annotations;
-    bool same = str_eq(str_map_get(m, DESIRED), desired) && str_eq(str_map_get(m, MAX_REPLICAS), max);
-    if (same) return false;
-    map_set(r->a, m, DESIRED, desired);
-    map_set(r->a, m, MAX_REPLICAS, max);
-    return true;
-}
-
-/* Gives a set its size; *scaled (may be NULL) tells whether that changed it. */
-static int resize(struct rollout *r, struct apps_replica_set *rs, int32_t size, bool *scaled, struct err *e) {
-    int32_t was = rs_size(rs);
-    bool noted = set_size_annotations(r, rs);
-    if (was == size && !noted) return 0;
-    rs->spec.replicas = arena_memdup(r->a, &size, sizeof(size));
-    int rc = write_set(r, rs, e);
-    if (rc < 0 || was == size) return rc;
-    if (scaled) *scaled = true;
-    event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Normal", "ScalingReplicaSet",
-                     "Scaled %s replica set %s from %d to %d", was < size ? "up" : "down", rs->metadata.name,
-                     was, size);
-    return 0;
-}
-
-/* Annotations that belong to one object alone. */
-static bool own_annotation(const char *key) {
-    static const char *const keys[] = {"kubectl.kubernetes.io/last-applied-configuration",
-                                       REVISION,
-                                       REVISION_HISTORY,
-                                       DESIRED,
-                                       MAX_REPLICAS,
-                                       "deprecated.deployment.rollback.to"};
-    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-        if (strcmp(key, keys[i]) == 0) return true;
-    return false;
-}
-
-static int64_t next_revision(const struct rollout *r) {
-    int64_t most = 0;
-    for (size_t i = 0; i < r->n_old; i++) most = MAX_OF(most, annotation_int(&r->old[i]->metadata, REVISION));
-    return most + 1;
-}
-
-static void note_past_revision(struct rollout *r, struct str_map *m, const char *past) {
-    const char *history = str_or_empty(str_map_get(m, REVISION_HISTORY));
-    while (strlen(history) + strlen(past) + 1 > HISTORY_CHARS && strchr(history, ','))
-        history = strchr(history, ',') + 1;
-    map_set(r->a, m, REVISION_HISTORY, *history ? arena_printf(r->a, "%s,%s", history, past) : past);
-}
-
-/* Copies the deployment's annotations and raises the revision when an older set became current again. */
-static bool annotate_current(struct rollout *r, struct apps_replica_set *rs) {
-    struct str_map *m = &rs->metadata.annotations;
-    bool changed = false;
-    for (size_t i = 0; i < r->d.metadata.annotations.n; i++) {
-        struct str_map_entry *x = &r->d.metadata.annotations.items[i];
-        if (own_annotation(x->key) || str_eq(str_map_get(m, x->key), x->value)) continue;
-        map_set(r->a, m, x->key, x->value);
-        changed = true;
-    }
-    int64_t revision = next_revision(r);
-    const char *past = str_map_get(m, REVISION);
-    if (annotation_int(&rs->metadata, REVISION) < revision) {
-        if (!str_empty(past)) note_past_revision(r, m, past);
-        map_set(r->a, m, REVISION, arena_printf(r->a, "%lld", (long long)revision));
-        changed = true;
-    }
-    return changed;
-}
-
-/* ---- the new set ---- */
-
-static int32_t sum_sizes(const struct rollout *r) {
-    int32_t n = r->current ? rs_size(r->current) : 0;
-    for (size_t i = 0; i < r->n_old; i++) n += rs_size(r->old[i]);
-    return n;
-}
-
-static void build_set(struct rollout *r, struct apps_replica_set *rs) {
-    struct arena *a = r->a;
-    struct owner owner = {&client_deployments, &r->d.metadata};
-    const char *hash = template_hash(a, &r->d.spec.template, r->d.status.collision_count);
-    size_t room = NAME_MAX_LEN - 1 - strlen(hash);
-    *rs = (struct apps_replica_set){0};
-    rs->metadata.name = arena_printf(a, "%.*s-%s", (int)room, r->d.metadata.name, hash);
-    rs->metadata.namespace = r->d.metadata.namespace;
-    rs->metadata.owner_references.items = owner_ref_new(a, &owner, true);
-    rs->metadata.owner_references.n = 1;
-    rs->spec.template = r->d.spec.template;
-    map_set(a, &rs->spec.template.metadata.labels, HASH_LABEL, hash);
-    rs->metadata.labels = rs->spec.template.metadata.labels;
-    rs->spec.selector = arena_memdup(a, r->d.spec.selector, sizeof(*r->d.spec.selector));
-    map_set(a, &rs->spec.selector->match_labels, HASH_LABEL, hash);
-    rs->spec.min_ready_seconds = r->d.spec.min_ready_seconds;
-    int32_t size = rollout_new_size(&r->d, 0, sum_sizes(r));
-    rs->spec.replicas = arena_memdup(a, &size, sizeof(size));
-    annotate_current(r, rs);
-    set_size_annotations(r, rs);
-}
-
-static bool same_template(struct arena *a, const struct core_pod_template_spec *x,
-                          const struct core_pod_template_spec *y) {
-    struct core_pod_template_spec l = *x, o = *y;
-    map_unset(a, &l.metadata.labels, HASH_LABEL);
-    map_unset(a, &o.metadata.labels, HASH_LABEL);
-    return api_equal(&api_core_pod_template_spec, &l, &o);
-}
-
-/* The name is taken: by our own set that the cache does not show yet, or by another with the same hash. */
-static int name_taken(struct rollout *r, struct apps_replica_set *rs, struct err *e) {
-    struct apps_replica_set *live = arena_zalloc(r->a, sizeof(*live));
-    int rc = client_get(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs->metadata.name,
-                        live, e);
-    if (rc < 0) return rc;
-    if (owned_by(&live->metadata, r->d.metadata.uid) &&
-        same_template(r->a, &live->spec.template, &r->d.spec.template)) {
-        r->current = live;
-        return 0;
-    }
-    int32_t collisions = r->d.status.collision_count ? *r->d.status.collision_count + 1 : 1;
-    r->d.status.collision_count = arena_memdup(r->a, &collisions, sizeof(collisions));
-    struct client_opts o = {.cause = r->was->metadata.resource_version};
-    client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL,
-                         NULL);
-    return err_set(e, -EEXIST, "hash collision with replica set %s", rs->metadata.name);
-}
-
-static int make_current(struct rollout *r, struct err *e) {
-    struct apps_replica_set *rs = arena_alloc(r->a, sizeof(*rs));
-    build_set(r, rs);
-    int32_t size = *rs->spec.replicas;
-    struct client_opts o = {.cause = r->was->metadata.resource_version};
-    _cleanup_err_ struct err ce = {0};
-    int rc =
-        client_create(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs, &o, rs, &ce);
-    if (rc < 0 && client_err_exists(&ce)) return name_taken(r, rs, e);
-    if (rc < 0) {
-        if (!client_err_namespace_terminating(&ce)) {
-            const char *msg =
-                arena_printf(r->a, "Failed to create new replica set \"%s\": %s", rs->metadata.name, ce.msg);
-            if (has_deadline(r))
-                set_condition(r, "Progressing", "False", "ReplicaSetCreateError", msg, false);
-            event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Warning",
-                             "ReplicaSetCreateError", "%s", msg);
-        }
-        err_move(e, &ce);
-        return rc;
-    }
-    r->current = rs;
-    if (size > 0)
-        event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Normal", "ScalingReplicaSet",
-                         "Scaled up replica set %s from 0 to %d", rs->metadata.name, size);
-    if (has_deadline(r))
-        set_condition(r, "Progressing", "True", "NewReplicaSetCreated",
-                      arena_printf(r->a, "Created new replica set \"%s\"", rs->metadata.name), false);
-    return 0;
-}
-
-/* Brings the current set's annotations up to date, and the deployment's own revision. */
-static int sync_revision(struct rollout *r, bool make, struct err *e) {
-    int rc = 0;
-    if (!r->current) {
-        if (!make) return 0;
-        rc = make_current(r, e);
-    } else {
-        bool changed = annotate_current(r, r->current);
-        if (r->current->spec.min_ready_seconds != r->d.spec.min_ready_seconds) changed = true;
-        r->current->spec.min_ready_seconds = r->d.spec.min_ready_seconds;
-        if (changed) rc = write_set(r, r->current, e);
-        if (rc == 0 && has_deadline(r) && !condition(r, "Progressing"))
-            set_condition(r, "Progressing", "True", "FoundNewReplicaSet",
-                          arena_printf(r->a, "Found new replica set \"%s\"", r->current->metadata.name),
-                          false);
-    }
-    if (rc < 0) return rc;
-    const char *revision = str_map_get(&r->current->metadata.annotations, REVISION);
-    if (str_empty(revision) || str_eq(str_map_get(&r->d.metadata.annotations, REVISION), revision)) return 0;
-    /* goes out with the status: a status update keeps annotations, and unlike an update of the spec makes no
-     * generation */
-    map_set(r->a, &r->d.metadata.annotations, REVISION, revision);
-    r->annotated = true;
-    return 0;
-}
-
 /* ---- steps ---- */
 
 static struct rollout_set as_set(const struct apps_replica_set *rs) {
-    return (struct rollout_set){.size = rs_size(rs),
+    return (struct rollout_set){.size = rollout_set_size(rs),
                                 .available = rs->status.available_replicas,
-                                .max_replicas = (int32_t)annotation_int(&rs->metadata, MAX_REPLICAS),
+                                .max_replicas = (int32_t)rollout_annotation(&rs->metadata, MAX_REPLICAS),
                                 .created = rs->metadata.creation_timestamp.sec};
 }
 
 static int apply_sizes(struct rollout *r, const struct rollout_set *old, bool *scaled, struct err *e) {
     for (size_t i = 0; i < r->n_old; i++) {
-        if (old[i].size == rs_size(r->old[i])) continue;
-        int rc = resize(r, r->old[i], old[i].size, scaled, e);
+        if (old[i].size == rollout_set_size(r->old[i])) continue;
+        int rc = rollout_resize(r, r->old[i], old[i].size, scaled, e);
         if (rc < 0) return rc;
     }
     return 0;
@@ -313,16 +83,16 @@ static int scale(struct rollout *r, struct err *e) {
     size_t n_active = 0;
     for (size_t i = 0; i <= r->n_old; i++) {
         struct apps_replica_set *rs = i < r->n_old ? r->old[i] : r->current;
-        if (!rs || rs_size(rs) == 0) continue;
+        if (!rs || rollout_set_size(rs) == 0) continue;
         active = rs;
         n_active++;
     }
     if (n_active == 0) active = r->current ? r->current : r->n_old ? r->old[r->n_old - 1] : NULL;
     if (!active) return 0;
-    if (n_active <= 1) return resize(r, active, wished(r), NULL, e);
-    bool saturated = r->current && rs_size(r->current) == wished(r) &&
-                     annotation_int(&r->current->metadata, DESIRED) == wished(r) &&
-                     r->current->status.available_replicas == wished(r);
+    if (n_active <= 1) return rollout_resize(r, active, rollout_wished(r), NULL, e);
+    bool saturated = r->current && rollout_set_size(r->current) == rollout_wished(r) &&
+                     rollout_annotation(&r->current->metadata, DESIRED) == rollout_wished(r) &&
+                     r->current->status.available_replicas == rollout_wished(r);
     if (saturated) return scale_all_to_zero(r, NULL, e);
     if (str_eq(r->d.spec.strategy.type, "Recreate")) return 0;
     struct rollout_set *s = old_sets(r), **list = arena_alloc(r->a, (r->n_old + 1) * sizeof(*list));
@@ -333,7 +103,7 @@ static int scale(struct rollout *r, struct err *e) {
     rollout_scale_proportionally(&r->d, list, n);
     for (size_t i = 0; i <= r->n_old; i++) {
         struct apps_replica_set *rs = i < r->n_old ? r->old[i] : r->current;
-        int rc = rs && rs_size(rs) > 0 ? resize(r, rs, s[i].size, NULL, e) : 0;
+        int rc = rs && rollout_set_size(rs) > 0 ? rollout_resize(r, rs, s[i].size, NULL, e) : 0;
         if (rc < 0) return rc;
     }
     return 0;
@@ -342,8 +112,8 @@ static int scale(struct rollout *r, struct err *e) {
 static bool size_changed(const struct rollout *r) {
     for (size_t i = 0; i <= r->n_old; i++) {
         const struct apps_replica_set *rs = i < r->n_old ? r->old[i] : r->current;
-        if (!rs || rs_size(rs) == 0 || !str_map_get(&rs->metadata.annotations, DESIRED)) continue;
-        if (annotation_int(&rs->metadata, DESIRED) != wished(r)) return true;
+        if (!rs || rollout_set_size(rs) == 0 || !str_map_get(&rs->metadata.annotations, DESIRED)) continue;
+        if (rollout_annotation(&rs->metadata, DESIRED) != rollout_wished(r)) return true;
     }
     return false;
 }
@@ -351,7 +121,7 @@ static bool size_changed(const struct rollout *r) {
 static int by_revision(const void *x, const void *y) {
     const struct apps_replica_set *a = *(struct apps_replica_set *const *)x,
                                   *b = *(struct apps_replica_set *const *)y;
-    int64_t ra = annotation_int(&a->metadata, REVISION), rb = annotation_int(&b->metadata, REVISION);
+    int64_t ra = rollout_annotation(&a->metadata, REVISION), rb = rollout_annotation(&b->metadata, REVISION);
     return ra < rb ? -1 : ra > rb;
 }
 
@@ -368,7 +138,8 @@ static int clean_up(struct rollout *r, struct err *e) {
     qsort(live, n, sizeof(*live), by_revision);
     for (size_t i = 0; i < excess; i++) {
         struct apps_replica_set *rs = live[i];
-        if (rs->status.replicas || rs_size(rs) || rs->metadata.generation > rs->status.observed_generation)
+        if (rs->status.replicas || rollout_set_size(rs) ||
+            rs->metadata.generation > rs->status.observed_generation)
             continue;
         _cleanup_err_ struct err de = {0};
         struct client_delete_opts o = {.cause = r->was->metadata.resource_version, .uid = rs->metadata.uid};
@@ -383,20 +154,20 @@ static int clean_up(struct rollout *r, struct err *e) {
 }
 
 static bool complete(const struct rollout *r, const struct apps_deployment_status *s) {
-    return s->updated_replicas == wished(r) && s->replicas == wished(r) &&
-           s->available_replicas == wished(r) && s->observed_generation >= r->d.metadata.generation;
+    return s->updated_replicas == rollout_wished(r) && s->replicas == rollout_wished(r) &&
+           s->available_replicas == rollout_wished(r) && s->observed_generation >= r->d.metadata.generation;
 }
 
 static int roll(struct rollout *r, struct err *e) {
-    int rc = sync_revision(r, true, e);
+    int rc = rollout_sync_revision(r, true, e);
     if (rc < 0) return rc;
     bool scaled = false;
-    int32_t size = rs_size(r->current);
-    if (size > wished(r))
-        rc = resize(r, r->current, wished(r), &scaled, e);
-    else if (size < wished(r)) {
-        int32_t grown = rollout_new_size(&r->d, size, sum_sizes(r));
-        if (grown != size) rc = resize(r, r->current, grown, &scaled, e);
+    int32_t size = rollout_set_size(r->current);
+    if (size > rollout_wished(r))
+        rc = rollout_resize(r, r->current, rollout_wished(r), &scaled, e);
+    else if (size < rollout_wished(r)) {
+        int32_t grown = rollout_new_size(&r->d, size, rollout_sum_sizes(r));
+        if (grown != size) rc = rollout_resize(r, r->current, grown, &scaled, e);
     }
     if (rc < 0 || scaled) return rc;
     struct rollout_set *old = old_sets(r), now = as_set(r->current);
@@ -420,12 +191,13 @@ static bool old_pods_run(struct rollout *r) {
 }
 
 static int recreate(struct rollout *r, struct err *e) {
-    int rc = r->current ? sync_revision(r, false, e) : 0;
+    int rc = r->current ? rollout_sync_revision(r, false, e) : 0;
     bool scaled = false;
     if (rc == 0) rc = scale_all_to_zero(r, &scaled, e);
     if (rc < 0 || scaled || old_pods_run(r)) return rc;
-    if (!r->current) rc = sync_revision(r, true, e);
-    if (rc == 0 && rs_size(r->current) != wished(r)) rc = resize(r, r->current, wished(r), &scaled, e);
+    if (!r->current) rc = rollout_sync_revision(r, true, e);
+    if (rc == 0 && rollout_set_size(r->current) != rollout_wished(r))
+        rc = rollout_resize(r, r->current, rollout_wished(r), &scaled, e);
     if (rc < 0 || scaled) return rc;
     return complete(r, &r->d.status) ? clean_up(r, e) : 0;
 }
@@ -438,7 +210,7 @@ static void count(struct rollout *r, struct apps_deployment_status *s) {
     for (size_t i = 0; i <= r->n_old; i++) {
         const struct apps_replica_set *rs = i < r->n_old ? r->old[i] : r->current;
         if (!rs) continue;
-        sizes += rs_size(rs);
+        sizes += rollout_set_size(rs);
         s->replicas += rs->status.replicas;
         s->ready_replicas += rs->status.ready_replicas;
         s->available_replicas += rs->status.available_replicas;
@@ -464,18 +236,19 @@ static bool progressed(const struct apps_deployment_status *was, const struct ap
 /* The Progressing condition, and when to look again for the deadline. */
 static void judge_progress(struct rollout *r) {
     struct apps_deployment_status *s = &r->d.status;
-    if (!has_deadline(r)) {
+    if (!rollout_has_deadline(r)) {
         drop_condition(r, "Progressing");
         return;
     }
-    struct apps_deployment_condition *c = condition(r, "Progressing");
+    struct apps_deployment_condition *c = rollout_condition(r, "Progressing");
     if (c && s->replicas == s->updated_replicas && str_eq(c->reason, "NewReplicaSetAvailable")) return;
     int64_t deadline = *r->d.spec.progress_deadline_seconds * NS_PER_SEC;
     if (complete(r, s)) {
-        set_condition(r, "Progressing", "True", "NewReplicaSetAvailable",
-                      about_set(r, "has successfully progressed."), false);
+        rollout_set_condition(r, "Progressing", "True", "NewReplicaSetAvailable",
+                              about_set(r, "has successfully progressed."), false);
     } else if (progressed(&r->was->status, s)) {
-        set_condition(r, "Progressing", "True", "ReplicaSetUpdated", about_set(r, "is progressing."), true);
+        rollout_set_condition(r, "Progressing", "True", "ReplicaSetUpdated", about_set(r, "is progressing."),
+                              true);
     } else if (c && !str_eq(c->reason, "ProgressDeadlineExceeded")) {
         if (str_eq(c->reason, "NewReplicaSetAvailable")) return;
         int64_t left = deadline - ktime_diff_ns(ktime_now(), c->last_update_time);
@@ -483,8 +256,8 @@ static void judge_progress(struct rollout *r) {
             r->wait = left + NS_PER_SEC;
             return;
         }
-        set_condition(r, "Progressing", "False", "ProgressDeadlineExceeded",
-                      about_set(r, "has timed out progressing."), false);
+        rollout_set_condition(r, "Progressing", "False", "ProgressDeadlineExceeded",
+                              about_set(r, "has timed out progressing."), false);
         return;
     }
     if (!complete(r, s)) r->wait = deadline + NS_PER_SEC;
@@ -500,15 +273,15 @@ static void copy_failure(struct rollout *r) {
                 found = &rs->status.conditions.items[k];
     }
     if (found)
-        set_condition(r, "ReplicaFailure", found->status, found->reason, found->message, false);
+        rollout_set_condition(r, "ReplicaFailure", found->status, found->reason, found->message, false);
     else
         drop_condition(r, "ReplicaFailure");
 }
 
 static int write_status(struct rollout *r, bool judge, struct err *e) {
     count(r, &r->d.status);
-    bool enough = r->d.status.available_replicas >= wished(r) - deployment_max_unavailable(&r->d);
-    set_condition(
+    bool enough = r->d.status.available_replicas >= rollout_wished(r) - deployment_max_unavailable(&r->d);
+    rollout_set_condition(
         r, "Available", enough ? "True" : "False",
         enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
         enough ? "Deployment has minimum availability." : "Deployment does not have minimum availability.",
@@ -525,13 +298,14 @@ static int write_status(struct rollout *r, bool judge, struct err *e) {
 
 /* So that a pause is not counted as lack of progress. */
 static void note_pause(struct rollout *r) {
-    struct apps_deployment_condition *c = condition(r, "Progressing");
-    if (!has_deadline(r) || (c && str_eq(c->reason, "ProgressDeadlineExceeded"))) return;
+    struct apps_deployment_condition *c = rollout_condition(r, "Progressing");
+    if (!rollout_has_deadline(r) || (c && str_eq(c->reason, "ProgressDeadlineExceeded"))) return;
     bool noted = c && str_eq(c->reason, "DeploymentPaused");
     if (r->d.spec.paused && !noted)
-        set_condition(r, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", false);
+        rollout_set_condition(r, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", false);
     if (!r->d.spec.paused && noted)
-        set_condition(r, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", false);
+        rollout_set_condition(r, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed",
+                              false);
 }
 
 /* ---- reconcile ---- */
@@ -549,7 +323,7 @@ static void sort_out_sets(struct rollout *r, const struct claimed *sets) {
         r->old[i] = arena_memdup(r->a, sets->items[i]->obj, sizeof(**r->old));
     qsort(r->old, sets->n, sizeof(*r->old), by_age);
     for (size_t i = 0; i < sets->n; i++) {
-        if (!r->current && same_template(r->a, &r->old[i]->spec.template, &r->d.spec.template))
+        if (!r->current && rollout_same_template(r->a, &r->old[i]->spec.template, &r->d.spec.template))
             r->current = r->old[i];
         else
             r->old[r->n_old++] = r->old[i];
@@ -558,7 +332,7 @@ static void sort_out_sets(struct rollout *r, const struct claimed *sets) {
 
 static int step(struct rollout *r, struct err *e) {
     if (r->d.spec.paused || size_changed(r)) {
-        int rc = r->current ? sync_revision(r, false, e) : 0;
+        int rc = r->current ? rollout_sync_revision(r, false, e) : 0;
         if (rc == 0) rc = scale(r, e);
         if (rc == 0 && r->d.spec.paused) rc = clean_up(r, e);
         return rc;
