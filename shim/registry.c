@@ -210,8 +210,7 @@ static long perform(struct exchange *x, const char *url, struct err *e) {
 
 /* ---- authentication ---- */
 
-/* The value of key="..." in a challenge, in the arena; NULL when absent. */
-static const char *challenge_param(struct arena *a, const char *challenge, const char *key) {
+const char *challenge_param(struct arena *a, const char *challenge, const char *key) {
     size_t n = strlen(key);
     for (const char *p = challenge; (p = strcasestr(p, key)); p += n) {
         if (p != challenge && !strchr(" ,", p[-1])) continue;

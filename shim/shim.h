@@ -233,6 +233,8 @@ int overlay_mount(struct shim *s, const char *const *layers, size_t n, const cha
 /* `config`: the file of registries.h. */
 struct puller *puller_new(struct image_store *images, const char *insecure_registries, const char *config);
 struct puller *puller_free(struct puller *p);
+/* The value of key="..." in a registry's WWW-Authenticate, in the arena; NULL when absent. */
+const char *challenge_param(struct arena *a, const char *challenge, const char *key);
 /* Pulls; concurrent pulls of one reference share the work. The image's id goes to *id, in the arena. */
 int puller_pull(struct puller *p, struct arena *a, const char *image, const struct cri_auth_config *auth,
                 const char **id, struct err *e);

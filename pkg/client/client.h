@@ -47,6 +47,9 @@ int client_new(const struct client_config *cfg, struct client **out, struct err 
  */
 int client_new_from_kubeconfig(const char *path, const struct client_config *base, struct client **out,
                                struct err *e);
+/* The same of a kubeconfig that has been read already; `path` is what relative file names are relative to. */
+struct json;
+int client_config_from_tree(struct arena *a, const char *path, struct json *doc, struct client_config *out, struct err *e);
 /* Reads a kubeconfig into the arena: for programs that want the parts. */
 int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out,
                                   struct err *e);

@@ -37,7 +37,7 @@ static int decode(struct arena *a, const struct json *obj, const char *key, cons
     return 0;
 }
 
-static int read_parts(struct arena *a, const char *path, struct json *doc, struct client_config *out,
+int client_config_from_tree(struct arena *a, const char *path, struct json *doc, struct client_config *out,
                       struct err *e) {
     const char *current = json_get_str(doc, "current-context");
     struct json *ctx = json_get(named(json_get(doc, "contexts"), str_or_empty(current)), "context");
@@ -71,7 +71,7 @@ int client_config_from_kubeconfig(struct arena *a, const char *path, struct clie
     struct json *doc = NULL;
     *out = (struct client_config){0};
     r = yaml_parse_one(a, text, len, &doc, NULL, e);
-    if (r == 0) r = read_parts(a, path, doc, out, e);
+    if (r == 0) r = client_config_from_tree(a, path, doc, out, e);
     return r < 0 ? err_wrap(e, "%s", path) : 0;
 }
 

@@ -342,8 +342,9 @@ static int json_refusal(const struct etcd_call *c, struct err *e) {
 }
 
 int etcd_outcome(const struct etcd_call *c, struct err *e) {
-    bool unsent = c->rc == CURLE_COULDNT_CONNECT || c->rc == CURLE_COULDNT_RESOLVE_HOST || c->rc == CURLE_SSL_CONNECT_ERROR ||
-                  c->rc == CURLE_PEER_FAILED_VERIFICATION;
+    bool no_connection = c->rc == CURLE_COULDNT_CONNECT || c->rc == CURLE_COULDNT_RESOLVE_HOST || c->rc == CURLE_SSL_CONNECT_ERROR ||
+                         c->rc == CURLE_PEER_FAILED_VERIFICATION;
+    bool unsent = no_connection && !c->sent; /* it may be a second connection, after a kept one broke */
     if (c->in.failed) return err_set(e, -EIO, "etcd: answer larger than %d bytes", ETCD_RESPONSE_MAX);
     if (c->bad) return err_set(e, -EIO, "etcd: cannot read its message");
     if (c->grpc_status > 0) return refusal(c->grpc_status, c->message, e);
