@@ -45,6 +45,7 @@ struct apiserver_options {
     const char *requestheader_extra;
     const char *proxy_cert, *proxy_key; /* this server's as a front proxy of aggregated ones */
     int64_t event_ttl_ns;
+    struct flag_list disabled_plugins; /* of admission; only ServiceAccount can be */
     struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
     bool serve_usage; /* metrics.k8s.io */
     int64_t workers;

@@ -77,6 +77,7 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"audit-log-batch-buffer-size", 0, FLAG_INT, &o->audit_log_queue, "N", "lines that may wait in mode batch; default 10000"},
         {"workers", 0, FLAG_INT, &o->workers, "N", "threads for requests that may block"},
         {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
+        {"disable-admission-plugins", 0, FLAG_LIST, &o->disabled_plugins, "LIST", "ServiceAccount: pods get no account and no token, as where no controllers make accounts"},
         {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
         {"v", 'v', FLAG_INT, &p->v, "N", "log level: 0 errors and notices, 4 and more everything"},
         {0}};

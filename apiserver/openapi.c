@@ -4,6 +4,7 @@
 #include "pkg/api/openapi.h"
 
 #include <malloc.h>
+#include <openssl/evp.h>
 #include <pthread.h>
 
 #include "apiserver/aggregator/aggregator.h"
@@ -18,6 +19,7 @@
 struct openapi {
     pthread_mutex_t lock;
     struct rbytes *v2_json, *v2_proto;
+    char v2_etag[2 * 32 + 3];
     uint64_t v2_of; /* changes of definitions and back ends when they were made */
 };
 
@@ -183,6 +185,16 @@ static bool v3_doc(struct request *q, const char *path) {
     return true;
 }
 
+/* A quoted hash, by which clients that poll are told that nothing has changed. */
+static void make_etag(struct openapi *o) {
+    uint8_t sum[EVP_MAX_MD_SIZE];
+    EVP_Digest(o->v2_json->data, o->v2_json->len, sum, NULL, EVP_sha256(), NULL);
+    o->v2_etag[0] = '"';
+    for (size_t i = 0; i < 32; i++) snprintf(o->v2_etag + 1 + 2 * i, 3, "%02X", sum[i]);
+    o->v2_etag[65] = '"';
+    o->v2_etag[66] = '\0';
+}
+
 /* The document is made anew when definitions of custom resources have come or gone. */
 static void make_v2(struct openapi *o, struct apiserver *s) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -203,6 +215,7 @@ static void make_v2(struct openapi *o, struct apiserver *s) {
     rbytes_unref(o->v2_proto);
     o->v2_json = rbytes_new(json.data, json.len);
     o->v2_proto = rbytes_new(proto.data, proto.len);
+    make_etag(o);
 }
 
 static void v2(struct request *q) {
@@ -217,9 +230,11 @@ static void v2(struct request *q) {
     }
     o->v2_of = now;
     struct rbytes *doc = rbytes_ref(proto ? o->v2_proto : o->v2_json);
+    const char *etag = arena_strdup(q->a, o->v2_etag);
     pthread_mutex_unlock(&o->lock);
-    struct http_header h[] = {{"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}};
-    http_respond_bytes(q->http, 200, h, ARRAY_LEN(h), &doc, 1, HTTP_GZIP);
+    struct http_header h[] = {{"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}, {"ETag", etag}};
+    if (str_eq(http_header(q->http, "if-none-match"), etag)) http_respond(q->http, 304, h, ARRAY_LEN(h), "", 0, 0);
+    else http_respond_bytes(q->http, 200, h, ARRAY_LEN(h), &doc, 1, HTTP_GZIP);
     rbytes_unref(doc);
 }
 

@@ -74,6 +74,11 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;
     struct rules_alloc alloc = servicealloc(s);
     struct rules_config rcfg = {.lookup = lookup_rules(s), .alloc = &alloc, .service_cidr = s->opt.service_cidr};
+    for (size_t i = 0; i < s->opt.disabled_plugins.n; i++) {
+        if (!str_eq(s->opt.disabled_plugins.items[i], "ServiceAccount"))
+            return err_set(e, -EINVAL, "the admission plugin %s cannot be disabled", s->opt.disabled_plugins.items[i]);
+        rcfg.no_service_accounts = true;
+    }
     parse_ports(s->opt.node_ports, &rcfg.node_port_min, &rcfg.node_port_max);
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
     if ((rc = auth_open(s, e))) return rc;

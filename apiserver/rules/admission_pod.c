@@ -76,7 +76,7 @@ static void mount_token(struct rules_ctx *c, struct json *spec) {
 }
 
 int admit_service_account(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    if (!creates_pod(c) || is_mirror(obj)) return 0;
+    if (!creates_pod(c) || is_mirror(obj) || (c->rules && c->rules->no_service_accounts)) return 0;
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     if (!*jstr(spec, "serviceAccountName")) {
         json_set_str(c->a, spec, "serviceAccountName", "default");

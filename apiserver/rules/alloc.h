@@ -18,6 +18,7 @@ struct rules {
     uint32_t net, mask;    /* of the service CIDR, host order */
     int port_min, port_max;
     const char *cidr;
+    bool no_service_accounts;
 };
 
 int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e);

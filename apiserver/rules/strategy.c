@@ -31,6 +31,7 @@ void rules_annotate(struct rules_ctx *c, const char *key, const char *fmt, ...) 
 int rules_new(const struct rules_config *conf, struct rules **out, struct err *e) {
     struct rules *r = xcalloc(1, sizeof *r);
     r->lookup = conf->lookup;
+    r->no_service_accounts = conf->no_service_accounts;
     int rc = alloc_init(r, conf, e);
     if (rc < 0) {
         free(r);

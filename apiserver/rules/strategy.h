@@ -58,6 +58,7 @@ struct rules_config {
     const struct rules_alloc *alloc;  /* NULL: in memory, filled from the Services that lookup lists */
     const char *service_cidr;         /* "10.96.0.0/16"; NULL gives that */
     int node_port_min, node_port_max; /* 0, 0 give 30000-32767 */
+    bool no_service_accounts; /* the admission plugin ServiceAccount is off */
 };
 
 /* One API server's rules: allocators of cluster IPs and node ports, and the lookups. Thread-safe. */
