@@ -3,68 +3,14 @@
 
 It keeps volumes as folders below FOLDER/volumes (or image files behind loop devices for block volumes), serves the CSI Node
 service on FOLDER/csi.sock, registers through a socket in the kubelet's REGISTRY folder, and writes each call as a line of
-JSON to FOLDER/calls. Messages are coded by hand: a field is its number and wire type, which is all that is needed here."""
-import concurrent.futures
+JSON to FOLDER/calls."""
 import json
 import os
 import signal
 import subprocess
 import sys
 
-import grpc
-
-
-def varint(n):
-    out = b""
-    while True:
-        out += bytes([n & 127 | (128 if n > 127 else 0)])
-        n >>= 7
-        if not n:
-            return out
-
-
-def put(number, value):
-    """A string, message or number as a field."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
-def fields(data):
-    """{number: [value, ...]}; values of length-delimited fields are bytes."""
-    out, at = {}, 0
-
-    def number():
-        nonlocal at
-        n = shift = 0
-        while True:
-            b = data[at]
-            at += 1
-            n |= (b & 127) << shift
-            shift += 7
-            if b < 128:
-                return n
-    while at < len(data):
-        key = number()
-        if key & 7 == 0:
-            value = number()
-        else:
-            size = number()
-            value = data[at:at + size]
-            at += size
-        out.setdefault(key >> 3, []).append(value)
-    return out
-
-
-def text(message, number):
-    return message.get(number, [b""])[-1].decode()
-
-
-def mapping(message, number):
-    pairs = [fields(x) for x in message.get(number, [])]
-    return {text(p, 1): text(p, 2) for p in pairs}
-
+from grpc_server import fields, mapping, put, serve, text
 
 NAME, FOLDER, REGISTRY = sys.argv[1:4]
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
@@ -181,25 +127,6 @@ def expand(m):
 def notify(m):
     log("NotifyRegistrationStatus", registered=bool(m.get(1, [0])[-1]), error=text(m, 2))
     return b""
-
-
-def serve(path, service, methods):
-    if os.path.exists(path):
-        os.unlink(path)
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
-
-    def handler(fn):
-        def call(request, context):
-            try:
-                return fn(request)
-            except Exception as e:  # the caller gets to know why
-                context.abort(grpc.StatusCode.INTERNAL, str(e))
-        return grpc.unary_unary_rpc_method_handler(call, request_deserializer=fields, response_serializer=None)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(s, {n: handler(f) for n, f in ms.items()})
-                                     for s, ms in zip(service, methods)])
-    server.add_insecure_port("unix:" + path)
-    server.start()
-    return server
 
 
 ENDPOINT = FOLDER + "/csi.sock"

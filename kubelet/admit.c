@@ -51,6 +51,8 @@ static bool fits(struct arena *a, const struct core_pod *pod, const struct core_
         if (want.nano <= 0) continue;
         for (size_t k = 0; k < n; k++)
             used = quantity_add(used, pod_resource(others[k], names.items[i], false, NULL));
+        /* A resource that somebody added to the Node's status by hand: the scheduler counts it. */
+        if (strchr(names.items[i], '/') && !str_map_get(allocatable, names.items[i])) continue;
         struct quantity have = allocatable_of(allocatable, names.items[i]);
         if (quantity_cmp(quantity_add(used, want), have) <= 0) continue;
         bool cpu = str_eq(names.items[i], "cpu");

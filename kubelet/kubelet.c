@@ -5,6 +5,7 @@
 
 #include "kubelet/checkpoint.h"
 #include "kubelet/csi.h"
+#include "kubelet/devices.h"
 #include "kubelet/eviction.h"
 #include "kubelet/gc.h"
 #include "kubelet/image_gc.h"
@@ -342,6 +343,7 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     kl->images = images_new(kl);
     kl->volumes = volumes_new(kl);
     kl->csi = csi_new(kl);
+    kl->devices = devices_new(kl);
     kl->pods = pods_new(kl);
     return kl;
 }
@@ -356,6 +358,10 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (r < 0) return r;
     set_up_cgroups(kl); /* before the first pod can come */
     if (kl->client) start_informers(kl);
+    struct err no_devices = {0};
+    if (!kl->fake && devices_start(kl->devices, &no_devices) < 0)
+        log_warn("device plugins cannot register", "error", no_devices.msg, NULL);
+    err_done(&no_devices);
     if (!kl->fake) kl->plugins = plugins_new(kl); /* drivers are known before the volumes that need them */
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
@@ -387,6 +393,7 @@ void kubelet_free(struct kubelet *kl) {
     informer_free(kl->node_informer);
     volumes_free(kl->volumes);
     csi_free(kl->csi);
+    devices_free(kl->devices);
     cgroups_free(kl->cgroups);
     objects_free(kl->objects);
     event_recorder_free(kl->recorder);

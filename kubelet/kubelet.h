@@ -54,6 +54,7 @@ struct kubelet_server;
 struct static_pods;
 struct csi;
 struct plugins;
+struct devices;
 struct eviction;
 struct image_gc;
 
@@ -71,6 +72,7 @@ struct kubelet {
     struct images *images;
     struct volumes *volumes;
     struct csi *csi;
+    struct devices *devices;
     struct plugins *plugins; /* NULL: none can register */
     struct pods *pods;
     struct node *node;

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "kubelet/csi.h"
+#include "kubelet/devices.h"
 #include "kubelet/eviction.h"
 #include "kubelet/node_info.h"
 #include "pkg/api/coordination.h"
@@ -155,7 +156,9 @@ const char *const *kubelet_host_ips(struct kubelet *kl, struct arena *a, size_t 
 }
 
 struct str_map kubelet_allocatable(struct kubelet *kl, struct arena *a) {
-    return kl->node ? kl->node->allocatable : (struct str_map){0};
+    struct str_map m = kl->node ? kl->node->allocatable : (struct str_map){0};
+    devices_add(kl->devices, a, NULL, &m);
+    return m;
 }
 
 void node_set_pressure(struct node *n, enum node_pressure p, bool on) {
@@ -297,6 +300,7 @@ static void compute(struct node *n, struct arena *a, struct core_node_status *st
     struct ktime now = ktime_now();
     *st = (struct core_node_status){
         .capacity = n->capacity, .allocatable = n->allocatable, .node_info = n->info};
+    devices_add(kl->devices, a, &st->capacity, &st->allocatable);
     st->node_info.container_runtime_version =
         arena_printf(a, "%s://%s", str_or_empty(kl->runtime_name), str_or_empty(kl->runtime_version));
     st->daemon_endpoints.kubelet_endpoint.port = (int32_t)kl->cfg.port;

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "kubelet/csi.h"
+#include "kubelet/devices.h"
 #include "pkg/api/pluginregistration.h"
 #include "pkg/grpc/grpc.h"
 
@@ -37,11 +38,16 @@ static int add_csi(struct kubelet *kl, const struct pluginregistration_plugin_in
     return csi_register(kl->csi, i->name, i->endpoint, &i->supported_versions, e);
 }
 static void drop_csi(struct kubelet *kl, const char *name) { csi_unregister(kl->csi, name); }
+static int add_device(struct kubelet *kl, const struct pluginregistration_plugin_info *i, struct err *e) {
+    return devices_register(kl->devices, i->name, i->endpoint, &i->supported_versions, e);
+}
+static void drop_device(struct kubelet *kl, const char *name) { devices_unregister(kl->devices, name); }
+
 static const struct plugin_type {
     const char *type;
     int (*add)(struct kubelet *kl, const struct pluginregistration_plugin_info *i, struct err *e);
     void (*drop)(struct kubelet *kl, const char *name);
-} plugin_types[] = {{"CSIPlugin", add_csi, drop_csi}};
+} plugin_types[] = {{"CSIPlugin", add_csi, drop_csi}, {"DevicePlugin", add_device, drop_device}};
 
 static const struct plugin_type *type_of(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(plugin_types); i++)

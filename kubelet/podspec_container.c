@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "kubelet/podspec.h"
+#include "kubelet/devices.h"
 #include "kubelet/node.h"
 #include "kubelet/safepath.h"
 #include "kubelet/userns.h"
@@ -431,6 +432,36 @@ static int32_t stop_signal_of(const struct core_container *c) {
     return CRI_SIGNAL_RUNTIME_DEFAULT;
 }
 
+/* What device plugins want in the container: environment (the spec's own wins), mounts, device nodes, annotations. */
+static int plugin_devices(struct kubelet *kl, struct arena *a, const struct container_input *in, struct cri_container_config *cfg,
+                          struct err *e) {
+    struct deviceplugin_container_allocate_response_vec v = {0};
+    int r = devices_allocate(kl->devices, a, in->pod, in->container, &v, e);
+    for (size_t i = 0; r == 0 && i < v.n; i++) {
+        const struct deviceplugin_container_allocate_response *x = &v.items[i];
+        struct cri_key_value *envs = arena_alloc(a, (cfg->envs.n + x->envs.n + 1) * sizeof(*envs));
+        size_t n = 0;
+        for (size_t k = 0; k < x->envs.n; k++)
+            envs[n++] = (struct cri_key_value){
+                .key = x->envs.items[k].key,
+                .value = {(const uint8_t *)x->envs.items[k].value, strlen(str_or_empty(x->envs.items[k].value))}};
+        if (cfg->envs.n) memcpy(envs + n, cfg->envs.items, cfg->envs.n * sizeof(*envs));
+        cfg->envs.items = envs;
+        cfg->envs.n += n;
+        for (size_t k = 0; k < x->mounts.n; k++)
+            mount_add(a, &cfg->mounts, x->mounts.items[k].host_path, x->mounts.items[k].container_path)->readonly =
+                x->mounts.items[k].read_only;
+        struct cri_device *devices = arena_alloc(a, (cfg->devices.n + x->devices.n + 1) * sizeof(*devices));
+        if (cfg->devices.n) memcpy(devices, cfg->devices.items, cfg->devices.n * sizeof(*devices));
+        for (size_t k = 0; k < x->devices.n; k++)
+            devices[cfg->devices.n++] = (struct cri_device){.container_path = x->devices.items[k].container_path,
+                                                            .host_path = x->devices.items[k].host_path,
+                                                            .permissions = x->devices.items[k].permissions};
+        cfg->devices.items = devices;
+    }
+    return r;
+}
+
 /* A pod with ids of its own sees its files through mounts that map them. */
 static int map_ids(struct kubelet *kl, struct arena *a, const struct container_input *in, struct cri_container_config *cfg,
                    struct err *e) {
@@ -480,6 +511,8 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
         cfg->envs.items[cfg->envs.n++] = (struct cri_key_value){
             .key = env.items[i].name,
             .value = {(const uint8_t *)env.items[i].value, strlen(env.items[i].value)}};
+    r = plugin_devices(kl, a, in, cfg, e);
+    if (r < 0) return r;
     *out = cfg;
     if (kl->fake) return 0;
     const char *log_dir = arena_printf(a, "%s/%s", kubelet_pod_log_dir(kl, a, in->pod), c->name);

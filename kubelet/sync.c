@@ -10,6 +10,7 @@
 #include <fcntl.h>
 
 #include "kubelet/checkpoint.h"
+#include "kubelet/devices.h"
 #include "kubelet/logs.h"
 #include "kubelet/pods.h"
 #include "kubelet/safepath.h"
@@ -192,6 +193,7 @@ static int forget(struct sync *s) {
 static int release(struct sync *s) {
     _cleanup_err_ struct err e = {0};
     prober_remove_pod(s->kl->prober, s->w->uid);
+    devices_release(s->kl->devices, s->w->uid);
     int r = volumes_unmount(s->kl->volumes, s->w->uid, &e);
     if (r == 0)
         r = cgroups_pod_remove(
