@@ -27,6 +27,7 @@ struct watch_hub;
 struct crd_registry;
 struct aggregator;
 struct usage;
+struct admission;
 
 /* What the flags say (main.c has the table). Strings live as long as the server. */
 struct apiserver_options {
@@ -48,9 +49,9 @@ struct apiserver_options {
     struct flag_list disabled_plugins; /* of admission; only ServiceAccount can be */
     struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
     bool serve_usage; /* metrics.k8s.io */
-    int64_t workers;
     const char *audit_policy_file, *audit_log_path, *audit_log_mode;
     int64_t audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_log_queue;
+    int64_t max_inflight, max_mutating_inflight; /* their sum is the number of seats */
 };
 
 enum { WRITE_QUEUES = 64 }; /* write.h */
@@ -81,6 +82,7 @@ struct apiserver {
     struct audit *audit; /* NULL: no audit policy */
     struct http_server *http;
     struct http_workers *workers;
+    struct admission *admission; /* admit.h */
     struct watch_hub *watches;
     struct kubelet_client *kubelets;
     const char *external_host;  /* "10.0.0.10:6443": in discovery and the issuer's documents; the opener's */

@@ -125,17 +125,28 @@ static void read_impersonation(struct request *q, struct impersonation *im) {
     }
 }
 
-int request_authenticate(struct request *q, struct err *e) {
+static void facts_of(struct request *q, struct authn_request *r) {
     const struct http_peer *p = q->http->peer;
-    struct authn_request r = {.cert_given = p->cert_given,
-                              .cert_verified = p->cert_verified && p->ca_mask & 1, /* by the client CA */
-                              .cert_cn = p->common_name,
-                              .cert_uid = p->cert_uid,
-                              .cert_sha256 = p->cert_sha256,
-                              .cert_orgs = p->organizations,
-                              .n_cert_orgs = p->n_organizations,
-                              .authorization = http_header(q->http, "authorization"),
-                              .websocket_token = websocket_token(q)};
+    *r = (struct authn_request){.cert_given = p->cert_given,
+                                .cert_verified = p->cert_verified && p->ca_mask & 1, /* by the client CA */
+                                .cert_cn = p->common_name,
+                                .cert_uid = p->cert_uid,
+                                .cert_sha256 = p->cert_sha256,
+                                .cert_orgs = p->organizations,
+                                .n_cert_orgs = p->n_organizations,
+                                .authorization = http_header(q->http, "authorization"),
+                                .websocket_token = websocket_token(q)};
+}
+
+bool request_authenticates_quickly(struct request *q) {
+    struct authn_request r;
+    facts_of(q, &r);
+    return authn_quick(q->s->authn, q->a, &r);
+}
+
+int request_authenticate(struct request *q, struct err *e) {
+    struct authn_request r;
+    facts_of(q, &r);
     int rc = frontproxy_user(q, &q->user) ? 0 : authn_request(q->s->authn, q->a, &r, &q->user, e);
     audit_begin(q, rc != 0);
     if (rc) return rc;

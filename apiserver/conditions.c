@@ -3,8 +3,12 @@
 #include "apiserver/conditions.h"
 
 #include "apiserver/aggregator/aggregator.h"
+#include "apiserver/admit.h"
+#include "apiserver/flow/flow.h"
 #include "apiserver/lookup.h"
 #include "apiserver/write.h"
+
+#define FLOW_GROUP "flowcontrol.apiserver.k8s.io"
 
 struct json *condition_make(struct arena *a, const char *type, bool status, const char *reason, const char *message) {
     char now[KTIME_MAX];
@@ -57,15 +61,29 @@ static void flow_schema_write(struct apiserver *s, struct arena *a, const struct
 
 static struct json *flow_schema(struct apiserver *s, struct arena *a, const struct json *o) {
     const char *level = str_or_empty(json_as_str(json_at(o, "spec", "priorityLevelConfiguration", "name", NULL)));
-    bool there = lookup_get(s, a, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", NULL, level) != NULL;
+    bool there = lookup_get(s, a, FLOW_GROUP, "prioritylevelconfigurations", NULL, level) != NULL;
     return condition_make(a, "Dangling", !there, there ? "Found" : "NotFound",
                           arena_printf(a, "This FlowSchema references the PriorityLevelConfiguration object named \"%s\" %s", level,
                                        there ? "and it exists" : "but there is no such object"));
 }
 
 static void on_flow_schema(struct apiserver *s, struct arena *a, struct object *o, struct json *v) {
+    flow_feed(admission_flow(s), false, object_name(o), v);
     struct json *c = v ? flow_schema(s, a, v) : NULL;
     if (c && condition_put(a, json_clone(a, v), c)) flow_schema_write(s, a, o, v, c);
+}
+
+/* FlowSchemas that name the level may dangle now, or no longer. */
+static void on_priority_level(struct apiserver *s, struct arena *a, struct object *o, struct json *v) {
+    _cleanup_wc_list_ struct wc_list l = {0};
+    flow_feed(admission_flow(s), true, object_name(o), v);
+    watchcache_list(s->cache, resource_find(s->resources, FLOW_GROUP, "v1", "flowschemas"), NULL, NULL, NULL, 0, &l);
+    for (size_t i = 0; i < l.n; i++) {
+        struct json *schema = object_tree(a, l.items[i]);
+        const char *level = json_as_str(json_at(schema, "spec", "priorityLevelConfiguration", "name", NULL));
+        struct json *c = str_eq(level, object_name(o)) ? flow_schema(s, a, schema) : NULL;
+        if (c && condition_put(a, json_clone(a, schema), c)) flow_schema_write(s, a, l.items[i], schema, c);
+    }
 }
 
 /* Those with a service are the aggregator's, which keeps their condition. */
@@ -82,11 +100,13 @@ static void on_object(void *arg, struct object *o, bool gone) {
     struct json *v = gone ? NULL : object_tree(a, o);
     if (v && json_at(v, "metadata", "deletionTimestamp", NULL)) v = NULL;
     if (str_eq(o->res->plural, "flowschemas")) on_flow_schema(s, a, o, v);
-    else on_api_service(s, a, o, v);
+    else if (str_eq(o->res->plural, "apiservices")) on_api_service(s, a, o, v);
+    else on_priority_level(s, a, o, v);
 }
 
 struct follower *conditions_start(struct apiserver *s) {
-    const struct resource *res[] = {resource_find(s->resources, "flowcontrol.apiserver.k8s.io", "v1", "flowschemas"),
+    const struct resource *res[] = {resource_find(s->resources, FLOW_GROUP, "v1", "flowschemas"),
+                                    resource_find(s->resources, FLOW_GROUP, "v1", "prioritylevelconfigurations"),
                                     resource_find(s->resources, "apiregistration.k8s.io", "v1", "apiservices")};
     return follower_new(s->cache, res, ARRAY_LEN(res), on_object, NULL, s);
 }

@@ -1,5 +1,7 @@
 /* The paths that are no API: health, version, metrics, the OpenID documents, the list of paths. */
 #include "apiserver/commit.h"
+#include "apiserver/admit.h"
+#include "apiserver/flow/flow.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
 #include "pkg/base/flags.h"
@@ -105,7 +107,19 @@ static void metrics(struct request *q) {
     }
     buf_printf(&b, "# TYPE process_uptime_seconds gauge\nprocess_uptime_seconds %lld\n",
                (long long)((mono_ns() - s->started_ns) / NS_PER_SEC));
+    flow_metrics(admission_flow(s), &b);
     respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
+}
+
+/* ---- debugging ---- */
+
+static bool debug_flow(struct request *q) {
+    static const char prefix[] = "/debug/api_priority_and_fairness/";
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    if (!str_has_prefix(q->http->path, prefix)) return false;
+    if (!flow_dump(admission_flow(q->s), q->http->path + sizeof(prefix) - 1, &b)) return false;
+    respond_json_text(q, 200, "text/plain; charset=utf-8", str_or_empty(b.data), b.len);
+    return true;
 }
 
 /* ---- OpenID discovery of service-account tokens ---- */
@@ -189,5 +203,5 @@ bool handle_plain(struct request *q) {
         health(q, endpoints[i], p[n + 1] ? p + n + 2 : "");
         return true;
     }
-    return false;
+    return debug_flow(q);
 }

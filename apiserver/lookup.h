@@ -13,6 +13,8 @@ const struct json *lookup_get(void *arg, struct arena *a, const char *group, con
 /* authenticate.c */
 int auth_open(struct apiserver *s, struct err *e);
 void auth_close(struct apiserver *s);
+/* Whether the next function answers at once, so that the loop thread may call it. */
+bool request_authenticates_quickly(struct request *q);
 /* Who asks: 0 with q->user, or 401. Impersonation included (403). */
 int request_authenticate(struct request *q, struct err *e);
 /* May they: 0 or 403. */

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "apiserver/admit.h"
 #include "apiserver/handlers.h"
 #include "apiserver/identity.h"
 #include "apiserver/kubelet.h"
@@ -75,7 +76,8 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"audit-log-maxage", 0, FLAG_INT, &o->audit_log_maxage, "DAYS", "age at which rotated files are removed; 0: never"},
         {"audit-log-mode", 0, FLAG_STR, &o->audit_log_mode, "MODE", "blocking: a request goes on when its line is written; batch: lines are queued, and dropped when there are too many"},
         {"audit-log-batch-buffer-size", 0, FLAG_INT, &o->audit_log_queue, "N", "lines that may wait in mode batch; default 10000"},
-        {"workers", 0, FLAG_INT, &o->workers, "N", "threads for requests that may block"},
+        {"max-requests-inflight", 0, FLAG_INT, &o->max_inflight, "N", "requests that may be worked on at one time, together with the next:"},
+        {"max-mutating-requests-inflight", 0, FLAG_INT, &o->max_mutating_inflight, "N", "added to it; priority and fairness shares them out"},
         {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
         {"disable-admission-plugins", 0, FLAG_LIST, &o->disabled_plugins, "LIST", "ServiceAccount: pods get no account and no token, as where no controllers make accounts"},
         {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
@@ -181,6 +183,7 @@ static int serve(struct program *p, struct err *e) {
                             .n_client_cas = str_empty(o->requestheader_ca) ? 1 : 2};
     p->s->http = http_server_new(&ho);
     p->s->watches = watch_hub_new(p->s, &p->loop);
+    admission_start(p->s, &p->loop);
     int rc = http_server_listen(p->s->http, &l, &p->listener, e);
     if (!rc) rc = http_server_start(p->s->http, e);
     if (rc) return rc;
@@ -206,7 +209,8 @@ static void shut_down(struct program *p) {
     uv_signal_t *signals[] = {&p->term, &p->intr, &p->hup};
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         if (signals[i]->data) uv_close((uv_handle_t *)signals[i], NULL);
-    s->workers = http_workers_free(s->workers);
+    admission_stop(s);
+    admission_drain(s);
     http_server_free(s->http);
     watch_hub_free(s->watches);
     uv_run(&p->loop, UV_RUN_DEFAULT);
@@ -233,6 +237,8 @@ int main(int argc, char **argv) {
                               .requestheader_uid = "X-Remote-Uid",
                               .requestheader_group = "X-Remote-Group",
                               .requestheader_extra = "X-Remote-Extra-",
+                              .max_inflight = 128,
+                              .max_mutating_inflight = 64,
                               .event_ttl_ns = EVENT_TTL_S * NS_PER_SEC}};
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};

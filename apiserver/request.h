@@ -12,6 +12,20 @@ struct watch;
 struct http_cancel;
 struct crd_schema;
 struct agg_back;
+struct flow_level;
+struct flow_stat;
+struct request;
+
+/* A request's place in priority and fairness (flow/flow.h). */
+struct flow_ticket {
+    struct flow_level *level;
+    struct flow_stat *stat;
+    uint32_t hash;    /* of its flow */
+    uint32_t seats;
+    uint32_t queue;   /* it waited in, counted from 1; 0: it did not wait */
+    int64_t since_ns; /* waits, or runs */
+    struct request *next;
+};
 
 struct request {
     struct apiserver *s;
@@ -39,6 +53,8 @@ struct request {
     size_t n_warnings, cap_warnings;
     struct watch *watch;      /* watch.c, when this is a watch */
     struct http_cancel *cancel; /* kubelet.c, aggregator/: set when the client goes away */
+    struct flow_ticket flow;
+    char flow_schema_uid[40], flow_level_uid[40]; /* "": not classified */
     struct agg_back *back;      /* aggregator/: who answers this; NULL: this server */
 };
 

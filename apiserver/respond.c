@@ -24,10 +24,12 @@ static const char *warning_value(struct arena *a, const char *text) {
 
 size_t response_headers(struct request *q, const char *content_type, struct http_header **out) {
     size_t n = 0, warnings = q->n_warnings < MAX_WARNINGS ? q->n_warnings : MAX_WARNINGS;
-    struct http_header *h = arena_alloc(q->a, (warnings + 4) * sizeof(*h));
+    struct http_header *h = arena_alloc(q->a, (warnings + 6) * sizeof(*h));
     h[n++] = (struct http_header){"Audit-Id", audit_id(q)};
     h[n++] = (struct http_header){"Cache-Control", "no-cache, private"};
     h[n++] = (struct http_header){"Content-Type", content_type};
+    if (*q->flow_schema_uid) h[n++] = (struct http_header){"X-Kubernetes-Pf-Flowschema-Uid", q->flow_schema_uid};
+    if (*q->flow_level_uid) h[n++] = (struct http_header){"X-Kubernetes-Pf-Prioritylevel-Uid", q->flow_level_uid};
     for (size_t i = 0; i < warnings; i++)
         h[n++] = (struct http_header){"Warning", warning_value(q->a, q->warnings[i])};
     *out = h;

@@ -2,6 +2,7 @@
  * driven by the HTTP client. Everybody may do everything. */
 #include <pthread.h>
 
+#include "apiserver/admit.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
 #include "pkg/http/client.h"
@@ -39,7 +40,7 @@ static void world_start(struct world *w) {
     struct err e = {0};
     struct apiserver_options o = {.data_dir = w->dir, .advertise_address = "192.0.2.1", .secure_port = 6443, .service_cidr = "10.96.0.0/16",
                                   .node_ports = "30000-32767", .sa_issuer = "https://kubernetes.default.svc",
-                                  .authorization_mode = "AlwaysAllow", .anonymous_auth = true, .event_ttl_ns = 3600 * NS_PER_SEC, .workers = 4};
+                                  .authorization_mode = "AlwaysAllow", .anonymous_auth = true, .event_ttl_ns = 3600 * NS_PER_SEC, .max_inflight = 4};
     struct http_listen l = {.address = "127.0.0.1"};
     int id;
     must(apiserver_open(&o, &w->s, &e), &e, "open");
@@ -66,7 +67,7 @@ static void world_stop(struct world *w) {
     http_client_free(w->c);
     uv_async_send(&w->stop);
     pthread_join(w->thread, NULL);
-    w->s->workers = http_workers_free(w->s->workers);
+    admission_drain(w->s);
     uv_close((uv_handle_t *)&w->stop, NULL);
     http_server_free(w->s->http);
     watch_hub_free(w->s->watches);

@@ -1,11 +1,8 @@
-/* The server: opening its parts, and the way of a request from the loop thread to its handler.
- *
- * A request comes in on the loop thread. What the watch cache can answer at once (GETs, short LISTs, when the cache is
- * known to be fresh) is answered there; calls that may block run on the worker pool, and those that last as long as
- * their client likes (log, exec, attach, port-forward, proxy) on a thread of their own. */
+/* The server: opening its parts, and the way of an admitted request (admit.c) to its handler. */
 #include <pthread.h>
 
 #include "apiserver/aggregator/aggregator.h"
+#include "apiserver/admit.h"
 #include "apiserver/audit/audit.h"
 #include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
@@ -13,16 +10,7 @@
 #include "apiserver/lookup.h"
 #include "apiserver/servicealloc.h"
 
-enum {
-    WORKER_QUEUE = 4096,
-    LOOP_LIST_MAX = 2000,   /* objects in a cache above which a LIST leaves the loop thread */
-    LOOP_GZIP_MAX = 100,    /* and above which one that may be compressed does */
-    LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
-    PASSED_CALLS_MAX = 256, /* and for aggregated API servers */
-    CALLS_STEP_MS = 10,
-    AUDIT_POLICY_MAX = 1 << 20,
-    LONG_CALL_STACK = 256 * 1024,
-};
+enum { AUDIT_POLICY_MAX = 1 << 20 };
 
 /* ---- opening ---- */
 
@@ -83,6 +71,7 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if ((rc = rules_new(&rcfg, &s->rules, e))) return rc;
     if ((rc = auth_open(s, e))) return rc;
     if ((rc = crd_registry_open(s, e))) return rc;
+    if ((rc = admission_open(s, e))) return rc;
     if ((rc = aggregator_open(s, &s->aggregator, e))) return rc;
     if ((rc = audit_open(s, e))) return rc;
     s->conditions = conditions_start(s);
@@ -102,18 +91,18 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
         apiserver_close(s);
         return rc;
     }
-    s->workers = http_workers_new((unsigned)(o->workers ? o->workers : 32), WORKER_QUEUE);
     *out = s;
     return 0;
 }
 
 void apiserver_close(struct apiserver *s) {
     if (!s) return;
-    http_workers_free(s->workers);
+    admission_drain(s);
     presence_stop(s);
     housekeeping_stop(s);
     follower_free(s->conditions);
     aggregator_close(s->aggregator);
+    admission_close(s);
     crd_registry_close(s);
     auth_close(s);
     rules_free(s->rules);
@@ -132,13 +121,12 @@ void apiserver_close(struct apiserver *s) {
 
 /* ---- routing ---- */
 
-static void fail(struct request *q, struct err *e) {
+void request_fail(struct request *q, struct err *e) {
     if (q->watch) watch_refuse(q, e);
     else respond_err(q, e);
 }
 
-static bool is_long(const struct request *q) {
-    if (q->back) return true;
+bool request_is_long(const struct request *q) {
     static const char *const subs[] = {"log", "exec", "attach", "portforward", "proxy"};
     for (size_t i = 0; q->sub && i < ARRAY_LEN(subs); i++)
         if (str_eq(q->sub->name, subs[i])) return true;
@@ -164,7 +152,7 @@ static int check_route(struct request *q, struct err *e) {
     bool no_name = !q->name && (bit == VERB_UPDATE || bit == VERB_PATCH);
     if (!(allowed & bit) || create_named || no_ns || no_name)
         return err_status(e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
-    if (!q->acceptable && !is_long(q))
+    if (!q->acceptable && !request_is_long(q))
         return err_status(e, 406, "NotAcceptable",
                           "only the following media types are accepted: application/json, application/yaml, "
                           "application/vnd.kubernetes.protobuf");
@@ -186,7 +174,7 @@ static void route_resource(struct request *q) {
                     {VERB_CREATE, handle_create}, {VERB_UPDATE, handle_update}, {VERB_PATCH, handle_patch},
                     {VERB_DELETE, handle_delete}, {VERB_DELETECOLLECTION, handle_delete_collection}};
     uint32_t bit = verb_bit(q->verb);
-    if (is_long(q)) {
+    if (request_is_long(q)) {
         handle_kubelet(q);
     } else if (q->sub && !whole_object(q->sub)) {
         handle_subresource(q);
@@ -215,12 +203,10 @@ static void warn_unhonoured(struct request *q) {
             request_warn(q, "%s are stored, but nothing in this cluster acts on them yet", q->res->plural);
 }
 
-static void process(void *arg) {
-    struct request *q = arg;
+void server_process(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_crd_schema_ struct crd_schema *schema = NULL; /* for as long as the request is worked on */
-    int rc = request_authenticate(q, &e);
-    if (!rc) rc = request_authorize(q, &e);
+    int rc = request_authorize(q, &e);
     if (!rc && q->back) {
         aggregator_handle(q);
         return;
@@ -234,78 +220,7 @@ static void process(void *arg) {
     if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
     if (!rc && q->res && q->res->deprecated) audit_annotate(q, "k8s.io/deprecated", "true");
     if (!rc && q->res && !q->res->custom && str_empty(q->subresource)) warn_unhonoured(q);
-    if (rc) fail(q, &e);
+    if (rc) request_fail(q, &e);
     else if (q->is_resource) route_resource(q);
     else route_other(q);
-}
-
-/* ---- threads ---- */
-
-static void *long_call(void *arg) {
-    struct request *q = arg;
-    _Atomic int *count = q->back ? &q->s->passed_calls : &q->s->long_calls;
-    process(q);
-    atomic_fetch_sub(count, 1);
-    return NULL;
-}
-
-static bool start_long_call(struct request *q) {
-    _Atomic int *count = q->back ? &q->s->passed_calls : &q->s->long_calls;
-    int max = q->back ? PASSED_CALLS_MAX : LONG_CALLS_MAX;
-    pthread_attr_t attr;
-    pthread_t t;
-    if (atomic_fetch_add(count, 1) >= max) {
-        atomic_fetch_sub(count, 1);
-        return false;
-    }
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, LONG_CALL_STACK);
-    bool ok = pthread_create(&t, &attr, long_call, q) == 0;
-    pthread_attr_destroy(&attr);
-    if (!ok) atomic_fetch_sub(count, 1);
-    return ok;
-}
-
-bool apiserver_calls_ended(struct apiserver *s, int timeout_ms) {
-    for (int i = 0; atomic_load(&s->long_calls) || atomic_load(&s->passed_calls); i++) {
-        if (i * CALLS_STEP_MS >= timeout_ms) return false;
-        usleep(CALLS_STEP_MS * 1000);
-    }
-    return true;
-}
-
-/* True when the answer is in the cache and the cache is fresh enough: no waiting, little work. */
-static bool cheap(struct request *q) {
-    struct apiserver *s = q->s;
-    if (!q->is_resource) return str_eq(q->http->path, "/readyz") || str_eq(q->http->path, "/livez") || str_eq(q->http->path, "/healthz");
-    if (!q->res || q->res->stored != RES_STORED || (q->res->storage && !q->res->custom) || q->res->converts || (q->sub && !str_eq(q->sub->name, "status"))) return false;
-    if (q->media != MEDIA_JSON || q->as != AS_OBJECT || !s->embedded) return false;
-    bool get = str_eq(q->verb, "get"), list = str_eq(q->verb, "list");
-    if (!get && !list) return false;
-    size_t max = request_gzip(q) ? LOOP_GZIP_MAX : LOOP_LIST_MAX;
-    if (list && (watchcache_count(s->cache, q->res) > max || http_query(q->http, "continue"))) return false;
-    const char *rv = http_query(q->http, "resourceVersion");
-    int64_t want = 0;
-    if (str_empty(rv)) return store_current_rev(s->store, &want, NULL) == 0 && watchcache_wait(s->cache, want, 0) == 0;
-    return str_to_i64(rv, &want) == 0 && watchcache_wait(s->cache, want, 0) == 0;
-}
-
-void apiserver_handle(struct http_req *r, void *arg) {
-    struct apiserver *s = arg;
-    struct request *q = request_new(s, r);
-    atomic_fetch_add(&s->requests, 1);
-    aggregator_take(q);
-    if (str_eq(q->verb, "watch") && q->res && q->res->stored == RES_STORED) watch_prepare(q);
-    if (q->sub && is_long(q)) kubelet_prepare(q);
-    if (!q->back && cheap(q)) {
-        process(q);
-        return;
-    }
-    bool ok = is_long(q) ? start_long_call(q) : http_dispatch(s->workers, process, q) == 0;
-    if (ok) return;
-    _cleanup_err_ struct err e = {0};
-    err_status(&e, 429, "TooManyRequests", "Too many requests, please try again later.");
-    e.retry_after_seconds = 1;
-    fail(q, &e);
 }

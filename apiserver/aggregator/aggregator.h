@@ -36,6 +36,8 @@ void aggregator_service(struct aggregator *g, const char *name, const struct jso
  * The request then goes through authentication and authorisation and to aggregator_handle, on a thread of its
  * own. */
 bool aggregator_take(struct request *q);
+/* A watch or an upgrade: does not end by itself. */
+bool aggregator_lasts(const struct request *q);
 void aggregator_handle(struct request *q);
 
 /* ---- documents ---- */

@@ -168,8 +168,13 @@ static void pass_upgrade(struct request *q, struct agg_dial *d, const char *url)
 }
 
 /* Answers of these do not end by themselves. */
-static bool endless(struct request *q) {
-    return str_eq(q->verb, "watch") || request_query_bool(q, "watch") || request_query_bool(q, "follow");
+static bool endless(const struct request *q) {
+    struct request *r = (struct request *)(uintptr_t)q;
+    return str_eq(q->verb, "watch") || request_query_bool(r, "watch") || request_query_bool(r, "follow");
+}
+
+bool aggregator_lasts(const struct request *q) {
+    return endless(q) || http_header_has_token(q->http, "connection", "upgrade");
 }
 
 static void pass(struct request *q, struct agg_dial *d, const char *url) {

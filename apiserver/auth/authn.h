@@ -67,6 +67,8 @@ struct authn_request {
     const char *authorization;   /* header, or NULL */
     const char *websocket_token; /* of Sec-WebSocket-Protocol base64url.bearer.authorization.k8s.io.*, decoded; or NULL */
 };
+/* True when authn_request will decide at once: no signature to verify, nobody to ask. */
+bool authn_quick(struct authn *n, struct arena *a, const struct authn_request *r);
 /* 0, or 401 Unauthorized. *out lives in `a` (strings of the request are copied). Thread-safe. */
 int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out, struct err *e);
 /* A bearer token by itself, for TokenReview. audiences: wanted ones (none: the API's); *matched (may be NULL) gets those

@@ -80,3 +80,11 @@ void node_attachment_put(struct node_graph *g, const char *name, const struct js
 enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q, const char **reason);
 /* "system:node:NAME" in the group system:nodes: the node's name; else NULL. */
 const char *node_name_of(const struct user_info *u);
+
+/* ---- verified tokens (tokencache.c); thread-safe ---- */
+struct token_cache;
+struct token_cache *token_cache_new(void);
+void token_cache_free(struct token_cache *c); /* NULL-safe */
+/* A copy in `a`. */
+bool token_cache_get(struct token_cache *c, struct arena *a, const char *token, struct user_info *out);
+void token_cache_put(struct token_cache *c, const char *token, const struct user_info *u);
