@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "apiserver/rules/crd_cel.h"
 #include "apiserver/write.h"
 #include "pkg/base/log.h"
 #include "pkg/base/map.h"
@@ -51,6 +52,7 @@ void crd_schema_unref(struct crd_schema *s) {
 void crd_schema_into(const struct crd_schema *s, struct rules_ctx *c) {
     if (!s) return;
     c->crd_schema = s->schema;
+    c->crd_cel = s->cel;
     c->crd_preserve_unknown = s->preserve_unknown;
     c->crd_status_subresource = s->status;
 }
@@ -69,7 +71,7 @@ static struct json *strip_each(struct arena *a, const struct json *v) {
 
 /* The schema without what people read: most of the bytes of big definitions. */
 static struct json *strip(struct arena *a, const struct json *s) {
-    static const char *const texts[] = {"description", "title", "example", "externalDocs", "x-kubernetes-validations", "$schema", "id"};
+    static const char *const texts[] = {"description", "title", "example", "externalDocs", "$schema", "id"};
     static const char *const one[] = {"items", "additionalProperties", "not"}, *const many[] = {"properties", "allOf", "anyOf", "oneOf"};
     if (!json_is(s, JSON_OBJECT)) return json_clone(a, s);
     struct json *out = json_object(a);
@@ -111,6 +113,7 @@ static struct crd_schema *schema_make(struct apiserver *s, const char *name, con
     x->refs = 1;
     x->arena = arena_new();
     x->schema = crd_schema_of(v) ? strip(x->arena, crd_schema_of(v)) : NULL;
+    x->cel = crd_cel_compile(x->arena, x->schema);
     x->preserve_unknown = json_get_bool(json_get(crd, "spec"), "preserveUnknownFields", false);
     x->status = json_is(json_at(v, "subresources", "status", NULL), JSON_OBJECT);
     x->terminating = json_at(crd, "metadata", "deletionTimestamp", NULL) != NULL;

@@ -12,7 +12,6 @@
  *
  * Where a webhook converts between versions (strategy Webhook), convert.h stands between the stored objects and requests.
  *
- * Not done: x-kubernetes-validations, which are kept and published but not evaluated.
  * Upstream: apiextensions-apiserver (customresource_handler.go and its controllers). */
 #pragma once
 
@@ -30,6 +29,7 @@ struct crd_schema {
     _Atomic uint32_t refs;
     struct arena *arena;
     const struct json *schema; /* openAPIV3Schema */
+    const struct crd_cel *cel; /* its rules, compiled; NULL: none */
     bool preserve_unknown, status, terminating;
     int64_t rev;               /* of the definition */
     char *version;

@@ -1,8 +1,8 @@
 /* Custom resources: pruning, defaulting and validating trees by the structural schema (openAPIV3Schema) of
  * their CustomResourceDefinition. Upstream:
  * apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting,listtype} and kube-openapi's validation.
- *
- * Not done: x-kubernetes-validations (CEL). */
+ * Rules in CEL: crd_cel.h. */
+#include "apiserver/rules/crd_cel.h"
 #include "apiserver/rules/crd_pattern.h"
 #include "apiserver/rules/crd_schema.h"
 
@@ -324,10 +324,8 @@ static bool found_before(const struct vctx *was, const struct finding *f) {
 
 /* What was wrong before a schema became stricter may stay as long as nobody touches it (upstream: validation
  * ratcheting), so that finalizers can always be taken off. */
-void crd_validate(struct vctx *v, const struct json *obj, const struct json *old) {
-    const struct json *s = v->c->crd_schema;
+static void check_ratcheted(struct vctx *v, const struct json *s, const struct json *obj, const struct json *old) {
     size_t first = v->n, kept = v->n;
-    if (!s) return;
     check_whole(v, s, obj, old);
     if (!old || v->n == first) return;
     struct vctx was = {.c = v->c, .a = v->a};
@@ -335,6 +333,12 @@ void crd_validate(struct vctx *v, const struct json *obj, const struct json *old
     for (size_t i = first; i < v->n; i++)
         if (!found_before(&was, &v->items[i])) v->items[kept++] = v->items[i];
     v->n = kept;
+}
+
+void crd_validate(struct vctx *v, const struct json *obj, const struct json *old) {
+    if (!v->c->crd_schema) return;
+    check_ratcheted(v, v->c->crd_schema, obj, old);
+    crd_cel_validate(v, obj, old);
 }
 
 /* ---- defaults of schemas ---- */

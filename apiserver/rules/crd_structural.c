@@ -152,7 +152,8 @@ static void nested(struct vctx *v, const struct json *s, const struct json *full
         {"x-kubernetes-int-or-string", "must be false to be structural"},
         {"x-kubernetes-list-map-keys", "must be empty to be structural"},
         {"x-kubernetes-list-type", "must be undefined to be structural"},
-        {"x-kubernetes-map-type", "must be undefined to be structural"}};
+        {"x-kubernetes-map-type", "must be undefined to be structural"},
+        {"x-kubernetes-validations", "must be empty to be structural"}};
     const struct json *items = json_get(s, "items"), *more = json_get(full, "additionalProperties");
     if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return;
     for (size_t i = 0; i < ARRAY_LEN(forbidden); i++)

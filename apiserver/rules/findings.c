@@ -39,6 +39,14 @@ void v_invalid(struct vctx *v, const struct fp *p, const struct json *value, con
     add(v, "FieldValueInvalid", p, arena_printf(v->a, "Invalid value: %s: %s", shown(v->a, value), detail));
 }
 
+void v_invalid_whole(struct vctx *v, const struct fp *p, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *detail = arena_vprintf(v->a, fmt, ap);
+    va_end(ap);
+    add(v, "FieldValueInvalid", p, arena_printf(v->a, "Invalid value: %s", detail));
+}
+
 void v_forbidden(struct vctx *v, const struct fp *p, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);

@@ -31,6 +31,8 @@ struct vctx {
 void v_required(struct vctx *v, const struct fp *p, const char *detail);
 void v_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...)
     _printf_(4, 5);
+/* Of an object or list, whose value the message leaves out. */
+void v_invalid_whole(struct vctx *v, const struct fp *p, const char *fmt, ...) _printf_(3, 4);
 void v_forbidden(struct vctx *v, const struct fp *p, const char *fmt, ...) _printf_(3, 4);
 void v_duplicate(struct vctx *v, const struct fp *p, const struct json *value);
 void v_not_found(struct vctx *v, const struct fp *p, const struct json *value);

@@ -71,6 +71,7 @@ struct rules_ctx {
     struct arena *a;               /* the request's */
     const struct api_type *type;   /* NULL for custom resources */
     const struct json *crd_schema; /* openAPIV3Schema of the served version, NULL for built-in kinds */
+    const struct crd_cel *crd_cel; /* the schema's rules; NULL: none */
     bool crd_preserve_unknown;     /* spec.preserveUnknownFields */
     bool crd_status_subresource;   /* the version declares subresources.status */
     const char *group, *version, *kind, *resource; /* of the stored kind */

@@ -2,6 +2,7 @@
  * pkg/apis/apiextensions/validation and kube-aggregator's pkg/apis/apiregistration/validation. */
 #include <ctype.h>
 
+#include "apiserver/rules/crd_cel.h"
 #include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/kinds.h"
 
@@ -79,19 +80,10 @@ static void printer_columns(struct vctx *v, const struct json *cols, const struc
     }
 }
 
-static bool uses_cel(const struct json *s) {
-    if (json_is(s, JSON_OBJECT) && json_len(json_get(s, "x-kubernetes-validations"))) return true;
-    JSON_FOREACH_MEMBER(m, s)
-        if (uses_cel(m->value)) return true;
-    const struct json *it;
-    JSON_FOREACH(it, json_is(s, JSON_ARRAY) ? s : NULL)
-        if (uses_cel(it)) return true;
-    return false;
-}
-
 /* With one version upstream speaks of the schema as spec.validation, the field that all versions once shared.
  */
-static void version(struct vctx *v, const struct json *ver, const struct fp *p, bool only) {
+static void version(struct vctx *v, const struct json *ver, const struct json *was, const struct fp *p, bool only) {
+    const struct json *before = json_at(was, "schema", "openAPIV3Schema", NULL);
     const struct json *schema = json_at(ver, "schema", "openAPIV3Schema", NULL);
     const struct fp *sp = only ? FP(FP(FP(NULL, "spec"), "validation"), "openAPIV3Schema")
                                : FP(FP(p, "schema"), "openAPIV3Schema");
@@ -104,10 +96,10 @@ static void version(struct vctx *v, const struct json *ver, const struct fp *p, 
     if (!schema || schema->type == JSON_NULL) {
         v_required(v, only ? sp : sp, "schemas are required");
     } else {
+        size_t found = v->n;
         crd_check_structural(v, schema, sp);
-        if (uses_cel(schema))
-            rules_warn(v->c, "%s: x-kubernetes-validations is not evaluated by this server",
-                       fp_text(v->a, sp));
+        /* rules speak of types: of a schema that makes sense, and not again when it is stored as it is */
+        if (v->n == found && !(before && json_equal(before, schema))) crd_cel_check(v, schema, sp);
     }
     subresources(v, json_get(ver, "subresources"), FP(p, "subresources"));
     printer_columns(v, json_get(ver, "additionalPrinterColumns"), FP(p, "additionalPrinterColumns"));
@@ -116,7 +108,14 @@ static void version(struct vctx *v, const struct json *ver, const struct fp *p, 
                    SELECTABLE_FIELDS_MAX);
 }
 
-static void versions(struct vctx *v, const struct json *spec, const struct fp *p) {
+static const struct json *version_named(const struct json *spec, const char *name) {
+    const struct json *it;
+    JSON_FOREACH(it, json_get(spec, "versions"))
+        if (str_eq(jstr(it, "name"), name)) return it;
+    return NULL;
+}
+
+static void versions(struct vctx *v, const struct json *spec, const struct json *was, const struct fp *p) {
     const struct json *list = json_get(spec, "versions"), *it;
     size_t storage = 0;
     bool duplicate = false;
@@ -124,7 +123,7 @@ static void versions(struct vctx *v, const struct json *spec, const struct fp *p
         storage += json_get_bool(it, "storage", false);
         for (size_t j = 0; j < it_i; j++)
             duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
-        version(v, it, FPI(FP(p, "versions"), it_i), json_len(list) == 1);
+        version(v, it, version_named(was, jstr(it, "name")), FPI(FP(p, "versions"), it_i), json_len(list) == 1);
     }
     if (duplicate) v_invalid(v, FP(p, "versions"), NULL, "must contain unique version names");
     if (storage != 1)
@@ -181,7 +180,7 @@ VALIDATE_FN(crd) {
     if (json_get_bool(spec, "preserveUnknownFields", false))
         v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
                   "must be false");
-    versions(v, spec, p);
+    versions(v, spec, was, p);
     crd_names(v, names, FP(p, "names"));
     conversion(v, json_get(spec, "conversion"), FP(p, "conversion"));
     stored_versions(v, obj);

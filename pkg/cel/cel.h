@@ -71,6 +71,10 @@ const char *cel_type_text(struct arena *a, const struct cel_type *t);
 enum cel_kind cel_type_kind(const struct cel_type *t);
 /* The same type (not merely assignable): what a rule's result is held against. */
 bool cel_type_eq(const struct cel_type *x, const struct cel_type *y);
+/* The type of a declared field, or NULL. */
+const struct cel_type *cel_type_field(const struct cel_type *t, const char *name);
+/* Of a schema's type: the fewest bytes a value takes as JSON. */
+uint64_t cel_type_min_size(const struct cel_type *t);
 /* The element of a list or optional, or the value of a map; NULL for others. */
 const struct cel_type *cel_type_elem(const struct cel_type *t);
 /* A property name as expressions write it ("a-b" is a__dash__b), or NULL when it cannot be written; and back. */
@@ -159,6 +163,8 @@ static inline struct cel_val cel_str(const char *s) { return cel_strn(s, strlen(
 /* A JSON tree as a value of the declared type (NULL: dyn): strings of format date-time become timestamps, and so on, when
  * they are looked at. NULL json gives null. The tree must outlive the value; `a` holds what a scalar is converted to. */
 struct cel_val cel_json(struct arena *a, const struct json *v, const struct cel_type *t);
+/* optional.of(*v), or with NULL optional.none(). */
+struct cel_val cel_optional(struct arena *a, const struct cel_val *v);
 /* "true", "[1, 2]", ...: for messages. */
 const char *cel_val_text(struct arena *a, struct cel_val v);
 /* The value as JSON (new nodes in `a`, leaves shared). Optionals that are none are left out of lists and maps; a type, an

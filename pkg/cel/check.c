@@ -14,7 +14,8 @@ struct local {
 };
 
 struct checker {
-    struct arena *a;
+    struct arena *a;     /* the program's */
+    struct arena *types; /* what types are made of while the check lasts: evaluation needs none */
     const struct cel_env *env;
     struct issues *is;
     struct type_map map;
@@ -27,7 +28,7 @@ struct checker {
 
 static void check(struct checker *c, struct node *n);
 
-static const char *text(struct checker *c, const struct cel_type *t) { return cel_type_text(c->a, t); }
+static const char *text(struct checker *c, const struct cel_type *t) { return cel_type_text(c->types, t); }
 
 static const struct cel_type *sub(struct checker *c, const struct cel_type *t) { return type_substitute(&c->map, t, false); }
 
@@ -36,13 +37,13 @@ static bool fits(struct checker *c, const struct cel_type *t1, const struct cel_
 }
 
 static const struct cel_type *fresh(struct checker *c) {
-    return c->lax ? &cel_t_dyn : type_param(c->a, arena_printf(c->a, "_var%u", c->vars++));
+    return c->lax ? &cel_t_dyn : type_param(c->types, arena_printf(c->types, "_var%u", c->vars++));
 }
 
 /* ---- names ---- */
 
 static int32_t push_local(struct checker *c, const char *name, const struct cel_type *t) {
-    ARENA_GROW(c->a, c->locals, c->n_locals, c->cap_locals);
+    ARENA_GROW(c->types, c->locals, c->n_locals, c->cap_locals);
     int32_t place = (int32_t)c->places++;
     c->max_places = MAX_OF(c->max_places, c->places);
     c->locals[c->n_locals++] = (struct local){name, t, place};
@@ -53,7 +54,7 @@ static bool resolve_exact(struct checker *c, struct node *n, const char *name) {
     int slot = cel_env_slot(c->env, name);
     if (slot >= 0) {
         n->kind = N_IDENT;
-        n->name = name;
+        n->name = c->env->vars[slot].name;
         n->id.slot = slot;
         n->id.local = -1;
         n->type = c->lax ? &cel_t_dyn : c->env->vars[slot].type;
@@ -62,9 +63,8 @@ static bool resolve_exact(struct checker *c, struct node *n, const char *name) {
     const struct cel_type *t = env_type_ident(c->env, name);
     if (!t) return false;
     n->kind = N_LIT;
-    n->name = name;
     n->lit = val_type(t);
-    n->type = type_of_type(c->a, t);
+    n->type = type_of_type(c->types, t);
     return true;
 }
 
@@ -82,11 +82,11 @@ static const char *candidate(struct checker *c, const char *name, size_t *at) {
             *at = 0;
             return name;
         }
-        return arena_printf(c->a, "%s.%s", c->env->container, name);
+        return arena_printf(c->types, "%s.%s", c->env->container, name);
     }
     while (n > 0 && c->env->container[n - 1] != '.') n--;
     *at = n;
-    return n == 0 ? name : arena_printf(c->a, "%.*s.%s", (int)n - 1, c->env->container, name);
+    return n == 0 ? name : arena_printf(c->types, "%.*s.%s", (int)n - 1, c->env->container, name);
 }
 
 /* The variable of a loop goes before whatever is declared outside; a qualified name that begins with one is none. */
@@ -102,7 +102,7 @@ static bool resolve(struct checker *c, struct node *n, const char *name) {
     if (l && name[first]) return false;
     if (l) {
         n->kind = N_IDENT;
-        n->name = name;
+        n->name = l->name;
         n->id.local = l->place;
         n->id.slot = -1;
         n->type = l->type;
@@ -118,7 +118,7 @@ static const char *qualified(struct checker *c, const struct node *n) {
     if (n->kind == N_IDENT) return n->name;
     if (n->kind != N_SELECT || n->test) return NULL;
     const char *of = qualified(c, n->of);
-    return of ? arena_printf(c->a, "%s.%s", of, n->name) : NULL;
+    return of ? arena_printf(c->types, "%s.%s", of, n->name) : NULL;
 }
 
 static void undeclared(struct checker *c, const struct node *n, const char *name) {
@@ -155,7 +155,7 @@ static const struct cel_type *select_type(struct checker *c, struct node *n, str
         if (!type_is_dyn(t)) issue_add(c->is, n->pos, "type '%s' does not support field selection", text(c, t));
         result = &cel_t_dyn;
     }
-    return was_optional || optional ? cel_type_optional(c->a, result) : result;
+    return was_optional || optional ? cel_type_optional(c->types, result) : result;
 }
 
 static void check_select(struct checker *c, struct node *n) {
@@ -181,7 +181,7 @@ static const char *signature_text(struct checker *c, const struct cel_type *cons
         buf_adds(&b, text(c, args[k]));
     }
     buf_addc(&b, ')');
-    return arena_strndup(c->a, b.data, b.len);
+    return arena_strndup(c->types, b.data, b.len);
 }
 
 static void check_logic(struct checker *c, struct node *n) {
@@ -194,7 +194,7 @@ static void check_logic(struct checker *c, struct node *n) {
 }
 
 static void add_candidate(struct checker *c, struct node *n, const struct cel_fn *f) {
-    if (!n->call.fns) n->call.fns = arena_alloc(c->a, FN_MAX_OVERLOADS * sizeof(*n->call.fns));
+    n->call.fns = arena_realloc(c->a, n->call.fns, n->call.n_fns * sizeof(*n->call.fns), (n->call.n_fns + 1) * sizeof(*n->call.fns));
     n->call.fns[n->call.n_fns++] = f;
     n->call.op = f->op;
 }
@@ -214,7 +214,7 @@ static void resolve_overload(struct checker *c, struct node *n, const struct cel
             return;
         }
         const struct cel_type *r;
-        fn_types(c->a, f, &c->vars, want, &r);
+        fn_types(c->types, f, &c->vars, want, &r);
         if (!c->lax && !type_assignable_list(&c->map, args, want, argc)) continue;
         add_candidate(c, n, f);
         r = c->lax ? &cel_t_dyn : sub(c, r);
@@ -255,7 +255,7 @@ static void check_call(struct checker *c, struct node *n) {
     for (uint32_t i = 0; i < n->n; i++) check(c, n->call.args[i]);
     size_t n_fns = 0;
     const char *prefix = n->call.target ? qualified(c, n->call.target) : NULL;
-    if (prefix) n_fns = find_fns(c, arena_printf(c->a, "%s.%s", prefix, n->name), fns, &name);
+    if (prefix) n_fns = find_fns(c, arena_printf(c->types, "%s.%s", prefix, n->name), fns, &name);
     if (n_fns) n->call.target = NULL;
     if (!n_fns) {
         if (n->call.target) check(c, n->call.target);
@@ -267,7 +267,7 @@ static void check_call(struct checker *c, struct node *n) {
         undeclared(c, n, n->name);
         return;
     }
-    n->name = name;
+    n->name = fns[0]->name;
     resolve_overload(c, n, fns, n_fns);
 }
 
@@ -285,7 +285,7 @@ static const struct cel_type *unwrap(struct checker *c, const struct node *n) {
     const struct cel_type *t = sub(c, n->type);
     if (t->kind == CEL_OPTIONAL) return t->p[0];
     if (!type_is_dyn(t))
-        issue_add(c->is, n->pos, "expected type '%s' but found '%s'", text(c, cel_type_optional(c->a, t)), text(c, t));
+        issue_add(c->is, n->pos, "expected type '%s' but found '%s'", text(c, cel_type_optional(c->types, t)), text(c, t));
     return t;
 }
 
@@ -297,7 +297,7 @@ static void check_list(struct checker *c, struct node *n) {
         const struct cel_type *t = n->list.optional && n->list.optional[i] ? unwrap(c, e) : e->type;
         elem = join(c, e, elem, t);
     }
-    n->type = cel_type_list(c->a, elem ? elem : fresh(c));
+    n->type = cel_type_list(c->types, elem ? elem : fresh(c));
 }
 
 static void check_map(struct checker *c, struct node *n) {
@@ -313,7 +313,7 @@ static void check_map(struct checker *c, struct node *n) {
         key = fresh(c);
         value = fresh(c);
     }
-    n->type = cel_type_map(c->a, key, value);
+    n->type = cel_type_map(c->types, key, value);
 }
 
 static void check_struct(struct checker *c, struct node *n) {
@@ -420,9 +420,9 @@ static void settle(struct node *n, void *arg) {
     }
 }
 
-void check_prog(struct arena *a, struct cel_prog *p, struct node *root, struct issues *is) {
-    struct checker c = {.a = a, .env = p->env, .is = is, .lax = p->env->libs & CEL_NO_CHECK};
-    c.map.a = a;
+void check_prog(struct arena *a, struct arena *types, struct cel_prog *p, struct node *root, struct issues *is) {
+    struct checker c = {.a = a, .types = types, .env = p->env, .is = is, .lax = p->env->libs & CEL_NO_CHECK};
+    c.map.a = types;
     check(&c, root);
     node_walk(root, 1, settle, &c);
     p->n_locals = c.max_places;
@@ -465,6 +465,6 @@ static void validate(struct node *n, void *arg) {
     }
 }
 
-void validate_literals(struct arena *a, const struct cel_env *env, struct node *root, struct issues *is) {
+void validate_literals(const struct cel_env *env, struct node *root, struct issues *is) {
     if ((env->libs & CEL_LIB_K8S) && !(env->libs & (CEL_MIXED_LITERALS | CEL_NO_CHECK))) node_walk(root, 2, validate, is);
 }

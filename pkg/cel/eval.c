@@ -182,8 +182,9 @@ static void note_use(struct node *n, void *arg) {
 
 int cel_compile(struct arena *a, const struct cel_env *env, const char *src, const struct cel_prog **out,
                 const char **issues) {
+    _cleanup_arena_ struct arena *scratch = arena_new();
     struct cel_prog *p = arena_zalloc(a, sizeof(*p));
-    struct issues is = {.a = a, .len = strlen(src)};
+    struct issues is = {.a = scratch, .len = strlen(src)};
     is.src = p->src = arena_strndup(a, src, is.len);
     p->env = env;
     struct node *root = NULL;
@@ -191,14 +192,14 @@ int cel_compile(struct arena *a, const struct cel_env *env, const char *src, con
     else if (is.len > CEL_MAX_EXPR_BYTES)
         issue_add(&is, 0, "expression code point size exceeds limit: size: %zu, limit %d", is.len, CEL_MAX_EXPR_BYTES);
     if (!is.seen) root = parse_expr(a, env, &is);
-    if (!is.seen) check_prog(a, p, root, &is);
-    if (!is.seen) validate_literals(a, env, root, &is);
+    if (!is.seen) check_prog(a, scratch, p, root, &is);
+    if (!is.seen) validate_literals(env, root, &is);
     if (is.seen) {
-        if (issues) *issues = issues_text(&is);
+        if (issues) *issues = arena_strdup(a, issues_text(&is));
         return -EINVAL;
     }
     p->root = root;
-    p->type = root->type;
+    p->type = type_keep(a, root->type);
     if (!(env->libs & CEL_NO_CHECK)) p->cost = cost_estimate(env, root);
     fold_constants(a, root);
     p->n_uses = env->n_vars;

@@ -194,7 +194,7 @@ static void lazy_run(struct cel_lazy *l, struct lazy_var *v) {
 }
 
 /* False with an error in *out too: a variable that fails is there, but reading it is an error. */
-bool lazy_find(struct ev *E, const struct cel_val *m, const char *key, struct cel_val *out) {
+bool lazy_value_find(struct ev *E, const struct cel_val *m, const char *key, struct cel_val *out) {
     struct cel_lazy *l = (struct cel_lazy *)CONTAINER_OF(m->opaque, struct cel_lazy, head);
     for (uint32_t i = l->n; i > 0; i--) {
         struct lazy_var *v = &l->vars[i - 1];

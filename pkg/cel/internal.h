@@ -45,6 +45,8 @@ const struct cel_type *type_of_type(struct arena *a, const struct cel_type *t);
 /* The type of a value: for messages and type(). */
 const struct cel_type *type_of_val(const struct cel_val *v);
 const struct cel_type *type_param(struct arena *a, const char *name);
+/* A copy whose made parts live in `a`; declared objects are shared. */
+const struct cel_type *type_keep(struct arena *a, const struct cel_type *t);
 
 /* Substitutions of type parameters: a vector searched from its end, so that an attempt is undone by cutting it off.
  * Bindings that change are appended again. */
@@ -261,10 +263,10 @@ struct cel_prog {
     uint32_t n_locals, n_uses;
     bool *uses; /* by slot */
 };
-/* Resolves names and works out types; problems go to `is`. */
-void check_prog(struct arena *a, struct cel_prog *p, struct node *root, struct issues *is);
+/* Resolves names and works out types, which live in `types`; problems go to `is`. */
+void check_prog(struct arena *a, struct arena *types, struct cel_prog *p, struct node *root, struct issues *is);
 /* The literals that must make sense: durations, timestamps, patterns, mixed lists. */
-void validate_literals(struct arena *a, const struct cel_env *env, struct node *root, struct issues *is);
+void validate_literals(const struct cel_env *env, struct node *root, struct issues *is);
 /* Makes constant lists once and compiles constant patterns. */
 void fold_constants(struct arena *a, struct node *n);
 struct cel_range cost_estimate(const struct cel_env *env, struct node *root);
@@ -337,7 +339,7 @@ bool map_put_val(struct arena *a, struct cel_map *m, struct cel_val k, struct ce
 bool map_get_val(const struct cel_map *m, const struct cel_val *k, struct cel_val *out);
 struct cel_val val_map(struct cel_map *m);
 /* The value of a lazy variable. */
-bool lazy_find(struct ev *E, const struct cel_val *m, const char *key, struct cel_val *out);
+bool lazy_value_find(struct ev *E, const struct cel_val *m, const char *key, struct cel_val *out);
 
 /* Three-way comparison of values that < can compare: false when it cannot. NaN: *unordered. */
 bool val_compare(const struct cel_val *x, const struct cel_val *y, int *out, bool *unordered);

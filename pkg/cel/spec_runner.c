@@ -35,7 +35,8 @@ static void put_escape(struct reader *r, struct buf *b) {
     } else if (c == 'x' || c == 'X') {
         for (int i = 0; i < 2 && strchr("0123456789abcdefABCDEF", *r->p); i++, r->p++)
             v = v * 16 + (uint32_t)(*r->p <= '9' ? *r->p - '0' : (*r->p | 32) - 'a' + 10);
-        buf_addc(b, (char)v);
+        if (v) buf_addc(b, (char)v);
+        else buf_adds(b, "\xc0\x80");
     } else if (c >= '0' && c <= '7') {
         v = (uint32_t)(c - '0');
         for (int i = 0; i < 2 && *r->p >= '0' && *r->p <= '7'; i++) v = v * 8 + (uint32_t)(*r->p++ - '0');

@@ -78,6 +78,10 @@ const struct cel_type *type_param(struct arena *a, const char *name) {
     t->name = name;
     return t;
 }
+const struct cel_type *type_keep(struct arena *a, const struct cel_type *t) {
+    if (!t || (t->kind != CEL_LIST && t->kind != CEL_MAP && t->kind != CEL_OPTIONAL && t->kind != CEL_TYPE)) return t;
+    return type_new(a, t->kind, type_keep(a, t->p[0]), type_keep(a, t->p[1]));
+}
 struct cel_type *cel_type_object(struct arena *a, const char *name) {
     struct cel_type *t = type_new(a, CEL_OBJECT, NULL, NULL);
     t->name = arena_strdup(a, name);
@@ -102,6 +106,12 @@ const struct cel_field *type_field(const struct cel_type *t, const char *name) {
 }
 
 enum cel_kind cel_type_kind(const struct cel_type *t) { return t->kind; }
+uint64_t cel_type_min_size(const struct cel_type *t) { return t->min_size; }
+
+const struct cel_type *cel_type_field(const struct cel_type *t, const char *name) {
+    const struct cel_field *f = t->kind == CEL_OBJECT ? type_field(t, name) : NULL;
+    return f ? f->type : NULL;
+}
 
 const struct cel_type *cel_type_elem(const struct cel_type *t) {
     if (t->kind == CEL_LIST || t->kind == CEL_OPTIONAL) return t->p[0];

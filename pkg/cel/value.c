@@ -34,6 +34,8 @@ struct cel_val val_some(struct arena *a, struct cel_val v) {
     return (struct cel_val){.kind = CEL_OPTIONAL, .some = arena_memdup(a, &v, sizeof(v))};
 }
 
+struct cel_val cel_optional(struct arena *a, const struct cel_val *v) { return v ? val_some(a, *v) : val_none(); }
+
 /* ---- JSON ---- */
 
 static struct cel_val string_of_json(struct arena *a, const struct json *v, const struct cel_type *t) {
@@ -197,7 +199,7 @@ struct cel_val map_val_at(struct arena *a, const struct cel_val *m, size_t i) {
 }
 
 bool map_find_str(struct ev *E, const struct cel_val *m, const char *key, struct cel_val *out) {
-    if (m->form == FORM_LAZY) return lazy_find(E, m, key, out);
+    if (m->form == FORM_LAZY) return lazy_value_find(E, m, key, out);
     if (m->form == FORM_BUILT) {
         struct cel_val k = cel_str(key);
         return map_get_val(m->map, &k, out);
