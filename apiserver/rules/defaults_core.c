@@ -102,7 +102,7 @@ DEFAULTS_FN(persistent_volume) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     def_str(c->a, json_ensure_object(c->a, obj, "status"), "phase", "Pending");
     def_str(c->a, spec, "persistentVolumeReclaimPolicy", "Retain");
-    def_str(c->a, spec, "volumeMode", "Filesystem");
+    def_ptr(c->a, spec, "volumeMode", "Filesystem");
     default_pv_source(c->a, spec);
 }
 

@@ -86,9 +86,9 @@ static void default_job_spec(struct rules_ctx *c, struct json *spec, bool whole)
     if (!jget(spec, "completions") && !jget(spec, "parallelism")) json_set_int(c->a, spec, "completions", 1);
     def_int(c->a, spec, "parallelism", 1);
     def_int(c->a, spec, "backoffLimit", jget(spec, "backoffLimitPerIndex") ? INT32_MAX : 6);
-    def_str(c->a, spec, "completionMode", "NonIndexed");
+    def_ptr(c->a, spec, "completionMode", "NonIndexed");
     def_bool(c->a, spec, "suspend", false);
-    def_str(c->a, spec, "podReplacementPolicy",
+    def_ptr(c->a, spec, "podReplacementPolicy",
             jget(spec, "podFailurePolicy") ? "Failed" : "TerminatingOrFailed");
     def_bool(c->a, spec, "manualSelector", false);
 }
@@ -118,7 +118,7 @@ static void default_scaling_rules(struct arena *a, struct json *behavior, const 
                                   const char *policies, bool window) {
     struct json *rules = json_ensure_object(a, behavior, key);
     if (window) def_int(a, rules, "stabilizationWindowSeconds", 0);
-    def_str(a, rules, "selectPolicy", "Max");
+    def_ptr(a, rules, "selectPolicy", "Max");
     def_text(a, rules, "policies", policies);
 }
 

@@ -192,7 +192,7 @@ void default_volumes(struct arena *a, struct json *volumes) {
 
 void default_pvc_spec(struct arena *a, struct json *spec) {
     if (!spec) return;
-    def_str(a, spec, "volumeMode", "Filesystem");
+    def_ptr(a, spec, "volumeMode", "Filesystem");
     round_quantities(a, json_at(spec, "resources", "requests", NULL));
     round_quantities(a, json_at(spec, "resources", "limits", NULL));
 }

@@ -422,6 +422,12 @@ void v_label_selector(struct vctx *v, const struct fp *p, const struct json *sel
         v_requirement(v, FPI(FP(p, "matchExpressions"), r_i), r, allow_invalid_values);
 }
 
+bool selector_parses(struct vctx *v, const struct json *sel) {
+    struct vctx probe = {.c = v->c, .a = v->a};
+    v_label_selector(&probe, NULL, sel, false);
+    return probe.n == 0;
+}
+
 static bool requirement_matches(const struct json *r, const struct json *labels) {
     const char *op = jstr(r, "operator"), *have = json_get_str(labels, jstr(r, "key"));
     const struct json *s;

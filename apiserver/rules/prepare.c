@@ -40,6 +40,8 @@ void drop_disabled(struct rules_ctx *c, struct json *obj) {
     struct json *spec = json_get(obj, "spec");
     if (!c->type) return;
     if (str_eq(c->kind, "Pod")) drop_disabled_pod(spec);
+    if (str_eq(c->kind, "StatefulSet")) /* MaxUnavailableStatefulSet */
+        drop_member(json_at(spec, "updateStrategy", "rollingUpdate", NULL), "maxUnavailable");
     if (str_eq(c->kind, "PodTemplate")) drop_disabled_pod(json_at(obj, "template", "spec", NULL));
     if (str_eq(c->kind, "CronJob"))
         drop_disabled_pod(json_at(spec, "jobTemplate", "spec", "template", "spec", NULL));
@@ -211,6 +213,18 @@ PREPARE_FN(persistent_volume_claim) {
     const struct json *source = jget(spec, "dataSource"), *ref = jget(spec, "dataSourceRef");
     if (!old) json_set_str(c->a, json_set(c->a, obj, "status", json_object(c->a)), "phase", "Pending");
     if (str_eq(c->subresource, "status")) return;
+    if (!old && source && !ref) { /* other kinds of sources are left to dataSourceRef */
+        const char *group = jstr(source, "apiGroup"), *kind = jstr(source, "kind");
+        bool claim = str_eq(kind, "PersistentVolumeClaim") && !*group;
+        if (!claim && !(str_eq(kind, "VolumeSnapshot") && str_eq(group, "snapshot.storage.k8s.io"))) {
+            json_del(spec, "dataSource");
+            source = NULL;
+        }
+    }
+    if (ref && *jstr(ref, "namespace") && !old) { /* CrossNamespaceVolumeDataSource is off */
+        json_del(spec, "dataSourceRef");
+        ref = NULL;
+    }
     if (source && !ref) json_set(c->a, spec, "dataSourceRef", json_clone(c->a, source));
     if (ref && !source && !*jstr(ref, "namespace")) json_set(c->a, spec, "dataSource", json_clone(c->a, ref));
 }

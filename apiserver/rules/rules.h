@@ -114,6 +114,8 @@ void v_labels(struct vctx *v, const struct fp *p, const struct json *labels);
 void v_annotations(struct vctx *v, const struct fp *p, const struct json *annotations);
 void v_label_selector(struct vctx *v, const struct fp *p, const struct json *sel, bool allow_invalid_values);
 bool selector_matches(const struct json *label_selector, const struct json *labels);
+/* Whether it can be used at all: known operators, with values where they want some, and names that labels can have. */
+bool selector_parses(struct vctx *v, const struct json *label_selector);
 void v_port(struct vctx *v, const struct fp *p, const struct json *num);
 void v_quantity(struct vctx *v, const struct fp *p, const char *s, bool non_negative);
 bool has_key(const struct json *arr, const char *member, const char *value); /* arr[i][member] == value */

@@ -159,7 +159,7 @@ static struct json *with_claims(struct arena *a, const struct json *spec) {
         json_set_str(a, x, "name", name);
         json_set_str(a, src, "claimName", name);
         json_set(a, x, "persistentVolumeClaim", src);
-        json_append(a, vols, x);
+        if (!has_key(vols, "name", name)) json_append(a, vols, x);
     }
     JSON_FOREACH(vol, json_get(ps, "volumes"))
         if (!has_key(vols, "name", jstr(vol, "name"))) json_append(a, vols, vol);
@@ -171,7 +171,7 @@ static struct json *with_claims(struct arena *a, const struct json *spec) {
 
 static void stateful_strategy(struct vctx *v, const struct json *s, const struct fp *p) {
     const char *type = jstr(s, "type");
-    const struct json *ru = jget(s, "rollingUpdate"), *un = jget(ru, "maxUnavailable");
+    const struct json *ru = jget(s, "rollingUpdate");
     const struct fp *at = FP(p, "rollingUpdate");
     if (!*type) {
         v_required(v, p, NULL);
@@ -181,10 +181,6 @@ static void stateful_strategy(struct vctx *v, const struct json *s, const struct
         v_invalid(v, p, s, "must be 'RollingUpdate' or 'OnDelete'");
     } else if (ru) {
         v_min(v, at, ru, "partition", 0);
-        if (!un) return;
-        v_int_or_percent(v, FP(at, "maxUnavailable"), un);
-        if (!amount(un)) v_invalid(v, FP(at, "maxUnavailable"), un, "cannot be 0");
-        at_most_all(v, FP(at, "maxUnavailable"), un);
     }
 }
 

@@ -158,7 +158,9 @@ static void job_spec(struct vctx *v, const struct json *spec, const struct json 
                                          "maxFailedIndexes"};
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) v_min(v, p, spec, counts[i], 0);
     const char *by = json_get_str(spec, "managedBy"), *slash = by ? strchr(by, '/') : NULL;
-    if (by && (!slash || slash == by || !slash[1] ||
+    if (by && !*by)
+        v_required(v, FP(p, "managedBy"), NULL);
+    else if (by && (!slash || slash == by || !slash[1] ||
                is_dns1123_subdomain(arena_strndup(v->a, by, (size_t)(slash - by)))))
         v_invalid(v, FP(p, "managedBy"), json_get(spec, "managedBy"),
                   "must be a domain-prefixed path (such as \"acme.io/foo\")");
@@ -203,7 +205,7 @@ static void generated_selector(struct vctx *v, const struct json *obj) {
             v_invalid(v, FPK(at, want[i][0]), labels, "must be '%s'", want[i][1]);
         json_set_str(v->a, expected, want[i][0], want[i][1]);
     }
-    if (!selector_matches(sel, expected))
+    if (selector_parses(v, sel) && !selector_matches(sel, expected))
         v_invalid(v, FP(FP(NULL, "spec"), "selector"), sel, "`selector` not auto-generated");
 }
 
@@ -245,7 +247,7 @@ static void job_checks(struct vctx *v, const struct json *spec, const struct jso
         v_required(v, FP(p, "selector"), NULL);
     else
         v_label_selector(v, FP(p, "selector"), sel, false);
-    if (!sel || !selector_matches(sel, labels))
+    if (sel && selector_parses(v, sel) && !selector_matches(sel, labels))
         v_invalid(v, FP(FP(FP(p, "template"), "metadata"), "labels"), labels,
                   "`selector` does not match template `labels`");
 }
@@ -309,7 +311,9 @@ VALIDATE_FN(cron_job) {
                       "cannot use both timeZone field and TZ or CRON_TZ in schedule");
     }
     v_min(v, p, spec, "startingDeadlineSeconds", 0);
-    if (zone && !jsame(zone, json_at(old, "spec", "timeZone", NULL)) &&
+    if (zone && !*str_or_empty(json_as_str(zone)))
+        v_invalid(v, FP(p, "timeZone"), zone, "timeZone must be nil or non-empty string");
+    else if (zone && !jsame(zone, json_at(old, "spec", "timeZone", NULL)) &&
         !is_time_zone(str_or_empty(json_as_str(zone))))
         v_invalid(v, FP(p, "timeZone"), zone, "unknown time zone");
     v_enum(v, FP(p, "concurrencyPolicy"), json_get(spec, "concurrencyPolicy"),

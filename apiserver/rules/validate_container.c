@@ -309,11 +309,15 @@ void validate_resource_name(struct vctx *v, const struct fp *p, const char *name
     v_label_name(v, p, name);
 }
 
-static void container_resource_name(struct vctx *v, const struct fp *p, const char *name) {
+void validate_compute_name(struct vctx *v, const struct fp *p, const char *name) {
     size_t before = v->n;
     validate_resource_name(v, p, name);
     if (v->n == before && !strchr(name, '/') && !resource_is_standard(name))
         v_invalid(v, p, json_str(v->a, name), "must be a standard resource type or fully qualified");
+}
+
+void validate_container_resource_name(struct vctx *v, const struct fp *p, const char *name) {
+    validate_compute_name(v, p, name);
     if (!strchr(name, '/')) {
         if (!str_in(name, ONE_OF("cpu", "memory", "ephemeral-storage")) && !is_hugepages(name))
             v_invalid(v, p, json_str(v->a, name), "must be a standard resource for containers");
@@ -325,9 +329,7 @@ static void container_resource_name(struct vctx *v, const struct fp *p, const ch
 /* Of a whole pod: what its containers share. */
 static void pod_resource_name(struct vctx *v, const struct fp *p, const char *name) {
     size_t before = v->n;
-    validate_resource_name(v, p, name);
-    if (v->n == before && !strchr(name, '/') && !resource_is_standard(name))
-        v_invalid(v, p, json_str(v->a, name), "must be a standard resource type or fully qualified");
+    validate_compute_name(v, p, name);
     if (v->n == before && !str_in(name, ONE_OF("cpu", "memory")) && !is_hugepages(name))
         v_not_supported(v, p, json_str(v->a, name), ONE_OF("cpu", "hugepages-", "memory"));
 }
@@ -354,7 +356,7 @@ void validate_resource_value(struct vctx *v, const struct fp *p, const char *nam
     if (whole && q.nano % 1000000000 != 0) v_invalid(v, p, value, "must be an integer");
 }
 
-static bool overcommit_allowed(const char *name) { return resource_is_native(name) && !is_hugepages(name); }
+bool resource_may_overcommit(const char *name) { return resource_is_native(name) && !is_hugepages(name); }
 
 static int compare_quantities(const struct json *x, const struct json *y) {
     struct quantity a = {0}, b = {0};
@@ -403,12 +405,12 @@ static void requirements(struct vctx *v, const struct json *res, const struct fp
         const struct json *limit = json_get(limits, m->key);
         check_name(v, at, m->key);
         validate_resource_value(v, at, m->key, m->value);
-        if (limit && compare_quantities(m->value, limit) != 0 && !overcommit_allowed(m->key))
+        if (limit && compare_quantities(m->value, limit) != 0 && !resource_may_overcommit(m->key))
             v_invalid(v, FP(p, "requests"), m->value, "must be equal to %s limit of %s", m->key, json_as_str(limit));
         else if (limit && compare_quantities(m->value, limit) > 0)
             v_invalid(v, FP(p, "requests"), m->value, "must be less than or equal to %s limit of %s", m->key,
                       json_as_str(limit));
-        else if (!limit && !overcommit_allowed(m->key))
+        else if (!limit && !resource_may_overcommit(m->key))
             v_required(v, FP(p, "limits"), "Limit must be set for non overcommitable resources");
         huge_pages(v, at, m->key, m->value);
         compute |= str_in(m->key, ONE_OF("cpu", "memory"));
@@ -419,7 +421,7 @@ static void requirements(struct vctx *v, const struct json *res, const struct fp
 }
 
 void validate_resources(struct vctx *v, const struct json *res, const struct fp *p, const struct json *pod_claims) {
-    requirements(v, res, p, pod_claims, container_resource_name);
+    requirements(v, res, p, pod_claims, validate_container_resource_name);
 }
 
 /* What a whole pod asks for: at least what its containers ask for together, and no container has a higher limit. */

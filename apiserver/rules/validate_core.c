@@ -210,7 +210,7 @@ static bool is_root(const char *path) { return *path == '/' && strspn(path, "/."
 static void inline_only(struct vctx *v, const struct json *spec, const struct fp *p) {
     static const char *const out[] = {"claimRef", "capacity", "nodeAffinity", "storageClassName"};
     for (size_t i = 0; i < ARRAY_LEN(out); i++)
-        if (!jempty(json_get(spec, out[i])))
+        if (i % 2 == 0 ? jget(spec, out[i]) != NULL : !jempty(json_get(spec, out[i])))
             v_forbidden(v, FP(p, out[i]), "may not be specified in the context of inline volumes");
     if (!jget(spec, "csi")) v_required(v, FP(p, "csi"), "has to be specified in the context of inline volumes");
     if (!str_in(jstr(spec, "persistentVolumeReclaimPolicy"), ONE_OF("", "Retain")))
@@ -249,7 +249,6 @@ void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name,
         v_invalid(v, FP(FP(p, "iscsi"), "targetportal"), json_get(iscsi, "targetPortal"),
                   "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if "
                   "iscsi.initiatorName is specified.");
-    if (jget(spec, "local") && !aff) v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
     if (is_root(jstr(json_get(spec, "hostPath"), "path")) &&
         str_eq(jstr(spec, "persistentVolumeReclaimPolicy"), "Recycle"))
         v_forbidden(v, FP(p, "persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
@@ -282,12 +281,13 @@ VALIDATE_FN(persistent_volume) {
 /* ---- Endpoints ---- */
 
 static void endpoint_address(struct vctx *v, const struct json *a, const struct fp *p) {
+    if (!is_ip(jstr(a, "ip"), NULL)) /* said twice, as an address and as one of an endpoint */
+        v_invalid(v, FP(p, "ip"), json_get(a, "ip"), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     validate_endpoint_ip(v, FP(p, "ip"), json_get(a, "ip"));
     const char *host = jstr(a, "hostname"), *node = jstr(a, "nodeName");
     if (*host && is_dns1123_label(host))
         v_invalid(v, FP(p, "hostname"), json_get(a, "hostname"), "%s", is_dns1123_label(host));
-    if (*node && is_dns1123_subdomain(node))
-        v_invalid(v, FP(p, "nodeName"), json_get(a, "nodeName"), "%s", is_dns1123_subdomain(node));
+    if (jget(a, "nodeName")) v_subdomain(v, FP(p, "nodeName"), json_str(v->a, node));
 }
 
 VALIDATE_FN(endpoints) {
@@ -309,7 +309,7 @@ VALIDATE_FN(endpoints) {
                 v_invalid(v, FP(pp, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
             v_port(v, FP(pp, "port"), json_get(it, "port"));
             v_enum(v, FP(pp, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"), true);
-            if (*app) v_label_name(v, FP(pp, "appProtocol"), app);
+            if (jget(it, "appProtocol")) v_label_name(v, FP(pp, "appProtocol"), app);
         }
     }
 }
@@ -357,135 +357,6 @@ VALIDATE_FN(node) {
     if (*jstr(was, "providerID") && !str_eq(jstr(was, "providerID"), jstr(spec, "providerID")))
         v_forbidden(v, FP(sp, "providerID"),
                     "node updates may not change providerID except from \"\" to valid");
-}
-
-/* ---- LimitRange, ResourceQuota ---- */
-
-static int compare_limits(const struct json *x, const struct json *y) {
-    struct quantity a = {0}, b = {0};
-    quantity_parse(str_or_empty(json_as_str(x)), &a);
-    quantity_parse(str_or_empty(json_as_str(y)), &b);
-    return quantity_cmp(a, b);
-}
-
-static void limit_item(struct vctx *v, const struct json *item, const struct fp *p) {
-    static const char *const fields[] = {"max", "min", "default", "defaultRequest", "maxLimitRequestRatio"};
-    /* first must not exceed second */
-    static const char *const order[][2] = {{"min", "max"},
-                                           {"min", "defaultRequest"},
-                                           {"min", "default"},
-                                           {"defaultRequest", "max"},
-                                           {"defaultRequest", "default"},
-                                           {"default", "max"}};
-    static const char *const blamed[] = {
-        "min", "defaultRequest", "default", "defaultRequest", "defaultRequest", "default"};
-    for (size_t i = 0; i < ARRAY_LEN(fields); i++)
-        JSON_FOREACH_MEMBER(m, json_get(item, fields[i])) {
-            const struct fp *at = FPK(FP(p, fields[i]), m->key);
-            validate_resource_name(v, at, m->key);
-            validate_resource_value(v, at, m->key, m->value);
-        }
-    bool pod = str_eq(jstr(item, "type"), "Pod");
-    if (pod && json_len(json_get(item, "default")))
-        v_forbidden(v, FP(p, "default"), "may not be specified when `type` is 'Pod'");
-    if (pod && json_len(json_get(item, "defaultRequest")))
-        v_forbidden(v, FP(p, "defaultRequest"), "may not be specified when `type` is 'Pod'");
-    if (str_eq(jstr(item, "type"), "PersistentVolumeClaim") && !json_at(item, "min", "storage", NULL) &&
-        !json_at(item, "max", "storage", NULL))
-        v_required(v, FP(p, "limits"),
-                   "either minimum or maximum storage value is required, but neither was provided");
-    for (size_t i = 0; i < ARRAY_LEN(order); i++)
-        JSON_FOREACH_MEMBER(m, json_get(item, order[i][0])) {
-            const struct json *o = json_at(item, order[i][1], m->key, NULL);
-            if (o && compare_limits(m->value, o) > 0)
-                v_invalid(v, FPK(FP(p, blamed[i]), m->key), m->value,
-                          "%s value %s is greater than %s value %s", order[i][0], json_as_str(m->value),
-                          order[i][1], json_as_str(o));
-        }
-}
-
-VALIDATE_FN(limit_range) {
-    const struct json *it, *list = json_at(obj, "spec", "limits", NULL);
-    const struct fp *p = FP(FP(NULL, "spec"), "limits");
-    JSON_FOREACH(it, list) {
-        const struct fp *at = FPI(p, it_i);
-        const char *type = jstr(it, "type");
-        if (!str_in(type, ONE_OF("Pod", "Container", "PersistentVolumeClaim"))) {
-            v_label_name(v, FP(at, "type"), type);
-            if (!strchr(type, '/'))
-                v_invalid(v, FP(at, "type"), json_get(it, "type"),
-                          "must be a standard limit type or fully qualified");
-        }
-        for (size_t j = 0; j < it_i; j++)
-            if (str_eq(jstr(json_item(list, j), "type"), type)) {
-                v_duplicate(v, FP(at, "type"), json_get(it, "type"));
-                break;
-            }
-        limit_item(v, it, at);
-    }
-}
-
-static const char *const quota_resources[] = {"cpu",
-                                              "memory",
-                                              "ephemeral-storage",
-                                              "requests.cpu",
-                                              "requests.memory",
-                                              "requests.storage",
-                                              "requests.ephemeral-storage",
-                                              "limits.cpu",
-                                              "limits.memory",
-                                              "limits.ephemeral-storage",
-                                              "pods",
-                                              "resourcequotas",
-                                              "services",
-                                              "replicationcontrollers",
-                                              "secrets",
-                                              "persistentvolumeclaims",
-                                              "configmaps",
-                                              "services.nodeports",
-                                              "services.loadbalancers",
-                                              NULL};
-static const char *const quota_scopes[] = {"Terminating",
-                                           "NotTerminating",
-                                           "BestEffort",
-                                           "NotBestEffort",
-                                           "PriorityClass",
-                                           "CrossNamespacePodAffinity",
-                                           "VolumeAttributesClass",
-                                           NULL};
-
-VALIDATE_FN(resource_quota) {
-    const struct json *spec = json_get(obj, "spec"), *s, *scopes = json_get(spec, "scopes");
-    const struct fp *p = FP(NULL, "spec");
-    JSON_FOREACH_MEMBER(m, json_get(spec, "hard")) {
-        const struct fp *at = FPK(FP(p, "hard"), m->key);
-        validate_resource_name(v, at, m->key);
-        if (!strchr(m->key, '/') && !str_in(m->key, quota_resources) &&
-            !str_has_prefix(m->key, "hugepages-") && !str_has_prefix(m->key, "requests.hugepages-"))
-            v_invalid(v, at, json_str(v->a, m->key), "must be a standard resource for quota");
-        validate_resource_value(v, at, m->key, m->value);
-    }
-    bool best = false, not_best = false, term = false, not_term = false;
-    JSON_FOREACH(s, scopes) {
-        const char *name = str_or_empty(json_as_str(s));
-        if (!str_in(name, quota_scopes)) v_invalid(v, FP(p, "scopes"), scopes, "unsupported scope");
-        best |= str_eq(name, "BestEffort"), not_best |= str_eq(name, "NotBestEffort");
-        term |= str_eq(name, "Terminating"), not_term |= str_eq(name, "NotTerminating");
-    }
-    if ((best && not_best) || (term && not_term)) v_invalid(v, FP(p, "scopes"), scopes, "conflicting scopes");
-    JSON_FOREACH(s, json_at(spec, "scopeSelector", "matchExpressions", NULL)) {
-        const struct fp *at = FP(FP(p, "scopeSelector"), "matchExpressions");
-        if (!str_in(jstr(s, "scopeName"), quota_scopes))
-            v_invalid(v, FP(at, "scopeName"), json_get(s, "scopeName"), "unsupported scope");
-        bool list = str_in(jstr(s, "operator"), ONE_OF("In", "NotIn"));
-        if (list && !json_len(json_get(s, "values")))
-            v_required(v, FP(at, "values"),
-                       "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
-        if (!list && json_len(json_get(s, "values")))
-            v_invalid(v, FP(at, "values"), json_get(s, "values"),
-                      "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
-    }
-    if (old) v_immutable(v, FP(p, "scopes"), scopes, json_at(old, "spec", "scopes", NULL));
 }
 
 /* ---- Event ---- */

@@ -234,9 +234,9 @@ VALIDATE_FN(ingress_class) {
 
 VALIDATE_FN(ip_address) {
     const struct json *ref = json_at(obj, "spec", "parentRef", NULL);
-    const struct fp *p = FP(NULL, "spec");
+    const struct fp *sp = FP(NULL, "spec"), *p = FP(sp, "parentRef");
     if (!ref || ref->type == JSON_NULL) {
-        v_required(v, FP(p, "parentRef"), NULL);
+        v_required(v, p, NULL);
         return;
     }
     static const char *const parts[] = {"resource", "name"};
@@ -249,7 +249,9 @@ VALIDATE_FN(ip_address) {
     }
     if (*jstr(ref, "group") && is_dns1123_subdomain(jstr(ref, "group")))
         v_invalid(v, FP(p, "group"), json_get(ref, "group"), "%s", is_dns1123_subdomain(jstr(ref, "group")));
-    if (old) v_immutable(v, FP(p, "parentRef"), ref, json_at(old, "spec", "parentRef", NULL));
+    if (*jstr(ref, "namespace") && is_path_segment(jstr(ref, "namespace")))
+        v_invalid(v, FP(p, "namespace"), json_get(ref, "namespace"), "%s", is_path_segment(jstr(ref, "namespace")));
+    if (old) v_immutable(v, p, ref, json_at(old, "spec", "parentRef", NULL));
 }
 
 VALIDATE_FN(service_cidr) {

@@ -27,6 +27,11 @@ void validate_id(struct vctx *v, const struct fp *up, const struct json *o, cons
 void validate_profiles(struct vctx *v, const struct json *sc, const struct fp *p);
 void validate_resource_value(struct vctx *v, const struct fp *p, const char *name, const struct json *value);
 bool resource_is_native(const char *name);
+/* Of anything that is counted: known, or with a domain; and of what containers use. */
+void validate_compute_name(struct vctx *v, const struct fp *p, const char *name);
+void validate_container_resource_name(struct vctx *v, const struct fp *p, const char *name);
+/* Whether limits may exceed requests. */
+bool resource_may_overcommit(const char *name);
 /* A name without a domain that Kubernetes knows. */
 bool resource_is_standard(const char *name);
 /* What the operating system of the pod rules out, and pods of Windows host processes (validate_pod_os.c). */

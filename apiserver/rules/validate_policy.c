@@ -1,6 +1,6 @@
 /* Policy, autoscaling, RBAC, scheduling, node, coordination. Upstream: the validation package of each group.
  */
-#include "apiserver/rules/kinds.h"
+#include "apiserver/rules/validate_pod.h"
 
 enum { STABILIZATION_MAX = 3600, POLICY_PERIOD_MAX = 1800, USER_PRIORITY_MAX = 1000000000 };
 
@@ -45,7 +45,7 @@ static void target(struct vctx *v, const struct json *t, const struct fp *p) {
     static const char *const values[] = {"value", "averageValue"};
     if (!*jstr(t, "type"))
         v_required(v, FP(p, "type"), "must specify a metric target type");
-    else if (!str_in(jstr(t, "type"), ONE_OF("Utilization", "Value", "AverageValue")))
+    if (!str_in(jstr(t, "type"), ONE_OF("Utilization", "Value", "AverageValue")))
         v_invalid(v, FP(p, "type"), json_get(t, "type"),
                   "must be either Utilization, Value, or AverageValue");
     for (size_t i = 0; i < 2; i++)
@@ -71,8 +71,12 @@ static void metric_source(struct vctx *v, const struct json *src, const char *ki
     target(v, t, tp);
     if (str_in(kind, ONE_OF("resource", "containerResource"))) {
         if (!*jstr(src, "name")) v_required(v, FP(p, "name"), "must specify a resource name");
+        else if (str_eq(kind, "containerResource"))
+            validate_container_resource_name(v, FP(p, "name"), jstr(src, "name"));
         if (str_eq(kind, "containerResource") && !*jstr(src, "container"))
             v_required(v, FP(p, "container"), "must specify a container");
+        else if (str_eq(kind, "containerResource"))
+            v_label1123(v, FP(p, "container"), json_get(src, "container"));
         if (!util && !avg)
             v_required(v, FP(tp, "averageUtilization"),
                        "must set either a target raw value or a target utilization");
@@ -90,35 +94,32 @@ static void metric_source(struct vctx *v, const struct json *src, const char *ki
         v_forbidden(v, FP(tp, "value"), "may not set both a target value for metric and a per-pod target");
 }
 
+/* The first source there is looked at; any that the type does not call for is one too many. */
 static void metric(struct vctx *v, const struct json *m, const struct fp *p) {
     static const struct {
         const char *type, *member;
     } kinds_of[] = {{"Object", "object"},
+                    {"External", "external"},
                     {"Pods", "pods"},
                     {"Resource", "resource"},
-                    {"External", "external"},
                     {"ContainerResource", "containerResource"}};
+    static const char *const types[] = {"ContainerResource", "External", "Object", "Pods", "Resource", NULL};
     const char *type = jstr(m, "type"), *expected = NULL;
+    size_t present = 0;
     for (size_t i = 0; i < ARRAY_LEN(kinds_of); i++)
         if (str_eq(kinds_of[i].type, type)) expected = kinds_of[i].member;
-    if (!*type) {
-        v_required(v, FP(p, "type"), "must specify a metric source type");
-        return;
-    }
-    if (!expected) {
-        v_not_supported(v, FP(p, "type"), json_get(m, "type"),
-                        ONE_OF("ContainerResource", "External", "Object", "Pods", "Resource"));
-        return;
-    }
-    if (!jget(m, expected))
-        v_required(v, FP(p, expected), "must populate information for the given metric source");
+    if (!*type) v_required(v, FP(p, "type"), "must specify a metric source type");
+    if (!expected) v_not_supported(v, FP(p, "type"), json_get(m, "type"), types);
     for (size_t i = 0; i < ARRAY_LEN(kinds_of); i++) {
         const struct json *src = jget(m, kinds_of[i].member);
-        if (!src) continue;
-        metric_source(v, src, kinds_of[i].member, FP(p, kinds_of[i].member));
-        if (!str_eq(kinds_of[i].member, expected))
-            v_forbidden(v, FP(p, kinds_of[i].member), "must populate the given metric source only");
+        if (src && !present++) metric_source(v, src, kinds_of[i].member, FP(p, kinds_of[i].member));
     }
+    if (expected && !jget(m, expected))
+        v_required(v, FP(p, expected), "must populate information for the given metric source");
+    if (!expected) v_not_supported(v, FP(p, "type"), json_get(m, "type"), types);
+    for (size_t i = 0; i < ARRAY_LEN(kinds_of) && present > 1; i++)
+        if (jget(m, kinds_of[i].member) && !str_eq(kinds_of[i].member, expected))
+            v_forbidden(v, FP(p, kinds_of[i].member), "must populate the given metric source only");
 }
 
 static void scaling_rules(struct vctx *v, const struct json *r, const struct fp *p) {
@@ -131,6 +132,8 @@ static void scaling_rules(struct vctx *v, const struct json *r, const struct fp 
         v_invalid(v, FP(p, "stabilizationWindowSeconds"), window, "must be less than or equal to %d",
                   STABILIZATION_MAX);
     v_enum(v, FP(p, "selectPolicy"), json_get(r, "selectPolicy"), ONE_OF("Disabled", "Max", "Min"), false);
+    if (quantity_str_milli(json_get_str(r, "tolerance")) < 0)
+        v_invalid(v, FP(p, "tolerance"), json_get(r, "tolerance"), "must be greater than or equal to 0");
     if (!json_len(json_get(r, "policies")))
         v_required(v, FP(p, "policies"), "must specify at least one Policy");
     JSON_FOREACH(it, json_get(r, "policies")) {
@@ -273,7 +276,20 @@ VALIDATE_FN(runtime_class) {
         v_required(v, FP(NULL, "handler"), NULL);
     else if (is_dns1123_label(handler))
         v_invalid(v, FP(NULL, "handler"), json_get(obj, "handler"), "%s", is_dns1123_label(handler));
+    if (jget(obj, "overhead")) {
+        struct json *limits = json_object(v->a);
+        const struct json *fixed = json_at(obj, "overhead", "podFixed", NULL);
+        if (fixed) json_set(v->a, limits, "limits", json_clone(v->a, fixed));
+        validate_resources(v, limits, FP(NULL, "overhead"), NULL);
+    }
     v_labels(v, FP(FP(NULL, "scheduling"), "nodeSelector"), json_get(sched, "nodeSelector"));
+    const struct json *t, *tols = json_get(sched, "tolerations");
+    JSON_FOREACH(t, tols)
+        for (size_t j = 0; j < t_i; j++)
+            if (json_equal(json_item(tols, j), t)) {
+                v_duplicate(v, FPI(FP(FP(NULL, "scheduling"), "tolerations"), t_i), t);
+                break;
+            }
     validate_tolerations(v, json_get(sched, "tolerations"), FP(FP(NULL, "scheduling"), "tolerations"));
     if (old) v_immutable(v, FP(NULL, "handler"), json_get(obj, "handler"), json_get(old, "handler"));
 }

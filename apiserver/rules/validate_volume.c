@@ -210,7 +210,7 @@ size_t validate_volume_source(struct vctx *v, const struct json *vol, bool persi
         const struct json *s = jget(vol, names[i]);
         if (!s) continue;
         const struct volume_source *row = find(names[i]);
-        if (n++) {
+        if (n++ && !(persistent && str_eq(names[i], "flexVolume"))) {
             v_forbidden(v, FP(p, row->too_many ? row->too_many : row->name), "may not specify more than 1 volume type");
             continue;
         }
@@ -219,6 +219,8 @@ size_t validate_volume_source(struct vctx *v, const struct json *vol, bool persi
             if (jempty(json_get(s, row->required[j]))) v_required(v, FP(at, row->required[j]), NULL);
         volume_source_fn *fn = persistent ? row->volume : row->pod;
         if (fn) fn(v, s, at);
+        if (persistent && str_eq(names[i], "local") && !jget(vol, "nodeAffinity"))
+            v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
     }
     return n;
 }

@@ -32,9 +32,9 @@ static const struct {
     {"photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+", true, true},
     {"gitRepo", "deprecated in v1.11, and disabled by default in v1.33+", true, false},
     {"scaleIO", "deprecated in v1.16, non-functional in v1.22+", true, true},
-    {"flocker", "deprecated in v1.22, non-functional in v1.25+", true, true},
+    {"flocker", "deprecated in v1.22, non-functional in v1.25+", true, false},
     {"storageos", "deprecated in v1.22, non-functional in v1.25+", true, true},
-    {"quobyte", "deprecated in v1.22, non-functional in v1.25+", true, true},
+    {"quobyte", "deprecated in v1.22, non-functional in v1.25+", true, false},
     {"glusterfs", "deprecated in v1.25, non-functional in v1.26+", true, true},
     {"cephfs", "deprecated in v1.28, non-functional in v1.31+", true, true},
     {"rbd", "deprecated in v1.28, non-functional in v1.31+", true, true},
@@ -344,7 +344,6 @@ static void warn_volume(struct vctx *v, const struct json *obj) {
     for (size_t i = 0; i < ARRAY_LEN(old_sources); i++)
         if (old_sources[i].in_volumes && jget(spec, old_sources[i].source))
             at(v, FP(sp, old_sources[i].source), old_sources[i].message);
-    fractions(v, json_get(spec, "capacity"), FP(sp, "capacity"));
 }
 
 static void warn_claim(struct vctx *v, const struct json *obj) {
@@ -437,6 +436,10 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group)))
             rows[i].fn(v, obj);
     const struct json *claim;
+    const struct json *history = json_at(obj, "spec", "revisionHistoryLimit", NULL);
+    if (str_eq(v->c->kind, "StatefulSet") && json_as_int(history, 0) < 0)
+        rules_warn(v->c, "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is "
+                         "recommended");
     if (str_eq(v->c->kind, "StatefulSet"))
         JSON_FOREACH(claim, json_at(obj, "spec", "volumeClaimTemplates", NULL))
             claim_spec(v, json_get(claim, "spec"),
