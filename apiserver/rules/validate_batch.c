@@ -247,7 +247,7 @@ static void job_checks(struct vctx *v, const struct json *spec, const struct jso
         v_required(v, FP(p, "selector"), NULL);
     else
         v_label_selector(v, FP(p, "selector"), sel, false);
-    if (sel && selector_parses(v, sel) && !selector_matches(sel, labels))
+    if (!sel || (selector_parses(v, sel) && !selector_matches(sel, labels)))
         v_invalid(v, FP(FP(FP(p, "template"), "metadata"), "labels"), labels,
                   "`selector` does not match template `labels`");
 }
