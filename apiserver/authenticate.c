@@ -10,8 +10,17 @@
 
 enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
 
+/* A pod without a node means nothing to the Node authorizer, and never did: a pod does not leave its node. */
+static bool is_unbound_pod(const struct object *o) {
+    if (!str_eq(o->res->plural, "pods") || *o->res->group) return false;
+    for (uint32_t i = 0; i < o->n_fields; i++)
+        if (str_eq(o->res->fields[i], "spec.nodeName")) return !o->fields[i].len;
+    return false;
+}
+
 static void feed_object(void *arg, struct object *o, bool gone) {
     struct apiserver *s = arg;
+    if (is_unbound_pod(o)) return;
     _cleanup_arena_ struct arena *a = arena_new();
     const char *ns = o->ns_len ? arena_strndup(a, o->key, o->ns_len) : NULL;
     size_t len = 0;

@@ -25,9 +25,10 @@ struct follower {
 static void wake(void *arg) {
     struct follower *f = arg;
     pthread_mutex_lock(&f->lock);
+    bool first = !f->woken;
     f->woken = true;
-    pthread_cond_signal(&f->cond);
     pthread_mutex_unlock(&f->lock);
+    if (first) pthread_cond_signal(&f->cond);
 }
 
 static void object_drop(void *o) { object_unref(o); }

@@ -1,12 +1,12 @@
 /* A thread for what has to be done from time to time: compacting the store's history (five minutes of it stay, as with
  * upstream's compactor, but when more than HISTORY_MAX revisions have gathered, one to two minutes), repairing the book of Services' addresses, ending Events after their time to live, and giving the memory of past bursts back to the
  * system (the allocator keeps what requests on many threads have freed). */
-#include <malloc.h>
 #include <pthread.h>
 
 #include "apiserver/lookup.h"
 #include "apiserver/servicealloc.h"
 #include "apiserver/write.h"
+#include "pkg/base/memory.h"
 
 enum { TICK_S = 60, COMPACT_EVERY_S = 300, HISTORY_MAX = 50000 /* revisions */, REPAIR_EVERY = 3 /* ticks */, EVENTS_AT_ONCE = 2000 };
 
@@ -58,7 +58,7 @@ static void *run(void *arg) {
         pthread_mutex_unlock(&h->lock);
         end_events(s);
         if (++ticks % REPAIR_EVERY == 0) servicealloc_repair(s);
-        malloc_trim(0);
+        memory_settle();
         int64_t now = watchcache_rev(s->cache);
         bool many = now - keep_from > HISTORY_MAX;
         if (many || mono_ns() >= compact_at) {

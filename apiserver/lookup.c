@@ -3,7 +3,7 @@
 static const struct resource *find(struct apiserver *s, const char *group, const char *plural) {
     for (size_t i = 0; i < resource_table_len(s->resources); i++) {
         const struct resource *r = resource_table_at(s->resources, i);
-        if (str_eq(r->plural, plural) && str_eq(r->group, group)) return r;
+        if (*r->plural == *plural && str_eq(r->plural, plural) && str_eq(r->group, group)) return r;
     }
     return NULL;
 }

@@ -12,6 +12,7 @@
 #include "apiserver/usage/usage.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 
 enum { STOP_GRACE_MS = 2000, LONG_CALLS_END_MS = 3000, EVENT_TTL_S = 3600, BOOTSTRAP_TRIES = 3, ADDRESS_CHECK_S = 60, RENEW_CHECK_MINUTES = 12 * 60 };
 
@@ -244,6 +245,7 @@ int main(int argc, char **argv) {
     _cleanup_err_ struct err e = {0};
     parse_flags(&p, argc, argv);
     log_init("apiserver", p.v >= 4 ? LOG_DEBUG : p.v >= 1 ? LOG_INFO : LOG_WARN);
+    memory_keep_small();
     signal(SIGPIPE, SIG_IGN);
     p.asked = p.o;
     pthread_mutex_init(&p.lock, NULL);

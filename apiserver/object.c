@@ -423,10 +423,12 @@ char *object_head(struct arena *a, const struct resource *r) {
 }
 
 char *object_text(struct arena *a, const struct object *o, size_t *len) {
+    const struct pieces *p = o->res->pieces;
     struct resource in = *o->res;
     if (in.converts) in.version = object_version(o); /* else versions differ in their names only */
-    const char *head = object_head(a, &in);
-    size_t n = strlen(head);
+    bool own = !p || in.converts;
+    const char *head = own ? object_head(a, &in) : p->head->data;
+    size_t n = own ? strlen(head) : p->head->len;
     char *text = arena_alloc(a, n + o->tail->len + 1);
     memcpy(text, head, n);
     memcpy(text + n, o->tail->data, o->tail->len + 1);

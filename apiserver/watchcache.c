@@ -589,6 +589,14 @@ struct object *watchcache_get(struct watchcache *w, const struct resource *r, co
     return o;
 }
 
+struct object *watchcache_at(struct watchcache *w, const struct resource *r, const char *key, int64_t rev) {
+    pthread_rwlock_rdlock(&w->lock);
+    struct object *o = items_get(cache_for(w, r), key);
+    o = o && o->rev == rev ? object_ref(o) : NULL;
+    pthread_rwlock_unlock(&w->lock);
+    return o;
+}
+
 static bool in_namespace(const struct object *o, const char *ns, size_t n) {
     return o->ns_len == n && memcmp(o->key, ns, n) == 0;
 }

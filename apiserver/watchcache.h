@@ -45,6 +45,9 @@ int watchcache_error(struct watchcache *w);
 /* A reference to the object, or NULL. `r` may be a row that shares another's storage; objects are as stored. */
 struct object *watchcache_get(struct watchcache *w, const struct resource *r, const char *ns, const char *name);
 
+/* A reference to the object at `key` (as object.key) if the cache shows it at exactly this revision, else NULL. */
+struct object *watchcache_at(struct watchcache *w, const struct resource *r, const char *key, int64_t rev);
+
 struct wc_list {
     struct object **items; /* references; wc_list_done gives them back */
     size_t n;

@@ -158,8 +158,10 @@ static int store(struct write *w, enum store_op op, const char *key, const char 
     return r.succeeded ? 0 : WRITE_RETRY;
 }
 
+/* The object as written. Usually the cache has it already: the embedded store tells its watches before it answers. */
 static int make_object(struct write *w, const struct resource *in, const char *key, const char *text, size_t len,
                        int64_t create_rev, int64_t rev, struct object **out, struct err *e) {
+    if (!w->c.dry_run && !in->custom && (*out = watchcache_at(w->s->cache, in, key, rev))) return 0;
     *out = object_new(in, key, text, len, create_rev ? create_rev : rev, rev);
     return *out ? 0 : err_status(e, 500, "InternalError", "the object could not be encoded");
 }

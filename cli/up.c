@@ -9,6 +9,7 @@
 #include "pkg/api/core.h"
 #include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 #include "pkg/client/client.h"
 
 enum { WAIT_STEP_US = 10000 };
@@ -130,6 +131,7 @@ static int start_in_background(const struct layout *l, const struct component_li
     int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (log_fd < 0 || null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0 || chdir("/") < 0) _exit(1);
     log_init("coracle-supervisor", LOG_INFO);
+    memory_keep_small();
     struct err se = {0};
     int r = supervisor_run(l, list, &se);
     if (r < 0) log_error("the supervisor cannot run", "error", se.msg, NULL);

@@ -1,7 +1,6 @@
 /* coracle-controllers: the controller manager (upstream kube-controller-manager). Connects, waits to lead
  * unless told not to, starts the controllers asked for, and runs until it is told to end or loses leadership.
  */
-#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -9,6 +8,7 @@
 #include "pkg/base/flags.h"
 #include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 #include "pkg/client/health.h"
 #include "pkg/client/leader.h"
 
@@ -192,7 +192,7 @@ int main(int argc, char **argv) {
     };
     flags_main("coracle-controllers", "Runs the controllers of a Kubernetes cluster.", flags, argc, argv, 0);
     log_init("controllers", o.v >= 4 ? LOG_DEBUG : o.v >= 1 ? LOG_INFO : LOG_WARN);
-    mallopt(M_ARENA_MAX, 2); /* many threads, little memory */
+    memory_keep_small();
     if (str_empty(o.kubeconfig)) {
         log_error("--kubeconfig is needed", NULL);
         return 2;

@@ -9,6 +9,7 @@
 #include "dns/server.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 #include "pkg/netlink/netlink.h"
 
 struct options {
@@ -88,6 +89,7 @@ int main(int argc, char **argv) {
         {0}};
     flags_main("coracle-dns", "coracle-dns answers names of Services and pods, and forwards all others.", flags, argc, argv, 0);
     log_init("coracle-dns", o.v >= 4 ? LOG_DEBUG : LOG_INFO);
+    memory_keep_small();
     signal(SIGPIPE, SIG_IGN);
     if (!o.listen.n) {
         VEC_GROW(o.listen.items, o.listen.n, o.listen.cap);

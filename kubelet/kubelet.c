@@ -1,5 +1,4 @@
 /* Putting the parts together: sources of pods, events of the runtime, housekeeping. See kubelet.h. */
-#include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 
@@ -267,7 +266,6 @@ static void *gc_thread(void *arg) {
             gc_orphans(kl);
             if (!kl->fake) csi_collect(kl->csi);
             if (!kl->fake) image_gc_pass(kl->image_gc);
-            malloc_trim(0); /* what a burst of pods needed goes back */
         }
         int64_t wait = (settled ? HOUSEKEEPING_MS : 200) * NS_PER_MS, until = mono_ns() + wait;
         if (round) eviction_check(kl->eviction, round % LOCAL_LIMITS_EVERY == 0);

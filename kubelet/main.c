@@ -1,6 +1,5 @@
 /* coracle-kubelet: the node agent. It runs the pods that are assigned to its node through a CRI runtime, and tells the API
  * server how they and the machine are. This file turns flags into a kubelet_config and starts the parts. */
-#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -10,6 +9,7 @@
 #include "kubelet/gc.h"
 #include "kubelet/run.h"
 #include "kubelet/server.h"
+#include "pkg/base/memory.h"
 
 struct main_flags {
     struct kubelet_config c;
@@ -173,7 +173,7 @@ int main(int argc, char **argv) {
     set_log(&o.c);
     defaults(&o.c);
     if (o.cleanup) return clean_up(&o.c);
-    mallopt(M_ARENA_MAX, 2); /* many threads, little concurrency: memory matters more */
+    memory_keep_small();
     signal(SIGPIPE, SIG_IGN);
     sigset_t set;
     sigemptyset(&set);

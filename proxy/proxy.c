@@ -10,6 +10,7 @@
 
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 #include "pkg/client/informer.h"
 #include "pkg/client/workqueue.h"
 #include "pkg/netlink/netlink.h"
@@ -204,6 +205,7 @@ int main(int argc, char **argv) {
         {0}};
     flags_main("coracle-proxy", "coracle-proxy makes Services reachable on this node, with nftables.", flags, argc, argv, 0);
     log_init("coracle-proxy", o.v >= 4 ? LOG_DEBUG : LOG_INFO);
+    memory_keep_small();
     signal(SIGPIPE, SIG_IGN);
     sigset_t ends;
     sigemptyset(&ends);

@@ -1,11 +1,11 @@
 /* coracle-scheduler: assigns pods to nodes (upstream kube-scheduler). */
-#include <malloc.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 
 #include "pkg/base/bytes.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 #include "pkg/client/health.h"
 #include "pkg/client/leader.h"
 #include "scheduler.h"
@@ -137,7 +137,7 @@ int main(int argc, char **argv) {
     };
     flags_main("coracle-scheduler", "Assigns pods to nodes.", flags, argc, argv, 0);
     log_init("scheduler", o.v >= 4 ? LOG_DEBUG : o.v >= 1 ? LOG_INFO : LOG_WARN);
-    mallopt(M_ARENA_MAX, 2);
+    memory_keep_small();
     if (str_empty(o.kubeconfig)) {
         log_error("--kubeconfig is needed", NULL);
         return 2;

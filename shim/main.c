@@ -8,7 +8,6 @@
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/file.h>
 
@@ -16,6 +15,7 @@
 #include "pkg/base/flags.h"
 #include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
+#include "pkg/base/memory.h"
 #include "pkg/grpc/grpc.h"
 #include "shim.h"
 
@@ -196,7 +196,7 @@ int main(int argc, char **argv) {
     int n = flags_main("coracle-shim", about, flags, argc, argv, 4);
     _cleanup_err_ struct err e = {0};
     log_init("shim", o.v >= 4 ? LOG_DEBUG : LOG_INFO);
-    mallopt(M_ARENA_MAX, 2); /* many threads, each with little to do: memory matters more */
+    memory_keep_small();
     curl_global_init(CURL_GLOBAL_DEFAULT);
     int r = run(&o, n, argv + 1, &e);
     return r < 0 ? fail(&e) : 0;

@@ -15,10 +15,30 @@ int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e,
     return -EACCES;
 }
 
+/* The plugins of one request ask for the same objects again and again (its namespace): each is read once. */
+struct rules_seen {
+    const char *group, *resource, *ns, *name;
+    const struct json *obj;
+    struct rules_seen *next;
+};
+
 const struct json *admission_get(struct rules_ctx *c, const char *group, const char *resource, const char *ns,
                                  const char *name) {
     const struct rules *r = c->rules;
-    return r && r->lookup.get ? r->lookup.get(r->lookup.arg, c->a, group, resource, ns, name) : NULL;
+    if (!r || !r->lookup.get) return NULL;
+    for (const struct rules_seen *s = c->seen; s; s = s->next)
+        if (str_eq(s->name, name) && str_eq(s->resource, resource) && str_eq(s->ns, ns) && str_eq(s->group, group))
+            return s->obj;
+    const struct json *obj = r->lookup.get(r->lookup.arg, c->a, group, resource, ns, name);
+    if (!obj) return NULL;
+    struct rules_seen *s = arena_alloc(c->a, sizeof(*s));
+    *s = (struct rules_seen){.obj = obj, .next = c->seen};
+    s->group = arena_strdup(c->a, group);
+    s->resource = arena_strdup(c->a, resource);
+    s->ns = arena_strdup(c->a, ns);
+    s->name = arena_strdup(c->a, name);
+    c->seen = s;
+    return obj;
 }
 
 const struct json *admission_list(struct rules_ctx *c, const char *group, const char *resource,

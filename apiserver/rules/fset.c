@@ -16,8 +16,10 @@ bool fset_empty(const struct fset *s) {
 }
 
 struct fset *fset_get(const struct fset *s, const char *elem) {
-    for (uint32_t i = 0; s && i < s->n; i++)
-        if (strcmp(s->items[i].elem, elem) == 0) return s->items[i].sub;
+    for (uint32_t i = 0; s && i < s->n; i++) {
+        const char *e = s->items[i].elem;
+        if (e == elem || (strncmp(e, elem, 3) == 0 && strcmp(e, elem) == 0)) return s->items[i].sub;
+    }
     return NULL;
 }
 
@@ -123,7 +125,13 @@ struct json *fset_to_json(struct arena *a, const struct fset *s) {
 
 /* ---- path elements ---- */
 
-const char *fset_field_elem(struct arena *a, const char *name) { return arena_printf(a, "f:%s", name); }
+const char *fset_field_elem(struct arena *a, const char *name) {
+    size_t n = strlen(name);
+    char *elem = arena_alloc(a, n + 3);
+    memcpy(elem, "f:", 2);
+    memcpy(elem + 2, name, n + 1);
+    return elem;
+}
 
 const char *fset_item_elem(struct arena *a, struct schema list, const struct json *item) {
     const char *keys[SCHEMA_KEYS_MAX];
@@ -181,38 +189,45 @@ struct fset *fset_of_value(struct arena *a, struct schema s, const struct json *
     return out;
 }
 
-/* ---- comparing ---- three parallel sets are filled while walking both values */
+/* ---- comparing ---- three parallel sets are filled while walking both values. Where one value is absent only one of
+ * the sets can get anything; the others are NULL from there on. */
 
 struct walk {
     struct fset *added, *modified, *removed;
+    unsigned depth;
 };
+enum { EQUAL_DEPTH = 8 }; /* down to here values are first compared as a whole: in a deep tree that would be quadratic */
 
 static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y,
                     struct walk w);
 
 static void leaf(const struct json *x, const struct json *y, struct walk w) {
-    if (!x)
-        w.added->member = true;
-    else if (!y)
-        w.removed->member = true;
-    else if (!json_equal(x, y))
-        w.modified->member = true;
+    struct fset *to = !x ? w.added : !y ? w.removed : json_equal(x, y) ? NULL : w.modified;
+    if (to) to->member = true;
 }
 
-static struct walk below(struct arena *a, struct walk w, const char *elem) {
-    return (struct walk){fset_child(a, w.added, elem), fset_child(a, w.modified, elem),
-                         fset_child(a, w.removed, elem)};
+static struct fset *child_of(struct arena *a, struct fset *s, const char *elem) {
+    return s ? fset_child(a, s, elem) : NULL;
+}
+
+/* Compares what lies at `elem` of both; equal values (most, in an update) leave no trace. */
+static void below(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w,
+                  const char *elem) {
+    if (x && y && w.depth < EQUAL_DEPTH && json_equal(x, y)) return;
+    struct walk sub = {.depth = w.depth + 1};
+    if (y) sub.added = child_of(a, w.added, elem);
+    if (x && y) sub.modified = child_of(a, w.modified, elem);
+    if (x) sub.removed = child_of(a, w.removed, elem);
+    compare(a, s, x, y, sub);
 }
 
 static void compare_objects(struct arena *a, struct schema s, const struct json *x, const struct json *y,
                             struct walk w) {
     JSON_FOREACH_MEMBER(m, x)
-        compare(a, schema_member(s, m->key, NULL), m->value, json_get(y, m->key),
-                below(a, w, fset_field_elem(a, m->key)));
+        below(a, schema_member(s, m->key, NULL), m->value, json_get(y, m->key), w, fset_field_elem(a, m->key));
     JSON_FOREACH_MEMBER(m, y)
         if (!json_get(x, m->key))
-            compare(a, schema_member(s, m->key, NULL), NULL, m->value,
-                    below(a, w, fset_field_elem(a, m->key)));
+            below(a, schema_member(s, m->key, NULL), NULL, m->value, w, fset_field_elem(a, m->key));
 }
 
 static const struct json *item_by_elem(struct arena *a, struct schema s, const struct json *list,
@@ -230,10 +245,10 @@ static void compare_lists(struct arena *a, struct schema s, const struct json *x
     struct schema is = keyed ? schema_item(s) : (struct schema){.deduced = true};
     JSON_FOREACH(it, x)
         if ((elem = fset_item_elem(a, s, it)))
-            compare(a, is, it, item_by_elem(a, s, y, elem), below(a, w, elem));
+            below(a, is, it, item_by_elem(a, s, y, elem), w, elem);
     JSON_FOREACH(it, y)
         if ((elem = fset_item_elem(a, s, it)) && !item_by_elem(a, s, x, elem))
-            compare(a, is, NULL, it, below(a, w, elem));
+            below(a, is, NULL, it, w, elem);
 }
 
 static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y,
@@ -251,12 +266,12 @@ static void compare(struct arena *a, struct schema s, const struct json *x, cons
         compare_objects(a, s, x, y, w);
     else
         compare_lists(a, s, x, y, w, kind == SCHEMA_LIST_MAP);
-    if (!x) w.added->member = true;
-    if (!y) w.removed->member = true;
+    if (!x && w.added) w.added->member = true;
+    if (!y && w.removed) w.removed->member = true;
 }
 
 struct fset_diff fset_compare(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
-    struct walk w = {fset_new(a), fset_new(a), fset_new(a)};
+    struct walk w = {fset_new(a), fset_new(a), fset_new(a), 0};
     compare(a, s, x, y, w);
     w.added->member = w.modified->member = w.removed->member = false;
     return (struct fset_diff){w.added, w.modified, w.removed};

@@ -122,6 +122,12 @@ static struct fset *without(struct arena *a, const struct fset *s, const char *c
     return out;
 }
 
+static struct fset *strip(struct arena *a, struct fset *s, const char *const *path) {
+    const struct fset *at = s;
+    for (const char *const *p = path; at && *p; p++) at = fset_get(at, *p);
+    return at ? without(a, s, path) : s;
+}
+
 static struct fset *strip_member(struct fset *s) {
     struct fset *meta = fset_get(s, "f:metadata");
     if (meta) meta->member = false;
@@ -144,11 +150,11 @@ struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
     };
     static const char *const status[] = {"f:status", NULL}, *const spec[] = {"f:spec", NULL};
     const struct kind_rules *k = kind_find(c->group, c->kind);
-    for (size_t i = 0; i < ARRAY_LEN(system); i++) s = without(c->a, s, system[i]);
+    for (size_t i = 0; i < ARRAY_LEN(system); i++) s = strip(c->a, s, system[i]);
     bool has_status =
         k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
-    if (str_empty(c->subresource) && has_status) s = without(c->a, s, status);
-    if (str_eq(c->subresource, "status")) s = without(c->a, s, spec);
+    if (str_empty(c->subresource) && has_status) s = strip(c->a, s, status);
+    if (str_eq(c->subresource, "status")) s = strip(c->a, s, spec);
     return strip_member(s);
 }
 

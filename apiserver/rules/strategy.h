@@ -105,6 +105,7 @@ struct rules_ctx {
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
     bool quota_counted; /* out: a quota limits this write; see admission_quota */
+    struct rules_seen *seen; /* objects that admission has looked up */
 };
 
 void rules_warn(struct rules_ctx *c, const char *fmt, ...) _printf_(2, 3);

@@ -83,6 +83,11 @@ int ktime_parse(const char *s, struct ktime *out) {
     return 0;
 }
 
+static char *put_digits(char *o, int64_t v, int width) {
+    for (int i = width - 1; i >= 0; i--, v /= 10) o[i] = (char)('0' + v % 10);
+    return o + width;
+}
+
 static int format_seconds(struct ktime t, char *out) {
     int64_t days = t.sec / 86400, rem = t.sec % 86400;
     if (rem < 0) {
@@ -93,8 +98,19 @@ static int format_seconds(struct ktime t, char *out) {
     int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     int64_t mp = (5 * doy + 2) / 153, d = doy - (153 * mp + 2) / 5 + 1, m = mp < 10 ? mp + 3 : mp - 9;
     int64_t y = yoe + era * 400 + (m <= 2);
-    return snprintf(out, KTIME_MAX, "%04d-%02d-%02dT%02d:%02d:%02d", (int)y, (int)m, (int)d, (int)(rem / 3600),
-                    (int)(rem / 60 % 60), (int)(rem % 60));
+    const struct {
+        int64_t value;
+        char before;
+    } parts[] = {{m, '-'}, {d, '-'}, {rem / 3600, 'T'}, {rem / 60 % 60, ':'}, {rem % 60, ':'}};
+    char *o = out;
+    if (y < 0 || y > 9999) o += snprintf(out, KTIME_MAX, "%04d", (int)y);
+    else o = put_digits(o, y, 4);
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        *o++ = parts[i].before;
+        o = put_digits(o, parts[i].value, 2);
+    }
+    *o = 0;
+    return (int)(o - out);
 }
 
 static char *format_digits(struct ktime t, char *out, int width, int32_t divisor) {
@@ -102,11 +118,12 @@ static char *format_digits(struct ktime t, char *out, int width, int32_t divisor
         out[0] = 0;
         return out;
     }
-    int n = format_seconds(t, out);
-    if (width)
-        snprintf(out + n, (size_t)(KTIME_MAX - n), ".%0*dZ", width, (int)(t.nsec / divisor));
-    else
-        snprintf(out + n, (size_t)(KTIME_MAX - n), "Z");
+    char *o = out + format_seconds(t, out);
+    if (width) {
+        *o++ = '.';
+        o = put_digits(o, t.nsec / divisor, width);
+    }
+    memcpy(o, "Z", 2);
     return out;
 }
 

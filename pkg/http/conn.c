@@ -277,27 +277,51 @@ static void on_written(uv_write_t *w, int status) {
     conn_mark_dirty(c);
 }
 
+/* Bytes on to the socket as far as it takes them now; the number taken. `flags` of send(2). */
+static size_t send_now(struct conn *c, const char *p, size_t n, int flags) {
+    uv_os_fd_t fd;
+    if (c->dead || c->inflight || uv_fileno(&c->u.handle, &fd)) return 0;
+    ssize_t rc;
+    do rc = send(fd, p, n, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (rc < 0 && errno == EINTR);
+    if (rc < 0 && errno != EAGAIN && errno != EWOULDBLOCK) conn_kill(c);
+    c->srv->full = rc < (ssize_t)n;
+    return rc > 0 ? (size_t)rc : 0;
+}
+
+/* A record from OpenSSL. In the middle of a long body (srv->more) it goes from OpenSSL's buffer to the socket, which is
+ * told that more follows, so that the kernel still makes full segments; else it is collected in the output buffer. */
+void conn_cipher_out(struct conn *c, const char *p, size_t n) {
+    struct http_server *s = c->srv;
+    if (s->more && s->out.len) buf_consume(&s->out, send_now(c, s->out.data, s->out.len, MSG_MORE));
+    size_t done = s->more && !s->out.len ? send_now(c, p, n, MSG_MORE) : 0;
+    s->corked |= done > 0;
+    if (done < n) buf_add(&s->out, p + done, n - done);
+}
+
+/* Bytes were sent as the beginning of more, but nothing has followed. */
+static void uncork(struct conn *c) {
+    uv_tcp_nodelay(&c->u.tcp, 1);
+    c->srv->corked = false;
+}
+
 /* The server's output buffer goes to the socket; what it does not take at once is copied and waits in libuv. */
 static void send_out(struct conn *c) {
     struct buf *o = &c->srv->out;
-    size_t done = 0;
     if (!o->len || c->dead) {
+        if (c->srv->corked && !c->dead && !c->lst->is_pipe) uncork(c);
         buf_reset(o);
         return;
     }
-    uv_buf_t b = uv_buf_init(o->data, (unsigned)o->len);
-    if (!c->inflight) {
-        int rc = uv_try_write(&c->u.stream, &b, 1);
-        if (rc >= 0) done = (size_t)rc;
-        else if (rc != UV_EAGAIN) conn_kill(c);
-    }
+    size_t done = send_now(c, o->data, o->len, 0);
+    c->srv->corked = false;
     if (done < o->len && !c->dead) {
         size_t n = o->len - done;
         struct write_req *wr = xmalloc(sizeof(*wr) + n);
         wr->c = c;
         wr->n = n;
         memcpy(wr->data, o->data + done, n);
-        b = uv_buf_init(wr->data, (unsigned)n);
+        uv_buf_t b = uv_buf_init(wr->data, (unsigned)n);
         if (!c->inflight) {
             c->write_progress_ms = uv_now(c->srv->loop);
             server_arm_timer(c->srv, c->write_progress_ms + c->srv->lim.write_ms);
@@ -332,7 +356,9 @@ void conn_emit(struct conn *c, const char *p, size_t n) {
     struct http_server *s = c->srv;
     while (n) {
         if (!s->gather_len && n >= GATHER_SIZE) {
+            s->more = c->ssl != NULL;
             encrypt(c, p, GATHER_SIZE);
+            s->more = false;
             p += GATHER_SIZE;
             n -= GATHER_SIZE;
             continue;
@@ -393,8 +419,8 @@ static void finish(struct conn *c) {
 
 void conn_flush(struct conn *c) {
     do {
-        while (!c->dead && c->inflight < FLUSH_HIGH && pump(c))
-            if (c->srv->out.len >= FLUSH_HIGH) {
+        while (!c->dead && !c->inflight && pump(c))
+            if (c->srv->out.len >= FLUSH_HIGH || (c->srv->full && c->srv->out.len)) {
                 gather_flush(c);
                 send_out(c);
             }
@@ -403,7 +429,7 @@ void conn_flush(struct conn *c) {
         if (c->dead) return;
         if (c->proto == CONN_H1) h1_settle(c);
         else if (c->proto == CONN_TUNNEL) tunnel_settle(c);
-    } while (!c->dead && c->proto == CONN_H1 && c->inflight < FLUSH_HIGH && (c->out.n || (c->cur && c->cur->out.n)));
+    } while (!c->dead && c->proto == CONN_H1 && !c->inflight && (c->out.n || (c->cur && c->cur->out.n)));
     if (!c->dead && c->close_after && !c->cur && nothing_left(c)) finish(c);
 }
 

@@ -4,7 +4,7 @@
  * server's lock. Other threads act by posting operations (ops.c), which run on the loop in order.
  *
  * Flow of output. A request's response bytes wait in its outq as references to shared bytes. conn_flush moves them,
- * framed, through TLS into the socket while the socket takes them (at most FLUSH_HIGH bytes wait inside libuv), so a
+ * framed, through TLS into the socket while the socket takes them (about FLUSH_HIGH bytes wait inside libuv), so a
  * slow client costs references, not copies. Nothing is written while input is being parsed: connections are marked
  * dirty and flushed once a loop turn, and that is also the only place (with libuv's own callbacks) where connections
  * die, so no function has to fear that its connection vanished during a call. */
@@ -207,6 +207,8 @@ void conn_read_stop(struct conn *c);
 void conn_input(struct conn *c, const char *p, size_t n);
 /* While flushing: queues plain bytes for the current TLS record. */
 void conn_emit(struct conn *c, const char *p, size_t n);
+/* Takes ciphertext from the TLS BIO. */
+void conn_cipher_out(struct conn *c, const char *p, size_t n);
 
 /* h1.c */
 void h1_input(struct conn *c, const char *p, size_t n);
@@ -291,6 +293,9 @@ struct http_server {
     _Atomic size_t n_conns, n_streams;
     _Atomic uint64_t n_requests, n_accepted;
     struct buf out; /* ciphertext (or plain bytes) of the connection being flushed */
+    bool more;      /* what is being encrypted is the middle of a long body */
+    bool corked;    /* the socket was told that more follows */
+    bool full;      /* it did not take all of the last bytes */
     size_t gather_len;
     char gather[GATHER_SIZE];
     char rbuf[READ_SIZE];

@@ -51,7 +51,7 @@ static int bio_read(BIO *b, char *out, int n) {
 static int bio_write(BIO *b, const char *p, int n) {
     struct conn *c = BIO_get_data(b);
     BIO_clear_retry_flags(b);
-    if (n > 0) buf_add(&c->srv->out, p, (size_t)n);
+    if (n > 0) conn_cipher_out(c, p, (size_t)n);
     return n;
 }
 

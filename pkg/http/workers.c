@@ -76,6 +76,7 @@ struct http_workers *http_workers_new(unsigned threads, size_t queue) {
 
 int http_dispatch(struct http_workers *w, void (*fn)(void *arg), void *arg) {
     int rc = 0;
+    bool wake = false;
     pthread_mutex_lock(&w->lock);
     if (w->n >= w->idle && w->n_threads < w->max && !w->stopping) start_thread(w);
     if (w->stopping) {
@@ -84,9 +85,10 @@ int http_dispatch(struct http_workers *w, void (*fn)(void *arg), void *arg) {
         rc = -EAGAIN;
     } else {
         w->ring[(w->head + w->n++) % w->cap] = (struct task){fn, arg};
-        pthread_cond_signal(&w->work);
+        wake = w->idle > 0;
     }
     pthread_mutex_unlock(&w->lock);
+    if (wake) pthread_cond_signal(&w->work); /* unlocked: whom it wakes would only wait for the lock */
     return rc;
 }
 

@@ -387,8 +387,10 @@ static void index_grow(struct key_index *ix, const struct json *obj) {
 
 static struct json_member *index_find(struct key_index *ix, const struct json *obj, const char *key) {
     if (!ix->slots) {
-        for (uint32_t i = 0; i < obj->n; i++)
-            if (strcmp(obj->members[i].key, key) == 0) return &obj->members[i];
+        for (uint32_t i = 0; i < obj->n; i++) {
+            const char *k = obj->members[i].key;
+            if (*k == *key && strcmp(k, key) == 0) return &obj->members[i];
+        }
         return NULL;
     }
     for (uint32_t i = key_hash(key) & (ix->cap - 1); ix->slots[i]; i = (i + 1) & (ix->cap - 1))

@@ -78,8 +78,10 @@ struct json *json_strf(struct arena *a, const char *fmt, ...) {
 
 static struct json_member *member(const struct json *obj, const char *key) {
     if (!json_is(obj, JSON_OBJECT)) return NULL;
-    for (uint32_t i = 0; i < obj->n; i++)
-        if (strcmp(obj->members[i].key, key) == 0) return &obj->members[i];
+    for (uint32_t i = 0; i < obj->n; i++) {
+        const char *k = obj->members[i].key;
+        if (*k == *key && strcmp(k, key) == 0) return &obj->members[i];
+    }
     return NULL;
 }
 

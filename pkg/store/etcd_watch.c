@@ -54,7 +54,7 @@ static bool on_message(struct etcd_call *c, const struct etcd_watch_response *m)
     }
     /* A message without events after creation is a progress notice. */
     if (!m->events.n && !m->created && m->header) rev = m->header->revision;
-    if (rev) hub_publish(s->hub, items.items, items.n, rev);
+    if (rev) hub_publish(s->hub, items.items, items.n, rev, false);
     return true;
 }
 

@@ -1,4 +1,5 @@
-/* The watch hub: delivers events to watches, in revision order, from one thread of the store.
+/* The watch hub: delivers events to watches, in revision order, one thread at a time: the one that has just made them
+ * durable (hub_deliver), so that what it did shows when it answers, or else a thread of the hub's.
  *
  * The back end publishes versions as they become durable; they wait in `pending`, which covers the revisions
  * (cover_after, published]. Each watch has a position: it has been given everything up to there. The thread takes the
@@ -39,6 +40,8 @@ struct hub {
     pthread_cond_t idle;   /* a callback has returned */
     pthread_t thread;
     bool stopping, joined, kick;
+    bool in_round; /* some thread gives out a batch */
+    bool waiting;  /* the hub's thread waits for that to end */
     hub_replay_fn *replay;
     void *replay_arg;
     int64_t published, cover_after, known;
@@ -141,8 +144,10 @@ static bool watch_serve(struct hub *h, struct store_watch *w, const struct batch
     return true;
 }
 
-/* One round: every watch gets what is new. False when a watch could not be served and needs another try. */
+/* One round: every watch gets what is new. False when a watch could not be served and needs another try. One thread
+ * at a time, or events would overtake each other. */
 static bool hub_round(struct hub *h) {
+    h->in_round = true;
     struct batch b = {.items = h->pending, .after = h->cover_after, .to = h->published};
     h->pending = (struct version_vec){0};
     h->pending_bytes = 0;
@@ -162,6 +167,8 @@ static bool hub_round(struct hub *h) {
     free(all);
     version_vec_done(&b.items);
     pthread_mutex_lock(&h->lock);
+    h->in_round = false;
+    if (h->waiting) pthread_cond_signal(&h->wake);
     return ok;
 }
 
@@ -169,8 +176,10 @@ static void *hub_main(void *arg) {
     struct hub *h = arg;
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
-        if (!h->kick) {
+        if (!h->kick || h->in_round) {
+            h->waiting = h->kick;
             pthread_cond_wait(&h->wake, &h->lock);
+            h->waiting = false;
             continue;
         }
         h->kick = false;
@@ -233,7 +242,8 @@ static void pending_drop(struct hub *h) {
     h->cover_after = h->published;
 }
 
-void hub_publish(struct hub *h, struct version *const *items, size_t n, int64_t rev) {
+void hub_publish(struct hub *h, struct version *const *items, size_t n, int64_t rev, bool deliver) {
+    bool wake = false;
     pthread_mutex_lock(&h->lock);
     if (h->watches) {
         for (size_t i = 0; i < n; i++) {
@@ -241,12 +251,31 @@ void hub_publish(struct hub *h, struct version *const *items, size_t n, int64_t 
             h->pending_bytes += sizeof(struct version) + (items[i]->value ? items[i]->value->len : 0);
         }
         h->kick = true;
-        pthread_cond_signal(&h->wake);
+        wake = !deliver;
     }
     if (rev > h->published) h->published = rev;
     if (rev > h->known) h->known = rev;
     if (!h->watches || h->pending_bytes > HUB_PENDING_MAX) pending_drop(h);
     pthread_mutex_unlock(&h->lock);
+    if (wake) pthread_cond_signal(&h->wake);
+}
+
+/* No watch has to be brought up from history first. */
+static bool all_live(const struct hub *h) {
+    for (const struct store_watch *w = h->watches; w; w = w->next)
+        if (!w->cancelled && !w->ended && w->pos < h->cover_after) return false;
+    return true;
+}
+
+void hub_deliver(struct hub *h) {
+    pthread_mutex_lock(&h->lock);
+    bool due = h->kick;
+    if (due && !h->in_round && !h->stopping && all_live(h)) {
+        h->kick = false;
+        h->kick |= due = !hub_round(h);
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (due) pthread_cond_signal(&h->wake);
 }
 
 void hub_skip_to(struct hub *h, int64_t rev) {

@@ -85,8 +85,12 @@ struct hub *hub_new(int64_t rev, hub_replay_fn *replay, void *arg);
 /* Ends the hub's thread; hub_free also frees the watches. */
 void hub_stop(struct hub *h);
 void hub_free(struct hub *h);
-/* Hands over the events of revisions up to `rev` (a reference to each is taken); never blocks on watchers. */
-void hub_publish(struct hub *h, struct version *const *items, size_t n, int64_t rev);
+/* Hands over the events of revisions up to `rev` (a reference to each is taken); never blocks on watchers. `deliver`:
+ * hub_deliver follows; else the hub's thread is woken. */
+void hub_publish(struct hub *h, struct version *const *items, size_t n, int64_t rev, bool deliver);
+/* Gives what was published to the watches, in this thread: the caller of hub_publish with `deliver` owes it, holding no
+ * locks. Where that would mean to wait or to read history it is left to the hub's thread. */
+void hub_deliver(struct hub *h);
 /* Events between what was published and `rev` are not known here any more (they come from replay). */
 void hub_skip_to(struct hub *h, int64_t rev);
 int64_t hub_rev(struct hub *h);

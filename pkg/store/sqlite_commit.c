@@ -183,8 +183,9 @@ static void publish(struct sq *s, struct sq_request *batch, int64_t last, bool d
     } else if (!s->flush_at && s->lazy.items.n) {
         s->flush_at = mono_ns() + s->flush_ns;
     }
-    hub_publish(s->hub, made, n, last);
+    hub_publish(s->hub, made, n, last, true);
     pthread_mutex_unlock(&s->lock);
+    hub_deliver(s->hub);
 }
 
 /* Only notes the revision; the rows go in compact_step. Idle clusters compact without touching the disk. */
