@@ -542,7 +542,7 @@ TEST(stop_lets_running_requests_finish) {
     int fd = dial(f.plain);
     static const char req[] = "GET /worker HTTP/1.1\r\nHost: a\r\n\r\n";
     CHECK_INT(fd_write_all(fd, req, sizeof(req) - 1), 0);
-    usleep(5000);
+    usleep(50000); /* it has the request by then */
     http_server_stop(f.s, 1000);
     char got[200];
     statuses(fd, false, got, sizeof(got));

@@ -202,7 +202,7 @@ static int advance(struct sq *s, int64_t rev) {
     if (r < 0 || rev <= s->visible_rev) return r;
     pthread_mutex_lock(&s->lock);
     s->reserved_rev = s->visible_rev = s->durable_rev = rev;
-    hub_publish(s->hub, NULL, 0, rev);
+    hub_publish(s->hub, NULL, 0, rev, false);
     pthread_mutex_unlock(&s->lock);
     return 0;
 }

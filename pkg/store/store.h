@@ -111,7 +111,8 @@ struct store_event {
     int64_t create_rev, mod_rev; /* mod_rev: of this event, for a delete too */
 };
 
-/* Called on a thread of the store, events in revision order, never concurrently for one watch. `n` events of whole
+/* Called on a thread of the store or on one that is in store_txn: it must be quick, and must not call store_txn or
+ * store_compact. Events in revision order, never concurrently for one watch. `n` events of whole
  * revisions at a time. n == 0: progress, everything up to `rev` has been delivered. `error` is 0, or the negative code
  * with which the watch ended (-ESTALE: compacted; others: the back end is gone for good); then n is 0 and no further
  * call follows. Pointers are valid during the call. The callback must not call store_watch_cancel. */
