@@ -18,6 +18,21 @@ static void default_policy(struct request *q, struct delete_request *d) {
                         "remove them or set propagationPolicy=Orphan to suppress this warning");
 }
 
+/* What was asked for, wherever it stood, as metav1.DeleteOptions. */
+static struct json *options_tree(struct request *q, const struct delete_request *d, bool dry_run) {
+    struct arena *a = q->a;
+    struct json *o = json_object(a);
+    json_set_str(a, o, "kind", "DeleteOptions");
+    json_set_str(a, o, "apiVersion", "meta.k8s.io/v1");
+    if (d->o.grace_period_seconds >= 0) json_set_int(a, o, "gracePeriodSeconds", d->o.grace_period_seconds);
+    if (d->uid) json_set_str(a, json_ensure_object(a, o, "preconditions"), "uid", d->uid);
+    if (d->rv) json_set_str(a, json_ensure_object(a, o, "preconditions"), "resourceVersion", d->rv);
+    if (d->o.orphan_dependents >= 0) json_set_bool(a, o, "orphanDependents", d->o.orphan_dependents);
+    if (d->o.propagation_policy) json_set_str(a, o, "propagationPolicy", d->o.propagation_policy);
+    if (dry_run) json_append(a, json_ensure_array(a, o, "dryRun"), json_str(a, "All"));
+    return o;
+}
+
 /* DeleteOptions of the body, or (without a body) of the query. */
 static int read_options(struct request *q, struct delete_request *d, bool *dry_run, struct err *e) {
     struct json *body = NULL, *x;
@@ -52,6 +67,7 @@ static int read_options(struct request *q, struct delete_request *d, bool *dry_r
         if (d->o.orphan_dependents >= 0)
             return bad_option(e, "FieldValueInvalid", "propagationPolicy", "orphanDependents and propagationPolicy cannot be both set");
     }
+    d->tree = options_tree(q, d, *dry_run);
     return 0;
 }
 
@@ -73,6 +89,7 @@ static int delete_one(struct request *q, const char *ns, const char *name, const
         struct write w;
         write_init(&w, q->s, q->a, q, q->res, NULL, ns, name, RULES_DELETE);
         w.c.dry_run = dry_run;
+        w.c.options = d->tree;
         int rc = write_look(&w, old, e);
         if (rc) return rc;
         rc = write_delete(&w, d, old, out, gone, e);

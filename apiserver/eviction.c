@@ -99,6 +99,8 @@ void handle_eviction(struct request *q) {
     if (!rc && !str_empty(name) && !str_eq(name, q->name))
         rc = err_status(&e, 400, "BadRequest", "name in URL does not match name in Eviction object");
     read_delete_options(q, ev, &d, &dry_run);
+    static const struct rules_kind kind = {"policy", "v1", "Eviction", "pods", true};
+    if (!rc) rc = write_admit_body(q, RULES_CREATE, &kind, "eviction", dry_run, ev, NULL, &e);
     bool charged = false;
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
@@ -114,6 +116,7 @@ void handle_eviction(struct request *q) {
         if (rc) break;
         write_init(&w, q->s, q->a, q, q->res, NULL, q->ns, q->name, RULES_DELETE);
         w.c.dry_run = dry_run;
+        w.c.no_extensions = true;
         rc = write_delete(&w, &d, old, &out, &gone, &e);
         object_unref(out);
         if (rc > 0 && i < WRITE_TRIES) {

@@ -7,6 +7,7 @@
 
 #include "apiserver/forward.h"
 #include "apiserver/handlers.h"
+#include "apiserver/write.h"
 #include "pkg/http/client.h"
 #include "pkg/stream/wsout.h"
 
@@ -353,7 +354,38 @@ void kubelet_prepare(struct request *q) {
     q->cancel = x;
 }
 
+/* What the query says, as the options object that admission sees. */
+static struct json *connect_options(struct request *q) {
+    static const char *const flags[] = {"stdin", "stdout", "stderr", "tty"};
+    struct arena *a = q->a;
+    struct json *o = json_object(a);
+    const char *name, *value;
+    size_t it = 0;
+    json_set_str(a, o, "kind", q->sub->kind);
+    json_set_str(a, o, "apiVersion", "v1");
+    for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+        if (request_query_bool(q, flags[i])) json_set_bool(a, o, flags[i], true);
+    if (str_eq(q->sub->name, "proxy") && *q->rest) json_set_str(a, o, "path", q->rest);
+    while (http_query_next(q->http, &it, &name, &value)) {
+        int64_t port;
+        if (str_eq(name, "container")) json_set_str(a, o, "container", value);
+        else if (str_eq(name, "command")) json_append(a, json_ensure_array(a, o, "command"), json_str(a, value));
+        else if (str_eq(name, "ports") && str_to_i64(value, &port) == 0) json_append(a, json_ensure_array(a, o, "ports"), json_int(a, port));
+    }
+    return o;
+}
+
+static int admit_connect(struct request *q, struct err *e) {
+    struct rules_kind kind = {"", "v1", q->sub->kind, q->res->plural, q->res->namespaced};
+    return write_admit_body(q, RULES_CONNECT, &kind, q->sub->name, false, connect_options(q), NULL, e);
+}
+
 void handle_kubelet(struct request *q) {
+    _cleanup_err_ struct err e = {0};
+    if (!str_eq(q->sub->name, "log") && admit_connect(q, &e)) {
+        respond_err(q, &e);
+        return;
+    }
     if (str_eq(q->sub->name, "log")) handle_log(q);
     else if (str_eq(q->sub->name, "proxy")) handle_proxy(q);
     else handle_stream(q);

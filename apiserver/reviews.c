@@ -6,6 +6,7 @@
 
 #include "apiserver/handlers.h"
 #include "apiserver/subresources.h"
+#include "apiserver/write.h"
 
 static const char *str_of(const struct json *o, const char *key) { return str_or_empty(json_get_str(o, key)); }
 
@@ -207,6 +208,7 @@ void handle_virtual(struct request *q) {
         return;
     }
     int rc = body_decode(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, false, &v, &e);
+    if (!rc) rc = write_admit_body(q, RULES_CREATE, NULL, NULL, false, v, NULL, &e);
     if (!rc && !str_has_prefix(q->res->plural, "selfsubjectr")) own_fields(q, q->res->type, v);
     for (size_t i = 0; !rc && i < ARRAY_LEN(reviews); i++)
         if (str_eq(reviews[i].plural, q->res->plural)) rc = reviews[i].fn(q, v, &e);

@@ -91,6 +91,10 @@ static int scale_once(struct request *q, struct write *w, const struct object *o
     const char *rv = json_as_str(json_at(scale, "metadata", "resourceVersion", NULL));
     if (!str_empty(rv) && (str_to_i64(rv, &rev) || (rev && rev != old->rev)))
         return err_conflict(e, q->res, q->name, "the object has been modified; please apply your changes to the latest version and try again");
+    static const struct rules_kind kind = {"autoscaling", "v1", "Scale", "scale", true};
+    rc = write_admit_body(q, RULES_UPDATE, &kind, "scale", w->c.dry_run, scale, scale_tree(q, write_tree(w, old)), e);
+    if (rc) return rc;
+    w->c.no_extensions = true;
     int64_t n = json_as_int(json_at(scale, "spec", "replicas", NULL), 0);
     if (n < 0) {
         err_status(e, 422, "Invalid", "Scale.autoscaling \"%s\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or equal to 0", q->name, (long long)n);
@@ -190,6 +194,9 @@ void handle_binding(struct request *q) {
         err_details(&e, "", "Binding", name);
         err_cause_add(&e, str_empty(node) ? "FieldValueRequired" : "FieldValueNotSupported", str_empty(node) ? "target.name" : "target.kind", "must be a node");
     }
+    static const struct rules_kind bound = {"", "v1", "Binding", "pods", true};
+    bool sub = q->sub != NULL; /* else POST bindings */
+    if (!rc) rc = write_admit_body(q, RULES_CREATE, sub ? &bound : NULL, sub ? "binding" : NULL, dry_run, b, NULL, &e);
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, pods, q->ns, name, i > 0);
         struct write w;

@@ -105,6 +105,8 @@ void handle_token(struct request *q) {
     int rc = body_decode(q, type, "authentication.k8s.io/v1", "TokenRequest", false, &body, &e);
     _cleanup_object_ struct object *sa = rc ? NULL : write_current(q->s, q->res, q->ns, q->name, false);
     if (!rc && !sa) rc = err_not_found(&e, q->res, q->name);
+    static const struct rules_kind kind = {"authentication.k8s.io", "v1", "TokenRequest", "serviceaccounts", true};
+    if (!rc) rc = write_admit_body(q, RULES_CREATE, &kind, "token", false, body, NULL, &e);
     if (!rc) {
         own_fields(q, type, body);
         rc = issue(q, body, sa, &e);

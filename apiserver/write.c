@@ -57,6 +57,9 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
     }
     if (!q) return;
     user_into(&w->c, &q->user);
+    w->c.who = &q->user;
+    w->c.field_manager_param = http_query(q->http, "fieldManager");
+    w->c.field_validation = http_query(q->http, "fieldValidation");
     w->c.request_group = q->res->group;
     w->c.request_version = q->res->version;
     crd_schema_into(q->schema, &w->c);
@@ -65,7 +68,10 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
 
 void write_warnings(const struct write *w, struct request *q) {
     for (size_t i = 0; i < w->c.n_warnings; i++) request_warn(q, "%s", w->c.warnings[i]);
-    for (size_t i = 0; i < w->c.n_annotations; i++) audit_annotate(q, w->c.annotations[i].key, w->c.annotations[i].value);
+    for (size_t i = 0; i < w->c.n_annotations; i++) {
+        const struct rules_annotation *x = &w->c.annotations[i];
+        if (!x->detail || audit_wants_request(q)) audit_annotate(q, x->key, x->value);
+    }
 }
 
 struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name, bool fresh) {
@@ -83,6 +89,17 @@ pthread_mutex_t *write_queue_enter(struct apiserver *s, const struct resource *r
     pthread_mutex_t *m = &s->write_queues[h % WRITE_QUEUES];
     pthread_mutex_lock(m);
     return m;
+}
+
+int write_admit_body(struct request *q, enum rules_op op, const struct rules_kind *kind, const char *subresource, bool dry_run,
+                     struct json *obj, const struct json *old, struct err *e) {
+    struct write w;
+    write_init(&w, q->s, q->a, q, q->res, subresource, q->ns, q->name, op);
+    w.c.dry_run = dry_run;
+    w.c.body_kind = kind;
+    int rc = admission_extensions(&w.c, obj, old, e);
+    write_warnings(&w, q);
+    return rc;
 }
 
 /* ---- storing ---- */

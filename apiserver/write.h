@@ -31,6 +31,11 @@ struct json *write_tree(struct write *w, const struct object *o);
 /* Copies the warnings of the rules to the request's answer, and their annotations to its audit event. */
 void write_warnings(const struct write *w, struct request *q);
 
+/* What policies and webhooks say about the body of a subresource or a review (`kind`: what it is, NULL: the resource's own),
+ * or about CONNECT. They may change `obj`. */
+int write_admit_body(struct request *q, enum rules_op op, const struct rules_kind *kind, const char *subresource, bool dry_run,
+                     struct json *obj, const struct json *old, struct err *e);
+
 /* A conflict with another write: nothing was stored, and the caller may try again with the newer object. */
 enum { WRITE_RETRY = 1, WRITE_TRIES = 64 };
 /* Before a second try: writers of one object that met queue up here, so that each gets through. */
@@ -51,6 +56,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
 struct delete_request {
     struct rules_delete_options o;
     const char *uid, *rv; /* preconditions, NULL: none */
+    const struct json *tree; /* the DeleteOptions as admission sees them, NULL: none given */
 };
 /* Deletes or begins to. *gone: the object has left the store (*out its last state). WRITE_RETRY as above. */
 int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,

@@ -29,6 +29,14 @@ CA=$(base64 -w0 <"$WORK/hook.crt")
 kubectl patch --help | grep -q -- --subresource || PATH=$(dirname "$(client_npm 35 kubectl)"):$PATH
 start_server
 
+# api METHOD PATH BODY: the bare answer, as the admin.
+api() {
+  curl -sk --cert "$WORK/admin.crt" --key "$WORK/admin.key" -X "$1" -H 'Content-Type: application/json' -d "$3" "https://127.0.0.1:$PORT$2"
+}
+for f in crt:client-certificate-data key:client-key-data; do
+  kubectl config view --raw -o "jsonpath={.users[0].user.${f#*:}}" | base64 -d >"$WORK/admin.${f%%:*}"
+done
+
 for part in "$TOP"/e2e/admission/*.sh; do
   printf '== %s\n' "$(basename "$part" .sh)"
   . "$part"

@@ -80,6 +80,7 @@ void audit_request_object(struct request *q, const struct json *v);
 void audit_request_patch(struct request *q, const char *body, size_t len);
 /* What is answered: a tree; or text that is JSON already (in pieces). Only the first counts. */
 void audit_response_object(struct request *q, const struct json *v);
+bool audit_wants_request(const struct request *q); /* level Request or higher */
 bool audit_wants_response(const struct request *q);
 void audit_response_text(struct request *q, const char *text, size_t len);
 /* The id of the request: what the client sent in Audit-ID, else a new one. */

@@ -246,6 +246,8 @@ void audit_request_patch(struct request *q, const char *body, size_t len) {
     if (yaml_parse_one(q->a, body, len, &tree, NULL, NULL) == 0) v->request = json_text(q->a, tree);
 }
 
+bool audit_wants_request(const struct request *q) { return q->audit && q->audit->conf.level >= AUDIT_REQUEST; }
+
 bool audit_wants_response(const struct request *q) {
     return q->audit && q->is_resource && q->audit->conf.level >= AUDIT_REQUEST_RESPONSE && !q->audit->response;
 }

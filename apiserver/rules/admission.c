@@ -1,5 +1,6 @@
 /* Admission: the chain of built-in plugins that kube-apiserver has on by default, in its order. First all
  * plugins that change the object, then all that only look. */
+#include "apiserver/rules/policy.h"
 #include "apiserver/rules/webhook.h"
 
 int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e, const char *fmt, ...) {
@@ -55,17 +56,18 @@ static admission_fn *const mutating[] = {
     check_namespace_lifecycle,   admit_taint_nodes,    admit_limit_ranger,
     admit_service_account,       admit_priority,       admit_toleration_seconds,
     admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
-    admit_default_ingress_class, webhooks_mutate,
+    admit_default_ingress_class, policies_mutate,      webhooks_mutate,
 };
 static admission_fn *const validating[] = {
     check_namespace_lifecycle, check_limit_ranger,   check_service_account, check_node_restriction,
     check_pod_security,        check_priority_class, check_runtime_class,   check_pvc_resize,
-    webhooks_validate,         check_resource_quota,
+    policies_validate,         webhooks_validate,    check_resource_quota,
 };
 
-int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    for (size_t i = 0; i < ARRAY_LEN(mutating); i++) {
-        int r = mutating[i](c, obj, old, e);
+static int run_chain(admission_fn *const *chain, size_t n, struct rules_ctx *c, struct json *obj, const struct json *old,
+                     struct err *e) {
+    for (size_t i = 0; i < n; i++) {
+        int r = chain[i](c, obj, old, e);
         if (r < 0) return r;
     }
     return 0;
@@ -75,10 +77,37 @@ int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *ol
     return check_resource_quota(c, obj, old, e);
 }
 
+/* When a webhook or a policy changed something all plugins look once more, and of webhooks and policies those that asked
+ * for it. */
+int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    struct admit_rounds rounds = {0};
+    c->rounds = &rounds;
+    int r = run_chain(mutating, ARRAY_LEN(mutating), c, obj, old, e);
+    rounds.second = true;
+    if (r == 0 && rounds.wanted) r = run_chain(mutating, ARRAY_LEN(mutating), c, obj, old, e);
+    c->rounds = NULL;
+    return r;
+}
+
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    for (size_t i = 0; i < ARRAY_LEN(validating); i++) {
-        int r = validating[i](c, obj, old, e);
+    /* a delete has no other occasion to ask mutating webhooks */
+    if (c->op == RULES_DELETE) {
+        struct admit_rounds rounds = {0};
+        c->rounds = &rounds;
+        int r = webhooks_mutate(c, NULL, old, e);
+        c->rounds = NULL;
         if (r < 0) return r;
     }
-    return 0;
+    return run_chain(validating, ARRAY_LEN(validating), c, obj, old, e);
+}
+
+int admission_extensions(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    static admission_fn *const change[] = {policies_mutate, webhooks_mutate}, *const look[] = {policies_validate, webhooks_validate};
+    struct admit_rounds rounds = {0};
+    c->rounds = &rounds;
+    int r = run_chain(change, ARRAY_LEN(change), c, obj, old, e);
+    rounds.second = true;
+    if (r == 0 && rounds.wanted) r = run_chain(change, ARRAY_LEN(change), c, obj, old, e);
+    c->rounds = NULL;
+    return r < 0 ? r : run_chain(look, ARRAY_LEN(look), c, obj, old, e);
 }

@@ -86,6 +86,8 @@ VALIDATE_FN(pdb);
 VALIDATE_FN(webhooks);
 VALIDATE_FN(admission_policy);
 VALIDATE_FN(admission_policy_binding);
+VALIDATE_FN(mutating_policy);
+VALIDATE_FN(mutating_policy_binding);
 VALIDATE_FN(storage_class);
 VALIDATE_FN(csi_driver);
 VALIDATE_FN(csi_node);

@@ -33,5 +33,7 @@ struct schema schema_item(struct schema s);
 enum schema_kind schema_kind(struct schema s, const struct json *value);
 /* Names of the key members of a LIST_MAP; their number. */
 size_t schema_keys(struct schema s, const char *keys[SCHEMA_KEYS_MAX]);
+/* What `y` says goes over what `x` has, as in an apply (ssa.c). */
+struct json *ssa_merge(struct arena *a, struct schema s, const struct json *x, const struct json *y);
 /* JSON text of the default of an item's key member, or NULL. */
 const struct json *schema_key_default(struct arena *a, struct schema item, const char *key);

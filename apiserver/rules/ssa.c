@@ -105,6 +105,8 @@ static struct json *merge(struct arena *a, struct schema s, const struct json *x
     return json_clone(a, y);
 }
 
+struct json *ssa_merge(struct arena *a, struct schema s, const struct json *x, const struct json *y) { return merge(a, s, x, y); }
+
 /* ---- prune ---- */
 
 static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last,

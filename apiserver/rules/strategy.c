@@ -5,6 +5,7 @@
 #include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/hook_client.h"
 #include "apiserver/rules/kinds.h"
+#include "apiserver/rules/policy.h"
 #include "apiserver/rules/validate_status.h"
 #include "apiserver/rules/warnings.h"
 
@@ -25,7 +26,7 @@ void rules_annotate(struct rules_ctx *c, const char *key, const char *fmt, ...) 
     char *value = arena_vprintf(c->a, fmt, ap);
     va_end(ap);
     ARENA_GROW(c->a, c->annotations, c->n_annotations, c->cap_annotations);
-    c->annotations[c->n_annotations++] = (struct rules_annotation){arena_strdup(c->a, key), value};
+    c->annotations[c->n_annotations++] = (struct rules_annotation){arena_strdup(c->a, key), value, false};
 }
 
 int rules_new(const struct rules_config *conf, struct rules **out, struct err *e) {
@@ -38,6 +39,7 @@ int rules_new(const struct rules_config *conf, struct rules **out, struct err *e
         return rc;
     }
     r->hooks = hook_pool_new();
+    r->policies = policy_cache_new();
     *out = r;
     return 0;
 }
@@ -45,6 +47,7 @@ int rules_new(const struct rules_config *conf, struct rules **out, struct err *e
 void rules_free(struct rules *r) {
     if (!r) return;
     hook_pool_free(r->hooks);
+    policy_cache_free(r->policies);
     alloc_done(r);
     free(r);
 }

@@ -27,7 +27,20 @@
 #include "pkg/base/ktime.h"
 #include "pkg/json/json.h"
 
-enum rules_op { RULES_CREATE, RULES_UPDATE, RULES_DELETE };
+enum rules_op { RULES_CREATE, RULES_UPDATE, RULES_DELETE, RULES_CONNECT };
+
+struct user_info;
+
+/* A kind and the resource it is served as. */
+struct rules_kind {
+    const char *group, *version, *kind, *resource;
+    bool namespaced;
+};
+
+/* What an authorizer is asked. "" where nothing is said; path NULL: about a resource. */
+struct rules_ask {
+    const char *path, *verb, *group, *resource, *subresource, *ns, *name, *field_selector;
+};
 
 /* Reads of other objects, from the watch cache. Results live in `a` (or are shared and immutable). */
 struct rules_lookup {
@@ -38,6 +51,16 @@ struct rules_lookup {
     /* A JSON array of objects (ns NULL: all namespaces); never NULL. */
     const struct json *(*list)(void *arg, struct arena *a, const char *group, const char *resource,
                                const char *ns);
+    /* For admission; each may be NULL. The revision of the last change of a resource's objects. */
+    int64_t (*changed)(void *arg, const char *group, const char *resource);
+    /* All kinds whose objects are those of this resource (other versions, other groups), this one among them. */
+    size_t (*equivalents)(void *arg, struct arena *a, const char *group, const char *resource, struct rules_kind **out);
+    /* Brings a tree with its apiVersion into the version of `to`. */
+    int (*convert)(void *arg, struct arena *a, const struct rules_kind *to, struct json **v, struct err *e);
+    /* Finds a kind that is served. */
+    bool (*kind)(void *arg, struct arena *a, const char *api_version, const char *kind, struct rules_kind *out);
+    bool (*authorize)(void *arg, struct arena *a, const struct user_info *user, const struct rules_ask *ask,
+                      const char **reason);
 };
 
 /* Where cluster IPs and node ports are kept when several servers share them. All may block. Negative results are errors
@@ -83,6 +106,10 @@ struct rules_ctx {
     const char *ns, *name; /* of the URL; name NULL on create */
     enum rules_op op;
     bool dry_run;
+    const struct user_info *who; /* who asks, in full; NULL: the server itself */
+    const struct json *options;  /* CreateOptions, ... as admission sees them; NULL: made of what is known here */
+    const struct rules_kind *body_kind; /* of `obj` where it is not the resource's own: Scale, Eviction; or NULL */
+    const char *field_manager_param, *field_validation; /* of the query, or NULL */
     const char *user; /* authenticated user and groups */
     const char *const *groups;
     size_t n_groups;
@@ -100,8 +127,11 @@ struct rules_ctx {
     /* Out: annotations for the audit event, in the arena. */
     struct rules_annotation {
         const char *key, *value;
+        bool detail; /* for level Request and higher */
     } *annotations;
     size_t n_annotations, cap_annotations;
+    bool no_extensions; /* policies and webhooks have seen this write already, in another form */
+    struct admit_rounds *rounds; /* of the mutating chain */
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
     bool quota_counted; /* out: a quota limits this write; see admission_quota */
@@ -134,6 +164,10 @@ int admission_validate(struct rules_ctx *c, struct json *obj, const struct json 
 /* The check of quotas once more. When quota_counted is set the caller lets one write of the namespace in at a time, from
  * here until it is stored: two that fit singly may not fit together. */
 int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
+
+/* Policies and webhooks alone, which see requests that are no plain writes of an object too: CONNECT, and the bodies of
+ * subresources (c->body_kind). They may change `obj`, which is NULL for a deletion. */
+int admission_extensions(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
 /* Gives cluster IPs, node ports and quota back that this context claimed, when the write did not happen. */
 void rules_release(struct rules_ctx *c);
