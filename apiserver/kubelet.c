@@ -161,7 +161,7 @@ static void stream_params(struct request *q, struct buf *url) {
     const char *name, *value;
     while (http_query_next(q->http, &it, &name, &value)) {
         for (size_t i = 0; i < ARRAY_LEN(flags); i++)
-            if (str_eq(name, flags[i][0]) && (str_eq(value, "true") || str_eq(value, "1"))) add_param(q, url, flags[i][1], "1");
+            if (str_eq(name, flags[i][0]) && request_true(value)) add_param(q, url, flags[i][1], "1");
         if (str_eq(name, "command")) add_param(q, url, "command", value);
         if (str_eq(name, "ports") || str_eq(name, "port")) add_param(q, url, "port", value);
     }

@@ -2,6 +2,7 @@
 #include "apiserver/request.h"
 
 #include <ctype.h>
+#include <strings.h>
 
 /* ---- URL ---- */
 
@@ -178,11 +179,11 @@ struct request *request_new(struct apiserver *s, struct http_req *http) {
 
 /* ---- parameters ---- */
 
+bool request_true(const char *v) { return !str_eq(v, "0") && strcasecmp(v, "false") != 0; }
+
 bool request_query_bool(struct request *q, const char *name) {
     const char *v = http_query(q->http, name);
-    if (!v) return false;
-    return !str_eq(v, "false") && !str_eq(v, "0") && !str_eq(v, "False") && !str_eq(v, "f") && !str_eq(v, "F") &&
-           !str_eq(v, "FALSE");
+    return v && request_true(v) && !str_eq(v, "f") && !str_eq(v, "F");
 }
 
 int request_query_int(struct request *q, const char *name, int64_t dflt, int64_t *out, struct err *e) {

@@ -64,6 +64,8 @@ enum { REQUEST_MAX_SEGMENTS = 64 };
 struct request *request_new(struct apiserver *s, struct http_req *http);
 /* True when ?dryRun=All; other values are errors (400/422). */
 int request_dry_run(struct request *q, bool *out, struct err *e);
+/* What a flag's value means in a URL (upstream: conversion of query parameters): true, unless it is "0" or "false". */
+bool request_true(const char *value);
 bool request_query_bool(struct request *q, const char *name);
 /* Integer parameter: `dflt` when absent, 400 when it is none. */
 int request_query_int(struct request *q, const char *name, int64_t dflt, int64_t *out, struct err *e);

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <poll.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "kubelet/logs.h"
@@ -61,7 +62,7 @@ static int running_container(struct request *r, const char **id, struct err *e) 
 static bool flag(struct request *r, const char *a, const char *b) {
     const char *v = http_query(r->http, a);
     if (!v) v = http_query(r->http, b);
-    return v && (!*v || str_eq(v, "1") || str_eq(v, "true"));
+    return v && !str_eq(v, "0") && strcasecmp(v, "false") != 0; /* clients say 1, true, True */
 }
 
 /* ---- logs ---- */

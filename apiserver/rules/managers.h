@@ -36,3 +36,5 @@ struct fset_diff managers_diff(struct rules_ctx *c, struct change *ch, const cha
 void managers_take(struct rules_ctx *c, struct managers *m, const struct manager *self, struct change *ch);
 /* Of the request, where it names another version than the stored one. */
 const char *group_version(struct arena *a, const struct rules_ctx *c);
+/* ssa_check.c: 500 when items of the configuration's keyed lists and sets cannot be told apart. */
+int ssa_check(struct rules_ctx *c, struct schema root, const struct json *config, struct err *e);

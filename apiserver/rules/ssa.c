@@ -246,6 +246,8 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     struct managers m;
     if (jget(json_get(config, "metadata"), "managedFields"))
         return err_status(e, 400, "BadRequest", "metadata.managedFields must be nil");
+    int rc = ssa_check(c, root, config, e);
+    if (rc) return rc;
     managers_read(a, json_at(live, "metadata", "managedFields", NULL), &m);
     adopt_unmanaged(c, &m, live);
     struct json *base = live ? without_managed(a, live) : json_object(a);

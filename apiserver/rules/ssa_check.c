@@ -1,0 +1,90 @@
+/* What an applied configuration must be for its fields to be told apart: every item of a keyed list says its keys (or they
+ * have defaults), and no two items of a keyed list or a set are the same. Upstream: structured-merge-diff's typed/validate.go
+ * and typed/helpers.go; the API answers 500 to what fails here, as upstream does. */
+#include "apiserver/rules/fset.h"
+#include "apiserver/rules/kinds.h"
+#include "pkg/base/map.h"
+
+struct check {
+    struct rules_ctx *c;
+    struct err *e;
+};
+
+struct place { /* .spec.containers[name="c"].ports */
+    const struct place *up;
+    const char *text;
+};
+
+static void place_text(const struct place *p, struct buf *b) {
+    if (!p) return;
+    place_text(p->up, b);
+    buf_adds(b, p->text);
+}
+
+static int refuse(struct check *k, const struct place *at, const char *why) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    place_text(at, &b);
+    struct rules_ctx *c = k->c;
+    return err_status(k->e, 500, "", "failed to create typed patch object (%s/%s; %s%s%s, Kind=%s): %s: %s", str_or_empty(c->ns),
+                      str_or_empty(c->name), c->group, *c->group ? "/" : "", c->version, c->kind, str_or_empty(b.data), why);
+}
+
+static int check_value(struct check *k, struct schema s, const struct json *v, const struct place *at);
+
+/* "[name=\"c\"]" of an item's element, as field paths are written. */
+static const char *item_text(struct arena *a, const char *elem) {
+    struct json *keys = NULL;
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    if (elem[0] != 'k' || json_parse(a, elem + 2, strlen(elem + 2), &keys, NULL, NULL)) return arena_printf(a, "[=%s]", elem + 2);
+    JSON_FOREACH_MEMBER(m, keys) buf_printf(&b, "%s%s=%s", b.len ? "," : "", m->key, json_text(a, m->value));
+    return arena_printf(a, "[%s]", str_or_empty(b.data));
+}
+
+/* The first key that the item has neither said nor by default. */
+static const char *missing_key(struct arena *a, struct schema list, const struct json *item) {
+    const char *keys[SCHEMA_KEYS_MAX];
+    size_t n = schema_keys(list, keys);
+    for (size_t i = 0; i < n; i++) {
+        const struct json *v = json_get(item, keys[i]);
+        if ((!v || v->type == JSON_NULL) && !schema_key_default(a, schema_item(list), keys[i])) return keys[i];
+    }
+    return NULL;
+}
+
+static int check_list(struct check *k, struct schema s, const struct json *list, bool keyed, const struct place *at) {
+    struct arena *a = k->c->a;
+    _cleanup_map_ struct map seen = MAP_INIT;
+    const struct json *it;
+    int rc = 0;
+    JSON_FOREACH(it, list) {
+        if (keyed && !json_is(it, JSON_OBJECT)) continue; /* of the wrong type: others say so */
+        const char *key = keyed ? missing_key(a, s, it) : NULL;
+        if (key)
+            return refuse(k, at, arena_printf(a, "element %zu: associative list with keys has an element that omits key field "
+                                                 "\"%s\" (and doesn't have default value)", (size_t)it_i, key));
+        const char *elem = fset_item_elem(a, s, it);
+        if (!elem) continue;
+        if (map_put(&seen, elem, (void *)it)) return refuse(k, at, arena_printf(a, "duplicate entries for key %s", item_text(a, elem)));
+        struct place here = {at, item_text(a, elem)};
+        if (keyed && (rc = check_value(k, schema_item(s), it, &here))) return rc;
+    }
+    return 0;
+}
+
+static int check_value(struct check *k, struct schema s, const struct json *v, const struct place *at) {
+    enum schema_kind kind = schema_kind(s, v);
+    int rc = 0;
+    if (kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET)
+        return json_is(v, JSON_ARRAY) ? check_list(k, s, v, kind == SCHEMA_LIST_MAP, at) : 0;
+    if ((kind != SCHEMA_STRUCT && kind != SCHEMA_MAP) || !json_is(v, JSON_OBJECT)) return 0;
+    JSON_FOREACH_MEMBER(m, v) {
+        struct place here = {at, arena_printf(k->c->a, ".%s", m->key)};
+        if ((rc = check_value(k, schema_member(s, m->key, NULL), m->value, &here))) return rc;
+    }
+    return 0;
+}
+
+int ssa_check(struct rules_ctx *c, struct schema root, const struct json *config, struct err *e) {
+    struct check k = {c, e};
+    return check_value(&k, root, config, NULL);
+}
