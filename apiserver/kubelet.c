@@ -7,6 +7,7 @@
 
 #include "apiserver/forward.h"
 #include "apiserver/handlers.h"
+#include "apiserver/rewrite.h"
 #include "apiserver/write.h"
 #include "pkg/http/client.h"
 #include "pkg/stream/wsout.h"
@@ -299,6 +300,31 @@ static const char *pod_target(struct request *q, const char *scheme, const char 
     return arena_printf(q->a, strchr(ip, ':') ? "%s://[%s]:%s" : "%s://%s:%s", scheme, ip, port);
 }
 
+/* The target's own idea of its place is corrected: links of a page, and where a redirect goes. */
+static void answer_proxied(struct request *q, const char *base, struct http_resp *r) {
+    size_t whole = strlen(q->http->path), rest = strlen(q->rest);
+    const struct rewrite w = {.prefix = arena_strndup(q->a, q->http->path, whole - rest), .target = strstr(base, "://") + 3,
+                              .host = q->http->host, .scheme = q->http->tls ? "https" : "http"};
+    const char *type = http_resp_header(r, "content-type");
+    for (size_t i = 0; i < r->n_headers; i++)
+        if (str_eq(r->headers[i].name, "location")) r->headers[i].value = rewrite_url(q->a, &w, r->headers[i].value);
+    if (type && strncasecmp(type, "text/html", 9) == 0 && !http_resp_header(r, "content-encoding") && r->body.len) {
+        struct buf page = BUF_INIT;
+        rewrite_html(&w, r->body.data, r->body.len, &page);
+        buf_done(&r->body);
+        r->body = page;
+    }
+    forward_answer(q, r);
+}
+
+/* A page's links are relative to a path that ends in a slash. */
+static bool redirect_to_slash(struct request *q) {
+    if (*q->rest || (!str_eq(q->http->method, "GET") && !str_eq(q->http->method, "HEAD"))) return false;
+    const char *to = arena_printf(q->a, "%s/%s%s", q->http->path, *q->http->query ? "?" : "", q->http->query);
+    http_respond(q->http, 301, (struct http_header[]){{"Location", to}}, 1, "", 0, 0);
+    return true;
+}
+
 static void handle_proxy(struct request *q) {
     _cleanup_err_ struct err e = {0};
     const char *scheme, *name, *port, *base;
@@ -322,9 +348,12 @@ static void handle_proxy(struct request *q) {
         upgrade_to(q, c, url);
         return;
     }
+    if (redirect_to_slash(q)) return;
     _cleanup_http_resp_ struct http_resp r = {.body.limit = PROXY_BODY_MAX};
     struct http_header *h;
-    size_t n = forward_headers(q, false, &h);
+    size_t n = 0;
+    for (size_t i = 0, all = forward_headers(q, false, &h); i < all; i++) /* pages are read here */
+        if (!str_eq(h[i].name, "accept-encoding")) h[n++] = h[i];
     if (http_client_do(c, q->http->method, url, h, n, q->http->body, q->http->body_len, &r, PROXY_MS, &e)) {
         err_wrap(&e, "error trying to reach service");
         e.status = 503;
@@ -332,7 +361,7 @@ static void handle_proxy(struct request *q) {
         respond_err(q, &e);
         return;
     }
-    forward_answer(q, &r);
+    answer_proxied(q, base, &r);
 }
 
 /* ---- entry ---- */

@@ -33,6 +33,7 @@ static const char *data_of(struct arena *a, const struct core_pod_template_spec 
     struct json *o = json_object(a), *template = api_to_tree(a, &api_core_pod_template_spec, t);
     json_set_str(a, template, "$patch", "replace");
     json_set(a, json_ensure_object(a, o, "spec"), "template", template);
+    json_sort_keys(o, true); /* as upstream: another controller manager compares the bytes */
     return json_text(a, o);
 }
 

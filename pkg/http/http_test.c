@@ -562,3 +562,23 @@ TEST(queries_and_escapes) {
     CHECK(!http_unescape(a, "%4", 2, false));
     arena_free(a);
 }
+
+TEST(a_server_is_verified_by_the_name_given_for_it) {
+    struct fixture f;
+    setup(&f, 0);
+    static const struct {
+        const char *name;
+        bool ok;
+    } cases[] = {{"localhost", true}, {"elsewhere.svc", false}};
+    char url[64];
+    snprintf(url, sizeof(url), "https://127.0.0.1:%u/x", f.tls);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        _cleanup_http_resp_ struct http_resp r = {0};
+        struct http_client *c = http_client_new(
+            &(struct http_client_options){.ca_pem = f.ca.cert_pem, .server_name = cases[i].name}, NULL);
+        int rc = http_client_do(c, "GET", url, NULL, 0, NULL, 0, &r, 5000, NULL);
+        CHECK_INT(rc == 0, cases[i].ok);
+        http_client_free(c);
+    }
+    teardown(&f);
+}

@@ -7,6 +7,7 @@
 #include "pkg/base/ktime.h"
 #include "pkg/http/client.h"
 #include "pkg/stream/link.h"
+#include "pkg/stream/wsout.h"
 #include "tests/test.h"
 
 /* ---- SPDY ---- */
@@ -468,4 +469,85 @@ TEST(port_forward_carries_bytes_and_errors) {
     pthread_join(t, NULL);
     sp = spdy_free(sp);
     buf_done(&l.text);
+}
+
+/* ---- output over a WebSocket ---- */
+
+static struct http_cancel reader_gone;
+
+static void output_on_worker(void *arg) {
+    struct http_req *r = arg;
+    bool endless = str_eq(r->path, "/endless");
+    struct wsout *w;
+    if (wsout_upgrade(r, &reader_gone, &w, NULL) < 0) return;
+    CHECK_INT(wsout_write(w, "one\n", 4), 0);
+    for (int i = 0; endless && i < 500 && !http_cancelled(&reader_gone); i++) usleep(10000);
+    if (!endless) CHECK_INT(wsout_write(w, "two", 3), 0);
+    wsout_finish(w);
+}
+static void output_handler(struct http_req *r, void *arg) {
+    if (http_dispatch(workers, output_on_worker, r) < 0) http_respond_text(r, 503, "busy");
+}
+
+static int collect_text(int op, const char *p, size_t n, void *arg) {
+    buf_printf(arg, "%s:%.*s;", op == WS_TEXT ? "text" : "binary", (int)n, p);
+    return 0;
+}
+
+static void output_start(struct chain *c) {
+    *c = (struct chain){0};
+    workers = http_workers_new(4, 16);
+    CHECK_INT(http_cancel_init(&reader_gone, NULL), 0);
+    c->front = serve(output_handler, NULL, &c->to_front);
+}
+
+static void output_stop(struct chain *c) {
+    chain_stop(c);
+    http_cancel_done(&reader_gone);
+}
+
+static void output_is(const char *proto, const char *want) {
+    struct chain c;
+    output_start(&c);
+    _cleanup_http_resp_ struct http_resp r = {0};
+    int fd = connect_ws(&c, "/output", proto, &r);
+    CHECK_INT(r.status, 101);
+    CHECK_STR(http_resp_header(&r, "sec-websocket-protocol"), proto);
+    struct ws w;
+    _cleanup_buf_ struct buf text = BUF_INIT;
+    ws_init(&w, false);
+    char b[4096];
+    for (ssize_t n; !w.close_seen && (n = read(fd, b, sizeof(b))) > 0;)
+        CHECK_INT(ws_feed(&w, b, (size_t)n, collect_text, &text, NULL), 0);
+    CHECK(w.close_seen);
+    CHECK_STR(text.data, want);
+    ws_done(&w);
+    close(fd);
+    output_stop(&c);
+}
+
+TEST(output_goes_in_binary_or_base64_messages) {
+    output_is("binary.k8s.io", "binary:one\n;binary:two;");
+    output_is("base64.binary.k8s.io", "text:b25lCg==;text:dHdv;");
+}
+
+TEST(output_of_unknown_protocols_is_refused) {
+    struct chain c;
+    output_start(&c);
+    _cleanup_http_resp_ struct http_resp r = {0};
+    CHECK_INT(connect_ws(&c, "/output", "v4.channel.k8s.io", &r), -1);
+    CHECK_INT(r.status, 403);
+    output_stop(&c);
+}
+
+TEST(a_reader_that_leaves_ends_output) {
+    struct chain c;
+    output_start(&c);
+    _cleanup_http_resp_ struct http_resp r = {0};
+    int fd = connect_ws(&c, "/endless", "binary.k8s.io", &r);
+    CHECK_INT(r.status, 101);
+    close(fd);
+    for (int i = 0; i < 400 && !http_cancelled(&reader_gone); i++) usleep(10000);
+    CHECK(http_cancelled(&reader_gone));
+    output_stop(&c);
 }
