@@ -71,6 +71,11 @@ static const char *kubelet_limits(const struct layout *l) {
     return access(config, R_OK) == 0 ? FMT("--config=%s", config) : "--pod-max-pids=4096";
 }
 
+/* A default of ours that the operator's KubeletConfiguration may change: flags would win over it. */
+static const char *unless_configured(const struct layout *l, const char *flag) {
+    return access(layout_data(l, "kubelet.yaml"), R_OK) == 0 ? "--register-node=true" : flag;
+}
+
 static int node_programs(const struct layout *l, struct component_list *list, const char *api, const char *bootstrap, struct err *e) {
     int r;
     bool agent = str_eq(l->role, "agent");
@@ -88,6 +93,8 @@ static int node_programs(const struct layout *l, struct component_list *list, co
                          FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
                          FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
                          FMT("--pod-manifest-path=%s/manifests", l->data), FMT("--local-path-dir=%s/volumes", l->data), kubelet_limits(l),
+                         unless_configured(l, "--shutdown-grace-period=30s"),
+                         unless_configured(l, "--shutdown-grace-period-critical-pods=10s"),
                          bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
     /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
     c = (struct component){.name = "proxy", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};

@@ -5,6 +5,7 @@
  */
 #include "kubelet/node.h"
 #include "kubelet/pods.h"
+#include "kubelet/shutdown.h"
 
 static struct quantity allocatable_of(const struct str_map *m, const char *resource) {
     struct quantity q = {0};
@@ -241,6 +242,11 @@ bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
     if (wants_apparmor(pod) && !kl->fake && !apparmor_enabled()) {
         *reason = "AppArmor";
         *message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        return false;
+    }
+    if (shutdown_active(kl->shutdown)) {
+        *reason = "NodeShutdown";
+        *message = "Pod was rejected as the node is shutting down.";
         return false;
     }
     const char *sysctl = forbidden_sysctl(kl, a, pod);

@@ -5,7 +5,7 @@
 
 enum { MAX_FILE = 1024 * 1024 };
 
-enum kind { TEXT, NUMBER, YES_NO, SPAN, BYTES, LIST, PAIRS, LIMITS, TAINTS };
+enum kind { TEXT, NUMBER, YES_NO, SPAN, BYTES, LIST, PAIRS, LIMITS, TAINTS, PRIORITIES };
 
 /* Dotted path in the file, how it is written, and where it goes. */
 static const struct setting {
@@ -55,6 +55,9 @@ static const struct setting {
     S("evictionMaxPodGracePeriod", NUMBER, eviction_max_grace),
     S("evictionPressureTransitionPeriod", SPAN, eviction_transition_ns),
     S("allowedUnsafeSysctls", LIST, allowed_sysctls),
+    S("shutdownGracePeriod", SPAN, shutdown_ns),
+    S("shutdownGracePeriodCriticalPods", SPAN, shutdown_critical_ns),
+    S("shutdownGracePeriodByPodPriority", PRIORITIES, shutdown_by_priority),
 #undef S
 };
 
@@ -104,11 +107,24 @@ static char *taint_text(const struct json *t) {
                      str_or_empty(value), str_or_empty(json_get_str(t, "effect")));
 }
 
+/* [{"priority":0,"shutdownGracePeriodSeconds":10}] as "0=10,..." */
+static char *priorities_text(const struct json *list) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    struct json *item;
+    JSON_FOREACH(item, list)
+        buf_printf(&b, "%s%lld=%lld", b.len ? "," : "", (long long)json_get_int(item, "priority", 0),
+                   (long long)json_get_int(item, "shutdownGracePeriodSeconds", 0));
+    return buf_take(&b);
+}
+
 static bool take(const struct setting *s, const struct json *v, struct kubelet_config *c) {
     void *field = (char *)c + s->offset;
     struct json *item;
     const char *text = json_as_str(v);
     switch (s->kind) {
+        case PRIORITIES:
+            if (json_is(v, JSON_ARRAY)) *(const char **)field = priorities_text(v);
+            return json_is(v, JSON_ARRAY);
         case TEXT:
             if (text && *text) *(const char **)field = xstrdup(text); /* "" means the default, as upstream */
             return text != NULL;

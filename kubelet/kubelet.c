@@ -12,6 +12,7 @@
 #include "kubelet/plugins.h"
 #include "kubelet/pods.h"
 #include "kubelet/run.h"
+#include "kubelet/shutdown.h"
 #include "kubelet/safepath.h"
 #include "kubelet/server.h"
 #include "kubelet/static_pods.h"
@@ -365,6 +366,7 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (kl->client) r = node_start(kl->node, e);
     if (r == 0 && !str_empty(kl->cfg.manifest_path))
         kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
+    if (!kl->fake) kl->shutdown = shutdown_new(kl);
     kl->gc_running = kubelet_thread(&kl->gc_thread, gc_thread, kl, false) == 0;
     return r;
 }
@@ -374,6 +376,7 @@ void kubelet_free(struct kubelet *kl) {
     kl->stopping = true;
     eventfd_write(kl->stop_fd, 1);
     kubelet_server_free(kl->server);
+    shutdown_free(kl->shutdown);
     plugins_free(kl->plugins);
     static_pods_free(kl->static_pods);
     informer_free(kl->pod_informer);

@@ -38,6 +38,9 @@ struct kubelet_config {
     int64_t status_update_ns, lease_seconds, sync_ns;
     int64_t eviction_transition_ns, eviction_max_grace; /* seconds: a soft eviction's longest */
     int64_t simulate;
+    const char *shutdown_by_priority; /* "priority=seconds,..." */
+    int64_t shutdown_ns, shutdown_critical_ns;
+    bool shutdown_on_term;
     bool register_node, anonymous_auth, webhook_auth, rotate_certificates, serving_bootstrap, cgroups_per_qos,
         image_parallel, offline_cache;
 };
@@ -55,6 +58,7 @@ struct static_pods;
 struct csi;
 struct plugins;
 struct devices;
+struct shutdown;
 struct eviction;
 struct image_gc;
 
@@ -73,6 +77,7 @@ struct kubelet {
     struct volumes *volumes;
     struct csi *csi;
     struct devices *devices;
+    struct shutdown *shutdown; /* NULL: pods are not ended when the machine goes down */
     struct plugins *plugins; /* NULL: none can register */
     struct pods *pods;
     struct node *node;

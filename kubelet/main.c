@@ -9,6 +9,7 @@
 #include "kubelet/gc.h"
 #include "kubelet/run.h"
 #include "kubelet/server.h"
+#include "kubelet/shutdown.h"
 #include "pkg/base/memory.h"
 
 struct main_flags {
@@ -71,6 +72,9 @@ struct main_flags {
     {"node-status-report-frequency", 0, FLAG_DURATION, &(o).c.status_update_ns, "DURATION", "how often an unchanged status is sent"}, \
     {"offline-cache", 0, FLAG_BOOL, &(o).c.offline_cache, NULL, "keep pods, ConfigMaps and Secrets on disk, to start them without an API server"}, \
     {"simulate", 0, FLAG_INT, &(o).c.simulate, "N", "be N nodes (name-0, name-1, ...) whose containers are only pretended"}, \
+    {"shutdown-grace-period", 0, FLAG_DURATION, &(o).c.shutdown_ns, "DURATION", "time for pods to end when the machine goes down; 0: none"}, \
+    {"shutdown-grace-period-critical-pods", 0, FLAG_DURATION, &(o).c.shutdown_critical_ns, "DURATION", "the end of that time, for critical pods"}, \
+    {"shutdown-on-term", 0, FLAG_BOOL, &(o).c.shutdown_on_term, NULL, "SIGTERM means that the machine goes down (logind and SIGPWR always do)"}, \
     {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                                    \
     {"cleanup", 0, FLAG_BOOL, &(o).cleanup, NULL, "stop and remove every pod of the runtime, then end"},                   \
     {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                           \
@@ -179,6 +183,7 @@ int main(int argc, char **argv) {
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGPWR);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     _cleanup_free_ char *name = node_name_of(&o.c);
     struct client *client = NULL;
@@ -198,7 +203,8 @@ int main(int argc, char **argv) {
     log_info("kubelet runs", "node", name, NULL);
     struct cert_rotation *rotation = o.c.simulate ? NULL : cert_rotation_start(nodes.items[0], certificates_changed, nodes.items[0]);
     int sig;
-    sigwait(&set, &sig);
+    while (sigwait(&set, &sig) == 0 && sig == SIGPWR) shutdown_run(nodes.items[0]->shutdown);
+    if (sig == SIGTERM && o.c.shutdown_on_term) shutdown_run(nodes.items[0]->shutdown);
     log_info("stopping; pods go on running", "signal", strsignal(sig), NULL);
     /* Threads may be in calls that take long (a container's grace period). State is on disk and in the runtime: ending
      * the process is safe at any time, so there is no waiting for them. */

@@ -7,6 +7,7 @@
 #include "kubelet/devices.h"
 #include "kubelet/eviction.h"
 #include "kubelet/node_info.h"
+#include "kubelet/shutdown.h"
 #include "pkg/api/coordination.h"
 
 enum { MAX_IMAGES = 50, HEARTBEAT_S = 10 };
@@ -311,6 +312,8 @@ static void compute(struct node *n, struct arena *a, struct core_node_status *st
         st->addresses.items[st->addresses.n++] = (struct core_node_address){"InternalIP", ips[i]};
     st->addresses.items[st->addresses.n++] = (struct core_node_address){"Hostname", kl->node_name};
     const char *problem = runtime_problem(n, a, st);
+    if (shutdown_active(kl->shutdown))
+        problem = arena_printf(a, "%s%snode is shutting down", str_or_empty(problem), problem ? ", " : "");
     st->conditions.items = arena_zalloc(a, (PRESSURE_KINDS + 1) * sizeof(*st->conditions.items));
     for (int i = 0; i < PRESSURE_KINDS; i++) {
         bool on = node_under_pressure(n, (enum node_pressure)i);
