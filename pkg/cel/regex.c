@@ -92,7 +92,7 @@ bool regex_find(struct arena *a, const struct regex *re, const char *s, size_t n
     m.mark = 1;
     for (size_t at = from;;) {
         if (!found) enter(&m, now, 0, at, at);
-        if (now->n == 0) break;
+        if (now->n == 0 && found) break;
         size_t after = at;
         bool end_of_text = at >= n;
         uint32_t ch = end_of_text ? 0 : utf8_next(s, n, &after);
