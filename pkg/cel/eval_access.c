@@ -122,6 +122,7 @@ static bool good_key(const struct cel_val *k) {
 
 struct cel_val ev_make_map(struct ev *E, const struct node *n) {
     bool object = n->kind == N_STRUCT, constant = !object;
+    if (object && !n->map.obj) return val_errf(E->a, "unknown type: %s", n->name);
     struct cel_map *m = map_new(E->a, n->n);
     for (uint32_t i = 0; i < n->n; i++) {
         const struct entry *e = &n->map.entries[i];
