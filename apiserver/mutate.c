@@ -246,6 +246,16 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
     return write_create(w, obj, false, out, e);
 }
 
+/* What the patch makes does not fit the type: said about the patch, not about an object. */
+static int unfit_patch(struct request *q, struct err *e) {
+    const char *why = arena_strdup(q->a, e->msg);
+    err_done(e);
+    err_status(e, 422, "Invalid", " \"\" is invalid: patch: Invalid value: %s", why);
+    err_details(e, NULL, NULL, NULL);
+    err_cause_add(e, "FieldValueInvalid", "patch", "%s", why);
+    return -EINVAL;
+}
+
 static int patch_once(struct request *q, struct write *w, const char *ct, const struct object *old, struct object **out,
                       struct err *e) {
     struct json *patched = NULL, *obj = NULL;
@@ -254,7 +264,8 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, e);
     w->c.type = w->res->type;
     size_t warned = q->n_warnings;
-    if (!rc) rc = body_normalise(q, q->res->type, patched, NULL, &obj, e);
+    if (!rc && (rc = body_normalise(q, q->res->type, patched, NULL, &obj, e)) && e->status == 400)
+        rc = unfit_patch(q, e);
     if (rc) return rc;
     if (warned) q->n_warnings = warned; /* of an earlier try */
     obj = to_stored(q, obj ? obj : patched);

@@ -79,20 +79,23 @@ static void v_owners(struct vctx *v, const struct json *owners, const struct fp 
 static void v_finalizers(struct vctx *v, const struct json *list, const struct fp *p) {
     const struct json *f;
     bool orphan = false, foreground = false;
-    bool extension =
-        str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io",
-                                                 "admissionregistration.k8s.io"));
     JSON_FOREACH(f, list) {
         const char *s = str_or_empty(json_as_str(f));
-        for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, f, "%s", is_qualified_name(s));
+        v_label_name(v, p, s);
         orphan |= str_eq(s, "orphan");
         foreground |= str_eq(s, "foregroundDeletion");
-        if (!strchr(s, '/') && !str_in(s, ONE_OF("orphan", "foregroundDeletion", "kubernetes")) &&
-            v->c->type && !extension)
-            v_invalid(v, FPI(p, f_i), f,
-                      "name is neither a standard finalizer name nor is it fully qualified");
     }
     if (orphan && foreground) v_invalid(v, p, list, "orphan and foregroundDeletion cannot be both set");
+}
+
+/* Finalizers without a domain are Kubernetes' own. */
+static void v_known_finalizers(struct vctx *v, const struct json *list, const struct fp *p) {
+    const struct json *f;
+    JSON_FOREACH(f, list) {
+        const char *s = str_or_empty(json_as_str(f));
+        if (!strchr(s, '/') && !str_in(s, ONE_OF("orphan", "foregroundDeletion", "kubernetes")))
+            v_invalid(v, FPI(p, f_i), f, "name is neither a standard finalizer name nor is it fully qualified");
+    }
 }
 
 static void v_managed_fields(struct vctx *v, const struct json *list, const struct fp *p) {
@@ -107,54 +110,126 @@ static void v_managed_fields(struct vctx *v, const struct json *list, const stru
     }
 }
 
-static void v_common(struct vctx *v, const struct json *meta, const struct fp *p) {
-    if (json_get_int(meta, "generation", 0) < 0)
-        v_invalid(v, FP(p, "generation"), json_get(meta, "generation"), "must be greater than or equal to 0");
+/* What every look at the metadata sees, of a new object or an update. */
+static void v_shared(struct vctx *v, const struct json *meta, const struct fp *p) {
     v_labels(v, FP(p, "labels"), json_get(meta, "labels"));
     v_annotations(v, FP(p, "annotations"), json_get(meta, "annotations"));
     v_owners(v, json_get(meta, "ownerReferences"), FP(p, "ownerReferences"));
-    v_finalizers(v, json_get(meta, "finalizers"), FP(p, "finalizers"));
     v_managed_fields(v, json_get(meta, "managedFields"), FP(p, "managedFields"));
 }
 
-void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p, bool create) {
-    if (create) v_name(v, meta, p);
-    if (create && v->c->namespaced) {
+static void v_whole(struct vctx *v, const struct json *meta, bool core, const struct fp *p) {
+    if (json_get_int(meta, "generation", 0) < 0)
+        v_invalid(v, FP(p, "generation"), json_get(meta, "generation"), "must be greater than or equal to 0");
+    v_shared(v, meta, p);
+    v_finalizers(v, json_get(meta, "finalizers"), FP(p, "finalizers"));
+    if (core) v_known_finalizers(v, json_get(meta, "finalizers"), FP(p, "finalizers"));
+}
+
+void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p) {
+    bool core = v->c->type && !str_in(str_or_empty(v->c->group),
+                                      ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io"));
+    v_name(v, meta, p);
+    if (v->c->namespaced) {
         const char *ns = jstr(meta, "namespace"), *bad;
         if (!*ns)
             v_required(v, FP(p, "namespace"), NULL);
         else if ((bad = is_dns1123_label(ns)))
             v_invalid(v, FP(p, "namespace"), json_get(meta, "namespace"), "%s", bad);
-    } else if (create && *jstr(meta, "namespace")) {
+    } else if (*jstr(meta, "namespace")) {
         v_forbidden(v, FP(p, "namespace"), "not allowed on this type");
     }
-    v_common(v, meta, p);
+    v_whole(v, meta, core, p);
 }
 
-void meta_validate_update(struct vctx *v, const struct json *meta, const struct json *old) {
+/* ---- updates ---- */
+
+/* On an update the metadata is looked at by the registry, whole and for its changes, and then by the kind's own
+ * validation, which differs between kinds: as whole metadata, as a change, both or neither; with or without the rule for
+ * finalizers of the core kinds. Each look has its own findings, and the answer lists them all. */
+struct looks {
+    const char *kind, *group; /* group NULL: any */
+    unsigned whole, change;
+    bool core;
+};
+static const struct looks own_looks[] = {
+    {"DaemonSet", "apps", 0, 1, true},
+    {"Deployment", "apps", 0, 1, true},
+    {"ReplicaSet", "apps", 0, 1, true},
+    {"StatefulSet", "apps", 0, 1, true},
+    {"HorizontalPodAutoscaler", "autoscaling", 0, 1, true},
+    {"CronJob", "batch", 0, 1, true},
+    {"NetworkPolicy", "networking.k8s.io", 0, 1, true},
+    {"ServiceCIDR", "networking.k8s.io", 0, 1, true},
+    {"PriorityClass", "scheduling.k8s.io", 0, 1, true},
+    {"CSIDriver", "storage.k8s.io", 0, 1, true},
+    {"PodTemplate", "", 0, 1, true},
+    {"ReplicationController", "", 0, 1, true},
+    {"ResourceQuota", "", 0, 1, true},
+    {"Service", "", 0, 1, true},
+    {"ResourceSlice", "resource.k8s.io", 0, 1, true},
+    {"EndpointSlice", "discovery.k8s.io", 1, 0, true},
+    {"FlowSchema", "flowcontrol.apiserver.k8s.io", 1, 0, true},
+    {"PriorityLevelConfiguration", "flowcontrol.apiserver.k8s.io", 1, 0, true},
+    {"CSINode", "storage.k8s.io", 1, 0, true},
+    {"VolumeAttachment", "storage.k8s.io", 1, 0, true},
+    {"LimitRange", "", 1, 0, true},
+    {NULL, "admissionregistration.k8s.io", 1, 0, false},
+    {"CustomResourceDefinition", "apiextensions.k8s.io", 0, 1, false},
+    {"Lease", "coordination.k8s.io", 0, 1, false},
+    {"APIService", "apiregistration.k8s.io", 1, 1, false},
+    {"RuntimeClass", "node.k8s.io", 1, 1, false},
+    {"PodDisruptionBudget", "policy", 0, 0, false},
+};
+
+static struct looks looks_of(const struct rules_ctx *c) {
+    struct looks l = {.whole = 1, .change = 1, .core = true};
+    if (!c->type) return (struct looks){.change = 1};
+    if (str_eq(c->kind, "Event")) {
+        bool strict = str_eq(c->request_group, "events.k8s.io");
+        return (struct looks){.change = strict, .core = strict};
+    }
+    for (size_t i = 0; i < ARRAY_LEN(own_looks); i++)
+        if (str_eq(own_looks[i].group, str_or_empty(c->group)) &&
+            (!own_looks[i].kind || str_eq(own_looks[i].kind, c->kind)))
+            l = own_looks[i];
+    if (!str_empty(c->subresource) && !str_eq(c->kind, "PodDisruptionBudget")) l.whole = 0, l.change = 1;
+    if (str_eq(c->subresource, "status") && str_eq(c->kind, "CronJob")) l.change = 0;
+    return l;
+}
+
+static void v_change(struct vctx *v, const struct json *meta, const struct json *old, bool core, const struct fp *p) {
     static const char *const fixed[] = {
         "name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"};
-    const struct fp *p = FP(NULL, "metadata");
-    const struct json *f;
+    const struct json *f, *o;
     if (jget(old, "deletionTimestamp")) {
-        const struct json *had = json_get(old, "finalizers");
         bool added = false;
         JSON_FOREACH(f, json_get(meta, "finalizers")) {
-            const struct json *o;
             bool known = false;
-            JSON_FOREACH(o, had) known |= json_equal(o, f);
+            JSON_FOREACH(o, json_get(old, "finalizers")) known |= json_equal(o, f);
             added |= !known;
         }
         if (added)
-            v_forbidden(v, FP(p, "finalizers"),
-                        "no new finalizers can be added if the object is being deleted");
+            v_forbidden(v, FP(p, "finalizers"), "no new finalizers can be added if the object is being deleted");
     }
     if (!*jstr(meta, "resourceVersion"))
-        v_invalid(v, FP(p, "resourceVersion"), json_get(meta, "resourceVersion"),
-                  "must be specified for an update");
+        v_invalid(v, FP(p, "resourceVersion"), json_get(meta, "resourceVersion"), "must be specified for an update");
     if (json_get_int(meta, "generation", 0) < json_get_int(old, "generation", 0))
         v_invalid(v, FP(p, "generation"), json_get(meta, "generation"), "must not be decremented");
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
         v_immutable(v, FP(p, fixed[i]), json_get(meta, fixed[i]), json_get(old, fixed[i]));
-    meta_validate(v, meta, p, false);
+    v_shared(v, meta, p);
+    if (core) v_known_finalizers(v, json_get(meta, "finalizers"), FP(p, "finalizers"));
+}
+
+void meta_validate_update(struct vctx *v, const struct json *meta, const struct json *old) {
+    const struct fp *p = FP(NULL, "metadata");
+    struct looks l = looks_of(v->c);
+    v_whole(v, meta, false, p);
+    v_change(v, meta, old, false, p);
+    for (unsigned i = 0; i < l.whole; i++) {
+        v_name(v, meta, p);
+        v_whole(v, meta, l.core, p);
+    }
+    for (unsigned i = 0; i < l.change; i++) v_change(v, meta, old, l.core, p);
 }

@@ -122,7 +122,8 @@ bool has_key(const struct json *arr, const char *member, const char *value); /* 
 
 /* ---- metadata ---- */
 void meta_prepare_create(struct rules_ctx *c, struct json *obj);
-void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p, bool create);
+/* Of a new object. */
+void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p);
 void meta_validate_update(struct vctx *v, const struct json *meta, const struct json *old);
 
 /* ---- the table of kinds (kinds.c) ---- */

@@ -110,7 +110,8 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
 static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const struct json *old) {
     struct json *status = json_get(obj, "status"), *meta = json_get(obj, "metadata");
     bool keep_meta =
-        !c->type || str_in(c->kind, ONE_OF("CustomResourceDefinition", "APIService", "ServiceCIDR"));
+        !c->type || str_in(c->kind, ONE_OF("APIService", "ServiceCIDR", "ValidatingAdmissionPolicy", "FlowSchema",
+                                           "PriorityLevelConfiguration", "ResourceClaim", "VolumeAttachment"));
     struct json *merged = json_clone(c->a, old);
     if (keep_meta) {
         struct json *om = json_ensure_object(c->a, merged, "metadata"),
@@ -221,7 +222,7 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     size_t warnings = c->n_warnings;
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
-    meta_validate(&v, meta, FP(NULL, "metadata"), true);
+    meta_validate(&v, meta, FP(NULL, "metadata"));
     if (!c->type)
         crd_validate(&v, obj, NULL);
     else if (k && k->validate)

@@ -230,7 +230,7 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     name_rule(v, spec, "priorityClassName", is_dns1123_subdomain, p);
     name_rule(v, spec, "runtimeClassName", is_dns1123_subdomain, p);
     v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"),
-           ONE_OF("PreemptLowerPriority", "Never"), false);
+           ONE_OF("PreemptLowerPriority", "Never"), jget(spec, "preemptionPolicy") != NULL);
     if (jget(spec, "overhead")) {
         struct json *limits = json_object(v->a);
         json_set(v->a, limits, "limits", json_clone(v->a, json_get(spec, "overhead")));
