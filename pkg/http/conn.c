@@ -417,19 +417,34 @@ static void finish(struct conn *c) {
     conn_read_start(c);
 }
 
+/* Goes on in the next turn. */
+static void conn_later(struct conn *c) {
+    struct http_server *s = c->srv;
+    if (c->dirty || c->closing) return;
+    c->dirty = true;
+    c->dirty_next = NULL;
+    if (s->later_tail) s->later_tail->dirty_next = c;
+    else s->later_head = c;
+    s->later_tail = c;
+}
+
 void conn_flush(struct conn *c) {
+    unsigned left = TURN_PIECES;
     do {
-        while (!c->dead && !c->inflight && pump(c))
+        while (!c->dead && left && !c->inflight && pump(c)) {
+            left--;
             if (c->srv->out.len >= FLUSH_HIGH || (c->srv->full && c->srv->out.len)) {
                 gather_flush(c);
                 send_out(c);
             }
+        }
         gather_flush(c);
         send_out(c);
         if (c->dead) return;
         if (c->proto == CONN_H1) h1_settle(c);
         else if (c->proto == CONN_TUNNEL) tunnel_settle(c);
-    } while (!c->dead && c->proto == CONN_H1 && !c->inflight && (c->out.n || (c->cur && c->cur->out.n)));
+    } while (!c->dead && left && c->proto == CONN_H1 && !c->inflight && (c->out.n || (c->cur && c->cur->out.n)));
+    if (!c->dead && !left) conn_later(c);
     if (!c->dead && c->close_after && !c->cur && nothing_left(c)) finish(c);
 }
 

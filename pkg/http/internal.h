@@ -23,6 +23,7 @@ enum {
     READ_SIZE = 64 * 1024,       /* one read from a socket */
     GATHER_SIZE = 16 * 1024,     /* one TLS record */
     FLUSH_HIGH = 128 * 1024,     /* bytes waiting in libuv for one connection */
+    TURN_PIECES = 12,            /* of GATHER_SIZE that a connection may send in a turn of the loop: then others have theirs */
     PIPELINE_MAX = 64 * 1024,    /* bytes kept behind a request that is being handled */
     TUNNEL_HIGH = 256 * 1024,    /* bytes waiting in one direction of a tunnel */
     LINGER_MS = 2000,            /* reading on after the last answer, so that it is not lost to a reset */
@@ -290,6 +291,7 @@ struct http_server {
     int next_id;
     struct conn *conns;
     struct conn *dirty_head, *dirty_tail;
+    struct conn *later_head, *later_tail; /* have sent TURN_PIECES in this turn, and have more; dirty in the next */
     _Atomic size_t n_conns, n_streams;
     _Atomic uint64_t n_requests, n_accepted;
     struct buf out; /* ciphertext (or plain bytes) of the connection being flushed */

@@ -139,6 +139,11 @@ static void on_prepare(uv_prepare_t *p) {
         if (c->dead) conn_destroy(c);
         server_drain_ops(s);
     }
+    if (!s->later_head) return;
+    s->dirty_head = s->later_head;
+    s->dirty_tail = s->later_tail;
+    s->later_head = s->later_tail = NULL;
+    uv_async_send(&s->async); /* the turn in between looks for input, but does not wait for it */
 }
 
 /* ---- timer ---- */
@@ -518,7 +523,7 @@ static void shutdown_on_loop(void *arg) {
         s->conns->dead = true;
         conn_destroy(s->conns);
     }
-    s->dirty_head = s->dirty_tail = NULL;
+    s->dirty_head = s->dirty_tail = s->later_head = s->later_tail = NULL;
     uv_close((uv_handle_t *)&s->async, on_own_handle_closed);
     uv_close((uv_handle_t *)&s->prepare, on_own_handle_closed);
     uv_close((uv_handle_t *)&s->timer, on_own_handle_closed);
