@@ -152,11 +152,13 @@ def test_rapid_reset(api, victim):
     head = b"\x82\x87" + literal(b":path", b"/api/v1/namespaces/default/configmaps/one") + literal(b":authority", b"x") + literal(b"authorization", b"Bearer flood-token")
     s = tls(api, "h2")
     s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + h2_frame(4, 0, 0))
+    pieces = [b"".join(h2_frame(1, 5, 2 * k + 1, head) + h2_frame(3, 0, 2 * k + 1, b"\0\0\0\x08") for k in range(i, i + 100)) for i in range(0, 60000, 100)]
+    victim.take()
     cpu, sent, cut = api.cpu_seconds(), 0, False
     try:
-        for i in range(0, 60000, 100):
-            s.sendall(b"".join(h2_frame(1, 5, 2 * k + 1, head) + h2_frame(3, 0, 2 * k + 1, b"\0\0\0\x08") for k in range(i, i + 100)))
-            sent = i + 100
+        for p in pieces:
+            s.sendall(p)
+            sent += 100
     except OSError: cut = True
     cut = cut or closed(s)
     check(f"streams that are opened and reset end the connection (after at most {sent})", cut and sent < 60000 or closed(s), sent)

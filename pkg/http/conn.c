@@ -417,15 +417,13 @@ static void finish(struct conn *c) {
     conn_read_start(c);
 }
 
-/* Goes on in the next turn. */
-static void conn_later(struct conn *c) {
-    struct http_server *s = c->srv;
+void conn_put_off(struct conn *c, struct conn_list *l) {
     if (c->dirty || c->closing) return;
     c->dirty = true;
     c->dirty_next = NULL;
-    if (s->later_tail) s->later_tail->dirty_next = c;
-    else s->later_head = c;
-    s->later_tail = c;
+    if (l->tail) l->tail->dirty_next = c;
+    else l->head = c;
+    l->tail = c;
 }
 
 void conn_flush(struct conn *c) {
@@ -444,7 +442,9 @@ void conn_flush(struct conn *c) {
         if (c->proto == CONN_H1) h1_settle(c);
         else if (c->proto == CONN_TUNNEL) tunnel_settle(c);
     } while (!c->dead && left && c->proto == CONN_H1 && !c->inflight && (c->out.n || (c->cur && c->cur->out.n)));
-    if (!c->dead && !left) conn_later(c);
+    c->bulk = !left;
+    if (c->bulk) c->srv->bulk_left -= MIN_OF(c->srv->bulk_left, TURN_PIECES);
+    if (c->bulk && !c->dead) conn_put_off(c, &c->srv->behind);
     if (!c->dead && c->close_after && !c->cur && nothing_left(c)) finish(c);
 }
 

@@ -23,7 +23,8 @@ enum {
     READ_SIZE = 64 * 1024,       /* one read from a socket */
     GATHER_SIZE = 16 * 1024,     /* one TLS record */
     FLUSH_HIGH = 128 * 1024,     /* bytes waiting in libuv for one connection */
-    TURN_PIECES = 12,            /* of GATHER_SIZE that a connection may send in a turn of the loop: then others have theirs */
+    TURN_PIECES = 8,             /* of GATHER_SIZE that a connection may send in a turn of the loop: then others have theirs; */
+    TURN_BULK = 64,              /* and that all connections with more than that to send may: they take turns */
     PIPELINE_MAX = 64 * 1024,    /* bytes kept behind a request that is being handled */
     TUNNEL_HIGH = 256 * 1024,    /* bytes waiting in one direction of a tunnel */
     LINGER_MS = 2000,            /* reading on after the last answer, so that it is not lost to a reset */
@@ -169,6 +170,7 @@ struct conn {
     enum conn_proto proto;
     struct conn *prev, *next;   /* all connections */
     struct conn *dirty_next;
+    bool bulk; /* had more to send than a turn gives */
     bool dirty, dead, closing, reading, eof, close_after, fin_sent;
     SSL *ssl;
     struct tls_conf *tls;
@@ -194,11 +196,17 @@ struct conn {
     struct tunnel *tun;
 };
 
+struct conn_list {
+    struct conn *head, *tail;
+};
+
 void conn_accept(struct listener *l, uv_stream_t *server_handle);
 void conn_mark_dirty(struct conn *c);
 /* Closes soon, dropping what is unsent. */
 void conn_kill(struct conn *c);
 void conn_flush(struct conn *c);
+/* Goes on in the next turn of the loop. */
+void conn_put_off(struct conn *c, struct conn_list *l);
 void conn_destroy(struct conn *c);
 void conn_deadline(struct conn *c, enum deadline_kind kind, unsigned ms);
 void conn_check_deadline(struct conn *c, uint64_t now);
@@ -291,7 +299,8 @@ struct http_server {
     int next_id;
     struct conn *conns;
     struct conn *dirty_head, *dirty_tail;
-    struct conn *later_head, *later_tail; /* have sent TURN_PIECES in this turn, and have more; dirty in the next */
+    struct conn_list later, behind; /* dirty in the next turn: not served in this one; served, and have more to send */
+    unsigned bulk_left; /* pieces of TURN_BULK */
     _Atomic size_t n_conns, n_streams;
     _Atomic uint64_t n_requests, n_accepted;
     struct buf out; /* ciphertext (or plain bytes) of the connection being flushed */

@@ -125,25 +125,44 @@ static void on_async(uv_async_t *a) {
 
 /* ---- once a loop turn ---- */
 
+static struct conn *dirty_pop(struct http_server *s) {
+    struct conn *c = s->dirty_head;
+    s->dirty_head = c->dirty_next;
+    if (!s->dirty_head) s->dirty_tail = NULL;
+    c->dirty = false;
+    c->dirty_next = NULL;
+    return c;
+}
+
+/* What was put off is dirty in the next turn: first those that were not served, then those that were. */
+static void next_turn(struct http_server *s) {
+    struct conn_list *l[] = {&s->later, &s->behind};
+    for (size_t i = 0; i < ARRAY_LEN(l); i++) {
+        if (!l[i]->head) continue;
+        if (s->dirty_tail) s->dirty_tail->dirty_next = l[i]->head;
+        else s->dirty_head = l[i]->head;
+        s->dirty_tail = l[i]->tail;
+        *l[i] = (struct conn_list){0};
+    }
+    if (s->dirty_head) uv_async_send(&s->async); /* that turn looks for input, but does not wait for it */
+}
+
 static void on_prepare(uv_prepare_t *p) {
     struct http_server *s = p->data;
     atomic_store(&s->loop_thread, pthread_self());
     server_drain_ops(s);
+    s->bulk_left = TURN_BULK;
     while (s->dirty_head) {
-        struct conn *c = s->dirty_head;
-        s->dirty_head = c->dirty_next;
-        if (!s->dirty_head) s->dirty_tail = NULL;
-        c->dirty = false;
-        c->dirty_next = NULL;
+        struct conn *c = dirty_pop(s);
+        if (c->bulk && !s->bulk_left && !c->dead) {
+            conn_put_off(c, &s->later);
+            continue;
+        }
         if (!c->dead) conn_flush(c);
         if (c->dead) conn_destroy(c);
         server_drain_ops(s);
     }
-    if (!s->later_head) return;
-    s->dirty_head = s->later_head;
-    s->dirty_tail = s->later_tail;
-    s->later_head = s->later_tail = NULL;
-    uv_async_send(&s->async); /* the turn in between looks for input, but does not wait for it */
+    next_turn(s);
 }
 
 /* ---- timer ---- */
@@ -523,7 +542,8 @@ static void shutdown_on_loop(void *arg) {
         s->conns->dead = true;
         conn_destroy(s->conns);
     }
-    s->dirty_head = s->dirty_tail = s->later_head = s->later_tail = NULL;
+    s->dirty_head = s->dirty_tail = NULL;
+    s->later = s->behind = (struct conn_list){0};
     uv_close((uv_handle_t *)&s->async, on_own_handle_closed);
     uv_close((uv_handle_t *)&s->prepare, on_own_handle_closed);
     uv_close((uv_handle_t *)&s->timer, on_own_handle_closed);
