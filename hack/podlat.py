@@ -69,4 +69,5 @@ def main():
     for name in names: call(c, "DELETE", f"/api/v1/namespaces/default/pods/{name}")
     wait(gone, names)
 
-main()
+if __name__ == "__main__":
+    main()
