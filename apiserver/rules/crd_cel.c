@@ -127,6 +127,7 @@ const char *crd_cel_field_path(struct arena *a, const struct json *schema, const
 struct runner {
     struct vctx *v;
     int64_t budget;
+    bool only_compiled; /* rules that do not compile are passed over */
 };
 
 /* What a finding's place is compared with, to see whether it changed. */
@@ -214,7 +215,7 @@ static void run_rule(struct runner *r, const struct crd_cel *n, const struct crd
     struct cel_run run = {.arena = a, .vars = rule->optional_old ? optional : plain, .n_vars = VARS};
     const struct fp *at = or_root(p);
     if (rule->error) {
-        v_invalid(r->v, at, type_value(r, n), "rule compile error: %s", rule->error);
+        if (!r->only_compiled) v_invalid(r->v, at, type_value(r, n), "rule compile error: %s", rule->error);
         return;
     }
     if (!rule->prog || (rule->uses_old && !old && !rule->optional_old)) return;
@@ -301,4 +302,12 @@ void crd_cel_validate(struct vctx *v, const struct json *obj, const struct json 
         return;
     }
     run_node(&r, v->c->crd_cel, NULL, obj, old, (struct was){.correlated = old != NULL, .now = obj, .old = old});
+}
+
+void crd_cel_check_default(struct vctx *v, const struct json *schema, const struct json *dflt, const struct fp *p) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct runner r = {.v = v, .budget = (int64_t)CEL_RUNTIME_BUDGET, .only_compiled = true};
+    if (!has_rules(schema, 0)) return;
+    const struct crd_cel *n = node_new(a, schema, cel_type_of_schema(a, schema, "selfType", false), 0);
+    if (n) run_node(&r, n, p, dflt, dflt, (struct was){.correlated = false});
 }

@@ -348,5 +348,7 @@ void crd_check_default(struct vctx *v, const struct json *s, const struct json *
     prune(v->a, s, pruned, "", false, NULL);
     if (!json_equal(pruned, dflt)) v_invalid(v, p, dflt, "must not have unknown fields");
     fill(v->a, s, pruned);
+    size_t found = v->n;
     check(v, s, pruned, p);
+    if (v->n == found) crd_cel_check_default(v, s, pruned, p);
 }
