@@ -97,7 +97,7 @@ static int check_base(struct request *q, struct write *w, const struct json *obj
         return -EINVAL;
     }
     if (str_to_i64(rv, &rev))
-        return err_status(e, 400, "BadRequest", "metadata.resourceVersion: Invalid value: \"%.60s\"", rv);
+        return err_status(e, 500, "", "strconv.ParseUint: parsing \"%.60s\": invalid syntax", rv);
     w->cause_rev = rev;
     if (rev == 0 || rev == old->rev) return 0;
     return err_conflict(e, q->res, q->name,

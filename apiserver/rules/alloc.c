@@ -438,7 +438,11 @@ PREPARE_FN(service) {
         json_set_int(c->a, spec, "healthCheckNodePort", json_get_int(was, "healthCheckNodePort", 0));
     if (old && !ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) drop_node_ports(spec, was);
     if (old && !wants_health_port(spec) && wants_health_port(was)) json_del(spec, "healthCheckNodePort");
-    if (old && !ports && !json_len(json_get(spec, "externalIPs"))) json_del(spec, "externalTrafficPolicy");
+    bool open_now = ports || (str_eq(type, "ClusterIP") && json_len(json_get(spec, "externalIPs"))),
+         open_before = str_in(old_type, ONE_OF("NodePort", "LoadBalancer")) ||
+                       (str_eq(old_type, "ClusterIP") && json_len(json_get(was, "externalIPs")));
+    if (old && open_before && !open_now && str_eq(jstr(spec, "externalTrafficPolicy"), jstr(was, "externalTrafficPolicy")))
+        json_del(spec, "externalTrafficPolicy");
     if (old && !cluster && str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy")))
         json_del(spec, "internalTrafficPolicy");
     if (old && !str_eq(type, "LoadBalancer") && str_eq(old_type, "LoadBalancer")) {

@@ -128,6 +128,9 @@ DEFAULTS_FN(namespace) {
 DEFAULTS_FN(node) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     sync_one_and_many(c->a, spec, "podCIDR", "podCIDRs", NULL);
+    const char *cidr = json_get_str(spec, "podCIDR");
+    if (!str_empty(cidr) && !str_eq(json_as_str(json_item(json_get(spec, "podCIDRs"), 0)), cidr)) /* the old field wins */
+        json_append(c->a, json_set(c->a, spec, "podCIDRs", json_array(c->a)), json_str(c->a, cidr));
     struct json *status = jget(obj, "status"), *capacity = jget(status, "capacity");
     if (capacity && !jget(status, "allocatable"))
         json_set(c->a, status, "allocatable", json_clone(c->a, capacity));

@@ -329,9 +329,8 @@ VALIDATE_FN(namespace) {
         finalizer(v, f, FP(FP(NULL, "spec"), "finalizers"));
 }
 
-VALIDATE_FN(node) {
-    const struct json *t, *taints = json_at(obj, "spec", "taints", NULL), *spec = json_get(obj, "spec"),
-                          *was = json_get(old, "spec");
+static void taints_of(struct vctx *v, const struct json *taints) {
+    const struct json *t;
     JSON_FOREACH(t, taints) {
         const struct fp *p = FPI(FP(FP(NULL, "metadata"), "taints"), t_i);
         v_label_name(v, FP(p, "key"), jstr(t, "key"));
@@ -346,6 +345,12 @@ VALIDATE_FN(node) {
                 break;
             }
     }
+}
+
+VALIDATE_FN(node) {
+    const struct json *t, *spec = json_get(obj, "spec"), *was = json_get(old, "spec");
+    taints_of(v, json_get(spec, "taints"));
+    if (old) taints_of(v, json_get(spec, "taints")); /* by the rules of updates, too */
     const struct fp *sp = FP(NULL, "spec");
     JSON_FOREACH(t, json_get(spec, "podCIDRs"))
         if (!is_cidr(str_or_empty(json_as_str(t)), NULL))
@@ -354,6 +359,8 @@ VALIDATE_FN(node) {
     if (!old) return;
     if (json_len(json_get(was, "podCIDRs")) && !jsame(json_get(spec, "podCIDRs"), json_get(was, "podCIDRs")))
         v_forbidden(v, FP(sp, "podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+    if (!str_eq(jstr(spec, "externalID"), jstr(was, "externalID")))
+        v_forbidden(v, FP(sp, "externalID"), "may not be updated");
     if (*jstr(was, "providerID") && !str_eq(jstr(was, "providerID"), jstr(spec, "providerID")))
         v_forbidden(v, FP(sp, "providerID"),
                     "node updates may not change providerID except from \"\" to valid");

@@ -70,42 +70,99 @@ static void printer_columns(struct vctx *v, const struct json *cols, const struc
     JSON_FOREACH(it, cols) {
         const struct fp *at = FPI(p, it_i);
         if (!*jstr(it, "name")) v_required(v, FP(at, "name"), NULL);
-        v_enum(v, FP(at, "type"), json_get(it, "type"), types, true);
+        if (!*jstr(it, "type"))
+            v_required(v, FP(at, "type"), "must be one of boolean,date,integer,number,string");
+        else if (!str_in(jstr(it, "type"), types))
+            v_invalid(v, FP(at, "type"), json_get(it, "type"), "must be one of boolean,date,integer,number,string");
         if (*jstr(it, "format") && !str_in(jstr(it, "format"), formats))
-            v_not_supported(v, FP(at, "format"), json_get(it, "format"), formats);
+            v_invalid(v, FP(at, "format"), json_get(it, "format"),
+                      "must be one of byte,date,date-time,double,float,int32,int64,password");
         if (!*jstr(it, "jsonPath"))
-            v_required(v, FP(at, "jsonPath"), NULL);
+            v_required(v, FP(at, "JSONPath"), NULL);
         else if (!json_path_ok(jstr(it, "jsonPath")))
-            v_invalid(v, FP(at, "jsonPath"), json_get(it, "jsonPath"), "is an invalid JSON path");
+            v_invalid(v, FP(at, "JSONPath"), json_get(it, "jsonPath"), "is an invalid JSON path");
     }
 }
 
-/* With one version upstream speaks of the schema as spec.validation, the field that all versions once shared.
- */
-static void version(struct vctx *v, const struct json *ver, const struct json *was, const struct fp *p, bool only) {
-    const struct json *before = json_at(was, "schema", "openAPIV3Schema", NULL);
+/* The schema of .a.b, NULL when there is none. */
+static const struct json *schema_at(struct arena *a, const struct json *schema, const char *path) {
+    if (*path != '.') return NULL;
+    while (schema && *path == '.') {
+        size_t n = strcspn(path + 1, ".");
+        schema = json_at(schema, "properties", arena_strndup(a, path + 1, n), NULL);
+        path += n + 1;
+    }
+    return *path ? NULL : schema;
+}
+
+static void selectable_fields(struct vctx *v, const struct json *list, const struct json *schema, const struct fp *p) {
+    const struct json *it;
+    if (json_len(list) > SELECTABLE_FIELDS_MAX) v_too_many(v, p, json_len(list), SELECTABLE_FIELDS_MAX);
+    JSON_FOREACH(it, list) {
+        const struct fp *at = FP(FPI(p, it_i), "jsonPath");
+        const char *path = jstr(it, "jsonPath");
+        const struct json *field = schema_at(v->a, schema, path);
+        if (!*path) {
+            v_required(v, at, NULL);
+            continue;
+        }
+        if (!field)
+            v_invalid(v, at, json_get(it, "jsonPath"), "is an invalid path: does not refer to a valid field");
+        else if (str_has_prefix(path, ".metadata"))
+            v_invalid(v, at, json_get(it, "jsonPath"), "must not point to fields in metadata");
+        else if (!str_in(jstr(field, "type"), ONE_OF("string", "integer", "boolean")))
+            v_invalid(v, at, json_get(it, "jsonPath"), "must point to a field of type string, boolean or integer");
+        for (size_t j = 0; j < it_i; j++)
+            if (str_eq(jstr(json_item(list, j), "jsonPath"), path)) {
+                v_duplicate(v, at, json_get(it, "jsonPath"));
+                break;
+            }
+    }
+}
+
+/* What all versions share is, in upstream's internal form, one field of the spec, and findings are there. */
+struct shared {
+    bool schema, subresources, columns, fields;
+};
+
+static bool all_same(const struct json *list, const char *key) {
+    const struct json *it;
+    JSON_FOREACH(it, list)
+        if (!jsame(json_get(it, key), json_get(json_item(list, 0), key))) return false;
+    return true;
+}
+
+static void schema_of(struct vctx *v, const struct json *schema, const struct json *before, const struct fp *sp) {
+    if (!schema || schema->type == JSON_NULL) {
+        v_required(v, sp, "schemas are required");
+        return;
+    }
+    size_t found = v->n;
+    crd_check_structural(v, schema, sp);
+    /* rules speak of types: of a schema that makes sense, and not again when it is stored as it is */
+    if (v->n == found && !(before && json_equal(before, schema))) crd_cel_check(v, schema, sp);
+}
+
+static void version(struct vctx *v, const struct json *ver, const struct json *was, const struct fp *p, size_t i,
+                    const struct shared *one) {
+    const struct fp *top = FP(NULL, "spec");
     const struct json *schema = json_at(ver, "schema", "openAPIV3Schema", NULL);
-    const struct fp *sp = only ? FP(FP(FP(NULL, "spec"), "validation"), "openAPIV3Schema")
-                               : FP(FP(p, "schema"), "openAPIV3Schema");
     const char *name = jstr(ver, "name");
     if (is_dns1035_label(name))
         v_invalid(v, FP(p, "name"), json_get(ver, "name"), "%s", is_dns1035_label(name));
     if (json_get_bool(ver, "deprecated", false) == false && jget(ver, "deprecationWarning"))
         v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"),
                   "can only be set for deprecated versions");
-    if (!schema || schema->type == JSON_NULL) {
-        v_required(v, only ? sp : sp, "schemas are required");
-    } else {
-        size_t found = v->n;
-        crd_check_structural(v, schema, sp);
-        /* rules speak of types: of a schema that makes sense, and not again when it is stored as it is */
-        if (v->n == found && !(before && json_equal(before, schema))) crd_cel_check(v, schema, sp);
-    }
-    subresources(v, json_get(ver, "subresources"), FP(p, "subresources"));
-    printer_columns(v, json_get(ver, "additionalPrinterColumns"), FP(p, "additionalPrinterColumns"));
-    if (json_len(json_get(ver, "selectableFields")) > SELECTABLE_FIELDS_MAX)
-        v_too_many(v, FP(p, "selectableFields"), json_len(json_get(ver, "selectableFields")),
-                   SELECTABLE_FIELDS_MAX);
+    if (!one->schema || i == 0)
+        schema_of(v, schema, json_at(was, "schema", "openAPIV3Schema", NULL),
+                  FP(one->schema ? FP(top, "validation") : FP(p, "schema"), "openAPIV3Schema"));
+    if (!one->subresources || i == 0)
+        subresources(v, json_get(ver, "subresources"), FP(one->subresources ? top : p, "subresources"));
+    if (!one->columns || i == 0)
+        printer_columns(v, json_get(ver, "additionalPrinterColumns"),
+                        FP(one->columns ? top : p, "additionalPrinterColumns"));
+    if (!one->fields || i == 0)
+        selectable_fields(v, json_get(ver, "selectableFields"), schema, FP(one->fields ? top : p, "selectableFields"));
 }
 
 static const struct json *version_named(const struct json *spec, const char *name) {
@@ -119,30 +176,56 @@ static void versions(struct vctx *v, const struct json *spec, const struct json 
     const struct json *list = json_get(spec, "versions"), *it;
     size_t storage = 0;
     bool duplicate = false;
+    struct shared one = {all_same(list, "schema"), all_same(list, "subresources"),
+                         all_same(list, "additionalPrinterColumns"), all_same(list, "selectableFields")};
     JSON_FOREACH(it, list) {
         storage += json_get_bool(it, "storage", false);
         for (size_t j = 0; j < it_i; j++)
             duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
-        version(v, it, version_named(was, jstr(it, "name")), FPI(FP(p, "versions"), it_i), json_len(list) == 1);
+        version(v, it, version_named(was, jstr(it, "name")), FPI(FP(p, "versions"), it_i), it_i, &one);
     }
     if (duplicate) v_invalid(v, FP(p, "versions"), NULL, "must contain unique version names");
     if (storage != 1)
         v_invalid(v, FP(p, "versions"), NULL, "must have exactly one version marked as storage version");
 }
 
+/* Upstream hands the two names over in the wrong order, so that each is missed where the other is. */
+static struct json *crossed_names(struct arena *a, const struct json *client) {
+    struct json *c = json_clone(a, client), *svc = json_get(c, "service");
+    if (!json_is(svc, JSON_OBJECT)) return c;
+    const char *name = arena_strdup(a, jstr(svc, "name")), *ns = arena_strdup(a, jstr(svc, "namespace"));
+    json_set_str(a, svc, "name", ns);
+    json_set_str(a, svc, "namespace", name);
+    return c;
+}
+
+static void review_versions(struct vctx *v, const struct json *list, const struct fp *p) {
+    const struct json *it;
+    bool known = false;
+    if (!json_len(list)) v_required(v, p, "must specify one of v1, v1beta1");
+    JSON_FOREACH(it, list) {
+        v_label1035(v, FPI(p, it_i), it);
+        known |= str_in(str_or_empty(json_as_str(it)), ONE_OF("v1", "v1beta1"));
+    }
+    if (json_len(list) && !known) v_invalid(v, p, list, "must include at least one of v1, v1beta1");
+}
+
 static void conversion(struct vctx *v, const struct json *c, const struct fp *p) {
-    const char *how = jstr(c, "strategy");
-    const struct json *hook = jget(c, "webhook");
+    const struct json *hook = jget(c, "webhook"), *client = jget(hook, "clientConfig");
+    const struct json *reviews = json_get(hook, "conversionReviewVersions");
     v_enum(v, FP(p, "strategy"), json_get(c, "strategy"), ONE_OF("None", "Webhook"), true);
-    if (str_eq(how, "None") && hook)
-        v_forbidden(v, FP(p, "webhookClientConfig"), "should not be set when strategy is not set to Webhook");
-    if (!str_eq(how, "Webhook")) return;
-    if (!jget(hook, "clientConfig"))
+    if (!str_eq(jstr(c, "strategy"), "Webhook")) {
+        if (client)
+            v_forbidden(v, FP(p, "webhookClientConfig"), "should not be set when strategy is not set to Webhook");
+        if (json_len(reviews))
+            v_forbidden(v, FP(p, "conversionReviewVersions"), "should not be set when strategy is not set to Webhook");
+        return;
+    }
+    if (!client)
         v_required(v, FP(p, "webhookClientConfig"), "required when strategy is set to Webhook");
     else
-        validate_webhook_client(v, json_get(hook, "clientConfig"), FP(p, "webhookClientConfig"));
-    if (!json_len(json_get(hook, "conversionReviewVersions")))
-        v_required(v, FP(p, "conversionReviewVersions"), "must specify one of v1, v1beta1");
+        validate_webhook_client(v, crossed_names(v->a, client), FP(p, "webhookClientConfig"));
+    review_versions(v, reviews, FP(p, "conversionReviewVersions"));
 }
 
 static void stored_versions(struct vctx *v, const struct json *obj) {
@@ -177,9 +260,14 @@ VALIDATE_FN(crd) {
         v_required(v, FP(p, "scope"), NULL);
     else if (!str_in(scope, ONE_OF("Cluster", "Namespaced")))
         v_not_supported(v, FP(p, "scope"), json_get(spec, "scope"), ONE_OF("Cluster", "Namespaced"));
-    if (json_get_bool(spec, "preserveUnknownFields", false))
+    if (json_get_bool(spec, "preserveUnknownFields", false)) {
+        v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"), "must be false");
         v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
-                  "must be false");
+                  "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead");
+        if (str_eq(jstr(json_get(spec, "conversion"), "strategy"), "Webhook"))
+            v_invalid(v, FP(FP(p, "conversion"), "strategy"), json_at(spec, "conversion", "strategy", NULL),
+                      "must be None if spec.preserveUnknownFields is true");
+    }
     versions(v, spec, was, p);
     crd_names(v, names, FP(p, "names"));
     conversion(v, json_get(spec, "conversion"), FP(p, "conversion"));

@@ -185,9 +185,7 @@ VALIDATE_FN(ingress) {
             v_invalid(v, FP(at, "secretName"), json_get(it, "secretName"), "%s",
                       is_dns1123_subdomain(secret));
     }
-    if (*class && is_dns1123_subdomain(class))
-        v_invalid(v, FP(p, "ingressClassName"), json_get(spec, "ingressClassName"), "%s",
-                  is_dns1123_subdomain(class));
+    if (jget(spec, "ingressClassName")) v_subdomain(v, FP(p, "ingressClassName"), json_get(spec, "ingressClassName"));
     if (!old && noted && *class && !str_eq(noted, class))
         v_invalid(v, FP(FP(NULL, "annotations"), "kubernetes.io/ingress.class"), json_str(v->a, noted),
                   "must match `ingressClassName` when both are specified");

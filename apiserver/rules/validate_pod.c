@@ -335,6 +335,9 @@ static void update(struct vctx *v, const struct json *obj, const struct json *ol
                         "existing toleration can not be modified except its tolerationSeconds");
             break;
         }
+    if (json_len(json_get(spec, "tolerations")) &&
+        !jsame(json_get(spec, "tolerations"), json_get(old, "tolerations"))) /* by the rules of updates, too */
+        validate_tolerations(v, json_get(spec, "tolerations"), FP(p, "tolerations"));
     JSON_FOREACH(t, json_get(spec, "schedulingGates"))
         if (!has_key(json_get(old, "schedulingGates"), "name", jstr(t, "name")))
             v_forbidden(v, FP(FPI(FP(p, "schedulingGates"), t_i), "name"),
@@ -346,7 +349,7 @@ static void update(struct vctx *v, const struct json *obj, const struct json *ol
         keep(v->a, munged, old, "terminationGracePeriodSeconds");
     if (json_len(json_get(old, "schedulingGates"))) mask_gated(v->a, munged, old);
     if (resize) keep(v->a, munged, old, "resources");
-    if (!jsame(munged, old))
+    if (!jsame(munged, old) || !jget(munged, "resources") != !jget(old, "resources"))
         v_forbidden(
             v, p,
             "pod updates may not change fields other than `spec.containers[*].image`, "

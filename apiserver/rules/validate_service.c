@@ -53,6 +53,21 @@ static void port(struct vctx *v, const struct json *spec, size_t i, const struct
     }
 }
 
+/* What is no address or no family is reported as that. */
+static bool plain_ips(const struct json *ips) {
+    const struct json *it;
+    JSON_FOREACH(it, ips)
+        if (!is_ip(str_or_empty(json_as_str(it)), NULL) && !str_eq(json_as_str(it), "None")) return false;
+    return true;
+}
+
+static bool known_families(const struct json *families) {
+    const struct json *it;
+    JSON_FOREACH(it, families)
+        if (!str_in(str_or_empty(json_as_str(it)), ONE_OF("IPv4", "IPv6"))) return false;
+    return true;
+}
+
 static void addresses(struct vctx *v, const struct json *spec, const struct fp *sp) {
     const struct json *ips = json_get(spec, "clusterIPs"), *families = json_get(spec, "ipFamilies"), *it;
     const struct fp *p = FP(sp, "clusterIPs");
@@ -81,7 +96,7 @@ static void addresses(struct vctx *v, const struct json *spec, const struct fp *
             if (it_i == 1 && family == first)
                 v_invalid(v, p, ips, "may specify no more than one IP for each IP family");
             const char *said = json_as_str(json_item(families, it_i));
-            if (said && !str_eq(said, family == 4 ? "IPv4" : "IPv6"))
+            if (said && known_families(families) && !str_eq(said, family == 4 ? "IPv4" : "IPv6"))
                 v_invalid(v, FPI(p, it_i), it, "expected an %s value as indicated by `ipFamilies[%zu]`", said,
                           it_i);
             if (it_i == 0) first = family;
@@ -191,16 +206,18 @@ static void update(struct vctx *v, const struct json *spec, const struct json *o
     if (!(headless(spec) && headless(old))) {
         if (!json_len(ips) && json_len(was))
             v_invalid(v, FPI(FP(sp, "clusterIPs"), 0), ips, "primary clusterIP can not be unset");
-        else if (json_len(was) && !json_equal(json_item(ips, 0), json_item(was, 0)))
+        else if (json_len(was) && !json_equal(json_item(ips, 0), json_item(was, 0)) && plain_ips(ips))
             v_invalid(v, FPI(FP(sp, "clusterIPs"), 0), ips, "may not change once set");
     }
-    if (!headless(spec) && !headless(old) && json_len(fam) && json_len(old_fam) &&
+    if (!headless(spec) && !headless(old) && json_len(fam) && json_len(old_fam) && known_families(fam) &&
         !json_equal(json_item(fam, 0), json_item(old_fam, 0)))
         v_invalid(v, FPI(FP(sp, "ipFamilies"), 0), fam, "may not change once set");
     if (str_eq(jstr(spec, "type"), "LoadBalancer") && str_eq(jstr(old, "type"), "LoadBalancer") &&
         !str_eq(jstr(spec, "loadBalancerClass"), jstr(old, "loadBalancerClass")))
         v_invalid(v, FP(sp, "loadBalancerClass"), json_get(spec, "loadBalancerClass"),
                   "may not change once set");
+    if (jget(spec, "loadBalancerClass") && !str_eq(jstr(spec, "type"), "LoadBalancer"))
+        v_forbidden(v, FP(sp, "loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'");
     int64_t hp = json_get_int(spec, "healthCheckNodePort", 0),
             old_hp = json_get_int(old, "healthCheckNodePort", 0);
     if (hp && old_hp && hp != old_hp) v_forbidden(v, FP(sp, "healthCheckNodePort"), "field is immutable");

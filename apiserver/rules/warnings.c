@@ -431,7 +431,7 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         {"storage.k8s.io", "CSIStorageCapacity", warn_storage_capacity},
         {"node.k8s.io", "RuntimeClass", warn_runtime_class},
     };
-    if (old && jget(obj, "spec") && jsame(json_get(obj, "spec"), json_get(old, "spec"))) return;
+    if (old && !str_eq(v->c->kind, "Service") && jget(obj, "spec") && jsame(json_get(obj, "spec"), json_get(old, "spec"))) return;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group)))
             rows[i].fn(v, obj);
