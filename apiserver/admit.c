@@ -14,6 +14,7 @@
 #include "apiserver/flow/flow.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
+#include "apiserver/metrics.h"
 #include "pkg/base/ktime.h"
 
 #define LOOP_LISTS_NS (2 * NS_PER_MS)
@@ -213,7 +214,7 @@ static void check_token(void *arg) { authenticate(arg, false); }
 void apiserver_handle(struct http_req *r, void *arg) {
     struct apiserver *s = arg;
     struct request *q = request_new(s, r);
-    atomic_fetch_add(&s->requests, 1);
+    metrics_begin(s->metrics, q);
     aggregator_take(q);
     if (str_eq(q->verb, "watch") && q->res && q->res->stored == RES_STORED) watch_prepare(q);
     if (q->sub && request_is_long(q)) kubelet_prepare(q);

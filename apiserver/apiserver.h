@@ -28,6 +28,7 @@ struct crd_registry;
 struct aggregator;
 struct usage;
 struct admission;
+struct metrics;
 
 /* What the flags say (main.c has the table). Strings live as long as the server. */
 struct apiserver_options {
@@ -82,13 +83,13 @@ struct apiserver {
     struct audit *audit; /* NULL: no audit policy */
     struct http_server *http;
     struct http_workers *workers;
+    struct metrics *metrics;
     struct admission *admission; /* admit.h */
     struct watch_hub *watches;
     struct kubelet_client *kubelets;
     const char *external_host;  /* "10.0.0.10:6443": in discovery and the issuer's documents; the opener's */
     int64_t started_ns;
     pthread_mutex_t write_queues[WRITE_QUEUES], quota_queues[WRITE_QUEUES];
-    _Atomic uint64_t requests;
     _Atomic int long_calls, passed_calls;
     _Atomic bool ready, stopping;
 };

@@ -3,6 +3,7 @@
 #include "apiserver/admit.h"
 #include "apiserver/flow/flow.h"
 #include "apiserver/handlers.h"
+#include "apiserver/metrics.h"
 #include "apiserver/lookup.h"
 #include "pkg/base/flags.h"
 #include "pkg/pki/jwt.h"
@@ -88,26 +89,8 @@ static void version(struct request *q) {
 /* ---- metrics ---- */
 
 static void metrics(struct request *q) {
-    struct apiserver *s = q->s;
-    struct http_server_stats st = {0};
     _cleanup_buf_ struct buf b = BUF_INIT;
-    http_server_get_stats(s->http, &st);
-    buf_printf(&b, "# TYPE apiserver_request_total counter\napiserver_request_total %llu\n", (unsigned long long)atomic_load(&s->requests));
-    buf_printf(&b, "# TYPE apiserver_open_connections gauge\napiserver_open_connections %zu\n", st.connections);
-    buf_printf(&b, "# TYPE apiserver_current_inflight_requests gauge\napiserver_current_inflight_requests %zu\n", st.streams);
-    buf_printf(&b, "# TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests %zu\n", watch_hub_count(s->watches));
-    buf_printf(&b, "# TYPE apiserver_resource_version gauge\napiserver_resource_version %lld\n", (long long)watchcache_rev(s->cache));
-    buf_printf(&b, "# TYPE apiserver_storage_size_bytes gauge\napiserver_storage_size_bytes %lld\n", (long long)store_size(s->store));
-    buf_printf(&b, "# TYPE apiserver_storage_objects gauge\n");
-    for (size_t i = 0; i < resource_table_len(s->resources); i++) {
-        const struct resource *r = resource_table_at(s->resources, i);
-        if (r->stored != RES_STORED || r->storage) continue;
-        buf_printf(&b, "apiserver_storage_objects{resource=\"%s%s%s\"} %zu\n", r->plural, *r->group ? "." : "", r->group,
-                   watchcache_count(s->cache, r));
-    }
-    buf_printf(&b, "# TYPE process_uptime_seconds gauge\nprocess_uptime_seconds %lld\n",
-               (long long)((mono_ns() - s->started_ns) / NS_PER_SEC));
-    flow_metrics(admission_flow(s), &b);
+    metrics_write(q->s, &b);
     respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
 }
 

@@ -9,6 +9,7 @@
 #include "apiserver/identity.h"
 #include "apiserver/kubelet.h"
 #include "apiserver/lookup.h"
+#include "apiserver/metrics.h"
 #include "apiserver/usage/usage.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
@@ -174,7 +175,7 @@ static void watch_signal(struct program *p, uv_signal_t *h, uv_signal_cb cb, int
 
 static int serve(struct program *p, struct err *e) {
     struct apiserver_options *o = &p->o;
-    struct http_server_options ho = {.loop = &p->loop, .handler = apiserver_handle, .arg = p->s};
+    struct http_server_options ho = {.loop = &p->loop, .handler = apiserver_handle, .over = metrics_over, .arg = p->s};
     struct http_ca cas[] = {{.file = o->client_ca}, {.file = o->requestheader_ca}};
     struct http_listen l = {.address = o->bind_address,
                             .port = (uint16_t)o->secure_port,

@@ -3,6 +3,7 @@
 
 #include "apiserver/aggregator/aggregator.h"
 #include "apiserver/admit.h"
+#include "apiserver/metrics.h"
 #include "apiserver/audit/audit.h"
 #include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
@@ -86,6 +87,7 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
     s->started_ns = mono_ns();
     s->event_end = rbytes_new("}\n", 2);
     s->lists = listcache_new();
+    s->metrics = metrics_new();
     int rc = open_parts(s, e);
     if (rc) {
         apiserver_close(s);
@@ -116,6 +118,7 @@ void apiserver_close(struct apiserver *s) {
     resource_table_free(s->resources);
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->write_queues[i]);
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->quota_queues[i]);
+    metrics_free(s->metrics);
     free(s);
 }
 

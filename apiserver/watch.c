@@ -17,6 +17,7 @@
 #include "apiserver/convert.h"
 #include "apiserver/crd/feed.h"
 #include "apiserver/handlers.h"
+#include "apiserver/metrics.h"
 #include "pkg/base/map.h"
 #include "apiserver/tables.h"
 
@@ -252,6 +253,7 @@ static bool send_event(struct watch *w, enum wc_event_type type, struct object *
     bool own;
     struct rbytes *b = line_of(w, type, o, &own);
     if (!b) return true;
+    metrics_watch_event(w->q->s->metrics, w->q->res);
     int rc = http_stream_write(w->q->http, b);
     if (own) rbytes_unref(b);
     return rc == 0;

@@ -30,6 +30,7 @@ void http_req_unref(struct http_req *pub) {
     struct hreq *r = hreq_of(pub);
     if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1) return;
     if (r->observe) r->observe(pub, HTTP_REQ_OVER, r->observe_arg);
+    if (pub->context && r->server->opt.over) r->server->opt.over(pub, r->server->opt.arg);
     if (r->free_data) r->free_data(r->data);
     buf_done(&r->body);
     outq_clear(&r->out);

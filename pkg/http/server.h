@@ -60,6 +60,7 @@ struct http_req {
     struct arena *arena; /* for the handler: freed with the request */
     void *listener;      /* .tag of the listener */
     int64_t start_ns;    /* mono_ns() when the head was complete */
+    void *context;       /* the handler's, for options.over; set before the request can be answered */
 };
 
 /* What a peer may do. A zero field means the default (in brackets). */
@@ -87,6 +88,9 @@ struct http_server_options {
     /* Optional: called on the loop thread when a request's head is complete; returns the body limit for it
      * (0: limits.body_bytes). */
     size_t (*body_limit)(struct http_req *req, void *arg);
+    /* Optional: a request that the handler was given is over, answered or not (http_req_status tells); on the thread that
+     * lets go of it last. */
+    void (*over)(struct http_req *req, void *arg);
     struct http_limits limits;
     const char *server_name; /* value of the Server header, or NULL for none */
 };
