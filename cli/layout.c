@@ -28,6 +28,7 @@ static const struct {
     {"clusterDomain", offsetof(struct layout, cluster_domain), "cluster.local"},
     {"bridge", offsetof(struct layout, bridge), "coracle0"},
     {"containerRuntimeEndpoint", offsetof(struct layout, runtime), NULL},
+    {"legacyServiceAccountTokens", offsetof(struct layout, legacy_tokens), "false"},
     {"localStorage", offsetof(struct layout, local_storage), "true"},
 };
 

@@ -30,6 +30,7 @@ struct layout {
     int64_t port;             /* of the API server */
     const char *cluster_cidr, *service_cidr, *cluster_dns, *cluster_domain, *bridge;
     const char *runtime;      /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
+    const char *legacy_tokens; /* "true": ServiceAccounts have Secrets with tokens, as before 1.24 */
     const char *local_storage; /* "true": there is a default StorageClass, local-path */
 };
 

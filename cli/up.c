@@ -58,7 +58,8 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     add(l, list, c, ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
                          FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
                          FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
-                         FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data)));
+                         FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data),
+                         FMT("--legacy-service-account-tokens=%s", l->legacy_tokens)));
     c = (struct component){.name = "scheduler", .wait_port = api};
     if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false"));
@@ -215,10 +216,11 @@ int cmd_up(int argc, char **argv) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN}, stored = l;
-    bool foreground = false, wait = true, local_storage = true;
+    bool foreground = false, wait = true, local_storage = true, legacy_tokens = false;
     int64_t timeout = 60 * NS_PER_SEC;
     const struct flag flags[] = {
         LAYOUT_FLAGS(l),
+        {"legacy-service-account-tokens", 0, FLAG_BOOL, &legacy_tokens, NULL, "a Secret with a token for every ServiceAccount, for clients of Kubernetes before 1.24"},
         {"local-storage", 0, FLAG_BOOL, &local_storage, NULL, "a default StorageClass, local-path: folders of the nodes' disks"},
         {"store", 0, FLAG_STR, &l.store, "KIND", "where objects are kept: sqlite (default) or etcd (Debian's etcd-server)"},
         {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
@@ -235,6 +237,7 @@ int cmd_up(int argc, char **argv) {
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
         {0}};
     flags_main("coracle up", "coracle up starts a cluster on this machine, or goes on with the one that is there.", flags, argc, argv, 0);
+    if (legacy_tokens) l.legacy_tokens = "true";
     if (!local_storage) l.local_storage = "false";
     stored.data = l.data;
     stored.run = l.run;

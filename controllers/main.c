@@ -146,6 +146,8 @@ int main(int argc, char **argv) {
         {"cluster-signing-key-file", 0, FLAG_STR, &o.m.signing_key_file, "FILE", "its key"},
         {"cluster-signing-duration", 0, FLAG_DURATION, &o.m.signing_duration_ns, "TIME",
          "longest validity of certificates signed"},
+        {"legacy-service-account-tokens", 0, FLAG_BOOL, &o.m.legacy_tokens, NULL,
+         "make a Secret with a token for every ServiceAccount, as Kubernetes did before 1.24"},
         {"allocate-node-cidrs", 0, FLAG_BOOL, &o.m.allocate_node_cidrs, NULL,
          "give each node a range of pod addresses from --cluster-cidr"},
         {"cluster-cidr", 0, FLAG_STR, &o.m.cluster_cidr, "CIDR", "range of pod addresses of the cluster"},

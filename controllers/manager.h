@@ -16,6 +16,7 @@ struct manager_options {
     const char *cluster_cidr;
     const char *local_path_dir; /* where coracle.io/local-path makes volumes on nodes; NULL: it makes none */
     bool allocate_node_cidrs;
+    bool legacy_tokens; /* a Secret with a token for every ServiceAccount */
     int64_t node_cidr_mask;
     int64_t node_monitor_period_ns, node_monitor_grace_ns;
     int64_t terminated_pod_threshold;

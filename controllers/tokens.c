@@ -11,7 +11,7 @@ enum { CA_MAX = 1024 * 1024, TOKEN_SECONDS = 10 * 365 * 86400 };
 
 struct token_controller {
     struct manager *m;
-    struct workqueue *q;
+    struct workqueue *q, *accounts; /* accounts: only with --legacy-service-account-tokens */
     struct informer *secrets; /* of the type only: other secrets are nobody's business here */
     char *ca;
 };
@@ -78,6 +78,56 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     return fill(c, a, s, account, sa.metadata.uid, e);
 }
 
+/* ---- Secrets that nobody asked for, for clients that expect them ---- */
+
+static const char *secret_of(struct token_controller *c, struct arena *a, const struct core_service_account *sa) {
+    _cleanup_object_list_ struct object_list l = {0};
+    informer_list(c->secrets, sa->metadata.namespace, &l);
+    for (size_t i = 0; i < l.n; i++)
+        if (str_eq(str_map_get(&l.items[i]->meta->annotations, ACCOUNT), sa->metadata.name))
+            return arena_strdup(a, l.items[i]->meta->name);
+    return NULL;
+}
+
+static int give_secret(void *arg, struct arena *a, const char *key, struct err *e) {
+    struct token_controller *c = arg;
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_serviceaccounts), key);
+    if (!o) return 0;
+    const struct core_service_account *sa = o->obj;
+    if (sa->metadata.deletion_timestamp.set || sa->secrets.n) return 0;
+    const char *name = secret_of(c, a, sa);
+    if (!name) {
+        struct core_secret s = {.type = TYPE}, made;
+        s.metadata.namespace = sa->metadata.namespace;
+        s.metadata.generate_name = arena_printf(a, "%s-token-", sa->metadata.name);
+        map_set(a, &s.metadata.annotations, ACCOUNT, sa->metadata.name);
+        map_set(a, &s.metadata.annotations, ACCOUNT_UID, sa->metadata.uid);
+        struct client_opts opts = {.cause = o->rv};
+        _cleanup_err_ struct err local = {0};
+        int r = client_create(c->m->client, a, &client_secrets, sa->metadata.namespace, &s, &opts, &made, &local);
+        if (r < 0 && client_err_namespace_terminating(&local)) return 0;
+        if (r < 0) {
+            err_move(e, &local);
+            return r;
+        }
+        name = made.metadata.name;
+    }
+    struct core_service_account fresh = *sa;
+    struct core_object_reference ref = {.name = name};
+    fresh.secrets.items = &ref;
+    fresh.secrets.n = 1;
+    struct client_opts opts = {.cause = o->rv};
+    return client_update(c->m->client, a, &client_serviceaccounts, sa->metadata.namespace, &fresh, &opts, NULL, e);
+}
+
+static void account_set(void *arg, struct object *o) {
+    struct token_controller *c = arg;
+    if (c->accounts) workqueue_add(c->accounts, o->key);
+}
+static void account_updated(void *arg, struct object *old, struct object *o) { account_set(arg, o); }
+
+/* ---- what leads to a reconcile ---- */
+
 static void secret_set(void *arg, struct object *o) {
     workqueue_add(((struct token_controller *)arg)->q, o->key);
 }
@@ -106,8 +156,12 @@ int serviceaccounttoken_start(struct manager *m, struct err *e) {
     c->q = manager_queue(m, "serviceaccount-token", 1, reconcile, c, &client_serviceaccounts, NULL);
     c->secrets = manager_own_informer(m, &client_secrets, &only);
     manager_queue_needs(m, c->q, c->secrets);
+    if (m->opt.legacy_tokens) {
+        c->accounts = manager_queue(m, "serviceaccount-legacy-token", 1, give_secret, c, &client_serviceaccounts, NULL);
+        manager_queue_needs(m, c->accounts, c->secrets);
+    }
     struct informer_handler secrets = {secret_set, secret_updated, NULL, c},
-                            accounts = {.on_delete = account_gone, .arg = c};
+                            accounts = {account_set, account_updated, account_gone, c};
     informer_add_handler(c->secrets, &secrets);
     informer_add_handler(manager_informer(m, &client_serviceaccounts), &accounts);
     return 0;

@@ -7,7 +7,7 @@ BUILD_PACKAGES=(gcc libc6-dev pkg-config meson ninja-build python3 libuv1-dev li
   libssl-dev libyaml-dev libpcre2-dev libsqlite3-dev libnftables-dev libarchive-dev
   zlib1g-dev libseccomp-dev)
 RUN_PACKAGES=(crun conmon nftables iproute2 busybox-static ca-certificates curl)
-TEST_PACKAGES=(wrk e2fsprogs procps etcd-server etcd-client docker-registry skopeo openssl python3 python3-grpcio python3-dbus python3-gi dbus jq clang libclang-rt-14-dev python3-kubernetes)
+TEST_PACKAGES=(containerd runc containernetworking-plugins wrk e2fsprogs procps etcd-server etcd-client docker-registry skopeo openssl python3 python3-grpcio python3-dbus python3-gi dbus jq clang libclang-rt-14-dev python3-kubernetes)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -296,12 +296,41 @@ static const struct {
      "kubelet has insufficient PID available", "kubelet has sufficient PID available"},
 };
 
+static struct object *stored_node(struct node *n) {
+    return n->kl->node_informer ? informer_get(n->kl->node_informer, n->kl->node_name) : NULL;
+}
+
+/* Extended resources that somebody else has put into the Node's capacity can be allocated too. */
+static void add_advertised(struct node *n, struct arena *a, struct core_node_status *st) {
+    _cleanup_object_ struct object *o = stored_node(n);
+    const struct core_node *node = o ? o->obj : NULL;
+    for (size_t i = 0; node && i < node->status.capacity.n; i++) {
+        const struct str_map_entry *x = &node->status.capacity.items[i];
+        const char *slash = strchr(x->key, '/'), *key = arena_strdup(a, x->key), *value = arena_strdup(a, x->value);
+        if (!slash || strstr(x->key, "kubernetes.io/") || str_map_get(&st->capacity, x->key)) continue;
+        map_set(a, &st->capacity, key, value);
+        map_set(a, &st->allocatable, key, value);
+    }
+}
+
+/* What is no longer in the capacity has to be taken out of allocatable by name: the patch merges. */
+static void drop_unadvertised(struct node *n, struct arena *a, const struct core_node_status *st, struct json *status) {
+    _cleanup_object_ struct object *o = stored_node(n);
+    const struct core_node *node = o ? o->obj : NULL;
+    for (size_t i = 0; node && i < node->status.allocatable.n; i++) {
+        const char *key = node->status.allocatable.items[i].key;
+        if (!str_map_get(&st->allocatable, key))
+            json_set(a, json_ensure_object(a, status, "allocatable"), arena_strdup(a, key), json_null(a));
+    }
+}
+
 static void compute(struct node *n, struct arena *a, struct core_node_status *st) {
     struct kubelet *kl = n->kl;
     struct ktime now = ktime_now();
     *st = (struct core_node_status){
         .capacity = n->capacity, .allocatable = n->allocatable, .node_info = n->info};
     devices_add(kl->devices, a, &st->capacity, &st->allocatable);
+    add_advertised(n, a, st);
     st->node_info.container_runtime_version =
         arena_printf(a, "%s://%s", str_or_empty(kl->runtime_name), str_or_empty(kl->runtime_version));
     st->daemon_endpoints.kubelet_endpoint.port = (int32_t)kl->cfg.port;
@@ -352,6 +381,7 @@ static int write_status(struct node *n, struct arena *a, const struct core_node_
     JSON_FOREACH(item, json_get(status, "addresses")) json_append(a, addresses, item);
     json_set(a, status, "addresses", addresses);
     if (!st->volumes_in_use.n) json_set(a, status, "volumesInUse", json_array(a)); /* the last one went */
+    drop_unadvertised(n, a, st, status);
     json_set(a, doc, "status", status);
     char *body = json_text(a, doc);
     struct client_opts o = {.subresource = "status"};
