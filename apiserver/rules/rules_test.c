@@ -421,6 +421,26 @@ static struct json *apply(struct world *w, const char *manager, const struct jso
 
 #define CM "\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"x\"}"
 
+TEST(a_configuration_whose_fields_cannot_be_told_apart_is_refused) {
+    static const struct {
+        const char *config, *why;
+    } cases[] = {
+        {"{\"spec\":{\"ports\":[{\"port\":1},{\"name\":\"x\"}]}}", ".spec.ports: element 1: associative list with keys has an element "
+         "that omits key field \"port\" (and doesn't have default value)"},
+        {"{\"spec\":{\"ports\":[{\"port\":1},{\"port\":1,\"protocol\":\"TCP\"}]}}", ".spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]"},
+        {"{\"metadata\":{\"finalizers\":[\"a/b\",\"a/b\"]}}", ".metadata.finalizers: duplicate entries for key [=\"a/b\"]"},
+        {"{\"spec\":{\"port\":1}}", ".spec.port: field not declared in schema"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        _cleanup_world_ struct world w;
+        _cleanup_err_ struct err e = {0};
+        world_init(&w, "", "v1", "Service", "services");
+        CHECK(!apply(&w, "a", NULL, cases[i].config, true, &e));
+        CHECK_INT(e.status, 500);
+        CHECK(str_has_suffix(e.msg, cases[i].why));
+    }
+}
+
 TEST(an_update_takes_what_it_changes) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "ConfigMap", "configmaps");

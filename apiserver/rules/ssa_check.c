@@ -1,5 +1,5 @@
 /* What an applied configuration must be for its fields to be told apart: every item of a keyed list says its keys (or they
- * have defaults), and no two items of a keyed list or a set are the same. Upstream: structured-merge-diff's typed/validate.go
+ * have defaults), no two items of a keyed list or a set are the same, and a built-in type has all its fields. Upstream: structured-merge-diff's typed/validate.go
  * and typed/helpers.go; the API answers 500 to what fails here, as upstream does. */
 #include "apiserver/rules/fset.h"
 #include "apiserver/rules/kinds.h"
@@ -78,8 +78,11 @@ static int check_value(struct check *k, struct schema s, const struct json *v, c
         return json_is(v, JSON_ARRAY) ? check_list(k, s, v, kind == SCHEMA_LIST_MAP, at) : 0;
     if ((kind != SCHEMA_STRUCT && kind != SCHEMA_MAP) || !json_is(v, JSON_OBJECT)) return 0;
     JSON_FOREACH_MEMBER(m, v) {
+        bool declared;
         struct place here = {at, arena_printf(k->c->a, ".%s", m->key)};
-        if ((rc = check_value(k, schema_member(s, m->key, NULL), m->value, &here))) return rc;
+        struct schema member = schema_member(s, m->key, &declared);
+        if (!declared && kind == SCHEMA_STRUCT && !s.crd) return refuse(k, &here, "field not declared in schema");
+        if ((rc = check_value(k, member, m->value, &here))) return rc;
     }
     return 0;
 }
