@@ -138,7 +138,7 @@ static const struct {
     {"lists say their items", "{'type':'object','properties':{'l':{'type':'array'}}}", "Required s.properties[l].items"},
     {"int-or-string needs no type", "{'type':'object','properties':{'p':{'x-kubernetes-int-or-string':true,'anyOf':[{'type':'integer'},{'type':'string'}]}}}", ""},
     {"alternatives say no types", "{'type':'object','properties':{'a':{'type':'string','anyOf':[{'type':'string'}]}}}", "Forbidden s.properties[a].anyOf[0].type"},
-    {"alternatives speak of known members", "{'type':'object','properties':{'a':{'type':'string'}},'oneOf':[{'properties':{'b':{'minLength':1}}}]}", "Required s.oneOf[0].properties[b]"},
+    {"alternatives speak of known members", "{'type':'object','properties':{'a':{'type':'string'}},'oneOf':[{'properties':{'b':{'minLength':1}}}]}", "Required s.properties[b]"},
     {"maps are no structs", "{'type':'object','properties':{'m':{'type':'object','properties':{'a':{'type':'string'}},'additionalProperties':{'type':'string'}}}}", "Forbidden s.properties[m].additionalProperties"},
     {"no references", "{'type':'object','properties':{'m':{'type':'object','$ref':'#/x'}}}", "Forbidden s.properties[m].$ref"},
     {"no quadratic checks", "{'type':'object','properties':{'l':{'type':'array','uniqueItems':true,'items':{'type':'string'}}}}", "Forbidden s.properties[l].uniqueItems"},

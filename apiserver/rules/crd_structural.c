@@ -139,10 +139,12 @@ static bool is_mixed_pattern(const struct json *any) {
            json_len(json_item(any, 0)) == 1 && json_len(json_item(any, 1)) == 1;
 }
 
-static void junctors(struct vctx *v, const struct json *s, const struct json *full, const struct fp *p, unsigned depth, bool may_mix);
+static void junctors(struct vctx *v, const struct json *s, const struct json *full, const struct fp *fp, const struct fp *p,
+                     unsigned depth, bool may_mix);
 
-/* `full`: the structural schema of the same place, NULL when nothing is known there. */
-static void nested(struct vctx *v, const struct json *s, const struct json *full, const struct fp *p, unsigned depth, bool may_mix) {
+/* `full`: the structural schema of the same place, at `fp`; NULL when nothing is known there. */
+static void nested(struct vctx *v, const struct json *s, const struct json *full, const struct fp *fp, const struct fp *p,
+                   unsigned depth, bool may_mix) {
     static const struct { const char *key, *why; } forbidden[] = {
         {"type", "must be empty to be structural"}, {"additionalProperties", "must be undefined to be structural"},
         {"default", "must be undefined to be structural"}, {"title", "must be empty to be structural"},
@@ -157,50 +159,89 @@ static void nested(struct vctx *v, const struct json *s, const struct json *full
     const struct json *items = json_get(s, "items"), *more = json_get(full, "additionalProperties");
     if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return;
     for (size_t i = 0; i < ARRAY_LEN(forbidden); i++)
-        if (!jempty(json_get(s, forbidden[i].key))) v_forbidden(v, FP(p, forbidden[i].key), "%s", forbidden[i].why);
-    const char *re = json_get_str(s, "pattern"), *bad = re ? crd_pattern_fault(v->a, re) : NULL;
-    if (bad) v_invalid(v, FP(p, "pattern"), json_get(s, "pattern"), "must be a valid regular expression, but isn't: %s", bad);
+        if (jget(s, forbidden[i].key) && (i == 2 || !jempty(json_get(s, forbidden[i].key)))) v_forbidden(v, FP(p, forbidden[i].key), "%s", forbidden[i].why);
     JSON_FOREACH_MEMBER(m, json_get(s, "properties")) {
         const struct json *known = json_get(json_get(full, "properties"), m->key);
-        const struct fp *at = FPK(FP(p, "properties"), m->key);
+        const struct fp *at = FPK(FP(p, "properties"), m->key), *full_at = FPK(FP(fp, "properties"), m->key);
         if (str_eq(m->key, "metadata")) v_forbidden(v, at, "must not be specified in a nested context");
         if (!known && json_is(more, JSON_OBJECT)) known = more;
-        if (full && !known) v_required(v, at, "must be specified outside of allOf, anyOf, oneOf and not too");
-        nested(v, m->value, known, at, depth + 1, false);
+        if (full && !known) v_required(v, full_at, "must be specified outside of allOf, anyOf, oneOf and not too");
+        nested(v, m->value, known, full_at, at, depth + 1, false);
     }
     if (items) {
         const struct json *known = json_get(full, "items");
-        if (full && !known) v_required(v, FP(p, "items"), "must be specified outside of allOf, anyOf, oneOf and not too");
-        nested(v, items, known, FP(p, "items"), depth + 1, false);
+        if (full && !known) v_required(v, FP(fp, "items"), "must be specified outside of allOf, anyOf, oneOf and not too");
+        nested(v, items, known, FP(fp, "items"), FP(p, "items"), depth + 1, false);
     }
-    junctors(v, s, full, p, depth, may_mix);
+    junctors(v, s, full, fp, p, depth, may_mix);
 }
 
-static void junctors(struct vctx *v, const struct json *s, const struct json *full, const struct fp *p, unsigned depth, bool may_mix) {
+static void junctors(struct vctx *v, const struct json *s, const struct json *full, const struct fp *fp, const struct fp *p,
+                     unsigned depth, bool may_mix) {
     static const char *const lists[] = {"allOf", "anyOf", "oneOf"};
     const struct json *it;
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         const struct json *list = json_get(s, lists[i]);
         if (i == 1 && may_mix && is_mixed_pattern(list)) continue; /* integer or string, spelt out */
-        JSON_FOREACH(it, list) nested(v, it, full, FPI(FP(p, lists[i]), it_i), depth + 1, may_mix && i == 0 && it_i == 0);
+        JSON_FOREACH(it, list) nested(v, it, full, fp, FPI(FP(p, lists[i]), it_i), depth + 1, may_mix && i == 0 && it_i == 0);
     }
-    if (json_get(s, "not")) nested(v, json_get(s, "not"), full, FP(p, "not"), depth + 1, false);
+    if (json_get(s, "not")) nested(v, json_get(s, "not"), full, fp, FP(p, "not"), depth + 1, false);
 }
 
-/* ---- the walk ---- */
+/* ---- the walks ---- */
+
+/* A format that is none of those known is let be, with a warning. */
+static void format_of(struct vctx *v, const struct json *s) {
+    static const char *const known[] = {
+        "bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5", "isbn",
+        "isbn10", "isbn13", "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date", "duration", "datetime",
+        "date-time", "int32", "int64", "float", "double", "k8s-short-name", "k8s-long-name", NULL};
+    const char *format = jstr(s, "format");
+    if (*format && !str_in(format, known)) rules_warn(v->c, "unrecognized format \"%s\"", format);
+}
+
+static void rules_of(struct vctx *v, const struct json *s, const struct fp *p) {
+    static const char *const reasons[] = {"FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired",
+                                          NULL};
+    const struct json *it;
+    JSON_FOREACH(it, json_get(s, "x-kubernetes-validations")) {
+        const struct fp *at = FPI(FP(p, "x-kubernetes-validations"), it_i);
+        const char *rule = jstr(it, "rule");
+        if (strspn(rule, " \t\r\n") == strlen(rule)) v_required(v, FP(at, "rule"), "rule is not specified");
+        if (jget(it, "reason") && !str_in(jstr(it, "reason"), reasons))
+            v_not_supported(v, FP(at, "reason"), json_get(it, "reason"), reasons);
+    }
+}
+
+/* What no schema may hold, wherever it stands. */
+static void plain(struct vctx *v, const struct json *s, const struct fp *p, unsigned depth) {
+    static const char *const lists[] = {"allOf", "anyOf", "oneOf"};
+    static const char *const single[] = {"items", "additionalProperties", "not"};
+    const struct json *it;
+    if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return;
+    unsupported(v, s, p);
+    list_and_map(v, s, p);
+    rules_of(v, s, p);
+    format_of(v, s);
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        JSON_FOREACH(it, json_get(s, lists[i])) plain(v, it, FPI(FP(p, lists[i]), it_i), depth + 1);
+    for (size_t i = 0; i < ARRAY_LEN(single); i++) plain(v, json_get(s, single[i]), FP(p, single[i]), depth + 1);
+    JSON_FOREACH_MEMBER(m, json_get(s, "properties")) plain(v, m->value, FPK(FP(p, "properties"), m->key), depth + 1);
+}
 
 static void node(struct vctx *v, const struct json *s, const struct fp *p, enum level level, unsigned depth) {
     if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return;
     const struct json *more = json_get(s, "additionalProperties"), *items = json_get(s, "items"), *dflt = json_get(s, "default");
-    unsupported(v, s, p);
     types(v, s, p, level);
     type_members(v, s, p, level);
-    list_and_map(v, s, p);
-    junctors(v, s, s, p, depth, true);
+    junctors(v, s, s, p, p, depth, true);
     if (dflt) crd_check_default(v, s, dflt, FP(p, "default"));
     JSON_FOREACH_MEMBER(m, json_get(s, "properties")) node(v, m->value, FPK(FP(p, "properties"), m->key), FIELD, depth + 1);
     node(v, items, FP(p, "items"), ITEM, depth + 1);
     node(v, more, FP(p, "additionalProperties"), FIELD, depth + 1);
 }
 
-void crd_check_structural(struct vctx *v, const struct json *schema, const struct fp *p) { node(v, schema, p, ROOT, 0); }
+void crd_check_structural(struct vctx *v, const struct json *schema, const struct fp *p) {
+    plain(v, schema, p, 0);
+    node(v, schema, p, ROOT, 0);
+}

@@ -148,8 +148,10 @@ static void version(struct vctx *v, const struct json *ver, const struct json *w
     const struct fp *top = FP(NULL, "spec");
     const struct json *schema = json_at(ver, "schema", "openAPIV3Schema", NULL);
     const char *name = jstr(ver, "name");
-    if (is_dns1035_label(name))
-        v_invalid(v, FP(p, "name"), json_get(ver, "name"), "%s", is_dns1035_label(name));
+    v_label1035(v, FP(p, "name"), json_str(v->a, name));
+    if (i == 0) v_label1035(v, FP(top, "version"), json_str(v->a, name)); /* the old name of the first one's */
+    if (jget(ver, "deprecationWarning") && !*jstr(ver, "deprecationWarning"))
+        v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"), "must not be an empty string");
     if (json_get_bool(ver, "deprecated", false) == false && jget(ver, "deprecationWarning"))
         v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"),
                   "can only be set for deprecated versions");
