@@ -69,6 +69,12 @@ static bool fits(struct arena *a, const struct core_pod *pod, const struct core_
     return true;
 }
 
+bool admit_fits(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others, size_t n,
+                const char **reason, const char **message) {
+    struct str_map allocatable = kubelet_allocatable(kl, a);
+    return fits(a, pod, others, n, &allocatable, reason, message);
+}
+
 /* ---- host ports ---- */
 
 static bool port_taken(const struct core_pod *p, const struct core_container_port *want) {

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "kubelet/checkpoint.h"
+#include "kubelet/resize.h"
 
 struct pods {
     struct kubelet *kl;
@@ -36,6 +37,7 @@ void worker_unref(struct pod_worker *w) {
     object_unref(w->pod);
     arena_free(w->status_arena);
     arena_free(w->arena);
+    resize_done(w);
     for (struct container_track *t = w->tracks, *next; t; t = next) {
         next = t->next;
         track_free(t);
@@ -280,6 +282,27 @@ static void admit(struct pods *p, struct pod_worker *w) {
     w->forced_reason = xstrdup(reason);
     w->forced_message = xstrdup(message);
     kubelet_event(p->kl, pod, NULL, "Warning", reason, "%s", message);
+}
+
+bool pods_room(struct pods *p, struct arena *a, struct pod_worker *w, const struct core_pod *pod, bool beside_others,
+               const char **message) {
+    pthread_mutex_lock(&p->lock);
+    const struct core_pod **others = arena_alloc(a, (p->workers.n + 1) * sizeof(*others));
+    struct object **held = arena_alloc(a, (p->workers.n + 1) * sizeof(*held));
+    size_t n = 0, it = 0;
+    const char *key, *reason;
+    void *value;
+    while (beside_others && map_next(&p->workers, &it, &key, &value)) {
+        struct pod_worker *o = value;
+        if (o == w || !o->accepted || o->state >= WORKER_TERMINATED) continue;
+        held[n] = worker_pod(o);
+        others[n] = held[n]->obj;
+        n++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    bool fits = admit_fits(p->kl, a, pod, others, n, &reason, message);
+    for (size_t i = 0; i < n; i++) object_unref(held[i]);
+    return fits;
 }
 
 static bool same_map(const struct str_map *x, const struct str_map *y) {

@@ -374,8 +374,12 @@ static bool resize(struct sync *s, const struct core_container *c, const struct 
     if (runtime_call(s->kl->rt, RT_UPDATE_CONTAINER_RESOURCES, s->a, &req, &resp, &e) < 0) {
         kubelet_event(s->kl, s->pod, c->name, "Warning", "ResizeError", "Error resizing container %s: %s",
                       c->name, e.msg);
+        free(s->w->resize_error);
+        s->w->resize_error = xstrdup(e.msg);
         sync_again_in(s, RETRY_NS);
     } else {
+        free(s->w->resize_error);
+        s->w->resize_error = NULL;
         kubelet_event(s->kl, s->pod, c->name, "Normal", "ResizeCompleted", "Resized container %s", c->name);
     }
     return false;

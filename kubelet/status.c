@@ -395,6 +395,16 @@ static bool disrupted(const char *reason) {
     return false;
 }
 
+/* A container that runs does not have yet what it is allocated. */
+static bool resizing(const struct status_input *in) {
+    for (size_t i = 0; i < in->pod->spec.containers.n; i++) {
+        const struct core_container *c = &in->pod->spec.containers.items[i];
+        const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0);
+        if (rc && rc->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING && container_resize_due(c, rc)) return true;
+    }
+    return false;
+}
+
 static void conditions(struct arena *a, const struct status_input *in, const struct core_pod_status *prev,
                        struct core_pod_status *out) {
     const struct core_pod *p = in->pod;
@@ -415,6 +425,11 @@ static void conditions(struct arena *a, const struct status_input *in, const str
     status_set_condition(a, out, prev, "Ready", r.ok, r.reason, r.message, gen, in->now);
     status_set_condition(a, out, prev, "ContainersReady", c.ok, c.reason, c.message, gen, in->now);
     status_set_condition(a, out, prev, "PodScheduled", true, NULL, NULL, gen, in->now);
+    if (in->resize_reason)
+        status_set_condition(a, out, prev, "PodResizePending", true, in->resize_reason, in->resize_message, gen, in->now);
+    if (resizing(in))
+        status_set_condition(a, out, prev, "PodResizeInProgress", true, in->resize_error ? "Error" : NULL, in->resize_error, gen,
+                             in->now);
     if (disrupted(in->forced_reason))
         status_set_condition(a, out, prev, "DisruptionTarget", true, "TerminationByKubelet", in->forced_message, gen, in->now);
 }

@@ -96,6 +96,17 @@ static void patch_conditions(struct arena *a, struct json *out, const struct jso
             if (!json_get(c, cleared[i])) json_set(a, c, cleared[i], json_null(a));
         json_append(a, list, c);
     }
+    /* Those of a resize come and go. */
+    JSON_FOREACH(o, json_get(old, "conditions")) {
+        const char *type = json_get_str(o, "type");
+        bool still = !str_has_prefix(str_or_empty(type), "PodResize");
+        JSON_FOREACH(c, json_get(now, "conditions")) still |= str_eq(json_get_str(c, "type"), type);
+        if (still) continue;
+        struct json *gone = json_object(a);
+        json_set_str(a, gone, "$patch", "delete");
+        json_set_str(a, gone, "type", type);
+        json_append(a, list, gone);
+    }
     if (json_len(list)) json_set(a, out, "conditions", list);
 }
 

@@ -13,6 +13,7 @@
 #include "kubelet/devices.h"
 #include "kubelet/logs.h"
 #include "kubelet/pods.h"
+#include "kubelet/resize.h"
 #include "kubelet/safepath.h"
 
 enum { TERM_MESSAGE_MAX = 4096, TERM_LOG_MAX = 2048, TERM_LOG_LINES = 80 };
@@ -127,6 +128,9 @@ void sync_publish(struct sync *s, bool all_stopped) {
                               .probe_arg = s,
                               .all_stopped = all_stopped,
                               .now = ktime_now()};
+    in.resize_reason = w->resize_reason;
+    in.resize_message = w->resize_message;
+    in.resize_error = w->resize_error;
     in.id_scheme = s->kl->runtime_name;
     in.host_ips = kubelet_host_ips(s->kl, s->a, &in.n_host_ips);
     const struct rt_sandbox *sb = s->rt.n_sandboxes ? &s->rt.sandboxes[0] : NULL;
@@ -288,6 +292,7 @@ int64_t worker_sync(struct pod_worker *w) {
             log_warn("cannot read a pod from the runtime", "pod", obj->key, "error", e.msg, NULL);
         return NS_PER_SEC;
     }
+    s.pod = resize_settle(&s);
     if (must_end(&s) || deadline_passed(&s)) {
         terminate(&s);
         return s.next;
