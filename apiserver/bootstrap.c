@@ -188,11 +188,14 @@ static int ensure(struct boot *b, const char *group, const char *resource, struc
 static void ensure_kubernetes(struct boot *b) {
     _cleanup_arena_ struct arena *a = arena_new();
     static const char *const none[] = {NULL}, *const subsets[] = {"subsets", NULL}, *const slice[] = {"endpoints", "ports", NULL};
-    ensure(b, "", "services", service_tree(b->s, a), none);
     const char *ip = b->s->opt.advertise_address;
-    if (!b->s->embedded) return; /* several servers may be listed: presence.c */
-    if (str_has_prefix(ip, "127.") || str_eq(ip, "::1")) return; /* a machine without a network: no pod could use it */
+    /* several servers may be listed: presence.c; on a machine without a network no pod could use it */
+    bool endpoints = b->s->embedded && !str_has_prefix(ip, "127.") && !str_eq(ip, "::1");
+    b->lazy = endpoints;
+    ensure(b, "", "services", service_tree(b->s, a), none);
+    if (!endpoints) return;
     ensure(b, "", "endpoints", endpoints_tree(b->s, a, false), subsets);
+    b->lazy = false; /* the last one takes all to the disk */
     ensure(b, "discovery.k8s.io", "endpointslices", endpoints_tree(b->s, a, true), slice);
 }
 
@@ -242,7 +245,6 @@ int bootstrap_run(struct apiserver *s, struct err *e) {
     int rc = bootstrap_ensure(&ops, &c, e);
     servicealloc_repair(s);
     if (s->opt.serve_usage) ensure_usage(&b);
-    b.lazy = false;
     ensure_kubernetes(&b);
     drain(&b);
     if (!rc && b.first.code) {

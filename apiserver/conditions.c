@@ -40,6 +40,7 @@ int status_write(struct apiserver *s, struct arena *a, const struct object *o, s
     struct object *out = NULL;
     bool deleted;
     write_init(&w, s, a, NULL, o->res, "status", NULL, object_name(o), RULES_UPDATE);
+    w.lazy = true; /* it follows from other objects: found again after a crash */
     int rc = write_update(&w, obj, o, true, &out, &deleted, e);
     object_unref(out);
     return rc > 0 ? 0 : rc; /* a newer object will come by */
@@ -55,6 +56,7 @@ static void flow_schema_write(struct apiserver *s, struct arena *a, const struct
     json_append(a, json_ensure_array(a, json_ensure_object(a, config, "status"), "conditions"), c);
     write_init(&w, s, a, NULL, o->res, "status", NULL, object_name(o), RULES_UPDATE);
     w.c.field_manager = "api-priority-and-fairness-config-consumer-v1";
+    w.lazy = true;
     if (!ssa_apply(&w.c, v, config, true, &merged, &changed, NULL)) write_update(&w, merged, o, false, &out, &deleted, NULL);
     object_unref(out);
 }

@@ -312,7 +312,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
     if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc && !same_text(w, old, text, len)) {
         *deleted = rules_update_deletes(&w->c, obj);
-        w->lazy = !*deleted && heartbeat_only(w, obj, before);
+        w->lazy = !*deleted && (w->lazy || heartbeat_only(w, obj, before));
         if (!w->c.dry_run) {
             rc = *deleted ? store(w, STORE_DELETE, old->key, NULL, 0, old->rev, &rev, e)
                           : store(w, STORE_PUT, old->key, text, len, old->rev, &rev, e);

@@ -121,17 +121,23 @@ static int fsync_parent(const char *path) {
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-int file_write_atomic(const char *path, const void *data, size_t len, unsigned mode) {
+static int file_replace(const char *path, const void *data, size_t len, unsigned mode, bool durable) {
     _cleanup_free_ char *tmp = xasprintf("%s.tmp-XXXXXX", path);
     _cleanup_close_ int fd = mkostemp(tmp, O_CLOEXEC);
     if (fd < 0) return -errno;
     int r = fd_write_all(fd, data, len);
-    if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(tmp, path) < 0)) r = -errno;
-    if (r < 0) {
-        unlink(tmp);
-        return r;
-    }
-    return fsync_parent(path);
+    if (r == 0 && (fchmod(fd, mode) < 0 || (durable && fsync(fd) < 0) || rename(tmp, path) < 0)) r = -errno;
+    if (r < 0) unlink(tmp);
+    return r;
+}
+
+int file_write_atomic(const char *path, const void *data, size_t len, unsigned mode) {
+    int r = file_replace(path, data, len, mode, true);
+    return r < 0 ? r : fsync_parent(path);
+}
+
+int file_write_quick(const char *path, const void *data, size_t len, unsigned mode) {
+    return file_replace(path, data, len, mode, false);
 }
 
 int mkdir_p(const char *path, unsigned mode) {

@@ -89,6 +89,9 @@ int str_to_i64(const char *s, int64_t *out);
 int file_read(const char *path, size_t max, char **out, size_t *len);
 /* Durable replacement: writes `path`.tmp-*, fsyncs, renames, fsyncs the folder. Mode applies to the new file. */
 int file_write_atomic(const char *path, const void *data, size_t len, unsigned mode);
+/* The same without waiting for the disk: readers see the old file or the new one, but a power cut may leave an empty one.
+ * For what is made again when it cannot be read. */
+int file_write_quick(const char *path, const void *data, size_t len, unsigned mode);
 /* mkdir -p with `mode` for each missing level. 0 or -errno. */
 int mkdir_p(const char *path, unsigned mode);
 /* read()/write() of exactly n bytes, retrying on EINTR and short counts: 0 or -errno (-EPIPE on early end). */

@@ -230,11 +230,17 @@ int pki_load(const char *cert_path, const char *key_path, struct pki_pair *out, 
     return 0;
 }
 
-int pki_save(const char *cert_path, const char *key_path, const struct pki_pair *p, struct err *e) {
-    int r = file_write_atomic(key_path, p->key_pem, strlen(p->key_pem), 0600);
+typedef int file_writer(const char *path, const void *data, size_t len, unsigned mode);
+
+static int save(const char *cert_path, const char *key_path, const struct pki_pair *p, file_writer *write, struct err *e) {
+    int r = write(key_path, p->key_pem, strlen(p->key_pem), 0600);
     if (r < 0) return err_errno(e, r, "%s", key_path);
-    r = file_write_atomic(cert_path, p->cert_pem, strlen(p->cert_pem), 0644);
+    r = write(cert_path, p->cert_pem, strlen(p->cert_pem), 0644);
     return r < 0 ? err_errno(e, r, "%s", cert_path) : 0;
+}
+
+int pki_save(const char *cert_path, const char *key_path, const struct pki_pair *p, struct err *e) {
+    return save(cert_path, key_path, p, file_write_atomic, e);
 }
 
 int pki_ensure_ca(const char *cert_path, const char *key_path, const char *cn, struct pki_pair *out, struct err *e) {
@@ -255,7 +261,8 @@ int pki_ensure(const struct pki_pair *ca, const struct pki_spec *spec, const cha
     if (pki_load(cert_path, key_path, &p, NULL) == 0 && !pki_renewal_reason(&p, ca->cert_pem, spec)) return 0;
     pki_pair_done(&p);
     int r = pki_issue(ca, spec, &p, e);
-    if (r == 0) r = pki_save(cert_path, key_path, &p, e);
+    /* what a power cut takes is issued again: a first start makes a dozen, and need not wait for a slow disk each time */
+    if (r == 0) r = save(cert_path, key_path, &p, file_write_quick, e);
     if (r == 0 && renewed) *renewed = true;
     return r;
 }
