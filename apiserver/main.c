@@ -2,6 +2,7 @@
  * kubeconfigs under D and keeps its objects in D/state.db. */
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "apiserver/admit.h"
@@ -16,6 +17,7 @@
 #include "pkg/base/memory.h"
 
 enum { STOP_GRACE_MS = 2000, LONG_CALLS_END_MS = 3000, EVENT_TTL_S = 3600, BOOTSTRAP_TRIES = 3, ADDRESS_CHECK_S = 60, RENEW_CHECK_MINUTES = 12 * 60 };
+enum { CONNECTIONS_MAX = 100000, FILES_SPARE = 1024 };
 
 struct program {
     struct apiserver_options o, asked; /* asked: before defaults were found out */
@@ -173,9 +175,20 @@ static void watch_signal(struct program *p, uv_signal_t *h, uv_signal_cb cb, int
     uv_signal_start(h, cb, signum);
 }
 
+/* As many connections as there may be open files, less what else is opened. Each is a watcher's, say, and costs 25 kB. */
+static size_t connections_max(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files)) return 0;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) || getrlimit(RLIMIT_NOFILE, &files)) return 0;
+    size_t most = files.rlim_cur > CONNECTIONS_MAX ? CONNECTIONS_MAX : (size_t)files.rlim_cur;
+    return most > 2 * FILES_SPARE ? most - FILES_SPARE : 0;
+}
+
 static int serve(struct program *p, struct err *e) {
     struct apiserver_options *o = &p->o;
     struct http_server_options ho = {.loop = &p->loop, .handler = apiserver_handle, .over = metrics_over, .arg = p->s};
+    ho.limits.connections = connections_max();
     struct http_ca cas[] = {{.file = o->client_ca}, {.file = o->requestheader_ca}};
     struct http_listen l = {.address = o->bind_address,
                             .port = (uint16_t)o->secure_port,

@@ -27,8 +27,8 @@ enum {
     TICK_MS = 1000,
     BOOKMARK_S = 60,
     TIMEOUT_MIN_S = 1800,       /* a watch without timeoutSeconds lasts this to twice as long */
-    PACE_US = 250,              /* pause after a fan-out, for each client that it reached */
-    PACE_MAX_MS = 30,
+    PACE_US = 500,              /* pause after a fan-out, for each client that it reached */
+    PACE_MAX_MS = 50,
 };
 
 struct line {

@@ -22,9 +22,16 @@ ROWS = [
     ("watch_100x500_burst", "watch, 100 x 500 events at once: deliveries", "deliveries_per_cpu_s", 20500, 200000, False),
     ("watch_100x500_50ps", "watch, 100 x 500 events at 50/s: deliveries", "deliveries_per_cpu_s", None, None, False),
     ("startup", "exec to /readyz, first start, s", "value", 2.2, 0.3, True),
+    ("startup_again", "exec to /readyz, second start, s", "value", None, 0.3, True),
     ("idle_mb", "memory idle (PSS), MB", "value", 295, 10, True),
     ("scaled_mb", "memory with 100 nodes and 1,000 pods (PSS), MB", "value", 405, 25, True),
     ("after_mb", "memory after the load (PSS), MB", "value", None, None, True),
+    ("watchers_mb", "memory with 10,000 watchers (PSS), MB", "value", None, 300, True),
+    ("watcher_kb", "memory of one watcher (PSS), kB", "value", None, None, True),
+    ("deploy", "Deployment, 1,000 replicas, 100 nodes: all bound, s", "last_bound_s", 5.8, 1, True),
+    ("store_txn_1", "store alone: transactions/s, 1 thread", "txn_per_s", None, None, False),
+    ("store_txn_64", "store alone: transactions/s, 64 threads", "txn_per_s", None, None, False),
+    ("store_txn_256", "store alone: transactions/s, 256 threads", "txn_per_s", None, 8000, False),
 ]
 
 
@@ -48,7 +55,7 @@ def main():
             missing += 1
             print(line(what, "missing", show(theirs), show(must), "", ""))
             continue
-        x = r[figure]
+        x = r.get(figure) or 0
         if theirs is None or not x:
             ratio = ""
         else:
