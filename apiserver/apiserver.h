@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "apiserver/listcache.h"
+#include "apiserver/oidc.h"
 #include "apiserver/resource.h"
 #include "apiserver/rules/strategy.h"
 #include "apiserver/watchcache.h"
@@ -45,6 +46,7 @@ struct apiserver_options {
     /* front proxies: their CA, and comma-separated lists of common names and header names */
     const char *requestheader_ca, *requestheader_names, *requestheader_user, *requestheader_uid, *requestheader_group;
     const char *requestheader_extra;
+    struct oidc_config oidc;
     const char *proxy_cert, *proxy_key; /* this server's as a front proxy of aggregated ones */
     int64_t event_ttl_ns;
     struct flag_list disabled_plugins; /* of admission; only ServiceAccount can be */
@@ -74,6 +76,7 @@ struct apiserver {
     const char **audiences;    /* API audiences */
     size_t n_audiences;
     struct authn *authn;
+    struct oidc *oidc; /* NULL: no OpenID Connect */
     struct authz *authz;
     struct follower *auth_feed, *conditions;
     struct housekeeping *housekeeping;

@@ -6,6 +6,7 @@
 #include "apiserver/auth/authz.h"
 #include "apiserver/follow.h"
 #include "apiserver/frontproxy.h"
+#include "apiserver/oidc.h"
 #include "apiserver/selector.h"
 
 enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
@@ -65,8 +66,13 @@ static void split_audiences(struct apiserver *s) {
     }
 }
 
+static int ask_oidc(void *arg, struct arena *a, const char *token, const char *issuer, struct user_info *out, struct err *e) {
+    return oidc_check(((struct apiserver *)arg)->oidc, a, token, issuer, out, e);
+}
+
 int auth_open(struct apiserver *s, struct err *e) {
     int rc = load_keys(s, e);
+    if (!rc && !str_empty(s->opt.oidc.issuer)) rc = oidc_new(&s->opt.oidc, &s->oidc, e);
     if (rc) return rc;
     split_audiences(s);
     struct authn_config c = {.issuer = s->opt.sa_issuer,
@@ -76,6 +82,7 @@ int auth_open(struct apiserver *s, struct err *e) {
                              .token_file = str_empty(s->opt.token_auth_file) ? NULL : s->opt.token_auth_file,
                              .anonymous = s->opt.anonymous_auth,
                              .bootstrap_tokens = s->opt.bootstrap_tokens,
+                             .ask = s->oidc ? ask_oidc : NULL,
                              .get = lookup_get,
                              .arg = s};
     if ((rc = authn_new(&c, &s->authn, e))) return rc;
@@ -87,6 +94,7 @@ void auth_close(struct apiserver *s) {
     follower_free(s->auth_feed);
     authz_free(s->authz);
     authn_free(s->authn);
+    oidc_free(s->oidc);
     jwt_signer_free(s->signer);
     jwt_keys_free(s->keys);
     for (size_t i = 0; i < s->n_audiences; i++) free((char *)s->audiences[i]);

@@ -67,6 +67,15 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"requestheader-uid-headers", 0, FLAG_STR, &o->requestheader_uid, "LIST", "and the uid"},
         {"requestheader-group-headers", 0, FLAG_STR, &o->requestheader_group, "LIST", "and the groups"},
         {"requestheader-extra-headers-prefix", 0, FLAG_STR, &o->requestheader_extra, "LIST", "prefixes of headers with the user's extra values"},
+        {"oidc-issuer-url", 0, FLAG_STR, &o->oidc.issuer, "URL", "OpenID Connect provider whose ID tokens are accepted"},
+        {"oidc-client-id", 0, FLAG_STR, &o->oidc.client_id, "ID", "audience that its tokens must have"},
+        {"oidc-username-claim", 0, FLAG_STR, &o->oidc.username_claim, "CLAIM", "claim that names the user; default sub"},
+        {"oidc-username-prefix", 0, FLAG_STR, &o->oidc.username_prefix, "TEXT", "put before it; default ISSUER#, nothing for the claim email; - is nothing"},
+        {"oidc-groups-claim", 0, FLAG_STR, &o->oidc.groups_claim, "CLAIM", "claim with the user's groups"},
+        {"oidc-groups-prefix", 0, FLAG_STR, &o->oidc.groups_prefix, "TEXT", "put before each group"},
+        {"oidc-required-claim", 0, FLAG_LIST, &o->oidc.required, "KEY=VALUE", "claims that a token must have; may be repeated"},
+        {"oidc-signing-algs", 0, FLAG_STR, &o->oidc.algorithms, "LIST", "accepted algorithms, of RS256 and ES256; default RS256"},
+        {"oidc-ca-file", 0, FLAG_STR, &o->oidc.ca_file, "FILE", "CA of the provider; default: the system's"},
         {"proxy-client-cert-file", 0, FLAG_STR, &o->proxy_cert, "FILE", "client certificate for aggregated API servers; default: made in DATA-DIR/pki"},
         {"proxy-client-key-file", 0, FLAG_STR, &o->proxy_key, "FILE", "its key"},
         {"enable-aggregator-routing", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; aggregated servers are reached at their endpoints"},
@@ -279,5 +288,6 @@ int main(int argc, char **argv) {
     int rc = serve(&p, &e);
     shut_down(&p);
     flag_list_done(&p.o.unhonoured);
+    flag_list_done(&p.o.oidc.required);
     return rc ? fail(&e, "cannot serve") : 0;
 }

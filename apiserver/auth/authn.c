@@ -307,6 +307,7 @@ static int token_check(struct authn *n, struct arena *a, const char *token, cons
         return 0;
     }
     if (n->c.bootstrap_tokens && bootstrap_form(token)) return bootstrap_check(n, a, token, out, e);
+    if (n->c.ask) return n->c.ask(n->c.arg, a, token, strchr(token, '.') ? jwt_unverified_issuer(a, token) : NULL, out, e);
     return err_set(e, -EACCES, "unknown token");
 }
 
@@ -355,6 +356,13 @@ static bool signed_by_us(struct arena *a, const struct authn *n, const char *tok
     return issuer && !str_eq(issuer, "kubernetes/serviceaccount") && issuer_known(n, issuer);
 }
 
+/* Vouched for by somebody else. */
+static bool foreign(struct arena *a, const struct authn *n, const char *token) {
+    if (!n->c.ask || bootstrap_form(token) || map_has(&n->file_users, token)) return false;
+    const char *issuer = strchr(token, '.') ? jwt_unverified_issuer(a, token) : NULL;
+    return !issuer || !issuer_known(n, issuer);
+}
+
 bool authn_quick(struct authn *n, struct arena *a, const struct authn_request *r) {
     if (r->cert_verified && !str_empty(r->cert_cn)) return true;
     const char *token = token_of(a, r);
@@ -373,7 +381,7 @@ int authn_request(struct authn *n, struct arena *a, const struct authn_request *
     bool listed = token && map_has(&n->file_users, token);
     if (token && !listed && strlen(token) <= JWT_MAX && token_cache_get(n->cache, a, token, out)) return 0;
     if (token && authn_token(n, a, token, NULL, 0, out, NULL, NULL) == 0) {
-        if (signed_by_us(a, n, token)) token_cache_put(n->cache, token, out);
+        if (signed_by_us(a, n, token) || foreign(a, n, token)) token_cache_put(n->cache, token, out);
         return 0;
     }
     bool wrong = token || (r->cert_given && !r->cert_verified);

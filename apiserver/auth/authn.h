@@ -46,6 +46,9 @@ struct authn_config {
     const char *token_file;            /* --token-auth-file: token,user,uid,"group1,group2" a line; or NULL */
     bool anonymous;
     bool bootstrap_tokens;
+    /* Others who know tokens (OpenID Connect), asked when the token is none of ours. issuer NULL: not a JWT. 0 with *out in
+     * `a`, or -EACCES. May block. NULL: nobody. */
+    int (*ask)(void *arg, struct arena *a, const char *token, const char *issuer, struct user_info *out, struct err *e);
     auth_get_fn *get;                  /* serviceaccounts, pods, secrets, nodes */
     void *arg;
 };

@@ -4,13 +4,15 @@
 #include "pkg/pki/jwt.h"
 
 #include <openssl/ec.h>
+#include <openssl/core_names.h>
 #include <openssl/ecdsa.h>
+#include <openssl/param_build.h>
 #include <openssl/rsa.h>
 
 #include "pkg/base/bytes.h"
 #include "pkg/pki/internal.h"
 
-enum { JWT_ES256_SIZE = 64, JWT_SIG_MAX = 1024, JWT_KID_MAX = 48 };
+enum { JWT_ES256_SIZE = 64, JWT_SIG_MAX = 1024, JWT_KID_MAX = 128, JWK_NUMBER_MAX = 1024 };
 
 struct jwt_key {
     EVP_PKEY *pkey;
@@ -169,6 +171,72 @@ int jwt_keys_add_pem(struct jwt_keys *k, const char *pem, struct err *e) {
     ERR_clear_error();
     if (r == 0 && !found) return err_set(e, -EINVAL, "no key in the PEM text");
     return r;
+}
+
+/* ---- JWKS ---- */
+
+/* A number of a key, base64url; *len bytes. */
+static unsigned char *jwk_number(struct arena *a, const struct json *jwk, const char *name, size_t *len) {
+    const char *text = json_get_str(jwk, name);
+    size_t n = text ? strlen(text) : 0;
+    if (!n || n > JWK_NUMBER_MAX * 2) return NULL;
+    unsigned char *out = arena_alloc(a, n + 4);
+    return base64url_decode(text, n, out, len) == 0 ? out : NULL;
+}
+
+static EVP_PKEY *pkey_from(const char *type, OSSL_PARAM_BLD *b) {
+    EVP_PKEY *out = NULL;
+    OSSL_PARAM *params = OSSL_PARAM_BLD_to_param(b);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+    if (!params || !ctx || EVP_PKEY_fromdata_init(ctx) != 1 || EVP_PKEY_fromdata(ctx, &out, EVP_PKEY_PUBLIC_KEY, params) != 1) out = NULL;
+    EVP_PKEY_CTX_free(ctx);
+    OSSL_PARAM_free(params);
+    ERR_clear_error();
+    return out;
+}
+
+static EVP_PKEY *jwk_rsa(struct arena *a, const struct json *jwk) {
+    size_t n_len = 0, e_len = 0;
+    unsigned char *n = jwk_number(a, jwk, "n", &n_len), *x = jwk_number(a, jwk, "e", &e_len);
+    if (!n || !x || n_len < 256) return NULL; /* less than 2048 bits are no key */
+    OSSL_PARAM_BLD *b = OSSL_PARAM_BLD_new();
+    BIGNUM *bn = BN_bin2bn(n, (int)n_len, NULL), *be = BN_bin2bn(x, (int)e_len, NULL);
+    OSSL_PARAM_BLD_push_BN(b, OSSL_PKEY_PARAM_RSA_N, bn);
+    OSSL_PARAM_BLD_push_BN(b, OSSL_PKEY_PARAM_RSA_E, be);
+    EVP_PKEY *k = pkey_from("RSA", b);
+    BN_free(bn);
+    BN_free(be);
+    OSSL_PARAM_BLD_free(b);
+    return k;
+}
+
+static EVP_PKEY *jwk_ec(struct arena *a, const struct json *jwk) {
+    size_t x_len = 0, y_len = 0;
+    unsigned char *x = jwk_number(a, jwk, "x", &x_len), *y = jwk_number(a, jwk, "y", &y_len), point[65] = {4};
+    if (!str_eq(json_get_str(jwk, "crv"), "P-256") || !x || !y || x_len != 32 || y_len != 32) return NULL;
+    memcpy(point + 1, x, 32);
+    memcpy(point + 33, y, 32);
+    OSSL_PARAM_BLD *b = OSSL_PARAM_BLD_new();
+    OSSL_PARAM_BLD_push_utf8_string(b, OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1", 0);
+    OSSL_PARAM_BLD_push_octet_string(b, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof(point));
+    EVP_PKEY *k = pkey_from("EC", b);
+    OSSL_PARAM_BLD_free(b);
+    return k;
+}
+
+int jwt_keys_add_jwks(struct jwt_keys *k, const struct json *doc, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct json *jwk;
+    JSON_FOREACH(jwk, json_get(doc, "keys")) {
+        const char *type = json_get_str(jwk, "kty"), *use = json_get_str(jwk, "use"), *kid = json_get_str(jwk, "kid");
+        if ((use && !str_eq(use, "sig")) || (kid && strlen(kid) >= JWT_KID_MAX)) continue;
+        EVP_PKEY *pkey = str_eq(type, "RSA") ? jwk_rsa(a, jwk) : str_eq(type, "EC") ? jwk_ec(a, jwk) : NULL;
+        size_t before = k->n;
+        if (!pkey) continue;
+        if (keys_add(k, pkey, e) < 0) return -EINVAL;
+        if (kid && k->n > before) memcpy(k->items[before].kid, kid, strlen(kid) + 1);
+    }
+    return k->n ? 0 : err_set(e, -EINVAL, "no key for signatures in the JWKS");
 }
 
 /* ---- verifying ---- */

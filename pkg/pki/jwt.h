@@ -24,6 +24,9 @@ void jwt_keys_free(struct jwt_keys *k); /* NULL-safe */
 /* All keys in the text: PUBLIC KEY, RSA PUBLIC KEY, private keys (their public half), certificates. -EINVAL when none.
  * Not to be called beside jwt_verify. */
 int jwt_keys_add_pem(struct jwt_keys *k, const char *pem, struct err *e);
+/* The keys of a JWKS document (RFC 7517) that are for signatures, RSA or EC P-256; others are skipped. Their key ids are
+ * the document's. -EINVAL when there is none. */
+int jwt_keys_add_jwks(struct jwt_keys *k, const struct json *doc, struct err *e);
 /* Checks form, algorithm and signature, not the times or the audience; *claims lives in `a`. -EACCES when it is no good. */
 int jwt_verify(const struct jwt_keys *k, struct arena *a, const char *token, struct json **claims, struct err *e);
 /* The issuer of a token that nobody has verified: to choose who verifies it. NULL when it is no token. */
