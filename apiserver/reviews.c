@@ -51,11 +51,13 @@ static void spec_user(struct arena *a, const struct json *spec, struct user_info
     }
 }
 
-static int missing(struct err *e, const struct resource *r, const char *field) {
-    err_status(e, 422, "Invalid", "%s.%s \"\" is invalid: %s: Required value", r->kind, r->group, field);
-    err_details(e, r->group, r->kind, NULL);
-    err_cause_add(e, "FieldValueRequired", field, "Required value");
-    return -EINVAL;
+/* One finding more. */
+static void unfit(struct err *e, const struct resource *r, const char *field, const char *why) {
+    if (!e->code) {
+        err_status(e, 422, "Invalid", "%s.%s \"\" is invalid: %s: Invalid value: %s", r->kind, r->group, field, why);
+        err_details(e, r->group, NULL, NULL);
+    }
+    err_cause_add(e, "FieldValueInvalid", field, "Invalid value: %s", why);
 }
 
 static int review_access(struct request *q, struct json *v, struct err *e) {
@@ -66,12 +68,15 @@ static int review_access(struct request *q, struct json *v, struct err *e) {
     struct authz_attrs at;
     const char *reason = NULL;
     bool res = json_is(json_get(spec, "resourceAttributes"), JSON_OBJECT), non = json_is(json_get(spec, "nonResourceAttributes"), JSON_OBJECT);
-    if (res == non) return missing(e, q->res, "spec.resourceAttributes");
+    if (res && non) unfit(e, q->res, "spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes");
+    if (!res && !non)
+        unfit(e, q->res, "spec.resourceAttributes", "exactly one of nonResourceAttributes or resourceAttributes must be specified");
     if (!self) {
         spec_user(a, spec, &other);
         u = &other;
-        if (str_empty(u->name) && !u->n_groups) return missing(e, q->res, "spec.user");
+        if (str_empty(u->name) && !u->n_groups) unfit(e, q->res, "spec.user", "at least one of user or group must be specified");
     }
+    if (e->code) return -EINVAL;
     attrs_of(q, spec, u, &at);
     if (local && !str_eq(at.ns, q->ns)) return err_status(e, 400, "BadRequest", "spec.resourceAttributes.namespace must match namespace: %s", q->ns);
     enum authz_decision d = authz_decide(q->s->authz, a, &at, &reason);

@@ -200,7 +200,7 @@ DEFAULTS_FN(csi_driver) {
     def_bool(c->a, spec, "attachRequired", true);
     def_bool(c->a, spec, "podInfoOnMount", false);
     def_bool(c->a, spec, "storageCapacity", false);
-    def_str(c->a, spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+    def_ptr(c->a, spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
     if (!json_len(json_get(spec, "volumeLifecycleModes"))) {
         json_del(spec, "volumeLifecycleModes");
         def_text(c->a, spec, "volumeLifecycleModes", "[\"Persistent\"]");

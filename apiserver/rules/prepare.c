@@ -42,6 +42,13 @@ void drop_disabled(struct rules_ctx *c, struct json *obj) {
     if (str_eq(c->kind, "Pod")) drop_disabled_pod(spec);
     if (str_eq(c->kind, "StatefulSet")) /* MaxUnavailableStatefulSet */
         drop_member(json_at(spec, "updateStrategy", "rollingUpdate", NULL), "maxUnavailable");
+    struct json *it;
+    if (str_eq(c->kind, "EndpointSlice"))
+        JSON_FOREACH(it, json_get(obj, "endpoints")) drop_member(it, "deprecatedTopology");
+    if (str_eq(c->kind, "Lease")) { /* CoordinatedLeaderElection */
+        drop_member(spec, "strategy");
+        drop_member(spec, "preferredHolder");
+    }
     if (str_eq(c->kind, "Node")) drop_member(spec, "configSource"); /* DynamicKubeletConfig, removed */
     if (str_eq(c->kind, "PodTemplate")) drop_disabled_pod(json_at(obj, "template", "spec", NULL));
     if (str_eq(c->kind, "CronJob"))

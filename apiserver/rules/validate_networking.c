@@ -273,12 +273,16 @@ VALIDATE_FN(service_cidr) {
 static void slice_address(struct vctx *v, const struct json *a, const char *type, const struct fp *p) {
     const char *s = str_or_empty(json_as_str(a));
     int family = 0;
+    if (!*s) {
+        v_required(v, p, NULL);
+        return;
+    }
     if (str_eq(type, "FQDN")) {
         if (is_fqdn(s)) v_invalid(v, p, a, "%s", is_fqdn(s));
         return;
     }
-    if (!is_ip(s, &family) || family != (str_eq(type, "IPv4") ? 4 : 6))
-        v_invalid(v, p, a, "must be an %s address", type);
+    if (!is_ip(s, &family) || family != (str_eq(type, "IPv4") ? 4 : 6)) /* of IPv6, upstream names the list only */
+        v_invalid(v, str_eq(type, "IPv6") ? p->up : p, a, "must be an %s address", type);
     else
         validate_endpoint_ip(v, p, a);
 }
@@ -291,16 +295,21 @@ VALIDATE_FN(endpoint_slice) {
     JSON_FOREACH(it, str_in(type, ONE_OF("FQDN", "IPv4", "IPv6")) ? list : NULL) {
         const struct fp *p = FPI(FP(NULL, "endpoints"), it_i);
         const struct json *addrs = json_get(it, "addresses");
-        const char *h = jstr(it, "hostname"), *node = jstr(it, "nodeName");
+        const struct json *hint;
         if (!json_len(addrs)) v_required(v, FP(p, "addresses"), "must contain at least 1 address");
         if (json_len(addrs) > ENDPOINT_ADDRESSES_MAX)
             v_too_many(v, FP(p, "addresses"), json_len(addrs), ENDPOINT_ADDRESSES_MAX);
         JSON_FOREACH(a, addrs) slice_address(v, a, type, FPI(FP(p, "addresses"), a_i));
-        if (*h && is_dns1123_label(h))
-            v_invalid(v, FP(p, "hostname"), json_get(it, "hostname"), "%s", is_dns1123_label(h));
-        if (*node && is_dns1123_subdomain(node))
-            v_invalid(v, FP(p, "nodeName"), json_get(it, "nodeName"), "%s", is_dns1123_subdomain(node));
+        if (jget(it, "hostname")) v_label1123(v, FP(p, "hostname"), json_get(it, "hostname"));
+        if (jget(it, "nodeName")) v_subdomain(v, FP(p, "nodeName"), json_get(it, "nodeName"));
+        JSON_FOREACH(hint, json_at(it, "hints", "forZones", NULL))
+            for (size_t n = label_value_faults(jstr(hint, "name")); n; n--)
+                v_invalid(v, FP(FPI(FP(FP(p, "hints"), "forZones"), hint_i), "name"), json_get(hint, "name"), "%s",
+                          is_label_value(jstr(hint, "name")));
+        JSON_FOREACH(hint, json_at(it, "hints", "forNodes", NULL))
+            v_subdomain(v, FP(FPI(FP(FP(p, "hints"), "forNodes"), hint_i), "name"), json_str(v->a, jstr(hint, "name")));
     }
+    if (str_eq(type, "FQDN")) rules_warn(v->c, "spec.addressType: FQDN endpoints are deprecated");
     if (json_len(ports) > SLICE_PORTS_MAX) v_too_many(v, FP(NULL, "ports"), json_len(ports), SLICE_PORTS_MAX);
     JSON_FOREACH(it, ports) {
         const struct fp *p = FPI(FP(NULL, "ports"), it_i);
@@ -313,8 +322,7 @@ VALIDATE_FN(endpoint_slice) {
                 break;
             }
         v_enum(v, FP(p, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"), true);
-        if (jget(it, "port")) v_port(v, FP(p, "port"), json_get(it, "port"));
-        if (*app) v_label_name(v, FP(p, "appProtocol"), app);
+        if (jget(it, "appProtocol")) v_label_name(v, FP(p, "appProtocol"), app);
     }
     if (old)
         v_immutable(v, FP(NULL, "addressType"), json_get(obj, "addressType"), json_get(old, "addressType"));

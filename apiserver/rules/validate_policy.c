@@ -204,7 +204,10 @@ VALIDATE_FN(role) {
     if (!agg) return;
     if (!json_len(json_get(agg, "clusterRoleSelectors")))
         v_required(v, p, "at least one clusterRoleSelector required if aggregationRule is non-nil");
-    JSON_FOREACH(it, json_get(agg, "clusterRoleSelectors")) v_label_selector(v, FPI(p, it_i), it, false);
+    JSON_FOREACH(it, json_get(agg, "clusterRoleSelectors")) {
+        v_label_selector(v, FPI(p, it_i), it, false);
+        if (!selector_parses(v, it)) v_invalid(v, FPI(p, it_i), it, "invalid label selector.");
+    }
 }
 
 VALIDATE_FN(role_binding) {

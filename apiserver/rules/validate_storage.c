@@ -3,6 +3,7 @@
 
 enum {
     TOKEN_EXPIRATION_MIN = 600,
+    ALLOCATABLE_PERIOD_MIN = 10,
     DRIVER_NAME_MAX = 63,
     PARAMETERS_MAX = 256 * 1024,
 };
@@ -59,6 +60,12 @@ VALIDATE_FN(csi_driver) {
         if (!jget(spec, must[i])) v_required(v, FP(p, must[i]), NULL);
     v_enum(v, FP(p, "fsGroupPolicy"), json_get(spec, "fsGroupPolicy"),
            ONE_OF("File", "None", "ReadWriteOnceWithFSType"), false);
+    const struct json *period = jget(spec, "nodeAllocatableUpdatePeriodSeconds");
+    if (period && json_as_int(period, 0) < ALLOCATABLE_PERIOD_MIN)
+        v_invalid(v, FP(p, "nodeAllocatableUpdatePeriodSeconds"), period, "must be greater than or equal to 10 seconds");
+    if (json_len(tokens) && !jget(spec, "serviceAccountTokenInSecrets"))
+        rules_warn(v->c, "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
+                         "possible logging of tokens in volume context");
     JSON_FOREACH(it, tokens) {
         const struct fp *at = FPI(FP(p, "tokenRequests"), it_i);
         const struct json *sec = jget(it, "expirationSeconds");
@@ -87,8 +94,14 @@ VALIDATE_FN(csi_node) {
         const struct json *count = json_at(it, "allocatable", "count", NULL);
         if (json_as_int(count, 0) < 0)
             v_invalid(v, FP(FP(p, "allocatable"), "count"), count, "must be greater than or equal to 0");
-        JSON_FOREACH(k, json_get(it, "topologyKeys"))
-            v_label_name(v, FP(p, "topologyKeys"), str_or_empty(json_as_str(k)));
+        JSON_FOREACH(k, json_get(it, "topologyKeys")) {
+            const char *key = str_or_empty(json_as_str(k));
+            bool again = false;
+            for (size_t j = 0; j < k_i; j++) again |= json_equal(json_item(json_get(it, "topologyKeys"), j), k);
+            if (!*key) v_required(v, p, NULL);
+            else if (again) v_duplicate(v, p, k);
+            else v_label_name(v, p, key);
+        }
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), name)) {
                 v_duplicate(v, FP(p, "name"), json_get(it, "name"));
