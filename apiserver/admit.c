@@ -29,7 +29,7 @@ enum {
     LONG_CALLS_MAX = 512,   /* threads for log, exec, ... at one time */
     PASSED_CALLS_MAX = 256, /* and for streams of aggregated API servers */
     CALLS_STEP_MS = 10,
-    LONG_CALL_STACK = 256 * 1024,
+    LONG_CALL_STACK = 1024 * 1024,
     EXPIRE_MS = 1000,
 };
 

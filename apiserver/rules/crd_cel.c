@@ -1,10 +1,10 @@
 /* Compiling the rules of custom resources' schemas, and running them when an object is written. See crd_cel.h.
  *
- * A rule sees `self`, the value at its place, and may see `oldSelf`, the value that was there: then it is a transition
- * rule, which runs only where there is an old value that can be told to be the same thing's (members of objects and
- * maps, items of lists of type map by their keys), or, with optionalOldSelf, always. A finding of any other rule about a
- * part that did not change is a warning only, so that a schema can become stricter. All rules of an object share one
- * budget. */
+ * A rule sees `self`, the value at its place, and may see `oldSelf`, the value that was there: then it is a
+ * transition rule, which runs only where there is an old value that can be told to be the same thing's (members of
+ * objects and maps, items of lists of type map by their keys), or, with optionalOldSelf, always. A finding of any
+ * other rule about a part that did not change is a warning only, so that a schema can become stricter. All rules of
+ * an object share one budget. */
 #include "apiserver/rules/crd_cel.h"
 
 enum { SELF, OLD_SELF, VARS };
@@ -20,17 +20,20 @@ const char *crd_cel_trim(struct arena *a, const char *s) {
     return arena_strndup(a, s, n);
 }
 
-static const struct cel_prog *compile(struct arena *a, const struct cel_env *env, const char *text, enum cel_kind want, const char *what,
-                                      const char *otherwise, const char **error) {
+static const struct cel_prog *compile(struct arena *a, const struct cel_env *env, const char *text,
+                                      enum cel_kind want, const char *what, const char *otherwise,
+                                      const char **error) {
     const struct cel_prog *p = NULL;
     const char *issues = NULL;
-    if (cel_compile(a, env, text, &p, &issues)) *error = arena_printf(a, "%s%s", what, issues);
-    else if (cel_type_kind(cel_prog_type(p)) != want) *error = otherwise;
+    if (cel_compile(a, env, text, &p, &issues))
+        *error = arena_printf(a, "%s%s", what, issues);
+    else if (cel_type_kind(cel_prog_type(p)) != want)
+        *error = otherwise;
     return *error ? NULL : p;
 }
 
-void crd_cel_compile_rule(struct arena *a, const struct cel_type *self, const struct json *schema, const struct json *rule,
-                          struct crd_rule *out) {
+void crd_cel_compile_rule(struct arena *a, const struct cel_type *self, const struct json *schema,
+                          const struct json *rule, struct crd_rule *out) {
     struct cel_env *env = cel_env_new(a, CEL_LIB_K8S);
     const char *path = json_get_str(rule, "fieldPath");
     *out = (struct crd_rule){.text = crd_cel_trim(a, jstr(rule, "rule")),
@@ -42,7 +45,8 @@ void crd_cel_compile_rule(struct arena *a, const struct cel_type *self, const st
     cel_env_var(env, "self", self);
     cel_env_var(env, "oldSelf", out->optional_old ? cel_type_optional(a, self) : self);
     if (!*out->text) return;
-    out->prog = compile(a, env, jstr(rule, "rule"), CEL_BOOL, "compilation failed: ", "cel expression must evaluate to a bool", &out->error);
+    out->prog = compile(a, env, jstr(rule, "rule"), CEL_BOOL,
+                        "compilation failed: ", "cel expression must evaluate to a bool", &out->error);
     out->uses_old = out->prog && cel_prog_uses(out->prog, "oldSelf");
     if (out->prog && !str_empty(out->message_text))
         out->message_prog = compile(a, env, out->message_text, CEL_STRING, "messageExpression compilation failed: ",
@@ -116,8 +120,10 @@ const char *crd_cel_field_path(struct arena *a, const struct json *schema, const
         if (!word) return NULL;
         schema = json_len(props) ? json_get(props, word) : json_is(more, JSON_OBJECT) ? more : NULL;
         if (!schema) return NULL;
-        if (!json_len(props)) out = arena_printf(a, "%s[%s]", out, word);
-        else out = arena_printf(a, "%s%s%s", out, *out ? "." : "", word);
+        if (!json_len(props))
+            out = arena_printf(a, "%s[%s]", out, word);
+        else
+            out = arena_printf(a, "%s%s%s", out, *out ? "." : "", word);
     }
     return *out ? out : NULL;
 }
@@ -132,7 +138,7 @@ struct runner {
 
 /* What a finding's place is compared with, to see whether it changed. */
 struct was {
-    bool correlated;              /* now and before are the same thing's */
+    bool correlated; /* now and before are the same thing's */
     const struct json *now, *old;
     const struct json *parent_now, *parent_old; /* of the nearest place that is correlated; NULL: none */
 };
@@ -147,17 +153,26 @@ static const struct fp *or_root(const struct fp *p) {
     return p ? p : &nil;
 }
 
-static struct json *type_value(struct runner *r, const struct crd_cel *n) { return json_str(r->v->a, jstr(n->schema, "type")); }
+static struct json *type_value(struct runner *r, const struct crd_cel *n) {
+    return json_str(r->v->a, jstr(n->schema, "type"));
+}
 
-static const char *rule_name(const struct crd_rule *rule) { return str_empty(rule->message) ? rule->text : rule->message; }
+static const char *rule_name(const struct crd_rule *rule) {
+    return str_empty(rule->message) ? rule->text : rule->message;
+}
 
-static void evaluation_error(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p, const char *msg, int code) {
+static void evaluation_error(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule,
+                             const struct fp *p, const char *msg, int code) {
     struct json *t = type_value(r, n);
     if (code == -E2BIG) {
-        v_invalid(r->v, p, t, "'%s': no further validation rules will be run due to call cost exceeds limit for rule: %s", msg, rule_name(rule));
+        v_invalid(r->v, p, t,
+                  "'%s': no further validation rules will be run due to call cost exceeds limit for rule: %s", msg,
+                  rule_name(rule));
         r->budget = -1;
     } else if (str_has_prefix(msg, "no such overload")) {
-        v_invalid(r->v, p, t, "'%s': call arguments did not match a supported operator, function or macro signature for rule: %s", msg, rule_name(rule));
+        v_invalid(r->v, p, t,
+                  "'%s': call arguments did not match a supported operator, function or macro signature for rule: %s",
+                  msg, rule_name(rule));
     } else {
         v_invalid(r->v, p, t, "%s evaluating rule: %s", msg, rule_name(rule));
     }
@@ -169,9 +184,10 @@ static bool spend(struct runner *r, uint64_t cost) {
     return true;
 }
 
-/* What a rule that was broken says: its messageExpression when that gives something fit to print. False: the budget is
- * gone, which has been reported. */
-static bool message_of(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p, struct cel_run *run, const char **out) {
+/* What a rule that was broken says: its messageExpression when that gives something fit to print. False: the budget
+ * is gone, which has been reported. */
+static bool message_of(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p,
+                       struct cel_run *run, const char **out) {
     struct arena *a = r->v->a;
     *out = str_empty(rule->message) ? arena_printf(a, "failed rule: %s", rule->text) : rule->message;
     if (!rule->message_prog) return true;
@@ -180,8 +196,10 @@ static bool message_of(struct runner *r, const struct crd_cel *n, const struct c
     bool spent = spend(r, run->cost);
     if (code == -E2BIG || !spent) {
         v_invalid(r->v, p, type_value(r, n),
-                  spent ? "no further validation rules will be run due to call cost exceeds limit for messageExpression: \"%s\""
-                        : "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run",
+                  spent ? "no further validation rules will be run due to call cost exceeds limit for "
+                          "messageExpression: \"%s\""
+                        : "messageExpression evaluation failed due to running out of cost budget, no further "
+                          "validation rules will be run",
                   rule->message_text);
         r->budget = -1;
         return false;
@@ -191,24 +209,29 @@ static bool message_of(struct runner *r, const struct crd_cel *n, const struct c
     return true;
 }
 
-static void broken(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p, const struct json *x,
-                   const struct was *w, const char *detail) {
+static void broken(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p,
+                   const struct json *x, const struct was *w, const char *detail) {
     bool whole = x->type == JSON_OBJECT || x->type == JSON_ARRAY;
     size_t before = r->v->n;
     const struct fp inner = {.up = p, .name = rule->field_path, .index = -1};
     p = rule->field_path ? &inner : or_root(p);
-    if (str_eq(rule->reason, "FieldValueForbidden")) v_forbidden(r->v, p, "%s", detail);
-    else if (str_eq(rule->reason, "FieldValueRequired")) v_required(r->v, p, detail);
-    else if (str_eq(rule->reason, "FieldValueDuplicate")) v_duplicate(r->v, p, whole ? NULL : x);
-    else if (whole) v_invalid_whole(r->v, p, "%s", detail);
-    else v_invalid(r->v, p, x, "%s", detail);
+    if (str_eq(rule->reason, "FieldValueForbidden"))
+        v_forbidden(r->v, p, "%s", detail);
+    else if (str_eq(rule->reason, "FieldValueRequired"))
+        v_required(r->v, p, detail);
+    else if (str_eq(rule->reason, "FieldValueDuplicate"))
+        v_duplicate(r->v, p, whole ? NULL : x);
+    else if (whole)
+        v_invalid_whole(r->v, p, "%s", detail);
+    else
+        v_invalid(r->v, p, x, "%s", detail);
     if (rule->uses_old || !unchanged(w) || r->v->n == before) return;
     const struct finding *f = &r->v->items[--r->v->n];
     rules_warn(r->v->c, "%s: %s", f->field, f->message);
 }
 
-static void run_rule(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p, const struct json *x,
-                     const struct json *old, const struct was *w) {
+static void run_rule(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p,
+                     const struct json *x, const struct json *old, const struct was *w) {
     struct arena *a = r->v->a;
     struct cel_val self = cel_json(a, x, n->type), before = old ? cel_json(a, old, n->type) : cel_null(), got;
     struct cel_val plain[VARS] = {self, before}, optional[VARS] = {self, cel_optional(a, old ? &before : NULL)};
@@ -221,7 +244,8 @@ static void run_rule(struct runner *r, const struct crd_cel *n, const struct crd
     if (!rule->prog || (rule->uses_old && !old && !rule->optional_old)) return;
     int code = cel_eval(rule->prog, &run, &got);
     if (code != -E2BIG && !spend(r, run.cost)) {
-        v_invalid(r->v, at, type_value(r, n), "validation failed due to running out of cost budget, no further validation rules will be run");
+        v_invalid(r->v, at, type_value(r, n),
+                  "validation failed due to running out of cost budget, no further validation rules will be run");
         r->budget = -1;
         return;
     }
@@ -234,12 +258,14 @@ static void run_rule(struct runner *r, const struct crd_cel *n, const struct crd
     if (message_of(r, n, rule, at, &run, &detail)) broken(r, n, rule, p, x, w, detail);
 }
 
-static void run_node(struct runner *r, const struct crd_cel *n, const struct fp *p, const struct json *x, const struct json *old, struct was w);
+static void run_node(struct runner *r, const struct crd_cel *n, const struct fp *p, const struct json *x,
+                     const struct json *old, struct was w);
 
 /* The place below: by key, or by index with the old item that has the same keys. */
 static struct was below(const struct was *w, const struct json *now, const struct json *old) {
     if (!w->correlated) return *w;
-    return (struct was){.correlated = old != NULL, .now = now, .old = old, .parent_now = w->now, .parent_old = w->old};
+    return (struct was){
+        .correlated = old != NULL, .now = now, .old = old, .parent_now = w->now, .parent_old = w->old};
 }
 
 static const struct json *same_item(const struct json *schema, const struct json *list, const struct json *item) {
@@ -248,7 +274,8 @@ static const struct json *same_item(const struct json *schema, const struct json
     JSON_FOREACH(it, list) {
         bool same = true;
         JSON_FOREACH(k, keys) {
-            const struct json *x = json_get(it, str_or_empty(json_as_str(k))), *y = json_get(item, str_or_empty(json_as_str(k)));
+            const struct json *x = json_get(it, str_or_empty(json_as_str(k))),
+                              *y = json_get(item, str_or_empty(json_as_str(k)));
             same &= !x == !y && (!x || json_equal(x, y));
         }
         if (same) return it;
@@ -256,7 +283,8 @@ static const struct json *same_item(const struct json *schema, const struct json
     return NULL;
 }
 
-static void run_object(struct runner *r, const struct crd_cel *n, const struct fp *p, const struct json *x, const struct json *old, const struct was *w) {
+static void run_object(struct runner *r, const struct crd_cel *n, const struct fp *p, const struct json *x,
+                       const struct json *old, const struct was *w) {
     JSON_FOREACH_MEMBER(m, x) {
         const struct json *was = json_get(old, m->key);
         const struct crd_cel *sub = n->values;
@@ -267,12 +295,14 @@ static void run_object(struct runner *r, const struct crd_cel *n, const struct f
     }
 }
 
-static void run_node(struct runner *r, const struct crd_cel *n, const struct fp *p, const struct json *x, const struct json *old, struct was w) {
+static void run_node(struct runner *r, const struct crd_cel *n, const struct fp *p, const struct json *x,
+                     const struct json *old, struct was w) {
     const struct json *it;
     if (x->type == JSON_NULL) return;
     if (old && old->type == JSON_NULL) old = NULL;
     if (n->n_rules && r->budget <= 0) {
-        v_invalid(r->v, or_root(p), type_value(r, n), "validation failed due to running out of cost budget, no further validation rules will be run");
+        v_invalid(r->v, or_root(p), type_value(r, n),
+                  "validation failed due to running out of cost budget, no further validation rules will be run");
         r->budget = -1;
     }
     for (uint32_t i = 0; i < n->n_rules && r->budget >= 0; i++) run_rule(r, n, &n->rules[i], p, x, old, &w);
@@ -287,8 +317,8 @@ static void run_node(struct runner *r, const struct crd_cel *n, const struct fp 
 /* Rules may rely on types and bounds: an object that breaks those is not shown to them. */
 static bool blocked(const struct vctx *v) {
     for (size_t i = 0; i < v->n; i++)
-        if (str_in(v->items[i].reason, ONE_OF("FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany",
-                                              "FieldValueTypeInvalid")))
+        if (str_in(v->items[i].reason, ONE_OF("FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong",
+                                              "FieldValueTooMany", "FieldValueTypeInvalid")))
             return true;
     return false;
 }
@@ -298,7 +328,8 @@ void crd_cel_validate(struct vctx *v, const struct json *obj, const struct json 
     if (!v->c->crd_cel) return;
     if (blocked(v)) {
         v_invalid(v, FP(NULL, "<nil>"), json_null(v->a),
-                  "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation");
+                  "some validation rules were not checked because the object was invalid; correct the existing "
+                  "errors to complete validation");
         return;
     }
     run_node(&r, v->c->crd_cel, NULL, obj, old, (struct was){.correlated = old != NULL, .now = obj, .old = old});

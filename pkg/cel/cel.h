@@ -6,9 +6,9 @@
  *   run    one evaluation (or several that share variables): values in, a value or an error out.
  *
  * Memory. Types, environments and programs live in the arena given when they are made, and a program refers to its
- * environment and its types: keep all of a definition (a CRD version, a policy) in one arena and free that. Values are
- * 24 bytes and refer to the JSON trees they came from, which are never copied or changed; what an evaluation makes lives
- * in the run's arena. Nothing is global; an environment costs memory only once somebody makes one.
+ * environment and its types: keep all of a definition (a CRD version, a policy) in one arena and free that. Values
+ * are 24 bytes and refer to the JSON trees they came from, which are never copied or changed; what an evaluation
+ * makes lives in the run's arena. Nothing is global; an environment costs memory only once somebody makes one.
  *
  * Strings are UTF-8 with the length known; a NUL inside one is held as C0 80, as in pkg/json.
  * Upstream: cel-go v0.26 with k8s.io/apiserver/pkg/cel (v1.36). */
@@ -20,11 +20,11 @@
 struct api_type;
 
 /* ---- limits: Kubernetes' own numbers (k8s.io/apiserver/pkg/apis/cel) ---- */
-#define CEL_PER_CALL_LIMIT UINT64_C(1000000)            /* run-time cost of one expression */
-#define CEL_RUNTIME_BUDGET UINT64_C(10000000)           /* run-time cost of all expressions of a policy or an object */
-#define CEL_RUNTIME_BUDGET_MATCH UINT64_C(2500000)      /* of all matchConditions of a webhook or a policy */
-#define CEL_EXPR_ESTIMATE_LIMIT UINT64_C(10000000)      /* estimated, one rule of a CRD */
-#define CEL_CRD_ESTIMATE_LIMIT UINT64_C(100000000)      /* estimated, all rules of a CRD version */
+#define CEL_PER_CALL_LIMIT UINT64_C(1000000)       /* run-time cost of one expression */
+#define CEL_RUNTIME_BUDGET UINT64_C(10000000)      /* run-time cost of all expressions of a policy or an object */
+#define CEL_RUNTIME_BUDGET_MATCH UINT64_C(2500000) /* of all matchConditions of a webhook or a policy */
+#define CEL_EXPR_ESTIMATE_LIMIT UINT64_C(10000000) /* estimated, one rule of a CRD */
+#define CEL_CRD_ESTIMATE_LIMIT UINT64_C(100000000) /* estimated, all rules of a CRD version */
 enum {
     CEL_MAX_EXPR_BYTES = 100000, /* code points in an expression (cel-go's default) */
     CEL_MAX_DEPTH = 250,         /* nesting of an expression (cel-go's default) */
@@ -34,14 +34,24 @@ enum {
 /* ---- types ---- */
 
 enum cel_kind { /* of types and of values; CEL_DYN, CEL_ANY and CEL_PARAM are of types alone, CEL_ERR of values */
-    CEL_DYN, CEL_NULL, CEL_BOOL, CEL_INT, CEL_UINT, CEL_DOUBLE, CEL_STRING, CEL_BYTES, CEL_TIMESTAMP, CEL_DURATION,
-    CEL_LIST, CEL_MAP,
-    CEL_OBJECT,   /* fields declared */
-    CEL_OPTIONAL,
-    CEL_TYPE,
-    CEL_OPAQUE,   /* Quantity, IP, authorizer, ...: by name */
-    CEL_PARAM,    /* a type parameter of an overload */
-    CEL_ERR,
+                CEL_DYN,
+                CEL_NULL,
+                CEL_BOOL,
+                CEL_INT,
+                CEL_UINT,
+                CEL_DOUBLE,
+                CEL_STRING,
+                CEL_BYTES,
+                CEL_TIMESTAMP,
+                CEL_DURATION,
+                CEL_LIST,
+                CEL_MAP,
+                CEL_OBJECT, /* fields declared */
+                CEL_OPTIONAL,
+                CEL_TYPE,
+                CEL_OPAQUE, /* Quantity, IP, authorizer, ...: by name */
+                CEL_PARAM,  /* a type parameter of an overload */
+                CEL_ERR,
 };
 
 struct cel_type;
@@ -55,16 +65,17 @@ const struct cel_type *cel_type_map(struct arena *a, const struct cel_type *key,
 const struct cel_type *cel_type_optional(struct arena *a, const struct cel_type *of);
 /* An object type with no fields yet: "kubernetes.AdmissionRequest". The name is copied. */
 struct cel_type *cel_type_object(struct arena *a, const char *name);
-/* Adds a field (or replaces it). `name` is what expressions write; values are looked up under the same name. Fields may
- * be added after an environment refers to the type (variables.x): later compilations see them. */
+/* Adds a field (or replaces it). `name` is what expressions write; values are looked up under the same name. Fields
+ * may be added after an environment refers to the type (variables.x): later compilations see them. */
 void cel_type_add_field(struct arena *a, struct cel_type *t, const char *name, const struct cel_type *field);
 /* The declared type of values that fit a structural schema (openAPIV3Schema, or OpenAPI with $refs already resolved):
- * objects by their properties (names escaped: `__dash__`), maps, lists, strings by format, x-kubernetes-int-or-string as
- * dyn. `name` names it in messages; its parts are called name.field, name.field.@idx. `root`: apiVersion, kind and
+ * objects by their properties (names escaped: `__dash__`), maps, lists, strings by format, x-kubernetes-int-or-string
+ * as dyn. `name` names it in messages; its parts are called name.field, name.field.@idx. `root`: apiVersion, kind and
  * metadata.name, metadata.generateName are there whatever the schema says. NULL where CEL cannot see the value at all
  * (an object without properties that preserves nothing). Refers to `schema`. */
 const struct cel_type *cel_type_of_schema(struct arena *a, const struct json *schema, const char *name, bool root);
-/* The declared type of a built-in type, as upstream derives it from its OpenAPI schema: for type checking policies. */
+/* The declared type of a built-in type, as upstream derives it from its OpenAPI schema: for type checking policies.
+ */
 const struct cel_type *cel_type_of_api(struct arena *a, const struct api_type *t);
 /* As cel-go prints it: "list(string)", "map(string, dyn)". */
 const char *cel_type_text(struct arena *a, const struct cel_type *t);
@@ -84,13 +95,13 @@ const char *cel_unescape(struct arena *a, const char *ident);
 /* ---- environments ---- */
 
 enum cel_libs {
-    CEL_LIB_K8S = 1 << 0,       /* what every Kubernetes v1.36 expression has: lists, regex, url, quantity, ip, cidr, format,
-                                   semver, sets, strings, optionals, authorizer, comprehensions of two variables */
+    CEL_LIB_K8S = 1 << 0,       /* what every Kubernetes v1.36 expression has: lists, regex, url, quantity, ip, cidr,
+                                   format,       semver, sets, strings, optionals, authorizer, comprehensions of two variables */
     CEL_LIB_JSONPATCH = 1 << 1, /* mutations: Object{...}, Object.spec{...}, JSONPatch{...}, jsonpatch.escapeKey() */
-    CEL_LIB_EXTRA = 1 << 2,     /* what cel-go has and Kubernetes leaves out: math, cel.bind(), base64, string.reverse(),
-                                   format() of a newer version */
-    CEL_MIXED_LITERALS = 1 << 5,/* lets [1, "a"] pass, which Kubernetes refuses */
-    CEL_NO_CHECK = 1 << 6,      /* parse only; overloads are found at run time (tests) */
+    CEL_LIB_EXTRA = 1 << 2, /* what cel-go has and Kubernetes leaves out: math, cel.bind(), base64, string.reverse(),
+                               format() of a newer version */
+    CEL_MIXED_LITERALS = 1 << 5, /* lets [1, "a"] pass, which Kubernetes refuses */
+    CEL_NO_CHECK = 1 << 6,       /* parse only; overloads are found at run time (tests) */
 };
 
 struct cel_env;
@@ -130,21 +141,21 @@ struct cel_list;
 struct cel_map;
 struct cel_opaque;
 struct cel_val {
-    uint8_t kind;    /* enum cel_kind */
-    uint8_t form;    /* how a list, map or object is held; private */
-    uint16_t flags;  /* private */
-    uint32_t n;      /* STRING, BYTES: length in bytes; TIMESTAMP: nanoseconds */
+    uint8_t kind;   /* enum cel_kind */
+    uint8_t form;   /* how a list, map or object is held; private */
+    uint16_t flags; /* private */
+    uint32_t n;     /* STRING, BYTES: length in bytes; TIMESTAMP: nanoseconds */
     union {
         bool b;
-        int64_t i;       /* INT; DURATION: nanoseconds; TIMESTAMP: seconds since 1970 */
+        int64_t i; /* INT; DURATION: nanoseconds; TIMESTAMP: seconds since 1970 */
         uint64_t u;
         double d;
-        const char *s;   /* STRING, BYTES; ERR: the message */
+        const char *s; /* STRING, BYTES; ERR: the message */
         const struct json *json;
         const struct cel_list *list;
         const struct cel_map *map;
         const struct cel_opaque *opaque;
-        const struct cel_val *some; /* OPTIONAL: NULL for none */
+        const struct cel_val *some;     /* OPTIONAL: NULL for none */
         const struct cel_type *t_value; /* TYPE */
     };
     const struct cel_type *type; /* the declared type, where there is one */
@@ -160,15 +171,16 @@ static inline struct cel_val cel_strn(const char *s, size_t n) {
     return (struct cel_val){.kind = CEL_STRING, .s = s, .n = (uint32_t)n};
 }
 static inline struct cel_val cel_str(const char *s) { return cel_strn(s, strlen(s)); }
-/* A JSON tree as a value of the declared type (NULL: dyn): strings of format date-time become timestamps, and so on, when
- * they are looked at. NULL json gives null. The tree must outlive the value; `a` holds what a scalar is converted to. */
+/* A JSON tree as a value of the declared type (NULL: dyn): strings of format date-time become timestamps, and so on,
+ * when they are looked at. NULL json gives null. The tree must outlive the value; `a` holds what a scalar is
+ * converted to. */
 struct cel_val cel_json(struct arena *a, const struct json *v, const struct cel_type *t);
 /* optional.of(*v), or with NULL optional.none(). */
 struct cel_val cel_optional(struct arena *a, const struct cel_val *v);
 /* "true", "[1, 2]", ...: for messages. */
 const char *cel_val_text(struct arena *a, struct cel_val v);
-/* The value as JSON (new nodes in `a`, leaves shared). Optionals that are none are left out of lists and maps; a type, an
- * authorizer and the like give -EINVAL with cel-go's words. */
+/* The value as JSON (new nodes in `a`, leaves shared). Optionals that are none are left out of lists and maps; a
+ * type, an authorizer and the like give -EINVAL with cel-go's words. */
 int cel_to_json(struct arena *a, struct cel_val v, struct json **out, struct err *e);
 /* Equality as == has it. */
 bool cel_equal(struct cel_val x, struct cel_val y);
@@ -176,9 +188,9 @@ bool cel_equal(struct cel_val x, struct cel_val y);
 /* ---- the authorizer library ---- */
 
 struct cel_authz {
-    const char *path;                      /* non-resource; else NULL */
+    const char *path;                                              /* non-resource; else NULL */
     const char *verb, *group, *resource, *subresource, *ns, *name; /* "" when unset */
-    const char *sa_ns, *sa_name;           /* ask for this service account; NULL: for the request's user */
+    const char *sa_ns, *sa_name;                 /* ask for this service account; NULL: for the request's user */
     const char *field_selector, *label_selector; /* "" when unset */
 };
 struct cel_decision {
@@ -193,15 +205,16 @@ struct cel_val cel_authorizer_resource(struct arena *a, const struct cel_authz *
 /* ---- evaluation ---- */
 
 struct cel_run {
-    struct arena *arena;          /* values that are made live here */
-    const struct cel_val *vars;   /* by slot */
-    size_t n_vars;                /* slots beyond have no value: an error when used */
-    uint64_t limit;               /* of cost; 0: CEL_PER_CALL_LIMIT */
+    struct arena *arena;            /* values that are made live here */
+    const struct cel_val *vars;     /* by slot */
+    size_t n_vars;                  /* slots beyond have no value: an error when used */
+    uint64_t limit;                 /* of cost; 0: CEL_PER_CALL_LIMIT */
     bool (*interrupted)(void *arg); /* asked now and then; may be NULL */
     void *interrupted_arg;
-    cel_authorize_fn *authorize;  /* NULL: every check is an error */
+    cel_authorize_fn *authorize; /* NULL: every check is an error */
     void *authorize_arg;
-    uint64_t cost;                /* out: of the last cel_eval, without that of lazy variables */
+    uint64_t cost; /* out: of the last cel_eval, without that of lazy variables */
+    const char *stack; /* private: where the outermost evaluation began */
 };
 
 /* Evaluates. 0: *out is the value. Otherwise *out is of kind CEL_ERR and out->s the message:
@@ -211,7 +224,8 @@ struct cel_run {
 int cel_eval(const struct cel_prog *p, struct cel_run *run, struct cel_val *out);
 
 /* `variables`: an object whose fields are programs that are evaluated when first read, with the variables of `run`
- * (which must outlive the value), each with a limit of its own. A field whose program is NULL reads as the error `failed`. */
+ * (which must outlive the value), each with a limit of its own. A field whose program is NULL reads as the error
+ * `failed`. */
 struct cel_lazy;
 struct cel_lazy *cel_lazy_new(struct arena *a, const struct cel_type *t, struct cel_run *run);
 void cel_lazy_add(struct cel_lazy *l, const char *name, const struct cel_prog *p, const char *failed);

@@ -1,10 +1,10 @@
 /* The checker: resolves names to slots, locals, types and functions, and works out every node's type.
  *
- * A name is looked up in the container and outwards ("x" in container a.b: a.b.x, a.x, x), and a chain of selections is
- * first tried as one qualified name. Overloads that fit the argument types become the candidates of a call; with several
- * of different results its type is dyn. An environment that does not check (CEL_NO_CHECK) resolves names only: what is
- * unknown then fails when it is evaluated.
- * Upstream: checker/checker.go, checker/env.go, cel/validator.go. */
+ * A name is looked up in the container and outwards ("x" in container a.b: a.b.x, a.x, x), and a chain of selections
+ * is first tried as one qualified name. Overloads that fit the argument types become the candidates of a call; with
+ * several of different results its type is dyn. An environment that does not check (CEL_NO_CHECK) resolves names
+ * only: what is unknown then fails when it is evaluated. Upstream: checker/checker.go, checker/env.go,
+ * cel/validator.go. */
 #include "pkg/cel/internal.h"
 
 struct local {
@@ -24,13 +24,16 @@ struct checker {
     uint32_t places, max_places;
     unsigned vars;
     bool lax;
+    const char *stack;
 };
 
 static void check(struct checker *c, struct node *n);
 
 static const char *text(struct checker *c, const struct cel_type *t) { return cel_type_text(c->types, t); }
 
-static const struct cel_type *sub(struct checker *c, const struct cel_type *t) { return type_substitute(&c->map, t, false); }
+static const struct cel_type *sub(struct checker *c, const struct cel_type *t) {
+    return type_substitute(&c->map, t, false);
+}
 
 static bool fits(struct checker *c, const struct cel_type *t1, const struct cel_type *t2) {
     return c->lax || type_assignable(&c->map, t1, t2);
@@ -92,7 +95,8 @@ static const char *candidate(struct checker *c, const char *name, size_t *at) {
 /* The variable of a loop goes before whatever is declared outside; a qualified name that begins with one is none. */
 static const struct local *find_local(const struct checker *c, const char *name, size_t n) {
     for (uint32_t i = c->n_locals; i > 0; i--)
-        if (strlen(c->locals[i - 1].name) == n && memcmp(c->locals[i - 1].name, name, n) == 0) return &c->locals[i - 1];
+        if (strlen(c->locals[i - 1].name) == n && memcmp(c->locals[i - 1].name, name, n) == 0)
+            return &c->locals[i - 1];
     return NULL;
 }
 
@@ -122,7 +126,8 @@ static const char *qualified(struct checker *c, const struct node *n) {
 }
 
 static void undeclared(struct checker *c, const struct node *n, const char *name) {
-    if (!c->lax) issue_add(c->is, n->pos, "undeclared reference to '%s' (in container '%s')", name, c->env->container);
+    if (!c->lax)
+        issue_add(c->is, n->pos, "undeclared reference to '%s' (in container '%s')", name, c->env->container);
 }
 
 static void check_ident(struct checker *c, struct node *n) {
@@ -133,27 +138,31 @@ static void check_ident(struct checker *c, struct node *n) {
 
 /* ---- selection ---- */
 
-static const struct cel_type *select_type(struct checker *c, struct node *n, struct node *of, const char *field, bool optional) {
+static const struct cel_type *select_type(struct checker *c, struct node *n, struct node *of, const char *field,
+                                          bool optional) {
     check(c, of);
     const struct cel_type *t = sub(c, of->type), *result = &type_error;
     bool was_optional = t->kind == CEL_OPTIONAL;
     if (was_optional) t = t->p[0];
     switch (t->kind) {
-    case CEL_MAP: result = t->p[1]; break;
-    case CEL_OBJECT: {
-        const struct cel_field *f = type_field(t, field);
-        if (f) result = f->type;
-        else if (t->open) result = &cel_t_dyn;
-        else issue_add(c->is, n->pos, "undefined field '%s'", field);
-        break;
-    }
-    case CEL_PARAM:
-        fits(c, &cel_t_dyn, t);
-        result = &cel_t_dyn;
-        break;
-    default:
-        if (!type_is_dyn(t)) issue_add(c->is, n->pos, "type '%s' does not support field selection", text(c, t));
-        result = &cel_t_dyn;
+        case CEL_MAP: result = t->p[1]; break;
+        case CEL_OBJECT: {
+            const struct cel_field *f = type_field(t, field);
+            if (f)
+                result = f->type;
+            else if (t->open)
+                result = &cel_t_dyn;
+            else
+                issue_add(c->is, n->pos, "undefined field '%s'", field);
+            break;
+        }
+        case CEL_PARAM:
+            fits(c, &cel_t_dyn, t);
+            result = &cel_t_dyn;
+            break;
+        default:
+            if (!type_is_dyn(t)) issue_add(c->is, n->pos, "type '%s' does not support field selection", text(c, t));
+            result = &cel_t_dyn;
     }
     return was_optional || optional ? cel_type_optional(c->types, result) : result;
 }
@@ -188,13 +197,15 @@ static void check_logic(struct checker *c, struct node *n) {
     n->type = &cel_t_bool;
     for (uint32_t i = 0; i < n->n; i++)
         if (!fits(c, n->call.args[i]->type, &cel_t_bool)) {
-            issue_add(c->is, n->call.args[i]->pos, "expected type 'bool' but found '%s'", text(c, sub(c, n->call.args[i]->type)));
+            issue_add(c->is, n->call.args[i]->pos, "expected type 'bool' but found '%s'",
+                      text(c, sub(c, n->call.args[i]->type)));
             n->type = &type_error;
         }
 }
 
 static void add_candidate(struct checker *c, struct node *n, const struct cel_fn *f) {
-    n->call.fns = arena_realloc(c->a, n->call.fns, n->call.n_fns * sizeof(*n->call.fns), (n->call.n_fns + 1) * sizeof(*n->call.fns));
+    n->call.fns = arena_realloc(c->a, n->call.fns, n->call.n_fns * sizeof(*n->call.fns),
+                                (n->call.n_fns + 1) * sizeof(*n->call.fns));
     n->call.fns[n->call.n_fns++] = f;
     n->call.op = f->op;
 }
@@ -218,13 +229,16 @@ static void resolve_overload(struct checker *c, struct node *n, const struct cel
         if (!c->lax && !type_assignable_list(&c->map, args, want, argc)) continue;
         add_candidate(c, n, f);
         r = c->lax ? &cel_t_dyn : sub(c, r);
-        if (!result) result = r;
-        else if (!type_is_dyn(result) && !cel_type_eq(r, result)) result = &cel_t_dyn;
+        if (!result)
+            result = r;
+        else if (!type_is_dyn(result) && !cel_type_eq(r, result))
+            result = &cel_t_dyn;
     }
     n->type = result ? result : &type_error;
     if (result || c->lax) return;
     for (size_t i = 0; i < argc; i++) args[i] = type_substitute(&c->map, args[i], true);
-    issue_add(c->is, n->pos, "found no matching overload for '%s' applied to '%s'", n->name, signature_text(c, args, argc, member));
+    issue_add(c->is, n->pos, "found no matching overload for '%s' applied to '%s'", n->name,
+              signature_text(c, args, argc, member));
 }
 
 static size_t find_fns(struct checker *c, const char *name, const struct cel_fn **fns, const char **resolved) {
@@ -259,7 +273,8 @@ static void check_call(struct checker *c, struct node *n) {
     if (n_fns) n->call.target = NULL;
     if (!n_fns) {
         if (n->call.target) check(c, n->call.target);
-        n_fns = n->call.target ? env_fns(c->env, name = n->name, fns, FN_MAX_OVERLOADS) : find_fns(c, n->name, fns, &name);
+        n_fns = n->call.target ? env_fns(c->env, name = n->name, fns, FN_MAX_OVERLOADS)
+                               : find_fns(c, n->name, fns, &name);
     }
     if (!n_fns) {
         n->type = c->lax ? &cel_t_dyn : &type_error;
@@ -273,7 +288,8 @@ static void check_call(struct checker *c, struct node *n) {
 
 /* ---- literals of lists, maps, objects ---- */
 
-static const struct cel_type *join(struct checker *c, const struct node *at, const struct cel_type *before, const struct cel_type *now) {
+static const struct cel_type *join(struct checker *c, const struct node *at, const struct cel_type *before,
+                                   const struct cel_type *now) {
     if (!before) return now;
     if (fits(c, before, now)) return type_most_general(before, now);
     if (c->env->libs & CEL_MIXED_LITERALS) return &cel_t_dyn;
@@ -285,7 +301,8 @@ static const struct cel_type *unwrap(struct checker *c, const struct node *n) {
     const struct cel_type *t = sub(c, n->type);
     if (t->kind == CEL_OPTIONAL) return t->p[0];
     if (!type_is_dyn(t))
-        issue_add(c->is, n->pos, "expected type '%s' but found '%s'", text(c, cel_type_optional(c->types, t)), text(c, t));
+        issue_add(c->is, n->pos, "expected type '%s' but found '%s'", text(c, cel_type_optional(c->types, t)),
+                  text(c, t));
     return t;
 }
 
@@ -330,11 +347,12 @@ static void check_struct(struct checker *c, struct node *n) {
         struct entry *e = &n->map.entries[i];
         check(c, e->value);
         const struct cel_field *f = type_field(t, e->field);
-        const struct cel_type *want = f ? f->type : &cel_t_dyn, *have = e->optional ? unwrap(c, e->value) : e->value->type;
+        const struct cel_type *want = f ? f->type : &cel_t_dyn,
+                              *have = e->optional ? unwrap(c, e->value) : e->value->type;
         if (!f && !t->open) issue_add(c->is, e->pos, "undefined field '%s'", e->field);
         if (!fits(c, want, have))
-            issue_add(c->is, e->pos, "expected type of field '%s' is '%s' but provided type is '%s'", e->field, text(c, want),
-                      text(c, sub(c, have)));
+            issue_add(c->is, e->pos, "expected type of field '%s' is '%s' but provided type is '%s'", e->field,
+                      text(c, want), text(c, sub(c, have)));
     }
 }
 
@@ -345,20 +363,21 @@ static void loop_types(struct checker *c, struct node *n, const struct cel_type 
     bool two = n->fold.var2 != NULL;
     *var = *var2 = &cel_t_dyn;
     switch (range->kind) {
-    case CEL_LIST:
-        *var = two ? &cel_t_int : range->p[0];
-        *var2 = range->p[0];
-        break;
-    case CEL_MAP:
-        *var = range->p[0];
-        *var2 = range->p[1];
-        break;
-    case CEL_DYN:
-    case CEL_PARAM: fits(c, &cel_t_dyn, range); break;
-    default:
-        issue_add(c->is, n->fold.range->pos, "expression of type '%s' cannot be range of a comprehension (must be list, map, or dynamic)",
-                  text(c, range));
-        *var = *var2 = &type_error;
+        case CEL_LIST:
+            *var = two ? &cel_t_int : range->p[0];
+            *var2 = range->p[0];
+            break;
+        case CEL_MAP:
+            *var = range->p[0];
+            *var2 = range->p[1];
+            break;
+        case CEL_DYN:
+        case CEL_PARAM: fits(c, &cel_t_dyn, range); break;
+        default:
+            issue_add(c->is, n->fold.range->pos,
+                      "expression of type '%s' cannot be range of a comprehension (must be list, map, or dynamic)",
+                      text(c, range));
+            *var = *var2 = &type_error;
     }
 }
 
@@ -389,24 +408,30 @@ static void check_fold(struct checker *c, struct node *n) {
 }
 
 static const struct cel_type *literal_type(const struct cel_val *v) {
-    static const struct cel_type *const of[] = {[CEL_NULL] = &cel_t_null, [CEL_BOOL] = &cel_t_bool, [CEL_INT] = &cel_t_int,
-                                                [CEL_UINT] = &cel_t_uint, [CEL_DOUBLE] = &cel_t_double,
-                                                [CEL_STRING] = &cel_t_string, [CEL_BYTES] = &cel_t_bytes};
+    static const struct cel_type *const of[] = {
+        [CEL_NULL] = &cel_t_null,  [CEL_BOOL] = &cel_t_bool,     [CEL_INT] = &cel_t_int,
+        [CEL_UINT] = &cel_t_uint,  [CEL_DOUBLE] = &cel_t_double, [CEL_STRING] = &cel_t_string,
+        [CEL_BYTES] = &cel_t_bytes};
     return of[v->kind];
 }
 
 /* Nodes that macros share are checked once: where they stand twice, it is in the same scope. */
 static void check(struct checker *c, struct node *n) {
     if (n->type) return;
+    if (stack_spent(c->stack)) {
+        issue_add(c->is, n->pos, "expression is nested too deeply");
+        n->type = &type_error;
+        return;
+    }
     switch (n->kind) {
-    case N_LIT: n->type = literal_type(&n->lit); break;
-    case N_IDENT: check_ident(c, n); break;
-    case N_SELECT: check_select(c, n); break;
-    case N_CALL: check_call(c, n); break;
-    case N_LIST: check_list(c, n); break;
-    case N_MAP: check_map(c, n); break;
-    case N_STRUCT: check_struct(c, n); break;
-    case N_FOLD: check_fold(c, n); break;
+        case N_LIT: n->type = literal_type(&n->lit); break;
+        case N_IDENT: check_ident(c, n); break;
+        case N_SELECT: check_select(c, n); break;
+        case N_CALL: check_call(c, n); break;
+        case N_LIST: check_list(c, n); break;
+        case N_MAP: check_map(c, n); break;
+        case N_STRUCT: check_struct(c, n); break;
+        case N_FOLD: check_fold(c, n); break;
     }
     if (c->lax) n->type = &cel_t_dyn;
 }
@@ -421,7 +446,8 @@ static void settle(struct node *n, void *arg) {
 }
 
 void check_prog(struct arena *a, struct arena *types, struct cel_prog *p, struct node *root, struct issues *is) {
-    struct checker c = {.a = a, .types = types, .env = p->env, .is = is, .lax = p->env->libs & CEL_NO_CHECK};
+    struct checker c = {
+        .a = a, .types = types, .env = p->env, .is = is, .lax = p->env->libs & CEL_NO_CHECK, .stack = stack_here()};
     c.map.a = types;
     check(&c, root);
     node_walk(root, 1, settle, &c);
@@ -430,13 +456,18 @@ void check_prog(struct arena *a, struct arena *types, struct cel_prog *p, struct
 
 /* ---- literals that must make sense ---- */
 
-static void same_types(struct issues *is, const struct node *n, const struct cel_type **want, const struct cel_type *have) {
-    if (!*want) *want = have;
+static void same_types(struct issues *is, const struct node *n, const struct cel_type **want,
+                       const struct cel_type *have) {
+    if (!*want)
+        *want = have;
     else if (!cel_type_eq(*want, have))
-        issue_add(is, n->pos, "expected type '%s' but found '%s'", cel_type_text(is->a, *want), cel_type_text(is->a, have));
+        issue_add(is, n->pos, "expected type '%s' but found '%s'", cel_type_text(is->a, *want),
+                  cel_type_text(is->a, have));
 }
 
-static const struct cel_type *inner(const struct cel_type *t, bool optional) { return optional && t->kind == CEL_OPTIONAL ? t->p[0] : t; }
+static const struct cel_type *inner(const struct cel_type *t, bool optional) {
+    return optional && t->kind == CEL_OPTIONAL ? t->p[0] : t;
+}
 
 static void validate_call(struct node *n, struct issues *is) {
     if (n->n == 0 || n->call.args[0]->kind != N_LIT || n->call.args[0]->lit.kind != CEL_STRING) return;
@@ -445,9 +476,12 @@ static void validate_call(struct node *n, struct issues *is) {
     uint32_t u;
     const char *err = NULL;
     bool ok = true;
-    if (strcmp(n->name, "duration") == 0) ok = duration_parse_n(v->s, v->n, &i);
-    else if (strcmp(n->name, "timestamp") == 0) ok = time_parse(v->s, v->n, &i, &u);
-    else if (strcmp(n->name, "matches") == 0) ok = regex_new(is->a, v->s, v->n, &err) != NULL;
+    if (strcmp(n->name, "duration") == 0)
+        ok = duration_parse_n(v->s, v->n, &i);
+    else if (strcmp(n->name, "timestamp") == 0)
+        ok = time_parse(v->s, v->n, &i, &u);
+    else if (strcmp(n->name, "matches") == 0)
+        ok = regex_new(is->a, v->s, v->n, &err) != NULL;
     if (!ok) issue_add(is, n->call.args[0]->pos, "invalid %s argument", n->name);
 }
 
@@ -457,7 +491,8 @@ static void validate(struct node *n, void *arg) {
     if (n->kind == N_CALL) validate_call(n, is);
     uint32_t seen = is->seen;
     for (uint32_t i = 0; n->kind == N_LIST && i < n->n && is->seen == seen; i++)
-        same_types(is, n->list.args[i], &value, inner(n->list.args[i]->type, n->list.optional && n->list.optional[i]));
+        same_types(is, n->list.args[i], &value,
+                   inner(n->list.args[i]->type, n->list.optional && n->list.optional[i]));
     for (uint32_t i = 0; n->kind == N_MAP && i < n->n; i++) {
         const struct entry *e = &n->map.entries[i];
         same_types(is, e->key, &key, e->key->type);
@@ -466,5 +501,6 @@ static void validate(struct node *n, void *arg) {
 }
 
 void validate_literals(const struct cel_env *env, struct node *root, struct issues *is) {
-    if ((env->libs & CEL_LIB_K8S) && !(env->libs & (CEL_MIXED_LITERALS | CEL_NO_CHECK))) node_walk(root, 2, validate, is);
+    if ((env->libs & CEL_LIB_K8S) && !(env->libs & (CEL_MIXED_LITERALS | CEL_NO_CHECK)))
+        node_walk(root, 2, validate, is);
 }

@@ -1,7 +1,7 @@
 /* Equality and order of values, their types and their texts.
  *
- * Numbers are equal and ordered by value across int, uint and double; NaN equals nothing. Values of unlike kinds are not
- * equal, which is no error. Lists that a schema declares as sets or maps compare without regard to order.
+ * Numbers are equal and ordered by value across int, uint and double; NaN equals nothing. Values of unlike kinds are
+ * not equal, which is no error. Lists that a schema declares as sets or maps compare without regard to order.
  * Upstream: cel-go's common/types (Equal, Compare), k8s.io/apiserver/pkg/cel/common/valuesunstructured.go. */
 #include <math.h>
 
@@ -9,7 +9,9 @@
 
 /* ---- numbers ---- */
 
-static bool is_number(const struct cel_val *v) { return v->kind == CEL_INT || v->kind == CEL_UINT || v->kind == CEL_DOUBLE; }
+static bool is_number(const struct cel_val *v) {
+    return v->kind == CEL_INT || v->kind == CEL_UINT || v->kind == CEL_DOUBLE;
+}
 
 static int cmp_i64(int64_t x, int64_t y) { return x < y ? -1 : x > y; }
 static int cmp_u64(uint64_t x, uint64_t y) { return x < y ? -1 : x > y; }
@@ -51,15 +53,15 @@ bool val_compare(const struct cel_val *x, const struct cel_val *y, int *out, boo
     }
     if (x->kind != y->kind) return false;
     switch (x->kind) {
-    case CEL_BOOL: *out = x->b - y->b; return true;
-    case CEL_STRING:
-    case CEL_BYTES: *out = cmp_bytes(x, y); return true;
-    case CEL_DURATION: *out = cmp_i64(x->i, y->i); return true;
-    case CEL_TIMESTAMP:
-        *out = cmp_i64(x->i, y->i);
-        if (!*out) *out = cmp_u64(x->n, y->n);
-        return true;
-    default: return false;
+        case CEL_BOOL: *out = x->b - y->b; return true;
+        case CEL_STRING:
+        case CEL_BYTES: *out = cmp_bytes(x, y); return true;
+        case CEL_DURATION: *out = cmp_i64(x->i, y->i); return true;
+        case CEL_TIMESTAMP:
+            *out = cmp_i64(x->i, y->i);
+            if (!*out) *out = cmp_u64(x->n, y->n);
+            return true;
+        default: return false;
     }
 }
 
@@ -121,18 +123,18 @@ static bool equal(struct arena *a, const struct cel_val *x, const struct cel_val
         return mappish && maps_equal(a, x, y);
     }
     switch (x->kind) {
-    case CEL_NULL: return true;
-    case CEL_LIST: return lists_equal(a, x, y);
-    case CEL_MAP:
-    case CEL_OBJECT: return maps_equal(a, x, y);
-    case CEL_OPTIONAL: return !x->some == !y->some && (!x->some || equal(a, x->some, y->some));
-    case CEL_TYPE: {
-        const struct cel_type *t = x->t_value, *u = y->t_value;
-        if (t->kind != u->kind) return false;
-        return (t->kind != CEL_OBJECT && t->kind != CEL_OPAQUE) || strcmp(t->name, u->name) == 0;
-    }
-    case CEL_OPAQUE: return opaque_equal(x->opaque, y->opaque);
-    default: return false;
+        case CEL_NULL: return true;
+        case CEL_LIST: return lists_equal(a, x, y);
+        case CEL_MAP:
+        case CEL_OBJECT: return maps_equal(a, x, y);
+        case CEL_OPTIONAL: return !x->some == !y->some && (!x->some || equal(a, x->some, y->some));
+        case CEL_TYPE: {
+            const struct cel_type *t = x->t_value, *u = y->t_value;
+            if (t->kind != u->kind) return false;
+            return (t->kind != CEL_OBJECT && t->kind != CEL_OPAQUE) || strcmp(t->name, u->name) == 0;
+        }
+        case CEL_OPAQUE: return opaque_equal(x->opaque, y->opaque);
+        default: return false;
     }
 }
 
@@ -145,20 +147,20 @@ bool cel_equal(struct cel_val x, struct cel_val y) {
 
 bool val_is_zero(const struct cel_val *v) {
     switch (v->kind) {
-    case CEL_NULL: return true;
-    case CEL_BOOL: return !v->b;
-    case CEL_INT:
-    case CEL_UINT:
-    case CEL_DURATION: return v->i == 0;
-    case CEL_DOUBLE: return v->d == 0;
-    case CEL_STRING:
-    case CEL_BYTES: return v->n == 0;
-    case CEL_LIST: return list_len(v) == 0;
-    case CEL_MAP:
-    case CEL_OBJECT: return map_len(v) == 0;
-    case CEL_OPTIONAL: return !v->some;
-    case CEL_TIMESTAMP: return v->i == 0 && v->n == 0;
-    default: return false;
+        case CEL_NULL: return true;
+        case CEL_BOOL: return !v->b;
+        case CEL_INT:
+        case CEL_UINT:
+        case CEL_DURATION: return v->i == 0;
+        case CEL_DOUBLE: return v->d == 0;
+        case CEL_STRING:
+        case CEL_BYTES: return v->n == 0;
+        case CEL_LIST: return list_len(v) == 0;
+        case CEL_MAP:
+        case CEL_OBJECT: return map_len(v) == 0;
+        case CEL_OPTIONAL: return !v->some;
+        case CEL_TIMESTAMP: return v->i == 0 && v->n == 0;
+        default: return false;
     }
 }
 
@@ -166,10 +168,11 @@ bool val_is_zero(const struct cel_val *v) {
 
 const struct cel_type *type_of_val(const struct cel_val *v) {
     static const struct cel_type *const of[] = {
-        [CEL_NULL] = &cel_t_null, [CEL_BOOL] = &cel_t_bool, [CEL_INT] = &cel_t_int, [CEL_UINT] = &cel_t_uint,
-        [CEL_DOUBLE] = &cel_t_double, [CEL_STRING] = &cel_t_string, [CEL_BYTES] = &cel_t_bytes,
-        [CEL_TIMESTAMP] = &cel_t_timestamp, [CEL_DURATION] = &cel_t_duration, [CEL_LIST] = &type_list_dyn,
-        [CEL_MAP] = &type_map_dyn, [CEL_OPTIONAL] = &type_optional_dyn, [CEL_TYPE] = &cel_t_type,
+        [CEL_NULL] = &cel_t_null,    [CEL_BOOL] = &cel_t_bool,           [CEL_INT] = &cel_t_int,
+        [CEL_UINT] = &cel_t_uint,    [CEL_DOUBLE] = &cel_t_double,       [CEL_STRING] = &cel_t_string,
+        [CEL_BYTES] = &cel_t_bytes,  [CEL_TIMESTAMP] = &cel_t_timestamp, [CEL_DURATION] = &cel_t_duration,
+        [CEL_LIST] = &type_list_dyn, [CEL_MAP] = &type_map_dyn,          [CEL_OPTIONAL] = &type_optional_dyn,
+        [CEL_TYPE] = &cel_t_type,
     };
     if (v->kind == CEL_OBJECT) return v->type;
     if (v->kind == CEL_OPAQUE) return v->opaque->type;
@@ -193,62 +196,70 @@ const char *double_text(struct arena *a, double d) {
 }
 
 static const char *const simple_type_names[] = {
-    [CEL_NULL] = "null_type", [CEL_TIMESTAMP] = "google.protobuf.Timestamp", [CEL_DURATION] = "google.protobuf.Duration",
-    [CEL_LIST] = "list", [CEL_MAP] = "map", [CEL_OPTIONAL] = "optional_type", [CEL_TYPE] = "type",
+    [CEL_NULL] = "null_type",
+    [CEL_TIMESTAMP] = "google.protobuf.Timestamp",
+    [CEL_DURATION] = "google.protobuf.Duration",
+    [CEL_LIST] = "list",
+    [CEL_MAP] = "map",
+    [CEL_OPTIONAL] = "optional_type",
+    [CEL_TYPE] = "type",
 };
 
 const char *type_value_name(const struct cel_type *t) {
-    return t->kind < ARRAY_LEN(simple_type_names) && simple_type_names[t->kind] ? simple_type_names[t->kind] : str_or_empty(t->name);
+    return t->kind < ARRAY_LEN(simple_type_names) && simple_type_names[t->kind] ? simple_type_names[t->kind]
+                                                                                : str_or_empty(t->name);
 }
 
 static void write_text(struct arena *a, struct buf *b, const struct cel_val *v, bool nested) {
     switch (v->kind) {
-    case CEL_NULL: buf_adds(b, "null"); break;
-    case CEL_BOOL: buf_adds(b, v->b ? "true" : "false"); break;
-    case CEL_INT: buf_printf(b, "%lld", (long long)v->i); break;
-    case CEL_UINT: buf_printf(b, "%llu%s", (unsigned long long)v->u, nested ? "u" : ""); break;
-    case CEL_DOUBLE: buf_adds(b, double_text(a, v->d)); break;
-    case CEL_STRING:
-        if (nested) json_write_str(b, v->s, v->n);
-        else buf_add(b, v->s, v->n);
-        break;
-    case CEL_BYTES:
-        buf_adds(b, "b\"");
-        for (uint32_t i = 0; i < v->n; i++) buf_printf(b, "\\x%02x", (unsigned char)v->s[i]);
-        buf_addc(b, '"');
-        break;
-    case CEL_TIMESTAMP: buf_adds(b, time_text(a, v->i, v->n)); break;
-    case CEL_DURATION: buf_adds(b, duration_text(a, v->i)); break;
-    case CEL_LIST:
-        buf_addc(b, '[');
-        for (size_t i = 0; i < list_len(v); i++) {
-            if (i) buf_adds(b, ", ");
-            struct cel_val e = list_at(a, v, i);
-            write_text(a, b, &e, true);
-        }
-        buf_addc(b, ']');
-        break;
-    case CEL_MAP:
-    case CEL_OBJECT:
-        buf_adds(b, v->kind == CEL_OBJECT ? arena_printf(a, "%s{", v->type->name) : "{");
-        for (size_t i = 0; i < map_len(v); i++) {
-            struct cel_val k = map_key_at(a, v, i), e = map_val_at(a, v, i);
-            if (i) buf_adds(b, ", ");
-            write_text(a, b, &k, v->kind == CEL_MAP);
-            buf_adds(b, ": ");
-            write_text(a, b, &e, true);
-        }
-        buf_addc(b, '}');
-        break;
-    case CEL_OPTIONAL:
-        buf_adds(b, v->some ? "optional(" : "optional.none()");
-        if (!v->some) break;
-        write_text(a, b, v->some, true);
-        buf_addc(b, ')');
-        break;
-    case CEL_TYPE: buf_adds(b, type_value_name(v->t_value)); break;
-    case CEL_OPAQUE: buf_adds(b, opaque_text(a, v->opaque)); break;
-    case CEL_ERR: buf_adds(b, v->s); break;
+        case CEL_NULL: buf_adds(b, "null"); break;
+        case CEL_BOOL: buf_adds(b, v->b ? "true" : "false"); break;
+        case CEL_INT: buf_printf(b, "%lld", (long long)v->i); break;
+        case CEL_UINT: buf_printf(b, "%llu%s", (unsigned long long)v->u, nested ? "u" : ""); break;
+        case CEL_DOUBLE: buf_adds(b, double_text(a, v->d)); break;
+        case CEL_STRING:
+            if (nested)
+                json_write_str(b, v->s, v->n);
+            else
+                buf_add(b, v->s, v->n);
+            break;
+        case CEL_BYTES:
+            buf_adds(b, "b\"");
+            for (uint32_t i = 0; i < v->n; i++) buf_printf(b, "\\x%02x", (unsigned char)v->s[i]);
+            buf_addc(b, '"');
+            break;
+        case CEL_TIMESTAMP: buf_adds(b, time_text(a, v->i, v->n)); break;
+        case CEL_DURATION: buf_adds(b, duration_text(a, v->i)); break;
+        case CEL_LIST:
+            buf_addc(b, '[');
+            for (size_t i = 0; i < list_len(v); i++) {
+                if (i) buf_adds(b, ", ");
+                struct cel_val e = list_at(a, v, i);
+                write_text(a, b, &e, true);
+            }
+            buf_addc(b, ']');
+            break;
+        case CEL_MAP:
+        case CEL_OBJECT:
+            buf_adds(b, v->kind == CEL_OBJECT ? arena_printf(a, "%s{", v->type->name) : "{");
+            for (size_t i = 0; i < map_len(v); i++) {
+                struct cel_val k = map_key_at(a, v, i), e = map_val_at(a, v, i);
+                if (i) buf_adds(b, ", ");
+                write_text(a, b, &k, v->kind == CEL_MAP);
+                buf_adds(b, ": ");
+                write_text(a, b, &e, true);
+            }
+            buf_addc(b, '}');
+            break;
+        case CEL_OPTIONAL:
+            buf_adds(b, v->some ? "optional(" : "optional.none()");
+            if (!v->some) break;
+            write_text(a, b, v->some, true);
+            buf_addc(b, ')');
+            break;
+        case CEL_TYPE: buf_adds(b, type_value_name(v->t_value)); break;
+        case CEL_OPAQUE: buf_adds(b, opaque_text(a, v->opaque)); break;
+        case CEL_ERR: buf_adds(b, v->s); break;
     }
 }
 

@@ -25,8 +25,10 @@ static struct cel_val from_bytes(struct ev *E, const struct cel_val *v) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     if (!utf8_valid(v->s, v->n)) return val_errf(E->a, "invalid UTF-8 in bytes, cannot convert to string");
     for (uint32_t i = 0; i < v->n; i++)
-        if (v->s[i]) buf_addc(&b, v->s[i]);
-        else buf_adds(&b, "\xc0\x80");
+        if (v->s[i])
+            buf_addc(&b, v->s[i]);
+        else
+            buf_adds(&b, "\xc0\x80");
     return val_copy_str(E->a, b.data ? b.data : "", b.len);
 }
 
@@ -43,35 +45,37 @@ static struct cel_val fn_int(struct ev *E, const struct cel_val *args, int n) {
     int64_t i;
     const char *p;
     switch (A0.kind) {
-    case CEL_DOUBLE: return double_to_i64(A0.d, &i) ? cel_int(i) : range_error(E);
-    case CEL_UINT: return A0.u <= INT64_MAX ? cel_int((int64_t)A0.u) : range_error(E);
-    case CEL_STRING: {
-        errno = 0;
-        bool ok = int_text(&A0, &p);
-        i = strtoll(A0.s, NULL, 10);
-        if (!ok || errno == ERANGE)
-            return val_errf(E->a, "strconv.ParseInt: parsing \"%s\": %s", A0.s, ok ? "value out of range" : "invalid syntax");
-        return cel_int(i);
-    }
-    default: return cel_int(A0.i); /* int, timestamp's seconds, duration's nanoseconds */
+        case CEL_DOUBLE: return double_to_i64(A0.d, &i) ? cel_int(i) : range_error(E);
+        case CEL_UINT: return A0.u <= INT64_MAX ? cel_int((int64_t)A0.u) : range_error(E);
+        case CEL_STRING: {
+            errno = 0;
+            bool ok = int_text(&A0, &p);
+            i = strtoll(A0.s, NULL, 10);
+            if (!ok || errno == ERANGE)
+                return val_errf(E->a, "strconv.ParseInt: parsing \"%s\": %s", A0.s,
+                                ok ? "value out of range" : "invalid syntax");
+            return cel_int(i);
+        }
+        default: return cel_int(A0.i); /* int, timestamp's seconds, duration's nanoseconds */
     }
 }
 
 static struct cel_val fn_uint(struct ev *E, const struct cel_val *args, int n) {
     uint64_t u;
     switch (A0.kind) {
-    case CEL_DOUBLE: return double_to_u64(A0.d, &u) ? cel_uint(u) : range_error(E);
-    case CEL_INT: return A0.i >= 0 ? cel_uint((uint64_t)A0.i) : range_error(E);
-    case CEL_STRING: {
-        const char *p;
-        errno = 0;
-        bool ok = int_text(&A0, &p) && p == A0.s;
-        u = strtoull(A0.s, NULL, 10);
-        if (!ok || errno == ERANGE)
-            return val_errf(E->a, "strconv.ParseUint: parsing \"%s\": %s", A0.s, ok ? "value out of range" : "invalid syntax");
-        return cel_uint(u);
-    }
-    default: return A0;
+        case CEL_DOUBLE: return double_to_u64(A0.d, &u) ? cel_uint(u) : range_error(E);
+        case CEL_INT: return A0.i >= 0 ? cel_uint((uint64_t)A0.i) : range_error(E);
+        case CEL_STRING: {
+            const char *p;
+            errno = 0;
+            bool ok = int_text(&A0, &p) && p == A0.s;
+            u = strtoull(A0.s, NULL, 10);
+            if (!ok || errno == ERANGE)
+                return val_errf(E->a, "strconv.ParseUint: parsing \"%s\": %s", A0.s,
+                                ok ? "value out of range" : "invalid syntax");
+            return cel_uint(u);
+        }
+        default: return A0;
     }
 }
 
@@ -81,8 +85,10 @@ static struct cel_val fn_double(struct ev *E, const struct cel_val *args, int n)
     if (A0.kind == CEL_DOUBLE) return A0;
     char *end;
     double d = strtod(A0.s, &end);
-    if (A0.n == 0 || *end || strchr(" \t\n\r\v\f", A0.s[0]) || (isinf(d) && (A0.s[A0.n - 1] >= '0' && A0.s[A0.n - 1] <= '9')))
-        return val_errf(E->a, "strconv.ParseFloat: parsing \"%s\": %s", A0.s, A0.n == 0 || *end ? "invalid syntax" : "value out of range");
+    if (A0.n == 0 || *end || strchr(" \t\n\r\v\f", A0.s[0]) ||
+        (isinf(d) && (A0.s[A0.n - 1] >= '0' && A0.s[A0.n - 1] <= '9')))
+        return val_errf(E->a, "strconv.ParseFloat: parsing \"%s\": %s", A0.s,
+                        A0.n == 0 || *end ? "invalid syntax" : "value out of range");
     return cel_double(d);
 }
 
@@ -97,7 +103,9 @@ static struct cel_val fn_bytes(struct ev *E, const struct cel_val *args, int n) 
 }
 
 static struct cel_val fn_bool(struct ev *E, const struct cel_val *args, int n) {
-    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"}, *const no[] = {"0", "f", "F", "false", "FALSE", "False"};
+    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"}, *const no[] = {"0",     "f",
+                                                                                             "F",     "false",
+                                                                                             "FALSE", "False"};
     if (A0.kind == CEL_BOOL) return A0;
     for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
         if (strcmp(A0.s, yes[i]) == 0) return cel_bool(true);
@@ -111,7 +119,8 @@ static struct cel_val fn_timestamp(struct ev *E, const struct cel_val *args, int
     uint32_t nsec;
     if (A0.kind == CEL_TIMESTAMP) return A0;
     if (A0.kind == CEL_INT) return time_in_range(A0.i) ? val_time(A0.i, 0) : val_errf(E->a, "range error");
-    if (!time_parse(A0.s, A0.n, &sec, &nsec)) return val_errf(E->a, "parsing time \"%s\": not a timestamp of RFC 3339", A0.s);
+    if (!time_parse(A0.s, A0.n, &sec, &nsec))
+        return val_errf(E->a, "parsing time \"%s\": not a timestamp of RFC 3339", A0.s);
     return val_time(sec, nsec);
 }
 

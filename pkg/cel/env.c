@@ -1,11 +1,12 @@
 /* Environments: variables, and the tables of functions with their signatures.
  *
- * A function's overloads are rows of constant tables with a signature of letters (internal.h); types are made of it when
- * an expression is checked, and values are held against it when a call has several candidates. So libraries cost no
- * memory until something is compiled. */
+ * A function's overloads are rows of constant tables with a signature of letters (internal.h); types are made of it
+ * when an expression is checked, and values are held against it when a call has several candidates. So libraries cost
+ * no memory until something is compiled. */
 #include "pkg/cel/internal.h"
 
-static const struct cel_fn *const tables[] = {fns_std, fns_time, fns_convert, fns_optional, fns_string, fns_list, fns_k8s, fns_net, fns_authz, fns_math};
+static const struct cel_fn *const tables[] = {fns_std,  fns_time, fns_convert, fns_optional, fns_string,
+                                              fns_list, fns_k8s,  fns_net,     fns_authz,    fns_math};
 
 struct cel_env *cel_env_new(struct arena *a, unsigned libs) {
     struct cel_env *env = arena_zalloc(a, sizeof(*env));
@@ -35,7 +36,9 @@ size_t env_fns(const struct cel_env *env, const char *name, const struct cel_fn 
     size_t n = 0;
     for (size_t t = 0; t < ARRAY_LEN(tables); t++)
         for (const struct cel_fn *f = tables[t]; f->name; f++) {
-            if (f->name[0] != name[0] || strcmp(f->name, name) != 0 || (f->libs && !(f->libs & env->libs)) || n == max) continue;
+            if (f->name[0] != name[0] || strcmp(f->name, name) != 0 || (f->libs && !(f->libs & env->libs)) ||
+                n == max)
+                continue;
             if (out) out[n] = f;
             n++;
         }
@@ -48,10 +51,12 @@ static const struct {
     char letter;
     const struct cel_type *type;
 } letters[] = {
-    {'b', &cel_t_bool}, {'i', &cel_t_int}, {'u', &cel_t_uint}, {'d', &cel_t_double}, {'s', &cel_t_string}, {'y', &cel_t_bytes},
-    {'t', &cel_t_timestamp}, {'w', &cel_t_duration}, {'z', &cel_t_null}, {'*', &cel_t_dyn}, {'q', &type_quantity}, {'p', &type_ip},
-    {'c', &type_cidr}, {'l', &type_url}, {'f', &type_format}, {'v', &type_semver}, {'a', &cel_t_authorizer},
-    {'h', &type_path_check}, {'g', &type_group_check}, {'r', &cel_t_resource_check}, {'k', &type_decision},
+    {'b', &cel_t_bool},       {'i', &cel_t_int},       {'u', &cel_t_uint},       {'d', &cel_t_double},
+    {'s', &cel_t_string},     {'y', &cel_t_bytes},     {'t', &cel_t_timestamp},  {'w', &cel_t_duration},
+    {'z', &cel_t_null},       {'*', &cel_t_dyn},       {'q', &type_quantity},    {'p', &type_ip},
+    {'c', &type_cidr},        {'l', &type_url},        {'f', &type_format},      {'v', &type_semver},
+    {'a', &cel_t_authorizer}, {'h', &type_path_check}, {'g', &type_group_check}, {'r', &cel_t_resource_check},
+    {'k', &type_decision},
 };
 
 static const struct cel_type *letter_type(char c) {
@@ -75,14 +80,14 @@ static const struct cel_type *sig_type(struct sig *g) {
     }
     const struct cel_type *x, *y;
     switch (c) {
-    case 'L': return cel_type_list(g->a, sig_type(g));
-    case 'O': return cel_type_optional(g->a, sig_type(g));
-    case 'T': return type_of_type(g->a, sig_type(g));
-    case 'M':
-        x = sig_type(g);
-        y = sig_type(g);
-        return cel_type_map(g->a, x, y);
-    default: return letter_type(c);
+        case 'L': return cel_type_list(g->a, sig_type(g));
+        case 'O': return cel_type_optional(g->a, sig_type(g));
+        case 'T': return type_of_type(g->a, sig_type(g));
+        case 'M':
+            x = sig_type(g);
+            y = sig_type(g);
+            return cel_type_map(g->a, x, y);
+        default: return letter_type(c);
     }
 }
 
@@ -111,18 +116,18 @@ size_t fn_arity(const struct cel_fn *f) {
 
 static bool accepts(char c, const struct cel_val *v) {
     switch (c) {
-    case 'A':
-    case 'B':
-    case 'C':
-    case '*': return true;
-    case 'L': return v->kind == CEL_LIST;
-    case 'M': return v->kind == CEL_MAP || v->kind == CEL_OBJECT;
-    case 'O': return v->kind == CEL_OPTIONAL;
-    case 'T': return v->kind == CEL_TYPE;
-    default: {
-        const struct cel_type *t = letter_type(c);
-        return t->kind == v->kind && (t->kind != CEL_OPAQUE || v->opaque->type == t);
-    }
+        case 'A':
+        case 'B':
+        case 'C':
+        case '*': return true;
+        case 'L': return v->kind == CEL_LIST;
+        case 'M': return v->kind == CEL_MAP || v->kind == CEL_OBJECT;
+        case 'O': return v->kind == CEL_OPTIONAL;
+        case 'T': return v->kind == CEL_TYPE;
+        default: {
+            const struct cel_type *t = letter_type(c);
+            return t->kind == v->kind && (t->kind != CEL_OPAQUE || v->opaque->type == t);
+        }
     }
 }
 
@@ -141,11 +146,24 @@ static const struct {
     const char *name;
     const struct cel_type *type;
 } type_names[] = {
-    {"bool", &cel_t_bool}, {"int", &cel_t_int}, {"uint", &cel_t_uint}, {"double", &cel_t_double}, {"string", &cel_t_string},
-    {"bytes", &cel_t_bytes}, {"list", &type_list_dyn}, {"map", &type_map_dyn}, {"null_type", &cel_t_null}, {"type", &cel_t_type},
-    {"google.protobuf.Timestamp", &cel_t_timestamp}, {"google.protobuf.Duration", &cel_t_duration},
-    {"optional_type", &type_optional_dyn}, {"net.IP", &type_ip}, {"net.CIDR", &type_cidr},
-    {"kubernetes.Quantity", &type_quantity}, {"kubernetes.URL", &type_url}, {"kubernetes.NamedFormat", &type_format},
+    {"bool", &cel_t_bool},
+    {"int", &cel_t_int},
+    {"uint", &cel_t_uint},
+    {"double", &cel_t_double},
+    {"string", &cel_t_string},
+    {"bytes", &cel_t_bytes},
+    {"list", &type_list_dyn},
+    {"map", &type_map_dyn},
+    {"null_type", &cel_t_null},
+    {"type", &cel_t_type},
+    {"google.protobuf.Timestamp", &cel_t_timestamp},
+    {"google.protobuf.Duration", &cel_t_duration},
+    {"optional_type", &type_optional_dyn},
+    {"net.IP", &type_ip},
+    {"net.CIDR", &type_cidr},
+    {"kubernetes.Quantity", &type_quantity},
+    {"kubernetes.URL", &type_url},
+    {"kubernetes.NamedFormat", &type_format},
     {"kubernetes.Semver", &type_semver},
 };
 

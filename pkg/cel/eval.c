@@ -1,9 +1,9 @@
-/* Evaluation: a walk over the nodes. Errors are values and travel up; && || ?: and the folds decide what becomes of them.
- * What ends everything (cost, interruption) sets E->fatal, and whoever loops looks at it.
+/* Evaluation: a walk over the nodes. Errors are values and travel up; && || ?: and the folds decide what becomes of
+ * them. What ends everything (cost, interruption) sets E->fatal, and whoever loops looks at it.
  *
- * The cost that is counted on the way is cel-go's: one for a name, a selection and an index, by size for calls, nothing
- * for constants. `memory` bounds what a cheap operation could pile up.
- * Upstream: interpreter/interpretable.go, interpreter/runtimecost.go. */
+ * The cost that is counted on the way is cel-go's: one for a name, a selection and an index, by size for calls,
+ * nothing for constants. `memory` bounds what a cheap operation could pile up. Upstream:
+ * interpreter/interpretable.go, interpreter/runtimecost.go. */
 #include "pkg/cel/internal.h"
 
 bool ev_charge(struct ev *E, uint64_t cost) {
@@ -13,8 +13,9 @@ bool ev_charge(struct ev *E, uint64_t cost) {
 }
 
 static struct cel_val fatal_value(int code) {
-    return (struct cel_val){.kind = CEL_ERR,
-                            .s = code == -E2BIG ? "operation cancelled: actual cost limit exceeded" : "operation interrupted"};
+    return (struct cel_val){
+        .kind = CEL_ERR,
+        .s = code == -E2BIG ? "operation cancelled: actual cost limit exceeded" : "operation interrupted"};
 }
 
 struct cel_val err_overload(struct ev *E, const char *fn, const struct cel_val *args, int n) {
@@ -99,41 +100,46 @@ static struct cel_val ev_plain_call(struct ev *E, const struct node *n) {
 
 static struct cel_val ev_call(struct ev *E, const struct node *n) {
     switch (n->call.op) {
-    case OP_AND: return ev_logic(E, n, false);
-    case OP_OR: return ev_logic(E, n, true);
-    case OP_COND: return ev_cond(E, n);
-    case OP_EQ: return ev_equal(E, n, true);
-    case OP_NE: return ev_equal(E, n, false);
-    case OP_INDEX: return ev_index(E, n, false);
-    case OP_OPT_INDEX: return ev_index(E, n, true);
-    case OP_OPT_SELECT: return ev_opt_select(E, n);
-    case OP_OR_OPT: return ev_or_else(E, n, false);
-    case OP_OR_VALUE: return ev_or_else(E, n, true);
-    case OP_NONE: return val_errf(E->a, "unbound function: %s", n->name);
-    default: return ev_plain_call(E, n);
+        case OP_AND: return ev_logic(E, n, false);
+        case OP_OR: return ev_logic(E, n, true);
+        case OP_COND: return ev_cond(E, n);
+        case OP_EQ: return ev_equal(E, n, true);
+        case OP_NE: return ev_equal(E, n, false);
+        case OP_INDEX: return ev_index(E, n, false);
+        case OP_OPT_INDEX: return ev_index(E, n, true);
+        case OP_OPT_SELECT: return ev_opt_select(E, n);
+        case OP_OR_OPT: return ev_or_else(E, n, false);
+        case OP_OR_VALUE: return ev_or_else(E, n, true);
+        case OP_NONE: return val_errf(E->a, "unbound function: %s", n->name);
+        default: return ev_plain_call(E, n);
     }
 }
 
 struct cel_val ev_node(struct ev *E, const struct node *n) {
+    if (stack_spent(E->stack)) E->fatal = -E2BIG;
     if (E->fatal) return fatal_value(E->fatal);
     switch (n->kind) {
-    case N_LIT: return n->lit;
-    case N_IDENT: return ev_ident(E, n);
-    case N_SELECT: return ev_select(E, n);
-    case N_CALL: return ev_call(E, n);
-    case N_LIST: return n->list.done ? n->list.value : ev_make_list(E, n);
-    case N_MAP: return n->map.done ? n->map.value : ev_make_map(E, n);
-    case N_STRUCT: return ev_make_map(E, n);
-    default: return ev_fold(E, n);
+        case N_LIT: return n->lit;
+        case N_IDENT: return ev_ident(E, n);
+        case N_SELECT: return ev_select(E, n);
+        case N_CALL: return ev_call(E, n);
+        case N_LIST: return n->list.done ? n->list.value : ev_make_list(E, n);
+        case N_MAP: return n->map.done ? n->map.value : ev_make_map(E, n);
+        case N_STRUCT: return ev_make_map(E, n);
+        default: return ev_fold(E, n);
     }
 }
 
 int cel_eval(const struct cel_prog *p, struct cel_run *run, struct cel_val *out) {
     struct ev E = {.run = run, .a = run->arena, .prog = p, .limit = run->limit ? run->limit : CEL_PER_CALL_LIMIT};
+    bool outermost = !run->stack;
+    if (outermost) run->stack = stack_here();
+    E.stack = run->stack;
     E.memory = arena_used(run->arena);
     E.locals = arena_zalloc(run->arena, (p->n_locals + 1) * sizeof(*E.locals));
     *out = ev_node(&E, p->root);
     run->cost = E.cost;
+    if (outermost) run->stack = NULL;
     if (E.fatal) *out = fatal_value(E.fatal);
     if (E.fatal) return E.fatal;
     return is_err(out) ? -EINVAL : 0;
@@ -188,9 +194,11 @@ int cel_compile(struct arena *a, const struct cel_env *env, const char *src, con
     is.src = p->src = arena_strndup(a, src, is.len);
     p->env = env;
     struct node *root = NULL;
-    if (!utf8_valid(src, is.len)) issue_add(&is, 0, "invalid UTF-8");
+    if (!utf8_valid(src, is.len))
+        issue_add(&is, 0, "invalid UTF-8");
     else if (is.len > CEL_MAX_EXPR_BYTES)
-        issue_add(&is, 0, "expression code point size exceeds limit: size: %zu, limit %d", is.len, CEL_MAX_EXPR_BYTES);
+        issue_add(&is, 0, "expression code point size exceeds limit: size: %zu, limit %d", is.len,
+                  CEL_MAX_EXPR_BYTES);
     if (!is.seen) root = parse_expr(a, env, &is);
     if (!is.seen) check_prog(a, scratch, p, root, &is);
     if (!is.seen) validate_literals(env, root, &is);
@@ -210,7 +218,9 @@ int cel_compile(struct arena *a, const struct cel_env *env, const char *src, con
 }
 
 const struct cel_type *cel_prog_type(const struct cel_prog *p) { return p->type; }
-struct cel_range cel_prog_cost(const struct cel_prog *p) { return p->cost; }
+struct cel_range cel_prog_cost(const struct cel_prog *p) {
+    return p->cost;
+}
 
 bool cel_prog_uses(const struct cel_prog *p, const char *var) {
     int slot = cel_env_slot(p->env, var);

@@ -1,6 +1,6 @@
-/* Evaluation of what looks into values and what makes them: selection, has(), indices, optional forms of these, and the
- * literals of lists, maps and objects; and `variables`, whose fields are programs.
- * Upstream: interpreter/attributes.go, common/types/map.go, k8s.io/apiserver/pkg/cel/lazy. */
+/* Evaluation of what looks into values and what makes them: selection, has(), indices, optional forms of these, and
+ * the literals of lists, maps and objects; and `variables`, whose fields are programs. Upstream:
+ * interpreter/attributes.go, common/types/map.go, k8s.io/apiserver/pkg/cel/lazy. */
 #include <math.h>
 
 #include "pkg/cel/internal.h"
@@ -24,9 +24,12 @@ static int look_up(struct ev *E, const struct cel_val *of, const struct cel_val 
         return -EINVAL;
     }
     int64_t i;
-    if (key->kind == CEL_INT) i = key->i;
-    else if (key->kind == CEL_UINT && key->u <= INT64_MAX) i = (int64_t)key->u;
-    else if (key->kind == CEL_DOUBLE && key->d == trunc(key->d) && double_to_i64(key->d, &i)) (void)i;
+    if (key->kind == CEL_INT)
+        i = key->i;
+    else if (key->kind == CEL_UINT && key->u <= INT64_MAX)
+        i = (int64_t)key->u;
+    else if (key->kind == CEL_DOUBLE && key->d == trunc(key->d) && double_to_i64(key->d, &i))
+        (void)i;
     else {
         *out = val_errf(E->a, "unsupported index type '%s' in list", type_value_name(type_of_val(key)));
         return -EINVAL;
@@ -54,7 +57,9 @@ static struct cel_val access_value(struct ev *E, struct cel_val of, const struct
 
 /* Names, selections and indices are one attribute; on anything else a chain begins anew, at a cost of one. */
 static bool in_chain(const struct node *of) {
-    return of->kind == N_IDENT || of->kind == N_SELECT || (of->kind == N_CALL && (of->call.op == OP_INDEX || of->call.op == OP_OPT_INDEX || of->call.op == OP_OPT_SELECT));
+    return of->kind == N_IDENT || of->kind == N_SELECT ||
+           (of->kind == N_CALL &&
+            (of->call.op == OP_INDEX || of->call.op == OP_OPT_INDEX || of->call.op == OP_OPT_SELECT));
 }
 
 static struct cel_val test_field(struct ev *E, struct cel_val of, const char *field) {
@@ -97,9 +102,12 @@ struct cel_val ev_index(struct ev *E, const struct node *n, bool optional) {
 /* An optional element: false when it is left out. */
 static bool present(struct ev *E, bool optional, struct cel_val *v) {
     if (!optional || is_err(v)) return true;
-    if (v->kind != CEL_OPTIONAL) *v = val_errf(E->a, "cannot initialize optional entry from non-optional value %s", cel_val_text(E->a, *v));
-    else if (!v->some) return false;
-    else *v = *v->some;
+    if (v->kind != CEL_OPTIONAL)
+        *v = val_errf(E->a, "cannot initialize optional entry from non-optional value %s", cel_val_text(E->a, *v));
+    else if (!v->some)
+        return false;
+    else
+        *v = *v->some;
     return true;
 }
 
@@ -133,7 +141,8 @@ struct cel_val ev_make_map(struct ev *E, const struct node *n) {
         if (!present(E, e->optional, &v)) continue;
         if (is_err(&v)) return v;
         if (!good_key(&k)) return val_errf(E->a, "unsupported key type: %s", type_value_name(type_of_val(&k)));
-        if (!map_put_val(E->a, m, k, v) && !object) return val_errf(E->a, "Failed with repeated key: %s", cel_val_text(E->a, k));
+        if (!map_put_val(E->a, m, k, v) && !object)
+            return val_errf(E->a, "Failed with repeated key: %s", cel_val_text(E->a, k));
     }
     if (!constant) ev_charge(E, object ? 40 : 30);
     struct cel_val out = val_map(m);
@@ -157,7 +166,7 @@ struct cel_lazy {
         const struct cel_prog *prog;
         bool done, busy;
         struct cel_val value;
-    } *vars;
+    } * vars;
     uint32_t n, cap;
 };
 
@@ -200,8 +209,10 @@ bool lazy_value_find(struct ev *E, const struct cel_val *m, const char *key, str
     for (uint32_t i = l->n; i > 0; i--) {
         struct lazy_var *v = &l->vars[i - 1];
         if (strcmp(v->name, key) != 0) continue;
-        if (!v->prog) *out = val_errf(E->a, "composited variable \"%s\" fails to compile: %s", key, str_or_empty(v->failed));
-        else if (v->busy) *out = val_errf(E->a, "variable \"%s\" refers to itself", key);
+        if (!v->prog)
+            *out = val_errf(E->a, "composited variable \"%s\" fails to compile: %s", key, str_or_empty(v->failed));
+        else if (v->busy)
+            *out = val_errf(E->a, "variable \"%s\" refers to itself", key);
         else {
             if (!v->done) lazy_run(l, v);
             *out = v->value;

@@ -1,6 +1,6 @@
-/* Evaluation of the loops that macros make. Each kind does what cel-go's expansion would do, and charges what that would
- * charge: the accumulator's reads, the condition, the step's calls.
- * Upstream: parser/macro.go, interpreter/interpretable.go (evalFold). */
+/* Evaluation of the loops that macros make. Each kind does what cel-go's expansion would do, and charges what that
+ * would charge: the accumulator's reads, the condition, the step's calls. Upstream: parser/macro.go,
+ * interpreter/interpretable.go (evalFold). */
 #include "pkg/cel/internal.h"
 
 /* What is looped over: the values of the loop's variables at step i. */
@@ -13,8 +13,10 @@ static bool range_of(struct ev *E, const struct node *n, struct range *r, struct
     r->of = ev_node(E, n->fold.range);
     *err = r->of;
     if (is_err(&r->of)) return false;
-    if (r->of.kind == CEL_LIST) r->n = list_len(&r->of);
-    else if (r->of.kind == CEL_MAP || r->of.kind == CEL_OBJECT) r->n = map_len(&r->of);
+    if (r->of.kind == CEL_LIST)
+        r->n = list_len(&r->of);
+    else if (r->of.kind == CEL_MAP || r->of.kind == CEL_OBJECT)
+        r->n = map_len(&r->of);
     else {
         *err = val_errf(E->a, "got '%s', expected iterable type", type_value_name(type_of_val(&r->of)));
         return false;
@@ -120,7 +122,8 @@ static struct cel_val fold_map(struct ev *E, const struct node *n, const struct 
         if (is_err(&e)) return e;
         ev_charge(E, n->fold_kind == FOLD_MAP ? 2 : 1);
         if (n->fold_kind == FOLD_MAP) {
-            if (!map_put_val(E->a, m, key, e)) return val_errf(E->a, "insert failed: key %s already exists", cel_val_text(E->a, key));
+            if (!map_put_val(E->a, m, key, e))
+                return val_errf(E->a, "insert failed: key %s already exists", cel_val_text(E->a, key));
             continue;
         }
         if (e.kind != CEL_MAP) return err_overload(E, FN_MAP_INSERT, &e, 1);
@@ -142,10 +145,10 @@ struct cel_val ev_fold(struct ev *E, const struct node *n) {
     }
     if (!range_of(E, n, &r, &out)) return out;
     switch (n->fold_kind) {
-    case FOLD_ALL: return fold_decide(E, n, &r, false);
-    case FOLD_EXISTS: return fold_decide(E, n, &r, true);
-    case FOLD_EXISTS_ONE: return fold_one(E, n, &r);
-    case FOLD_LIST: return fold_list(E, n, &r);
-    default: return fold_map(E, n, &r);
+        case FOLD_ALL: return fold_decide(E, n, &r, false);
+        case FOLD_EXISTS: return fold_decide(E, n, &r, true);
+        case FOLD_EXISTS_ONE: return fold_one(E, n, &r);
+        case FOLD_LIST: return fold_list(E, n, &r);
+        default: return fold_map(E, n, &r);
     }
 }

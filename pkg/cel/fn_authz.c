@@ -1,6 +1,6 @@
-/* The authorizer: authorizer.group('apps').resource('deployments').namespace('x').check('get').allowed(). What is asked is
- * collected in a value; check() calls the one who evaluates.
- * Upstream: k8s.io/apiserver/pkg/cel/library/authz.go. */
+/* The authorizer: authorizer.group('apps').resource('deployments').namespace('x').check('get').allowed(). What is
+ * asked is collected in a value; check() calls the one who evaluates. Upstream:
+ * k8s.io/apiserver/pkg/cel/library/authz.go. */
 #include "pkg/cel/opaque.h"
 
 #define A0 (args[0])
@@ -9,8 +9,14 @@
 
 struct cel_val cel_authorizer(struct arena *a) {
     struct op_check *c = opaque_new(a, sizeof(*c), &cel_t_authorizer);
-    c->ask = (struct cel_authz){.verb = "", .group = "", .resource = "", .subresource = "", .ns = "", .name = "",
-                                .field_selector = "", .label_selector = ""};
+    c->ask = (struct cel_authz){.verb = "",
+                                .group = "",
+                                .resource = "",
+                                .subresource = "",
+                                .ns = "",
+                                .name = "",
+                                .field_selector = "",
+                                .label_selector = ""};
     return val_opaque(&c->head);
 }
 
@@ -62,11 +68,11 @@ static struct cel_val fn_resource(struct ev *E, const struct cel_val *args, int 
     c->ask.resource = A1.s;
     return val_opaque(&c->head);
 }
-#define WITH(fn, field)                                                                        \
-    static struct cel_val fn(struct ev *E, const struct cel_val *args, int n) {                \
-        struct op_check *c = next(E, args, &cel_t_resource_check);                             \
-        c->ask.field = A1.s;                                                                   \
-        return val_opaque(&c->head);                                                           \
+#define WITH(fn, field)                                                         \
+    static struct cel_val fn(struct ev *E, const struct cel_val *args, int n) { \
+        struct op_check *c = next(E, args, &cel_t_resource_check);              \
+        c->ask.field = A1.s;                                                    \
+        return val_opaque(&c->head);                                            \
     }
 WITH(fn_subresource, subresource)
 WITH(fn_namespace, ns)
@@ -82,12 +88,21 @@ static struct cel_val fn_check(struct ev *E, const struct cel_val *args, int n) 
     return val_opaque(&c->head);
 }
 
-static struct cel_val fn_errored(struct ev *E, const struct cel_val *args, int n) { return cel_bool(CHECK_OF(A0)->decision.error != NULL); }
-static struct cel_val fn_error(struct ev *E, const struct cel_val *args, int n) { return cel_str(str_or_empty(CHECK_OF(A0)->decision.error)); }
-static struct cel_val fn_allowed(struct ev *E, const struct cel_val *args, int n) { return cel_bool(CHECK_OF(A0)->decision.allowed); }
-static struct cel_val fn_reason(struct ev *E, const struct cel_val *args, int n) { return cel_str(str_or_empty(CHECK_OF(A0)->decision.reason)); }
+static struct cel_val fn_errored(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(CHECK_OF(A0)->decision.error != NULL);
+}
+static struct cel_val fn_error(struct ev *E, const struct cel_val *args, int n) {
+    return cel_str(str_or_empty(CHECK_OF(A0)->decision.error));
+}
+static struct cel_val fn_allowed(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(CHECK_OF(A0)->decision.allowed);
+}
+static struct cel_val fn_reason(struct ev *E, const struct cel_val *args, int n) {
+    return cel_str(str_or_empty(CHECK_OF(A0)->decision.reason));
+}
 
-#define M(name, id, sig, impl) {name, id, sig, 1, OP_CALL, CEL_LIB_K8S, impl}
+#define M(name, id, sig, impl) \
+    { name, id, sig, 1, OP_CALL, CEL_LIB_K8S, impl }
 const struct cel_fn fns_authz[] = {
     M("path", "authorizer_path", "as>h", fn_path),
     M("group", "authorizer_group", "as>g", fn_group),

@@ -18,7 +18,8 @@ static struct cel_val quantity_value_of(struct ev *E, struct quantity q) {
 static struct cel_val fn_quantity(struct ev *E, const struct cel_val *args, int n) {
     struct quantity q;
     if (quantity_parse(A0.s, &q))
-        return val_errf(E->a, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+        return val_errf(
+            E->a, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
     return quantity_value_of(E, q);
 }
 static struct cel_val fn_is_quantity(struct ev *E, const struct cel_val *args, int n) {
@@ -28,10 +29,18 @@ static struct cel_val fn_is_quantity(struct ev *E, const struct cel_val *args, i
 static struct cel_val fn_q_sign(struct ev *E, const struct cel_val *args, int n) {
     return cel_int(Q(A0).nano < 0 ? -1 : Q(A0).nano > 0);
 }
-static struct cel_val fn_q_gt(struct ev *E, const struct cel_val *args, int n) { return cel_bool(quantity_cmp(Q(A0), Q(A1)) > 0); }
-static struct cel_val fn_q_lt(struct ev *E, const struct cel_val *args, int n) { return cel_bool(quantity_cmp(Q(A0), Q(A1)) < 0); }
-static struct cel_val fn_q_cmp(struct ev *E, const struct cel_val *args, int n) { return cel_int(quantity_cmp(Q(A0), Q(A1))); }
-static struct cel_val fn_q_float(struct ev *E, const struct cel_val *args, int n) { return cel_double((double)Q(A0).nano / 1e9); }
+static struct cel_val fn_q_gt(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(quantity_cmp(Q(A0), Q(A1)) > 0);
+}
+static struct cel_val fn_q_lt(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(quantity_cmp(Q(A0), Q(A1)) < 0);
+}
+static struct cel_val fn_q_cmp(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(quantity_cmp(Q(A0), Q(A1)));
+}
+static struct cel_val fn_q_float(struct ev *E, const struct cel_val *args, int n) {
+    return cel_double((double)Q(A0).nano / 1e9);
+}
 
 static const __int128 nano = 1000000000;
 static bool q_integer(struct quantity q, int64_t *out) {
@@ -49,7 +58,8 @@ static struct cel_val fn_q_is_int(struct ev *E, const struct cel_val *args, int 
     return cel_bool(q_integer(Q(A0), &i));
 }
 static struct quantity other(const struct cel_val *v) {
-    if (v->kind == CEL_INT) return (struct quantity){.nano = (__int128)v->i * nano, .format = QUANTITY_DECIMAL_EXPONENT};
+    if (v->kind == CEL_INT)
+        return (struct quantity){.nano = (__int128)v->i * nano, .format = QUANTITY_DECIMAL_EXPONENT};
     return Q(*v);
 }
 static struct cel_val fn_q_add(struct ev *E, const struct cel_val *args, int n) {
@@ -84,7 +94,9 @@ static const char *parse_semver(struct arena *a, const char *s, struct op_semver
     if (!*s) return "Version string empty";
     for (int i = 0; i < 3; i++) {
         size_t n = strspn(p, DIGITS);
-        if (n == 0) return i < 2 && !strchr(p, '.') ? "No Major.Minor.Patch elements found" : "Invalid character(s) found in version";
+        if (n == 0)
+            return i < 2 && !strchr(p, '.') ? "No Major.Minor.Patch elements found"
+                                            : "Invalid character(s) found in version";
         if (n > 1 && *p == '0') return "Version number must not contain leading zeroes";
         errno = 0;
         v->v[i] = strtoull(p, NULL, 10);
@@ -113,8 +125,10 @@ static const char *normalise_semver(struct arena *a, const char *s) {
     if (*s == 'v') s++;
     while (parts < 3) {
         size_t zeros = strspn(s, "0"), n = parts < 2 ? strcspn(s, ".") : strlen(s);
-        if (zeros && zeros < n && s[zeros] >= '0' && s[zeros] <= '9') s += zeros, n -= zeros;
-        else if (zeros > 1) s += zeros - 1, n -= zeros - 1;
+        if (zeros && zeros < n && s[zeros] >= '0' && s[zeros] <= '9')
+            s += zeros, n -= zeros;
+        else if (zeros > 1)
+            s += zeros - 1, n -= zeros - 1;
         if (parts++) buf_addc(&b, '.');
         buf_add(&b, s, n);
         s += n;
@@ -160,12 +174,24 @@ static struct cel_val fn_is_semver(struct ev *E, const struct cel_val *args, int
     struct cel_val v = semver_value(E, args, n);
     return cel_bool(!is_err(&v));
 }
-static struct cel_val fn_v_gt(struct ev *E, const struct cel_val *args, int n) { return cel_bool(semver_cmp(V(A0), V(A1)) > 0); }
-static struct cel_val fn_v_lt(struct ev *E, const struct cel_val *args, int n) { return cel_bool(semver_cmp(V(A0), V(A1)) < 0); }
-static struct cel_val fn_v_cmp(struct ev *E, const struct cel_val *args, int n) { return cel_int(semver_cmp(V(A0), V(A1))); }
-static struct cel_val fn_major(struct ev *E, const struct cel_val *args, int n) { return cel_int((int64_t)V(A0)->v[0]); }
-static struct cel_val fn_minor(struct ev *E, const struct cel_val *args, int n) { return cel_int((int64_t)V(A0)->v[1]); }
-static struct cel_val fn_patch(struct ev *E, const struct cel_val *args, int n) { return cel_int((int64_t)V(A0)->v[2]); }
+static struct cel_val fn_v_gt(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(semver_cmp(V(A0), V(A1)) > 0);
+}
+static struct cel_val fn_v_lt(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(semver_cmp(V(A0), V(A1)) < 0);
+}
+static struct cel_val fn_v_cmp(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(semver_cmp(V(A0), V(A1)));
+}
+static struct cel_val fn_major(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int((int64_t)V(A0)->v[0]);
+}
+static struct cel_val fn_minor(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int((int64_t)V(A0)->v[1]);
+}
+static struct cel_val fn_patch(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int((int64_t)V(A0)->v[2]);
+}
 
 /* ---- named formats ---- */
 
@@ -181,19 +207,29 @@ struct name_rule {
 };
 static const struct name_rule label_rule = {
     63, "[a-z0-9]([-a-z0-9]*[a-z0-9])?",
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"};
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
+    "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"};
 static const struct name_rule subdomain_rule = {
     253, "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"};
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
+    "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"};
 static const struct name_rule dns1035_rule = {
     63, "[a-z]([-a-z0-9]*[a-z0-9])?",
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"};
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"};
 static const struct name_rule value_rule = {
     63, "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?",
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"};
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
+    "and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation "
+    "is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"};
 static const struct name_rule qualified_rule = {
     63, "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]",
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"};
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"};
 
 static bool full_match(struct arena *a, const char *pattern, const char *s) {
     const char *err, *p = arena_printf(a, "^(?:%s)$", pattern);
@@ -201,16 +237,23 @@ static bool full_match(struct arena *a, const char *pattern, const char *s) {
     return r && regex_find(a, r, s, strlen(s), 0, NULL, NULL);
 }
 
-static void apply_rule(struct arena *a, const struct name_rule *r, const char *prefix, const char *s, const char ***out, size_t *n, size_t *cap) {
+static void apply_rule(struct arena *a, const struct name_rule *r, const char *prefix, const char *s,
+                       const char ***out, size_t *n, size_t *cap) {
     bool too_long = strlen(s) > r->max, bad = !full_match(a, r->pattern, s);
-    const char *max = arena_printf(a, "%smust be no more than %zu %s", prefix, r->max, r == &label_rule || r == &dns1035_rule || r == &value_rule || r == &subdomain_rule || r == &qualified_rule ? "bytes" : "characters");
+    const char *max = arena_printf(
+        a, "%smust be no more than %zu %s", prefix, r->max,
+        r == &label_rule || r == &dns1035_rule || r == &value_rule || r == &subdomain_rule || r == &qualified_rule
+            ? "bytes"
+            : "characters");
     if (too_long && r != &qualified_rule) problem(a, out, n, cap, max);
     if (bad) problem(a, out, n, cap, arena_printf(a, "%s%s", r == &qualified_rule ? "" : prefix, r->words));
     if (too_long && r == &qualified_rule) problem(a, out, n, cap, max);
 }
 
-#define RULE(fn, rule) \
-    static void fn(struct arena *a, const char *s, const char ***out, size_t *n, size_t *cap) { apply_rule(a, rule, "", s, out, n, cap); }
+#define RULE(fn, rule)                                                                          \
+    static void fn(struct arena *a, const char *s, const char ***out, size_t *n, size_t *cap) { \
+        apply_rule(a, rule, "", s, out, n, cap);                                                \
+    }
 RULE(is_label, &label_rule)
 RULE(is_subdomain, &subdomain_rule)
 RULE(is_dns1035, &dns1035_rule)
@@ -224,9 +267,9 @@ static const char *masked(struct arena *a, const char *s) {
     copy[n - 1] = 'a';
     return copy;
 }
-#define PREFIX_RULE(fn, rule)                                                                                   \
-    static void fn(struct arena *a, const char *s, const char ***out, size_t *n, size_t *cap) {                  \
-        apply_rule(a, rule, "", masked(a, s), out, n, cap);                                                     \
+#define PREFIX_RULE(fn, rule)                                                                   \
+    static void fn(struct arena *a, const char *s, const char ***out, size_t *n, size_t *cap) { \
+        apply_rule(a, rule, "", masked(a, s), out, n, cap);                                     \
     }
 PREFIX_RULE(is_label_prefix, &label_rule)
 PREFIX_RULE(is_subdomain_prefix, &subdomain_rule)
@@ -235,18 +278,25 @@ PREFIX_RULE(is_dns1035_prefix, &dns1035_rule)
 static void is_qualified(struct arena *a, const char *s, const char ***out, size_t *n, size_t *cap) {
     const char *slash = strchr(s, '/'), *name = slash ? slash + 1 : s;
     if (slash && strchr(name, '/')) {
-        problem(a, out, n, cap, "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')");
+        problem(a, out, n, cap,
+                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+                "with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for "
+                "validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and "
+                "'/' (e.g. 'example.com/MyName')");
         return;
     }
-    if (slash == s) problem(a, out, n, cap, "prefix part must be non-empty");
-    else if (slash) apply_rule(a, &subdomain_rule, "prefix part ", arena_strndup(a, s, (size_t)(slash - s)), out, n, cap);
+    if (slash == s)
+        problem(a, out, n, cap, "prefix part must be non-empty");
+    else if (slash)
+        apply_rule(a, &subdomain_rule, "prefix part ", arena_strndup(a, s, (size_t)(slash - s)), out, n, cap);
     if (!*name) problem(a, out, n, cap, "name part must be non-empty");
     apply_rule(a, &qualified_rule, "name part ", name, out, n, cap);
 }
 
 static void is_uri(struct arena *a, const char *s, const char ***out, size_t *n, size_t *cap) {
     bool absolute = s[0] == '/' || full_match(a, "[A-Za-z][A-Za-z0-9+.-]*:.*", s);
-    if (!*s) problem(a, out, n, cap, "parse \"\": empty url");
+    if (!*s)
+        problem(a, out, n, cap, "parse \"\": empty url");
     else if (!absolute || strpbrk(s, " \t\n\r"))
         problem(a, out, n, cap, arena_printf(a, "parse \"%s\": invalid URI for request", s));
 }
@@ -312,8 +362,10 @@ static struct cel_val fn_validate(struct ev *E, const struct cel_val *args, int 
     for (size_t i = 0; i < len; i++) v[i] = cel_str(list[i]);
     return val_some(E->a, val_list(E->a, v, len));
 }
-#define FORMAT_FN(name) \
-    static struct cel_val fn_f_##name(struct ev *E, const struct cel_val *args, int n) { return format_value(E, #name); }
+#define FORMAT_FN(name)                                                                  \
+    static struct cel_val fn_f_##name(struct ev *E, const struct cel_val *args, int n) { \
+        return format_value(E, #name);                                                   \
+    }
 FORMAT_FN(dns1123Label)
 FORMAT_FN(dns1123Subdomain)
 FORMAT_FN(dns1035Label)
@@ -331,16 +383,21 @@ FORMAT_FN(datetime)
 static struct cel_val fn_escape_key(struct ev *E, const struct cel_val *args, int n) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (uint32_t i = 0; i < A0.n; i++) {
-        if (A0.s[i] == '~') buf_adds(&b, "~0");
-        else if (A0.s[i] == '/') buf_adds(&b, "~1");
-        else buf_addc(&b, A0.s[i]);
+        if (A0.s[i] == '~')
+            buf_adds(&b, "~0");
+        else if (A0.s[i] == '/')
+            buf_adds(&b, "~1");
+        else
+            buf_addc(&b, A0.s[i]);
     }
     return val_copy_str(E->a, str_or_empty(b.data), b.len);
 }
 
 #define K8S CEL_LIB_K8S
-#define M(name, id, sig, impl) {name, id, sig, 1, OP_CALL, K8S, impl}
-#define G(name, id, sig, impl) {name, id, sig, 0, OP_CALL, K8S, impl}
+#define M(name, id, sig, impl) \
+    { name, id, sig, 1, OP_CALL, K8S, impl }
+#define G(name, id, sig, impl) \
+    { name, id, sig, 0, OP_CALL, K8S, impl }
 #define F(name) G("format." #name, "format." #name, ">f", fn_f_##name)
 const struct cel_fn fns_k8s[] = {
     G("quantity", "string_to_quantity", "s>q", fn_quantity),
@@ -368,8 +425,19 @@ const struct cel_fn fns_k8s[] = {
     M("patch", "semver_patch", "v>i", fn_patch),
     M("validate", "format-validate", "fs>OLs", fn_validate),
     G("format.named", "format-named", "s>Of", fn_named),
-    F(dns1123Label), F(dns1123Subdomain), F(dns1035Label), F(qualifiedName), F(dns1123LabelPrefix), F(dns1123SubdomainPrefix),
-    F(dns1035LabelPrefix), F(labelValue), F(uri), F(uuid), F(byte), F(date), F(datetime),
+    F(dns1123Label),
+    F(dns1123Subdomain),
+    F(dns1035Label),
+    F(qualifiedName),
+    F(dns1123LabelPrefix),
+    F(dns1123SubdomainPrefix),
+    F(dns1035LabelPrefix),
+    F(labelValue),
+    F(uri),
+    F(uuid),
+    F(byte),
+    F(date),
+    F(datetime),
     {"jsonpatch.escapeKey", "string_jsonpatch_escapeKey_string", "s>s", 0, OP_CALL, CEL_LIB_JSONPATCH, fn_escape_key},
     {NULL},
 };

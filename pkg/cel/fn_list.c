@@ -1,6 +1,6 @@
-/* Functions on lists: Kubernetes' lists library (isSorted, sum, min, max, indexOf, lastIndexOf), cel-go's (slice, flatten,
- * range, distinct, reverse, sort) and sets.
- * Upstream: k8s.io/apiserver/pkg/cel/library/lists.go, ext/lists.go, ext/sets.go. */
+/* Functions on lists: Kubernetes' lists library (isSorted, sum, min, max, indexOf, lastIndexOf), cel-go's (slice,
+ * flatten, range, distinct, reverse, sort) and sets. Upstream: k8s.io/apiserver/pkg/cel/library/lists.go,
+ * ext/lists.go, ext/sets.go. */
 #include "pkg/cel/internal.h"
 
 #define A0 (args[0])
@@ -10,8 +10,10 @@
 static int compare(struct ev *E, const struct cel_val *x, const struct cel_val *y, struct cel_val *err) {
     int c = 0;
     bool unordered;
-    if (!val_compare(x, y, &c, &unordered)) *err = val_errf(E->a, "no such overload");
-    else if (unordered) *err = val_errf(E->a, "NaN values cannot be ordered");
+    if (!val_compare(x, y, &c, &unordered))
+        *err = val_errf(E->a, "no such overload");
+    else if (unordered)
+        *err = val_errf(E->a, "NaN values cannot be ordered");
     return c;
 }
 
@@ -31,23 +33,34 @@ static struct cel_val sum(struct ev *E, const struct cel_val *args, struct cel_v
     for (size_t i = 0, len = list_len(&A0); i < len; i++) {
         struct cel_val e = list_at(E->a, &A0, i);
         bool over = false;
-        if (i == 0 && zero.kind == CEL_INT && e.kind != CEL_INT) acc = (struct cel_val){.kind = e.kind}; /* of a dyn list */
+        if (i == 0 && zero.kind == CEL_INT && e.kind != CEL_INT)
+            acc = (struct cel_val){.kind = e.kind}; /* of a dyn list */
         if (e.kind != acc.kind) return val_errf(E->a, "no such overload");
         switch (e.kind) {
-        case CEL_INT:
-        case CEL_DURATION: over = __builtin_add_overflow(acc.i, e.i, &acc.i); break;
-        case CEL_UINT: over = __builtin_add_overflow(acc.u, e.u, &acc.u); break;
-        case CEL_DOUBLE: acc.d += e.d; break;
-        default: return val_errf(E->a, "no such overload");
+            case CEL_INT:
+            case CEL_DURATION: over = __builtin_add_overflow(acc.i, e.i, &acc.i); break;
+            case CEL_UINT: over = __builtin_add_overflow(acc.u, e.u, &acc.u); break;
+            case CEL_DOUBLE: acc.d += e.d; break;
+            default: return val_errf(E->a, "no such overload");
         }
-        if (over) return val_errf(E->a, "%s overflow", e.kind == CEL_UINT ? "unsigned integer" : e.kind == CEL_INT ? "integer" : "duration");
+        if (over)
+            return val_errf(E->a, "%s overflow",
+                            e.kind == CEL_UINT  ? "unsigned integer"
+                            : e.kind == CEL_INT ? "integer"
+                                                : "duration");
     }
     return acc;
 }
 static struct cel_val fn_sum_int(struct ev *E, const struct cel_val *args, int n) { return sum(E, args, cel_int(0)); }
-static struct cel_val fn_sum_uint(struct ev *E, const struct cel_val *args, int n) { return sum(E, args, cel_uint(0)); }
-static struct cel_val fn_sum_double(struct ev *E, const struct cel_val *args, int n) { return sum(E, args, cel_double(0)); }
-static struct cel_val fn_sum_duration(struct ev *E, const struct cel_val *args, int n) { return sum(E, args, val_duration(0)); }
+static struct cel_val fn_sum_uint(struct ev *E, const struct cel_val *args, int n) {
+    return sum(E, args, cel_uint(0));
+}
+static struct cel_val fn_sum_double(struct ev *E, const struct cel_val *args, int n) {
+    return sum(E, args, cel_double(0));
+}
+static struct cel_val fn_sum_duration(struct ev *E, const struct cel_val *args, int n) {
+    return sum(E, args, val_duration(0));
+}
 
 static struct cel_val extreme(struct ev *E, const struct cel_val *args, const char *fn, int wanted) {
     size_t len = list_len(&A0);
@@ -79,8 +92,11 @@ static struct cel_val fn_last_index_of(struct ev *E, const struct cel_val *args,
 
 static struct cel_val fn_slice(struct ev *E, const struct cel_val *args, int n) {
     long long from = A1.i, to = args[2].i, len = (long long)list_len(&A0);
-    if (from < 0 || to < 0) return val_errf(E->a, "cannot slice(%lld, %lld), negative indexes not supported", from, to);
-    if (from > to) return val_errf(E->a, "cannot slice(%lld, %lld), start index must be less than or equal to end index", from, to);
+    if (from < 0 || to < 0)
+        return val_errf(E->a, "cannot slice(%lld, %lld), negative indexes not supported", from, to);
+    if (from > to)
+        return val_errf(E->a, "cannot slice(%lld, %lld), start index must be less than or equal to end index", from,
+                        to);
     if (len < to) return val_errf(E->a, "cannot slice(%lld, %lld), list is length %lld", from, to, len);
     struct cel_val *v = arena_alloc(E->a, (size_t)(to - from + 1) * sizeof(*v));
     for (long long i = from; i < to; i++) v[i - from] = list_at(E->a, &A0, (size_t)i);
@@ -155,7 +171,9 @@ static int by_key(const void *x, const void *y) {
 static struct cel_val sort_by(struct ev *E, const struct cel_val *l, const struct cel_val *keys) {
     size_t len = list_len(l);
     if (len != list_len(keys))
-        return val_errf(E->a, "@sortByAssociatedKeys() expected a list of the same size as the associated keys list, but got %zu and %zu elements respectively",
+        return val_errf(E->a,
+                        "@sortByAssociatedKeys() expected a list of the same size as the associated keys list, but "
+                        "got %zu and %zu elements respectively",
                         len, list_len(keys));
     struct keyed *k = arena_alloc(E->a, (len + 1) * sizeof(*k));
     struct cel_val *v = arena_alloc(E->a, (len + 1) * sizeof(*v)), err = cel_null();
@@ -188,7 +206,9 @@ static bool contains_all(struct ev *E, const struct cel_val *l, const struct cel
     return true;
 }
 
-static struct cel_val fn_set_contains(struct ev *E, const struct cel_val *args, int n) { return cel_bool(contains_all(E, &A0, &A1)); }
+static struct cel_val fn_set_contains(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(contains_all(E, &A0, &A1));
+}
 static struct cel_val fn_set_equivalent(struct ev *E, const struct cel_val *args, int n) {
     return cel_bool(contains_all(E, &A0, &A1) && contains_all(E, &A1, &A0));
 }
@@ -201,16 +221,21 @@ static struct cel_val fn_set_intersects(struct ev *E, const struct cel_val *args
 }
 
 #define K8S CEL_LIB_K8S
-#define OVER_COMPARABLE(name, id, impl, R)                                                                                  \
-    {name, "list_int_" id, "Li>" R("i"), 1, OP_CALL, K8S, impl}, {name, "list_uint_" id, "Lu>" R("u"), 1, OP_CALL, K8S, impl},    \
-        {name, "list_double_" id, "Ld>" R("d"), 1, OP_CALL, K8S, impl}, {name, "list_bool_" id, "Lb>" R("b"), 1, OP_CALL, K8S, impl}, \
-        {name, "list_duration_" id, "Lw>" R("w"), 1, OP_CALL, K8S, impl},                                                   \
-        {name, "list_timestamp_" id, "Lt>" R("t"), 1, OP_CALL, K8S, impl},                                                  \
-        {name, "list_string_" id, "Ls>" R("s"), 1, OP_CALL, K8S, impl}, {name, "list_bytes_" id, "Ly>" R("y"), 1, OP_CALL, K8S, impl}
+#define OVER_COMPARABLE(name, id, impl, R)                                 \
+    {name, "list_int_" id, "Li>" R("i"), 1, OP_CALL, K8S, impl},           \
+        {name, "list_uint_" id, "Lu>" R("u"), 1, OP_CALL, K8S, impl},      \
+        {name, "list_double_" id, "Ld>" R("d"), 1, OP_CALL, K8S, impl},    \
+        {name, "list_bool_" id, "Lb>" R("b"), 1, OP_CALL, K8S, impl},      \
+        {name, "list_duration_" id, "Lw>" R("w"), 1, OP_CALL, K8S, impl},  \
+        {name, "list_timestamp_" id, "Lt>" R("t"), 1, OP_CALL, K8S, impl}, \
+        {name, "list_string_" id, "Ls>" R("s"), 1, OP_CALL, K8S, impl}, {  \
+        name, "list_bytes_" id, "Ly>" R("y"), 1, OP_CALL, K8S, impl        \
+    }
 #define R_BOOL(t) "b"
 #define R_SAME(t) t
 #define R_LIST(t) "L" t
-#define SORT_BY(t, name) {"@sortByAssociatedKeys", "list_" name "_sortByAssociatedKeys", "LAL" t ">LA", 1, OP_CALL, K8S, fn_sort_by}
+#define SORT_BY(t, name) \
+    { "@sortByAssociatedKeys", "list_" name "_sortByAssociatedKeys", "LAL" t ">LA", 1, OP_CALL, K8S, fn_sort_by }
 
 const struct cel_fn fns_list[] = {
     OVER_COMPARABLE("isSorted", "is_sorted_bool", fn_is_sorted, R_BOOL),
@@ -229,8 +254,14 @@ const struct cel_fn fns_list[] = {
     {"distinct", "list_distinct", "LA>LA", 1, OP_CALL, K8S, fn_distinct},
     {"reverse", "list_reverse", "LA>LA", 1, OP_CALL, K8S, fn_reverse},
     OVER_COMPARABLE("sort", "sort", fn_sort, R_LIST),
-    SORT_BY("i", "int"), SORT_BY("u", "uint"), SORT_BY("d", "double"), SORT_BY("b", "bool"), SORT_BY("w", "duration"),
-    SORT_BY("t", "timestamp"), SORT_BY("s", "string"), SORT_BY("y", "bytes"),
+    SORT_BY("i", "int"),
+    SORT_BY("u", "uint"),
+    SORT_BY("d", "double"),
+    SORT_BY("b", "bool"),
+    SORT_BY("w", "duration"),
+    SORT_BY("t", "timestamp"),
+    SORT_BY("s", "string"),
+    SORT_BY("y", "bytes"),
     {"sets.contains", "list_sets_contains_list", "LALA>b", 0, OP_CALL, K8S, fn_set_contains},
     {"sets.equivalent", "list_sets_equivalent_list", "LALA>b", 0, OP_CALL, K8S, fn_set_equivalent},
     {"sets.intersects", "list_sets_intersects_list", "LALA>b", 0, OP_CALL, K8S, fn_set_intersects},

@@ -13,7 +13,8 @@ static struct cel_val extreme(struct ev *E, const struct cel_val *v, size_t n, c
     for (size_t i = 0; i < n; i++) {
         int c;
         bool unordered;
-        if ((v[i].kind != CEL_INT && v[i].kind != CEL_UINT && v[i].kind != CEL_DOUBLE) || !val_compare(&v[i], &best, &c, &unordered))
+        if ((v[i].kind != CEL_INT && v[i].kind != CEL_UINT && v[i].kind != CEL_DOUBLE) ||
+            !val_compare(&v[i], &best, &c, &unordered))
             return err_overload(E, fn, &v[i], 1);
         if (c == wanted) best = v[i];
     }
@@ -27,8 +28,12 @@ static struct cel_val of_args(struct ev *E, const struct cel_val *args, int n, c
     for (size_t i = 0; i < len; i++) v[i] = list_at(E->a, &A0, i);
     return extreme(E, v, len, fn, wanted);
 }
-static struct cel_val fn_max(struct ev *E, const struct cel_val *args, int n) { return of_args(E, args, n, "math.@max", 1); }
-static struct cel_val fn_min(struct ev *E, const struct cel_val *args, int n) { return of_args(E, args, n, "math.@min", -1); }
+static struct cel_val fn_max(struct ev *E, const struct cel_val *args, int n) {
+    return of_args(E, args, n, "math.@max", 1);
+}
+static struct cel_val fn_min(struct ev *E, const struct cel_val *args, int n) {
+    return of_args(E, args, n, "math.@min", -1);
+}
 
 #define ROUND(name, what) \
     static struct cel_val name(struct ev *E, const struct cel_val *args, int n) { return cel_double(what(A0.d)); }
@@ -53,7 +58,9 @@ static struct cel_val fn_sign(struct ev *E, const struct cel_val *args, int n) {
 }
 static struct cel_val fn_is_inf(struct ev *E, const struct cel_val *args, int n) { return cel_bool(isinf(A0.d)); }
 static struct cel_val fn_is_nan(struct ev *E, const struct cel_val *args, int n) { return cel_bool(isnan(A0.d)); }
-static struct cel_val fn_is_finite(struct ev *E, const struct cel_val *args, int n) { return cel_bool(isfinite(A0.d)); }
+static struct cel_val fn_is_finite(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(isfinite(A0.d));
+}
 
 static struct cel_val with_bits(const struct cel_val *as, uint64_t u) {
     struct cel_val v = *as;
@@ -66,7 +73,9 @@ static struct cel_val fn_xor(struct ev *E, const struct cel_val *args, int n) { 
 static struct cel_val fn_not(struct ev *E, const struct cel_val *args, int n) { return with_bits(&A0, ~A0.u); }
 
 static struct cel_val shift(struct ev *E, const struct cel_val *args, bool left) {
-    if (A1.i < 0) return val_errf(E->a, "math.%s() negative offset: %lld", left ? "bitShiftLeft" : "bitShiftRight", (long long)A1.i);
+    if (A1.i < 0)
+        return val_errf(E->a, "math.%s() negative offset: %lld", left ? "bitShiftLeft" : "bitShiftRight",
+                        (long long)A1.i);
     if (A1.i > 63) return with_bits(&A0, 0);
     return with_bits(&A0, left ? A0.u << A1.i : A0.u >> A1.i);
 }
@@ -74,16 +83,18 @@ static struct cel_val fn_shl(struct ev *E, const struct cel_val *args, int n) { 
 static struct cel_val fn_shr(struct ev *E, const struct cel_val *args, int n) { return shift(E, args, false); }
 
 #define X CEL_LIB_EXTRA
-#define G(name, id, sig, impl) {"math." name, "math_" id, sig, 0, OP_CALL, X, impl}
-#define EXTREME(name, impl)                                                                                              \
-    G(name, name "_int", "i>i", impl), G(name, name "_double", "d>d", impl), G(name, name "_uint", "u>u", impl),         \
-        G(name, name "_int_int", "ii>i", impl), G(name, name "_double_double", "dd>d", impl),                            \
-        G(name, name "_uint_uint", "uu>u", impl), G(name, name "_int_uint", "iu>*", impl),                               \
-        G(name, name "_int_double", "id>*", impl), G(name, name "_double_int", "di>*", impl),                            \
-        G(name, name "_double_uint", "du>*", impl), G(name, name "_uint_int", "ui>*", impl),                             \
-        G(name, name "_uint_double", "ud>*", impl), G(name, name "_list_double", "Ld>d", impl),                          \
+#define G(name, id, sig, impl) \
+    { "math." name, "math_" id, sig, 0, OP_CALL, X, impl }
+#define EXTREME(name, impl)                                                                                      \
+    G(name, name "_int", "i>i", impl), G(name, name "_double", "d>d", impl), G(name, name "_uint", "u>u", impl), \
+        G(name, name "_int_int", "ii>i", impl), G(name, name "_double_double", "dd>d", impl),                    \
+        G(name, name "_uint_uint", "uu>u", impl), G(name, name "_int_uint", "iu>*", impl),                       \
+        G(name, name "_int_double", "id>*", impl), G(name, name "_double_int", "di>*", impl),                    \
+        G(name, name "_double_uint", "du>*", impl), G(name, name "_uint_int", "ui>*", impl),                     \
+        G(name, name "_uint_double", "ud>*", impl), G(name, name "_list_double", "Ld>d", impl),                  \
         G(name, name "_list_int", "Li>i", impl), G(name, name "_list_uint", "Lu>u", impl)
-#define NUMBERS(name, id, impl) G(name, id "_double", "d>d", impl), G(name, id "_int", "i>i", impl), G(name, id "_uint", "u>u", impl)
+#define NUMBERS(name, id, impl) \
+    G(name, id "_double", "d>d", impl), G(name, id "_int", "i>i", impl), G(name, id "_uint", "u>u", impl)
 #define BITS(name, id, impl) G(name, id "_int_int", "ii>i", impl), G(name, id "_uint_uint", "uu>u", impl)
 const struct cel_fn fns_math[] = {
     EXTREME("@max", fn_max),

@@ -1,6 +1,6 @@
-/* Kubernetes' libraries for addresses, networks and URLs: ip(), cidr(), url() and what can be asked of them. Addresses are
- * read as Go's net/netip reads them: no leading zeros, no zones, no IPv4 in IPv6.
- * Upstream: k8s.io/apiserver/pkg/cel/library/{ip,cidr,urls}.go. */
+/* Kubernetes' libraries for addresses, networks and URLs: ip(), cidr(), url() and what can be asked of them.
+ * Addresses are read as Go's net/netip reads them: no leading zeros, no zones, no IPv4 in IPv6. Upstream:
+ * k8s.io/apiserver/pkg/cel/library/{ip,cidr,urls}.go. */
 #include <arpa/inet.h>
 
 #include "pkg/cel/opaque.h"
@@ -18,14 +18,20 @@ static const char *parse_ip(struct arena *a, const char *s, struct op_ip *out) {
         out->len = 4;
         for (const char *p = s; *p; p++)
             if (*p == '0' && (p == s || p[-1] == '.') && p[1] >= '0' && p[1] <= '9')
-                return arena_printf(a, "IP Address \"%s\" parse error during conversion from string: ParseAddr(\"%s\"): IPv4 field has octet with leading zero", s, s);
+                return arena_printf(a,
+                                    "IP Address \"%s\" parse error during conversion from string: ParseAddr(\"%s\"): "
+                                    "IPv4 field has octet with leading zero",
+                                    s, s);
         return NULL;
     }
     if (strchr(s, '%')) return arena_printf(a, "IP address \"%s\" with zone value is not allowed", s);
     if (inet_pton(AF_INET6, s, out->addr) != 1)
-        return arena_printf(a, "IP Address \"%s\" parse error during conversion from string: ParseAddr(\"%s\"): unable to parse IP", s, s);
+        return arena_printf(
+            a, "IP Address \"%s\" parse error during conversion from string: ParseAddr(\"%s\"): unable to parse IP",
+            s, s);
     out->len = 16;
-    if (memcmp(out->addr, mapped, 12) == 0) return arena_printf(a, "IPv4-mapped IPv6 address \"%s\" is not allowed", s);
+    if (memcmp(out->addr, mapped, 12) == 0)
+        return arena_printf(a, "IPv4-mapped IPv6 address \"%s\" is not allowed", s);
     return NULL;
 }
 
@@ -49,8 +55,12 @@ static struct cel_val fn_canonical(struct ev *E, const struct cel_val *args, int
     const char *err = parse_ip(E->a, A0.s, &ip);
     return err ? val_errf(E->a, "%s", err) : cel_bool(strcmp(ip_text(E->a, &ip, false), A0.s) == 0);
 }
-static struct cel_val fn_text(struct ev *E, const struct cel_val *args, int n) { return cel_str(opaque_text(E->a, A0.opaque)); }
-static struct cel_val fn_family(struct ev *E, const struct cel_val *args, int n) { return cel_int(IP(A0)->len == 4 ? 4 : 6); }
+static struct cel_val fn_text(struct ev *E, const struct cel_val *args, int n) {
+    return cel_str(opaque_text(E->a, A0.opaque));
+}
+static struct cel_val fn_family(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(IP(A0)->len == 4 ? 4 : 6);
+}
 
 static bool all_zero(const uint8_t *p, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -61,7 +71,9 @@ static bool unspecified(const struct op_ip *ip) { return all_zero(ip->addr, ip->
 static bool loopback(const struct op_ip *ip) {
     return ip->len == 4 ? ip->addr[0] == 127 : all_zero(ip->addr, 15) && ip->addr[15] == 1;
 }
-static bool multicast(const struct op_ip *ip) { return ip->len == 4 ? (ip->addr[0] & 0xF0) == 0xE0 : ip->addr[0] == 0xFF; }
+static bool multicast(const struct op_ip *ip) {
+    return ip->len == 4 ? (ip->addr[0] & 0xF0) == 0xE0 : ip->addr[0] == 0xFF;
+}
 static bool link_multicast(const struct op_ip *ip) {
     if (ip->len == 4) return ip->addr[0] == 224 && ip->addr[1] == 0 && ip->addr[2] == 0;
     return ip->addr[0] == 0xFF && (ip->addr[1] & 0x0F) == 2;
@@ -87,15 +99,22 @@ ASK(fn_global_unicast, global_unicast)
 static const char *parse_cidr(struct arena *a, const char *s, struct op_ip *out) {
     const char *slash = strrchr(s, '/'), *err = NULL;
     int64_t bits = -1;
-    if (!slash) return arena_printf(a, "network address parse error during conversion from string: netip.ParsePrefix(\"%s\"): no '/'", s);
+    if (!slash)
+        return arena_printf(
+            a, "network address parse error during conversion from string: netip.ParsePrefix(\"%s\"): no '/'", s);
     const char *host = arena_strndup(a, s, (size_t)(slash - s));
     if (strchr(host, '%') || parse_ip(a, host, out))
-        err = strchr(host, ':') && strchr(host, '.') ? arena_printf(a, "IPv4-mapped IPv6 address \"%s\" is not allowed", s) : "unable to parse IP";
-    else if (str_to_i64(slash + 1, &bits) || slash[1] == '-' || slash[1] == '+' || (slash[1] == '0' && slash[2])) err = "bad bits after slash";
-    else if (bits > out->len * 8) err = "prefix length out of range";
+        err = strchr(host, ':') && strchr(host, '.')
+                  ? arena_printf(a, "IPv4-mapped IPv6 address \"%s\" is not allowed", s)
+                  : "unable to parse IP";
+    else if (str_to_i64(slash + 1, &bits) || slash[1] == '-' || slash[1] == '+' || (slash[1] == '0' && slash[2]))
+        err = "bad bits after slash";
+    else if (bits > out->len * 8)
+        err = "prefix length out of range";
     if (!err) out->bits = (uint8_t)bits;
     if (!err || str_has_prefix(err, "IPv4-mapped")) return err;
-    return arena_printf(a, "network address parse error during conversion from string: netip.ParsePrefix(\"%s\"): %s", s, err);
+    return arena_printf(a, "network address parse error during conversion from string: netip.ParsePrefix(\"%s\"): %s",
+                        s, err);
 }
 
 static struct cel_val fn_cidr(struct ev *E, const struct cel_val *args, int n) {
@@ -118,8 +137,10 @@ static struct cel_val fn_contains_ip(struct ev *E, const struct cel_val *args, i
     struct op_ip ip;
     const struct op_ip *other = &ip;
     const char *err = NULL;
-    if (A1.kind == CEL_STRING) err = parse_ip(E->a, A1.s, &ip);
-    else other = IP(A1);
+    if (A1.kind == CEL_STRING)
+        err = parse_ip(E->a, A1.s, &ip);
+    else
+        other = IP(A1);
     if (err) return val_errf(E->a, "%s", err);
     return cel_bool(same_prefix(IP(A0), other, IP(A0)->bits));
 }
@@ -128,13 +149,17 @@ static struct cel_val fn_contains_cidr(struct ev *E, const struct cel_val *args,
     struct op_ip c;
     const struct op_ip *other = &c;
     const char *err = NULL;
-    if (A1.kind == CEL_STRING) err = parse_cidr(E->a, A1.s, &c);
-    else other = IP(A1);
+    if (A1.kind == CEL_STRING)
+        err = parse_cidr(E->a, A1.s, &c);
+    else
+        other = IP(A1);
     if (err) return val_errf(E->a, "%s", err);
     return cel_bool(IP(A0)->bits <= other->bits && same_prefix(IP(A0), other, IP(A0)->bits));
 }
 
-static struct cel_val fn_prefix_length(struct ev *E, const struct cel_val *args, int n) { return cel_int(IP(A0)->bits); }
+static struct cel_val fn_prefix_length(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(IP(A0)->bits);
+}
 
 static struct cel_val fn_cidr_ip(struct ev *E, const struct cel_val *args, int n) {
     struct op_ip *ip = opaque_new(E->a, sizeof(*ip), &type_ip);
@@ -145,13 +170,15 @@ static struct cel_val fn_cidr_ip(struct ev *E, const struct cel_val *args, int n
 
 static struct cel_val fn_masked(struct ev *E, const struct cel_val *args, int n) {
     struct op_ip *c = arena_memdup(E->a, A0.opaque, sizeof(*c));
-    for (unsigned i = c->bits; i < c->len * 8u; i++) c->addr[i / 8] &= (uint8_t)~(0x80 >> (i % 8));
+    for (unsigned i = c->bits; i < c->len * 8u; i++) c->addr[i / 8] &= (uint8_t) ~(0x80 >> (i % 8));
     return val_opaque(&c->head);
 }
 
 /* ---- URLs ---- */
 
-static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
+static int hex(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+}
 
 /* As Go's ParseRequestURI: an absolute URL or an absolute path, no fragment. The reason why not, or NULL. */
 static const char *parse_url(struct arena *a, const char *s, struct op_url *u) {
@@ -199,7 +226,8 @@ static const char *parse_url(struct arena *a, const char *s, struct op_url *u) {
 static struct cel_val fn_url(struct ev *E, const struct cel_val *args, int n) {
     struct op_url *u = opaque_new(E->a, sizeof(*u), &type_url);
     const char *err = parse_url(E->a, A0.s, u);
-    return err ? val_errf(E->a, "URL parse error during conversion from string: parse \"%s\": %s", A0.s, err) : val_opaque(&u->head);
+    return err ? val_errf(E->a, "URL parse error during conversion from string: parse \"%s\": %s", A0.s, err)
+               : val_opaque(&u->head);
 }
 static struct cel_val fn_is_url(struct ev *E, const struct cel_val *args, int n) {
     struct op_url u;
@@ -226,13 +254,15 @@ static struct cel_val fn_port(struct ev *E, const struct cel_val *args, int n) {
 static struct cel_val fn_path(struct ev *E, const struct cel_val *args, int n) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (const char *p = URL(A0)->path; *p; p++) {
-        bool plain = (*p >= '0' && *p <= '9') || ((*p | 32) >= 'a' && (*p | 32) <= 'z') || strchr("-_.~/$&+,:;=@!'()*[]%", *p);
-        if (plain) buf_addc(&b, *p);
-        else buf_printf(&b, "%%%02X", (unsigned char)*p);
+        bool plain =
+            (*p >= '0' && *p <= '9') || ((*p | 32) >= 'a' && (*p | 32) <= 'z') || strchr("-_.~/$&+,:;=@!'()*[]%", *p);
+        if (plain)
+            buf_addc(&b, *p);
+        else
+            buf_printf(&b, "%%%02X", (unsigned char)*p);
     }
     return val_copy_str(E->a, str_or_empty(b.data), b.len);
 }
-
 
 static struct cel_val unescape_query(struct ev *E, const char *s, size_t n) {
     char *out = arena_alloc(E->a, n * 2 + 1);
@@ -241,8 +271,10 @@ static struct cel_val unescape_query(struct ev *E, const char *s, size_t n) {
         bool esc = s[i] == '%' && i + 2 < n && hex(s[i + 1]) >= 0 && hex(s[i + 2]) >= 0;
         if (esc) {
             int c = hex(s[i + 1]) * 16 + hex(s[i + 2]);
-            if (c) out[len++] = (char)c;
-            else len += utf8_put(0, out + len);
+            if (c)
+                out[len++] = (char)c;
+            else
+                len += utf8_put(0, out + len);
             i += 2;
         } else {
             out[len++] = s[i] == '+' ? ' ' : s[i];
@@ -258,7 +290,8 @@ static struct cel_val fn_query(struct ev *E, const struct cel_val *args, int n) 
         const char *eq = memchr(p, '=', part);
         size_t key = eq ? (size_t)(eq - p) : part;
         if (part) {
-            struct cel_val k = unescape_query(E, p, key), v = eq ? unescape_query(E, eq + 1, part - key - 1) : cel_str(""), old;
+            struct cel_val k = unescape_query(E, p, key),
+                           v = eq ? unescape_query(E, eq + 1, part - key - 1) : cel_str(""), old;
             struct cel_list *l;
             if (map_get_val(m, &k, &old)) {
                 l = (struct cel_list *)old.list;
@@ -274,8 +307,10 @@ static struct cel_val fn_query(struct ev *E, const struct cel_val *args, int n) 
 }
 
 #define K8S CEL_LIB_K8S
-#define M(name, id, sig, impl) {name, id, sig, 1, OP_CALL, K8S, impl}
-#define G(name, id, sig, impl) {name, id, sig, 0, OP_CALL, K8S, impl}
+#define M(name, id, sig, impl) \
+    { name, id, sig, 1, OP_CALL, K8S, impl }
+#define G(name, id, sig, impl) \
+    { name, id, sig, 0, OP_CALL, K8S, impl }
 const struct cel_fn fns_net[] = {
     G("ip", "string_to_ip", "s>p", fn_ip),
     M("family", "ip_family", "p>i", fn_family),

@@ -1,6 +1,5 @@
-/* The standard operators and functions: arithmetic with overflow as an error, order, membership, sizes, text tests; and
- * optionals.
- * Upstream: common/stdlib/standard.go, common/types/{int,uint,double,...}.go, cel/library.go. */
+/* The standard operators and functions: arithmetic with overflow as an error, order, membership, sizes, text tests;
+ * and optionals. Upstream: common/stdlib/standard.go, common/types/{int,uint,double,...}.go, cel/library.go. */
 #include <math.h>
 
 #include "pkg/cel/internal.h"
@@ -25,7 +24,8 @@ static struct cel_val concat(struct ev *E, const struct cel_val *args) {
 }
 
 /* The place of the element of `l` that has the same keys as `v` (listType map) or is equal (set); SIZE_MAX: none. */
-static size_t same_element(struct ev *E, const struct cel_type *t, const struct cel_val *l, size_t n, const struct cel_val *v) {
+static size_t same_element(struct ev *E, const struct cel_type *t, const struct cel_val *l, size_t n,
+                           const struct cel_val *v) {
     struct json *key;
     for (size_t i = 0; i < n; i++) {
         if (t->list_type == CEL_LIST_SET) {
@@ -36,7 +36,8 @@ static size_t same_element(struct ev *E, const struct cel_type *t, const struct 
         JSON_FOREACH(key, t->list_keys) {
             struct cel_val x, y;
             const char *name = cel_escape(E->a, str_or_empty(json_as_str(key)));
-            bool hx = same && map_find_str(E, &l[i], str_or_empty(name), &x), hy = same && map_find_str(E, v, str_or_empty(name), &y);
+            bool hx = same && map_find_str(E, &l[i], str_or_empty(name), &x),
+                 hy = same && map_find_str(E, v, str_or_empty(name), &y);
             same = same && hx == hy && (!hx || cel_equal(x, y));
         }
         if (same) return i;
@@ -48,7 +49,8 @@ static struct cel_val concat_lists(struct ev *E, const struct cel_val *args) {
     size_t n = list_len(&A0), m = list_len(&A1), len = n;
     if (n + m > CEL_MAX_LIST) return val_errf(E->a, "list is too long");
     struct cel_val *v = arena_alloc(E->a, (n + m + 1) * sizeof(*v));
-    const struct cel_type *t = A0.form == FORM_JSON && A0.type && A0.type->list_type != CEL_LIST_ATOMIC ? A0.type : NULL;
+    const struct cel_type *t =
+        A0.form == FORM_JSON && A0.type && A0.type->list_type != CEL_LIST_ATOMIC ? A0.type : NULL;
     for (size_t i = 0; i < n; i++) v[i] = list_at(E->a, &A0, i);
     for (size_t i = 0; i < m; i++) {
         struct cel_val e = list_at(E->a, &A1, i);
@@ -75,23 +77,24 @@ static struct cel_val time_plus(struct ev *E, const struct cel_val *t, int64_t n
 static struct cel_val fn_add(struct ev *E, const struct cel_val *args, int n) {
     struct cel_val r = A0;
     switch (A0.kind) {
-    case CEL_INT: return __builtin_add_overflow(A0.i, A1.i, &r.i) ? overflow(E, &A0) : r;
-    case CEL_UINT: return __builtin_add_overflow(A0.u, A1.u, &r.u) ? overflow(E, &A0) : r;
-    case CEL_DOUBLE: return cel_double(A0.d + A1.d);
-    case CEL_STRING:
-    case CEL_BYTES: return concat(E, args);
-    case CEL_TIMESTAMP: return time_plus(E, &A0, A1.i);
-    case CEL_DURATION:
-        if (A1.kind == CEL_TIMESTAMP) return time_plus(E, &A1, A0.i);
-        return __builtin_add_overflow(A0.i, A1.i, &r.i) ? val_errf(E->a, "duration overflow") : r;
-    default: return concat_lists(E, args);
+        case CEL_INT: return __builtin_add_overflow(A0.i, A1.i, &r.i) ? overflow(E, &A0) : r;
+        case CEL_UINT: return __builtin_add_overflow(A0.u, A1.u, &r.u) ? overflow(E, &A0) : r;
+        case CEL_DOUBLE: return cel_double(A0.d + A1.d);
+        case CEL_STRING:
+        case CEL_BYTES: return concat(E, args);
+        case CEL_TIMESTAMP: return time_plus(E, &A0, A1.i);
+        case CEL_DURATION:
+            if (A1.kind == CEL_TIMESTAMP) return time_plus(E, &A1, A0.i);
+            return __builtin_add_overflow(A0.i, A1.i, &r.i) ? val_errf(E->a, "duration overflow") : r;
+        default: return concat_lists(E, args);
     }
 }
 
 static struct cel_val time_minus(struct ev *E, const struct cel_val *args) {
     int64_t ns;
     if (A1.kind == CEL_TIMESTAMP) {
-        if (__builtin_mul_overflow(A0.i - A1.i, NS_PER_SEC, &ns) || __builtin_add_overflow(ns, (int64_t)A0.n - A1.n, &ns))
+        if (__builtin_mul_overflow(A0.i - A1.i, NS_PER_SEC, &ns) ||
+            __builtin_add_overflow(ns, (int64_t)A0.n - A1.n, &ns))
             return val_errf(E->a, "duration overflow");
         return val_duration(ns);
     }
@@ -102,11 +105,11 @@ static struct cel_val time_minus(struct ev *E, const struct cel_val *args) {
 static struct cel_val fn_sub(struct ev *E, const struct cel_val *args, int n) {
     struct cel_val r = A0;
     switch (A0.kind) {
-    case CEL_INT: return __builtin_sub_overflow(A0.i, A1.i, &r.i) ? overflow(E, &A0) : r;
-    case CEL_UINT: return __builtin_sub_overflow(A0.u, A1.u, &r.u) ? overflow(E, &A0) : r;
-    case CEL_DOUBLE: return cel_double(A0.d - A1.d);
-    case CEL_TIMESTAMP: return time_minus(E, args);
-    default: return __builtin_sub_overflow(A0.i, A1.i, &r.i) ? val_errf(E->a, "duration overflow") : r;
+        case CEL_INT: return __builtin_sub_overflow(A0.i, A1.i, &r.i) ? overflow(E, &A0) : r;
+        case CEL_UINT: return __builtin_sub_overflow(A0.u, A1.u, &r.u) ? overflow(E, &A0) : r;
+        case CEL_DOUBLE: return cel_double(A0.d - A1.d);
+        case CEL_TIMESTAMP: return time_minus(E, args);
+        default: return __builtin_sub_overflow(A0.i, A1.i, &r.i) ? val_errf(E->a, "duration overflow") : r;
     }
 }
 
@@ -161,7 +164,9 @@ static struct cel_val fn_in(struct ev *E, const struct cel_val *args, int n) {
     return cel_bool(false);
 }
 
-static struct cel_val fn_size(struct ev *E, const struct cel_val *args, int n) { return cel_int((int64_t)val_size(&A0)); }
+static struct cel_val fn_size(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int((int64_t)val_size(&A0));
+}
 
 /* ---- text ---- */
 
@@ -182,16 +187,24 @@ static struct cel_val fn_matches(struct ev *E, const struct cel_val *args, int n
 }
 
 /* By itself (as the body of a fold) it is never called; see eval_fold.c. */
-static struct cel_val fn_none(struct ev *E, const struct cel_val *args, int n) { return val_errf(E->a, "no such overload"); }
+static struct cel_val fn_none(struct ev *E, const struct cel_val *args, int n) {
+    return val_errf(E->a, "no such overload");
+}
 
-#define ORDER(fn, prefix, impl)                                                                                           \
-    {fn, prefix "_bool", "bb>b", 0, OP_CALL, 0, impl}, {fn, prefix "_int64", "ii>b", 0, OP_CALL, 0, impl},                \
-        {fn, prefix "_int64_double", "id>b", 0, OP_CALL, 0, impl}, {fn, prefix "_int64_uint64", "iu>b", 0, OP_CALL, 0, impl}, \
-        {fn, prefix "_uint64", "uu>b", 0, OP_CALL, 0, impl}, {fn, prefix "_uint64_double", "ud>b", 0, OP_CALL, 0, impl},  \
-        {fn, prefix "_uint64_int64", "ui>b", 0, OP_CALL, 0, impl}, {fn, prefix "_double", "dd>b", 0, OP_CALL, 0, impl},   \
-        {fn, prefix "_double_int64", "di>b", 0, OP_CALL, 0, impl}, {fn, prefix "_double_uint64", "du>b", 0, OP_CALL, 0, impl}, \
-        {fn, prefix "_string", "ss>b", 0, OP_CALL, 0, impl}, {fn, prefix "_bytes", "yy>b", 0, OP_CALL, 0, impl},          \
-        {fn, prefix "_timestamp", "tt>b", 0, OP_CALL, 0, impl}, {fn, prefix "_duration", "ww>b", 0, OP_CALL, 0, impl}
+#define ORDER(fn, prefix, impl)                                                                                  \
+    {fn, prefix "_bool", "bb>b", 0, OP_CALL, 0, impl}, {fn, prefix "_int64", "ii>b", 0, OP_CALL, 0, impl},       \
+        {fn, prefix "_int64_double", "id>b", 0, OP_CALL, 0, impl},                                               \
+        {fn, prefix "_int64_uint64", "iu>b", 0, OP_CALL, 0, impl},                                               \
+        {fn, prefix "_uint64", "uu>b", 0, OP_CALL, 0, impl},                                                     \
+        {fn, prefix "_uint64_double", "ud>b", 0, OP_CALL, 0, impl},                                              \
+        {fn, prefix "_uint64_int64", "ui>b", 0, OP_CALL, 0, impl},                                               \
+        {fn, prefix "_double", "dd>b", 0, OP_CALL, 0, impl},                                                     \
+        {fn, prefix "_double_int64", "di>b", 0, OP_CALL, 0, impl},                                               \
+        {fn, prefix "_double_uint64", "du>b", 0, OP_CALL, 0, impl},                                              \
+        {fn, prefix "_string", "ss>b", 0, OP_CALL, 0, impl}, {fn, prefix "_bytes", "yy>b", 0, OP_CALL, 0, impl}, \
+        {fn, prefix "_timestamp", "tt>b", 0, OP_CALL, 0, impl}, {                                                \
+        fn, prefix "_duration", "ww>b", 0, OP_CALL, 0, impl                                                      \
+    }
 
 const struct cel_fn fns_std[] = {
     {FN_COND, "conditional", "bAA>A", 0, OP_COND, 0, fn_none},
@@ -262,7 +275,9 @@ static struct cel_val fn_opt_none(struct ev *E, const struct cel_val *args, int 
 static struct cel_val fn_opt_value(struct ev *E, const struct cel_val *args, int n) {
     return A0.some ? *A0.some : val_errf(E->a, "optional.none() dereference");
 }
-static struct cel_val fn_opt_has(struct ev *E, const struct cel_val *args, int n) { return cel_bool(A0.some != NULL); }
+static struct cel_val fn_opt_has(struct ev *E, const struct cel_val *args, int n) {
+    return cel_bool(A0.some != NULL);
+}
 
 static struct cel_val fn_opt_unwrap(struct ev *E, const struct cel_val *args, int n) {
     size_t len = list_len(&A0), kept = 0;

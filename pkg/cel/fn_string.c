@@ -8,7 +8,9 @@
 #define A1 (args[1])
 #define A2 (args[2])
 
-static struct cel_val out_of_range(struct ev *E, int64_t i) { return val_errf(E->a, "index out of range: %lld", (long long)i); }
+static struct cel_val out_of_range(struct ev *E, int64_t i) {
+    return val_errf(E->a, "index out of range: %lld", (long long)i);
+}
 
 static struct cel_val fn_char_at(struct ev *E, const struct cel_val *args, int n) {
     size_t len = utf8_count(A0.s, A0.n);
@@ -19,7 +21,9 @@ static struct cel_val fn_char_at(struct ev *E, const struct cel_val *args, int n
 }
 
 /* Code points before byte `at`. */
-static int64_t place(const struct cel_val *s, const char *at) { return (int64_t)utf8_count(s->s, (size_t)(at - s->s)); }
+static int64_t place(const struct cel_val *s, const char *at) {
+    return (int64_t)utf8_count(s->s, (size_t)(at - s->s));
+}
 
 static struct cel_val fn_index_of(struct ev *E, const struct cel_val *args, int n) {
     int64_t from = n > 2 ? A2.i : 0;
@@ -50,8 +54,12 @@ static struct cel_val change_case(struct ev *E, const struct cel_val *v, char fr
         if (s[i] >= from && s[i] <= from + 25) s[i] = (char)(s[i] + by);
     return cel_strn(s, v->n);
 }
-static struct cel_val fn_lower(struct ev *E, const struct cel_val *args, int n) { return change_case(E, &A0, 'A', 32); }
-static struct cel_val fn_upper(struct ev *E, const struct cel_val *args, int n) { return change_case(E, &A0, 'a', -32); }
+static struct cel_val fn_lower(struct ev *E, const struct cel_val *args, int n) {
+    return change_case(E, &A0, 'A', 32);
+}
+static struct cel_val fn_upper(struct ev *E, const struct cel_val *args, int n) {
+    return change_case(E, &A0, 'a', -32);
+}
 
 static struct cel_val take_text(struct ev *E, struct buf *b) {
     if (b->failed) return val_errf(E->a, "string is too long");
@@ -122,8 +130,8 @@ static struct cel_val fn_substring(struct ev *E, const struct cel_val *args, int
 }
 
 static bool is_space(uint32_t c) {
-    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 static struct cel_val fn_trim(struct ev *E, const struct cel_val *args, int n) {
@@ -174,7 +182,9 @@ static struct cel_val fn_reverse(struct ev *E, const struct cel_val *args, int n
     return cel_strn(out, A0.n);
 }
 
-static struct cel_val fn_format(struct ev *E, const struct cel_val *args, int n) { return string_format(E, &A0, &A1); }
+static struct cel_val fn_format(struct ev *E, const struct cel_val *args, int n) {
+    return string_format(E, &A0, &A1);
+}
 
 /* ---- regex ---- */
 

@@ -1,13 +1,17 @@
-/* libFuzzer: any text is compiled, in Kubernetes' environment and unchecked; what compiles is evaluated over a small tree
- * with a low limit of cost. The first byte chooses the environment. */
+/* libFuzzer: any text is compiled, in Kubernetes' environment and unchecked; what compiles is evaluated over a small
+ * tree with a low limit of cost. The first byte chooses the environment. */
 #include "pkg/cel/internal.h"
 
 enum { FUZZ_COST = 20000, FUZZ_MAX = 4096 };
 
-static const char doc[] = "{\"a\":[1,2,3],\"s\":\"text\",\"m\":{\"k\":\"v\",\"n\":null},\"d\":1.5,\"b\":true,\"t\":\"2024-01-01T00:00:00Z\"}";
+static const char doc[] =
+    "{\"a\":[1,2,3],\"s\":\"text\",\"m\":{\"k\":\"v\",\"n\":null},\"d\":1.5,\"b\":true,\"t\":\"2024-01-01T00:00:"
+    "00Z\"}";
 static const char schema[] =
-    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},\"s\":{\"type\":\"string\"},"
-    "\"m\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}},\"d\":{\"type\":\"number\"},\"b\":{\"type\":\"boolean\"},"
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},\"s\":{"
+    "\"type\":\"string\"},"
+    "\"m\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}},\"d\":{\"type\":\"number\"},\"b\":{"
+    "\"type\":\"boolean\"},"
     "\"t\":{\"type\":\"string\",\"format\":\"date-time\"}}}";
 
 static void run(struct arena *a, const char *text, unsigned libs) {
@@ -16,7 +20,8 @@ static void run(struct arena *a, const char *text, unsigned libs) {
     const struct cel_prog *p;
     const char *issues;
     struct cel_val out;
-    if (json_parse(a, doc, strlen(doc), &v, NULL, NULL) || json_parse(a, schema, strlen(schema), &s, NULL, NULL)) abort();
+    if (json_parse(a, doc, strlen(doc), &v, NULL, NULL) || json_parse(a, schema, strlen(schema), &s, NULL, NULL))
+        abort();
     const struct cel_type *t = cel_type_of_schema(a, s, "selfType", false);
     cel_env_var(env, "self", t);
     cel_env_var(env, "x", &cel_t_dyn);

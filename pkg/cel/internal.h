@@ -23,16 +23,16 @@ enum { CEL_NO_MAX = -1 };
 enum cel_list_type { CEL_LIST_ATOMIC, CEL_LIST_SET, CEL_LIST_MAP };
 
 struct cel_type {
-    uint8_t kind;      /* enum cel_kind */
-    uint8_t list_type; /* LIST of a schema: enum cel_list_type */
-    bool is_error;     /* DYN that stands for a failed check: fits everything, is printed "!error!" */
-    bool open;         /* OBJECT with fields of any name (Object{...}) */
-    const char *name;  /* OBJECT, OPAQUE, PARAM; the printed name of others */
+    uint8_t kind;                /* enum cel_kind */
+    uint8_t list_type;           /* LIST of a schema: enum cel_list_type */
+    bool is_error;               /* DYN that stands for a failed check: fits everything, is printed "!error!" */
+    bool open;                   /* OBJECT with fields of any name (Object{...}) */
+    const char *name;            /* OBJECT, OPAQUE, PARAM; the printed name of others */
     const struct cel_type *p[2]; /* LIST: element; MAP: key, value; OPTIONAL, TYPE: of */
     struct cel_field *fields;    /* OBJECT */
     uint32_t n_fields, cap_fields;
-    int64_t max;                 /* of a schema: most elements or bytes; 0: a scalar */
-    uint64_t min_size;           /* of a schema: fewest bytes as JSON */
+    int64_t max;                  /* of a schema: most elements or bytes; 0: a scalar */
+    uint64_t min_size;            /* of a schema: fewest bytes as JSON */
     const struct json *list_keys; /* LIST of listType map: array of property names */
 };
 
@@ -54,13 +54,14 @@ struct type_map {
     struct arena *a;
     struct {
         const struct cel_type *param, *is;
-    } *items;
+    } * items;
     uint32_t n, cap;
 };
 /* Is a value of type t2 good where t1 is wanted (or the other way: the relation is symmetric up to dyn)? Binds type
  * parameters; on false the map is as before. */
 bool type_assignable(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2);
-bool type_assignable_list(struct type_map *m, const struct cel_type *const *l1, const struct cel_type *const *l2, size_t n);
+bool type_assignable_list(struct type_map *m, const struct cel_type *const *l1, const struct cel_type *const *l2,
+                          size_t n);
 const struct cel_type *type_substitute(struct type_map *m, const struct cel_type *t, bool params_to_dyn);
 const struct cel_type *type_most_general(const struct cel_type *t1, const struct cel_type *t2);
 static inline bool type_is_dyn(const struct cel_type *t) { return t->kind == CEL_DYN; }
@@ -82,6 +83,21 @@ enum { CEL_MAX_ISSUES = 100 };
 void issue_add(struct issues *is, uint32_t pos, const char *fmt, ...) _printf_(3, 4);
 const char *issues_text(struct issues *is);
 
+/* Recursion is bounded in bytes too, as requests are served on stacks of a megabyte. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+enum { CEL_STACK = 4 << 20 }; /* frames are several times as big */
+#else
+enum { CEL_STACK = 512 << 10 };
+#endif
+static inline const char *stack_here(void) { return __builtin_frame_address(0); }
+static inline bool stack_spent(const char *base) {
+    const char *here = stack_here();
+    return (here < base ? base - here : here - base) > CEL_STACK;
+}
+
 /* ---- nodes ---- */
 
 enum node_kind { N_LIT, N_IDENT, N_SELECT, N_CALL, N_LIST, N_MAP, N_STRUCT, N_FOLD };
@@ -99,25 +115,25 @@ struct node {
     uint32_t pos;      /* byte offset in the source, for messages */
     uint32_t n;        /* members of .args, .entries */
     const struct cel_type *type;
-    const char *name;  /* IDENT, SELECT's field, CALL's function, STRUCT's type */
+    const char *name; /* IDENT, SELECT's field, CALL's function, STRUCT's type */
     union {
         struct cel_val lit;
         struct {
             int32_t slot;  /* of the environment; -1 */
             int32_t local; /* place on the stack of locals; -1 */
         } id;
-        struct node *of;   /* SELECT */
+        struct node *of; /* SELECT */
         struct {
             struct node *target; /* NULL: a global function */
             struct node **args;
             const struct cel_fn **fns; /* candidates, first match wins */
             uint32_t n_fns;
-            int32_t op;                /* enum call_op: what eval does itself */
-            struct regex *regex;       /* precompiled constant pattern */
+            int32_t op;          /* enum call_op: what eval does itself */
+            struct regex *regex; /* precompiled constant pattern */
         } call;
         struct {
             struct node **args;
-            bool *optional;      /* NULL: none is */
+            bool *optional;       /* NULL: none is */
             struct cel_val value; /* folded, when .done */
             bool done;
         } list;
@@ -128,8 +144,9 @@ struct node {
             bool done;
         } map;
         struct {
-            struct node *range, *init, *cond, *step, *result; /* as cel-go expands the macro: check and cost walk these */
-            struct node *filter, *body;                       /* what eval walks */
+            struct node *range, *init, *cond, *step,
+                *result;                /* as cel-go expands the macro: check and cost walk these */
+            struct node *filter, *body; /* what eval walks */
             const char *var, *var2, *accu;
             int32_t base; /* the first of the fold's locals: var, var2, accu */
         } fold;
@@ -144,8 +161,21 @@ struct entry {
     bool optional;
 };
 
-enum call_op { OP_CALL, OP_AND, OP_OR, OP_COND, OP_EQ, OP_NE, OP_INDEX, OP_OPT_INDEX, OP_OPT_SELECT, OP_OR_OPT, OP_OR_VALUE,
-               OP_NOT_FALSE, OP_NONE };
+enum call_op {
+    OP_CALL,
+    OP_AND,
+    OP_OR,
+    OP_COND,
+    OP_EQ,
+    OP_NE,
+    OP_INDEX,
+    OP_OPT_INDEX,
+    OP_OPT_SELECT,
+    OP_OR_OPT,
+    OP_OR_VALUE,
+    OP_NOT_FALSE,
+    OP_NONE
+};
 
 /* The names the parser gives to operators, as cel-go has them in messages. */
 #define FN_COND "_?_:_"
@@ -173,16 +203,50 @@ enum call_op { OP_CALL, OP_AND, OP_OR, OP_COND, OP_EQ, OP_NE, OP_INDEX, OP_OPT_I
 #define ACCU "@result"
 
 struct node *node_new(struct arena *a, enum node_kind k, uint32_t pos);
-struct node *node_call(struct arena *a, uint32_t pos, const char *fn, struct node *target, struct node **args, uint32_t n);
+struct node *node_call(struct arena *a, uint32_t pos, const char *fn, struct node *target, struct node **args,
+                       uint32_t n);
 struct node *node_lit(struct arena *a, uint32_t pos, struct cel_val v);
 struct node *node_ident(struct arena *a, uint32_t pos, const char *name);
 
 /* ---- lexer and parser ---- */
 
 enum tok {
-    T_EOF, T_INT, T_UINT, T_FLOAT, T_STRING, T_BYTES, T_IDENT, T_ESC_IDENT, T_TRUE, T_FALSE, T_NULL, T_IN,
-    T_EQ, T_NE, T_LT, T_LE, T_GT, T_GE, T_AND, T_OR, T_LBRACKET, T_RBRACKET, T_LBRACE, T_RBRACE, T_LPAREN, T_RPAREN,
-    T_DOT, T_COMMA, T_MINUS, T_NOT, T_QUESTION, T_COLON, T_PLUS, T_STAR, T_SLASH, T_PERCENT,
+    T_EOF,
+    T_INT,
+    T_UINT,
+    T_FLOAT,
+    T_STRING,
+    T_BYTES,
+    T_IDENT,
+    T_ESC_IDENT,
+    T_TRUE,
+    T_FALSE,
+    T_NULL,
+    T_IN,
+    T_EQ,
+    T_NE,
+    T_LT,
+    T_LE,
+    T_GT,
+    T_GE,
+    T_AND,
+    T_OR,
+    T_LBRACKET,
+    T_RBRACKET,
+    T_LBRACE,
+    T_RBRACE,
+    T_LPAREN,
+    T_RPAREN,
+    T_DOT,
+    T_COMMA,
+    T_MINUS,
+    T_NOT,
+    T_QUESTION,
+    T_COLON,
+    T_PLUS,
+    T_STAR,
+    T_SLASH,
+    T_PERCENT,
 };
 struct lexer {
     struct issues *is;
@@ -194,7 +258,8 @@ struct token {
 };
 struct token lex_next(struct lexer *l);
 /* The content of a string or bytes token; false with a message. `nul`: a NUL becomes C0 80 (strings). */
-bool lex_unescape(struct arena *a, const char *p, size_t n, bool bytes, const char **out, size_t *out_n, const char **msg);
+bool lex_unescape(struct arena *a, const char *p, size_t n, bool bytes, const char **out, size_t *out_n,
+                  const char **msg);
 
 struct cel_env {
     struct arena *a;
@@ -203,7 +268,7 @@ struct cel_env {
     struct env_var {
         const char *name;
         const struct cel_type *type;
-    } *vars;
+    } * vars;
     uint32_t n_vars, cap_vars;
 };
 
@@ -225,9 +290,9 @@ bool macro_qualified_name(const struct node *n, struct buf *out);
 struct ev;
 typedef struct cel_val cel_impl(struct ev *E, const struct cel_val *args, int n);
 /* One overload. The signature has a letter a type: b bool, i int, u uint, d double, s string, y bytes, t timestamp,
- * w duration, z null, * dyn, A B C type parameters, Lx list, Mkv map, Ox optional, Tx type, and opaque types: q quantity,
- * p ip, c cidr, l url, f format, v semver, a authorizer, h path check, g group check, r resource check, k decision. The
- * result stands after '>'. */
+ * w duration, z null, * dyn, A B C type parameters, Lx list, Mkv map, Ox optional, Tx type, and opaque types: q
+ * quantity, p ip, c cidr, l url, f format, v semver, a authorizer, h path check, g group check, r resource check, k
+ * decision. The result stands after '>'. */
 struct cel_fn {
     const char *name, *id, *sig;
     uint8_t member; /* called on its first argument */
@@ -235,8 +300,8 @@ struct cel_fn {
     uint32_t libs;  /* any of these must be on; 0: always there */
     cel_impl *impl;
 };
-extern const struct cel_fn fns_std[], fns_time[], fns_convert[], fns_string[], fns_list[], fns_k8s[], fns_net[], fns_authz[],
-    fns_math[], fns_optional[];
+extern const struct cel_fn fns_std[], fns_time[], fns_convert[], fns_string[], fns_list[], fns_k8s[], fns_net[],
+    fns_authz[], fns_math[], fns_optional[];
 /* Overloads of the name in the environment; `out` may be NULL. Returns how many there are (at most max). */
 bool env_has_fn(const struct cel_env *env, const char *name);
 size_t env_fns(const struct cel_env *env, const char *name, const struct cel_fn **out, size_t max);
@@ -296,6 +361,7 @@ enum { CEL_MAX_LIST = 1 << 20, CEL_MAX_STRING = 32 << 20, CEL_MAX_MEMORY = 128 <
 
 struct ev { /* an evaluation under way */
     struct cel_run *run;
+    const char *stack; /* where the outermost evaluation began */
     struct arena *a;
     const struct cel_prog *prog;
     struct cel_val *locals;
@@ -376,9 +442,10 @@ bool zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset);
 /* ---- regex.c ---- */
 /* NULL with the reason in *err (as Go words it) when the pattern is bad or too big. */
 struct regex *regex_new(struct arena *a, const char *p, size_t n, const char **err);
-/* The leftmost match at or after byte `from`, of those at one place the one that the pattern prefers. start and end may be
- * NULL when only whether matters. Time: text times pattern. */
-bool regex_find(struct arena *a, const struct regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
+/* The leftmost match at or after byte `from`, of those at one place the one that the pattern prefers. start and end
+ * may be NULL when only whether matters. Time: text times pattern. */
+bool regex_find(struct arena *a, const struct regex *r, const char *s, size_t n, size_t from, size_t *start,
+                size_t *end);
 
 /* ---- format.c ---- */
 struct cel_val string_format(struct ev *E, const struct cel_val *fmt, const struct cel_val *args);

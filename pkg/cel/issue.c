@@ -1,6 +1,6 @@
-/* What is wrong with an expression, shown as cel-go shows it: a line with the place and the words, the source line, and
- * dots with a caret under it. Columns count code points; wide dots stand under wide characters.
- * Upstream: common/error.go, common/errors.go. */
+/* What is wrong with an expression, shown as cel-go shows it: a line with the place and the words, the source line,
+ * and dots with a caret under it. Columns count code points; wide dots stand under wide characters. Upstream:
+ * common/error.go, common/errors.go. */
 #include "pkg/cel/internal.h"
 
 enum { MAX_SNIPPET = 16384, MAX_MESSAGE = 4096 };

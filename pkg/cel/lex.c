@@ -1,7 +1,7 @@
 /* The lexer: one token at a time, and what the escapes of string and bytes literals mean.
  *
- * A token is a place in the source; nothing is copied until a literal is unescaped. "1.foo" is a number only when a digit
- * follows the dot, and a letter right after a number starts the next token, as ANTLR's longest match has it.
+ * A token is a place in the source; nothing is copied until a literal is unescaped. "1.foo" is a number only when a
+ * digit follows the dot, and a letter right after a number starts the next token, as ANTLR's longest match has it.
  * Upstream: parser/gen/CEL.g4, parser/unescape.go. */
 #include "pkg/cel/internal.h"
 
@@ -105,10 +105,10 @@ static const struct {
     char text[3];
     enum tok kind;
 } symbols[] = {
-    {"==", T_EQ}, {"!=", T_NE}, {"<=", T_LE}, {">=", T_GE}, {"&&", T_AND}, {"||", T_OR}, {"<", T_LT}, {">", T_GT},
-    {"[", T_LBRACKET}, {"]", T_RBRACKET}, {"{", T_LBRACE}, {"}", T_RBRACE}, {"(", T_LPAREN}, {")", T_RPAREN}, {".", T_DOT},
-    {",", T_COMMA}, {"-", T_MINUS}, {"!", T_NOT}, {"?", T_QUESTION}, {":", T_COLON}, {"+", T_PLUS}, {"*", T_STAR},
-    {"/", T_SLASH}, {"%", T_PERCENT},
+    {"==", T_EQ},      {"!=", T_NE},    {"<=", T_LE},      {">=", T_GE},      {"&&", T_AND},   {"||", T_OR},
+    {"<", T_LT},       {">", T_GT},     {"[", T_LBRACKET}, {"]", T_RBRACKET}, {"{", T_LBRACE}, {"}", T_RBRACE},
+    {"(", T_LPAREN},   {")", T_RPAREN}, {".", T_DOT},      {",", T_COMMA},    {"-", T_MINUS},  {"!", T_NOT},
+    {"?", T_QUESTION}, {":", T_COLON},  {"+", T_PLUS},     {"*", T_STAR},     {"/", T_SLASH},  {"%", T_PERCENT},
 };
 static const struct {
     const char *text;
@@ -120,7 +120,8 @@ static struct token lex_word(struct lexer *l) {
     while (is_letter(peek(l, 0)) || is_digit(peek(l, 0))) l->at++;
     size_t n = l->at - pos;
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
-        if (strlen(words[i].text) == n && memcmp(words[i].text, l->is->src + pos, n) == 0) return token_of(l, pos, words[i].kind);
+        if (strlen(words[i].text) == n && memcmp(words[i].text, l->is->src + pos, n) == 0)
+            return token_of(l, pos, words[i].kind);
     return token_of(l, pos, T_IDENT);
 }
 
@@ -162,7 +163,8 @@ struct token lex_next(struct lexer *l) {
         size_t after = pos;
         utf8_next(l->is->src, l->is->len, &after);
         if (prefix != SIZE_MAX) after = l->is->len; /* an open string: the rest of the text */
-        issue_add(l->is, pos, "Syntax error: token recognition error at: '%.*s'", (int)MIN_OF(after - pos, (size_t)256), l->is->src + pos);
+        issue_add(l->is, pos, "Syntax error: token recognition error at: '%.*s'",
+                  (int)MIN_OF(after - pos, (size_t)256), l->is->src + pos);
         l->at = (uint32_t)after;
     }
 }
@@ -177,9 +179,7 @@ struct unescape {
     const char *msg;
 };
 
-static void put_code_point(struct unescape *u, uint32_t c) {
-    u->n += utf8_put(c, u->out + u->n);
-}
+static void put_code_point(struct unescape *u, uint32_t c) { u->n += utf8_put(c, u->out + u->n); }
 
 static bool take_digits(struct unescape *u, int count, int base, uint32_t *out) {
     uint32_t v = 0;
@@ -236,7 +236,8 @@ static bool unescape_one(struct unescape *u) {
     return false;
 }
 
-bool lex_unescape(struct arena *a, const char *p, size_t n, bool bytes, const char **out, size_t *out_n, const char **msg) {
+bool lex_unescape(struct arena *a, const char *p, size_t n, bool bytes, const char **out, size_t *out_n,
+                  const char **msg) {
     bool raw = false;
     if (bytes) p++, n--;
     if ((*p | 32) == 'r') {

@@ -18,20 +18,23 @@ const char *opaque_text(struct arena *a, const struct cel_opaque *o) {
 
 static bool checks_equal(const struct cel_authz *x, const struct cel_authz *y) {
     return str_eq(x->path, y->path) && str_eq(x->group, y->group) && str_eq(x->resource, y->resource) &&
-           str_eq(x->subresource, y->subresource) && str_eq(x->ns, y->ns) && str_eq(x->name, y->name) && str_eq(x->sa_ns, y->sa_ns) &&
-           str_eq(x->sa_name, y->sa_name) && str_eq(x->field_selector, y->field_selector) && str_eq(x->label_selector, y->label_selector);
+           str_eq(x->subresource, y->subresource) && str_eq(x->ns, y->ns) && str_eq(x->name, y->name) &&
+           str_eq(x->sa_ns, y->sa_ns) && str_eq(x->sa_name, y->sa_name) &&
+           str_eq(x->field_selector, y->field_selector) && str_eq(x->label_selector, y->label_selector);
 }
 
 bool opaque_equal(const struct cel_opaque *x, const struct cel_opaque *y) {
     if (x == y) return true;
     if (x->type != y->type) return false;
-    if (x->type == &type_quantity) return quantity_cmp(((const struct op_quantity *)x)->q, ((const struct op_quantity *)y)->q) == 0;
+    if (x->type == &type_quantity)
+        return quantity_cmp(((const struct op_quantity *)x)->q, ((const struct op_quantity *)y)->q) == 0;
     if (x->type == &type_ip || x->type == &type_cidr) {
         const struct op_ip *p = (const struct op_ip *)x, *q = (const struct op_ip *)y;
         return p->len == q->len && p->bits == q->bits && memcmp(p->addr, q->addr, p->len) == 0;
     }
     if (x->type == &type_url) return strcmp(((const struct op_url *)x)->text, ((const struct op_url *)y)->text) == 0;
-    if (x->type == &type_format) return ((const struct op_format *)x)->format == ((const struct op_format *)y)->format;
+    if (x->type == &type_format)
+        return ((const struct op_format *)x)->format == ((const struct op_format *)y)->format;
     if (x->type == &type_semver) return semver_cmp((const struct op_semver *)x, (const struct op_semver *)y) == 0;
     const struct op_check *p = (const struct op_check *)x, *q = (const struct op_check *)y;
     return checks_equal(&p->ask, &q->ask) && p->decision.allowed == q->decision.allowed &&

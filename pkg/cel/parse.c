@@ -3,10 +3,10 @@
  *   expr = or ['?' or ':' expr]     relation = calc {op calc}      unary = {'!'} member | {'-'} member
  *   or = and {'||' and}             calc: + - below * / %          member = primary {.name | .name(...) | [expr]}
  *
- * Chains of && and || become balanced trees, so that long ones are not deep. Depth is counted in the tree that comes out,
- * so nothing that walks it can run out of stack. The parser stops at its first syntax error: its words are those that
- * cel-go's generated parser uses, but that one goes on and reports what follows from it.
- * Upstream: parser/parser.go, parser/gen/CEL.g4. */
+ * Chains of && and || become balanced trees, so that long ones are not deep. Depth is counted in the tree that comes
+ * out, so nothing that walks it can run out of stack. The parser stops at its first syntax error: its words are those
+ * that cel-go's generated parser uses, but that one goes on and reports what follows from it. Upstream:
+ * parser/parser.go, parser/gen/CEL.g4. */
 #include <math.h>
 
 #include "pkg/cel/internal.h"
@@ -18,11 +18,13 @@ struct parser {
     struct lexer lex;
     struct token tok, next; /* the current one and the one after it */
     unsigned depth;
+    const char *stack;
     bool failed;
 };
 
-#define WANT_EXPR                                                                                                    \
-    "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
+#define WANT_EXPR                                                                                           \
+    "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, " \
+    "IDENTIFIER}"
 
 /* ---- nodes ---- */
 
@@ -38,7 +40,8 @@ static void deepen(struct node *n, const struct node *child) {
     if (child && child->depth >= n->depth) n->depth = child->depth + 1;
 }
 
-struct node *node_call(struct arena *a, uint32_t pos, const char *fn, struct node *target, struct node **args, uint32_t n) {
+struct node *node_call(struct arena *a, uint32_t pos, const char *fn, struct node *target, struct node **args,
+                       uint32_t n) {
     struct node *c = node_new(a, N_CALL, pos);
     c->name = fn;
     c->call.target = target;
@@ -80,7 +83,8 @@ static struct node *broken(struct parser *p, uint32_t pos) {
 }
 
 static struct node *mismatch(struct parser *p, const char *want) {
-    if (!p->failed) issue_add(p->is, p->tok.pos, "Syntax error: mismatched input '%s' expecting %s", tok_text(p, p->tok), want);
+    if (!p->failed)
+        issue_add(p->is, p->tok.pos, "Syntax error: mismatched input '%s' expecting %s", tok_text(p, p->tok), want);
     p->failed = true;
     return broken(p, p->tok.pos);
 }
@@ -101,8 +105,9 @@ static struct node *too_deep(struct parser *p, struct node *n) {
     return broken(p, n->pos);
 }
 
-static const char *const reserved[] = {"as",  "break",  "const",   "continue",  "else",   "for", "function", "if",   "import",
-                                       "let", "loop",   "package", "namespace", "return", "var", "void",     "while"};
+static const char *const reserved[] = {"as",        "break",  "const",  "continue", "else", "for",
+                                       "function",  "if",     "import", "let",      "loop", "package",
+                                       "namespace", "return", "var",    "void",     "while"};
 
 static bool is_reserved(const char *s) {
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
@@ -144,7 +149,8 @@ static struct node *parse_text(struct parser *p) {
     struct token t = p->tok;
     const char *s = "", *msg = NULL;
     size_t n = 0;
-    if (!lex_unescape(p->a, p->is->src + t.pos, t.len, t.kind == T_BYTES, &s, &n, &msg)) issue_add(p->is, t.pos, "%s", msg);
+    if (!lex_unescape(p->a, p->is->src + t.pos, t.len, t.kind == T_BYTES, &s, &n, &msg))
+        issue_add(p->is, t.pos, "%s", msg);
     advance(p);
     return node_lit(p->a, t.pos, t.kind == T_BYTES ? val_bytes(s, n) : cel_strn(s, n));
 }
@@ -155,7 +161,8 @@ static struct node *parse_or_expr(struct parser *p);
 static struct node *parse_nested(struct parser *p);
 
 /* Arguments up to `close`. `optional` (may be NULL) collects the marks of ?expr. */
-static struct node **parse_list(struct parser *p, enum tok close, const char *close_text, bool trailing_comma, bool **optional, uint32_t *n_out) {
+static struct node **parse_list(struct parser *p, enum tok close, const char *close_text, bool trailing_comma,
+                                bool **optional, uint32_t *n_out) {
     struct node **items = NULL;
     bool *marks = NULL;
     uint32_t n = 0, cap = 0, mark_cap = 0;
@@ -185,7 +192,8 @@ static struct node **parse_list(struct parser *p, enum tok close, const char *cl
     return items;
 }
 
-static struct node *call_or_macro(struct parser *p, uint32_t pos, const char *fn, struct node *target, struct node **args, uint32_t n) {
+static struct node *call_or_macro(struct parser *p, uint32_t pos, const char *fn, struct node *target,
+                                  struct node **args, uint32_t n) {
     struct parser_call c = {p->a, p->is, p->env->libs, pos, target, args, n};
     struct node *m = p->failed ? NULL : macro_expand(&c, fn);
     if (m) {
@@ -236,9 +244,12 @@ static struct node *parse_map(struct parser *p) {
 
 static const char *field_name(struct parser *p) {
     const char *s = p->is->src + p->tok.pos;
-    if (p->tok.kind == T_IDENT) s = arena_strndup(p->a, s, p->tok.len);
-    else if (p->tok.kind == T_ESC_IDENT) s = arena_strndup(p->a, s + 1, p->tok.len - 2);
-    else return NULL;
+    if (p->tok.kind == T_IDENT)
+        s = arena_strndup(p->a, s, p->tok.len);
+    else if (p->tok.kind == T_ESC_IDENT)
+        s = arena_strndup(p->a, s + 1, p->tok.len - 2);
+    else
+        return NULL;
     advance(p);
     return s;
 }
@@ -331,32 +342,32 @@ static struct node *parse_primary(struct parser *p) {
     uint32_t pos = p->tok.pos;
     struct node *n;
     switch (p->tok.kind) {
-    case T_TRUE:
-    case T_FALSE:
-        n = node_lit(p->a, pos, cel_bool(p->tok.kind == T_TRUE));
-        advance(p);
-        return n;
-    case T_NULL: advance(p); return node_lit(p->a, pos, cel_null());
-    case T_INT:
-    case T_UINT: return parse_int(p, false, pos);
-    case T_FLOAT: return parse_float(p, false, pos);
-    case T_STRING:
-    case T_BYTES: return parse_text(p);
-    case T_LPAREN:
-        advance(p);
-        n = parse_nested(p);
-        if (!p->failed) expect(p, T_RPAREN, "')'");
-        return n;
-    case T_LBRACKET:
-        n = node_new(p->a, N_LIST, pos);
-        advance(p);
-        n->list.args = parse_list(p, T_RBRACKET, "{']', ','}", true, &n->list.optional, &n->n);
-        for (uint32_t i = 0; i < n->n; i++) deepen(n, n->list.args[i]);
-        return too_deep(p, n);
-    case T_LBRACE: return parse_map(p);
-    case T_DOT:
-    case T_IDENT: return parse_name(p);
-    default: return mismatch(p, WANT_EXPR);
+        case T_TRUE:
+        case T_FALSE:
+            n = node_lit(p->a, pos, cel_bool(p->tok.kind == T_TRUE));
+            advance(p);
+            return n;
+        case T_NULL: advance(p); return node_lit(p->a, pos, cel_null());
+        case T_INT:
+        case T_UINT: return parse_int(p, false, pos);
+        case T_FLOAT: return parse_float(p, false, pos);
+        case T_STRING:
+        case T_BYTES: return parse_text(p);
+        case T_LPAREN:
+            advance(p);
+            n = parse_nested(p);
+            if (!p->failed) expect(p, T_RPAREN, "')'");
+            return n;
+        case T_LBRACKET:
+            n = node_new(p->a, N_LIST, pos);
+            advance(p);
+            n->list.args = parse_list(p, T_RBRACKET, "{']', ','}", true, &n->list.optional, &n->n);
+            for (uint32_t i = 0; i < n->n; i++) deepen(n, n->list.args[i]);
+            return too_deep(p, n);
+        case T_LBRACE: return parse_map(p);
+        case T_DOT:
+        case T_IDENT: return parse_name(p);
+        default: return mismatch(p, WANT_EXPR);
     }
 }
 
@@ -371,7 +382,8 @@ static struct node *parse_dot(struct parser *p, struct node *of) {
     bool plain = p->tok.kind == T_IDENT;
     const char *name = field_name(p);
     if (!name) {
-        if (p->tok.kind == T_TRUE || p->tok.kind == T_FALSE || p->tok.kind == T_NULL) return mismatch(p, "IDENTIFIER");
+        if (p->tok.kind == T_TRUE || p->tok.kind == T_FALSE || p->tok.kind == T_NULL)
+            return mismatch(p, "IDENTIFIER");
         return mismatch(p, "{IDENTIFIER, ESC_IDENTIFIER}");
     }
     if (optional) return binary(p, pos, FN_OPT_SELECT, of, node_lit(p->a, name_pos, cel_str(name)));
@@ -431,8 +443,9 @@ static const struct {
     uint8_t level; /* 0 relation, 1 sum, 2 product */
     const char *fn;
 } operators[] = {
-    {T_LT, 0, FN_LT}, {T_LE, 0, FN_LE}, {T_GT, 0, FN_GT}, {T_GE, 0, FN_GE}, {T_EQ, 0, FN_EQ}, {T_NE, 0, FN_NE},
-    {T_IN, 0, FN_IN}, {T_PLUS, 1, FN_ADD}, {T_MINUS, 1, FN_SUB}, {T_STAR, 2, FN_MUL}, {T_SLASH, 2, FN_DIV}, {T_PERCENT, 2, FN_MOD},
+    {T_LT, 0, FN_LT},     {T_LE, 0, FN_LE},    {T_GT, 0, FN_GT},     {T_GE, 0, FN_GE},
+    {T_EQ, 0, FN_EQ},     {T_NE, 0, FN_NE},    {T_IN, 0, FN_IN},     {T_PLUS, 1, FN_ADD},
+    {T_MINUS, 1, FN_SUB}, {T_STAR, 2, FN_MUL}, {T_SLASH, 2, FN_DIV}, {T_PERCENT, 2, FN_MOD},
 };
 
 static const char *operator_at(const struct parser *p, uint8_t level) {
@@ -453,7 +466,8 @@ static struct node *parse_binary(struct parser *p, uint8_t level) {
     return l;
 }
 
-static struct node *balance(struct parser *p, const char *fn, struct node **terms, const uint32_t *ops, size_t lo, size_t hi) {
+static struct node *balance(struct parser *p, const char *fn, struct node **terms, const uint32_t *ops, size_t lo,
+                            size_t hi) {
     size_t mid = (lo + hi + 1) / 2;
     struct node *l = mid == lo ? terms[mid] : balance(p, fn, terms, ops, lo, mid - 1);
     struct node *r = mid == hi ? terms[mid + 1] : balance(p, fn, terms, ops, mid + 1, hi);
@@ -479,7 +493,7 @@ static struct node *parse_or_expr(struct parser *p) { return parse_logic(p, T_OR
 
 static struct node *parse_nested(struct parser *p) {
     if (p->failed) return broken(p, p->tok.pos);
-    if (++p->depth > CEL_MAX_DEPTH) {
+    if (++p->depth > CEL_MAX_DEPTH || stack_spent(p->stack)) {
         issue_add(p->is, p->tok.pos, "expression recursion limit exceeded: %d", CEL_MAX_DEPTH);
         p->failed = true;
         p->depth--;
@@ -501,12 +515,12 @@ static struct node *parse_nested(struct parser *p) {
 }
 
 struct node *parse_expr(struct arena *a, const struct cel_env *env, struct issues *is) {
-    struct parser p = {.a = a, .env = env, .is = is, .lex = {is, 0}};
+    struct parser p = {.a = a, .env = env, .is = is, .lex = {is, 0}, .stack = stack_here()};
     advance(&p);
     advance(&p);
     struct node *n = parse_nested(&p);
     if (!p.failed && p.tok.kind != T_EOF)
-        issue_add(is, p.tok.pos, "Syntax error: %s input '%s' expecting <EOF>", p.next.kind == T_EOF ? "extraneous" : "mismatched",
-                  tok_text(&p, p.tok));
+        issue_add(is, p.tok.pos, "Syntax error: %s input '%s' expecting <EOF>",
+                  p.next.kind == T_EOF ? "extraneous" : "mismatched", tok_text(&p, p.tok));
     return n;
 }

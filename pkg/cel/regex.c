@@ -35,14 +35,14 @@ static bool word_at(const struct matcher *m, size_t i) {
 
 static bool holds(const struct matcher *m, uint32_t what, size_t at) {
     switch (what) {
-    case RE_BEGIN_TEXT: return at == 0;
-    case RE_END_TEXT: return at == m->n;
-    case RE_BEGIN_LINE: return at == 0 || m->s[at - 1] == '\n';
-    case RE_END_LINE: return at == m->n || m->s[at] == '\n';
-    default: {
-        bool edge = (at > 0 && word_at(m, at - 1)) != word_at(m, at);
-        return edge == (what == RE_WORD);
-    }
+        case RE_BEGIN_TEXT: return at == 0;
+        case RE_END_TEXT: return at == m->n;
+        case RE_BEGIN_LINE: return at == 0 || m->s[at - 1] == '\n';
+        case RE_END_LINE: return at == m->n || m->s[at] == '\n';
+        default: {
+            bool edge = (at > 0 && word_at(m, at - 1)) != word_at(m, at);
+            return edge == (what == RE_WORD);
+        }
     }
 }
 
@@ -56,32 +56,33 @@ static void enter(struct matcher *m, struct threads *t, uint32_t pc, size_t star
         m->seen[pc] = m->mark;
         const struct re_inst *i = &m->re->prog[pc];
         switch (i->op) {
-        case RE_JUMP: m->stack[n++] = i->x; break;
-        case RE_SPLIT:
-            m->stack[n++] = i->y;
-            m->stack[n++] = i->x;
-            break;
-        case RE_ASSERT:
-            if (holds(m, i->x, at)) m->stack[n++] = pc + 1;
-            break;
-        default:
-            t->pc[t->n] = pc;
-            t->start[t->n++] = start;
+            case RE_JUMP: m->stack[n++] = i->x; break;
+            case RE_SPLIT:
+                m->stack[n++] = i->y;
+                m->stack[n++] = i->x;
+                break;
+            case RE_ASSERT:
+                if (holds(m, i->x, at)) m->stack[n++] = pc + 1;
+                break;
+            default: t->pc[t->n] = pc; t->start[t->n++] = start;
         }
     }
 }
 
 static bool reads(const struct regex *re, const struct re_inst *i, uint32_t ch) {
     switch (i->op) {
-    case RE_CHAR: return ch == i->x;
-    case RE_ANY: return true;
-    default: return in_class(&re->classes[i->x], ch);
+        case RE_CHAR: return ch == i->x;
+        case RE_ANY: return true;
+        default: return in_class(&re->classes[i->x], ch);
     }
 }
 
-bool regex_find(struct arena *a, const struct regex *re, const char *s, size_t n, size_t from, size_t *start, size_t *end) {
+bool regex_find(struct arena *a, const struct regex *re, const char *s, size_t n, size_t from, size_t *start,
+                size_t *end) {
     _cleanup_arena_ struct arena *scratch = arena_new_sized(re->n * 48 + 256);
-    struct matcher m = {re, s, n, arena_zalloc(scratch, re->n * sizeof(uint32_t)), 0, arena_alloc(scratch, (2 * re->n + 2) * sizeof(uint32_t))};
+    struct matcher m = {re, s,
+                        n,  arena_zalloc(scratch, re->n * sizeof(uint32_t)),
+                        0,  arena_alloc(scratch, (2 * re->n + 2) * sizeof(uint32_t))};
     struct threads lists[2], *now = &lists[0], *next = &lists[1];
     for (int i = 0; i < 2; i++) {
         lists[i].n = 0;

@@ -4,9 +4,9 @@
 #include "pkg/cel/internal.h"
 
 enum {
-    RE_MAX_REPEAT = 1000,    /* of {n,m}, as in RE2 */
-    RE_MAX_PROGRAM = 20000,  /* instructions */
-    RE_MAX_DEPTH = 200,      /* nested groups */
+    RE_MAX_REPEAT = 1000,   /* of {n,m}, as in RE2 */
+    RE_MAX_PROGRAM = 20000, /* instructions */
+    RE_MAX_DEPTH = 200,     /* nested groups */
 };
 
 enum re_op {

@@ -4,9 +4,9 @@
  * RE2 is C++; PCRE2's DFA matcher backtracks over nothing but has another syntax and prefers the longest match, not
  * the first; POSIX's regcomp knows neither the syntax nor UTF-8 outside a locale. The subset that matters is small.
  *
- * A pattern becomes a tree, the tree instructions (repetitions are unrolled, bounded by RE_MAX_PROGRAM). Not supported:
- * Unicode classes (\pL), which are refused; (?i) folds the letters of ASCII only.
- * Upstream: regexp/syntax of Go, RE2. */
+ * A pattern becomes a tree, the tree instructions (repetitions are unrolled, bounded by RE_MAX_PROGRAM). Not
+ * supported: Unicode classes (\pL), which are refused; (?i) folds the letters of ASCII only. Upstream: regexp/syntax
+ * of Go, RE2. */
 #include "pkg/cel/regex.h"
 
 enum re_kind { N_EMPTY, N_CHAR_, N_ANY_, N_CLASS_, N_CAT, N_ALT, N_REPEAT, N_ASSERT_ };
@@ -31,7 +31,8 @@ struct re_parser {
 
 static struct re_node *parse_alt(struct re_parser *p);
 
-static struct re_node *re_node_new(struct re_parser *p, enum re_kind k, uint32_t x, struct re_node *l, struct re_node *r) {
+static struct re_node *re_node_new(struct re_parser *p, enum re_kind k, uint32_t x, struct re_node *l,
+                                   struct re_node *r) {
     struct re_node *n = arena_zalloc(p->a, sizeof(*n));
     n->kind = k;
     n->x = x;
@@ -89,11 +90,19 @@ static const struct {
     uint32_t ranges[4][2];
     uint32_t n;
 } posix_classes[] = {
-    {"alnum", {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}}, 3}, {"alpha", {{'A', 'Z'}, {'a', 'z'}}, 2}, {"ascii", {{0, 127}}, 1},
-    {"blank", {{'\t', '\t'}, {' ', ' '}}, 2}, {"cntrl", {{0, 31}, {127, 127}}, 2}, {"digit", {{'0', '9'}}, 1},
-    {"graph", {{'!', '~'}}, 1}, {"lower", {{'a', 'z'}}, 1}, {"print", {{' ', '~'}}, 1},
-    {"punct", {{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}, 4}, {"space", {{'\t', '\r'}, {' ', ' '}}, 2},
-    {"upper", {{'A', 'Z'}}, 1}, {"word", {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}, 4},
+    {"alnum", {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}}, 3},
+    {"alpha", {{'A', 'Z'}, {'a', 'z'}}, 2},
+    {"ascii", {{0, 127}}, 1},
+    {"blank", {{'\t', '\t'}, {' ', ' '}}, 2},
+    {"cntrl", {{0, 31}, {127, 127}}, 2},
+    {"digit", {{'0', '9'}}, 1},
+    {"graph", {{'!', '~'}}, 1},
+    {"lower", {{'a', 'z'}}, 1},
+    {"print", {{' ', '~'}}, 1},
+    {"punct", {{'!', '/'}, {':', '@'}, {'[', '`'}, {'{', '~'}}, 4},
+    {"space", {{'\t', '\r'}, {' ', ' '}}, 2},
+    {"upper", {{'A', 'Z'}}, 1},
+    {"word", {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}, 4},
     {"xdigit", {{'0', '9'}, {'A', 'F'}, {'a', 'f'}}, 3},
 };
 
@@ -101,8 +110,10 @@ static const struct {
 static void add_ranges(struct re_parser *p, struct re_class *c, const uint32_t (*r)[2], uint32_t n, bool negated) {
     uint32_t from = 0;
     for (uint32_t i = 0; i < n; i++) {
-        if (!negated) class_add(p, c, r[i][0], r[i][1]);
-        else if (r[i][0] > from) class_add(p, c, from, r[i][0] - 1);
+        if (!negated)
+            class_add(p, c, r[i][0], r[i][1]);
+        else if (r[i][0] > from)
+            class_add(p, c, from, r[i][0] - 1);
         from = r[i][1] + 1;
     }
     if (negated) class_add(p, c, from, 0x10FFFF);
@@ -136,7 +147,9 @@ static bool add_posix(struct re_parser *p, struct re_class *c) {
 
 /* ---- escapes ---- */
 
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+}
 
 static bool hex_escape(struct re_parser *p, uint32_t *out) {
     uint32_t v = 0;
@@ -165,7 +178,8 @@ static uint32_t escaped_char(struct re_parser *p) {
         p->at++;
         if (hex_escape(p, &v)) return v;
     } else if (c == '0') {
-        for (v = 0; look(p, 0) >= '0' && look(p, 0) <= '7'; p->at++) v = (v * 8 + (uint32_t)(look(p, 0) - '0')) & 0x1FF;
+        for (v = 0; look(p, 0) >= '0' && look(p, 0) <= '7'; p->at++)
+            v = (v * 8 + (uint32_t)(look(p, 0) - '0')) & 0x1FF;
         return v;
     } else if (c && strchr(from, c)) {
         p->at++;
@@ -180,9 +194,7 @@ static uint32_t escaped_char(struct re_parser *p) {
 
 static uint32_t next_char(struct re_parser *p) { return utf8_next(p->p, p->n, &p->at); }
 
-static uint32_t class_char(struct re_parser *p) {
-    return take(p, "\\") ? escaped_char(p) : next_char(p);
-}
+static uint32_t class_char(struct re_parser *p) { return take(p, "\\") ? escaped_char(p) : next_char(p); }
 
 static struct re_node *parse_class(struct re_parser *p) {
     uint32_t index;
@@ -253,12 +265,16 @@ static bool parse_flags(struct re_parser *p, size_t start) {
     for (; more(p); p->at++) {
         char c = look(p, 0);
         const char *at = c ? strchr(names, c) : NULL;
-        if (at) flags = minus ? flags & ~(1u << (at - names)) : flags | 1u << (at - names);
-        else if (c == '-' && !minus) minus = true;
-        else break;
+        if (at)
+            flags = minus ? flags & ~(1u << (at - names)) : flags | 1u << (at - names);
+        else if (c == '-' && !minus)
+            minus = true;
+        else
+            break;
     }
     bool group = look(p, 0) == ':';
-    if (!group && look(p, 0) != ')') bad(p, "invalid or unsupported Perl syntax: `%.*s`", (int)MIN_OF(p->n - start, (size_t)3), p->p + start);
+    if (!group && look(p, 0) != ')')
+        bad(p, "invalid or unsupported Perl syntax: `%.*s`", (int)MIN_OF(p->n - start, (size_t)3), p->p + start);
     p->at++;
     p->flags = flags;
     return group;
@@ -271,7 +287,8 @@ static struct re_node *parse_group(struct re_parser *p) {
     if (take(p, "?P<") || take(p, "?<")) {
         size_t name = p->at;
         while (more(p) && look(p, 0) != '>') p->at++;
-        if (p->at == name || !take(p, ">")) return bad(p, "invalid named capture: `%.*s`", (int)(p->n - start), p->p + start);
+        if (p->at == name || !take(p, ">"))
+            return bad(p, "invalid named capture: `%.*s`", (int)(p->n - start), p->p + start);
     } else if (take(p, "?")) {
         if (!parse_flags(p, start)) { /* (?i) holds until the group around it ends */
             p->depth--;
@@ -291,23 +308,21 @@ static struct re_node *parse_atom(struct re_parser *p) {
     bool multi = p->flags & F_MULTI;
     uint32_t index;
     switch (c) {
-    case '(': p->at++; return parse_group(p);
-    case '[': p->at++; return parse_class(p);
-    case '\\': p->at++; return parse_escape(p);
-    case '^': p->at++; return re_node_new(p, N_ASSERT_, multi ? RE_BEGIN_LINE : RE_BEGIN_TEXT, NULL, NULL);
-    case '$': p->at++; return re_node_new(p, N_ASSERT_, multi ? RE_END_LINE : RE_END_TEXT, NULL, NULL);
-    case '*':
-    case '+':
-    case '?': return bad(p, "missing argument to repetition operator: `%c`", c);
-    case '.':
-        p->at++;
-        if (p->flags & F_DOTALL) return re_node_new(p, N_ANY_, 0, NULL, NULL);
-        class_add(p, class_new(p, &index), '\n', '\n');
-        p->re->classes[index].negated = true;
-        return re_node_new(p, N_CLASS_, index, NULL, NULL);
-    default:
-        (void)start;
-        return char_node(p, next_char(p));
+        case '(': p->at++; return parse_group(p);
+        case '[': p->at++; return parse_class(p);
+        case '\\': p->at++; return parse_escape(p);
+        case '^': p->at++; return re_node_new(p, N_ASSERT_, multi ? RE_BEGIN_LINE : RE_BEGIN_TEXT, NULL, NULL);
+        case '$': p->at++; return re_node_new(p, N_ASSERT_, multi ? RE_END_LINE : RE_END_TEXT, NULL, NULL);
+        case '*':
+        case '+':
+        case '?': return bad(p, "missing argument to repetition operator: `%c`", c);
+        case '.':
+            p->at++;
+            if (p->flags & F_DOTALL) return re_node_new(p, N_ANY_, 0, NULL, NULL);
+            class_add(p, class_new(p, &index), '\n', '\n');
+            p->re->classes[index].negated = true;
+            return re_node_new(p, N_CLASS_, index, NULL, NULL);
+        default: (void)start; return char_node(p, next_char(p));
     }
 }
 
@@ -332,7 +347,8 @@ static bool counted(struct re_parser *p, int *min, int *max) {
     *max = comma ? v[1] : v[0];
     if (*min > RE_MAX_REPEAT || *max > RE_MAX_REPEAT || (*max >= 0 && *max < *min))
         bad(p, "invalid repeat count: `%.*s`", (int)i + 1, p->p + p->at);
-    else p->at += i + 1;
+    else
+        p->at += i + 1;
     return true;
 }
 
@@ -341,13 +357,18 @@ static struct re_node *parse_repeat(struct re_parser *p) {
     for (bool again = false; more(p) && !p->err; again = true) {
         int min = 0, max = -1;
         size_t start = p->at;
-        if (take(p, "*")) min = 0;
-        else if (take(p, "+")) min = 1;
-        else if (take(p, "?")) max = 1;
-        else if (look(p, 0) != '{' || !counted(p, &min, &max)) break;
+        if (take(p, "*"))
+            min = 0;
+        else if (take(p, "+"))
+            min = 1;
+        else if (take(p, "?"))
+            max = 1;
+        else if (look(p, 0) != '{' || !counted(p, &min, &max))
+            break;
         if (p->err) break;
         bool lazy = take(p, "?");
-        if (again) return bad(p, "invalid nested repetition operator: `%.*s`", (int)(p->at - start + 1), p->p + start - 1);
+        if (again)
+            return bad(p, "invalid nested repetition operator: `%.*s`", (int)(p->at - start + 1), p->p + start - 1);
         struct re_node *r = re_node_new(p, N_REPEAT, 0, n, NULL);
         r->min = min;
         r->max = max;
@@ -408,29 +429,31 @@ static void emit_repeat(struct re_parser *p, const struct re_node *n) {
         emit_node(p, n->l);
     }
     for (uint32_t i = first; i < p->re->n && !p->err; i++)
-        if (p->re->prog[i].op == RE_SPLIT && p->re->prog[i].x == UINT32_MAX) set_split(p, i, i + 1, p->re->n, n->lazy);
+        if (p->re->prog[i].op == RE_SPLIT && p->re->prog[i].x == UINT32_MAX)
+            set_split(p, i, i + 1, p->re->n, n->lazy);
 }
 
 static void emit_node(struct re_parser *p, const struct re_node *n) {
-    static const uint8_t ops[] = {[N_CHAR_] = RE_CHAR, [N_ANY_] = RE_ANY, [N_CLASS_] = RE_CLASS, [N_ASSERT_] = RE_ASSERT};
+    static const uint8_t ops[] = {
+        [N_CHAR_] = RE_CHAR, [N_ANY_] = RE_ANY, [N_CLASS_] = RE_CLASS, [N_ASSERT_] = RE_ASSERT};
     if (p->err) return;
     switch (n->kind) {
-    case N_EMPTY: break;
-    case N_CAT:
-        emit_node(p, n->l);
-        emit_node(p, n->r);
-        break;
-    case N_ALT: {
-        uint32_t split = emit(p, RE_SPLIT, 0, 0);
-        emit_node(p, n->l);
-        uint32_t jump = emit(p, RE_JUMP, 0, 0);
-        set_split(p, split, split + 1, p->re->n, false);
-        emit_node(p, n->r);
-        if (!p->err) p->re->prog[jump].x = p->re->n;
-        break;
-    }
-    case N_REPEAT: emit_repeat(p, n); break;
-    default: emit(p, ops[n->kind], n->x, 0);
+        case N_EMPTY: break;
+        case N_CAT:
+            emit_node(p, n->l);
+            emit_node(p, n->r);
+            break;
+        case N_ALT: {
+            uint32_t split = emit(p, RE_SPLIT, 0, 0);
+            emit_node(p, n->l);
+            uint32_t jump = emit(p, RE_JUMP, 0, 0);
+            set_split(p, split, split + 1, p->re->n, false);
+            emit_node(p, n->r);
+            if (!p->err) p->re->prog[jump].x = p->re->n;
+            break;
+        }
+        case N_REPEAT: emit_repeat(p, n); break;
+        default: emit(p, ops[n->kind], n->x, 0);
     }
 }
 

@@ -1,8 +1,8 @@
 /* Declared types from schemas and from descriptors, and how property names are written in expressions.
  *
- * A schema's bounds become sizes: what maxLength, maxItems, maxProperties or an enum do not bound is bounded by what fits
- * into a request, given the least a value takes as JSON. The estimate rests on these numbers.
- * Upstream: k8s.io/apiserver/pkg/cel/common/schemas.go, pkg/cel/types.go, pkg/cel/escaping.go. */
+ * A schema's bounds become sizes: what maxLength, maxItems, maxProperties or an enum do not bound is bounded by what
+ * fits into a request, given the least a value takes as JSON. The estimate rests on these numbers. Upstream:
+ * k8s.io/apiserver/pkg/cel/common/schemas.go, pkg/cel/types.go, pkg/cel/escaping.go. */
 #include "pkg/api/api.h"
 #include "pkg/cel/internal.h"
 
@@ -10,8 +10,9 @@ enum { MAX_REQUEST = 3 << 20, MAX_TIME = 32, DATE_SIZE = 12, MAX_SCHEMA_DEPTH = 
 
 /* ---- names ---- */
 
-static const char *const reserved[] = {"true",  "false", "null",   "in",       "as",     "break",   "const",     "continue", "else", "for", "function",
-                                       "if",    "import", "let",    "loop",     "package", "namespace", "return", "var",      "void", "while"};
+static const char *const reserved[] = {"true",     "false",   "null",      "in",       "as",  "break",  "const",
+                                       "continue", "else",    "for",       "function", "if",  "import", "let",
+                                       "loop",     "package", "namespace", "return",   "var", "void",   "while"};
 
 static bool is_reserved(const char *s, size_t n) {
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
@@ -104,7 +105,8 @@ static const struct cel_type *string_type(struct builder *b, const struct json *
 static const struct cel_type *list_type(struct builder *b, const struct json *s, const char *name) {
     const struct json *items = json_get(s, "items");
     if (!json_is(items, JSON_OBJECT)) return NULL;
-    const struct cel_type *elem = build(b, items, arena_printf(b->a, "%s.@idx", name), json_get_bool(items, "x-kubernetes-embedded-resource", false));
+    const struct cel_type *elem = build(b, items, arena_printf(b->a, "%s.@idx", name),
+                                        json_get_bool(items, "x-kubernetes-embedded-resource", false));
     if (!elem) return NULL;
     struct cel_type *t = arena_zalloc(b->a, sizeof(*t));
     const char *kind = str_or_empty(json_get_str(s, "x-kubernetes-list-type"));
@@ -112,13 +114,17 @@ static const struct cel_type *list_type(struct builder *b, const struct json *s,
     t->p[0] = elem;
     t->max = limit(s, "maxItems", (MAX_REQUEST - 2) / ((int64_t)elem->min_size + 1));
     t->min_size = 2;
-    t->list_type = strcmp(kind, "set") == 0 ? CEL_LIST_SET : strcmp(kind, "map") == 0 ? CEL_LIST_MAP : CEL_LIST_ATOMIC;
+    t->list_type = strcmp(kind, "set") == 0   ? CEL_LIST_SET
+                   : strcmp(kind, "map") == 0 ? CEL_LIST_MAP
+                                              : CEL_LIST_ATOMIC;
     t->list_keys = json_get(s, "x-kubernetes-list-map-keys");
     return t;
 }
 
-static const struct cel_type *map_type(struct builder *b, const struct json *s, const struct json *values, const char *name) {
-    const struct cel_type *elem = build(b, values, arena_printf(b->a, "%s.@elem", name), json_get_bool(values, "x-kubernetes-embedded-resource", false));
+static const struct cel_type *map_type(struct builder *b, const struct json *s, const struct json *values,
+                                       const char *name) {
+    const struct cel_type *elem = build(b, values, arena_printf(b->a, "%s.@elem", name),
+                                        json_get_bool(values, "x-kubernetes-embedded-resource", false));
     if (!elem) return NULL;
     struct cel_type *t = arena_zalloc(b->a, sizeof(*t));
     t->kind = CEL_MAP;
@@ -136,7 +142,8 @@ static bool is_required(const struct json *s, const char *name) {
     return false;
 }
 
-static void add_property(struct builder *b, struct cel_type *t, const struct json *s, const char *key, const struct json *prop) {
+static void add_property(struct builder *b, struct cel_type *t, const struct json *s, const char *key,
+                         const struct json *prop) {
     const char *field = cel_escape(b->a, key), *name = arena_printf(b->a, "%s.%s", t->name, field ? field : key);
     const struct cel_type *ft = build(b, prop, name, json_get_bool(prop, "x-kubernetes-embedded-resource", false));
     if (!ft) return;
@@ -159,8 +166,10 @@ static void add_root_fields(struct builder *b, struct cel_type *t) {
     cel_type_add_field(b->a, meta, "generateName", scalar(b, CEL_STRING, "string", MAX_REQUEST - 2, 2));
     const struct cel_field *given = type_field(t, "metadata");
     for (uint32_t i = 0; given && i < given->type->n_fields; i++)
-        if (!type_field(meta, given->type->fields[i].name)) cel_type_add_field(b->a, meta, given->type->fields[i].name, given->type->fields[i].type);
-        else if (strcmp(given->type->fields[i].name, "name") == 0) cel_type_add_field(b->a, meta, "name", given->type->fields[i].type);
+        if (!type_field(meta, given->type->fields[i].name))
+            cel_type_add_field(b->a, meta, given->type->fields[i].name, given->type->fields[i].type);
+        else if (strcmp(given->type->fields[i].name, "name") == 0)
+            cel_type_add_field(b->a, meta, "name", given->type->fields[i].type);
     cel_type_add_field(b->a, t, "metadata", meta);
 }
 
@@ -186,14 +195,22 @@ static const struct cel_type *build(struct builder *b, const struct json *s, con
         int64_t max = limit(s, "maxLength", -1);
         return scalar(b, CEL_DYN, "dyn", max >= 0 ? max * 4 : MAX_REQUEST - 2, 1);
     }
-    if (!type) return root && json_get_bool(s, "x-kubernetes-embedded-resource", false) ? object_type(b, s, name, root) : NULL;
+    if (!type)
+        return root && json_get_bool(s, "x-kubernetes-embedded-resource", false) ? object_type(b, s, name, root)
+                                                                                 : NULL;
     b->depth++;
-    if (strcmp(type, "object") == 0) t = object_type(b, s, name, root);
-    else if (strcmp(type, "array") == 0) t = list_type(b, s, name);
-    else if (strcmp(type, "string") == 0) t = string_type(b, s);
-    else if (strcmp(type, "boolean") == 0) t = &bool_type;
-    else if (strcmp(type, "number") == 0) t = &double_type;
-    else if (strcmp(type, "integer") == 0) t = &int_type;
+    if (strcmp(type, "object") == 0)
+        t = object_type(b, s, name, root);
+    else if (strcmp(type, "array") == 0)
+        t = list_type(b, s, name);
+    else if (strcmp(type, "string") == 0)
+        t = string_type(b, s);
+    else if (strcmp(type, "boolean") == 0)
+        t = &bool_type;
+    else if (strcmp(type, "number") == 0)
+        t = &double_type;
+    else if (strcmp(type, "integer") == 0)
+        t = &int_type;
     b->depth--;
     return t;
 }
@@ -209,21 +226,21 @@ static const struct cel_type *of_api(struct arena *a, const struct api_type *t, 
 
 static const struct cel_type *of_kind(struct arena *a, const struct api_field *f, const char *name, int depth) {
     switch (f->kind) {
-    case API_BOOL: return &cel_t_bool;
-    case API_INT32:
-    case API_INT64:
-    case API_UINT32:
-    case API_UINT64: return &cel_t_int;
-    case API_DOUBLE: return &cel_t_double;
-    case API_BYTES: return &cel_t_bytes;
-    case API_TIME:
-    case API_MICROTIME: return &cel_t_timestamp;
-    case API_QUANTITY:
-    case API_STRING:
-    case API_DURATION:
-    case API_ENUM: return &cel_t_string;
-    case API_MESSAGE: return f->type->bare ? &cel_t_dyn : of_api(a, f->type, name, depth + 1);
-    default: return &cel_t_dyn;
+        case API_BOOL: return &cel_t_bool;
+        case API_INT32:
+        case API_INT64:
+        case API_UINT32:
+        case API_UINT64: return &cel_t_int;
+        case API_DOUBLE: return &cel_t_double;
+        case API_BYTES: return &cel_t_bytes;
+        case API_TIME:
+        case API_MICROTIME: return &cel_t_timestamp;
+        case API_QUANTITY:
+        case API_STRING:
+        case API_DURATION:
+        case API_ENUM: return &cel_t_string;
+        case API_MESSAGE: return f->type->bare ? &cel_t_dyn : of_api(a, f->type, name, depth + 1);
+        default: return &cel_t_dyn;
     }
 }
 
@@ -235,14 +252,20 @@ static const struct cel_type *of_api(struct arena *a, const struct api_type *t, 
         const struct api_field *f = &t->fields[i];
         const char *field = cel_escape(a, f->json);
         if (!field) continue;
-        const struct cel_type *ft = f->type == t ? &cel_t_dyn : of_kind(a, f, arena_printf(a, "%s.%s", name, field), depth);
-        if (f->shape == API_LIST) ft = cel_type_list(a, ft);
-        else if (f->shape == API_MAP) ft = cel_type_map(a, &cel_t_string, ft);
-        else if (f->shape == API_MAP_LISTS) ft = cel_type_map(a, &cel_t_string, cel_type_list(a, ft));
+        const struct cel_type *ft =
+            f->type == t ? &cel_t_dyn : of_kind(a, f, arena_printf(a, "%s.%s", name, field), depth);
+        if (f->shape == API_LIST)
+            ft = cel_type_list(a, ft);
+        else if (f->shape == API_MAP)
+            ft = cel_type_map(a, &cel_t_string, ft);
+        else if (f->shape == API_MAP_LISTS)
+            ft = cel_type_map(a, &cel_t_string, cel_type_list(a, ft));
         cel_type_add_field(a, o, field, ft);
         o->fields[o->n_fields - 1].json = f->json;
     }
     return o;
 }
 
-const struct cel_type *cel_type_of_api(struct arena *a, const struct api_type *t) { return of_api(a, t, t->openapi ? t->openapi : t->name, 0); }
+const struct cel_type *cel_type_of_api(struct arena *a, const struct api_type *t) {
+    return of_api(a, t, t->openapi ? t->openapi : t->name, 0);
+}

@@ -19,9 +19,12 @@ struct reader {
 
 static void skip_space(struct reader *r) {
     while (r->p < r->end) {
-        if (*r->p == '#') while (r->p < r->end && *r->p != '\n') r->p++;
-        else if (strchr(" \t\r\n,;", *r->p)) r->p++;
-        else break;
+        if (*r->p == '#')
+            while (r->p < r->end && *r->p != '\n') r->p++;
+        else if (strchr(" \t\r\n,;", *r->p))
+            r->p++;
+        else
+            break;
     }
 }
 
@@ -35,13 +38,17 @@ static void put_escape(struct reader *r, struct buf *b) {
     } else if (c == 'x' || c == 'X') {
         for (int i = 0; i < 2 && strchr("0123456789abcdefABCDEF", *r->p); i++, r->p++)
             v = v * 16 + (uint32_t)(*r->p <= '9' ? *r->p - '0' : (*r->p | 32) - 'a' + 10);
-        if (v) buf_addc(b, (char)v);
-        else buf_adds(b, "\xc0\x80");
+        if (v)
+            buf_addc(b, (char)v);
+        else
+            buf_adds(b, "\xc0\x80");
     } else if (c >= '0' && c <= '7') {
         v = (uint32_t)(c - '0');
         for (int i = 0; i < 2 && *r->p >= '0' && *r->p <= '7'; i++) v = v * 8 + (uint32_t)(*r->p++ - '0');
-        if (v) buf_addc(b, (char)v);
-        else buf_adds(b, "\xc0\x80");
+        if (v)
+            buf_addc(b, (char)v);
+        else
+            buf_adds(b, "\xc0\x80");
     } else if (c == 'u' || c == 'U') {
         char out[4], hex[9] = "";
         memcpy(hex, r->p, c == 'u' ? 4 : 8);
@@ -104,7 +111,8 @@ static struct json *read_message(struct reader *r, char close) {
             json_append(r->a, list, read_value(r));
             continue;
         }
-        for (r->p++, skip_space(r); r->p < r->end && *r->p != ']'; skip_space(r)) json_append(r->a, list, read_value(r));
+        for (r->p++, skip_space(r); r->p < r->end && *r->p != ']'; skip_space(r))
+            json_append(r->a, list, read_value(r));
         r->p++;
     }
     r->p++;
@@ -150,9 +158,12 @@ static int64_t int_field(const struct json *m, const char *key) {
 }
 
 static bool read_object(struct arena *a, const struct json *m, struct cel_val *out) {
-    const struct json *d = one(m, "[type.googleapis.com/google.protobuf.Duration]"), *t = one(m, "[type.googleapis.com/google.protobuf.Timestamp]");
-    if (d) *out = val_duration(int_field(d, "seconds") * NS_PER_SEC + int_field(d, "nanos"));
-    else if (t) *out = val_time(int_field(t, "seconds"), (uint32_t)int_field(t, "nanos"));
+    const struct json *d = one(m, "[type.googleapis.com/google.protobuf.Duration]"),
+                      *t = one(m, "[type.googleapis.com/google.protobuf.Timestamp]");
+    if (d)
+        *out = val_duration(int_field(d, "seconds") * NS_PER_SEC + int_field(d, "nanos"));
+    else if (t)
+        *out = val_time(int_field(t, "seconds"), (uint32_t)int_field(t, "nanos"));
     return d || t;
 }
 
@@ -173,21 +184,32 @@ static bool read_val(struct arena *a, const struct json *m, struct cel_val *out)
     const char *k = m->members[0].key;
     const struct json *v = json_item(m->members[0].value, 0);
     const char *s = json_as_str(v);
-    if (strcmp(k, "int64_value") == 0) *out = cel_int(strtoll(s, NULL, 0));
-    else if (strcmp(k, "uint64_value") == 0) *out = cel_uint(strtoull(s, NULL, 0));
-    else if (strcmp(k, "double_value") == 0) *out = cel_double(strtod(s, NULL));
-    else if (strcmp(k, "bool_value") == 0) *out = cel_bool(strcmp(s, "true") == 0);
-    else if (strcmp(k, "string_value") == 0) *out = cel_strn(s, v->n);
-    else if (strcmp(k, "bytes_value") == 0) *out = read_bytes(a, s, v->n);
-    else if (strcmp(k, "null_value") == 0) *out = cel_null();
-    else if (strcmp(k, "list_value") == 0) return read_list(a, v, out);
-    else if (strcmp(k, "map_value") == 0) return read_map(a, v, out);
-    else if (strcmp(k, "object_value") == 0) return read_object(a, v, out);
+    if (strcmp(k, "int64_value") == 0)
+        *out = cel_int(strtoll(s, NULL, 0));
+    else if (strcmp(k, "uint64_value") == 0)
+        *out = cel_uint(strtoull(s, NULL, 0));
+    else if (strcmp(k, "double_value") == 0)
+        *out = cel_double(strtod(s, NULL));
+    else if (strcmp(k, "bool_value") == 0)
+        *out = cel_bool(strcmp(s, "true") == 0);
+    else if (strcmp(k, "string_value") == 0)
+        *out = cel_strn(s, v->n);
+    else if (strcmp(k, "bytes_value") == 0)
+        *out = read_bytes(a, s, v->n);
+    else if (strcmp(k, "null_value") == 0)
+        *out = cel_null();
+    else if (strcmp(k, "list_value") == 0)
+        return read_list(a, v, out);
+    else if (strcmp(k, "map_value") == 0)
+        return read_map(a, v, out);
+    else if (strcmp(k, "object_value") == 0)
+        return read_object(a, v, out);
     else if (strcmp(k, "type_value") == 0) {
         const struct cel_type *t = named_type(s);
         if (t) *out = val_type(t);
         return t != NULL;
-    } else return false;
+    } else
+        return false;
     return true;
 }
 
@@ -195,8 +217,9 @@ static const struct cel_type *read_type(struct arena *a, const struct json *m) {
     static const struct {
         const char *name;
         const struct cel_type *t;
-    } prims[] = {{"BOOL", &cel_t_bool}, {"INT64", &cel_t_int}, {"UINT64", &cel_t_uint}, {"DOUBLE", &cel_t_double},
-                 {"STRING", &cel_t_string}, {"BYTES", &cel_t_bytes}, {"TIMESTAMP", &cel_t_timestamp}, {"DURATION", &cel_t_duration}};
+    } prims[] = {{"BOOL", &cel_t_bool},           {"INT64", &cel_t_int},        {"UINT64", &cel_t_uint},
+                 {"DOUBLE", &cel_t_double},       {"STRING", &cel_t_string},    {"BYTES", &cel_t_bytes},
+                 {"TIMESTAMP", &cel_t_timestamp}, {"DURATION", &cel_t_duration}};
     const char *name = text_of(m, "primitive");
     if (!name) name = text_of(m, "well_known");
     for (size_t i = 0; name && i < ARRAY_LEN(prims); i++)
@@ -233,11 +256,12 @@ struct tally {
 
 static bool needs_messages(const struct json *test) {
     const char *expr = str_or_empty(text_of(test, "expr")), *container = str_or_empty(text_of(test, "container"));
-    static const char *const words[] = {"TestAllTypes", "GlobalEnum", "NestedTestAllTypes", "google.protobuf.", "proto.", "cel.@block",
-                                        "cel.block", "TestRequired"};
+    static const char *const words[] = {"TestAllTypes", "GlobalEnum", "NestedTestAllTypes", "google.protobuf.",
+                                        "proto.",       "cel.@block", "cel.block",          "TestRequired"};
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
         const char *at = strstr(expr, words[i]);
-        if (at && !str_has_prefix(at, "google.protobuf.Timestamp") && !str_has_prefix(at, "google.protobuf.Duration")) return true;
+        if (at && !str_has_prefix(at, "google.protobuf.Timestamp") && !str_has_prefix(at, "google.protobuf.Duration"))
+            return true;
     }
     return str_has_prefix(container, "cel.expr") || strstr(container, "proto");
 }
@@ -284,7 +308,8 @@ static bool check_type(struct run_case *c, const struct json *want) {
         return true;
     }
     if (cel_type_eq(t, cel_prog_type(c->prog))) return true;
-    c->why = arena_printf(c->a, "type is %s, should be %s", cel_type_text(c->a, cel_prog_type(c->prog)), cel_type_text(c->a, t));
+    c->why = arena_printf(c->a, "type is %s, should be %s", cel_type_text(c->a, cel_prog_type(c->prog)),
+                          cel_type_text(c->a, t));
     return false;
 }
 
@@ -333,9 +358,12 @@ static void run_file(const char *path, const char *name, struct tally *all) {
             if (all->only && !strstr(id, all->only)) continue;
             struct run_case c = {.a = arena_new(), .test = test, .skip = needs_messages(test)};
             bool ok = c.skip || run_test(&c);
-            if (c.skip) t.skipped++;
-            else if (ok) t.passed++;
-            else t.failed++;
+            if (c.skip)
+                t.skipped++;
+            else if (ok)
+                t.passed++;
+            else
+                t.failed++;
             if (!ok && all->verbose) printf("FAIL %s: %s\n     %s\n", id, text_of(test, "expr"), str_or_empty(c.why));
             arena_free(c.a);
         }
@@ -349,9 +377,12 @@ int main(int argc, char **argv) {
     struct tally all = {0};
     const char *folder = NULL;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "-v") == 0) all.verbose = true;
-        else if (!folder) folder = argv[i];
-        else all.only = argv[i];
+        if (strcmp(argv[i], "-v") == 0)
+            all.verbose = true;
+        else if (!folder)
+            folder = argv[i];
+        else
+            all.only = argv[i];
     }
     struct dirent **names = NULL;
     int n = folder ? scandir(folder, &names, NULL, alphasort) : -1;

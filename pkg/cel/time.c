@@ -1,20 +1,21 @@
 /* Time: RFC 3339, Go durations, the civil calendar, and time zones by name.
  *
  * A zone is "+01:30", "-08", "UTC" or a name of the system's database: its file (TZif, RFC 8536) is read when an
- * expression asks, transitions and the POSIX rule for what follows them. Nothing is kept: zones in expressions are rare,
- * and a file is a kilobyte. The process's own zone and environment have no influence.
- * Upstream: common/types/timestamp.go, common/types/duration.go, Go's time.LoadLocation. */
+ * expression asks, transitions and the POSIX rule for what follows them. Nothing is kept: zones in expressions are
+ * rare, and a file is a kilobyte. The process's own zone and environment have no influence. Upstream:
+ * common/types/timestamp.go, common/types/duration.go, Go's time.LoadLocation. */
 #include <fcntl.h>
 
 #include "pkg/cel/internal.h"
 
-#define MIN_UNIX INT64_C(-62135596800)  /* 0001-01-01T00:00:00Z */
-#define MAX_UNIX INT64_C(253402300799)  /* 9999-12-31T23:59:59Z */
+#define MIN_UNIX INT64_C(-62135596800) /* 0001-01-01T00:00:00Z */
+#define MAX_UNIX INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
 enum { DAY = 86400, ZONE_FILE_MAX = 64 << 10, ZONE_NAME_MAX = 64 };
 
 bool time_in_range(int64_t sec) { return sec >= MIN_UNIX && sec <= MAX_UNIX; }
 
-/* ---- calendar (proleptic Gregorian; the algorithms are Howard Hinnant's, in his "chrono-compatible date" paper) ---- */
+/* ---- calendar (proleptic Gregorian; the algorithms are Howard Hinnant's, in his "chrono-compatible date" paper)
+ * ---- */
 
 int64_t civil_days(int64_t year, int month, int day) {
     year -= month <= 2;
@@ -37,7 +38,8 @@ void civil_of(int64_t sec, struct civil *c) {
         days--;
     }
     int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097, doe = z - era * 146097;
-    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365,
+            doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     int mp = (int)((5 * doy + 2) / 153);
     c->day = (int)(doy - (153 * mp + 2) / 5 + 1);
     c->month = mp < 10 ? mp + 3 : mp - 9;
@@ -106,7 +108,8 @@ const char *time_text(struct arena *a, int64_t sec, uint32_t nsec) {
         snprintf(fraction, sizeof(fraction), ".%09u", nsec);
         for (size_t i = strlen(fraction); fraction[i - 1] == '0'; i--) fraction[i - 1] = 0;
     }
-    return arena_printf(a, "%04lld-%02d-%02dT%02d:%02d:%02d%sZ", (long long)c.year, c.month, c.day, c.hour, c.minute, c.second, fraction);
+    return arena_printf(a, "%04lld-%02d-%02dT%02d:%02d:%02d%sZ", (long long)c.year, c.month, c.day, c.hour, c.minute,
+                        c.second, fraction);
 }
 
 bool duration_parse_n(const char *s, size_t n, int64_t *ns) {
@@ -134,7 +137,8 @@ static bool fixed_offset(const char *zone, size_t n, int64_t *out) {
     struct scan s = {zone, zone + n};
     int h, m = 0, sign = literal(&s, '-') ? -1 : 1;
     if (sign > 0) literal(&s, '+');
-    if (!digits(&s, 2, &h) || !literal(&s, ':') || !digits(&s, 2, &m) || s.p != s.end || h > 23 || m > 59) return false;
+    if (!digits(&s, 2, &h) || !literal(&s, ':') || !digits(&s, 2, &m) || s.p != s.end || h > 23 || m > 59)
+        return false;
     *out = sign * (h * 3600 + m * 60);
     return true;
 }
@@ -155,7 +159,8 @@ struct rule {
 
 static bool rule_number(struct scan *s, int *out) {
     const char *before = s->p;
-    for (*out = 0; s->p < s->end && *s->p >= '0' && *s->p <= '9' && *out < 10000; s->p++) *out = *out * 10 + (*s->p - '0');
+    for (*out = 0; s->p < s->end && *s->p >= '0' && *s->p <= '9' && *out < 10000; s->p++)
+        *out = *out * 10 + (*s->p - '0');
     return s->p > before;
 }
 
@@ -183,7 +188,8 @@ static bool rule_date(struct scan *s, struct rule *r) {
     *r = (struct rule){.julian = -1, .zero = -1, .time = 7200};
     if (!literal(s, ',')) return false;
     if (literal(s, 'M')) {
-        if (!rule_number(s, &r->month) || !literal(s, '.') || !rule_number(s, &r->week) || !literal(s, '.') || !rule_number(s, &r->day))
+        if (!rule_number(s, &r->month) || !literal(s, '.') || !rule_number(s, &r->week) || !literal(s, '.') ||
+            !rule_number(s, &r->day))
             return false;
         if (r->month < 1 || r->month > 12 || r->week < 1 || r->week > 5 || r->day > 6) return false;
     } else if (literal(s, 'J')) {
@@ -196,7 +202,8 @@ static bool rule_date(struct scan *s, struct rule *r) {
 
 /* The moment in local seconds since 1970 at which the rule strikes in this year. */
 static int64_t rule_moment(const struct rule *r, int64_t year) {
-    if (r->julian >= 0) return (civil_days(year, 1, 1) + r->julian - 1 + (is_leap(year) && r->julian >= 60)) * DAY + r->time;
+    if (r->julian >= 0)
+        return (civil_days(year, 1, 1) + r->julian - 1 + (is_leap(year) && r->julian >= 60)) * DAY + r->time;
     if (r->zero >= 0) return (civil_days(year, 1, 1) + r->zero) * DAY + r->time;
     int64_t first = civil_days(year, r->month, 1), weekday = ((first + 4) % 7 + 7) % 7;
     int64_t day = (r->day - weekday + 7) % 7 + (r->week - 1) * 7;
@@ -265,7 +272,8 @@ bool zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset) {
     if (memchr(zone, ':', n)) return fixed_offset(zone, n, offset);
     if (n >= ZONE_NAME_MAX || zone[0] == '/' || memmem(zone, n, "..", 2)) return false;
     for (size_t i = 0; i < n; i++)
-        if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-/", zone[i]) || !zone[i]) return false;
+        if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-/", zone[i]) || !zone[i])
+            return false;
     char path[ZONE_NAME_MAX + 32];
     snprintf(path, sizeof(path), "/usr/share/zoneinfo/%.*s", (int)n, zone);
     _cleanup_free_ char *data = NULL;
@@ -286,11 +294,11 @@ static bool parts(struct ev *E, const struct cel_val *args, int n, struct civil 
     return true;
 }
 
-#define PART(name, what)                                                                       \
-    static struct cel_val name(struct ev *E, const struct cel_val *args, int n) {              \
-        struct civil c;                                                                        \
-        struct cel_val err;                                                                    \
-        return parts(E, args, n, &c, &err) ? cel_int(what) : err;                              \
+#define PART(name, what)                                                          \
+    static struct cel_val name(struct ev *E, const struct cel_val *args, int n) { \
+        struct civil c;                                                           \
+        struct cel_val err;                                                       \
+        return parts(E, args, n, &c, &err) ? cel_int(what) : err;                 \
     }
 PART(fn_year, c.year)
 PART(fn_month, c.month - 1)
@@ -308,12 +316,21 @@ static struct cel_val fn_millis(struct ev *E, const struct cel_val *args, int n)
     return parts(E, args, n, &c, &err) ? cel_int(args[0].n / 1000000) : err;
 }
 
-static struct cel_val fn_d_hours(struct ev *E, const struct cel_val *args, int n) { return cel_int(args[0].i / (3600 * NS_PER_SEC)); }
-static struct cel_val fn_d_minutes(struct ev *E, const struct cel_val *args, int n) { return cel_int(args[0].i / (60 * NS_PER_SEC)); }
-static struct cel_val fn_d_seconds(struct ev *E, const struct cel_val *args, int n) { return cel_int(args[0].i / NS_PER_SEC); }
-static struct cel_val fn_d_millis(struct ev *E, const struct cel_val *args, int n) { return cel_int(args[0].i / NS_PER_MS % 1000); }
+static struct cel_val fn_d_hours(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(args[0].i / (3600 * NS_PER_SEC));
+}
+static struct cel_val fn_d_minutes(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(args[0].i / (60 * NS_PER_SEC));
+}
+static struct cel_val fn_d_seconds(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(args[0].i / NS_PER_SEC);
+}
+static struct cel_val fn_d_millis(struct ev *E, const struct cel_val *args, int n) {
+    return cel_int(args[0].i / NS_PER_MS % 1000);
+}
 
-#define STAMP(name, id, impl) {name, id, "t>i", 1, OP_CALL, 0, impl}, {name, id "_with_tz", "ts>i", 1, OP_CALL, 0, impl}
+#define STAMP(name, id, impl) \
+    {name, id, "t>i", 1, OP_CALL, 0, impl}, { name, id "_with_tz", "ts>i", 1, OP_CALL, 0, impl }
 const struct cel_fn fns_time[] = {
     STAMP("getFullYear", "timestamp_to_year", fn_year),
     STAMP("getMonth", "timestamp_to_month", fn_month),

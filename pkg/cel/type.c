@@ -1,8 +1,9 @@
-/* Types: their constants, making, printing and equality, and the unification of type parameters that the checker needs.
+/* Types: their constants, making, printing and equality, and the unification of type parameters that the checker
+ * needs.
  *
- * Assignability is symmetric up to dyn: a dyn fits everything, a parameter fits what it is bound to or becomes bound. The
- * rules for null are cel-go's: it fits objects, opaque types, durations and timestamps.
- * Upstream: checker/types.go, common/types/types.go. */
+ * Assignability is symmetric up to dyn: a dyn fits everything, a parameter fits what it is bound to or becomes bound.
+ * The rules for null are cel-go's: it fits objects, opaque types, durations and timestamps. Upstream:
+ * checker/types.go, common/types/types.go. */
 #include "pkg/cel/internal.h"
 
 #define SCALAR(id, k, text) const struct cel_type cel_t_##id = {.kind = k, .name = text}
@@ -37,11 +38,13 @@ static struct cel_field jsonpatch_fields[] = {{"op", "op", &cel_t_string},
                                               {"from", "from", &cel_t_string},
                                               {"path", "path", &cel_t_string},
                                               {"value", "value", &cel_t_dyn}};
-const struct cel_type type_jsonpatch = {.kind = CEL_OBJECT, .name = "JSONPatch", .fields = jsonpatch_fields, .n_fields = 4};
+const struct cel_type type_jsonpatch = {
+    .kind = CEL_OBJECT, .name = "JSONPatch", .fields = jsonpatch_fields, .n_fields = 4};
 
 static const struct cel_type *const opaques[] = {
-    &type_quantity, &type_ip, &type_cidr, &type_url, &type_format, &type_semver, &cel_t_authorizer, &type_path_check,
-    &type_group_check, &cel_t_resource_check, &type_decision,
+    &type_quantity, &type_ip,          &type_cidr,       &type_url,         &type_format,
+    &type_semver,   &cel_t_authorizer, &type_path_check, &type_group_check, &cel_t_resource_check,
+    &type_decision,
 };
 
 const struct cel_type *type_opaque(const char *name) {
@@ -52,7 +55,8 @@ const struct cel_type *type_opaque(const char *name) {
 
 /* ---- making ---- */
 
-static struct cel_type *type_new(struct arena *a, enum cel_kind k, const struct cel_type *p0, const struct cel_type *p1) {
+static struct cel_type *type_new(struct arena *a, enum cel_kind k, const struct cel_type *p0,
+                                 const struct cel_type *p1) {
     struct cel_type *t = arena_zalloc(a, sizeof(*t));
     t->kind = k;
     t->p[0] = p0;
@@ -121,7 +125,8 @@ const struct cel_type *cel_type_elem(const struct cel_type *t) {
 /* ---- text and equality ---- */
 
 static void type_write(struct buf *b, const struct cel_type *t) {
-    static const char *const names[] = {[CEL_LIST] = "list", [CEL_MAP] = "map", [CEL_OPTIONAL] = "optional_type", [CEL_TYPE] = "type"};
+    static const char *const names[] = {
+        [CEL_LIST] = "list", [CEL_MAP] = "map", [CEL_OPTIONAL] = "optional_type", [CEL_TYPE] = "type"};
     if (t->kind >= ARRAY_LEN(names) || !names[t->kind]) {
         buf_adds(b, str_or_empty(t->name));
         return;
@@ -147,19 +152,19 @@ bool cel_type_eq(const struct cel_type *x, const struct cel_type *y) {
     if (x == y) return true;
     if (x->kind != y->kind || x->is_error != y->is_error) return false;
     switch (x->kind) {
-    case CEL_OBJECT:
-    case CEL_OPAQUE:
-    case CEL_PARAM: return strcmp(x->name, y->name) == 0;
-    case CEL_LIST:
-    case CEL_MAP:
-    case CEL_OPTIONAL:
-    case CEL_TYPE:
-        for (int i = 0; i < 2; i++) {
-            if (!x->p[i] != !y->p[i]) return false;
-            if (x->p[i] && !cel_type_eq(x->p[i], y->p[i])) return false;
-        }
-        return true;
-    default: return true;
+        case CEL_OBJECT:
+        case CEL_OPAQUE:
+        case CEL_PARAM: return strcmp(x->name, y->name) == 0;
+        case CEL_LIST:
+        case CEL_MAP:
+        case CEL_OPTIONAL:
+        case CEL_TYPE:
+            for (int i = 0; i < 2; i++) {
+                if (!x->p[i] != !y->p[i]) return false;
+                if (x->p[i] && !cel_type_eq(x->p[i], y->p[i])) return false;
+            }
+            return true;
+        default: return true;
     }
 }
 
@@ -181,11 +186,11 @@ static bool less_specific(const struct cel_type *t1, const struct cel_type *t2) 
     if (type_is_dyn(t1) || t1->kind == CEL_PARAM) return true;
     if (type_is_dyn(t2) || t2->kind == CEL_PARAM || t1->kind != t2->kind) return false;
     switch (t1->kind) {
-    case CEL_LIST:
-    case CEL_OPTIONAL: return less_specific(t1->p[0], t2->p[0]);
-    case CEL_MAP: return less_specific(t1->p[0], t2->p[0]) && less_specific(t1->p[1], t2->p[1]);
-    case CEL_TYPE: return true;
-    default: return cel_type_eq(t1, t2);
+        case CEL_LIST:
+        case CEL_OPTIONAL: return less_specific(t1->p[0], t2->p[0]);
+        case CEL_MAP: return less_specific(t1->p[0], t2->p[0]) && less_specific(t1->p[1], t2->p[1]);
+        case CEL_TYPE: return true;
+        default: return cel_type_eq(t1, t2);
     }
 }
 
@@ -207,7 +212,8 @@ static bool not_within(struct type_map *m, const struct cel_type *t, const struc
 static bool assignable(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2);
 
 /* May t1 stand for the parameter t2? */
-static bool valid_substitution(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2, bool *bound) {
+static bool valid_substitution(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2,
+                               bool *bound) {
     *bound = true;
     if (cel_type_eq(t1, t2)) return true;
     const struct cel_type *is = map_lookup(m, t2);
@@ -241,11 +247,11 @@ static bool assignable(struct type_map *m, const struct cel_type *t1, const stru
     if (t2->kind == CEL_NULL) return nullable(t1);
     if (t1->kind != t2->kind) return false;
     switch (t1->kind) {
-    case CEL_TYPE: return true;
-    case CEL_LIST:
-    case CEL_OPTIONAL: return assignable(m, t1->p[0], t2->p[0]);
-    case CEL_MAP: return assignable(m, t1->p[0], t2->p[0]) && assignable(m, t1->p[1], t2->p[1]);
-    default: return cel_type_eq(t1, t2);
+        case CEL_TYPE: return true;
+        case CEL_LIST:
+        case CEL_OPTIONAL: return assignable(m, t1->p[0], t2->p[0]);
+        case CEL_MAP: return assignable(m, t1->p[0], t2->p[0]) && assignable(m, t1->p[1], t2->p[1]);
+        default: return cel_type_eq(t1, t2);
     }
 }
 
@@ -253,7 +259,8 @@ bool type_assignable(struct type_map *m, const struct cel_type *t1, const struct
     return type_assignable_list(m, &t1, &t2, 1);
 }
 
-bool type_assignable_list(struct type_map *m, const struct cel_type *const *l1, const struct cel_type *const *l2, size_t n) {
+bool type_assignable_list(struct type_map *m, const struct cel_type *const *l1, const struct cel_type *const *l2,
+                          size_t n) {
     uint32_t before = m->n;
     for (size_t i = 0; i < n; i++)
         if (!assignable(m, l1[i], l2[i])) {

@@ -1,7 +1,7 @@
 /* Values: how JSON trees are seen as values of a declared type, lists and maps in their forms, UTF-8 by code points.
  *
- * A list, map or object is either a JSON tree with a declared type (FORM_JSON), looked into when asked and never copied, or
- * made by the evaluation (FORM_BUILT). Objects and maps are alike but for their kind: members by string.
+ * A list, map or object is either a JSON tree with a declared type (FORM_JSON), looked into when asked and never
+ * copied, or made by the evaluation (FORM_BUILT). Objects and maps are alike but for their kind: members by string.
  * Upstream: k8s.io/apiserver/pkg/cel/common/valuesunstructured.go, cel-go's common/types. */
 #include <math.h>
 
@@ -17,7 +17,9 @@ struct cel_val val_errf(struct arena *a, const char *fmt, ...) {
     return v;
 }
 
-struct cel_val val_copy_str(struct arena *a, const char *s, size_t n) { return cel_strn(arena_strndup(a, s, n), n); }
+struct cel_val val_copy_str(struct arena *a, const char *s, size_t n) {
+    return cel_strn(arena_strndup(a, s, n), n);
+}
 
 struct cel_val val_list(struct arena *a, struct cel_val *v, size_t n) {
     struct cel_list *l = arena_alloc(a, sizeof(*l));
@@ -26,15 +28,23 @@ struct cel_val val_list(struct arena *a, struct cel_val *v, size_t n) {
     return (struct cel_val){.kind = CEL_LIST, .list = l};
 }
 
-struct cel_val val_opaque(const struct cel_opaque *o) { return (struct cel_val){.kind = CEL_OPAQUE, .opaque = o}; }
-struct cel_val val_type(const struct cel_type *t) { return (struct cel_val){.kind = CEL_TYPE, .t_value = t}; }
-struct cel_val val_map(struct cel_map *m) { return (struct cel_val){.kind = CEL_MAP, .map = m}; }
+struct cel_val val_opaque(const struct cel_opaque *o) {
+    return (struct cel_val){.kind = CEL_OPAQUE, .opaque = o};
+}
+struct cel_val val_type(const struct cel_type *t) {
+    return (struct cel_val){.kind = CEL_TYPE, .t_value = t};
+}
+struct cel_val val_map(struct cel_map *m) {
+    return (struct cel_val){.kind = CEL_MAP, .map = m};
+}
 
 struct cel_val val_some(struct arena *a, struct cel_val v) {
     return (struct cel_val){.kind = CEL_OPTIONAL, .some = arena_memdup(a, &v, sizeof(v))};
 }
 
-struct cel_val cel_optional(struct arena *a, const struct cel_val *v) { return v ? val_some(a, *v) : val_none(); }
+struct cel_val cel_optional(struct arena *a, const struct cel_val *v) {
+    return v ? val_some(a, *v) : val_none();
+}
 
 /* ---- JSON ---- */
 
@@ -43,21 +53,23 @@ static struct cel_val string_of_json(struct arena *a, const struct json *v, cons
     uint32_t nsec = 0;
     size_t n;
     switch (t ? t->kind : CEL_STRING) {
-    case CEL_TIMESTAMP: {
-        const char *s = v->str;
-        if (v->n == 10) s = arena_printf(a, "%sT00:00:00Z", s); /* format date */
-        if (!time_parse(s, strlen(s), &i, &nsec)) return val_errf(a, "Invalid date formatted string: %s", v->str);
-        return val_time(i, nsec);
-    }
-    case CEL_DURATION:
-        if (!duration_parse_n(v->str, v->n, &i)) return val_errf(a, "Invalid duration formatted string: %s", v->str);
-        return val_duration(i);
-    case CEL_BYTES: {
-        char *out = arena_alloc(a, v->n + 4);
-        if (base64_decode(v->str, v->n, out, &n)) return val_errf(a, "Invalid byte formatted base64 string: %s", v->str);
-        return val_bytes(out, n);
-    }
-    default: return cel_strn(v->str, v->n);
+        case CEL_TIMESTAMP: {
+            const char *s = v->str;
+            if (v->n == 10) s = arena_printf(a, "%sT00:00:00Z", s); /* format date */
+            if (!time_parse(s, strlen(s), &i, &nsec)) return val_errf(a, "Invalid date formatted string: %s", v->str);
+            return val_time(i, nsec);
+        }
+        case CEL_DURATION:
+            if (!duration_parse_n(v->str, v->n, &i))
+                return val_errf(a, "Invalid duration formatted string: %s", v->str);
+            return val_duration(i);
+        case CEL_BYTES: {
+            char *out = arena_alloc(a, v->n + 4);
+            if (base64_decode(v->str, v->n, out, &n))
+                return val_errf(a, "Invalid byte formatted base64 string: %s", v->str);
+            return val_bytes(out, n);
+        }
+        default: return cel_strn(v->str, v->n);
     }
 }
 
@@ -73,20 +85,25 @@ struct cel_val val_of_json(struct arena *a, const struct json *v, const struct c
     if (t && t->kind == CEL_DYN) t = NULL;
     if (!v) return cel_null();
     switch (v->type) {
-    case JSON_NULL: return cel_null();
-    case JSON_BOOL: return cel_bool(v->b);
-    case JSON_INT:
-    case JSON_NUMBER: return number_of_json(a, v, t);
-    case JSON_STRING: return string_of_json(a, v, t);
-    case JSON_ARRAY: return (struct cel_val){.kind = CEL_LIST, .form = FORM_JSON, .json = v, .type = t && t->kind == CEL_LIST ? t : NULL};
-    default: {
-        bool object = t && t->kind == CEL_OBJECT, known = object || (t && t->kind == CEL_MAP);
-        return (struct cel_val){.kind = object ? CEL_OBJECT : CEL_MAP, .form = FORM_JSON, .json = v, .type = known ? t : NULL};
-    }
+        case JSON_NULL: return cel_null();
+        case JSON_BOOL: return cel_bool(v->b);
+        case JSON_INT:
+        case JSON_NUMBER: return number_of_json(a, v, t);
+        case JSON_STRING: return string_of_json(a, v, t);
+        case JSON_ARRAY:
+            return (struct cel_val){
+                .kind = CEL_LIST, .form = FORM_JSON, .json = v, .type = t && t->kind == CEL_LIST ? t : NULL};
+        default: {
+            bool object = t && t->kind == CEL_OBJECT, known = object || (t && t->kind == CEL_MAP);
+            return (struct cel_val){
+                .kind = object ? CEL_OBJECT : CEL_MAP, .form = FORM_JSON, .json = v, .type = known ? t : NULL};
+        }
     }
 }
 
-struct cel_val cel_json(struct arena *a, const struct json *v, const struct cel_type *t) { return val_of_json(a, v, t); }
+struct cel_val cel_json(struct arena *a, const struct json *v, const struct cel_type *t) {
+    return val_of_json(a, v, t);
+}
 
 /* ---- lists ---- */
 
@@ -105,12 +122,14 @@ static uint32_t hash_u64(uint64_t u) { return hash_bytes(&u, sizeof(u)); }
 static uint32_t key_hash(const struct cel_val *k) {
     int64_t i;
     switch (k->kind) {
-    case CEL_BOOL: return k->b ? 1u : 0u;
-    case CEL_INT:
-    case CEL_UINT: return hash_u64(k->u);
-    case CEL_DOUBLE: return double_to_i64(k->d, &i) && (double)i == k->d ? hash_u64((uint64_t)i) : hash_bytes(&k->d, sizeof(k->d));
-    case CEL_STRING: return hash_bytes(k->s, k->n);
-    default: return 7;
+        case CEL_BOOL: return k->b ? 1u : 0u;
+        case CEL_INT:
+        case CEL_UINT: return hash_u64(k->u);
+        case CEL_DOUBLE:
+            return double_to_i64(k->d, &i) && (double)i == k->d ? hash_u64((uint64_t)i)
+                                                                : hash_bytes(&k->d, sizeof(k->d));
+        case CEL_STRING: return hash_bytes(k->s, k->n);
+        default: return 7;
     }
 }
 
@@ -225,13 +244,13 @@ bool map_find(struct ev *E, const struct cel_val *m, const struct cel_val *key, 
 
 uint64_t val_size(const struct cel_val *v) {
     switch (v->kind) {
-    case CEL_STRING: return utf8_count(v->s, v->n);
-    case CEL_BYTES: return v->n;
-    case CEL_LIST: return list_len(v);
-    case CEL_MAP: return map_len(v);
-    case CEL_OPTIONAL: return v->some ? val_size(v->some) : 1;
-    case CEL_OPAQUE: return opaque_size(v->opaque);
-    default: return 1;
+        case CEL_STRING: return utf8_count(v->s, v->n);
+        case CEL_BYTES: return v->n;
+        case CEL_LIST: return list_len(v);
+        case CEL_MAP: return map_len(v);
+        case CEL_OPTIONAL: return v->some ? val_size(v->some) : 1;
+        case CEL_OPAQUE: return opaque_size(v->opaque);
+        default: return 1;
     }
 }
 
@@ -271,8 +290,10 @@ uint32_t utf8_next(const char *s, size_t n, size_t *at) {
 size_t utf8_count(const char *s, size_t n) {
     size_t count = 0;
     for (size_t at = 0; at < n; count++) {
-        if ((signed char)s[at] >= 0) at++;
-        else utf8_next(s, n, &at);
+        if ((signed char)s[at] >= 0)
+            at++;
+        else
+            utf8_next(s, n, &at);
     }
     return count;
 }

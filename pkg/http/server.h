@@ -233,7 +233,7 @@ int http_tunnel(struct http_req *r, const void *head, size_t head_len, int fd, s
 /* ---- workers ---- */
 
 struct http_workers;
-enum { HTTP_WORKER_STACK = 256 * 1024 };
+enum { HTTP_WORKER_STACK = 1024 * 1024 };
 /* At most `threads` threads, made when needed and ended when idle; at most `queue` calls wait. */
 struct http_workers *http_workers_new(unsigned threads, size_t queue);
 /* Runs fn(arg) on a worker. -EAGAIN when the queue is full, -ESHUTDOWN while it is being freed. */
