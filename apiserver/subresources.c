@@ -170,6 +170,8 @@ static int bind_once(struct write *w, const struct json *binding, const struct o
     json_set_str(a, spec, "nodeName", node);
     JSON_FOREACH_MEMBER(m, json_at(binding, "metadata", "annotations", NULL))
         json_set(a, json_ensure_object(a, meta, "annotations"), m->key, m->value);
+    JSON_FOREACH_MEMBER(m, json_at(binding, "metadata", "labels", NULL))
+        json_set(a, json_ensure_object(a, meta, "labels"), m->key, m->value);
     set_scheduled(a, pod);
     int rc = write_raw(w, pod, old, &out, e);
     object_unref(out);

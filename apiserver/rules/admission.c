@@ -56,11 +56,12 @@ static admission_fn *const mutating[] = {
     check_namespace_lifecycle,   admit_taint_nodes,    admit_limit_ranger,
     admit_service_account,       admit_priority,       admit_toleration_seconds,
     admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
-    admit_default_ingress_class, policies_mutate,      webhooks_mutate,
+    admit_default_ingress_class, admit_topology_labels, policies_mutate,      webhooks_mutate,
 };
 static admission_fn *const validating[] = {
     check_namespace_lifecycle, check_limit_ranger,   check_service_account, check_node_restriction,
     check_pod_security,        check_priority_class, check_runtime_class,   check_pvc_resize,
+    check_csr_approval,        check_csr_signing,    check_csr_subject,     check_trust_bundle,
     policies_validate,         webhooks_validate,    check_resource_quota,
 };
 
@@ -102,7 +103,7 @@ int admission_validate(struct rules_ctx *c, struct json *obj, const struct json 
 }
 
 int admission_extensions(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    static admission_fn *const change[] = {policies_mutate, webhooks_mutate}, *const look[] = {policies_validate, webhooks_validate};
+    static admission_fn *const change[] = {admit_topology_labels, policies_mutate, webhooks_mutate}, *const look[] = {check_node_restriction, policies_validate, webhooks_validate};
     struct admit_rounds rounds = {0};
     c->rounds = &rounds;
     int r = run_chain(change, ARRAY_LEN(change), c, obj, old, e);

@@ -21,4 +21,5 @@ admission_fn admit_service_account, admit_toleration_seconds, admit_priority, ad
     admit_limit_ranger, admit_storage_in_use, admit_default_storage_class, admit_default_ingress_class,
     admit_taint_nodes;
 admission_fn check_namespace_lifecycle, check_limit_ranger, check_runtime_class, check_priority_class,
-    check_node_restriction, check_pvc_resize, check_pod_security, check_resource_quota, check_service_account;
+    check_node_restriction, check_pvc_resize, check_pod_security, check_resource_quota, check_service_account,
+    check_csr_approval, check_csr_signing, check_csr_subject, check_trust_bundle, admit_topology_labels;

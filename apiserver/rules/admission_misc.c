@@ -1,5 +1,5 @@
 /* Admission of everything but pods: NamespaceLifecycle, TaintNodesByCondition, the storage and ingress class
- * defaults, StorageObjectInUseProtection, NodeRestriction, PersistentVolumeClaimResize and ResourceQuota.
+ * defaults, StorageObjectInUseProtection, PersistentVolumeClaimResize and ResourceQuota.
  * Upstream: the plugins of the same names under plugin/pkg/admission and apiserver/pkg/admission/plugin. */
 #include "apiserver/rules/admission.h"
 
@@ -43,61 +43,19 @@ int admit_taint_nodes(struct rules_ctx *c, struct json *obj, const struct json *
     return 0;
 }
 
-/* The node's name when the user is a kubelet. */
-static const char *kubelet_node(const struct rules_ctx *c) {
-    bool group = false;
-    for (size_t i = 0; i < c->n_groups; i++) group |= str_eq(c->groups[i], "system:nodes");
-    const char *user = str_or_empty(c->user);
-    return group && str_has_prefix(user, "system:node:") ? user + strlen("system:node:") : NULL;
-}
-
-static bool is_restricted_label(const char *key) {
-    return strstr(key, "node-restriction.kubernetes.io/") != NULL;
-}
-
-static int restrict_node(struct rules_ctx *c, const struct json *obj, const struct json *old,
-                         const char *node, struct err *e) {
-    const struct json *o = obj ? obj : old;
-    const char *name = c->name ? c->name : json_as_str(json_at(o, "metadata", "name", NULL));
-    if (!str_eq(name, node))
-        return admission_forbid(c, o, e, "node \"%s\" is not allowed to modify node \"%s\"", node,
-                                str_or_empty(name));
-    if (c->op == RULES_UPDATE && str_empty(c->subresource) &&
-        !jsame(json_at(obj, "spec", "taints", NULL), json_at(old, "spec", "taints", NULL)))
-        return admission_forbid(c, o, e, "node \"%s\" is not allowed to modify taints", node);
-    JSON_FOREACH_MEMBER(m, json_at(obj, "metadata", "labels", NULL))
-        if (is_restricted_label(m->key) &&
-            !str_eq(json_as_str(m->value), json_as_str(json_at(old, "metadata", "labels", m->key, NULL))))
-            return admission_forbid(c, o, e, "is not allowed to set the following labels: %s", m->key);
-    return 0;
-}
-
-static int restrict_pod(struct rules_ctx *c, const struct json *obj, const struct json *old, const char *node,
-                        struct err *e) {
-    const struct json *o = obj ? obj : old;
-    if (c->op == RULES_CREATE) {
-        if (!json_at(obj, "metadata", "annotations", "kubernetes.io/config.mirror", NULL))
-            return admission_forbid(c, o, e,
-                                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node "
-                                    "\"%s\" can only create mirror pods",
-                                    node);
-    }
-    if (!str_eq(json_as_str(json_at(c->op == RULES_CREATE ? obj : old, "spec", "nodeName", NULL)), node))
-        return admission_forbid(c, o, e, "node \"%s\" can only act on pods with spec.nodeName set to itself",
-                                node);
-    return 0;
-}
-
-int check_node_restriction(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    const char *node = kubelet_node(c);
-    if (!node) return 0;
-    if (str_empty(c->group) && str_eq(c->kind, "Pod")) return restrict_pod(c, obj, old, node, e);
-    if (str_empty(c->group) && str_eq(c->kind, "Node")) return restrict_node(c, obj, old, node, e);
-    if (str_eq(c->kind, "Lease") && str_eq(c->ns, "kube-node-lease")) {
-        const char *name = c->name ? c->name : json_as_str(json_at(obj, "metadata", "name", NULL));
-        if (!str_eq(name, node))
-            return admission_forbid(c, obj ? obj : old, e,
-                                    "can only access node lease with the same name as the requesting node");
+/* PodTopologyLabels: a pod that goes to a node, by a binding or from the start, gets the node's zone and region. */
+int admit_topology_labels(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    static const char *const keys[] = {"topology.kubernetes.io/zone", "topology.kubernetes.io/region"};
+    if (!obj || !str_empty(c->group) || !str_eq(c->resource, "pods")) return 0;
+    bool binding = str_eq(c->subresource, "binding");
+    if (!binding && (!str_empty(c->subresource) || c->op != RULES_CREATE)) return 0;
+    const struct json *target = json_get(obj, "target");
+    if (binding && !str_in(jstr(target, "kind"), ONE_OF("", "Node"))) return 0;
+    const char *node = binding ? jstr(target, "name") : jstr(json_get(obj, "spec"), "nodeName");
+    const struct json *labels = *node ? json_at(admission_get(c, "", "nodes", NULL, node), "metadata", "labels", NULL) : NULL;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        const char *v = json_get_str(labels, keys[i]);
+        if (v) json_set_str(c->a, json_ensure_object(c->a, json_ensure_object(c->a, obj, "metadata"), "labels"), keys[i], v);
     }
     return 0;
 }

@@ -1,186 +1,188 @@
-/* PodSecurity admission: the Pod Security Standards that a namespace's labels ask for.
+/* PodSecurity: what a namespace's labels ask of its pods.
  *
- *   pod-security.kubernetes.io/enforce: privileged | baseline | restricted     refuses pods
- *   pod-security.kubernetes.io/warn:    the same                               warns, for workloads too
+ *   pod-security.kubernetes.io/enforce, -version    refuses pods
+ *                              audit, -version      notes it in the audit log, for pods and workloads
+ *                              warn, -version       warns, for pods and workloads; without it as enforce
  *
- * Each check is one function over the pod's spec; the table says from which level on it holds. Versions of
- * the standards (enforce-version) are not told apart: the newest is used. Upstream:
- * pod-security-admission/policy. */
+ * Labels that say nothing sensible are refused with the namespace; where they are there already, enforce counts as
+ * restricted, the others as privileged. A namespace whose enforce becomes stricter is told of the pods it has that would
+ * not fit. Upstream: pod-security-admission/admission. */
 #include "apiserver/rules/admission.h"
+#include "apiserver/rules/pod_standards.h"
 
-enum level { PRIVILEGED, BASELINE, RESTRICTED };
+enum { PODS_CHECKED_MAX = 3000 };
 
-static enum level level_of(const char *s) {
-    return str_eq(s, "restricted") ? RESTRICTED : str_eq(s, "baseline") ? BASELINE : PRIVILEGED;
-}
+#define LABEL "pod-security.kubernetes.io/"
 
-typedef bool each_fn(const struct json *security_context, const struct json *container,
-                     const struct json *spec);
+static const char *const levels[] = {"privileged", "baseline", "restricted"};
 
-/* True when fn holds for every container of the pod. */
-static bool every(const struct json *spec, each_fn *fn) {
-    static const char *const lists[] = {"initContainers", "containers", "ephemeralContainers"};
-    const struct json *k;
-    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        JSON_FOREACH(k, json_get(spec, lists[i]))
-            if (!fn(json_get(k, "securityContext"), k, spec)) return false;
-    return true;
-}
-
-static bool not_privileged(const struct json *sc, const struct json *k, const struct json *spec) {
-    return !json_get_bool(sc, "privileged", false);
-}
-static bool no_host_ports(const struct json *sc, const struct json *k, const struct json *spec) {
-    const struct json *p;
-    JSON_FOREACH(p, json_get(k, "ports"))
-        if (json_get_int(p, "hostPort", 0)) return false;
-    return true;
-}
-static bool baseline_caps(const struct json *sc, const struct json *k, const struct json *spec) {
-    static const char *const ok[] = {"AUDIT_WRITE", "CHOWN",  "DAC_OVERRIDE",     "FOWNER",  "FSETID",
-                                     "KILL",        "MKNOD",  "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-                                     "SETPCAP",     "SETUID", "SYS_CHROOT",       NULL};
-    const struct json *cap;
-    JSON_FOREACH(cap, json_at(sc, "capabilities", "add", NULL))
-        if (!str_in(str_or_empty(json_as_str(cap)), ok)) return false;
-    return true;
-}
-static bool default_proc(const struct json *sc, const struct json *k, const struct json *spec) {
-    return str_in(jstr(sc, "procMount"), ONE_OF("", "Default"));
-}
-static bool profile_ok(const struct json *sc, const char *which) {
-    return !str_eq(jstr(json_get(sc, which), "type"), "Unconfined");
-}
-static bool profiles(const struct json *sc, const struct json *k, const struct json *spec) {
-    return profile_ok(sc, "seccompProfile") && profile_ok(sc, "appArmorProfile");
-}
-static bool no_escalation(const struct json *sc, const struct json *k, const struct json *spec) {
-    return !json_get_bool(sc, "allowPrivilegeEscalation", true);
-}
-static bool non_root(const struct json *sc, const struct json *k, const struct json *spec) {
-    const struct json *own = jget(sc, "runAsNonRoot");
-    return own ? own->b : json_get_bool(json_get(spec, "securityContext"), "runAsNonRoot", false);
-}
-static bool non_root_user(const struct json *sc, const struct json *k, const struct json *spec) {
-    return json_get_int(sc, "runAsUser", 1) != 0;
-}
-static bool seccomp_set(const struct json *sc, const struct json *k, const struct json *spec) {
-    const struct json *own = jget(sc, "seccompProfile"),
-                      *pod = json_at(spec, "securityContext", "seccompProfile", NULL);
-    return str_in(jstr(own ? own : pod, "type"), ONE_OF("RuntimeDefault", "Localhost"));
-}
-static bool restricted_caps(const struct json *sc, const struct json *k, const struct json *spec) {
-    const struct json *cap;
-    bool all = false;
-    JSON_FOREACH(cap, json_at(sc, "capabilities", "drop", NULL)) all |= str_eq(json_as_str(cap), "ALL");
-    JSON_FOREACH(cap, json_at(sc, "capabilities", "add", NULL))
-        if (!str_eq(json_as_str(cap), "NET_BIND_SERVICE")) return false;
-    return all;
-}
-
-static bool no_host_namespaces(const struct json *spec) {
-    return !json_get_bool(spec, "hostNetwork", false) && !json_get_bool(spec, "hostPID", false) &&
-           !json_get_bool(spec, "hostIPC", false);
-}
-static bool no_host_path(const struct json *spec) {
-    const struct json *v;
-    JSON_FOREACH(v, json_get(spec, "volumes"))
-        if (jget(v, "hostPath")) return false;
-    return true;
-}
-static bool restricted_volumes(const struct json *spec) {
-    static const char *const ok[] = {"name",      "configMap", "csi",   "downwardAPI",
-                                     "emptyDir",  "ephemeral", "image", "persistentVolumeClaim",
-                                     "projected", "secret",    NULL};
-    const struct json *v;
-    JSON_FOREACH(v, json_get(spec, "volumes"))
-        JSON_FOREACH_MEMBER(m, v)
-            if (!str_in(m->key, ok) && m->value->type != JSON_NULL) return false;
-    return true;
-}
-static bool safe_sysctls(const struct json *spec) {
-    static const char *const ok[] = {"kernel.shm_rmid_forced",
-                                     "net.ipv4.ip_local_port_range",
-                                     "net.ipv4.tcp_syncookies",
-                                     "net.ipv4.ping_group_range",
-                                     "net.ipv4.ip_unprivileged_port_start",
-                                     "net.ipv4.ip_local_reserved_ports",
-                                     "net.ipv4.tcp_keepalive_time",
-                                     "net.ipv4.tcp_fin_timeout",
-                                     "net.ipv4.tcp_keepalive_intvl",
-                                     "net.ipv4.tcp_keepalive_probes",
-                                     NULL};
-    const struct json *s;
-    JSON_FOREACH(s, json_at(spec, "securityContext", "sysctls", NULL))
-        if (!str_in(jstr(s, "name"), ok)) return false;
-    return true;
-}
-static bool pod_profiles(const struct json *spec) {
-    return profiles(json_get(spec, "securityContext"), NULL, spec);
-}
-static bool pod_user(const struct json *spec) {
-    return json_get_int(json_get(spec, "securityContext"), "runAsUser", 1) != 0;
-}
-
-static const struct {
-    enum level from;
-    bool (*pod)(const struct json *spec);
-    each_fn *container;
-    const char *what;
-} checks[] = {
-    {BASELINE, no_host_namespaces, NULL, "host namespaces"},
-    {BASELINE, NULL, not_privileged, "privileged"},
-    {BASELINE, NULL, baseline_caps, "non-default capabilities"},
-    {BASELINE, no_host_path, NULL, "hostPath volumes"},
-    {BASELINE, NULL, no_host_ports, "hostPort"},
-    {BASELINE, pod_profiles, profiles, "unconfined profiles"},
-    {BASELINE, NULL, default_proc, "procMount"},
-    {BASELINE, safe_sysctls, NULL, "forbidden sysctls"},
-    {RESTRICTED, restricted_volumes, NULL, "restricted volume types"},
-    {RESTRICTED, NULL, no_escalation, "allowPrivilegeEscalation != false"},
-    {RESTRICTED, NULL, non_root, "runAsNonRoot != true"},
-    {RESTRICTED, pod_user, non_root_user, "runAsUser=0"},
-    {RESTRICTED, NULL, seccomp_set, "seccompProfile"},
-    {RESTRICTED, NULL, restricted_caps, "unrestricted capabilities"},
+struct policy_of {
+    struct pod_standard enforce, audit, warn;
+    bool wrong;
+    struct vctx faults;
 };
 
-/* The names of the violated checks, or NULL. */
-static const char *violations(struct rules_ctx *c, const struct json *spec, enum level level) {
-    _cleanup_buf_ struct buf b = {.limit = 1024};
-    for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
-        if (checks[i].from > level) continue;
-        bool ok = (!checks[i].pod || checks[i].pod(spec)) &&
-                  (!checks[i].container || every(spec, checks[i].container));
-        if (!ok) buf_printf(&b, "%s%s", b.len ? ", " : "", checks[i].what);
-    }
-    return b.len ? arena_strdup(c->a, b.data) : NULL;
+static bool parse_level(const char *s, enum pod_level *out) {
+    for (size_t i = 0; i < ARRAY_LEN(levels); i++)
+        if (str_eq(s, levels[i])) {
+            *out = (enum pod_level)i;
+            return true;
+        }
+    return false;
 }
 
-/* The pod's spec in a workload, for warnings. */
-static const struct json *template_spec(const struct rules_ctx *c, const struct json *obj) {
-    static const char *const workloads[] = {
-        "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", NULL};
+static bool parse_minor(const char *s, int *out) {
+    int64_t n;
+    *out = POD_VERSION_LATEST;
+    if (str_eq(s, "latest")) return true;
+    bool zeros = str_has_prefix(s, "v1.0") && s[4];
+    if (!str_has_prefix(s, "v1.") || zeros || s[3] == '+' || str_to_i64(s + 3, &n) || n < 0 || n >= POD_VERSION_LATEST) return false;
+    *out = (int)n;
+    return true;
+}
+
+/* One mode's labels; `otherwise`: the level when it is a wrong one. */
+static void read_mode(struct policy_of *p, const struct json *labels, const char *mode, enum pod_level otherwise,
+                      struct pod_standard *out, bool *has_level, bool *has_version) {
+    struct arena *a = p->faults.a;
+    const char *level = arena_printf(a, LABEL "%s", mode), *version = arena_printf(a, LABEL "%s-version", mode);
+    const struct json *l = json_get(labels, level), *v = json_get(labels, version);
+    const struct fp *at = FP(FP(NULL, "metadata"), "labels");
+    *out = (struct pod_standard){POD_PRIVILEGED, POD_VERSION_LATEST};
+    *has_level = l != NULL;
+    *has_version = v != NULL;
+    if (l && !parse_level(str_or_empty(json_as_str(l)), &out->level)) {
+        out->level = otherwise;
+        *has_level = false;
+        v_invalid(&p->faults, FPK(at, level), l, "must be one of privileged, baseline, restricted");
+    }
+    if (v && !parse_minor(str_or_empty(json_as_str(v)), &out->minor))
+        v_invalid(&p->faults, FPK(at, version), v, "must be \"latest\" or \"v1.x\"");
+}
+
+static struct policy_of read_policy(struct rules_ctx *c, const struct json *labels) {
+    struct policy_of p = {.faults = {.c = c, .a = c->a}};
+    bool enforced, warned, warned_version, other;
+    read_mode(&p, labels, "enforce", POD_RESTRICTED, &p.enforce, &enforced, &other);
+    read_mode(&p, labels, "audit", POD_PRIVILEGED, &p.audit, &other, &other);
+    read_mode(&p, labels, "warn", POD_PRIVILEGED, &p.warn, &warned, &warned_version);
+    warned |= json_get(labels, LABEL "warn") != NULL;
+    p.wrong = p.faults.n > 0;
+    if (!warned && enforced && p.enforce.level > p.warn.level) {
+        p.warn.level = p.enforce.level;
+        if (!warned_version) p.warn.minor = p.enforce.minor;
+    }
+    return p;
+}
+
+/* "restricted:latest" */
+static const char *standard_text(struct arena *a, struct pod_standard s) {
+    return s.minor == POD_VERSION_LATEST ? arena_printf(a, "%s:latest", levels[s.level])
+                                         : arena_printf(a, "%s:v1.%d", levels[s.level], s.minor);
+}
+
+/* ---- namespaces ---- */
+
+struct violators {
+    const char *why, *first;
+    size_t n;
+};
+
+static int by_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }
+
+/* Existing pods that the new level would refuse, those with the same faults in one line. */
+static void warn_of_pods(struct rules_ctx *c, const char *ns, struct pod_standard s) {
+    struct arena *a = c->a;
+    struct violators *found = NULL;
+    size_t n = 0, cap = 0;
+    const struct json *pods = admission_list(c, "", "pods", ns), *pod;
+    JSON_FOREACH(pod, pods) {
+        const char *name = jstr(json_get(pod, "metadata"), "name"), *why;
+        if (pod_i >= PODS_CHECKED_MAX) break;
+        if (!(why = pod_standard_violations(a, s, json_get(pod, "metadata"), json_get(pod, "spec"), false))) continue;
+        size_t at = 0;
+        while (at < n && !str_eq(found[at].why, why)) at++;
+        if (at == n) {
+            ARENA_GROW(a, found, n, cap);
+            found[n++] = (struct violators){why, name, 0};
+        }
+        if (strcmp(name, found[at].first) < 0) found[at].first = name;
+        found[at].n++;
+    }
+    if (json_len(pods) > PODS_CHECKED_MAX)
+        rules_warn(c, "new PodSecurity enforce level only checked against the first %d of %zu existing pods", PODS_CHECKED_MAX, json_len(pods));
+    if (n) rules_warn(c, "existing pods in namespace \"%s\" violate the new PodSecurity enforce level \"%s\"", ns, standard_text(a, s));
+    const char **lines = arena_alloc(a, (n + 1) * sizeof(*lines));
+    for (size_t i = 0; i < n; i++) {
+        const char *others = found[i].n == 1 ? "" : arena_printf(a, " (and %zu other pod%s)", found[i].n - 1, found[i].n == 2 ? "" : "s");
+        lines[i] = arena_printf(a, "%s%s: %s", found[i].first, others, found[i].why);
+    }
+    if (n) qsort(lines, n, sizeof(*lines), by_text);
+    for (size_t i = 0; i < n; i++) rules_warn(c, "%s", lines[i]);
+}
+
+static int check_namespace(struct rules_ctx *c, const struct json *obj, const struct json *old, struct err *e) {
+    const struct json *labels = json_at(obj, "metadata", "labels", NULL), *before = json_at(old, "metadata", "labels", NULL);
+    const char *name = jstr(json_get(obj, "metadata"), "name");
+    struct policy_of now = read_policy(c, labels), was = read_policy(c, before);
+    bool same = old && now.faults.n == was.faults.n;
+    for (size_t i = 0; same && i < now.faults.n; i++) same = str_eq(now.faults.items[i].message, was.faults.items[i].message);
+    if (now.wrong && !same) return v_finish(&now.faults, name, e);
+    if (!old || now.enforce.level == POD_PRIVILEGED) return 0;
+    if (now.enforce.minor == was.enforce.minor && now.enforce.level <= was.enforce.level) return 0;
+    warn_of_pods(c, name, now.enforce);
+    return 0;
+}
+
+/* ---- pods and workloads ---- */
+
+/* The pod's template in a workload. */
+static const struct json *template_of(const struct rules_ctx *c, const struct json *obj) {
+    static const char *const workloads[] = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", NULL};
     if (!str_empty(c->subresource)) return NULL;
-    if (str_in(c->kind, workloads)) return json_at(obj, "spec", "template", "spec", NULL);
-    if (str_eq(c->kind, "CronJob"))
-        return json_at(obj, "spec", "jobTemplate", "spec", "template", "spec", NULL);
-    if (admission_is(c, "", "PodTemplate")) return json_at(obj, "template", "spec", NULL);
-    return NULL;
+    if (str_in(c->kind, workloads)) return json_at(obj, "spec", "template", NULL);
+    if (str_eq(c->kind, "CronJob")) return json_at(obj, "spec", "jobTemplate", "spec", "template", NULL);
+    return admission_is(c, "", "PodTemplate") ? json_get(obj, "template") : NULL;
+}
+
+/* Labels, images and tolerations may change without a new look. */
+static bool significant(const struct json *obj, const struct json *old) {
+    static const char *const lists[] = {"initContainers", "containers", "ephemeralContainers"};
+    const struct json *now = json_get(obj, "spec"), *was = json_get(old, "spec"), *k;
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        const struct json *x = json_get(now, lists[i]), *y = json_get(was, lists[i]);
+        if (json_len(x) != json_len(y)) return true;
+        JSON_FOREACH(k, x)
+            if (!jsame(json_get(k, "securityContext"), json_get(json_item(y, k_i), "securityContext")) ||
+                !jsame(json_get(k, "ports"), json_get(json_item(y, k_i), "ports")))
+                return true;
+    }
+    return false;
+}
+
+static int evaluate(struct rules_ctx *c, const struct json *obj, const struct json *meta, const struct json *spec, bool pod,
+                    struct err *e) {
+    const struct json *ns = admission_get(c, "", "namespaces", NULL, str_or_empty(c->ns));
+    struct policy_of p = read_policy(c, json_at(ns, "metadata", "labels", NULL));
+    const char *why;
+    if (p.wrong) rules_annotate(c, LABEL "error", "Failed to parse policy: %s: %s", p.faults.items[0].field, p.faults.items[0].message);
+    if (pod) rules_annotate(c, LABEL "enforce-policy", "%s", standard_text(c->a, p.enforce));
+    if ((why = pod_standard_violations(c->a, p.audit, meta, spec, true)))
+        rules_annotate(c, LABEL "audit-violations", "would violate PodSecurity \"%s\": %s", standard_text(c->a, p.audit), why);
+    if (pod && (why = pod_standard_violations(c->a, p.enforce, meta, spec, true)))
+        return admission_forbid(c, obj, e, "violates PodSecurity \"%s\": %s", standard_text(c->a, p.enforce), why);
+    if ((why = pod_standard_violations(c->a, p.warn, meta, spec, true)))
+        rules_warn(c, "would violate PodSecurity \"%s\": %s", standard_text(c->a, p.warn), why);
+    return 0;
 }
 
 int check_pod_security(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    if (!obj || !c->namespaced || c->op == RULES_DELETE) return 0;
+    static const char *const ignored[] = {"exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status", NULL};
+    if (!obj || c->op == RULES_DELETE) return 0;
+    if (admission_is(c, "", "Namespace")) return check_namespace(c, obj, old, e);
+    if (!c->namespaced) return 0;
     bool pod = str_empty(c->group) && str_eq(c->kind, "Pod");
-    if (pod && !str_in(str_or_empty(c->subresource), ONE_OF("", "ephemeralcontainers"))) return 0;
-    const struct json *spec = pod ? json_get(obj, "spec") : template_spec(c, obj);
-    if (!spec || (pod && c->op == RULES_UPDATE && jsame(spec, json_get(old, "spec")))) return 0;
-    const struct json *labels =
-        json_at(admission_get(c, "", "namespaces", NULL, str_or_empty(c->ns)), "metadata", "labels", NULL);
-    const char *enforce = json_get_str(labels, "pod-security.kubernetes.io/enforce"),
-               *warn = json_get_str(labels, "pod-security.kubernetes.io/warn"), *why;
-    if (pod && level_of(enforce) && (why = violations(c, spec, level_of(enforce))))
-        return admission_forbid(c, obj, e, "violates PodSecurity \"%s:latest\": %s", enforce, why);
-    if (level_of(warn) && (why = violations(c, spec, level_of(warn))))
-        rules_warn(c, "would violate PodSecurity \"%s:latest\": %s", warn, why);
-    return 0;
+    if (pod && (str_in(str_or_empty(c->subresource), ignored) || (c->op == RULES_UPDATE && !significant(obj, old)))) return 0;
+    const struct json *holder = pod ? obj : template_of(c, obj), *spec = json_get(holder, "spec");
+    return spec ? evaluate(c, obj, json_get(holder, "metadata"), spec, pod, e) : 0;
 }

@@ -1,5 +1,6 @@
 /* The rules on small objects: what is filled in, what is found wrong, what patches and applies make of them.
  */
+#include "apiserver/rules/pod_standards.h"
 #include "apiserver/rules/strategy.h"
 #include "tests/test.h"
 
@@ -225,6 +226,85 @@ TEST(pod_security_refuses_by_the_namespaces_label) {
     CHECK_INT(admission_validate(&w.c, good, NULL, &e), 0);
     CHECK(admission_validate(&w.c, bad, NULL, &e) < 0);
     CHECK_INT(e.status, 403);
+}
+
+TEST(pod_standards_know_the_releases) {
+    static const struct {
+        enum pod_level level;
+        int minor;
+        const char *spec, *want;
+    } cases[] = {
+        {POD_BASELINE, POD_VERSION_LATEST, "{'hostPID':true,'hostNetwork':true}", "host namespaces (hostNetwork=true, hostPID=true)"},
+        {POD_PRIVILEGED, POD_VERSION_LATEST, "{'hostPID':true}", ""},
+        {POD_BASELINE, POD_VERSION_LATEST, "{'containers':[{'name':'a','securityContext':{'privileged':true}},{'name':'b','securityContext':{'privileged':true}}]}",
+         "privileged (containers \"a\", \"b\" must not set securityContext.privileged=true)"},
+        {POD_BASELINE, POD_VERSION_LATEST, "{'containers':[{'name':'a','ports':[{'hostPort':80},{'hostPort':443}]}]}",
+         "hostPort (container \"a\" uses hostPorts 443, 80)"},
+        {POD_BASELINE, 26, "{'securityContext':{'sysctls':[{'name':'net.ipv4.ip_local_reserved_ports'}]}}",
+         "forbidden sysctls (net.ipv4.ip_local_reserved_ports)"},
+        {POD_BASELINE, 27, "{'securityContext':{'sysctls':[{'name':'net.ipv4.ip_local_reserved_ports'}]}}", ""},
+        {POD_BASELINE, 33, "{'containers':[{'name':'a','livenessProbe':{'httpGet':{'host':'h'}}}]}", ""},
+        {POD_BASELINE, 34, "{'containers':[{'name':'a','livenessProbe':{'httpGet':{'host':'h'}}}]}",
+         "probe or lifecycle host (container \"a\" uses probe or lifecycle host \"h\")"},
+        {POD_RESTRICTED, 7, "{'containers':[{'name':'a'}]}",
+         "runAsNonRoot != true (pod or container \"a\" must set securityContext.runAsNonRoot=true)"},
+        {POD_RESTRICTED, 24, "{'os':{'name':'windows'},'securityContext':{'runAsNonRoot':true},'containers':[{'name':'a'}]}",
+         "allowPrivilegeEscalation != false (container \"a\" must set securityContext.allowPrivilegeEscalation=false), "
+         "unrestricted capabilities (container \"a\" must set securityContext.capabilities.drop=[\"ALL\"]), "
+         "seccompProfile (pod or container \"a\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"},
+        {POD_RESTRICTED, 25, "{'os':{'name':'windows'},'securityContext':{'runAsNonRoot':true},'containers':[{'name':'a'}]}", ""},
+        {POD_RESTRICTED, 21, "{'volumes':[{'name':'v','hostPath':{'path':'/'}}]}", "restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")"},
+        {POD_RESTRICTED, 35, "{'os':{'name':'windows'},'hostUsers':false,'containers':[{'name':'a'}]}", ""},
+    };
+    _cleanup_arena_ struct arena *a = arena_new();
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *text = arena_strdup(a, cases[i].spec);
+        for (char *p = text; *p; p++)
+            if (*p == '\'') *p = '"';
+        struct json *spec = NULL;
+        REQUIRE(json_parse(a, text, strlen(text), &spec, NULL, NULL) == 0);
+        struct pod_standard s = {cases[i].level, cases[i].minor};
+        CHECK_STR(str_or_empty(pod_standard_violations(a, s, NULL, spec, true)), cases[i].want);
+    }
+}
+
+#define MATCH "\"matchConstraints\":{\"resourceRules\":[{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"*\"],\"resources\":[\"configmaps\"]}]}"
+
+TEST(a_validating_policy_denies_warns_and_annotates) {
+    _cleanup_world_ struct world w;
+    _cleanup_err_ struct err e = {0};
+    world_init(&w, "", "v1", "ConfigMap", "configmaps");
+    w.objects = "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
+                "\"validatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH ",\"variables\":[{\"name\":\"size\",\"expression\":\"object.data.size()\"}],"
+                "\"auditAnnotations\":[{\"key\":\"k\",\"valueExpression\":\"string(variables.size)\"}],"
+                "\"validations\":[{\"expression\":\"variables.size < 2\",\"messageExpression\":\"'has ' + string(variables.size)\",\"reason\":\"Forbidden\"}]}},"
+                "\"validatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\",\"validationActions\":[\"Deny\",\"Audit\"]}}}";
+    struct json *good = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}"), *bad = decode(&w, "{" META ",\"data\":{\"a\":\"1\",\"b\":\"2\"}}");
+    w.c.op = RULES_CREATE;
+    CHECK_INT(admission_validate(&w.c, good, NULL, &e), 0);
+    CHECK_INT(w.c.n_annotations, 1);
+    CHECK_STR(w.c.annotations[0].key, "p/k");
+    CHECK_STR(w.c.annotations[0].value, "1");
+    CHECK(admission_validate(&w.c, bad, NULL, &e) < 0);
+    CHECK_INT(e.status, 403);
+    REQUIRE(e.n_causes == 1);
+    CHECK_STR(e.causes[0].message, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: has 2");
+    CHECK_STR(w.c.annotations[1].key, "validation.policy.admission.k8s.io/validation_failure");
+}
+
+TEST(a_mutating_policy_merges_as_an_apply) {
+    _cleanup_world_ struct world w;
+    _cleanup_err_ struct err e = {0};
+    world_init(&w, "", "v1", "ConfigMap", "configmaps");
+    w.objects = "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
+                "\"mutatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH ",\"reinvocationPolicy\":\"Never\",\"mutations\":["
+                "{\"patchType\":\"ApplyConfiguration\",\"applyConfiguration\":{\"expression\":\"Object{data: {'b': object.data.a + '!'}}\"}},"
+                "{\"patchType\":\"JSONPatch\",\"jsonPatch\":{\"expression\":\"[JSONPatch{op: 'add', path: '/data/c', value: object.data.b}]\"}}]}},"
+                "\"mutatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\"}}}";
+    struct json *obj = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}");
+    w.c.op = RULES_CREATE;
+    if (admission_mutate(&w.c, obj, NULL, &e)) TEST_FAIL("%s", e.msg);
+    CHECK_STR(json_text(w.a, json_get(obj, "data")), "{\"a\":\"1\",\"b\":\"1!\",\"c\":\"1!\"}");
 }
 
 /* ---- updates ---- */

@@ -165,7 +165,7 @@ int admission_validate(struct rules_ctx *c, struct json *obj, const struct json 
  * here until it is stored: two that fit singly may not fit together. */
 int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
-/* Policies and webhooks alone, which see requests that are no plain writes of an object too: CONNECT, and the bodies of
+/* Policies, webhooks and the few built-in plugins that look at more than objects, which see requests that are no plain writes of an object too: CONNECT, and the bodies of
  * subresources (c->body_kind). They may change `obj`, which is NULL for a deletion. */
 int admission_extensions(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 
