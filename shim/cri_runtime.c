@@ -283,7 +283,7 @@ static int do_reopen_container_log(struct grpc_call *c, struct err *e) {
     pthread_mutex_lock(&s->lock);
     bool running = ct->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
     pthread_mutex_unlock(&s->lock);
-    int rc = running ? runtime_reopen_log(s->runtime, ct->bundle, e)
+    int rc = running ? runtime_reopen_log(s->runtime, ct->bundle, ct->log_path, e)
                      : err_set(e, -EINVAL, "container is not running");
     container_put(s, ct);
     return rc;

@@ -7,6 +7,7 @@
  *
  * Steps that are cheap enough to do without another program are done here: starting (a byte into crun's exec fifo) and
  * forgetting an ended container (its state folder and cgroup). Corresponds to containerd's runc shim. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -420,8 +421,26 @@ int runtime_resize(struct runtime *r, const char *bundle, uint16_t width, uint16
     return control(bundle, message);
 }
 
-int runtime_reopen_log(struct runtime *r, const char *bundle, struct err *e) {
+/* Whether the monitor has this very file open. */
+static bool writes_to(const char *bundle, const char *log_path) {
+    char path[4096], pid[32];
+    struct stat want, have;
+    snprintf(path, sizeof(path), "%s/conmon.pid", bundle);
+    if (stat(log_path, &want) < 0 || fs_read_str(path, pid, sizeof(pid)) < 0) return false;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)strtol(pid, NULL, 10));
+    DIR *d = opendir(path);
+    bool found = false;
+    for (struct dirent *ent; d && !found && (ent = readdir(d));)
+        found = ent->d_name[0] != '.' && fstatat(dirfd(d), ent->d_name, &have, 0) == 0 &&
+                have.st_dev == want.st_dev && have.st_ino == want.st_ino;
+    if (d) closedir(d);
+    return found;
+}
+
+/* conmon puts a new, empty file in place of what is there; a log that nobody has moved away would be lost. */
+int runtime_reopen_log(struct runtime *r, const char *bundle, const char *log_path, struct err *e) {
     char message[16];
+    if (log_path && writes_to(bundle, log_path)) return 0;
     snprintf(message, sizeof(message), "%d 0 0\n", CONMON_REOPEN_LOG);
     int rc = control(bundle, message);
     return rc < 0 ? err_errno(e, rc, "reopen log") : 0;

@@ -68,7 +68,8 @@ int runtime_update(struct runtime *r, const char *id, const struct json *resourc
  * what is written is its stdin. */
 int runtime_attach(struct runtime *r, const char *id, struct err *e);
 int runtime_resize(struct runtime *r, const char *bundle, uint16_t width, uint16_t height);
-int runtime_reopen_log(struct runtime *r, const char *bundle, struct err *e);
+/* After a rotation: a new file at log_path (may be NULL), unless the old one is still there. */
+int runtime_reopen_log(struct runtime *r, const char *bundle, const char *log_path, struct err *e);
 /* How a container ended, if the monitor has said so: true and the code and time. */
 bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code,
                          int64_t *finished_ns, bool *oom);
