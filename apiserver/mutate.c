@@ -77,16 +77,11 @@ static int check_names(struct request *q, const struct json *obj, struct err *e)
     return 0;
 }
 
-/* resourceVersion and uid of what the client sent against what is stored. */
-static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
+/* The resourceVersion of what the client sent against what is stored. */
+static int check_revision(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
     const struct json *m = json_get(obj, "metadata");
-    const char *rv = json_get_str(m, "resourceVersion"), *uid = json_get_str(m, "uid");
-    const struct json *had = json_get(write_tree(w, old), "metadata");
+    const char *rv = json_get_str(m, "resourceVersion");
     int64_t rev = 0;
-    if (!str_empty(uid) && !str_eq(uid, json_get_str(had, "uid")))
-        return err_conflict(e, q->res, q->name,
-                            arena_printf(q->a, "Precondition failed: UID in precondition: %s, UID in object meta: %s", uid,
-                                         str_or_empty(json_get_str(had, "uid"))));
     if (str_empty(rv)) {
         bool status = !str_empty(q->subresource);
         if (!(q->res->flags & RES_NEEDS_RV) || status) return 0;
@@ -102,6 +97,17 @@ static int check_base(struct request *q, struct write *w, const struct json *obj
     if (rev == 0 || rev == old->rev) return 0;
     return err_conflict(e, q->res, q->name,
                         "the object has been modified; please apply your changes to the latest version and try again");
+}
+
+/* As check_revision, and the uid too, which for a PUT is a precondition. */
+static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
+    const char *uid = json_as_str(json_at(obj, "metadata", "uid", NULL));
+    const char *had = json_as_str(json_at(write_tree(w, old), "metadata", "uid", NULL));
+    if (!str_empty(uid) && !str_eq(uid, had))
+        return err_conflict(e, q->res, q->name,
+                            arena_printf(q->a, "Precondition failed: UID in precondition: %s, UID in object meta: %s", uid,
+                                         str_or_empty(had)));
+    return check_revision(q, w, obj, old, e);
 }
 
 static int put_once(struct request *q, struct write *w, const struct json *body, const struct object *old,
@@ -274,7 +280,7 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     if (!str_eq(name, q->name))
         return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
                           str_or_empty(name), q->name);
-    rc = check_base(q, w, obj, old, e);
+    rc = check_revision(q, w, obj, old, e);
     return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
 }
 
