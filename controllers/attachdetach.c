@@ -1,14 +1,16 @@
 /* Attaches volumes to the nodes whose pods need them, and detaches them when no pod does (upstream
  * pkg/controller/volume/attachdetach, for CSI volumes: the only attachable kind left).
  *
- * The work is reconciled by node. What ought to be attached: the volumes of its pods that have not ended, of drivers that
- * want to be asked (CSIDriver.spec.attachRequired). A VolumeAttachment asks the driver's own controller for it; once that
- * says "attached", the node's status.volumesAttached does too, which is what its kubelet waits for.
+ * The work is reconciled by node. What ought to be attached: the volumes of its pods that have not ended, of
+ * drivers that want to be asked (CSIDriver.spec.attachRequired). A VolumeAttachment asks the driver's own
+ * controller for it; once that says "attached", the node's status.volumesAttached does too, which is what its
+ * kubelet waits for.
  *
- * The other way round: a volume that no pod needs stays until the kubelet has taken it out of status.volumesInUse. It then
- * goes from volumesAttached first, and only after that is the VolumeAttachment deleted. A node that is not Ready cannot
- * say so: six minutes after its last pod with the volume went, it is detached by force; at once if the node is tainted
- * out-of-service. A volume that only one node may have is not attached to a second before the first has let it go. */
+ * The other way round: a volume that no pod needs stays until the kubelet has taken it out of
+ * status.volumesInUse. It then goes from volumesAttached first, and only after that is the VolumeAttachment
+ * deleted. A node that is not Ready cannot say so: six minutes after its last pod with the volume went, it is
+ * detached by force; at once if the node is tainted out-of-service. A volume that only one node may have is
+ * not attached to a second before the first has let it go. */
 #include <pthread.h>
 
 #include "pkg/api/storage.h"
@@ -64,14 +66,15 @@ static struct object *hold(struct round *r, struct object *o) {
 
 /* The volume behind a claim, or NULL; `waiting` when the cache does not know it yet. */
 static struct object *volume_of(struct round *r, const struct core_pod *p, const char *claim) {
-    struct object *k =
-        informer_get_ns(manager_informer(r->c->m, &client_persistentvolumeclaims), p->metadata.namespace, claim);
+    struct object *k = informer_get_ns(manager_informer(r->c->m, &client_persistentvolumeclaims),
+                                       p->metadata.namespace, claim);
     if (!k) return NULL;
     hold(r, k);
     const pvc_t *pvc = k->obj;
-    struct object *v = str_eq(pvc->status.phase, "Bound") && !str_empty(pvc->spec.volume_name)
-                           ? informer_get(manager_informer(r->c->m, &client_persistentvolumes), pvc->spec.volume_name)
-                           : NULL;
+    struct object *v =
+        str_eq(pvc->status.phase, "Bound") && !str_empty(pvc->spec.volume_name)
+            ? informer_get(manager_informer(r->c->m, &client_persistentvolumes), pvc->spec.volume_name)
+            : NULL;
     r->again |= !v;
     return v ? hold(r, v) : NULL;
 }
@@ -87,8 +90,9 @@ static void add_wishes(struct round *r, struct object *pod) {
         for (size_t k = 0; k < r->n; k++) known |= r->wishes[k].volume == o;
         if (known) continue;
         ARENA_GROW(r->a, r->wishes, r->n, r->cap);
-        r->wishes[r->n++] = (struct wish){o, pod, csi_attachment_name(r->a, csi->driver, csi->volume_handle, r->node_name),
-                                          csi_unique_name(r->a, csi->driver, csi->volume_handle)};
+        r->wishes[r->n++] =
+            (struct wish){o, pod, csi_attachment_name(r->a, csi->driver, csi->volume_handle, r->node_name),
+                          csi_unique_name(r->a, csi->driver, csi->volume_handle)};
     }
 }
 
@@ -122,7 +126,8 @@ static const va_t *attachment_named(const struct round *r, const char *name) {
 
 static bool one_node_only(const pv_t *v) {
     for (size_t i = 0; i < v->spec.access_modes.n; i++)
-        if (str_eq(v->spec.access_modes.items[i], "ReadWriteMany") || str_eq(v->spec.access_modes.items[i], "ReadOnlyMany"))
+        if (str_eq(v->spec.access_modes.items[i], "ReadWriteMany") ||
+            str_eq(v->spec.access_modes.items[i], "ReadOnlyMany"))
             return false;
     return v->spec.access_modes.n > 0;
 }
@@ -131,7 +136,8 @@ static bool one_node_only(const pv_t *v) {
 static const char *holder(const struct round *r, const pv_t *v) {
     for (size_t i = 0; i < r->attachments.n; i++) {
         const va_t *x = r->attachments.items[i]->obj;
-        if (str_eq(x->spec.source.persistent_volume_name, v->metadata.name) && !str_eq(x->spec.node_name, r->node_name))
+        if (str_eq(x->spec.source.persistent_volume_name, v->metadata.name) &&
+            !str_eq(x->spec.node_name, r->node_name))
             return x->spec.node_name;
     }
     return NULL;
@@ -141,15 +147,19 @@ static int attach(struct round *r, const struct wish *w, struct err *e) {
     const pv_t *v = w->volume->obj;
     const char *other = one_node_only(v) ? holder(r, v) : NULL;
     if (other) {
-        event_record_obj(r->c->events, &client_pods, w->pod->meta, "Warning", "FailedAttachVolume",
-                         "Multi-Attach error for volume \"%s\" Volume is already exclusively attached to one node and "
-                         "can't be attached to another", v->metadata.name);
+        event_record_obj(
+            r->c->events, &client_pods, w->pod->meta, "Warning", "FailedAttachVolume",
+            "Multi-Attach error for volume \"%s\" Volume is already exclusively attached to one node and "
+            "can't be attached to another",
+            v->metadata.name);
         r->again = true;
         return 0;
     }
     const char *name = v->metadata.name;
     va_t va = {.metadata.name = w->name,
-               .spec = {.attacher = v->spec.csi->driver, .node_name = r->node_name, .source.persistent_volume_name = name}};
+               .spec = {.attacher = v->spec.csi->driver,
+                        .node_name = r->node_name,
+                        .source.persistent_volume_name = name}};
     struct client_opts o = {.cause = w->pod->meta->resource_version};
     _cleanup_err_ struct err ce = {0};
     int rc = client_create(r->c->m->client, r->a, &client_volumeattachments, NULL, &va, &o, NULL, &ce);
@@ -182,7 +192,8 @@ static bool out_of_service(const struct core_node *n) {
 
 static bool node_is_ready(const struct core_node *n) {
     for (size_t i = 0; i < n->status.conditions.n; i++)
-        if (str_eq(n->status.conditions.items[i].type, "Ready")) return str_eq(n->status.conditions.items[i].status, "True");
+        if (str_eq(n->status.conditions.items[i].type, "Ready"))
+            return str_eq(n->status.conditions.items[i].status, "True");
     return false;
 }
 
@@ -222,7 +233,8 @@ static int write_attached(struct round *r, const struct core_attached_volume_vec
     bool same = want->n == r->node->status.volumes_attached.n;
     for (size_t i = 0; same && i < want->n; i++) same = shows(r->node, want->items[i].name);
     if (same) return 0;
-    struct json *doc = json_object(r->a), *list = json_ensure_array(r->a, json_ensure_object(r->a, doc, "status"), "volumesAttached");
+    struct json *doc = json_object(r->a),
+                *list = json_ensure_array(r->a, json_ensure_object(r->a, doc, "status"), "volumesAttached");
     for (size_t i = 0; i < want->n; i++) {
         struct json *o = json_object(r->a);
         json_set_str(r->a, o, "name", want->items[i].name);
@@ -231,8 +243,8 @@ static int write_attached(struct round *r, const struct core_attached_volume_vec
     }
     char *body = json_text(r->a, doc);
     struct client_opts o = {.cause = r->node->metadata.resource_version, .subresource = "status"};
-    return client_patch(r->c->m->client, r->a, &client_nodes, NULL, r->node_name, CLIENT_PATCH_MERGE, body, strlen(body), &o,
-                        NULL, e);
+    return client_patch(r->c->m->client, r->a, &client_nodes, NULL, r->node_name, CLIENT_PATCH_MERGE, body,
+                        strlen(body), &o, NULL, e);
 }
 
 static void tell_attached(struct round *r, const struct wish *w, const va_t *x, bool now) {
@@ -255,7 +267,8 @@ static int settle(struct round *r, struct err *e) {
     want.items = arena_zalloc(r->a, (r->attachments.n + 1) * sizeof(*want.items));
     for (size_t i = 0; i < r->attachments.n; i++) {
         const va_t *x = r->attachments.items[i]->obj;
-        if (!str_eq(x->spec.node_name, r->node_name) || str_empty(x->spec.source.persistent_volume_name)) continue;
+        if (!str_eq(x->spec.node_name, r->node_name) || str_empty(x->spec.source.persistent_volume_name))
+            continue;
         const struct wish *w = wish_named(r, x->metadata.name);
         const char *unique = w ? w->unique : unique_of(r, x);
         bool gone = x->metadata.deletion_timestamp.set, attached = x->status.attached && !gone;
@@ -271,10 +284,12 @@ static int settle(struct round *r, struct err *e) {
     }
     int rc = r->node ? write_attached(r, &want, e) : 0;
     for (size_t i = 0; rc == 0 && i < n_leaving; i++) {
-        struct client_delete_opts o = {.cause = leaving[i]->metadata.resource_version, .uid = leaving[i]->metadata.uid};
+        struct client_delete_opts o = {.cause = leaving[i]->metadata.resource_version,
+                                       .uid = leaving[i]->metadata.uid};
         _cleanup_err_ struct err de = {0};
         needed_again(r->c, leaving[i]->metadata.name);
-        rc = client_delete(r->c->m->client, &client_volumeattachments, NULL, leaving[i]->metadata.name, &o, &de);
+        rc = client_delete(r->c->m->client, &client_volumeattachments, NULL, leaving[i]->metadata.name, &o,
+                           &de);
         if (rc < 0 && client_err_not_found(&de)) rc = 0;
         if (rc < 0) err_move(e, &de);
     }
@@ -317,12 +332,15 @@ static void attachment_changed(void *arg, const struct object *o) {
 static void node_changed(void *arg, struct object *old, struct object *o) {
     const struct core_node *was = old->obj, *now = o->obj;
     bool same = was->status.volumes_in_use.n == now->status.volumes_in_use.n &&
-                was->status.volumes_attached.n == now->status.volumes_attached.n && was->spec.taints.n == now->spec.taints.n;
+                was->status.volumes_attached.n == now->status.volumes_attached.n &&
+                was->spec.taints.n == now->spec.taints.n;
     for (size_t i = 0; same && i < now->status.volumes_in_use.n; i++)
         same = str_eq(was->status.volumes_in_use.items[i], now->status.volumes_in_use.items[i]);
     if (!same) workqueue_add(((struct ad_controller *)arg)->q, o->key);
 }
-static void node_gone(void *arg, struct object *o) { workqueue_add(((struct ad_controller *)arg)->q, o->key); }
+static void node_gone(void *arg, struct object *o) {
+    workqueue_add(((struct ad_controller *)arg)->q, o->key);
+}
 
 static void ad_done(void *p) {
     struct ad_controller *c = p;
@@ -335,8 +353,9 @@ int attachdetach_start(struct manager *m, struct err *e) {
     c->m = m;
     pthread_mutex_init(&c->lock, NULL);
     c->events = manager_recorder(m, "attachdetach-controller");
-    c->q = manager_queue(m, "attach-detach", 1, reconcile, c, &client_pods, &client_nodes, &client_persistentvolumes,
-                         &client_persistentvolumeclaims, &client_csidrivers, &client_volumeattachments, NULL);
+    c->q = manager_queue(m, "attach-detach", 1, reconcile, c, &client_pods, &client_nodes,
+                         &client_persistentvolumes, &client_persistentvolumeclaims, &client_csidrivers,
+                         &client_volumeattachments, NULL);
     manager_watch(m, &client_pods, pod_changed, c);
     manager_watch(m, &client_volumeattachments, attachment_changed, c);
     struct informer_handler nodes = {.on_update = node_changed, .on_delete = node_gone, .arg = c};

@@ -1,8 +1,10 @@
-/* What is done with CSI volumes that pods leave behind, against a driver in this process: from the files beside them. */
+/* What is done with CSI volumes that pods leave behind, against a driver in this process: from the files
+ * beside them. */
+#include "kubelet/csi.h"
+
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#include "kubelet/csi.h"
 #include "kubelet/safepath.h"
 #include "pkg/grpc/grpc.h"
 #include "tests/test.h"
@@ -46,7 +48,9 @@ static const struct grpc_method methods[] = {{&api_rpc_csi_node_node_get_info, n
                                              {&api_rpc_csi_node_node_unpublish_volume, unpublish},
                                              {&api_rpc_csi_node_node_unstage_volume, unstage}};
 
-static char *at(struct arena *a, const struct world *w, const char *rest) { return arena_printf(a, "%s/%s", w->dir, rest); }
+static char *at(struct arena *a, const struct world *w, const char *rest) {
+    return arena_printf(a, "%s/%s", w->dir, rest);
+}
 
 static void world_init(struct world *w) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -79,10 +83,13 @@ static int add_driver(struct world *w, const char *version, struct err *e) {
 static void put_data(struct world *w, const char *dir, const char *target) {
     _cleanup_arena_ struct arena *a = arena_new();
     mkdir_p(at(a, w, target), 0755);
-    const char *text = arena_printf(a,
-                                    "{\"driverName\":\"d\",\"volumeHandle\":\"vol\",\"attachmentID\":\"csi-1\",\"target\":"
-                                    "\"%s/%s\"}", w->dir, target);
-    REQUIRE(file_write_atomic(at(a, w, arena_printf(a, "%s/vol_data.json", dir)), text, strlen(text), 0600) == 0);
+    const char *text =
+        arena_printf(a,
+                     "{\"driverName\":\"d\",\"volumeHandle\":\"vol\",\"attachmentID\":\"csi-1\",\"target\":"
+                     "\"%s/%s\"}",
+                     w->dir, target);
+    REQUIRE(file_write_atomic(at(a, w, arena_printf(a, "%s/vol_data.json", dir)), text, strlen(text), 0600) ==
+            0);
 }
 
 static void put_pod(struct world *w, const char *uid) {

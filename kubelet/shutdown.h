@@ -1,8 +1,10 @@
-/* Graceful shutdown of the node: when the machine is about to go down, pods are ended in the order of their priority, each
- * group within its time, so that they can save what they have. Meanwhile the node is not Ready and takes no pods.
+/* Graceful shutdown of the node: when the machine is about to go down, pods are ended in the order of their
+ * priority, each group within its time, so that they can save what they have. Meanwhile the node is not Ready
+ * and takes no pods.
  *
- * Word of a shutdown comes from systemd-logind by D-Bus, which an inhibitor lock keeps waiting (libsystemd is looked for at
- * run time; a machine without it has none). A machine without systemd can send SIGTERM, with --shutdown-on-term, or SIGPWR.
+ * Word of a shutdown comes from systemd-logind by D-Bus, which an inhibitor lock keeps waiting (libsystemd is
+ * looked for at run time; a machine without it has none). A machine without systemd can send SIGTERM, with
+ * --shutdown-on-term, or SIGPWR.
  *
  * Upstream: pkg/kubelet/nodeshutdown. */
 #pragma once
@@ -24,8 +26,8 @@ struct shutdown_group {
     int64_t seconds;
 };
 enum { SHUTDOWN_GROUPS_MAX = 32 };
-/* From the settings ("priority=seconds,..." wins over the two periods), lowest priority first. The number of groups; 0: none.
- * -EINVAL: it cannot be read. */
+/* From the settings ("priority=seconds,..." wins over the two periods), lowest priority first. The number of
+ * groups; 0: none. -EINVAL: it cannot be read. */
 int shutdown_groups(const struct kubelet_config *c, struct shutdown_group out[SHUTDOWN_GROUPS_MAX]);
 /* The group of a pod: the highest whose priority it reaches; those below the first are in the first. */
 size_t shutdown_group_of(const struct shutdown_group *g, size_t n, int32_t priority);

@@ -42,7 +42,8 @@ static bool sub_ids(const char *file, uint32_t *first, uint32_t *ranges) {
     unsigned long start, count;
     char line[256];
     while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "kubelet:%lu:%lu", &start, &count) != 2 || start > UINT32_MAX || count > UINT32_MAX) continue;
+        if (sscanf(line, "kubelet:%lu:%lu", &start, &count) != 2 || start > UINT32_MAX || count > UINT32_MAX)
+            continue;
         start = (start + IDS - 1) / IDS * IDS;
         *first = (uint32_t)MAX_OF(start, (unsigned long)IDS);
         *ranges = (uint32_t)(count / IDS);
@@ -63,7 +64,8 @@ static bool taken(struct kubelet *kl, struct arena *a, uint32_t host) {
 
 static int choose(struct kubelet *kl, struct arena *a, const char *path, uint32_t *host, struct err *e) {
     uint32_t first = IDS, ranges = MAX_RANGES, gid_first, gid_ranges;
-    if (sub_ids("/etc/subuid", &first, &ranges) && (!sub_ids("/etc/subgid", &gid_first, &gid_ranges) || gid_first != first))
+    if (sub_ids("/etc/subuid", &first, &ranges) &&
+        (!sub_ids("/etc/subgid", &gid_first, &gid_ranges) || gid_first != first))
         return err_set(e, -EINVAL, "/etc/subuid and /etc/subgid give user \"kubelet\" different ids");
     /* One pod chooses at a time, whichever thread it is in. */
     _cleanup_close_ int dir = open(kl->cfg.root_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -75,7 +77,8 @@ static int choose(struct kubelet *kl, struct arena *a, const char *path, uint32_
     return err_set(e, -ENOSPC, "no ids are left for another user namespace");
 }
 
-int userns_of(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct cri_user_namespace **out, struct err *e) {
+int userns_of(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct cri_user_namespace **out,
+              struct err *e) {
     const char *dir = kubelet_pod_dir(kl, a, p->metadata.uid), *path = arena_printf(a, "%s/userns", dir);
     uint32_t host = read_choice(a, path);
     int r = host ? 0 : mkdir_p(dir, 0750);

@@ -18,7 +18,8 @@ enum { MAX_MAPPINGS = 32 };
 int64_t idmap_host_id(const struct cri_id_mapping_vec *v, uint32_t id) {
     for (size_t i = 0; i < v->n; i++) {
         const struct cri_id_mapping *m = &v->items[i];
-        if (id >= m->container_id && id - m->container_id < m->length) return (int64_t)m->host_id + (id - m->container_id);
+        if (id >= m->container_id && id - m->container_id < m->length)
+            return (int64_t)m->host_id + (id - m->container_id);
     }
     return -1;
 }
@@ -26,15 +27,16 @@ int64_t idmap_host_id(const struct cri_id_mapping_vec *v, uint32_t id) {
 const char *idmap_problem(const struct cri_user_namespace *u) {
     if (!u->uids.n || !u->gids.n) return "a user namespace needs uid and gid mappings";
     if (u->uids.n > MAX_MAPPINGS || u->gids.n > MAX_MAPPINGS) return "too many id mappings";
-    if (idmap_host_id(&u->uids, 0) < 0 || idmap_host_id(&u->gids, 0) < 0) return "the id mappings have no root";
+    if (idmap_host_id(&u->uids, 0) < 0 || idmap_host_id(&u->gids, 0) < 0)
+        return "the id mappings have no root";
     return NULL;
 }
 
 bool idmap_supported(void) {
     struct utsname u;
     int major = 0, minor = 0;
-    return uname(&u) == 0 && sscanf(u.release, "%d.%d", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 3)) &&
-           access("/proc/self/ns/user", F_OK) == 0;
+    return uname(&u) == 0 && sscanf(u.release, "%d.%d", &major, &minor) == 2 &&
+           (major > 6 || (major == 6 && minor >= 3)) && access("/proc/self/ns/user", F_OK) == 0;
 }
 
 /* ---- the namespace ---- */
@@ -63,7 +65,8 @@ static _noreturn_ void hold(int go, int done, int flags) {
 void idmap_holder_end(pid_t pid) {
     if (pid <= 0) return;
     kill(pid, SIGKILL);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
 }
 
 pid_t idmap_holder(const struct cri_user_namespace *u, int flags, struct err *e) {
@@ -112,7 +115,8 @@ int idmap_bind(const char *source, const char *target, const char *userns, struc
         if (r == 0 || flags == 0) break;
         if (tree >= 0) close(tree);
     }
-    if (r == 0 && syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0) r = -errno;
+    if (r == 0 && syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        r = -errno;
     if (tree >= 0) close(tree);
     return r < 0 ? err_errno(e, r, "id-mapped mount of %s (does its file system have them?)", source) : 0;
 }
