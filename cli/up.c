@@ -86,6 +86,7 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     if (!l->runtime)
         add(l, list, c, ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data), FMT("--state=%s/shim", l->run),
                              FMT("--bridge=%s", l->bridge), FMT("--cluster-cidr=%s", l->cluster_cidr),
+                             "--runtime-handler=runc=/usr/sbin/runc",
                              FMT("--registries=%s/registries.yaml", access(layout_data(l, "registries.yaml"), R_OK) == 0 ? l->data : "/etc/coracle")));
     c = (struct component){.name = "kubelet", .wait_port = api};
     if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;

@@ -46,6 +46,24 @@ check_out "the sysctl is set" '2000.*3000' kubectl exec groups -- cat /proc/sys/
 check_out "an unsafe one is refused" 'SysctlForbidden' kubectl get pod sysctl -o jsonpath='{.status.reason}'
 check_fails "recursively read-only" 'Read-only file system' kubectl exec rro -- touch /data/x
 check_out "and the status says so" 'Enabled' kubectl get pod rro -o jsonpath='{.status.containerStatuses[0].volumeMounts[?(@.name=="v")].recursiveReadOnly}'
+if [ -x /usr/sbin/runc ]; then
+  kubectl apply -f - >/dev/null <<'YAML'
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: with-runc}
+handler: runc
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: unknown}
+handler: unknown
+YAML
+  { pod classed 'runtimeClassName: with-runc' 'tty: false' 'echo from runc'; pod odd 'runtimeClassName: unknown' 'tty: false' 'true'; } | kubectl apply -f - >/dev/null
+  check "a runtime class picks the runtime" kubectl wait --for=condition=Ready pod/classed --timeout=20s
+  check_out "exec works in it" '^classed$' kubectl exec classed -- hostname
+  check "runc knows it" bash -c "[ -n \"\$(ls '$RUN/shim/runc')\" ]"
+  check_out "an unknown handler is an event" 'no runtime for handler' bash -c 'for i in $(seq 20); do kubectl get events --field-selector involvedObject.name=odd -o jsonpath="{.items[*].message}" | grep "no runtime" && exit; sleep 0.5; done'
+fi
 kubectl delete pods --all --wait=true >/dev/null
-check_empty "no id-mapped mount is left" bash -c "sleep 2; grep idmapped /proc/self/mountinfo; true"
+check "no id-mapped mount is left" until_ok 20 bash -c "! grep -q idmapped /proc/self/mountinfo"
 finish

@@ -113,7 +113,7 @@ static int write_spec(struct shim *s, struct container *c, const struct image_co
         .hostname = hostname,
         .target_pid = target_pid(s, c->config),
         .cgroup_v2 = cgroup_is_v2(),
-        .seccomp = s->seccomp,
+        .seccomp = runtime_is_crun(runtime_of(s, c)) ? s->seccomp : NULL,
         .image_mounts = image_mounts,
         .mapped_mounts = mapped_mounts,
         .user = sandbox_user(c->sandbox),
@@ -232,7 +232,7 @@ int container_create(struct shim *s, struct sandbox *sb, const struct cri_contai
 
 static void start_failed(struct shim *s, struct container *c, const struct err *why) {
     int64_t now = ktime_unix_ns(ktime_now());
-    runtime_delete(s->runtime, c->id, c->cgroup);
+    runtime_delete(runtime_of(s, c), c->id, c->cgroup);
     unmount_all(c);
     pthread_mutex_lock(&s->lock);
     c->state = CRI_CONTAINER_STATE_CONTAINER_EXITED;
@@ -260,7 +260,7 @@ static int start_locked(struct shim *s, struct container *c, struct err *e) {
         _cleanup_free_ char *dir = xstrndup(c->log_path, (size_t)(strrchr(c->log_path, '/') - c->log_path));
         if ((r = mkdir_p(dir, 0755)) < 0) err_errno(&why, r, "make %s", dir);
     }
-    if (r == 0) r = runtime_create(s->runtime, &rc, &proc, &why);
+    if (r == 0) r = runtime_create(runtime_of(s, c), &rc, &proc, &why);
     if (r == 0) {
         pthread_mutex_lock(&s->lock);
         c->proc = proc;
@@ -268,7 +268,7 @@ static int start_locked(struct shim *s, struct container *c, struct err *e) {
         c->started_at = ktime_unix_ns(ktime_now());
         pthread_mutex_unlock(&s->lock);
         r = container_save(s, c, &why); /* before it runs: a restart finds it again */
-        if (r == 0) r = runtime_start(s->runtime, c->id, &why);
+        if (r == 0) r = runtime_start(runtime_of(s, c), c->id, &why);
     }
     if (r < 0) {
         start_failed(s, c, &why);
@@ -281,7 +281,7 @@ static int start_locked(struct shim *s, struct container *c, struct err *e) {
     int code;
     int64_t at;
     bool oom;
-    if (runtime_exit_status(s->runtime, c->id, c->bundle, &code, &at, &oom)) container_exited(s, c);
+    if (runtime_exit_status(runtime_of(s, c), c->id, c->bundle, &code, &at, &oom)) container_exited(s, c);
     return 0;
 }
 
@@ -300,7 +300,7 @@ int container_start(struct shim *s, struct container *c, struct err *e) {
 void container_exited(struct shim *s, struct container *c) {
     int code = LOST_CODE;
     int64_t at = ktime_unix_ns(ktime_now());
-    bool oom = false, known = runtime_exit_status(s->runtime, c->id, c->bundle, &code, &at, &oom);
+    bool oom = false, known = runtime_exit_status(runtime_of(s, c), c->id, c->bundle, &code, &at, &oom);
     oom |= code == 128 + SIGKILL && cgroup_oom_killed(c->cgroup);
     pthread_mutex_lock(&s->lock);
     bool running = c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
@@ -315,7 +315,7 @@ void container_exited(struct shim *s, struct container *c) {
     if (!running) return;
     container_save(s, c, NULL);
     event_emit(s, CRI_CONTAINER_EVENT_TYPE_CONTAINER_STOPPED_EVENT, c->id, c->sandbox->id);
-    runtime_delete(s->runtime, c->id, c->cgroup);
+    runtime_delete(runtime_of(s, c), c->id, c->cgroup);
     unmount_all(c);
 }
 
@@ -361,7 +361,7 @@ static int remove_locked(struct shim *s, struct container *c, struct err *e) {
     int r = container_stop(s, c, 0, e);
     if (r < 0) return r;
     _cleanup_free_ char *record = xasprintf("%s/record.json", c->dir);
-    runtime_delete(s->runtime, c->id, c->cgroup);
+    runtime_delete(runtime_of(s, c), c->id, c->cgroup);
     unlink(record); /* from here on it is a leftover */
     unmount_all(c);
     container_wipe(s, c->id);
@@ -407,7 +407,7 @@ static int update_locked(struct shim *s, struct container *c, const struct cri_l
     const struct cri_linux_container_resources *change =
         api_clone(c->arena, &api_cri_linux_container_resources, r);
     if (c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING) {
-        rc = runtime_update(s->runtime, c->id, spec_resources(a, change), e);
+        rc = runtime_update(runtime_of(s, c), c->id, spec_resources(a, change), e);
     } else { /* not started: the spec takes it */
         struct json *spec;
         const char *path = arena_printf(a, "%s/config.json", c->bundle);

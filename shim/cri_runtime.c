@@ -40,7 +40,9 @@ static int do_status(struct grpc_call *c, struct err *e) {
     const struct cri_status_request *q = c->request;
     struct cri_status_response *r = c->response;
     struct shim *s = c->arg;
-    static const char *const handlers[] = {"", "crun"};
+    const char *handlers[SHIM_HANDLERS_MAX + 2] = {"", "crun"};
+    size_t n_handlers = 2;
+    for (size_t i = 0; i < s->n_handlers; i++) handlers[n_handlers++] = s->handlers[i].name;
     const char *why = net_not_ready(s->net, c->arena);
     r->status = NEW(c->arena, struct cri_runtime_status);
     r->status->conditions.n = 2;
@@ -52,13 +54,14 @@ static int do_status(struct grpc_call *c, struct err *e) {
                                        .reason = why ? "NetworkPluginNotReady" : NULL,
                                        .message = why};
     r->runtime_handlers.items =
-        arena_zalloc(c->arena, ARRAY_LEN(handlers) * sizeof(struct cri_runtime_handler));
-    for (size_t i = 0; i < ARRAY_LEN(handlers); i++) {
+        arena_zalloc(c->arena, n_handlers * sizeof(struct cri_runtime_handler));
+    for (size_t i = 0; i < n_handlers; i++) {
         struct cri_runtime_handler *h = &r->runtime_handlers.items[r->runtime_handlers.n++];
         h->name = handlers[i];
         h->features = NEW(c->arena, struct cri_runtime_handler_features);
-        h->features->recursive_read_only_mounts = true;
-        h->features->user_namespaces = idmap_supported();
+        bool crun = runtime_is_crun(runtime_by_handler(s, handlers[i]));
+        h->features->recursive_read_only_mounts = crun;
+        h->features->user_namespaces = crun && idmap_supported();
     }
     r->features = NEW(c->arena, struct cri_runtime_features);
     r->features->supplemental_groups_policy = true;
@@ -283,7 +286,7 @@ static int do_reopen_container_log(struct grpc_call *c, struct err *e) {
     pthread_mutex_lock(&s->lock);
     bool running = ct->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
     pthread_mutex_unlock(&s->lock);
-    int rc = running ? runtime_reopen_log(s->runtime, ct->bundle, ct->log_path, e)
+    int rc = running ? runtime_reopen_log(runtime_of(s, ct), ct->bundle, ct->log_path, e)
                      : err_set(e, -EINVAL, "container is not running");
     container_put(s, ct);
     return rc;

@@ -36,6 +36,7 @@ struct runtime {
     char *root_arg; /* --root=STATE/crun */
     char *exits, *attach;
     char version[32];
+    bool runc; /* its container waits to be read from, where crun's waits for a byte */
     bool wrap; /* run the program through the helper: hybrid cgroups */
 };
 
@@ -57,7 +58,9 @@ struct runtime *runtime_new(const struct runtime_options *o, struct err *e) {
     r->monitor = xstrdup(o->monitor);
     r->helper = xstrdup(o->helper);
     r->state = xstrdup(o->state);
-    r->root_arg = xasprintf("--root=%s/crun", o->state);
+    const char *slash = strrchr(o->program, '/'), *name = slash ? slash + 1 : o->program;
+    r->runc = strstr(name, "runc") != NULL;
+    r->root_arg = xasprintf("--root=%s/%s", o->state, name);
     r->exits = xasprintf("%s/exits", o->state);
     r->attach = xasprintf("%s/attach", o->state);
     r->wrap = cgroup_is_hybrid();
@@ -67,7 +70,7 @@ struct runtime *runtime_new(const struct runtime_options *o, struct err *e) {
     if (rc < 0) err_errno(e, rc, "prepare %s", o->state);
     if (rc == 0 && access(r->monitor, X_OK) < 0) rc = err_errno(e, errno, "monitor %s", r->monitor);
     if (rc == 0 && r->wrap && access(r->helper, X_OK) < 0) rc = err_errno(e, errno, "helper %s", r->helper);
-    if (rc == 0) rc = read_version(r, e);
+    if (rc == 0 && !o->secondary) rc = read_version(r, e);
     return rc < 0 ? runtime_free(r) : r;
 }
 
@@ -84,6 +87,7 @@ struct runtime *runtime_free(struct runtime *r) {
     return NULL;
 }
 
+bool runtime_is_crun(const struct runtime *r) { return !r->runc; }
 const char *runtime_version(struct runtime *r) { return r->version; }
 const char *runtime_exit_dir(struct runtime *r) { return r->exits; }
 
@@ -215,8 +219,10 @@ int runtime_create(struct runtime *r, const struct runtime_create *c, struct run
 int runtime_start(struct runtime *r, const char *id, struct err *e) {
     char path[4096];
     snprintf(path, sizeof(path), "%s/%s/exec.fifo", r->root_arg + strlen("--root="), id);
-    _cleanup_close_ int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    char byte;
+    _cleanup_close_ int fd = open(path, (r->runc ? O_RDONLY : O_WRONLY | O_NONBLOCK) | O_CLOEXEC);
     if (fd < 0) return err_errno(e, errno, "start container");
+    if (r->runc) return read(fd, &byte, 1) < 0 || unlink(path) < 0 ? err_errno(e, errno, "start container") : 0;
     if (unlink(path) < 0 || write(fd, "1", 1) != 1) return err_errno(e, errno, "start container");
     return 0;
 }

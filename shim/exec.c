@@ -69,7 +69,7 @@ int container_exec_sync(struct shim *s, struct container *c, const struct str_ve
     er = p[0], ew = p[1];
     struct runtime_exec x = {
         .id = c->id, .bundle = c->bundle, .process = process, .in = -1, .out = ow, .err = ew};
-    r = runtime_exec(s->runtime, &x, &run, e);
+    r = runtime_exec(runtime_of(s, c), &x, &run, e);
     if (r < 0) return r;
     close(take_fd(&ow));
     close(take_fd(&ew));
@@ -78,7 +78,7 @@ int container_exec_sync(struct shim *s, struct container *c, const struct str_ve
     struct collector col = {{{ or, POLLIN, 0}, {er, POLLIN, 0}, {end, POLLIN, 0}}, {out, err}};
     bool late = !collect(&col, deadline);
     int left_ms = deadline ? (int)MAX_OF((deadline - mono_ns()) / NS_PER_MS, (int64_t)1) : 0;
-    r = runtime_exec_wait(s->runtime, &run, left_ms, e);
+    r = runtime_exec_wait(runtime_of(s, c), &run, left_ms, e);
     if (late || r == -ETIMEDOUT)
         return err_set(e, -ETIMEDOUT, "command timed out after %lld s", (long long)timeout_s);
     if (r < 0) return r;

@@ -170,6 +170,7 @@ int main(int argc, char **argv) {
         {"root", 0, FLAG_STR, &o.cfg.root, "DIR", "images and what must survive a reboot"},
         {"state", 0, FLAG_STR, &o.cfg.state, "DIR", "runtime state: pins, sockets, mounts"},
         {"runtime", 0, FLAG_STR, &o.cfg.runtime, "FILE", "the OCI runtime (crun)"},
+        {"runtime-handler", 0, FLAG_LIST, &o.cfg.handlers, "NAME=PROGRAM,...", "further OCI runtimes, for runtime classes (runc=/usr/sbin/runc)"},
         {"monitor", 0, FLAG_STR, &o.cfg.monitor, "FILE", "the monitor of containers (conmon)"},
         {"helper", 0, FLAG_STR, &o.cfg.helper, "FILE", "coracle-shim-helper, usually beside this program"},
         {"pod-cidr", 0, FLAG_STR, &o.cfg.pod_cidr, "CIDR", "addresses for pods; else the kubelet says it"},

@@ -57,7 +57,7 @@ static void restore_created(struct shim *s, struct container *c) {
     snprintf(path, sizeof(path), "%s/pid", c->bundle);
     if (fs_read_u64(path, &pid) == 0) { /* made, but the record never said so */
         cgroup_kill(c->cgroup, SIGKILL);
-        runtime_delete(s->runtime, c->id, c->cgroup);
+        runtime_delete(runtime_of(s, c), c->id, c->cgroup);
         unlink(path);
     }
     if (fs_is_mount(c->rootfs)) return;
@@ -71,7 +71,7 @@ static void restore_created(struct shim *s, struct container *c) {
 static void restore_running(struct shim *s, struct container *c) {
     int code;
     int64_t at;
-    bool oom, done = runtime_exit_status(s->runtime, c->id, c->bundle, &code, &at, &oom);
+    bool oom, done = runtime_exit_status(runtime_of(s, c), c->id, c->bundle, &code, &at, &oom);
     if (done || !proc_alive(c->proc.pid, c->proc.pid_start)) {
         if (!done && proc_alive(c->proc.monitor, c->proc.monitor_start)) {
             exits_watch(s, c); /* the monitor is about to say how it ended */
@@ -80,7 +80,7 @@ static void restore_running(struct shim *s, struct container *c) {
         container_exited(s, c);
         return;
     }
-    runtime_start(s->runtime, c->id, NULL); /* fails, as it should, when it has been started */
+    runtime_start(runtime_of(s, c), c->id, NULL); /* fails, as it should, when it has been started */
     exits_watch(s, c);
 }
 
@@ -90,7 +90,7 @@ static void restore_container(struct shim *s, struct container *c) {
     switch (c->state) {
         case CRI_CONTAINER_STATE_CONTAINER_CREATED: restore_created(s, c); break;
         case CRI_CONTAINER_STATE_CONTAINER_RUNNING: restore_running(s, c); break;
-        default: runtime_delete(s->runtime, c->id, c->cgroup); fs_unpin(c->rootfs);
+        default: runtime_delete(runtime_of(s, c), c->id, c->cgroup); fs_unpin(c->rootfs);
     }
 }
 

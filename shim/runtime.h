@@ -13,7 +13,8 @@ struct runtime;
 
 struct runtime_options {
     const char *state;   /* folder of the shim's runtime state */
-    const char *program; /* crun */
+    const char *program; /* crun, or one of its kind */
+    bool secondary;      /* of a runtime class: its version is not asked for */
     const char *monitor; /* conmon */
     const char *helper;  /* coracle-shim-helper */
 };
@@ -44,6 +45,8 @@ struct runtime_exec_run { /* a running exec */
 
 struct runtime *runtime_new(const struct runtime_options *o, struct err *e);
 struct runtime *runtime_free(struct runtime *r);
+/* The program takes compiled seccomp filters and joins user namespaces by their pins, as crun does. */
+bool runtime_is_crun(const struct runtime *r);
 /* "1.8.1" of the program. */
 const char *runtime_version(struct runtime *r);
 

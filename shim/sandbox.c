@@ -250,13 +250,16 @@ static void wipe(struct sandbox *sb) {
 
 int sandbox_run(struct shim *s, const struct cri_pod_sandbox_config *config, const char *handler,
                 char id[SHIM_ID + 1], struct err *e) {
-    if (!str_empty(handler) && !str_eq(handler, "crun") && !str_eq(handler, "runc"))
+    const struct runtime *rt = runtime_by_handler(s, handler);
+    if (!rt)
         return err_set(e, -EINVAL, "no runtime for handler \"%s\" is configured", handler);
     shim_new_id(id);
     struct sandbox *sb = sandbox_alloc(s, id);
     sb->created_at = ktime_unix_ns(ktime_now());
     sb->handler = arena_strdup(sb->arena, str_or_empty(handler));
     int r = copy_config(sb, config, e);
+    if (r == 0 && sandbox_user(sb) && !runtime_is_crun(rt))
+        r = err_set(e, -ENOTSUP, "user namespaces are not supported by handler \"%s\"", str_or_empty(handler));
     if (r < 0) {
         sandbox_put(s, sb);
         return r;

@@ -101,6 +101,35 @@ void container_all(struct shim *s, struct arena *a, const char *sandbox, struct 
 
 /* ---- the instance ---- */
 
+struct runtime *runtime_by_handler(struct shim *s, const char *handler) {
+    if (str_empty(handler) || str_eq(handler, "crun")) return s->runtime;
+    for (size_t i = 0; i < s->n_handlers; i++)
+        if (str_eq(s->handlers[i].name, handler)) return s->handlers[i].runtime;
+    return NULL;
+}
+
+struct runtime *runtime_of(struct shim *s, const struct container *c) {
+    struct runtime *r = runtime_by_handler(s, c->sandbox->handler);
+    return r ? r : s->runtime; /* a handler that was taken out of the configuration: what it left is cleaned up */
+}
+
+static int add_handlers(struct shim *s, struct runtime_options o, struct err *e) {
+    o.secondary = true;
+    for (size_t i = 0; i < s->cfg.handlers.n; i++) {
+        const char *text = s->cfg.handlers.items[i], *eq = strchr(text, '=');
+        if (!eq || eq == text || eq[1] != '/' || s->n_handlers >= SHIM_HANDLERS_MAX)
+            return err_set(e, -EINVAL, "runtime handler %s: NAME=/PROGRAM, and at most %d of them", text, SHIM_HANDLERS_MAX);
+        if (access(eq + 1, X_OK) < 0) continue; /* sandboxes that ask for it are told */
+        o.program = eq + 1;
+        struct shim_handler *h = &s->handlers[s->n_handlers];
+        h->runtime = runtime_new(&o, e);
+        if (!h->runtime) return -EIO;
+        h->name = xstrndup(text, (size_t)(eq - text));
+        s->n_handlers++;
+    }
+    return 0;
+}
+
 static struct shim *shim_alloc(const struct shim_config *cfg, struct err *e) {
     static const char *const root_dirs[] = {"sandboxes", "containers"};
     struct shim *s = xcalloc(1, sizeof(*s));
@@ -123,14 +152,15 @@ static struct shim *shim_alloc(const struct shim_config *cfg, struct err *e) {
             return shim_free(s);
         }
     }
-    struct runtime_options ro = {cfg->state, cfg->runtime, cfg->monitor, cfg->helper};
+    struct runtime_options ro = {
+        .state = cfg->state, .program = cfg->runtime, .monitor = cfg->monitor, .helper = cfg->helper};
     struct net_options no = {cfg->state,        cfg->bridge,      cfg->cluster_cidr,
                              cfg->cni_conf_dir, cfg->cni_bin_dir, (int)cfg->mtu};
     s->net = net_new(&no);
     s->seccomp = seccomp_cache_new();
     s->images = image_store_open(cfg->root, e);
     s->runtime = s->images ? runtime_new(&ro, e) : NULL;
-    return s->runtime ? s : shim_free(s);
+    return s->runtime && add_handlers(s, ro, e) == 0 ? s : shim_free(s);
 }
 
 int shim_set_pod_cidr(struct shim *s, const char *cidr, struct err *e) {
@@ -182,6 +212,10 @@ struct shim *shim_free(struct shim *s) {
     map_done(&s->sandboxes);
     s->puller = puller_free(s->puller);
     s->runtime = runtime_free(s->runtime);
+    for (size_t i = 0; i < s->n_handlers; i++) {
+        runtime_free(s->handlers[i].runtime);
+        free(s->handlers[i].name);
+    }
     s->net = net_free(s->net);
     s->seccomp = seccomp_cache_free(s->seccomp);
     s->images = image_store_free(s->images);

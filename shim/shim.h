@@ -26,6 +26,7 @@
 #include "net.h"
 #include "pkg/api/cri.h"
 #include "pkg/base/map.h"
+#include "pkg/base/flags.h"
 #include "runtime.h"
 
 enum {
@@ -39,6 +40,7 @@ struct shim_config {
     const char *listen; /* unix socket */
     const char *root, *state;
     const char *runtime, *monitor, *helper;
+    struct flag_list handlers; /* "NAME=PROGRAM": further handlers, for runtime classes */
     const char *pod_cidr, *cluster_cidr, *bridge;
     const char *cgroup_root;
     const char *cni_conf_dir, *cni_bin_dir;
@@ -110,6 +112,8 @@ struct event {
     char id[SHIM_ID + 1], sandbox[SHIM_ID + 1];
 };
 
+enum { SHIM_HANDLERS_MAX = 8 };
+
 struct streaming;
 struct puller;
 struct seccomp_cache;
@@ -119,7 +123,12 @@ struct shim {
     struct image_store *images;
     struct puller *puller;
     struct net *net;
-    struct runtime *runtime;
+    struct runtime *runtime; /* of the handlers "" and "crun" */
+    struct shim_handler {
+        char *name;
+        struct runtime *runtime;
+    } handlers[SHIM_HANDLERS_MAX];
+    size_t n_handlers;
     struct streaming *streaming;
     struct seccomp_cache *seccomp;
     pthread_mutex_t lock;
@@ -215,6 +224,11 @@ struct cri_pod_sandbox_status *sandbox_status(struct shim *s, struct arena *a, s
 struct cri_container_status *container_status(struct shim *s, struct arena *a, struct container *c);
 struct cri_container_stats *container_stats(struct shim *s, struct arena *a, struct container *c);
 struct cri_pod_sandbox_stats *sandbox_stats(struct shim *s, struct arena *a, struct sandbox *sb);
+
+/* The runtime of a handler; NULL: no such handler. */
+struct runtime *runtime_by_handler(struct shim *s, const char *handler);
+/* That of a container's sandbox. */
+struct runtime *runtime_of(struct shim *s, const struct container *c);
 
 /* ---- metrics.c ---- */
 void metrics_describe(struct arena *a, struct cri_metric_descriptor_vec *out);

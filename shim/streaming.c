@@ -167,7 +167,7 @@ static void on_resize(uint16_t width, uint16_t height, void *arg) {
     ss->width = width;
     ss->height = height;
     if (ss->tty >= 0) ioctl(ss->tty, TIOCSWINSZ, &w);
-    if (ss->attach >= 0 && ss->c) runtime_resize(ss->st->shim->runtime, ss->c->bundle, width, height);
+    if (ss->attach >= 0 && ss->c) runtime_resize(runtime_of(ss->st->shim, ss->c), ss->c->bundle, width, height);
     pthread_mutex_unlock(&ss->lock);
 }
 
@@ -245,7 +245,7 @@ static void copy_packets(int sock, int out, int err) {
 
 static int run_exec(struct session *ss, int *code, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    struct runtime *rt = ss->st->shim->runtime;
+    struct runtime *rt = runtime_of(ss->st->shim, ss->c);
     struct str_vec cmd = {(const char **)(void *)ss->t->cmd, ss->t->n_cmd};
     struct json *process;
     struct runtime_exec_run run;
@@ -293,7 +293,7 @@ static int run_exec(struct session *ss, int *code, struct err *e) {
 static int run_attach(struct session *ss, struct err *e) {
     _cleanup_close_ int out = remotecmd_take_stdout(ss->rc), err = remotecmd_take_stderr(ss->rc);
     int in = remotecmd_take_stdin(ss->rc);
-    int sock = runtime_attach(ss->st->shim->runtime, ss->c->id, e);
+    int sock = runtime_attach(runtime_of(ss->st->shim, ss->c), ss->c->id, e);
     if (sock < 0) {
         if (in >= 0) close(in);
         return sock;
@@ -301,7 +301,7 @@ static int run_attach(struct session *ss, struct err *e) {
     pthread_mutex_lock(&ss->lock);
     ss->attach = sock;
     bool gone = ss->gone;
-    if (ss->width) runtime_resize(ss->st->shim->runtime, ss->c->bundle, ss->width, ss->height);
+    if (ss->width) runtime_resize(runtime_of(ss->st->shim, ss->c), ss->c->bundle, ss->width, ss->height);
     pthread_mutex_unlock(&ss->lock);
     copy_start(in, sock, true);
     if (!gone) copy_packets(sock, out, err);
