@@ -107,16 +107,13 @@ bool apiserver_calls_ended(struct apiserver *s, int timeout_ms) {
 
 static bool own_thread(const struct request *q) { return q->back ? aggregator_lasts(q) : request_is_long(q); }
 
-static bool health_path(const char *p) {
-    return str_eq(p, "/readyz") || str_eq(p, "/livez") || str_eq(p, "/healthz");
-}
+static bool health_path(const char *p) { return str_eq(p, "/readyz") || str_eq(p, "/livez") || str_eq(p, "/healthz"); }
 
 static bool fresh(struct request *q) {
     struct apiserver *s = q->s;
     const char *rv = http_query(q->http, "resourceVersion");
     int64_t want = 0;
-    if (str_empty(rv))
-        return store_current_rev(s->store, &want, NULL) == 0 && watchcache_wait(s->cache, want, 0) == 0;
+    if (str_empty(rv)) return store_current_rev(s->store, &want, NULL) == 0 && watchcache_wait(s->cache, want, 0) == 0;
     return str_to_i64(rv, &want) == 0 && watchcache_wait(s->cache, want, 0) == 0;
 }
 
@@ -235,8 +232,7 @@ static void on_expire(uv_timer_t *t) {
 static void arm(void *arg) {
     struct apiserver *s = arg;
     struct admission *m = s->admission;
-    if (m->loop && !uv_is_active((uv_handle_t *)&m->timer))
-        uv_timer_start(&m->timer, on_expire, EXPIRE_MS, EXPIRE_MS);
+    if (m->loop && !uv_is_active((uv_handle_t *)&m->timer)) uv_timer_start(&m->timer, on_expire, EXPIRE_MS, EXPIRE_MS);
 }
 
 int admission_open(struct apiserver *s, struct err *e) {
@@ -248,8 +244,8 @@ int admission_open(struct apiserver *s, struct err *e) {
                              .refuse = on_refused};
     m->flow = flow_new(&o);
     m->checkers = http_workers_new(CHECKERS, CHECK_QUEUE);
-    s->workers = http_workers_new(2 * (unsigned)o.seats + FLOW_EXEMPT_SEATS,
-                                  WORKER_QUEUE); /* lent seats: flow/queue.c */
+    s->workers =
+        http_workers_new(2 * (unsigned)o.seats + FLOW_EXEMPT_SEATS, WORKER_QUEUE); /* lent seats: flow/queue.c */
     s->admission = m;
     return 0;
 }

@@ -50,8 +50,8 @@ struct apiserver_options {
     const char *proxy_cert, *proxy_key; /* this server's as a front proxy of aggregated ones */
     int64_t event_ttl_ns;
     struct flag_list disabled_plugins; /* of admission; only ServiceAccount can be */
-    struct flag_list unhonoured; /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
-    bool serve_usage; /* metrics.k8s.io */
+    struct flag_list unhonoured;       /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
+    bool serve_usage;                  /* metrics.k8s.io */
     const char *audit_policy_file, *audit_log_path, *audit_log_mode;
     int64_t audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_log_queue;
     int64_t max_inflight, max_mutating_inflight; /* their sum is the number of seats */
@@ -62,18 +62,18 @@ enum { WRITE_QUEUES = 64 }; /* write.h */
 struct apiserver {
     struct apiserver_options opt;
     struct store *store;
-    bool embedded;              /* the store's current revision is known without a round trip */
+    bool embedded; /* the store's current revision is known without a round trip */
     struct resource_table *resources;
-    struct rbytes *event_end;   /* "}\n" */
+    struct rbytes *event_end; /* "}\n" */
     struct watchcache *cache;
     struct aggregator *aggregator; /* aggregator/aggregator.h */
     struct usage *usage;           /* usage/usage.h; NULL: not served */
-    struct crd_registry *crds;  /* crd/registry.h */
+    struct crd_registry *crds;     /* crd/registry.h */
     struct listcache *lists;
     struct rules *rules;
-    struct jwt_keys *keys;      /* of service-account tokens; NULL: none */
+    struct jwt_keys *keys; /* of service-account tokens; NULL: none */
     struct jwt_signer *signer;
-    const char **audiences;    /* API audiences */
+    const char **audiences; /* API audiences */
     size_t n_audiences;
     struct authn *authn;
     struct oidc *oidc; /* NULL: no OpenID Connect */
@@ -90,7 +90,7 @@ struct apiserver {
     struct admission *admission; /* admit.h */
     struct watch_hub *watches;
     struct kubelet_client *kubelets;
-    const char *external_host;  /* "10.0.0.10:6443": in discovery and the issuer's documents; the opener's */
+    const char *external_host; /* "10.0.0.10:6443": in discovery and the issuer's documents; the opener's */
     int64_t started_ns;
     pthread_mutex_t write_queues[WRITE_QUEUES], quota_queues[WRITE_QUEUES];
     _Atomic int long_calls, passed_calls;

@@ -1,11 +1,11 @@
 /* The glue between requests and apiserver/auth: credentials from the connection and headers, impersonation, what a
  * request asks for; and the feed of the authorizer from the watch cache. */
-#include "apiserver/lookup.h"
-#include "apiserver/auth/authn.h"
 #include "apiserver/audit/audit.h"
+#include "apiserver/auth/authn.h"
 #include "apiserver/auth/authz.h"
 #include "apiserver/follow.h"
 #include "apiserver/frontproxy.h"
+#include "apiserver/lookup.h"
 #include "apiserver/oidc.h"
 #include "apiserver/selector.h"
 
@@ -66,7 +66,8 @@ static void split_audiences(struct apiserver *s) {
     }
 }
 
-static int ask_oidc(void *arg, struct arena *a, const char *token, const char *issuer, struct user_info *out, struct err *e) {
+static int ask_oidc(void *arg, struct arena *a, const char *token, const char *issuer, struct user_info *out,
+                    struct err *e) {
     return oidc_check(((struct apiserver *)arg)->oidc, a, token, issuer, out, e);
 }
 

@@ -58,17 +58,20 @@ static int report(struct request *q, const struct api_problems *unknown, const s
     for (size_t i = 0; i < n_dups + unknown->n && i < MAX_REPORTED; i++) {
         const char *kind = i < n_dups ? "duplicate field" : unknown->items[i - n_dups].kind;
         const char *path = i < n_dups ? dups->paths[i] : unknown->items[i - n_dups].path;
-        if (level == V_WARN) request_warn(q, "%s \"%s\"", kind, path);
-        else buf_printf(&b, "%s%s \"%s\"", i ? ", " : "", kind, path);
+        if (level == V_WARN)
+            request_warn(q, "%s \"%s\"", kind, path);
+        else
+            buf_printf(&b, "%s%s \"%s\"", i ? ", " : "", kind, path);
     }
     if (level == V_WARN) return 0;
     return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: strict decoding error: %s",
-                      q->res ? q->res->kind : "", q->version ? q->version : "", q->res ? q->res->kind : "object", b.data);
+                      q->res ? q->res->kind : "", q->version ? q->version : "", q->res ? q->res->kind : "object",
+                      b.data);
 }
 
 static int custom_normalise(struct request *q, struct json *v, struct api_problems *unknown, struct err *e) {
-    struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .group = q->res->group, .version = q->res->version,
-                          .kind = q->res->kind};
+    struct rules_ctx c = {
+        .rules = q->s->rules, .a = q->a, .group = q->res->group, .version = q->res->version, .kind = q->res->kind};
     crd_schema_into(q->schema, &c);
     return crd_normalise(&c, v, unknown, e);
 }
@@ -116,7 +119,8 @@ int body_decode(struct request *q, const struct api_type *type, const char *api_
     if (!q->http->body_len && may_be_empty) return 0;
     if (str_empty(ct)) ct = "application/json";
     bool yaml = media_is(ct, "application/yaml");
-    if (type && media_is(ct, "application/vnd.kubernetes.protobuf")) return decode_proto(q, type, api_version, kind, out, e);
+    if (type && media_is(ct, "application/vnd.kubernetes.protobuf"))
+        return decode_proto(q, type, api_version, kind, out, e);
     if (!yaml && !media_is(ct, "application/json"))
         return err_status(e, 415, "UnsupportedMediaType",
                           "the body of the request was in an unknown format - accepted media types include: "

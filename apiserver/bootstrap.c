@@ -41,7 +41,8 @@ static int create_now(struct apiserver *s, struct arena *a, const struct resourc
     if (rc) return rc;
     write_init(&w, s, a, NULL, r, NULL, ns, NULL, RULES_CREATE);
     w.lazy = lazy;
-    if (str_eq(r->group, "flowcontrol.apiserver.k8s.io")) w.c.field_manager = "api-priority-and-fairness-config-producer-v1";
+    if (str_eq(r->group, "flowcontrol.apiserver.k8s.io"))
+        w.c.field_manager = "api-priority-and-fairness-config-producer-v1";
     rc = write_create(&w, norm, true, &out, e);
     object_unref(out);
     return rc;
@@ -55,9 +56,11 @@ static void job_run(void *arg) {
     struct json *obj = NULL;
     int rc = json_parse(a, j->text.data, j->text.len, &obj, NULL, &e);
     if (!rc) rc = create_now(b->s, a, j->res, j->ns, j->lazy, obj, &e);
-    if (rc && e.status != 409) err_wrap(&e, "%s %s", j->res->plural, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))));
+    if (rc && e.status != 409)
+        err_wrap(&e, "%s %s", j->res->plural, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))));
     if (rc && e.status == 422) { /* another server has made the Service with the same address just now */
-        _cleanup_object_ struct object *o = write_current(b->s, j->res, j->ns, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))), true);
+        _cleanup_object_ struct object *o =
+            write_current(b->s, j->res, j->ns, str_or_empty(json_as_str(json_at(obj, "metadata", "name", NULL))), true);
         if (o) rc = 0;
     }
     pthread_mutex_lock(&b->lock);
@@ -79,8 +82,8 @@ static void drain(struct boot *b) {
 
 /* ---- bootstrap_ops ---- */
 
-static int op_get(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
-                  const char *name, struct json **out, struct err *e) {
+static int op_get(void *arg, struct arena *a, const char *group, const char *version, const char *resource,
+                  const char *ns, const char *name, struct json **out, struct err *e) {
     struct boot *b = arg;
     const struct resource *r = resource_find(b->s->resources, group, version, resource);
     _cleanup_object_ struct object *o = r ? watchcache_get(b->s->cache, r, ns, name) : NULL;
@@ -145,9 +148,12 @@ static const char *first_service_ip(struct arena *a, const char *cidr) {
 static struct json *service_tree(struct apiserver *s, struct arena *a) {
     const char *ip = first_service_ip(a, str_empty(s->opt.service_cidr) ? "10.96.0.0/16" : s->opt.service_cidr);
     struct json *v = NULL;
-    const char *text = arena_printf(a,
-        "{\"kind\":\"Service\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\",\"labels\":"
-        "{\"component\":\"apiserver\",\"provider\":\"kubernetes\"}},\"spec\":{\"type\":\"ClusterIP\",\"sessionAffinity\":\"None\","
+    const char *text = arena_printf(
+        a,
+        "{\"kind\":\"Service\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\","
+        "\"labels\":"
+        "{\"component\":\"apiserver\",\"provider\":\"kubernetes\"}},\"spec\":{\"type\":\"ClusterIP\","
+        "\"sessionAffinity\":\"None\","
         "\"clusterIP\":\"%s\",\"ports\":[{\"name\":\"https\",\"protocol\":\"TCP\",\"port\":443,\"targetPort\":%lld}]}}",
         str_or_empty(ip), (long long)s->opt.secure_port);
     return json_parse(a, text, strlen(text), &v, NULL, NULL) ? NULL : v;
@@ -158,14 +164,21 @@ static struct json *endpoints_tree(struct apiserver *s, struct arena *a, bool sl
     long long port = s->opt.secure_port;
     const char *ip = s->opt.advertise_address;
     const char *family = strchr(ip, ':') ? "IPv6" : "IPv4";
-    const char *text = slice
-        ? arena_printf(a, "{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/v1\",\"metadata\":{\"name\":\"kubernetes\","
-                          "\"namespace\":\"default\",\"labels\":{\"kubernetes.io/service-name\":\"kubernetes\"}},\"addressType\":\"%s\","
-                          "\"endpoints\":[{\"addresses\":[\"%s\"],\"conditions\":{\"ready\":true}}],"
-                          "\"ports\":[{\"name\":\"https\",\"protocol\":\"TCP\",\"port\":%lld}]}", family, ip, port)
-        : arena_printf(a, "{\"kind\":\"Endpoints\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\","
-                          "\"labels\":{\"endpointslice.kubernetes.io/skip-mirror\":\"true\"}},\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],"
-                          "\"ports\":[{\"name\":\"https\",\"port\":%lld,\"protocol\":\"TCP\"}]}]}", ip, port);
+    const char *text = slice ? arena_printf(a,
+                                            "{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/"
+                                            "v1\",\"metadata\":{\"name\":\"kubernetes\","
+                                            "\"namespace\":\"default\",\"labels\":{\"kubernetes.io/"
+                                            "service-name\":\"kubernetes\"}},\"addressType\":\"%s\","
+                                            "\"endpoints\":[{\"addresses\":[\"%s\"],\"conditions\":{\"ready\":true}}],"
+                                            "\"ports\":[{\"name\":\"https\",\"protocol\":\"TCP\",\"port\":%lld}]}",
+                                            family, ip, port)
+                             : arena_printf(a,
+                                            "{\"kind\":\"Endpoints\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":"
+                                            "\"kubernetes\",\"namespace\":\"default\","
+                                            "\"labels\":{\"endpointslice.kubernetes.io/"
+                                            "skip-mirror\":\"true\"}},\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],"
+                                            "\"ports\":[{\"name\":\"https\",\"port\":%lld,\"protocol\":\"TCP\"}]}]}",
+                                            ip, port);
     return json_parse(a, text, strlen(text), &v, NULL, NULL) ? NULL : v;
 }
 
@@ -187,7 +200,8 @@ static int ensure(struct boot *b, const char *group, const char *resource, struc
 
 static void ensure_kubernetes(struct boot *b) {
     _cleanup_arena_ struct arena *a = arena_new();
-    static const char *const none[] = {NULL}, *const subsets[] = {"subsets", NULL}, *const slice[] = {"endpoints", "ports", NULL};
+    static const char *const none[] = {NULL}, *const subsets[] = {"subsets", NULL},
+                             *const slice[] = {"endpoints", "ports", NULL};
     const char *ip = b->s->opt.advertise_address;
     /* several servers may be listed: presence.c; on a machine without a network no pod could use it */
     bool endpoints = b->s->embedded && !str_has_prefix(ip, "127.") && !str_eq(ip, "::1");
@@ -201,13 +215,19 @@ static void ensure_kubernetes(struct boot *b) {
 
 /* What a metrics-server's manifests bring: who may read, and the APIService, which one with a service may replace. */
 static void ensure_usage(struct boot *b) {
-    static const char role[] = "{\"kind\":\"ClusterRole\",\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"metadata\":{"
-        "\"name\":\"system:aggregated-metrics-reader\",\"labels\":{\"rbac.authorization.k8s.io/aggregate-to-admin\":\"true\","
-        "\"rbac.authorization.k8s.io/aggregate-to-edit\":\"true\",\"rbac.authorization.k8s.io/aggregate-to-view\":\"true\"}},"
-        "\"rules\":[{\"apiGroups\":[\"metrics.k8s.io\"],\"resources\":[\"pods\",\"nodes\"],\"verbs\":[\"get\",\"list\",\"watch\"]}]}";
-    static const char service[] = "{\"kind\":\"APIService\",\"apiVersion\":\"apiregistration.k8s.io/v1\",\"metadata\":{"
+    static const char role[] =
+        "{\"kind\":\"ClusterRole\",\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"metadata\":{"
+        "\"name\":\"system:aggregated-metrics-reader\",\"labels\":{\"rbac.authorization.k8s.io/"
+        "aggregate-to-admin\":\"true\","
+        "\"rbac.authorization.k8s.io/aggregate-to-edit\":\"true\",\"rbac.authorization.k8s.io/"
+        "aggregate-to-view\":\"true\"}},"
+        "\"rules\":[{\"apiGroups\":[\"metrics.k8s.io\"],\"resources\":[\"pods\",\"nodes\"],\"verbs\":[\"get\",\"list\","
+        "\"watch\"]}]}";
+    static const char service[] =
+        "{\"kind\":\"APIService\",\"apiVersion\":\"apiregistration.k8s.io/v1\",\"metadata\":{"
         "\"name\":\"v1beta1.metrics.k8s.io\",\"labels\":{\"kube-aggregator.kubernetes.io/automanaged\":\"onstart\"}},"
-        "\"spec\":{\"group\":\"metrics.k8s.io\",\"version\":\"v1beta1\",\"groupPriorityMinimum\":100,\"versionPriority\":100}}";
+        "\"spec\":{\"group\":\"metrics.k8s.io\",\"version\":\"v1beta1\",\"groupPriorityMinimum\":100,"
+        "\"versionPriority\":100}}";
     static const struct {
         const char *group, *resource, *name, *text;
     } objects[] = {{"rbac.authorization.k8s.io", "clusterroles", "system:aggregated-metrics-reader", role},

@@ -2,8 +2,8 @@
  * (Dangling), that a local APIService is available. Upstream: the flow control's and the aggregator's controllers. */
 #include "apiserver/conditions.h"
 
-#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/admit.h"
+#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/flow/flow.h"
 #include "apiserver/lookup.h"
 #include "apiserver/write.h"
@@ -26,7 +26,8 @@ bool condition_put(struct arena *a, struct json *obj, struct json *c) {
     for (uint32_t i = 0; i < conds->n; i++) {
         struct json *o = conds->items[i];
         if (!str_eq(json_get_str(o, "type"), json_get_str(c, "type"))) continue;
-        if (str_eq(json_get_str(o, "status"), json_get_str(c, "status")) && str_eq(json_get_str(o, "reason"), json_get_str(c, "reason")))
+        if (str_eq(json_get_str(o, "status"), json_get_str(c, "status")) &&
+            str_eq(json_get_str(o, "reason"), json_get_str(c, "reason")))
             return false;
         conds->items[i] = c;
         return true;
@@ -47,7 +48,8 @@ int status_write(struct apiserver *s, struct arena *a, const struct object *o, s
 }
 
 /* The Dangling condition is applied, as upstream's config consumer does, so that it shows as one field's owner. */
-static void flow_schema_write(struct apiserver *s, struct arena *a, const struct object *o, const struct json *v, struct json *c) {
+static void flow_schema_write(struct apiserver *s, struct arena *a, const struct object *o, const struct json *v,
+                              struct json *c) {
     struct write w;
     struct object *out = NULL;
     bool deleted, changed;
@@ -57,16 +59,18 @@ static void flow_schema_write(struct apiserver *s, struct arena *a, const struct
     write_init(&w, s, a, NULL, o->res, "status", NULL, object_name(o), RULES_UPDATE);
     w.c.field_manager = "api-priority-and-fairness-config-consumer-v1";
     w.lazy = true;
-    if (!ssa_apply(&w.c, v, config, true, &merged, &changed, NULL)) write_update(&w, merged, o, false, &out, &deleted, NULL);
+    if (!ssa_apply(&w.c, v, config, true, &merged, &changed, NULL))
+        write_update(&w, merged, o, false, &out, &deleted, NULL);
     object_unref(out);
 }
 
 static struct json *flow_schema(struct apiserver *s, struct arena *a, const struct json *o) {
     const char *level = str_or_empty(json_as_str(json_at(o, "spec", "priorityLevelConfiguration", "name", NULL)));
     bool there = lookup_get(s, a, FLOW_GROUP, "prioritylevelconfigurations", NULL, level) != NULL;
-    return condition_make(a, "Dangling", !there, there ? "Found" : "NotFound",
-                          arena_printf(a, "This FlowSchema references the PriorityLevelConfiguration object named \"%s\" %s", level,
-                                       there ? "and it exists" : "but there is no such object"));
+    return condition_make(
+        a, "Dangling", !there, there ? "Found" : "NotFound",
+        arena_printf(a, "This FlowSchema references the PriorityLevelConfiguration object named \"%s\" %s", level,
+                     there ? "and it exists" : "but there is no such object"));
 }
 
 static void on_flow_schema(struct apiserver *s, struct arena *a, struct object *o, struct json *v) {
@@ -101,9 +105,12 @@ static void on_object(void *arg, struct object *o, bool gone) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *v = gone ? NULL : object_tree(a, o);
     if (v && json_at(v, "metadata", "deletionTimestamp", NULL)) v = NULL;
-    if (str_eq(o->res->plural, "flowschemas")) on_flow_schema(s, a, o, v);
-    else if (str_eq(o->res->plural, "apiservices")) on_api_service(s, a, o, v);
-    else on_priority_level(s, a, o, v);
+    if (str_eq(o->res->plural, "flowschemas"))
+        on_flow_schema(s, a, o, v);
+    else if (str_eq(o->res->plural, "apiservices"))
+        on_api_service(s, a, o, v);
+    else
+        on_priority_level(s, a, o, v);
 }
 
 struct follower *conditions_start(struct apiserver *s) {

@@ -123,8 +123,10 @@ struct json *convert_view(struct arena *a, const struct resource *from, const st
     if (str_eq(from->plural, "events") && str_eq(to->plural, "events")) {
         rename_members(v, *to->group != 0);
     } else if (str_eq(from->plural, "horizontalpodautoscalers")) {
-        if (str_eq(to->version, "v1")) hpa_to_v1(a, v);
-        else hpa_to_v2(a, v);
+        if (str_eq(to->version, "v1"))
+            hpa_to_v1(a, v);
+        else
+            hpa_to_v2(a, v);
     } else {
         return NULL;
     }

@@ -14,8 +14,9 @@ static void default_policy(struct request *q, struct delete_request *d) {
     if (!(q->res->flags & RES_ORPHANS)) return;
     d->o.propagation_policy = "Orphan";
     if (str_eq(q->res->plural, "jobs"))
-        request_warn(q, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to "
-                        "remove them or set propagationPolicy=Orphan to suppress this warning");
+        request_warn(q,
+                     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to "
+                     "remove them or set propagationPolicy=Orphan to suppress this warning");
 }
 
 /* What was asked for, wherever it stood, as metav1.DeleteOptions. */
@@ -49,12 +50,15 @@ static int read_options(struct request *q, struct delete_request *d, bool *dry_r
     d->o.grace_period_seconds = json_get_int(body, "gracePeriodSeconds", grace);
     d->o.propagation_policy = json_get_str(body, "propagationPolicy");
     if (!d->o.propagation_policy) d->o.propagation_policy = http_query(q->http, "propagationPolicy");
-    if (json_get(body, "orphanDependents")) d->o.orphan_dependents = json_get_bool(body, "orphanDependents", false);
-    else if (http_query(q->http, "orphanDependents")) d->o.orphan_dependents = request_query_bool(q, "orphanDependents");
+    if (json_get(body, "orphanDependents"))
+        d->o.orphan_dependents = json_get_bool(body, "orphanDependents", false);
+    else if (http_query(q->http, "orphanDependents"))
+        d->o.orphan_dependents = request_query_bool(q, "orphanDependents");
     d->uid = json_as_str(json_at(body, "preconditions", "uid", NULL));
     d->rv = json_as_str(json_at(body, "preconditions", "resourceVersion", NULL));
     JSON_FOREACH(x, json_get(body, "dryRun")) {
-        if (!str_eq(json_as_str(x), "All")) return bad_option(e, "FieldValueNotSupported", "dryRun", "Unsupported value");
+        if (!str_eq(json_as_str(x), "All"))
+            return bad_option(e, "FieldValueNotSupported", "dryRun", "Unsupported value");
         *dry_run = true;
     }
     const char *p = d->o.propagation_policy;
@@ -65,7 +69,8 @@ static int read_options(struct request *q, struct delete_request *d, bool *dry_r
         if (!str_eq(p, "Orphan") && !str_eq(p, "Background") && !str_eq(p, "Foreground"))
             return bad_option(e, "FieldValueNotSupported", "propagationPolicy", "Unsupported value");
         if (d->o.orphan_dependents >= 0)
-            return bad_option(e, "FieldValueInvalid", "propagationPolicy", "orphanDependents and propagationPolicy cannot be both set");
+            return bad_option(e, "FieldValueInvalid", "propagationPolicy",
+                              "orphanDependents and propagationPolicy cannot be both set");
     }
     d->tree = options_tree(q, d, *dry_run);
     return 0;
@@ -115,8 +120,10 @@ void handle_delete(struct request *q) {
         return;
     }
     int status = !gone && d.o.orphan_dependents == 0 ? 202 : 200;
-    if (gone && !(q->res->flags & RES_RETURN_DELETED)) respond_success(q, status, deleted_details(q, o));
-    else respond_object(q, status, o);
+    if (gone && !(q->res->flags & RES_RETURN_DELETED))
+        respond_success(q, status, deleted_details(q, o));
+    else
+        respond_object(q, status, o);
 }
 
 void handle_delete_collection(struct request *q) {
@@ -127,7 +134,9 @@ void handle_delete_collection(struct request *q) {
     bool dry_run = false;
     size_t cap = 0;
     int rc = read_options(q, &d, &dry_run, &e);
-    if (!rc) rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"), &sel, &e);
+    if (!rc)
+        rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
+                            &sel, &e);
     if (!rc) rc = watchcache_sync(q->s->cache, &e);
     if (!rc) watchcache_list(q->s->cache, q->res, q->ns, &sel, NULL, 0, &l);
     for (size_t i = 0; !rc && i < l.n; i++) {

@@ -201,7 +201,8 @@ static void respond_aggregated(struct request *q, bool core, const char *version
     json_write(&b, aggregated(q, core, version));
     const char *etag = arena_printf(q->a, "\"%08x%08zx\"", hash_bytes(b.data, b.len), b.len);
     struct http_header h[] = {
-        {"Content-Type", arena_printf(q->a, "application/json;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", version)},
+        {"Content-Type",
+         arena_printf(q->a, "application/json;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", version)},
         {"ETag", etag},
         {"Vary", "Accept"},
         {"Cache-Control", "public"}};
@@ -223,9 +224,12 @@ void handle_discovery(struct request *q) {
     const struct rows t = rows_of(q);
     bool core = path_is(p, "/api");
     if (core || path_is(p, "/apis")) {
-        if (version) respond_aggregated(q, core, version);
-        else if (core) core_versions(q);
-        else group_list(q);
+        if (version)
+            respond_aggregated(q, core, version);
+        else if (core)
+            core_versions(q);
+        else
+            group_list(q);
         return;
     }
     bool named = str_has_prefix(p, "/apis/");
@@ -237,8 +241,10 @@ void handle_discovery(struct request *q) {
         for (size_t i = 0; i < t.n && !doc; i++)
             if (str_eq(t.items[i]->group, group)) doc = group_doc(q, &t, i, true);
         doc = aggregator_group(q, group, doc);
-        if (doc) respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), doc);
-        else http_respond_text(q->http, 404, "404 page not found\n");
+        if (doc)
+            respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), doc);
+        else
+            http_respond_text(q->http, 404, "404 page not found\n");
         return;
     }
     const char *v = named ? slash + 1 : p + 5;

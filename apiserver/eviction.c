@@ -6,8 +6,8 @@
 
 static bool needs_no_budget(const struct json *pod) {
     const char *phase = json_as_str(json_at(pod, "status", "phase", NULL));
-    return json_at(pod, "metadata", "deletionTimestamp", NULL) || str_eq(phase, "Succeeded") || str_eq(phase, "Failed") ||
-           str_eq(phase, "Pending");
+    return json_at(pod, "metadata", "deletionTimestamp", NULL) || str_eq(phase, "Succeeded") ||
+           str_eq(phase, "Failed") || str_eq(phase, "Pending");
 }
 
 static bool selects(const struct json *sel, const struct json *labels) {
@@ -16,7 +16,8 @@ static bool selects(const struct json *sel, const struct json *labels) {
         if (!str_eq(json_as_str(m->value), json_get_str(labels, m->key))) return false;
     }
     JSON_FOREACH(x, json_get(sel, "matchExpressions")) {
-        const char *op = json_get_str(x, "operator"), *have = json_get_str(labels, str_or_empty(json_get_str(x, "key")));
+        const char *op = json_get_str(x, "operator"),
+                   *have = json_get_str(labels, str_or_empty(json_get_str(x, "key")));
         bool in = false;
         JSON_FOREACH(v, json_get(x, "values")) in |= have && str_eq(have, json_as_str(v));
         if (str_eq(op, "In") && !in) return false;
@@ -44,9 +45,10 @@ static int charge(struct request *q, const struct resource *pdbs, const struct o
     if (json_get_int(status, "observedGeneration", 0) < json_as_int(json_at(v, "metadata", "generation", NULL), 0))
         return too_many(e, name, "is still being processed by the server.");
     if (allowed <= 0)
-        return too_many(e, name, arena_printf(a, "needs %lld healthy pods and has %lld currently",
-                                              (long long)json_get_int(status, "desiredHealthy", 0),
-                                              (long long)json_get_int(status, "currentHealthy", 0)));
+        return too_many(e, name,
+                        arena_printf(a, "needs %lld healthy pods and has %lld currently",
+                                     (long long)json_get_int(status, "desiredHealthy", 0),
+                                     (long long)json_get_int(status, "currentHealthy", 0)));
     struct write w;
     struct object *out = NULL;
     write_init(&w, q->s, a, q, pdbs, "status", q->ns, name, RULES_UPDATE);
@@ -69,7 +71,10 @@ static int ask_budgets(struct request *q, const struct json *pod, bool dry_run, 
         for (size_t j = 0; j < l.n; j++) {
             const struct json *sel = json_at(object_tree(q->a, l.items[j]), "spec", "selector", NULL);
             if (!sel || !selects(sel, labels)) continue;
-            if (found) return err_status(e, 500, "InternalError", "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
+            if (found)
+                return err_status(
+                    e, 500, "InternalError",
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
             found = l.items[j];
         }
         int rc = found ? charge(q, pdbs, found, dry_run, e) : 0;
@@ -81,7 +86,8 @@ static int ask_budgets(struct request *q, const struct json *pod, bool dry_run, 
 static void read_delete_options(struct request *q, const struct json *ev, struct delete_request *d, bool *dry_run) {
     const struct json *o = json_get(ev, "deleteOptions");
     struct json *x;
-    *d = (struct delete_request){.o = {.grace_period_seconds = json_get_int(o, "gracePeriodSeconds", -1), .orphan_dependents = -1}};
+    *d = (struct delete_request){
+        .o = {.grace_period_seconds = json_get_int(o, "gracePeriodSeconds", -1), .orphan_dependents = -1}};
     d->o.propagation_policy = json_get_str(o, "propagationPolicy");
     d->uid = json_as_str(json_at(o, "preconditions", "uid", NULL));
     d->rv = json_as_str(json_at(o, "preconditions", "resourceVersion", NULL));
@@ -126,6 +132,8 @@ void handle_eviction(struct request *q) {
         if (rc > 0) rc = err_conflict(&e, q->res, q->name, "the object has been modified; please try again");
         break;
     }
-    if (rc) respond_err(q, &e);
-    else respond_success(q, 201, NULL);
+    if (rc)
+        respond_err(q, &e);
+    else
+        respond_success(q, 201, NULL);
 }

@@ -3,10 +3,9 @@
 #include "apiserver/forward.h"
 
 bool forward_hop_by_hop(const char *name) {
-    static const char *const names[] = {"connection",          "keep-alive",   "proxy-authenticate",
-                                        "proxy-authorization", "te",           "trailer",
-                                        "transfer-encoding",   "upgrade",      "host",
-                                        "content-length",      "authorization"};
+    static const char *const names[] = {"connection", "keep-alive",     "proxy-authenticate", "proxy-authorization",
+                                        "te",         "trailer",        "transfer-encoding",  "upgrade",
+                                        "host",       "content-length", "authorization"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (strcasecmp(name, names[i]) == 0) return true;
     return false;
@@ -19,8 +18,7 @@ size_t forward_headers(struct request *q, bool upgrade, struct http_header **out
         const struct http_header *x = &q->http->headers[i];
         bool is_upgrade = str_eq(x->name, "connection") || str_eq(x->name, "upgrade");
         if (str_has_prefix(x->name, "impersonate-")) continue;
-        if (upgrade && str_eq(x->name, "sec-websocket-protocol") && strstr(x->value, "base64url.bearer"))
-            continue;
+        if (upgrade && str_eq(x->name, "sec-websocket-protocol") && strstr(x->value, "base64url.bearer")) continue;
         if (forward_hop_by_hop(x->name) && !(upgrade && is_upgrade)) continue;
         h[n++] = *x;
     }
@@ -32,8 +30,7 @@ void forward_answer(struct request *q, const struct http_resp *r) {
     struct http_header *h = arena_alloc(q->a, (r->n_headers + 1) * sizeof(*h));
     size_t n = 0;
     for (size_t i = 0; i < r->n_headers; i++)
-        if (!forward_hop_by_hop(r->headers[i].name) && !str_eq(r->headers[i].name, "date"))
-            h[n++] = r->headers[i];
+        if (!forward_hop_by_hop(r->headers[i].name) && !str_eq(r->headers[i].name, "date")) h[n++] = r->headers[i];
     http_respond(q->http, r->status, h, n, str_or_empty(r->body.data), r->body.len, 0);
 }
 
@@ -41,8 +38,7 @@ void forward_join(struct request *q, const struct http_resp *r, int *fd) {
     _cleanup_err_ struct err e = {0};
     _cleanup_buf_ struct buf head = BUF_INIT;
     buf_adds(&head, "HTTP/1.1 101 Switching Protocols\r\n");
-    for (size_t i = 0; i < r->n_headers; i++)
-        buf_printf(&head, "%s: %s\r\n", r->headers[i].name, r->headers[i].value);
+    for (size_t i = 0; i < r->n_headers; i++) buf_printf(&head, "%s: %s\r\n", r->headers[i].name, r->headers[i].value);
     buf_adds(&head, "\r\n");
     if (http_tunnel(q->http, head.data, head.len, *fd, &e) == 0) {
         *fd = -1; /* the server's now */
@@ -55,8 +51,7 @@ void forward_join(struct request *q, const struct http_resp *r, int *fd) {
 
 /* ---- Services ---- */
 
-static struct json *find(struct apiserver *s, struct arena *a, const char *plural, const char *ns,
-                         const char *name) {
+static struct json *find(struct apiserver *s, struct arena *a, const char *plural, const char *ns, const char *name) {
     const struct resource *r = resource_find(s->resources, "", "v1", plural);
     _cleanup_object_ struct object *o = watchcache_get(s->cache, r, ns, name);
     return o ? object_tree(a, o) : NULL;
@@ -117,8 +112,8 @@ static const char *endpoint_of(struct apiserver *s, struct arena *a, const char 
     return at || l.n ? at : endpoints_endpoint(a, find(s, a, "endpoints", ns, name), port_name);
 }
 
-const char *forward_service(struct apiserver *s, struct arena *a, const char *ns, const char *name,
-                            const char *port, bool cluster_ip, struct err *e) {
+const char *forward_service(struct apiserver *s, struct arena *a, const char *ns, const char *name, const char *port,
+                            bool cluster_ip, struct err *e) {
     struct json *svc = find(s, a, "services", ns, name);
     int64_t number = 0;
     if (!svc) {
@@ -126,8 +121,7 @@ const char *forward_service(struct apiserver *s, struct arena *a, const char *ns
         return NULL;
     }
     const char *external = json_as_str(json_at(svc, "spec", "externalName", NULL));
-    if (str_eq(json_as_str(json_at(svc, "spec", "type", NULL)), "ExternalName") &&
-        str_to_i64(port, &number) == 0)
+    if (str_eq(json_as_str(json_at(svc, "spec", "type", NULL)), "ExternalName") && str_to_i64(port, &number) == 0)
         return host_port(a, str_or_empty(external), number);
     const struct json *p = find_port(svc, port);
     if (!p) {

@@ -17,5 +17,5 @@ void forward_join(struct request *q, const struct http_resp *r, int *fd);
 /* "10.0.0.7:443" (in `a`) of a ready endpoint behind a Service's port (a number, a name, or "": the only
  * one); for an ExternalName Service its name and the port. With `cluster_ip` and no endpoints known, the
  * cluster IP. 404 and 503. */
-const char *forward_service(struct apiserver *s, struct arena *a, const char *ns, const char *name,
-                            const char *port, bool cluster_ip, struct err *e);
+const char *forward_service(struct apiserver *s, struct arena *a, const char *ns, const char *name, const char *port,
+                            bool cluster_ip, struct err *e);

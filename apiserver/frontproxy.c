@@ -52,8 +52,7 @@ static const char *first_value(struct request *q, const char *list) {
     return "";
 }
 
-static void add_extra(struct request *q, struct user_info *u, size_t *cap, const char *raw_key,
-                      const char *value) {
+static void add_extra(struct request *q, struct user_info *u, size_t *cap, const char *raw_key, const char *value) {
     char *key = http_unescape(q->a, raw_key, strlen(raw_key), false);
     struct user_extra *x = NULL;
     if (!key) key = arena_strdup(q->a, raw_key);
@@ -62,8 +61,7 @@ static void add_extra(struct request *q, struct user_info *u, size_t *cap, const
     if (!x) {
         ARENA_GROW(q->a, u->extra, u->n_extra, *cap);
         x = &u->extra[u->n_extra++];
-        *x = (struct user_extra){.key = key,
-                                 .values = arena_alloc(q->a, (q->http->n_headers + 1) * sizeof(char *))};
+        *x = (struct user_extra){.key = key, .values = arena_alloc(q->a, (q->http->n_headers + 1) * sizeof(char *))};
     }
     x->values[x->n++] = arena_strdup(q->a, value);
 }
@@ -73,8 +71,7 @@ bool frontproxy_user(struct request *q, struct user_info *out) {
     if (!trusted(q)) return false;
     const char *name = first_value(q, o->requestheader_user);
     if (!*name) return false;
-    struct words groups = words_of(q->a, o->requestheader_group),
-                 extra = words_of(q->a, o->requestheader_extra);
+    struct words groups = words_of(q->a, o->requestheader_group), extra = words_of(q->a, o->requestheader_extra);
     size_t cap = 0, n = q->http->n_headers;
     *out = (struct user_info){.name = arena_strdup(q->a, name),
                               .uid = arena_strdup(q->a, first_value(q, o->requestheader_uid)),
@@ -82,12 +79,10 @@ bool frontproxy_user(struct request *q, struct user_info *out) {
     for (size_t i = 0; i < n; i++) {
         const struct http_header *h = &q->http->headers[i];
         for (size_t k = 0; k < groups.n; k++)
-            if (strcasecmp(h->name, groups.items[k]) == 0)
-                out->groups[out->n_groups++] = arena_strdup(q->a, h->value);
+            if (strcasecmp(h->name, groups.items[k]) == 0) out->groups[out->n_groups++] = arena_strdup(q->a, h->value);
         for (size_t k = 0; k < extra.n; k++) {
             size_t len = strlen(extra.items[k]);
-            if (strncasecmp(h->name, extra.items[k], len) == 0)
-                add_extra(q, out, &cap, h->name + len, h->value);
+            if (strncasecmp(h->name, extra.items[k], len) == 0) add_extra(q, out, &cap, h->name + len, h->value);
         }
     }
     authn_authenticated(q->a, out);

@@ -1,10 +1,10 @@
 /* The paths that are no API: health, version, metrics, the OpenID documents, the list of paths. */
-#include "apiserver/commit.h"
 #include "apiserver/admit.h"
+#include "apiserver/commit.h"
 #include "apiserver/flow/flow.h"
 #include "apiserver/handlers.h"
-#include "apiserver/metrics.h"
 #include "apiserver/lookup.h"
+#include "apiserver/metrics.h"
 #include "pkg/base/flags.h"
 #include "pkg/pki/jwt.h"
 
@@ -54,26 +54,41 @@ static void health(struct request *q, const char *endpoint, const char *name) {
         found = true;
         bool skip = excluded(q, c->name), ok = skip || c->ok(q->s);
         all &= ok;
-        if (skip) buf_printf(&b, "[+]%s excluded: ok\n", c->name);
-        else if (ok) buf_printf(&b, "[+]%s ok\n", c->name);
-        else buf_printf(&b, "[-]%s failed: reason withheld\n", c->name);
+        if (skip)
+            buf_printf(&b, "[+]%s excluded: ok\n", c->name);
+        else if (ok)
+            buf_printf(&b, "[+]%s ok\n", c->name);
+        else
+            buf_printf(&b, "[-]%s failed: reason withheld\n", c->name);
     }
-    if (!found) http_respond_text(q->http, 404, "404 page not found\n");
-    else if (!all) http_respond_text(q->http, 500, "%s%s check failed\n", b.data, endpoint);
-    else if (http_query(q->http, "verbose") && !*name) http_respond_text(q->http, 200, "%s%s check passed\n", b.data, endpoint);
-    else http_respond_text(q->http, 200, "ok");
+    if (!found)
+        http_respond_text(q->http, 404, "404 page not found\n");
+    else if (!all)
+        http_respond_text(q->http, 500, "%s%s check failed\n", b.data, endpoint);
+    else if (http_query(q->http, "verbose") && !*name)
+        http_respond_text(q->http, 200, "%s%s check passed\n", b.data, endpoint);
+    else
+        http_respond_text(q->http, 200, "ok");
 }
 
 /* ---- version ---- */
-
 
 static void version(struct request *q) {
     struct arena *a = q->a;
     struct json *v = json_object(a);
     static const char *const pairs[][2] = {
-        {"major", "1"}, {"minor", "36"}, {"emulationMajor", "1"}, {"emulationMinor", "36"}, {"minCompatibilityMajor", "1"},
-        {"minCompatibilityMinor", "35"}, {"gitVersion", CORACLE_VERSION}, {"gitCommit", CORACLE_COMMIT},
-        {"gitTreeState", "clean"}, {"buildDate", "1970-01-01T00:00:00Z"}, {"goVersion", "none"}, {"compiler", "gcc"},
+        {"major", "1"},
+        {"minor", "36"},
+        {"emulationMajor", "1"},
+        {"emulationMinor", "36"},
+        {"minCompatibilityMajor", "1"},
+        {"minCompatibilityMinor", "35"},
+        {"gitVersion", CORACLE_VERSION},
+        {"gitCommit", CORACLE_COMMIT},
+        {"gitTreeState", "clean"},
+        {"buildDate", "1970-01-01T00:00:00Z"},
+        {"goVersion", "none"},
+        {"compiler", "gcc"},
 #ifdef __aarch64__
         {"platform", "linux/arm64"},
 #else
@@ -137,9 +152,19 @@ static void jwks(struct request *q) {
 static int cmp_str(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
 
 static void paths(struct request *q) {
-    static const char *const fixed[] = {"/.well-known/openid-configuration", "/api", "/apis", "/apis/", "/healthz", "/livez",
-                                        "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks",
-                                        "/readyz", "/version"};
+    static const char *const fixed[] = {"/.well-known/openid-configuration",
+                                        "/api",
+                                        "/apis",
+                                        "/apis/",
+                                        "/healthz",
+                                        "/livez",
+                                        "/metrics",
+                                        "/openapi/v2",
+                                        "/openapi/v3",
+                                        "/openapi/v3/",
+                                        "/openid/v1/jwks",
+                                        "/readyz",
+                                        "/version"};
     struct arena *a = q->a;
     size_t n_rows, n = 0;
     const struct resource *const *rows = resource_table_rows(q->s->resources, a, &n_rows);
@@ -149,7 +174,8 @@ static void paths(struct request *q) {
     for (size_t i = 0; i < n_rows; i++) {
         const struct resource *r = rows[i];
         if (*r->group) list[n++] = arena_printf(a, "/apis/%s", r->group);
-        list[n++] = *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
+        list[n++] =
+            *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
     }
     for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
         list[n++] = arena_printf(a, "/readyz/%s", checks[i].name);
@@ -169,8 +195,12 @@ static void paths(struct request *q) {
 static const struct {
     const char *path;
     void (*fn)(struct request *q);
-} plain[] = {{"/", paths},     {"/version", version}, {"/version/", version}, {"/metrics", metrics},
-             {"/.well-known/openid-configuration", openid}, {"/openid/v1/jwks", jwks}};
+} plain[] = {{"/", paths},
+             {"/version", version},
+             {"/version/", version},
+             {"/metrics", metrics},
+             {"/.well-known/openid-configuration", openid},
+             {"/openid/v1/jwks", jwks}};
 
 bool handle_plain(struct request *q) {
     static const char *const endpoints[] = {"healthz", "livez", "readyz"};

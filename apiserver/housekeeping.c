@@ -8,7 +8,13 @@
 #include "apiserver/write.h"
 #include "pkg/base/memory.h"
 
-enum { TICK_S = 60, COMPACT_EVERY_S = 300, HISTORY_MAX = 50000 /* revisions */, REPAIR_EVERY = 3 /* ticks */, EVENTS_AT_ONCE = 2000 };
+enum {
+    TICK_S = 60,
+    COMPACT_EVERY_S = 300,
+    HISTORY_MAX = 50000 /* revisions */,
+    REPAIR_EVERY = 3 /* ticks */,
+    EVENTS_AT_ONCE = 2000
+};
 
 struct housekeeping {
     pthread_t thread;
@@ -47,7 +53,8 @@ static void end_events(struct apiserver *s) {
 static void *run(void *arg) {
     struct apiserver *s = arg;
     struct housekeeping *h = s->housekeeping;
-    int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache), last = keep_from;
+    int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache),
+            last = keep_from;
     unsigned ticks = 0;
     pthread_mutex_lock(&h->lock);
     while (!h->stop) {

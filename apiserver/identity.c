@@ -13,14 +13,17 @@ const char *identity_address(struct arena *a) {
     struct ifaddrs *list = NULL;
     /* a datagram socket's connect sends nothing: it asks the routing table */
     _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xc0000201)}, me = {0};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xc0000201)},
+                       me = {0};
     socklen_t len = sizeof(me);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 && getsockname(fd, (struct sockaddr *)&me, &len) == 0 &&
-        me.sin_addr.s_addr)
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 &&
+        getsockname(fd, (struct sockaddr *)&me, &len) == 0 && me.sin_addr.s_addr)
         return arena_strdup(a, inet_ntop(AF_INET, &me.sin_addr, text, sizeof(text)));
     if (getifaddrs(&list)) return arena_strdup(a, text);
     for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP)) continue;
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) ||
+            !(i->ifa_flags & IFF_UP))
+            continue;
         inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr, text, sizeof(text));
         break;
     }
@@ -39,8 +42,14 @@ static const char *service_ip(struct arena *a, const char *cidr) {
 
 static int ensure_server(const struct apiserver_options *o, struct arena *a, const struct pki_pair *ca, struct err *e) {
     char host[256] = "localhost";
-    const char *sans[12] = {"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
-                            "kubernetes.default.svc.cluster.local", "127.0.0.1", "::1", o->advertise_address};
+    const char *sans[12] = {"localhost",
+                            "kubernetes",
+                            "kubernetes.default",
+                            "kubernetes.default.svc",
+                            "kubernetes.default.svc.cluster.local",
+                            "127.0.0.1",
+                            "::1",
+                            o->advertise_address};
     size_t n = 8;
     const char *ip = service_ip(a, o->service_cidr);
     if (ip) sans[n++] = ip;

@@ -45,7 +45,8 @@ void kubelet_client_free(struct kubelet_client *k) {
 
 /* ---- where ---- */
 
-static struct json *find_in(struct apiserver *s, struct arena *a, const char *plural, const char *ns, const char *name) {
+static struct json *find_in(struct apiserver *s, struct arena *a, const char *plural, const char *ns,
+                            const char *name) {
     const struct resource *r = resource_find(s->resources, "", "v1", plural);
     _cleanup_object_ struct object *o = watchcache_get(s->cache, r, ns, name);
     return o ? object_tree(a, o) : NULL;
@@ -63,26 +64,30 @@ static const char *url_of(struct apiserver *s, struct arena *a, const char *node
         err_not_found(e, resource_find(s->resources, "", "v1", "nodes"), node);
         return NULL;
     }
-    long long port = json_as_int(json_at(n, "status", "daemonEndpoints", "kubeletEndpoint", "Port", NULL), KUBELET_PORT);
+    long long port =
+        json_as_int(json_at(n, "status", "daemonEndpoints", "kubeletEndpoint", "Port", NULL), KUBELET_PORT);
     for (size_t i = 0; i < ARRAY_LEN(order); i++) {
         JSON_FOREACH(x, json_at(n, "status", "addresses", NULL)) {
             const char *at = json_get_str(x, "address");
             if (!str_eq(json_get_str(x, "type"), order[i]) || str_empty(at)) continue;
-            return arena_printf(a, strchr(at, ':') ? "https://[%s]:%lld" : "https://%s:%lld", at, port ? port : KUBELET_PORT);
+            return arena_printf(a, strchr(at, ':') ? "https://[%s]:%lld" : "https://%s:%lld", at,
+                                port ? port : KUBELET_PORT);
         }
     }
     err_status(e, 500, "InternalError", "no preferred addresses found for node \"%s\"", node);
     return NULL;
 }
 
-static const char *kubelet_url(struct request *q, const char *node, struct err *e) { return url_of(q->s, q->a, node, e); }
+static const char *kubelet_url(struct request *q, const char *node, struct err *e) {
+    return url_of(q->s, q->a, node, e);
+}
 
 int kubelet_get(struct apiserver *s, struct arena *a, const char *node, const char *path, struct http_resp *r,
                 struct http_cancel *cancel, unsigned timeout_ms, struct err *e) {
     const char *base = url_of(s, a, node, e);
     if (!base) return -ENOENT;
-    return http_client_exchange(s->kubelets->kubelets, "GET", arena_printf(a, "%s%s", base, path), NULL, 0, NULL, 0, NULL, r,
-                                cancel, timeout_ms, e);
+    return http_client_exchange(s->kubelets->kubelets, "GET", arena_printf(a, "%s%s", base, path), NULL, 0, NULL, 0,
+                                NULL, r, cancel, timeout_ms, e);
 }
 
 /* The container asked for, or the pod's only or default one. */
@@ -92,14 +97,17 @@ static const char *choose_container(struct request *q, const struct json *pod, s
     const struct json *containers = json_at(pod, "spec", "containers", NULL);
     struct json *c;
     if (str_empty(want)) {
-        const char *dflt = json_as_str(json_at(pod, "metadata", "annotations", "kubectl.kubernetes.io/default-container", NULL));
+        const char *dflt =
+            json_as_str(json_at(pod, "metadata", "annotations", "kubectl.kubernetes.io/default-container", NULL));
         if (json_len(containers) == 1) return json_get_str(json_item(containers, 0), "name");
         JSON_FOREACH(c, containers) {
             if (dflt && str_eq(json_get_str(c, "name"), dflt)) return dflt;
         }
         _cleanup_buf_ struct buf names = BUF_INIT;
-        JSON_FOREACH(c, containers) buf_printf(&names, "%s%s", names.len ? " " : "", str_or_empty(json_get_str(c, "name")));
-        err_status(e, 400, "BadRequest", "a container name must be specified for pod %s, choose one of: [%s]", q->name, str_or_empty(names.data));
+        JSON_FOREACH(c, containers)
+            buf_printf(&names, "%s%s", names.len ? " " : "", str_or_empty(json_get_str(c, "name")));
+        err_status(e, 400, "BadRequest", "a container name must be specified for pod %s, choose one of: [%s]", q->name,
+                   str_or_empty(names.data));
         return NULL;
     }
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
@@ -122,7 +130,9 @@ static struct json *the_pod(struct request *q, struct err *e) {
 /* An answer of the back end that is an error: its text becomes the message of a Status. */
 static void respond_back_end(struct request *q, const struct http_resp *r) {
     _cleanup_err_ struct err e = {0};
-    static const char *const reasons[][2] = {{"400", "BadRequest"}, {"401", "Unauthorized"}, {"403", "Forbidden"}, {"404", "NotFound"}, {"405", "MethodNotAllowed"}, {"409", "Conflict"}, {"503", "ServiceUnavailable"}};
+    static const char *const reasons[][2] = {
+        {"400", "BadRequest"},       {"401", "Unauthorized"}, {"403", "Forbidden"},         {"404", "NotFound"},
+        {"405", "MethodNotAllowed"}, {"409", "Conflict"},     {"503", "ServiceUnavailable"}};
     char code[12];
     const char *reason = "InternalError";
     snprintf(code, sizeof(code), "%d", r->status);
@@ -145,8 +155,10 @@ static void upgrade_to(struct request *q, struct http_client *c, const char *url
         respond_err(q, &e);
         return;
     }
-    if (r.status != 101 || fd < 0) respond_back_end(q, &r);
-    else forward_join(q, &r, &fd);
+    if (r.status != 101 || fd < 0)
+        respond_back_end(q, &r);
+    else
+        forward_join(q, &r, &fd);
 }
 
 /* ---- exec, attach, portforward ---- */
@@ -157,7 +169,8 @@ static void add_param(struct request *q, struct buf *url, const char *name, cons
 }
 
 static void stream_params(struct request *q, struct buf *url) {
-    static const char *const flags[][2] = {{"stdin", "input"}, {"stdout", "output"}, {"stderr", "error"}, {"tty", "tty"}};
+    static const char *const flags[][2] = {
+        {"stdin", "input"}, {"stdout", "output"}, {"stderr", "error"}, {"tty", "tty"}};
     size_t it = 0;
     const char *name, *value;
     while (http_query_next(q->http, &it, &name, &value)) {
@@ -174,16 +187,21 @@ static void handle_stream(struct request *q) {
     bool forward = str_eq(q->sub->name, "portforward");
     struct json *pod = the_pod(q, &e);
     const char *node = json_as_str(json_at(pod, "spec", "nodeName", NULL)), *container = NULL, *base = NULL;
-    if (pod && str_empty(node)) err_status(&e, 400, "BadRequest", "pod %s does not have a host assigned", q->name);
-    else if (pod && !forward) container = choose_container(q, pod, &e);
+    if (pod && str_empty(node))
+        err_status(&e, 400, "BadRequest", "pod %s does not have a host assigned", q->name);
+    else if (pod && !forward)
+        container = choose_container(q, pod, &e);
     if (!e.code) base = kubelet_url(q, node, &e);
-    if (!e.code && !http_header_has_token(q->http, "connection", "upgrade")) err_status(&e, 400, "BadRequest", "Upgrade request required");
+    if (!e.code && !http_header_has_token(q->http, "connection", "upgrade"))
+        err_status(&e, 400, "BadRequest", "Upgrade request required");
     if (e.code) {
         respond_err(q, &e);
         return;
     }
-    if (forward) buf_printf(&url, "%s/portForward/%s/%s", base, q->ns, q->name);
-    else buf_printf(&url, "%s/%s/%s/%s/%s", base, q->sub->name, q->ns, q->name, container);
+    if (forward)
+        buf_printf(&url, "%s/portForward/%s/%s", base, q->ns, q->name);
+    else
+        buf_printf(&url, "%s/%s/%s/%s/%s", base, q->sub->name, q->ns, q->name, container);
     stream_params(q, &url);
     upgrade_to(q, q->s->kubelets->kubelets, url.data);
 }
@@ -221,7 +239,8 @@ static int log_data(const char *p, size_t n, void *arg) {
 static void cancel_log(struct http_req *r, void *arg) { http_cancel_set(arg); }
 
 static void handle_log(struct request *q) {
-    static const char *const params[] = {"follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"};
+    static const char *const params[] = {"follow",     "previous",  "sinceSeconds", "sinceTime",
+                                         "timestamps", "tailLines", "limitBytes",   "stream"};
     _cleanup_err_ struct err e = {0};
     _cleanup_buf_ struct buf url = BUF_INIT;
     struct json *pod = the_pod(q, &e);
@@ -281,7 +300,8 @@ static void split_target(struct request *q, const char **scheme, const char **na
     }
 }
 
-static const char *pod_target(struct request *q, const char *scheme, const char *name, const char *port, struct err *e) {
+static const char *pod_target(struct request *q, const char *scheme, const char *name, const char *port,
+                              struct err *e) {
     struct json *pod = find(q, "pods", q->ns, name);
     const char *ip = json_as_str(json_at(pod, "status", "podIP", NULL));
     if (!pod) {
@@ -303,8 +323,10 @@ static const char *pod_target(struct request *q, const char *scheme, const char 
 /* The target's own idea of its place is corrected: links of a page, and where a redirect goes. */
 static void answer_proxied(struct request *q, const char *base, struct http_resp *r) {
     size_t whole = strlen(q->http->path), rest = strlen(q->rest);
-    const struct rewrite w = {.prefix = arena_strndup(q->a, q->http->path, whole - rest), .target = strstr(base, "://") + 3,
-                              .host = q->http->host, .scheme = q->http->tls ? "https" : "http"};
+    const struct rewrite w = {.prefix = arena_strndup(q->a, q->http->path, whole - rest),
+                              .target = strstr(base, "://") + 3,
+                              .host = q->http->host,
+                              .scheme = q->http->tls ? "https" : "http"};
     const char *type = http_resp_header(r, "content-type");
     for (size_t i = 0; i < r->n_headers; i++)
         if (str_eq(r->headers[i].name, "location")) r->headers[i].value = rewrite_url(q->a, &w, r->headers[i].value);
@@ -343,7 +365,8 @@ static void handle_proxy(struct request *q) {
         respond_err(q, &e);
         return;
     }
-    const char *url = arena_printf(q->a, "%s%s%s%s", base, *q->rest ? q->rest : "/", *q->http->query ? "?" : "", q->http->query);
+    const char *url =
+        arena_printf(q->a, "%s%s%s%s", base, *q->rest ? q->rest : "/", *q->http->query ? "?" : "", q->http->query);
     if (http_header_has_token(q->http, "connection", "upgrade")) {
         upgrade_to(q, c, url);
         return;
@@ -397,9 +420,12 @@ static struct json *connect_options(struct request *q) {
     if (str_eq(q->sub->name, "proxy") && *q->rest) json_set_str(a, o, "path", q->rest);
     while (http_query_next(q->http, &it, &name, &value)) {
         int64_t port;
-        if (str_eq(name, "container")) json_set_str(a, o, "container", value);
-        else if (str_eq(name, "command")) json_append(a, json_ensure_array(a, o, "command"), json_str(a, value));
-        else if (str_eq(name, "ports") && str_to_i64(value, &port) == 0) json_append(a, json_ensure_array(a, o, "ports"), json_int(a, port));
+        if (str_eq(name, "container"))
+            json_set_str(a, o, "container", value);
+        else if (str_eq(name, "command"))
+            json_append(a, json_ensure_array(a, o, "command"), json_str(a, value));
+        else if (str_eq(name, "ports") && str_to_i64(value, &port) == 0)
+            json_append(a, json_ensure_array(a, o, "ports"), json_int(a, port));
     }
     return o;
 }
@@ -415,7 +441,10 @@ void handle_kubelet(struct request *q) {
         respond_err(q, &e);
         return;
     }
-    if (str_eq(q->sub->name, "log")) handle_log(q);
-    else if (str_eq(q->sub->name, "proxy")) handle_proxy(q);
-    else handle_stream(q);
+    if (str_eq(q->sub->name, "log"))
+        handle_log(q);
+    else if (str_eq(q->sub->name, "proxy"))
+        handle_proxy(q);
+    else
+        handle_stream(q);
 }

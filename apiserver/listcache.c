@@ -9,7 +9,7 @@
 
 enum {
     SLOTS = 4,
-    BODY_MIN = 64 * 1024,        /* smaller ones are made as fast as found */
+    BODY_MIN = 64 * 1024, /* smaller ones are made as fast as found */
     BODY_MAX = 16 * 1024 * 1024,
     LISTCACHE_IDLE_MS = 2000,
 };
@@ -56,7 +56,8 @@ static struct slot *slot_find(struct listcache *c, const struct resource *r, con
     return NULL;
 }
 
-struct rbytes *listcache_get(struct listcache *c, const struct resource *r, const char *ns, int64_t changed, bool *wanted) {
+struct rbytes *listcache_get(struct listcache *c, const struct resource *r, const char *ns, int64_t changed,
+                             bool *wanted) {
     struct rbytes *body = NULL;
     struct slot *oldest;
     pthread_mutex_lock(&c->lock);
@@ -76,7 +77,8 @@ struct rbytes *listcache_get(struct listcache *c, const struct resource *r, cons
     return body;
 }
 
-void listcache_put(struct listcache *c, const struct resource *r, const char *ns, int64_t changed, struct rbytes *body) {
+void listcache_put(struct listcache *c, const struct resource *r, const char *ns, int64_t changed,
+                   struct rbytes *body) {
     struct slot *oldest;
     if (body->len < BODY_MIN || body->len > BODY_MAX) return;
     pthread_mutex_lock(&c->lock);

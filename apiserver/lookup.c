@@ -9,7 +9,8 @@ static const struct resource *find_custom(struct apiserver *s, const char *group
     size_t n;
     const struct resource *const *rows = resource_table_rows(s->resources, a, &n);
     for (size_t i = 0; i < n; i++)
-        if (rows[i]->custom && str_eq(rows[i]->plural, plural) && str_eq(rows[i]->group, group)) return resource_stored(rows[i]);
+        if (rows[i]->custom && str_eq(rows[i]->plural, plural) && str_eq(rows[i]->group, group))
+            return resource_stored(rows[i]);
     return NULL;
 }
 
@@ -57,7 +58,8 @@ static struct rules_kind kind_of(const struct resource *r) {
     return (struct rules_kind){r->group, r->version, r->kind, r->plural, r->namespaced};
 }
 
-static size_t equivalents(void *arg, struct arena *a, const char *group, const char *resource, struct rules_kind **out) {
+static size_t equivalents(void *arg, struct arena *a, const char *group, const char *resource,
+                          struct rules_kind **out) {
     struct apiserver *s = arg;
     size_t n, found = 0;
     const struct resource *mine = find(s, group, resource), *const *rows = resource_table_rows(s->resources, a, &n);
@@ -97,15 +99,30 @@ static bool find_kind(void *arg, struct arena *a, const char *api_version, const
     return false;
 }
 
-static bool authorize(void *arg, struct arena *a, const struct user_info *user, const struct rules_ask *ask, const char **reason) {
+static bool authorize(void *arg, struct arena *a, const struct user_info *user, const struct rules_ask *ask,
+                      const char **reason) {
     struct apiserver *s = arg;
-    struct authz_attrs at = {.user = user, .verb = ask->verb, .resource_request = !ask->path, .group = ask->group, .version = "*",
-                             .resource = ask->resource, .subresource = ask->subresource, .ns = ask->ns, .name = ask->name,
-                             .path = ask->path, .field_selector = str_empty(ask->field_selector) ? NULL : ask->field_selector};
+    struct authz_attrs at = {.user = user,
+                             .verb = ask->verb,
+                             .resource_request = !ask->path,
+                             .group = ask->group,
+                             .version = "*",
+                             .resource = ask->resource,
+                             .subresource = ask->subresource,
+                             .ns = ask->ns,
+                             .name = ask->name,
+                             .path = ask->path,
+                             .field_selector = str_empty(ask->field_selector) ? NULL : ask->field_selector};
     return authz_decide(s->authz, a, &at, reason) == AUTHZ_ALLOW;
 }
 
 struct rules_lookup lookup_rules(struct apiserver *s) {
-    return (struct rules_lookup){.arg = s, .get = lookup_get, .list = list, .changed = changed, .equivalents = equivalents,
-                                 .convert = convert, .kind = find_kind, .authorize = authorize};
+    return (struct rules_lookup){.arg = s,
+                                 .get = lookup_get,
+                                 .list = list,
+                                 .changed = changed,
+                                 .equivalents = equivalents,
+                                 .convert = convert,
+                                 .kind = find_kind,
+                                 .authorize = authorize};
 }

@@ -16,7 +16,14 @@
 #include "pkg/base/log.h"
 #include "pkg/base/memory.h"
 
-enum { STOP_GRACE_MS = 2000, LONG_CALLS_END_MS = 3000, EVENT_TTL_S = 3600, BOOTSTRAP_TRIES = 3, ADDRESS_CHECK_S = 60, RENEW_CHECK_MINUTES = 12 * 60 };
+enum {
+    STOP_GRACE_MS = 2000,
+    LONG_CALLS_END_MS = 3000,
+    EVENT_TTL_S = 3600,
+    BOOTSTRAP_TRIES = 3,
+    ADDRESS_CHECK_S = 60,
+    RENEW_CHECK_MINUTES = 12 * 60
+};
 enum { CONNECTIONS_MAX = 100000, FILES_SPARE = 1024 };
 
 struct program {
@@ -40,59 +47,90 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"data-dir", 0, FLAG_STR, &o->data_dir, "DIR", "where the certificates and the embedded store are kept"},
         {"secure-port", 0, FLAG_INT, &o->secure_port, "PORT", "port to serve HTTPS on"},
         {"bind-address", 0, FLAG_STR, &o->bind_address, "IP", "address to listen on"},
-        {"advertise-address", 0, FLAG_STR, &o->advertise_address, "IP", "address at which other machines reach this server; default: found out"},
-        {"etcd-servers", 0, FLAG_STR, &o->etcd_servers, "URLS", "comma-separated etcd endpoints; without it the embedded store is used"},
+        {"advertise-address", 0, FLAG_STR, &o->advertise_address, "IP",
+         "address at which other machines reach this server; default: found out"},
+        {"etcd-servers", 0, FLAG_STR, &o->etcd_servers, "URLS",
+         "comma-separated etcd endpoints; without it the embedded store is used"},
         {"etcd-cafile", 0, FLAG_STR, &o->etcd_ca, "FILE", "CA of the etcd servers"},
         {"etcd-certfile", 0, FLAG_STR, &o->etcd_cert, "FILE", "client certificate for etcd"},
         {"etcd-keyfile", 0, FLAG_STR, &o->etcd_key, "FILE", "its key"},
         {"tls-cert-file", 0, FLAG_STR, &o->tls_cert, "FILE", "the server's certificate; default: made in DATA-DIR/pki"},
         {"tls-private-key-file", 0, FLAG_STR, &o->tls_key, "FILE", "its key"},
-        {"client-ca-file", 0, FLAG_STR, &o->client_ca, "FILE", "CA whose client certificates are users; default: made in DATA-DIR/pki"},
+        {"client-ca-file", 0, FLAG_STR, &o->client_ca, "FILE",
+         "CA whose client certificates are users; default: made in DATA-DIR/pki"},
         {"service-cluster-ip-range", 0, FLAG_STR, &o->service_cidr, "CIDR", "range of the Services' cluster IPs"},
         {"service-node-port-range", 0, FLAG_STR, &o->node_ports, "A-B", "range of the Services' node ports"},
-        {"service-account-key-file", 0, FLAG_STR, &o->sa_key_file, "FILE", "public keys that verify service-account tokens"},
-        {"service-account-signing-key-file", 0, FLAG_STR, &o->sa_signing_key_file, "FILE", "private key that signs them; default: made in DATA-DIR/pki"},
+        {"service-account-key-file", 0, FLAG_STR, &o->sa_key_file, "FILE",
+         "public keys that verify service-account tokens"},
+        {"service-account-signing-key-file", 0, FLAG_STR, &o->sa_signing_key_file, "FILE",
+         "private key that signs them; default: made in DATA-DIR/pki"},
         {"service-account-issuer", 0, FLAG_STR, &o->sa_issuer, "URL", "issuer of the tokens"},
         {"api-audiences", 0, FLAG_STR, &o->api_audiences, "LIST", "audiences of the API; default: the issuer"},
         {"authorization-mode", 0, FLAG_STR, &o->authorization_mode, "LIST", "Node, RBAC, AlwaysAllow, AlwaysDeny"},
-        {"token-auth-file", 0, FLAG_STR, &o->token_auth_file, "FILE", "static tokens: token,user,uid,\"groups\" a line"},
+        {"token-auth-file", 0, FLAG_STR, &o->token_auth_file, "FILE",
+         "static tokens: token,user,uid,\"groups\" a line"},
         {"anonymous-auth", 0, FLAG_BOOL, &o->anonymous_auth, NULL, "requests without credentials are system:anonymous"},
-        {"enable-bootstrap-token-auth", 0, FLAG_BOOL, &o->bootstrap_tokens, NULL, "accept tokens of Secrets of type bootstrap.kubernetes.io/token"},
+        {"enable-bootstrap-token-auth", 0, FLAG_BOOL, &o->bootstrap_tokens, NULL,
+         "accept tokens of Secrets of type bootstrap.kubernetes.io/token"},
         {"kubelet-client-certificate", 0, FLAG_STR, &o->kubelet_cert, "FILE", "client certificate for kubelets"},
         {"kubelet-client-key", 0, FLAG_STR, &o->kubelet_key, "FILE", "its key"},
-        {"kubelet-certificate-authority", 0, FLAG_STR, &o->kubelet_ca, "FILE", "CA of the kubelets' serving certificates; default: not verified"},
-        {"requestheader-client-ca-file", 0, FLAG_STR, &o->requestheader_ca, "FILE", "CA of front proxies; default: made in DATA-DIR/pki"},
-        {"requestheader-allowed-names", 0, FLAG_STR, &o->requestheader_names, "LIST", "common names of front proxies' certificates; empty: all of the CA"},
-        {"requestheader-username-headers", 0, FLAG_STR, &o->requestheader_user, "LIST", "headers in which a front proxy names the user"},
+        {"kubelet-certificate-authority", 0, FLAG_STR, &o->kubelet_ca, "FILE",
+         "CA of the kubelets' serving certificates; default: not verified"},
+        {"requestheader-client-ca-file", 0, FLAG_STR, &o->requestheader_ca, "FILE",
+         "CA of front proxies; default: made in DATA-DIR/pki"},
+        {"requestheader-allowed-names", 0, FLAG_STR, &o->requestheader_names, "LIST",
+         "common names of front proxies' certificates; empty: all of the CA"},
+        {"requestheader-username-headers", 0, FLAG_STR, &o->requestheader_user, "LIST",
+         "headers in which a front proxy names the user"},
         {"requestheader-uid-headers", 0, FLAG_STR, &o->requestheader_uid, "LIST", "and the uid"},
         {"requestheader-group-headers", 0, FLAG_STR, &o->requestheader_group, "LIST", "and the groups"},
-        {"requestheader-extra-headers-prefix", 0, FLAG_STR, &o->requestheader_extra, "LIST", "prefixes of headers with the user's extra values"},
-        {"oidc-issuer-url", 0, FLAG_STR, &o->oidc.issuer, "URL", "OpenID Connect provider whose ID tokens are accepted"},
+        {"requestheader-extra-headers-prefix", 0, FLAG_STR, &o->requestheader_extra, "LIST",
+         "prefixes of headers with the user's extra values"},
+        {"oidc-issuer-url", 0, FLAG_STR, &o->oidc.issuer, "URL",
+         "OpenID Connect provider whose ID tokens are accepted"},
         {"oidc-client-id", 0, FLAG_STR, &o->oidc.client_id, "ID", "audience that its tokens must have"},
-        {"oidc-username-claim", 0, FLAG_STR, &o->oidc.username_claim, "CLAIM", "claim that names the user; default sub"},
-        {"oidc-username-prefix", 0, FLAG_STR, &o->oidc.username_prefix, "TEXT", "put before it; default ISSUER#, nothing for the claim email; - is nothing"},
+        {"oidc-username-claim", 0, FLAG_STR, &o->oidc.username_claim, "CLAIM",
+         "claim that names the user; default sub"},
+        {"oidc-username-prefix", 0, FLAG_STR, &o->oidc.username_prefix, "TEXT",
+         "put before it; default ISSUER#, nothing for the claim email; - is nothing"},
         {"oidc-groups-claim", 0, FLAG_STR, &o->oidc.groups_claim, "CLAIM", "claim with the user's groups"},
         {"oidc-groups-prefix", 0, FLAG_STR, &o->oidc.groups_prefix, "TEXT", "put before each group"},
-        {"oidc-required-claim", 0, FLAG_LIST, &o->oidc.required, "KEY=VALUE", "claims that a token must have; may be repeated"},
-        {"oidc-signing-algs", 0, FLAG_STR, &o->oidc.algorithms, "LIST", "accepted algorithms, of RS256 and ES256; default RS256"},
+        {"oidc-required-claim", 0, FLAG_LIST, &o->oidc.required, "KEY=VALUE",
+         "claims that a token must have; may be repeated"},
+        {"oidc-signing-algs", 0, FLAG_STR, &o->oidc.algorithms, "LIST",
+         "accepted algorithms, of RS256 and ES256; default RS256"},
         {"oidc-ca-file", 0, FLAG_STR, &o->oidc.ca_file, "FILE", "CA of the provider; default: the system's"},
-        {"proxy-client-cert-file", 0, FLAG_STR, &o->proxy_cert, "FILE", "client certificate for aggregated API servers; default: made in DATA-DIR/pki"},
+        {"proxy-client-cert-file", 0, FLAG_STR, &o->proxy_cert, "FILE",
+         "client certificate for aggregated API servers; default: made in DATA-DIR/pki"},
         {"proxy-client-key-file", 0, FLAG_STR, &o->proxy_key, "FILE", "its key"},
-        {"enable-aggregator-routing", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; aggregated servers are reached at their endpoints"},
+        {"enable-aggregator-routing", 0, FLAG_IGNORED, NULL, "BOOL",
+         "accepted; aggregated servers are reached at their endpoints"},
         {"event-ttl", 0, FLAG_DURATION, &o->event_ttl_ns, "TIME", "how long Events are kept"},
-        {"serve-resource-metrics", 0, FLAG_BOOL, &o->serve_usage, NULL, "serve metrics.k8s.io from the kubelets' numbers until a metrics-server is installed"},
-        {"unhonoured-resources", 0, FLAG_LIST, &o->unhonoured, "LIST", "resources that nothing in the cluster acts on: writing them answers with a Warning"},
-        {"audit-policy-file", 0, FLAG_STR, &o->audit_policy_file, "FILE", "audit.k8s.io/v1 Policy: which requests are recorded; without it none"},
-        {"audit-log-path", 0, FLAG_STR, &o->audit_log_path, "FILE", "where they are recorded, a line of JSON each; - is standard output"},
-        {"audit-log-maxsize", 0, FLAG_INT, &o->audit_log_maxsize, "MB", "size at which the file is rotated; default 100"},
+        {"serve-resource-metrics", 0, FLAG_BOOL, &o->serve_usage, NULL,
+         "serve metrics.k8s.io from the kubelets' numbers until a metrics-server is installed"},
+        {"unhonoured-resources", 0, FLAG_LIST, &o->unhonoured, "LIST",
+         "resources that nothing in the cluster acts on: writing them answers with a Warning"},
+        {"audit-policy-file", 0, FLAG_STR, &o->audit_policy_file, "FILE",
+         "audit.k8s.io/v1 Policy: which requests are recorded; without it none"},
+        {"audit-log-path", 0, FLAG_STR, &o->audit_log_path, "FILE",
+         "where they are recorded, a line of JSON each; - is standard output"},
+        {"audit-log-maxsize", 0, FLAG_INT, &o->audit_log_maxsize, "MB",
+         "size at which the file is rotated; default 100"},
         {"audit-log-maxbackup", 0, FLAG_INT, &o->audit_log_maxbackup, "N", "rotated files that are kept; 0: all"},
-        {"audit-log-maxage", 0, FLAG_INT, &o->audit_log_maxage, "DAYS", "age at which rotated files are removed; 0: never"},
-        {"audit-log-mode", 0, FLAG_STR, &o->audit_log_mode, "MODE", "blocking: a request goes on when its line is written; batch: lines are queued, and dropped when there are too many"},
-        {"audit-log-batch-buffer-size", 0, FLAG_INT, &o->audit_log_queue, "N", "lines that may wait in mode batch; default 10000"},
-        {"max-requests-inflight", 0, FLAG_INT, &o->max_inflight, "N", "requests that may be worked on at one time, together with the next:"},
-        {"max-mutating-requests-inflight", 0, FLAG_INT, &o->max_mutating_inflight, "N", "added to it; priority and fairness shares them out"},
+        {"audit-log-maxage", 0, FLAG_INT, &o->audit_log_maxage, "DAYS",
+         "age at which rotated files are removed; 0: never"},
+        {"audit-log-mode", 0, FLAG_STR, &o->audit_log_mode, "MODE",
+         "blocking: a request goes on when its line is written; batch: lines are queued, and dropped when there are "
+         "too many"},
+        {"audit-log-batch-buffer-size", 0, FLAG_INT, &o->audit_log_queue, "N",
+         "lines that may wait in mode batch; default 10000"},
+        {"max-requests-inflight", 0, FLAG_INT, &o->max_inflight, "N",
+         "requests that may be worked on at one time, together with the next:"},
+        {"max-mutating-requests-inflight", 0, FLAG_INT, &o->max_mutating_inflight, "N",
+         "added to it; priority and fairness shares them out"},
         {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
-        {"disable-admission-plugins", 0, FLAG_LIST, &o->disabled_plugins, "LIST", "ServiceAccount: pods get no account and no token, as where no controllers make accounts"},
+        {"disable-admission-plugins", 0, FLAG_LIST, &o->disabled_plugins, "LIST",
+         "ServiceAccount: pods get no account and no token, as where no controllers make accounts"},
         {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
         {"v", 'v', FLAG_INT, &p->v, "N", "log level: 0 errors and notices, 4 and more everything"},
         {0}};
@@ -174,8 +212,10 @@ static void on_stop(uv_signal_t *h, int signum) {
 static void on_hup(uv_signal_t *h, int signum) {
     struct program *p = h->data;
     _cleanup_err_ struct err e = {0};
-    if (http_server_reload_tls(p->s->http, p->listener, &e)) log_warn("reloading certificates", "error", e.msg, NULL);
-    else log_info("certificates reloaded", NULL);
+    if (http_server_reload_tls(p->s->http, p->listener, &e))
+        log_warn("reloading certificates", "error", e.msg, NULL);
+    else
+        log_info("certificates reloaded", NULL);
 }
 
 static void watch_signal(struct program *p, uv_signal_t *h, uv_signal_cb cb, int signum) {
@@ -240,7 +280,8 @@ static void shut_down(struct program *p) {
     uv_run(&p->loop, UV_RUN_DEFAULT);
     uv_loop_close(&p->loop);
     usage_free(s->usage);
-    if (!apiserver_calls_ended(s, LONG_CALLS_END_MS)) return; /* somebody still works with it: the process ends anyway */
+    if (!apiserver_calls_ended(s, LONG_CALLS_END_MS))
+        return; /* somebody still works with it: the process ends anyway */
     kubelet_client_free(s->kubelets);
     apiserver_close(s);
     arena_free(p->kept);

@@ -74,9 +74,8 @@ static const char *verb_label(const struct request *q) {
 }
 
 static const char *path_label(const char *path) {
-    static const char *const paths[] = {"/healthz",     "/livez",      "/readyz",     "/metrics",
-                                        "/version",     "/openapi/v2", "/openapi/v3", "/openid",
-                                        "/.well-known", "/debug",      "/apis",       "/api"};
+    static const char *const paths[] = {"/healthz",    "/livez",  "/readyz",      "/metrics", "/version", "/openapi/v2",
+                                        "/openapi/v3", "/openid", "/.well-known", "/debug",   "/apis",    "/api"};
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
         if (str_has_prefix(path, paths[i])) return paths[i];
     return "/";
@@ -89,8 +88,7 @@ static const char *scope_label(const struct request *q) {
 }
 
 static size_t slot_of(const struct series *k) {
-    uint64_t h = (uintptr_t)k->verb * UINT64_C(0x9E3779B97F4A7C15) ^
-                 (uintptr_t)k->res * UINT64_C(0xC2B2AE3D27D4EB4F) ^
+    uint64_t h = (uintptr_t)k->verb * UINT64_C(0x9E3779B97F4A7C15) ^ (uintptr_t)k->res * UINT64_C(0xC2B2AE3D27D4EB4F) ^
                  (uintptr_t)k->sub * UINT64_C(0x165667B19E3779F9) ^ (uintptr_t)k->scope;
     return (size_t)(h >> 40) % SLOTS;
 }
@@ -101,8 +99,7 @@ static bool same(const struct series *x, const struct series *y) {
 
 static struct series *find(struct metrics *m, const struct series *key) {
     struct series *s;
-    for (size_t i = slot_of(key); (s = atomic_load_explicit(&m->slots[i], memory_order_acquire));
-         i = (i + 1) % SLOTS)
+    for (size_t i = slot_of(key); (s = atomic_load_explicit(&m->slots[i], memory_order_acquire)); i = (i + 1) % SLOTS)
         if (same(s, key)) return s;
     return NULL;
 }
@@ -113,8 +110,7 @@ static struct series *make(struct metrics *m, const struct series *key) {
     if (!s && m->n < SERIES_MAX) {
         size_t i = slot_of(key);
         s = xcalloc(1, sizeof(*s));
-        s->verb = key->verb, s->sub = key->sub, s->scope = key->scope, s->res = key->res,
-        s->lasts = key->lasts;
+        s->verb = key->verb, s->sub = key->sub, s->scope = key->scope, s->res = key->res, s->lasts = key->lasts;
         while (atomic_load(&m->slots[i])) i = (i + 1) % SLOTS;
         m->all[m->n] = s;
         atomic_fetch_add(&m->n, 1);
@@ -219,16 +215,14 @@ static void write_requests(struct metrics *m, struct buf *b) {
     }
     prom_head(b, "apiserver_current_inflight_requests", "gauge",
               "Requests that are being worked on, without watches and streams.");
-    buf_printf(b, "apiserver_current_inflight_requests{request_kind=\"mutating\"} %lld\n",
-               (long long)m->writing);
-    buf_printf(b, "apiserver_current_inflight_requests{request_kind=\"readOnly\"} %lld\n",
-               (long long)m->reading);
+    buf_printf(b, "apiserver_current_inflight_requests{request_kind=\"mutating\"} %lld\n", (long long)m->writing);
+    buf_printf(b, "apiserver_current_inflight_requests{request_kind=\"readOnly\"} %lld\n", (long long)m->reading);
     prom_head(b, "apiserver_watch_events_total", "counter", "Events sent to watches.");
     for (size_t i = 0; i < EVENT_ROWS_MAX; i++) {
         const struct resource *r = atomic_load(&m->event_rows[i]);
         if (r)
-            buf_printf(b, "apiserver_watch_events_total{group=\"%s\",kind=\"%s\",version=\"%s\"} %llu\n",
-                       r->group, r->kind, r->version, (unsigned long long)m->events[i]);
+            buf_printf(b, "apiserver_watch_events_total{group=\"%s\",kind=\"%s\",version=\"%s\"} %llu\n", r->group,
+                       r->kind, r->version, (unsigned long long)m->events[i]);
     }
 }
 
@@ -241,19 +235,17 @@ static void write_storage(struct apiserver *s, struct buf *b) {
         prom_head(b, names[k], "gauge", "Objects in the store, by resource.");
         for (size_t i = 0; i < n; i++) {
             const struct resource *r = rows[i];
-            long long count =
-                r->stored == RES_STORED && !r->storage ? (long long)watchcache_count(s->cache, r) : -1;
+            long long count = r->stored == RES_STORED && !r->storage ? (long long)watchcache_count(s->cache, r) : -1;
             if (count >= 0 && k == 0)
-                buf_printf(b, "%s{resource=\"%s%s%s\"} %lld\n", names[k], r->plural, *r->group ? "." : "",
-                           r->group, count);
-            else if (count >= 0)
-                buf_printf(b, "%s{group=\"%s\",resource=\"%s\"} %lld\n", names[k], r->group, r->plural,
+                buf_printf(b, "%s{resource=\"%s%s%s\"} %lld\n", names[k], r->plural, *r->group ? "." : "", r->group,
                            count);
+            else if (count >= 0)
+                buf_printf(b, "%s{group=\"%s\",resource=\"%s\"} %lld\n", names[k], r->group, r->plural, count);
         }
     }
     prom_head(b, "apiserver_storage_size_bytes", "gauge", "Size of the store in bytes.");
-    buf_printf(b, "apiserver_storage_size_bytes{storage_cluster_id=\"%s\"} %lld\n",
-               s->embedded ? "sqlite" : "etcd", (long long)store_size(s->store));
+    buf_printf(b, "apiserver_storage_size_bytes{storage_cluster_id=\"%s\"} %lld\n", s->embedded ? "sqlite" : "etcd",
+               (long long)store_size(s->store));
     prom_head(b, "apiserver_resource_version", "gauge", "The newest revision that the watch cache has seen.");
     buf_printf(b, "apiserver_resource_version %lld\n", (long long)watchcache_rev(s->cache));
 }
@@ -270,7 +262,8 @@ void metrics_write(struct apiserver *s, struct buf *b) {
     flow_metrics(admission_flow(s), b);
     if (s->audit) {
         prom_head(b, "apiserver_audit_error_total", "counter", "Audit events that were lost.");
-        buf_printf(b, "apiserver_audit_error_total{plugin=\"log\"} %llu\n", (unsigned long long)audit_log_lost(s->audit->log));
+        buf_printf(b, "apiserver_audit_error_total{plugin=\"log\"} %llu\n",
+                   (unsigned long long)audit_log_lost(s->audit->log));
     }
     prom_head(b, "kubernetes_build_info", "gauge", "The version that this program was built from.");
     buf_printf(b, "kubernetes_build_info{git_version=\"%s\",major=\"1\",minor=\"36\"} 1\n", CORACLE_VERSION);

@@ -15,9 +15,17 @@ static void begin(struct request *q, struct write *w, enum rules_op op, bool dry
 /* Defaults of the version that the client wrote, then the stored version. */
 static struct json *to_stored(struct request *q, struct json *v) {
     if (!q->res->storage || q->res->custom) return v;
-    struct rules_ctx c = {.rules = q->s->rules, .a = q->a, .type = q->res->type, .group = q->res->group,
-                          .version = q->res->version, .kind = q->res->kind, .resource = q->res->plural,
-                          .namespaced = q->res->namespaced, .ns = q->ns, .name = q->name, .now = ktime_now()};
+    struct rules_ctx c = {.rules = q->s->rules,
+                          .a = q->a,
+                          .type = q->res->type,
+                          .group = q->res->group,
+                          .version = q->res->version,
+                          .kind = q->res->kind,
+                          .resource = q->res->plural,
+                          .namespaced = q->res->namespaced,
+                          .ns = q->ns,
+                          .name = q->name,
+                          .now = ktime_now()};
     rules_default(&c, v);
     return write_to_stored(q, v);
 }
@@ -29,9 +37,12 @@ static int decode(struct request *q, struct json **out, struct err *e) {
 
 static void answer(struct request *q, struct write *w, int rc, int status, struct object *o, struct err *e) {
     write_warnings(w, q);
-    if (rc && q->res->storage && e->status == 409 && !str_empty(e->name)) err_details(e, q->res->group, NULL, NULL); /* as the client knows it */
-    if (rc) respond_err(q, e);
-    else respond_object(q, status, o);
+    if (rc && q->res->storage && e->status == 409 && !str_empty(e->name))
+        err_details(e, q->res->group, NULL, NULL); /* as the client knows it */
+    if (rc)
+        respond_err(q, e);
+    else
+        respond_object(q, status, o);
 }
 
 /* ---- POST ---- */
@@ -50,8 +61,10 @@ void handle_create(struct request *q) {
         struct json *obj = to_stored(q, generated ? json_clone(q->a, body) : body);
         begin(q, &w, RULES_CREATE, dry_run);
         w.c.name = NULL;
-        if (!obj) rc = err_status(&e, 400, "BadRequest", "the object cannot be stored in this version");
-        else rc = write_create(&w, obj, true, &o, &e);
+        if (!obj)
+            rc = err_status(&e, 400, "BadRequest", "the object cannot be stored in this version");
+        else
+            rc = write_create(&w, obj, true, &o, &e);
         if (rc && generated && e.status == 409 && i < WRITE_TRIES) { /* the random name was taken */
             err_done(&e);
             rc = 0;
@@ -69,30 +82,34 @@ static int check_names(struct request *q, const struct json *obj, struct err *e)
     const char *name = json_get_str(m, "name"), *ns = json_get_str(m, "namespace");
     if (str_empty(name)) return err_status(e, 400, "BadRequest", "name must be provided");
     if (!str_eq(name, q->name))
-        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)", name,
-                          q->name);
+        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
+                          name, q->name);
     if (q->res->namespaced && !str_empty(ns) && !str_eq(ns, q->ns))
         return err_status(e, 400, "BadRequest",
-                          "the namespace of the object (%s) does not match the namespace on the request (%s)", ns, q->ns);
+                          "the namespace of the object (%s) does not match the namespace on the request (%s)", ns,
+                          q->ns);
     return 0;
 }
 
 /* The resourceVersion of what the client sent against what is stored. */
-static int check_revision(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
+static int check_revision(struct request *q, struct write *w, const struct json *obj, const struct object *old,
+                          struct err *e) {
     const struct json *m = json_get(obj, "metadata");
     const char *rv = json_get_str(m, "resourceVersion");
     int64_t rev = 0;
     if (str_empty(rv)) {
         bool status = !str_empty(q->subresource);
         if (!(q->res->flags & RES_NEEDS_RV) || status) return 0;
-        err_status(e, 422, "Invalid", "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: \"\": must be "
-                   "specified for an update", q->res->kind, q->name);
+        err_status(e, 422, "Invalid",
+                   "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: \"\": must be "
+                   "specified for an update",
+                   q->res->kind, q->name);
         err_details(e, q->res->group, q->res->plural, q->name);
-        err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion", "Invalid value: \"\": must be specified for an update");
+        err_cause_add(e, "FieldValueInvalid", "metadata.resourceVersion",
+                      "Invalid value: \"\": must be specified for an update");
         return -EINVAL;
     }
-    if (str_to_i64(rv, &rev))
-        return err_status(e, 500, "", "strconv.ParseUint: parsing \"%.60s\": invalid syntax", rv);
+    if (str_to_i64(rv, &rev)) return err_status(e, 500, "", "strconv.ParseUint: parsing \"%.60s\": invalid syntax", rv);
     w->cause_rev = rev;
     if (rev == 0 || rev == old->rev) return 0;
     return err_conflict(e, q->res, q->name,
@@ -100,13 +117,14 @@ static int check_revision(struct request *q, struct write *w, const struct json 
 }
 
 /* As check_revision, and the uid too, which for a PUT is a precondition. */
-static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old, struct err *e) {
+static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old,
+                      struct err *e) {
     const char *uid = json_as_str(json_at(obj, "metadata", "uid", NULL));
     const char *had = json_as_str(json_at(write_tree(w, old), "metadata", "uid", NULL));
     if (!str_empty(uid) && !str_eq(uid, had))
         return err_conflict(e, q->res, q->name,
-                            arena_printf(q->a, "Precondition failed: UID in precondition: %s, UID in object meta: %s", uid,
-                                         str_or_empty(had)));
+                            arena_printf(q->a, "Precondition failed: UID in precondition: %s, UID in object meta: %s",
+                                         uid, str_or_empty(had)));
     return check_revision(q, w, obj, old, e);
 }
 
@@ -122,7 +140,8 @@ static int put_once(struct request *q, struct write *w, const struct json *body,
 
 /* After a failed try: true when another one makes sense. That is so when another write came between (then the writers of
  * the object queue up), and when the first try looked at an object that the cache had not brought up to date. */
-static bool try_again(struct request *q, int rc, int tries, const struct object *old, pthread_mutex_t **queue, struct err *e) {
+static bool try_again(struct request *q, int rc, int tries, const struct object *old, pthread_mutex_t **queue,
+                      struct err *e) {
     if (rc > 0 && tries < WRITE_TRIES) {
         if (!*queue) *queue = write_queue_enter(q->s, resource_stored(q->res), q->ns, q->name);
         return true;
@@ -159,7 +178,8 @@ void handle_update(struct request *q) {
         }
         begin(q, &w, RULES_UPDATE, dry_run);
         rc = old ? put_once(q, &w, body, old, &o, &e) : err_not_found(&e, q->res, q->name);
-        if (try_again(q, rc, i, old, &queue, &e)) { /* with a resourceVersion too: the object may be gone by now, which is 404 */
+        if (try_again(q, rc, i, old, &queue,
+                      &e)) { /* with a resourceVersion too: the object may be gone by now, which is 404 */
             rc = 0;
             continue;
         }
@@ -177,8 +197,9 @@ static bool patch_type(const char *ct, const char *want) {
     return strlen(want) == n && strncasecmp(ct, want, n) == 0;
 }
 
-static const char patch_types[] = "application/json-patch+json, application/merge-patch+json, "
-                                  "application/strategic-merge-patch+json, application/apply-patch+yaml";
+static const char patch_types[] =
+    "application/json-patch+json, application/merge-patch+json, "
+    "application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 static int bad_option(struct err *e, const char *reason, const char *field, const char *msg) {
     err_status(e, 422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: %s: %s", field, msg);
@@ -194,7 +215,8 @@ static int check_patch(struct request *q, const char *ct, bool apply, struct err
     for (size_t i = 0; i < ARRAY_LEN(known); i++) ok |= patch_type(ct, known[i]);
     if (!ok)
         return err_status(e, 415, "UnsupportedMediaType",
-                          "the body of the request was in an unknown format - accepted media types include: %s", patch_types);
+                          "the body of the request was in an unknown format - accepted media types include: %s",
+                          patch_types);
     if (apply && str_empty(http_query(q->http, "fieldManager")))
         return bad_option(e, "FieldValueRequired", "fieldManager", "Required value: is required for apply patch");
     if (!apply && http_query(q->http, "force"))
@@ -218,11 +240,13 @@ static int read_config(struct request *q, struct json **config, struct json_dups
         return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(kind),
                           str_or_empty(version), q->res->kind);
     const char *name = json_as_str(json_at(*config, "metadata", "name", NULL));
-    if (str_empty(name)) json_set_str(q->a, json_ensure_object(q->a, *config, "metadata"), "name", q->name);
+    if (str_empty(name))
+        json_set_str(q->a, json_ensure_object(q->a, *config, "metadata"), "name", q->name);
     else if (!str_eq(name, q->name))
-        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)", name,
-                          q->name);
-    struct json *checked = NULL; /* reports unknown and duplicate fields and wrong types; the config is applied as sent */
+        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
+                          name, q->name);
+    struct json *checked =
+        NULL; /* reports unknown and duplicate fields and wrong types; the config is applied as sent */
     int rc = body_normalise(q, q->res->type, json_clone(q->a, *config), dups, &checked, e);
     if (!rc && q->res->custom) *config = checked; /* without what the schema does not know */
     return rc;
@@ -300,10 +324,14 @@ void handle_patch(struct request *q) {
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
         begin(q, &w, old ? RULES_UPDATE : RULES_CREATE, dry_run);
-        if (!old && (!apply || q->subresource)) rc = err_not_found(&e, q->res, q->name);
-        else if (old && (rc = write_look(&w, old, &e))) break;
-        else if (apply) rc = apply_once(q, &w, config, old, &o, &status, &e);
-        else rc = patch_once(q, &w, ct, old, &o, &e);
+        if (!old && (!apply || q->subresource))
+            rc = err_not_found(&e, q->res, q->name);
+        else if (old && (rc = write_look(&w, old, &e)))
+            break;
+        else if (apply)
+            rc = apply_once(q, &w, config, old, &o, &status, &e);
+        else
+            rc = patch_once(q, &w, ct, old, &o, &e);
         if (try_again(q, rc, i, old, &queue, &e)) {
             rc = 0;
             continue;

@@ -86,12 +86,12 @@ enum { MAX_SCAN_FIELDS = 16, MAX_SCAN_LABELS = 512 };
 
 struct found {
     const char *base;
-    size_t head;                  /* offset of `"metadata"` */
-    bool plain;                   /* nothing but kind and apiVersion stands before it, and neither behind */
-    size_t insert;                /* where the resourceVersion goes */
-    bool insert_first;            /* as the first member of metadata */
+    size_t head;       /* offset of `"metadata"` */
+    bool plain;        /* nothing but kind and apiVersion stands before it, and neither behind */
+    size_t insert;     /* where the resourceVersion goes */
+    bool insert_first; /* as the first member of metadata */
     bool meta_empty;
-    struct span old_rv;           /* a resourceVersion member that is there, with its comma */
+    struct span old_rv; /* a resourceVersion member that is there, with its comma */
     struct span fields[MAX_SCAN_FIELDS];
     size_t n_labels;
     struct object_label labels[MAX_SCAN_LABELS];
@@ -118,8 +118,7 @@ static bool scan_labels(struct scan *s, struct found *f) {
         struct span v;
         if (!scan_scalar(s, f->base, &v)) return false;
         if (f->n_labels < MAX_SCAN_LABELS)
-            f->labels[f->n_labels++] =
-                (struct object_label){.key = {(uint32_t)(k - f->base), (uint32_t)n}, .value = v};
+            f->labels[f->n_labels++] = (struct object_label){.key = {(uint32_t)(k - f->base), (uint32_t)n}, .value = v};
     }
     return r == 0;
 }
@@ -143,8 +142,10 @@ static bool scan_meta(struct scan *s, struct found *f) {
         if (!skip_value(s)) return false;
         if (key_is(k, n, "resourceVersion")) {
             const char *start = k - 1, *stop = s->p;
-            if (start[-1] == ',') start--;
-            else if (stop < s->end && *stop == ',') stop++;
+            if (start[-1] == ',')
+                start--;
+            else if (stop < s->end && *stop == ',')
+                stop++;
             f->old_rv = (struct span){(uint32_t)(start - f->base), (uint32_t)(stop - start)};
             continue;
         }
@@ -231,8 +232,9 @@ static bool scan_object(struct found *f, const struct resource *r, const char *p
 static struct rbytes *splice(const struct found *f, const char *p, size_t len, int64_t rev) {
     char rv[64] = "";
     bool more = f->insert_first && !f->meta_empty;
-    int n = rev == 0 ? 0 : snprintf(rv, sizeof(rv), "%s\"resourceVersion\":\"%lld\"%s", f->insert_first ? "" : ",", (long long)rev,
-                     more ? "," : "");
+    int n = rev == 0 ? 0
+                     : snprintf(rv, sizeof(rv), "%s\"resourceVersion\":\"%lld\"%s", f->insert_first ? "" : ",",
+                                (long long)rev, more ? "," : "");
     size_t cut = f->old_rv.len;
     struct rbytes *b = rbytes_alloc(len - cut + (size_t)n);
     char *o = b->data;
@@ -274,8 +276,13 @@ static struct object *build(const struct resource *r, const char *key, struct rb
     while (r->fields && r->fields[nf] && nf < MAX_SCAN_FIELDS) nf++;
     size_t lsize = f->n_labels * sizeof(struct object_label), fsize = nf * sizeof(struct span);
     struct object *o = xmalloc(sizeof(*o) + lsize + fsize + klen + 1);
-    *o = (struct object){.refs = 1, .rev = rev, .create_rev = create_rev, .res = r,
-                         .tail = json, .n_labels = (uint32_t)f->n_labels, .n_fields = (uint32_t)nf};
+    *o = (struct object){.refs = 1,
+                         .rev = rev,
+                         .create_rev = create_rev,
+                         .res = r,
+                         .tail = json,
+                         .n_labels = (uint32_t)f->n_labels,
+                         .n_fields = (uint32_t)nf};
     o->labels = (struct object_label *)(o + 1);
     o->fields = (struct span *)((char *)o->labels + lsize);
     char *k = (char *)o->fields + fsize;
@@ -373,8 +380,12 @@ static struct object *remake(const struct resource *r, const struct object *o, i
     return n;
 }
 
-struct object *object_at_rev(const struct object *o, int64_t rev) { return remake(o->res, o, rev); }
-struct object *object_new_tail(const struct resource *r, const struct object *o) { return remake(r, o, o->rev); }
+struct object *object_at_rev(const struct object *o, int64_t rev) {
+    return remake(o->res, o, rev);
+}
+struct object *object_new_tail(const struct resource *r, const struct object *o) {
+    return remake(r, o, o->rev);
+}
 
 struct object *object_ref(struct object *o) {
     if (o) atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
@@ -418,7 +429,8 @@ void pieces_free(struct pieces *p) {
 }
 
 char *object_head(struct arena *a, const struct resource *r) {
-    if (r->custom) return arena_printf(a, "{\"apiVersion\":\"%s\",\"kind\":\"%s\",", resource_api_version(a, r), r->kind);
+    if (r->custom)
+        return arena_printf(a, "{\"apiVersion\":\"%s\",\"kind\":\"%s\",", resource_api_version(a, r), r->kind);
     return arena_printf(a, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",", r->kind, resource_api_version(a, r));
 }
 

@@ -26,11 +26,11 @@ struct object {
     int64_t create_rev;
     const struct resource *res;
     struct rbytes *tail;
-    const char *key;  /* "ns/name", or "name" for cluster-scoped resources */
-    uint32_t ns_len;  /* of the part before the slash, 0: cluster-scoped */
+    const char *key; /* "ns/name", or "name" for cluster-scoped resources */
+    uint32_t ns_len; /* of the part before the slash, 0: cluster-scoped */
     uint32_t n_labels, n_fields;
     struct object_label *labels;
-    struct span *fields; /* values of res->fields; len 0: empty or absent */
+    struct span *fields;                 /* values of res->fields; len 0: empty or absent */
     _Atomic(struct object_view *) views; /* the same in other versions: crd/convert.h */
 };
 

@@ -35,8 +35,7 @@ static char *prefix_of(const struct oidc *o) {
 }
 
 static int check_config(const struct oidc_config *c, struct err *e) {
-    if (!str_has_prefix(c->issuer, "https://"))
-        return err_set(e, -EINVAL, "--oidc-issuer-url must be an https URL");
+    if (!str_has_prefix(c->issuer, "https://")) return err_set(e, -EINVAL, "--oidc-issuer-url must be an https URL");
     if (str_empty(c->client_id)) return err_set(e, -EINVAL, "--oidc-issuer-url needs --oidc-client-id");
     for (size_t i = 0; i < c->required.n; i++)
         if (!strchr(c->required.items[i], '='))
@@ -86,14 +85,12 @@ static int fetch_keys(struct oidc *o, struct jwt_keys **out, struct err *e) {
     struct json *doc, *set;
     size_t n = strlen(o->c.issuer);
     while (n && o->c.issuer[n - 1] == '/') n--;
-    int rc = fetch_json(o, a, arena_printf(a, "%.*s/.well-known/openid-configuration", (int)n, o->c.issuer),
-                        &doc, e);
+    int rc = fetch_json(o, a, arena_printf(a, "%.*s/.well-known/openid-configuration", (int)n, o->c.issuer), &doc, e);
     if (rc) return rc;
     const char *url = json_get_str(doc, "jwks_uri");
     if (!str_eq(json_get_str(doc, "issuer"), o->c.issuer))
         return err_set(e, -EINVAL, "the provider calls itself another issuer");
-    if (!url || !str_has_prefix(url, "https://"))
-        return err_set(e, -EINVAL, "the provider names no https jwks_uri");
+    if (!url || !str_has_prefix(url, "https://")) return err_set(e, -EINVAL, "the provider names no https jwks_uri");
     if ((rc = fetch_json(o, a, url, &set, e))) return rc;
     struct jwt_keys *k = jwt_keys_new();
     rc = jwt_keys_add_jwks(k, set, e);
@@ -137,8 +134,8 @@ static int verify(struct oidc *o, struct arena *a, const char *token, struct jso
 /* The algorithm in the token's header is one that was allowed; jwt_verify has matched it with its key. */
 static bool algorithm_allowed(struct oidc *o, struct arena *a, const char *token) {
     size_t n = strcspn(token, "."), len = 0;
-    char *raw = arena_alloc(a, n + 4),
-         *list = arena_strdup(a, str_empty(o->c.algorithms) ? "RS256" : o->c.algorithms), *item;
+    char *raw = arena_alloc(a, n + 4), *list = arena_strdup(a, str_empty(o->c.algorithms) ? "RS256" : o->c.algorithms),
+         *item;
     struct json *h = NULL;
     if (base64url_decode(token, n, raw, &len) || json_parse(a, raw, len, &h, NULL, NULL)) return false;
     while ((item = strsep(&list, ",")))
@@ -164,8 +161,7 @@ static const char *required_missing(struct oidc *o, struct arena *a, const struc
     return NULL;
 }
 
-static int read_groups(struct oidc *o, struct arena *a, const struct json *claims, struct user_info *u,
-                       struct err *e) {
+static int read_groups(struct oidc *o, struct arena *a, const struct json *claims, struct user_info *u, struct err *e) {
     const struct json *g = str_empty(o->c.groups_claim) ? NULL : json_get(claims, o->c.groups_claim);
     const char *prefix = str_or_empty(o->c.groups_prefix);
     struct json *x;
@@ -187,19 +183,15 @@ int oidc_check(struct oidc *o, struct arena *a, const char *token, const char *i
     struct json *claims = NULL;
     int64_t now = mono_ns();
     if (!str_eq(issuer, o->c.issuer)) return err_set(e, -EACCES, "oidc: another issuer");
-    if (!algorithm_allowed(o, a, token))
-        return err_set(e, -EACCES, "oidc: the token's algorithm is not accepted");
+    if (!algorithm_allowed(o, a, token)) return err_set(e, -EACCES, "oidc: the token's algorithm is not accepted");
     int rc = verify(o, a, token, &claims, e);
     if (rc && refresh(o, now)) rc = verify(o, a, token, &claims, e);
     if (rc) return err_set(e, -EACCES, "oidc: the token cannot be verified");
-    const char *problem =
-        json_get(claims, "exp") ? jwt_times_problem(claims, ktime_now()) : "token without an end";
+    const char *problem = json_get(claims, "exp") ? jwt_times_problem(claims, ktime_now()) : "token without an end";
     if (problem) return err_set(e, -EACCES, "oidc: %s", problem);
-    if (!str_eq(json_get_str(claims, "iss"), o->c.issuer) ||
-        !has_audience(json_get(claims, "aud"), o->c.client_id))
+    if (!str_eq(json_get_str(claims, "iss"), o->c.issuer) || !has_audience(json_get(claims, "aud"), o->c.client_id))
         return err_set(e, -EACCES, "oidc: the token is for somebody else");
-    if ((problem = required_missing(o, a, claims)))
-        return err_set(e, -EACCES, "oidc: claim %s is missing", problem);
+    if ((problem = required_missing(o, a, claims))) return err_set(e, -EACCES, "oidc: claim %s is missing", problem);
     const char *name = json_get_str(claims, claim_of(o));
     if (str_empty(name)) return err_set(e, -EACCES, "oidc: claim %s does not name a user", claim_of(o));
     if (str_eq(claim_of(o), "email") && !json_get_bool(claims, "email_verified", true))

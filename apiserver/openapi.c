@@ -10,8 +10,8 @@
 #include "apiserver/aggregator/aggregator.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
-#include "pkg/base/map.h"
 #include "apiserver/lookup.h"
+#include "pkg/base/map.h"
 
 #define RELEASE "1.36"
 #define V2_PROTO "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -35,8 +35,9 @@ static unsigned verbs_of(uint32_t v) {
     static const struct {
         uint32_t verb;
         unsigned openapi;
-    } map[] = {{VERB_GET, OPENAPI_GET},       {VERB_LIST, OPENAPI_LIST},   {VERB_CREATE, OPENAPI_CREATE},
-               {VERB_UPDATE, OPENAPI_UPDATE}, {VERB_PATCH, OPENAPI_PATCH}, {VERB_DELETE, OPENAPI_DELETE},
+    } map[] = {{VERB_GET, OPENAPI_GET},       {VERB_LIST, OPENAPI_LIST},
+               {VERB_CREATE, OPENAPI_CREATE}, {VERB_UPDATE, OPENAPI_UPDATE},
+               {VERB_PATCH, OPENAPI_PATCH},   {VERB_DELETE, OPENAPI_DELETE},
                {VERB_WATCH, OPENAPI_WATCH},   {VERB_DELETECOLLECTION, OPENAPI_DELETECOLLECTION}};
     unsigned out = 0;
     for (size_t i = 0; i < ARRAY_LEN(map); i++)
@@ -64,24 +65,30 @@ static struct rows rows_all(struct apiserver *s, struct arena *a) {
 }
 
 /* Kinds of custom resources bring their schemas. */
-static void custom_kinds(struct apiserver *s, struct arena *a, const struct resource *r, int version, struct openapi_resource *row) {
+static void custom_kinds(struct apiserver *s, struct arena *a, const struct resource *r, int version,
+                         struct openapi_resource *row) {
     row->kind = crd_openapi_kind(s, a, r, version);
     row->list = crd_openapi_list(a, r, version);
     for (size_t i = 0; i < row->n_subs; i++)
         if (str_eq(row->subs[i].name, "status")) ((struct openapi_subresource *)row->subs)[i].kind = row->kind;
 }
 
-static struct openapi_resource row_of(struct apiserver *server, struct arena *a, const struct resource *r, int version) {
+static struct openapi_resource row_of(struct apiserver *server, struct arena *a, const struct resource *r,
+                                      int version) {
     struct openapi_subresource *subs = arena_zalloc(a, (r->n_subs + 1) * sizeof(*subs));
     for (size_t i = 0; i < r->n_subs; i++) {
         const struct resource_sub *s = &r->subs[i];
         subs[i].name = s->name;
         subs[i].verbs = verbs_of(s->verbs);
         if (!plain_text(s->name))
-            subs[i].kind.type = api_type_find(s->group ? s->group : r->group, s->version ? s->version : r->version, s->kind);
+            subs[i].kind.type =
+                api_type_find(s->group ? s->group : r->group, s->version ? s->version : r->version, s->kind);
     }
-    struct openapi_resource row = {.plural = r->plural, .namespaced = r->namespaced, .verbs = verbs_of(r->verbs),
-                                   .subs = subs, .n_subs = r->n_subs};
+    struct openapi_resource row = {.plural = r->plural,
+                                   .namespaced = r->namespaced,
+                                   .verbs = verbs_of(r->verbs),
+                                   .subs = subs,
+                                   .n_subs = r->n_subs};
     if (r->custom) {
         custom_kinds(server, a, r, version, &row);
         return row;
@@ -92,12 +99,11 @@ static struct openapi_resource row_of(struct apiserver *server, struct arena *a,
 }
 
 /* The rows of the group and version that starts at `first`; *end is behind the last. */
-static struct openapi_resource *rows_of(struct arena *a, const struct rows *t, size_t first, int version, size_t *n, size_t *end) {
+static struct openapi_resource *rows_of(struct arena *a, const struct rows *t, size_t first, int version, size_t *n,
+                                        size_t *end) {
     const struct resource *r = t->items[first];
     size_t i = first;
-    while (i < t->n && str_eq(t->items[i]->group, r->group) &&
-           str_eq(t->items[i]->version, r->version))
-        i++;
+    while (i < t->n && str_eq(t->items[i]->group, r->group) && str_eq(t->items[i]->version, r->version)) i++;
     struct openapi_resource *rows = arena_alloc(a, (i - first) * sizeof(*rows));
     *n = 0;
     for (size_t j = first; j < i; j++) rows[(*n)++] = row_of(t->s, a, t->items[j], version);
@@ -120,7 +126,8 @@ static struct json *v3_document(struct arena *a, const struct rows *t, size_t fi
 static unsigned long long custom_version(const struct rows *t, struct arena *a, const char *path) {
     unsigned long long v = 0;
     for (size_t i = 0; i < t->n; i++)
-        if (t->items[i]->custom && str_eq(doc_path(a, t->items[i]), path)) v = v * 31 + (unsigned long long)crd_revision(t->s, t->items[i]);
+        if (t->items[i]->custom && str_eq(doc_path(a, t->items[i]), path))
+            v = v * 31 + (unsigned long long)crd_revision(t->s, t->items[i]);
     return v;
 }
 
@@ -176,10 +183,11 @@ static bool v3_doc(struct request *q, const char *path) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write(&b, doc);
     const char *etag = arena_printf(q->a, "\"%s\"", path_hash(&t, q->a, path));
-    struct http_header h[] = {{"Content-Type", "application/json"},
-                              {"ETag", etag},
-                              {"Vary", "Accept"},
-                              {"Cache-Control", http_query(q->http, "hash") ? "public, immutable" : "no-cache, private"}};
+    struct http_header h[] = {
+        {"Content-Type", "application/json"},
+        {"ETag", etag},
+        {"Vary", "Accept"},
+        {"Cache-Control", http_query(q->http, "hash") ? "public, immutable" : "no-cache, private"}};
     bool same = str_eq(http_header(q->http, "if-none-match"), etag);
     http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
     return true;
@@ -232,9 +240,12 @@ static void v2(struct request *q) {
     struct rbytes *doc = rbytes_ref(proto ? o->v2_proto : o->v2_json);
     const char *etag = arena_strdup(q->a, o->v2_etag);
     pthread_mutex_unlock(&o->lock);
-    struct http_header h[] = {{"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}, {"ETag", etag}};
-    if (str_eq(http_header(q->http, "if-none-match"), etag)) http_respond(q->http, 304, h, ARRAY_LEN(h), "", 0, 0);
-    else http_respond_bytes(q->http, 200, h, ARRAY_LEN(h), &doc, 1, HTTP_GZIP);
+    struct http_header h[] = {
+        {"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}, {"ETag", etag}};
+    if (str_eq(http_header(q->http, "if-none-match"), etag))
+        http_respond(q->http, 304, h, ARRAY_LEN(h), "", 0, 0);
+    else
+        http_respond_bytes(q->http, 200, h, ARRAY_LEN(h), &doc, 1, HTTP_GZIP);
     rbytes_unref(doc);
 }
 
@@ -254,7 +265,8 @@ void handle_openapi(struct request *q) {
         v2(q);
         return;
     }
-    if (str_has_prefix(p, "/openapi/v3/") && (aggregator_openapi_v3(q, p + strlen("/openapi/v3/")) ||
-                                             v3_doc(q, p + strlen("/openapi/v3/")))) return;
+    if (str_has_prefix(p, "/openapi/v3/") &&
+        (aggregator_openapi_v3(q, p + strlen("/openapi/v3/")) || v3_doc(q, p + strlen("/openapi/v3/"))))
+        return;
     http_respond_text(q->http, 404, "404 page not found\n");
 }

@@ -24,10 +24,10 @@
 enum {
     ROUND_S = 10,
     ROUND_EMBEDDED_S = 1200,
-    LEASE_S = 3600,         /* as upstream's: long enough to see which servers were there */
+    LEASE_S = 3600, /* as upstream's: long enough to see which servers were there */
     ENDPOINT_TTL_S = 15,
-    GONE_EVERY = 60,        /* rounds between looks for Leases that ran out */
-    SERVERS_MAX = 256,      /* addresses of one Service */
+    GONE_EVERY = 60,   /* rounds between looks for Leases that ran out */
+    SERVERS_MAX = 256, /* addresses of one Service */
 };
 
 struct presence {
@@ -61,7 +61,8 @@ static void name_make(struct apiserver *s, struct presence *p) {
 
 static struct json *lease_tree(struct arena *a, struct presence *p) {
     char host[256] = "", now[KTIME_MAX];
-    struct json *o = json_object(a), *meta = json_ensure_object(a, o, "metadata"), *spec = json_ensure_object(a, o, "spec");
+    struct json *o = json_object(a), *meta = json_ensure_object(a, o, "metadata"),
+                *spec = json_ensure_object(a, o, "spec");
     gethostname(host, sizeof(host) - 1);
     ktime_format_micro(ktime_now(), now);
     json_set_str(a, o, "apiVersion", "coordination.k8s.io/v1");
@@ -117,9 +118,12 @@ static void end_old_leases(struct apiserver *s) {
         struct ktime t;
         if (!str_eq(json_get_str(json_at(v, "metadata", "labels", NULL), IDENTITY), "kube-apiserver")) continue;
         int64_t lasts = json_get_int(spec, "leaseDurationSeconds", LEASE_S) * NS_PER_SEC;
-        if (ktime_parse(str_or_empty(json_get_str(spec, "renewTime")), &t) || ktime_diff_ns(ktime_now(), t) < lasts) continue;
-        struct store_txn x = {.op = STORE_DELETE, .key = arena_printf(a, "%s%s", r->key_prefix, l.items[i]->key),
-                              .expect_rev = l.items[i]->rev, .cause = {"system:apiserver", l.items[i]->rev}};
+        if (ktime_parse(str_or_empty(json_get_str(spec, "renewTime")), &t) || ktime_diff_ns(ktime_now(), t) < lasts)
+            continue;
+        struct store_txn x = {.op = STORE_DELETE,
+                              .key = arena_printf(a, "%s%s", r->key_prefix, l.items[i]->key),
+                              .expect_rev = l.items[i]->rev,
+                              .cause = {"system:apiserver", l.items[i]->rev}};
         struct store_txn_result res;
         store_txn(s->store, a, &x, &res, NULL);
     }
@@ -130,10 +134,17 @@ static void end_old_leases(struct apiserver *s) {
 static int announce(struct apiserver *s, bool here, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *ip = s->opt.advertise_address;
-    const char *value = arena_printf(a, "{\"kind\":\"Endpoints\",\"apiVersion\":\"v1\",\"metadata\":{},\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],"
-                                        "\"ports\":[{\"name\":\"https\",\"port\":%lld,\"protocol\":\"TCP\"}]}]}", ip, (long long)s->opt.secure_port);
-    struct store_txn t = {.op = here ? STORE_PUT : STORE_DELETE, .key = arena_printf(a, MASTERS "%s", ip), .value = value,
-                          .value_len = strlen(value), .expect_rev = STORE_ANY_REV, .ttl_s = ENDPOINT_TTL_S,
+    const char *value = arena_printf(
+        a,
+        "{\"kind\":\"Endpoints\",\"apiVersion\":\"v1\",\"metadata\":{},\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],"
+        "\"ports\":[{\"name\":\"https\",\"port\":%lld,\"protocol\":\"TCP\"}]}]}",
+        ip, (long long)s->opt.secure_port);
+    struct store_txn t = {.op = here ? STORE_PUT : STORE_DELETE,
+                          .key = arena_printf(a, MASTERS "%s", ip),
+                          .value = value,
+                          .value_len = strlen(value),
+                          .expect_rev = STORE_ANY_REV,
+                          .ttl_s = ENDPOINT_TTL_S,
                           .cause = {"system:apiserver", 0}};
     struct store_txn_result r;
     return store_txn(s->store, a, &t, &r, e);
@@ -146,7 +157,8 @@ static struct json *subsets(struct apiserver *s, struct arena *a, const struct s
         const char *ip = l->items[i].key + strlen(MASTERS);
         struct json *v = NULL, *found = NULL, *address = json_object(a);
         if (json_parse(a, l->items[i].value, l->items[i].value_len, &v, NULL, NULL)) continue;
-        int64_t port = json_get_int(json_item(json_get(json_item(json_get(v, "subsets"), 0), "ports"), 0), "port", s->opt.secure_port);
+        int64_t port = json_get_int(json_item(json_get(json_item(json_get(v, "subsets"), 0), "ports"), 0), "port",
+                                    s->opt.secure_port);
         JSON_FOREACH(set, out)
             if (json_get_int(json_item(json_get(set, "ports"), 0), "port", 0) == port) found = set;
         if (!found) {
@@ -164,7 +176,8 @@ static struct json *subsets(struct apiserver *s, struct arena *a, const struct s
     return out;
 }
 
-static struct json *named(struct arena *a, const char *version, const char *kind, const char *label, const char *value) {
+static struct json *named(struct arena *a, const char *version, const char *kind, const char *label,
+                          const char *value) {
     struct json *o = json_object(a), *meta = json_ensure_object(a, o, "metadata");
     json_set_str(a, o, "apiVersion", version);
     json_set_str(a, o, "kind", kind);

@@ -34,7 +34,8 @@ static bool is_sidecar(const struct json *pod, const char *name) {
 }
 
 /* True while an init container is what the pod waits for. */
-static bool view_init(struct pod_view *v, const struct json *pod, int64_t *sidecar_restarts, const char **sidecar_last) {
+static bool view_init(struct pod_view *v, const struct json *pod, int64_t *sidecar_restarts,
+                      const char **sidecar_last) {
     struct json *cs;
     size_t n_init = json_len(json_at(pod, "spec", "initContainers", NULL));
     JSON_FOREACH(cs, json_at(pod, "status", "initContainerStatuses", NULL)) {
@@ -48,9 +49,12 @@ static bool view_init(struct pod_view *v, const struct json *pod, int64_t *sidec
             v->ready += json_get_bool(cs, "ready", false);
             continue;
         }
-        if (ended) v->reason = ended_reason(v->a, ended, "Init:");
-        else if (!str_empty(waiting) && !str_eq(waiting, "PodInitializing")) v->reason = arena_printf(v->a, "Init:%s", waiting);
-        else v->reason = arena_printf(v->a, "Init:%zu/%zu", cs_i, n_init);
+        if (ended)
+            v->reason = ended_reason(v->a, ended, "Init:");
+        else if (!str_empty(waiting) && !str_eq(waiting, "PodInitializing"))
+            v->reason = arena_printf(v->a, "Init:%s", waiting);
+        else
+            v->reason = arena_printf(v->a, "Init:%zu/%zu", cs_i, n_init);
         return true;
     }
     return false;
@@ -75,9 +79,12 @@ static void view_containers(struct pod_view *v, const struct json *pod) {
         }
     }
     if (!str_eq(v->reason, "Completed")) return;
-    if (running && condition_true(json_at(pod, "status", "conditions", NULL), "Ready")) v->reason = "Running";
-    else if (error) v->reason = error;
-    else if (running) v->reason = "NotReady";
+    if (running && condition_true(json_at(pod, "status", "conditions", NULL), "Ready"))
+        v->reason = "Running";
+    else if (error)
+        v->reason = error;
+    else if (running)
+        v->reason = "NotReady";
 }
 
 static const char *gates_text(struct arena *a, const struct json *pod) {
@@ -85,7 +92,8 @@ static const char *gates_text(struct arena *a, const struct json *pod) {
     struct json *g;
     int n = 0;
     if (!json_len(gates)) return "<none>";
-    JSON_FOREACH(g, gates) n += condition_true(json_at(pod, "status", "conditions", NULL), json_get_str(g, "conditionType"));
+    JSON_FOREACH(g, gates)
+        n += condition_true(json_at(pod, "status", "conditions", NULL), json_get_str(g, "conditionType"));
     return arena_printf(a, "%d/%zu", n, json_len(gates));
 }
 
@@ -98,7 +106,8 @@ static void pod_cells(struct cells *c, const struct json *o) {
     v.total = (int64_t)json_len(json_at(o, "spec", "containers", NULL));
     for (size_t i = 0; (x = json_item(json_at(o, "spec", "initContainers", NULL), i)); i++)
         v.total += str_eq(json_get_str(x, "restartPolicy"), "Always");
-    if (str_eq(json_get_str(find_condition(conds, "PodScheduled"), "reason"), "SchedulingGated")) v.reason = "SchedulingGated";
+    if (str_eq(json_get_str(find_condition(conds, "PodScheduled"), "reason"), "SchedulingGated"))
+        v.reason = "SchedulingGated";
     bool initializing = view_init(&v, o, &sidecar_restarts, &sidecar_last);
     if (!initializing || condition_true(conds, "Initialized")) {
         v.restarts = sidecar_restarts;
@@ -106,14 +115,18 @@ static void pod_cells(struct cells *c, const struct json *o) {
         view_containers(&v, o);
     }
     if (S(o, "metadata", "deletionTimestamp")) {
-        if (str_eq(why, "NodeLost")) v.reason = "Unknown";
-        else if (!str_eq(phase, "Succeeded") && !str_eq(phase, "Failed")) v.reason = "Terminating";
+        if (str_eq(why, "NodeLost"))
+            v.reason = "Unknown";
+        else if (!str_eq(phase, "Succeeded") && !str_eq(phase, "Failed"))
+            v.reason = "Terminating";
     }
     cell_name(c, o);
     cell_fmt(c, "%lld/%lld", (long long)v.ready, (long long)v.total);
     cell_str(c, v.reason);
-    if (v.restarts && v.last_restart) cell_fmt(c, "%lld (%s ago)", (long long)v.restarts, human_age(c->a, v.last_restart, c->now));
-    else cell_fmt(c, "%lld", (long long)v.restarts);
+    if (v.restarts && v.last_restart)
+        cell_fmt(c, "%lld (%s ago)", (long long)v.restarts, human_age(c->a, v.last_restart, c->now));
+    else
+        cell_fmt(c, "%lld", (long long)v.restarts);
     cell_age(c, o);
     cell_str(c, or_text(json_get_str(json_item(json_get(status, "podIPs"), 0), "ip"), "<none>"));
     cell_str(c, or_text(S(o, "spec", "nodeName"), "<none>"));
@@ -131,8 +144,10 @@ static const char *roles_text(struct arena *a, const struct json *o) {
     const char **list = arena_alloc(a, (json_len(labels) + 1) * sizeof(*list));
     size_t n = 0;
     JSON_FOREACH_MEMBER(m, labels) {
-        if (str_has_prefix(m->key, prefix) && m->key[sizeof(prefix) - 1]) list[n++] = m->key + sizeof(prefix) - 1;
-        else if (str_eq(m->key, "kubernetes.io/role") && !str_empty(json_as_str(m->value))) list[n++] = json_as_str(m->value);
+        if (str_has_prefix(m->key, prefix) && m->key[sizeof(prefix) - 1])
+            list[n++] = m->key + sizeof(prefix) - 1;
+        else if (str_eq(m->key, "kubernetes.io/role") && !str_empty(json_as_str(m->value)))
+            list[n++] = json_as_str(m->value);
     }
     qsort(list, n, sizeof(*list), cmp_str);
     _cleanup_buf_ struct buf b = BUF_INIT;
@@ -152,7 +167,8 @@ static void node_cells(struct cells *c, const struct json *o) {
     const struct json *info = json_at(o, "status", "nodeInfo", NULL);
     const struct json *ready = find_condition(json_at(o, "status", "conditions", NULL), "Ready");
     const char *state = !ready ? "Unknown" : str_eq(json_get_str(ready, "status"), "True") ? "Ready" : "NotReady";
-    const char *kernel = or_text(json_get_str(info, "kernelVersion"), "<unknown>"), *arch = json_get_str(info, "architecture");
+    const char *kernel = or_text(json_get_str(info, "kernelVersion"), "<unknown>"),
+               *arch = json_get_str(info, "architecture");
     cell_name(c, o);
     cell_fmt(c, "%s%s", state, json_get_bool(json_get(o, "spec"), "unschedulable", false) ? ",SchedulingDisabled" : "");
     cell_str(c, roles_text(c->a, o));
@@ -161,8 +177,10 @@ static void node_cells(struct cells *c, const struct json *o) {
     cell_str(c, node_address(o, "InternalIP"));
     cell_str(c, node_address(o, "ExternalIP"));
     cell_str(c, or_text(json_get_str(info, "osImage"), "<unknown>"));
-    if (str_empty(arch)) cell_str(c, kernel);
-    else cell_fmt(c, "%s (%s)", kernel, arch);
+    if (str_empty(arch))
+        cell_str(c, kernel);
+    else
+        cell_fmt(c, "%s (%s)", kernel, arch);
     cell_str(c, or_text(json_get_str(info, "containerRuntimeVersion"), "<unknown>"));
 }
 
@@ -219,7 +237,9 @@ static void endpoints_cells(struct cells *c, const struct json *o) {
             JSON_FOREACH(ad, json_get(ss, "addresses")) {
                 const char *ip = str_or_empty(json_get_str(ad, "ip"));
                 if (n == MAX_LISTED) break;
-                list[n++] = !p ? ip : arena_printf(c->a, strchr(ip, ':') ? "[%s]:%lld" : "%s:%lld", ip, (long long)json_get_int(p, "port", 0));
+                list[n++] = !p ? ip
+                               : arena_printf(c->a, strchr(ip, ':') ? "[%s]:%lld" : "%s:%lld", ip,
+                                              (long long)json_get_int(p, "port", 0));
             }
         }
     }
@@ -232,7 +252,8 @@ static void endpoints_cells(struct cells *c, const struct json *o) {
 
 static const char *event_source(struct arena *a, const struct json *o) {
     const char *component = S(o, "source", "component"), *host = S(o, "source", "host");
-    if (str_empty(component)) component = json_get_str(o, "reportingComponent"), host = json_get_str(o, "reportingInstance");
+    if (str_empty(component))
+        component = json_get_str(o, "reportingComponent"), host = json_get_str(o, "reportingInstance");
     if (str_empty(host)) return str_or_empty(component);
     return arena_printf(a, "%s, %s", str_or_empty(component), host);
 }
@@ -258,8 +279,10 @@ static void event_cells(struct cells *c, const struct json *o) {
     cell_str(c, human_age(c->a, last, c->now));
     cell_str(c, json_get_str(o, "type"));
     cell_str(c, json_get_str(o, "reason"));
-    if (str_empty(name)) cell_str(c, kind);
-    else cell_fmt(c, "%s/%s", kind, name);
+    if (str_empty(name))
+        cell_str(c, kind);
+    else
+        cell_fmt(c, "%s/%s", kind, name);
     cell_str(c, S(o, "involvedObject", "fieldPath"));
     cell_str(c, event_source(c->a, o));
     cell_fmt(c, "%.*s", (int)n, msg);
@@ -282,8 +305,10 @@ static void pv_cells(struct cells *c, const struct json *o) {
     cell_str(c, access_modes_text(c->a, json_at(o, "spec", "accessModes", NULL)));
     cell_str(c, S(o, "spec", "persistentVolumeReclaimPolicy"));
     cell_str(c, S(o, "metadata", "deletionTimestamp") ? "Terminating" : S(o, "status", "phase"));
-    if (claim) cell_fmt(c, "%s/%s", str_or_empty(json_get_str(claim, "namespace")), str_or_empty(json_get_str(claim, "name")));
-    else cell_str(c, "");
+    if (claim)
+        cell_fmt(c, "%s/%s", str_or_empty(json_get_str(claim, "namespace")), str_or_empty(json_get_str(claim, "name")));
+    else
+        cell_str(c, "");
     cell_str(c, volume_class(o));
     cell_str(c, or_text(S(o, "spec", "volumeAttributesClassName"), "<unset>"));
     cell_str(c, S(o, "status", "reason"));
@@ -354,7 +379,8 @@ static void quota_cells(struct cells *c, const struct json *o) {
     if (hard) json_sort_keys(hard, false);
     JSON_FOREACH_MEMBER(m, hard) {
         struct buf *b = str_has_prefix(m->key, "limits.") ? &limits : &requests;
-        buf_printf(b, "%s%s: %s/%s", b->len ? ", " : "", m->key, scalar_text(c->a, json_at(o, "status", "used", m->key, NULL), "0"),
+        buf_printf(b, "%s%s: %s/%s", b->len ? ", " : "", m->key,
+                   scalar_text(c->a, json_at(o, "status", "used", m->key, NULL), "0"),
                    scalar_text(c->a, m->value, "0"));
     }
     cell_name(c, o);
@@ -375,13 +401,17 @@ static void componentstatus_cells(struct cells *c, const struct json *o) {
 
 const struct table_printer printers_core[] = {
     {"v1/pods", "Name Ready Status Restarts Age +IP +Node +Nominated_Node +Readiness_Gates", pod_cells},
-    {"v1/nodes", "Name Status Roles Age Version +Internal-IP +External-IP +OS-Image +Kernel-Version +Container-Runtime", node_cells},
+    {"v1/nodes", "Name Status Roles Age Version +Internal-IP +External-IP +OS-Image +Kernel-Version +Container-Runtime",
+     node_cells},
     {"v1/services", "Name Type Cluster-IP External-IP Port(s) Age +Selector", service_cells},
     {"v1/endpoints", "Name Endpoints Age", endpoints_cells},
     {"v1/events", EVENT_COLUMNS, event_cells},
     {"events.k8s.io/v1/events", EVENT_COLUMNS, event_cells},
-    {"v1/persistentvolumes", "Name Capacity Access_Modes Reclaim_Policy Status Claim StorageClass VolumeAttributesClass Reason Age +VolumeMode", pv_cells},
-    {"v1/persistentvolumeclaims", "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age +VolumeMode", pvc_cells},
+    {"v1/persistentvolumes",
+     "Name Capacity Access_Modes Reclaim_Policy Status Claim StorageClass VolumeAttributesClass Reason Age +VolumeMode",
+     pv_cells},
+    {"v1/persistentvolumeclaims",
+     "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age +VolumeMode", pvc_cells},
     {"v1/namespaces", "Name Status Age", namespace_cells},
     {"v1/configmaps", "Name Data Age", configmap_cells},
     {"v1/secrets", "Name Type Data Age", secret_cells},

@@ -4,9 +4,12 @@
 
 /* A cell that is a member as it stands: strings, numbers, booleans; `dflt` when absent. */
 static void cell_value(struct cells *c, const struct json *v, const char *dflt) {
-    if (json_is(v, JSON_INT)) cell_int(c, v->i);
-    else if (json_is(v, JSON_BOOL)) cell_bool(c, v->b);
-    else cell_str(c, or_text(json_as_str(v), dflt));
+    if (json_is(v, JSON_INT))
+        cell_int(c, v->i);
+    else if (json_is(v, JSON_BOOL))
+        cell_bool(c, v->b);
+    else
+        cell_str(c, or_text(json_as_str(v), dflt));
 }
 
 /* ---- rbac ---- */
@@ -98,14 +101,18 @@ static void runtimeclass_cells(struct cells *c, const struct json *o) {
 }
 
 static void csr_cells(struct cells *c, const struct json *o) {
-    const struct json *conds = json_at(o, "status", "conditions", NULL), *seconds = json_at(o, "spec", "expirationSeconds", NULL);
-    const char *state = find_condition(conds, "Denied") ? "Denied" : find_condition(conds, "Approved") ? "Approved" : "Pending";
+    const struct json *conds = json_at(o, "status", "conditions", NULL),
+                      *seconds = json_at(o, "spec", "expirationSeconds", NULL);
+    const char *state = find_condition(conds, "Denied")     ? "Denied"
+                        : find_condition(conds, "Approved") ? "Approved"
+                                                            : "Pending";
     cell_name(c, o);
     cell_age(c, o);
     cell_str(c, or_text(S(o, "spec", "signerName"), "<none>"));
     cell_str(c, S(o, "spec", "username"));
     cell_str(c, json_is(seconds, JSON_INT) ? human_duration(c->a, seconds->i) : "<none>");
-    cell_fmt(c, "%s%s%s", state, find_condition(conds, "Failed") ? ",Failed" : "", str_empty(S(o, "status", "certificate")) ? "" : ",Issued");
+    cell_fmt(c, "%s%s%s", state, find_condition(conds, "Failed") ? ",Failed" : "",
+             str_empty(S(o, "status", "certificate")) ? "" : ",Issued");
 }
 
 /* ---- resource ---- */
@@ -116,11 +123,14 @@ static void age_cells(struct cells *c, const struct json *o) {
 }
 
 static void claim_cells(struct cells *c, const struct json *o) {
-    bool deleted = S(o, "metadata", "deletionTimestamp") != NULL, allocated = json_at(o, "status", "allocation", NULL) != NULL;
+    bool deleted = S(o, "metadata", "deletionTimestamp") != NULL,
+         allocated = json_at(o, "status", "allocation", NULL) != NULL;
     bool reserved = allocated && json_len(json_at(o, "status", "reservedFor", NULL));
     cell_name(c, o);
-    if (deleted) cell_fmt(c, "deleted%s%s", allocated ? ",allocated" : "", reserved ? ",reserved" : "");
-    else cell_fmt(c, "%s%s", allocated ? "allocated" : "pending", reserved ? ",reserved" : "");
+    if (deleted)
+        cell_fmt(c, "deleted%s%s", allocated ? ",allocated" : "", reserved ? ",reserved" : "");
+    else
+        cell_fmt(c, "%s%s", allocated ? "allocated" : "pending", reserved ? ",reserved" : "");
     cell_age(c, o);
 }
 
@@ -145,7 +155,8 @@ static void flowschema_cells(struct cells *c, const struct json *o) {
 }
 
 static void prioritylevel_cells(struct cells *c, const struct json *o) {
-    const struct json *limited = json_at(o, "spec", "limited", NULL), *queuing = json_at(limited, "limitResponse", "queuing", NULL);
+    const struct json *limited = json_at(o, "spec", "limited", NULL),
+                      *queuing = json_at(limited, "limitResponse", "queuing", NULL);
     cell_name(c, o);
     cell_str(c, S(o, "spec", "type"));
     cell_value(c, json_get(limited, "nominalConcurrencyShares"), "<none>");
@@ -167,8 +178,10 @@ static void policy(struct cells *c, const struct json *o, const char *list) {
     const struct json *k = json_at(o, "spec", "paramKind", NULL);
     cell_name(c, o);
     cell_int(c, (int64_t)json_len(json_at(o, "spec", list, NULL)));
-    if (k) cell_fmt(c, "%s/%s", str_or_empty(json_get_str(k, "apiVersion")), str_or_empty(json_get_str(k, "kind")));
-    else cell_str(c, "<unset>");
+    if (k)
+        cell_fmt(c, "%s/%s", str_or_empty(json_get_str(k, "apiVersion")), str_or_empty(json_get_str(k, "kind")));
+    else
+        cell_str(c, "<unset>");
     cell_age(c, o);
 }
 static void validating_cells(struct cells *c, const struct json *o) { policy(c, o, "validations"); }
@@ -179,20 +192,28 @@ static void policy_binding_cells(struct cells *c, const struct json *o) {
     const char *name = json_get_str(p, "name");
     cell_name(c, o);
     cell_str(c, S(o, "spec", "policyName"));
-    if (!str_empty(name)) cell_fmt(c, "%s/%s", or_text(json_get_str(p, "namespace"), "*"), name);
-    else cell_str(c, json_get(p, "selector") ? selector_text(c->a, json_get(p, "selector")) : "<unset>");
+    if (!str_empty(name))
+        cell_fmt(c, "%s/%s", or_text(json_get_str(p, "namespace"), "*"), name);
+    else
+        cell_str(c, json_get(p, "selector") ? selector_text(c->a, json_get(p, "selector")) : "<unset>");
     cell_age(c, o);
 }
 
 static void apiservice_cells(struct cells *c, const struct json *o) {
-    const struct json *svc = json_at(o, "spec", "service", NULL), *cond = find_condition(json_at(o, "status", "conditions", NULL), "Available");
+    const struct json *svc = json_at(o, "spec", "service", NULL),
+                      *cond = find_condition(json_at(o, "status", "conditions", NULL), "Available");
     const char *state = str_or_empty(json_get_str(cond, "status"));
     cell_name(c, o);
-    if (json_is(svc, JSON_OBJECT)) cell_fmt(c, "%s/%s", str_or_empty(json_get_str(svc, "namespace")), str_or_empty(json_get_str(svc, "name")));
-    else cell_str(c, "Local");
-    if (!cond) cell_str(c, "Unknown");
-    else if (str_eq(state, "True")) cell_str(c, "True");
-    else cell_fmt(c, "%s (%s)", state, str_or_empty(json_get_str(cond, "reason")));
+    if (json_is(svc, JSON_OBJECT))
+        cell_fmt(c, "%s/%s", str_or_empty(json_get_str(svc, "namespace")), str_or_empty(json_get_str(svc, "name")));
+    else
+        cell_str(c, "Local");
+    if (!cond)
+        cell_str(c, "Unknown");
+    else if (str_eq(state, "True"))
+        cell_str(c, "True");
+    else
+        cell_fmt(c, "%s (%s)", state, str_or_empty(json_get_str(cond, "reason")));
     cell_age(c, o);
 }
 
@@ -201,25 +222,34 @@ static void apiservice_cells(struct cells *c, const struct json *o) {
 const struct table_printer printers_other[] = {
     {"rbac.authorization.k8s.io/v1/rolebindings", BINDING_COLUMNS, binding_cells},
     {"rbac.authorization.k8s.io/v1/clusterrolebindings", BINDING_COLUMNS, binding_cells},
-    {"storage.k8s.io/v1/storageclasses", "Name Provisioner ReclaimPolicy VolumeBindingMode AllowVolumeExpansion Age", storageclass_cells},
-    {"storage.k8s.io/v1/csidrivers", "Name AttachRequired:b PodInfoOnMount:b StorageCapacity:b TokenRequests RequiresRepublish:b Modes Age", csidriver_cells},
+    {"storage.k8s.io/v1/storageclasses", "Name Provisioner ReclaimPolicy VolumeBindingMode AllowVolumeExpansion Age",
+     storageclass_cells},
+    {"storage.k8s.io/v1/csidrivers",
+     "Name AttachRequired:b PodInfoOnMount:b StorageCapacity:b TokenRequests RequiresRepublish:b Modes Age",
+     csidriver_cells},
     {"storage.k8s.io/v1/csinodes", "Name Drivers:i Age", csinode_cells},
     {"storage.k8s.io/v1/volumeattachments", "Name Attacher* PV Node Attached:b Age", attachment_cells},
     {"storage.k8s.io/v1/volumeattributesclasses", "Name DriverName Age", attributesclass_cells},
     {"scheduling.k8s.io/v1/priorityclasses", "Name Value:i Global-Default:b Age PreemptionPolicy", priorityclass_cells},
     {"node.k8s.io/v1/runtimeclasses", "Name Handler Age", runtimeclass_cells},
-    {"certificates.k8s.io/v1/certificatesigningrequests", "Name Age SignerName Requestor RequestedDuration Condition", csr_cells},
+    {"certificates.k8s.io/v1/certificatesigningrequests", "Name Age SignerName Requestor RequestedDuration Condition",
+     csr_cells},
     {"resource.k8s.io/v1/deviceclasses", "Name Age", age_cells},
     {"resource.k8s.io/v1/resourceclaims", "Name State Age", claim_cells},
     {"resource.k8s.io/v1/resourceclaimtemplates", "Name Age", age_cells},
     {"resource.k8s.io/v1/resourceslices", "Name Node Driver Pool Age", slice_cells},
-    {"flowcontrol.apiserver.k8s.io/v1/flowschemas", "Name PriorityLevel MatchingPrecedence DistinguisherMethod Age MissingPL", flowschema_cells},
-    {"flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations", "Name Type NominalConcurrencyShares Queues HandSize QueueLengthLimit Age", prioritylevel_cells},
+    {"flowcontrol.apiserver.k8s.io/v1/flowschemas",
+     "Name PriorityLevel MatchingPrecedence DistinguisherMethod Age MissingPL", flowschema_cells},
+    {"flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations",
+     "Name Type NominalConcurrencyShares Queues HandSize QueueLengthLimit Age", prioritylevel_cells},
     {"admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", "Name Webhooks:i Age", webhook_cells},
     {"admissionregistration.k8s.io/v1/validatingwebhookconfigurations", "Name Webhooks:i Age", webhook_cells},
-    {"admissionregistration.k8s.io/v1/validatingadmissionpolicies", "Name Validations:i ParamKind Age", validating_cells},
+    {"admissionregistration.k8s.io/v1/validatingadmissionpolicies", "Name Validations:i ParamKind Age",
+     validating_cells},
     {"admissionregistration.k8s.io/v1/mutatingadmissionpolicies", "Name Mutations:i ParamKind Age", mutating_cells},
-    {"admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", "Name PolicyName ParamRef Age", policy_binding_cells},
-    {"admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings", "Name PolicyName ParamRef Age", policy_binding_cells},
+    {"admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", "Name PolicyName ParamRef Age",
+     policy_binding_cells},
+    {"admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings", "Name PolicyName ParamRef Age",
+     policy_binding_cells},
     {"apiregistration.k8s.io/v1/apiservices", "Name Service Available Age", apiservice_cells},
     {0}};

@@ -37,9 +37,13 @@ const char *selector_text(struct arena *a, const struct json *sel) {
     JSON_FOREACH(x, json_get(sel, "matchExpressions")) {
         const char *key = str_or_empty(json_get_str(x, "key")), *op = json_get_str(x, "operator");
         const char *comma = b.len ? "," : "";
-        if (str_eq(op, "Exists")) buf_printf(&b, "%s%s", comma, key);
-        else if (str_eq(op, "DoesNotExist")) buf_printf(&b, "%s!%s", comma, key);
-        else buf_printf(&b, "%s%s %s (%s)", comma, key, str_eq(op, "In") ? "in" : "notin", join(a, json_get(x, "values"), NULL, ","));
+        if (str_eq(op, "Exists"))
+            buf_printf(&b, "%s%s", comma, key);
+        else if (str_eq(op, "DoesNotExist"))
+            buf_printf(&b, "%s!%s", comma, key);
+        else
+            buf_printf(&b, "%s%s %s (%s)", comma, key, str_eq(op, "In") ? "in" : "notin",
+                       join(a, json_get(x, "values"), NULL, ","));
     }
     return b.len ? arena_strdup(a, b.data) : "<none>";
 }
@@ -71,7 +75,8 @@ void cell_containers(struct cells *c, const struct json *pod_spec) {
 }
 
 const char *access_modes_text(struct arena *a, const struct json *modes) {
-    static const char *const map[][2] = {{"ReadWriteOnce", "RWO"}, {"ReadOnlyMany", "ROX"}, {"ReadWriteMany", "RWX"}, {"ReadWriteOncePod", "RWOP"}};
+    static const char *const map[][2] = {
+        {"ReadWriteOnce", "RWO"}, {"ReadOnlyMany", "ROX"}, {"ReadWriteMany", "RWX"}, {"ReadWriteOncePod", "RWOP"}};
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (size_t i = 0; i < ARRAY_LEN(map); i++) {
         struct json *x;

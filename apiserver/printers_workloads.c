@@ -48,8 +48,9 @@ static void controllerrevision_cells(struct cells *c, const struct json *o) {
         char *kind = arena_strdup(c->a, str_or_empty(json_get_str(x, "kind")));
         for (char *p = kind; *p; p++)
             if (*p >= 'A' && *p <= 'Z') *p = (char)(*p + 32);
-        owner = slash ? arena_printf(c->a, "%s.%.*s/%s", kind, (int)(slash - v), v, str_or_empty(json_get_str(x, "name")))
-                      : arena_printf(c->a, "%s/%s", kind, str_or_empty(json_get_str(x, "name")));
+        owner = slash
+                    ? arena_printf(c->a, "%s.%.*s/%s", kind, (int)(slash - v), v, str_or_empty(json_get_str(x, "name")))
+                    : arena_printf(c->a, "%s/%s", kind, str_or_empty(json_get_str(x, "name")));
     }
     cell_name(c, o);
     cell_str(c, owner);
@@ -83,9 +84,12 @@ static void job_cells(struct cells *c, const struct json *o) {
     long long done = I(o, "status", "succeeded"), parallel = I(o, "spec", "parallelism");
     cell_name(c, o);
     cell_str(c, job_status(o));
-    if (json_is(want, JSON_INT)) cell_fmt(c, "%lld/%lld", done, (long long)want->i);
-    else if (parallel > 1) cell_fmt(c, "%lld/1 of %lld", done, parallel);
-    else cell_fmt(c, "%lld/1", done);
+    if (json_is(want, JSON_INT))
+        cell_fmt(c, "%lld/%lld", done, (long long)want->i);
+    else if (parallel > 1)
+        cell_fmt(c, "%lld/1 of %lld", done, parallel);
+    else
+        cell_fmt(c, "%lld/1", done);
     cell_str(c, job_duration(c, o));
     cell_age(c, o);
     cell_containers(c, json_at(o, "spec", "template", "spec", NULL));
@@ -116,7 +120,11 @@ static const char *metric_name(const struct json *m, const char *kind) {
 }
 
 static const char *metric_kind(const char *type) {
-    static const char *const map[][2] = {{"Resource", "resource"}, {"ContainerResource", "containerResource"}, {"Pods", "pods"}, {"Object", "object"}, {"External", "external"}};
+    static const char *const map[][2] = {{"Resource", "resource"},
+                                         {"ContainerResource", "containerResource"},
+                                         {"Pods", "pods"},
+                                         {"Object", "object"},
+                                         {"External", "external"}};
     for (size_t i = 0; i < ARRAY_LEN(map); i++)
         if (str_eq(type, map[i][0])) return map[i][1];
     return "";
@@ -126,15 +134,20 @@ static const char *metric_text(struct arena *a, const struct json *spec, const s
     const char *type = str_or_empty(json_get_str(spec, "type")), *kind = metric_kind(type);
     const struct json *target = json_at(spec, kind, "target", NULL), *have = NULL, *x;
     for (size_t i = 0; (x = json_item(current, i)); i++)
-        if (str_eq(json_get_str(x, "type"), type) && str_eq(metric_name(x, kind), metric_name(spec, kind))) have = json_at(x, kind, "current", NULL);
-    const char *name = str_eq(kind, "resource") || str_eq(kind, "containerResource") ? arena_printf(a, "%s: ", str_or_empty(metric_name(spec, kind))) : "";
+        if (str_eq(json_get_str(x, "type"), type) && str_eq(metric_name(x, kind), metric_name(spec, kind)))
+            have = json_at(x, kind, "current", NULL);
+    const char *name = str_eq(kind, "resource") || str_eq(kind, "containerResource")
+                           ? arena_printf(a, "%s: ", str_or_empty(metric_name(spec, kind)))
+                           : "";
     const char *avg = json_get_str(target, "averageValue"), *value = json_get_str(target, "value");
-    if (avg) return arena_printf(a, "%s%s/%s%s", name, or_text(json_get_str(have, "averageValue"), "<unknown>"), avg,
-                                 str_eq(kind, "object") || str_eq(kind, "external") ? " (avg)" : "");
+    if (avg)
+        return arena_printf(a, "%s%s/%s%s", name, or_text(json_get_str(have, "averageValue"), "<unknown>"), avg,
+                            str_eq(kind, "object") || str_eq(kind, "external") ? " (avg)" : "");
     if (value) return arena_printf(a, "%s%s/%s", name, or_text(json_get_str(have, "value"), "<unknown>"), value);
     const struct json *want = json_get(target, "averageUtilization"), *is = json_get(have, "averageUtilization");
     const char *now = json_is(is, JSON_INT) ? arena_printf(a, "%lld%%", (long long)is->i) : "<unknown>";
-    return arena_printf(a, "%s%s/%s", name, now, json_is(want, JSON_INT) ? arena_printf(a, "%lld%%", (long long)want->i) : "<auto>");
+    return arena_printf(a, "%s%s/%s", name, now,
+                        json_is(want, JSON_INT) ? arena_printf(a, "%lld%%", (long long)want->i) : "<auto>");
 }
 
 static void hpa_cells(struct cells *c, const struct json *o) {
@@ -142,10 +155,12 @@ static void hpa_cells(struct cells *c, const struct json *o) {
     size_t n = json_len(metrics);
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (size_t i = 0; i < n && i < 2; i++)
-        buf_printf(&b, "%s%s", i ? ", " : "", metric_text(c->a, json_item(metrics, i), json_at(o, "status", "currentMetrics", NULL)));
+        buf_printf(&b, "%s%s", i ? ", " : "",
+                   metric_text(c->a, json_item(metrics, i), json_at(o, "status", "currentMetrics", NULL)));
     if (n > 2) buf_printf(&b, " + %zu more...", n - 2);
     cell_name(c, o);
-    cell_fmt(c, "%s/%s", str_or_empty(S(o, "spec", "scaleTargetRef", "kind")), str_or_empty(S(o, "spec", "scaleTargetRef", "name")));
+    cell_fmt(c, "%s/%s", str_or_empty(S(o, "spec", "scaleTargetRef", "kind")),
+             str_or_empty(S(o, "spec", "scaleTargetRef", "name")));
     cell_str(c, or_text(b.data, "<none>"));
     cell_str(c, scalar_text(c->a, json_at(o, "spec", "minReplicas", NULL), "<unset>"));
     cell_int(c, I(o, "spec", "maxReplicas"));
@@ -230,8 +245,11 @@ static void ingressclass_cells(struct cells *c, const struct json *o) {
     const char *group = json_get_str(p, "apiGroup");
     cell_fmt(c, "%s%s", str_or_empty(S(o, "metadata", "name")), str_eq(dflt, "true") ? " (default)" : "");
     cell_str(c, S(o, "spec", "controller"));
-    if (p) cell_fmt(c, "%s%s%s/%s", str_or_empty(json_get_str(p, "kind")), group ? "." : "", str_or_empty(group), str_or_empty(json_get_str(p, "name")));
-    else cell_str(c, "<none>");
+    if (p)
+        cell_fmt(c, "%s%s%s/%s", str_or_empty(json_get_str(p, "kind")), group ? "." : "", str_or_empty(group),
+                 str_or_empty(json_get_str(p, "name")));
+    else
+        cell_str(c, "<none>");
     cell_age(c, o);
 }
 
@@ -239,7 +257,8 @@ static void ipaddress_cells(struct cells *c, const struct json *o) {
     const struct json *r = json_at(o, "spec", "parentRef", NULL);
     const char *group = str_or_empty(json_get_str(r, "group")), *ns = str_or_empty(json_get_str(r, "namespace"));
     cell_name(c, o);
-    cell_fmt(c, "%s%s%s/%s%s%s", str_or_empty(json_get_str(r, "resource")), *group ? "." : "", group, ns, *ns ? "/" : "", str_or_empty(json_get_str(r, "name")));
+    cell_fmt(c, "%s%s%s/%s%s%s", str_or_empty(json_get_str(r, "resource")), *group ? "." : "", group, ns,
+             *ns ? "/" : "", str_or_empty(json_get_str(r, "name")));
     cell_age(c, o); /* upstream's rows have one cell more than columns */
 }
 
@@ -260,11 +279,14 @@ static void servicecidr_cells(struct cells *c, const struct json *o) {
 const struct table_printer printers_workloads[] = {
     {"apps/v1/deployments", "Name Ready Up-to-date Available Age +Containers +Images +Selector", deployment_cells},
     {"apps/v1/replicasets", "Name Desired:i Current:i Ready:i Age +Containers +Images +Selector", replicaset_cells},
-    {"apps/v1/daemonsets", "Name Desired:i Current:i Ready:i Up-to-date:i Available:i Node_Selector Age +Containers +Images +Selector", daemonset_cells},
+    {"apps/v1/daemonsets",
+     "Name Desired:i Current:i Ready:i Up-to-date:i Available:i Node_Selector Age +Containers +Images +Selector",
+     daemonset_cells},
     {"apps/v1/statefulsets", "Name Ready Age +Containers +Images", statefulset_cells},
     {"apps/v1/controllerrevisions", "Name Controller Revision Age", controllerrevision_cells},
     {"batch/v1/jobs", "Name Status Completions Duration Age +Containers +Images +Selector", job_cells},
-    {"batch/v1/cronjobs", "Name Schedule Timezone Suspend:b Active:i Last_Schedule Age +Containers +Images +Selector", cronjob_cells},
+    {"batch/v1/cronjobs", "Name Schedule Timezone Suspend:b Active:i Last_Schedule Age +Containers +Images +Selector",
+     cronjob_cells},
     {"autoscaling/v1/horizontalpodautoscalers", HPA_COLUMNS, hpa_cells},
     {"autoscaling/v2/horizontalpodautoscalers", HPA_COLUMNS, hpa_cells},
     {"policy/v1/poddisruptionbudgets", "Name Min_Available Max_Unavailable Allowed_Disruptions:i Age", pdb_cells},

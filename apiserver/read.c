@@ -34,8 +34,10 @@ void handle_get(struct request *q) {
     int rc = read_wait(q, http_query(q->http, "resourceVersion"), &e);
     _cleanup_object_ struct object *o = rc ? NULL : watchcache_get(q->s->cache, q->res, q->ns, q->name);
     if (!rc && !o) rc = err_not_found(&e, q->res, q->name);
-    if (rc) respond_err(q, &e);
-    else respond_object(q, 200, o);
+    if (rc)
+        respond_err(q, &e);
+    else
+        respond_object(q, 200, o);
 }
 
 /* ---- lists ---- */
@@ -90,8 +92,11 @@ static int list_parse(struct request *q, struct list_options *o, struct err *e) 
     if (rc || (rc = request_query_int(q, "limit", 0, &o->limit, e))) return rc;
     if (o->limit < 0) o->limit = 0;
     if (!str_empty(match)) {
-        if (str_empty(rv)) return forbidden(e, "resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
-        if (!str_empty(token)) return forbidden(e, "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+        if (str_empty(rv))
+            return forbidden(e, "resourceVersionMatch",
+                             "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        if (!str_empty(token))
+            return forbidden(e, "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
         if (!str_eq(match, "Exact") && !str_eq(match, "NotOlderThan")) {
             err_status(e, 422, "Invalid", "resourceVersionMatch: Unsupported value: \"%.60s\"", match);
             err_details(e, "meta.k8s.io", "ListOptions", NULL);
@@ -99,7 +104,8 @@ static int list_parse(struct request *q, struct list_options *o, struct err *e) 
             return -EINVAL;
         }
         if (str_eq(match, "Exact") && str_eq(rv, "0"))
-            return forbidden(e, "resourceVersionMatch", "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
+            return forbidden(e, "resourceVersionMatch",
+                             "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
     }
     if (!str_empty(token)) {
         if (!str_empty(rv) && !str_eq(rv, "0"))
@@ -113,8 +119,9 @@ static int list_parse(struct request *q, struct list_options *o, struct err *e) 
 }
 
 static int expired(struct err *e) {
-    return err_status(e, 410, "Expired", "The provided continue parameter or resource version is too old to display a "
-                                         "consistent list result. Start a new list without the continue parameter.");
+    return err_status(e, 410, "Expired",
+                      "The provided continue parameter or resource version is too old to display a "
+                      "consistent list result. Start a new list without the continue parameter.");
 }
 
 /* A page of history. The selector is applied here, so several batches may be read for one page. */
@@ -177,8 +184,10 @@ static int select_converted(struct request *q, const struct list_options *o, str
     for (size_t i = 0; i < l->n && !rc; i++) {
         bool fits = selector_match(&o->sel, l->items[i]);
         if (fits && o->limit && n >= (size_t)o->limit) l->more = true;
-        if (fits && !l->more) l->items[n++] = l->items[i];
-        else object_unref(l->items[i]);
+        if (fits && !l->more)
+            l->items[n++] = l->items[i];
+        else
+            object_unref(l->items[i]);
     }
     if (!rc) l->n = n;
     l->remaining = -1;

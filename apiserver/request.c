@@ -98,7 +98,8 @@ static bool token_is(const char *p, size_t n, const char *want) {
 
 /* Reviews and bindings are answers, not objects: they have no columns. */
 static bool no_table(const struct request *q) {
-    bool answer = q->sub && (str_eq(q->sub->name, "binding") || str_eq(q->sub->name, "eviction") || str_eq(q->sub->name, "token"));
+    bool answer = q->sub && (str_eq(q->sub->name, "binding") || str_eq(q->sub->name, "eviction") ||
+                             str_eq(q->sub->name, "token"));
     return answer || (q->res && q->res->stored == RES_VIRTUAL && !str_eq(q->res->plural, "componentstatuses"));
 }
 
@@ -121,10 +122,12 @@ static bool accept_clause(struct request *q, const char *p, size_t n) {
         if (len > 3 && strncmp(c, "as=", 3) == 0) {
             const char *kind = c + 3;
             size_t klen = len - 3;
-            if (token_is(kind, klen, "Table")) as = AS_TABLE;
+            if (token_is(kind, klen, "Table"))
+                as = AS_TABLE;
             else if (token_is(kind, klen, "PartialObjectMetadata") || token_is(kind, klen, "PartialObjectMetadataList"))
                 as = AS_PARTIAL;
-            else as_known = false;
+            else
+                as_known = false;
         } else if (len > 2 && strncmp(c, "g=", 2) == 0) {
             g = arena_strndup(q->a, c + 2, len - 2);
         } else if (len > 2 && strncmp(c, "v=", 2) == 0) {
@@ -136,11 +139,15 @@ static bool accept_clause(struct request *q, const char *p, size_t n) {
     }
     if (!as_known) return false;
     if (as != AS_OBJECT && (!str_eq(g, "meta.k8s.io") || (!str_eq(v, "v1") && !str_eq(v, "v1beta1")))) return false;
-    if (token_is(t, type_len, "application/json") || token_is(t, type_len, "*/*") || token_is(t, type_len, "application/*"))
+    if (token_is(t, type_len, "application/json") || token_is(t, type_len, "*/*") ||
+        token_is(t, type_len, "application/*"))
         q->media = MEDIA_JSON;
-    else if (token_is(t, type_len, "application/yaml")) q->media = MEDIA_YAML;
-    else if (token_is(t, type_len, "application/vnd.kubernetes.protobuf") && !(q->res && q->res->custom)) q->media = MEDIA_PROTO;
-    else return false;
+    else if (token_is(t, type_len, "application/yaml"))
+        q->media = MEDIA_YAML;
+    else if (token_is(t, type_len, "application/vnd.kubernetes.protobuf") && !(q->res && q->res->custom))
+        q->media = MEDIA_PROTO;
+    else
+        return false;
     if (as == AS_TABLE && (q->media == MEDIA_PROTO || no_table(q))) return false;
     q->as = as;
     q->stream_param = stream;

@@ -20,7 +20,7 @@ struct request;
 struct flow_ticket {
     struct flow_level *level;
     struct flow_stat *stat;
-    uint32_t hash;    /* of its flow */
+    uint32_t hash; /* of its flow */
     uint32_t seats;
     uint32_t queue;   /* it waited in, counted from 1; 0: it did not wait */
     int64_t since_ns; /* waits, or runs */
@@ -33,11 +33,12 @@ struct request {
     struct arena *a;
     /* of the URL (upstream: RequestInfo) */
     bool is_resource;
-    const char *verb;    /* get list watch create update patch delete deletecollection; for others the method in lower case */
-    const char *prefix;  /* "api" or "apis" */
+    const char
+        *verb; /* get list watch create update patch delete deletecollection; for others the method in lower case */
+    const char *prefix; /* "api" or "apis" */
     const char *group, *version, *plural, *ns, *name, *subresource;
-    const char *rest;    /* path behind the subresource (proxy), not decoded; "" when there is none */
-    const struct resource *res;      /* NULL: unknown */
+    const char *rest;           /* path behind the subresource (proxy), not decoded; "" when there is none */
+    const struct resource *res; /* NULL: unknown */
     const struct resource_sub *sub;
     const struct crd_schema *schema; /* of a custom resource that is written; NULL: not custom */
     struct user_info user;
@@ -46,16 +47,16 @@ struct request {
     /* of Accept */
     enum media media;
     enum media_as as;
-    bool stream_param;   /* asked for ;stream=watch */
+    bool stream_param; /* asked for ;stream=watch */
     bool acceptable;
     const char *content_type; /* of the answer */
     const char **warnings;
     size_t n_warnings, cap_warnings;
-    struct watch *watch;      /* watch.c, when this is a watch */
+    struct watch *watch;        /* watch.c, when this is a watch */
     struct http_cancel *cancel; /* kubelet.c, aggregator/: set when the client goes away */
     struct flow_ticket flow;
     char flow_schema_uid[40], flow_level_uid[40]; /* "": not classified */
-    struct agg_back *back;      /* aggregator/: who answers this; NULL: this server */
+    struct agg_back *back;                        /* aggregator/: who answers this; NULL: this server */
 };
 
 enum { REQUEST_MAX_SEGMENTS = 64 };

@@ -50,9 +50,9 @@ struct rbytes;
 
 /* Pieces of answers that are the same for all objects of a row (see object.h). */
 struct pieces {
-    struct rbytes *head;        /* {"kind":"Pod","apiVersion":"v1", */
+    struct rbytes *head;             /* {"kind":"Pod","apiVersion":"v1", */
     struct rbytes *item, *next_item; /* of a list: "{" or the head, and the same behind a comma */
-    struct rbytes *event[3];    /* {"type":"ADDED","object":{"kind":... , by wc_event_type */
+    struct rbytes *event[3];         /* {"type":"ADDED","object":{"kind":... , by wc_event_type */
 };
 
 /* Where a custom resource's scale subresource finds its numbers: ".spec.replicas". */
@@ -76,22 +76,23 @@ struct resource {
     /* Selectable fields beside metadata.name and metadata.namespace, NULL-terminated, or NULL. "name=path" where the
      * selector's name is not the member's path in the stored object. */
     const char *const *fields;
-    const char *const *field_else; /* two of them, by name: where the first is empty the second's value counts; or NULL */
-    const char *key_prefix;         /* "/registry/pods/": a namespace (when namespaced) and a name follow */
-    const char *storage_hash;       /* storageVersionHash in discovery, NULL: none */
-    const char *stored_as;          /* "group/version" whose row is stored instead of this one, or NULL */
-    uint32_t flags;                 /* enum resource_flags */
-    const char *deprecated;         /* a warning that every request gets, or NULL */
-    bool custom;                    /* of a CustomResourceDefinition */
-    const char *const *versions;    /* custom: names of all its versions, NULL-terminated */
-    bool converts;                  /* custom: a webhook converts between them (crd/convert.h) */
+    const char *const
+        *field_else;             /* two of them, by name: where the first is empty the second's value counts; or NULL */
+    const char *key_prefix;      /* "/registry/pods/": a namespace (when namespaced) and a name follow */
+    const char *storage_hash;    /* storageVersionHash in discovery, NULL: none */
+    const char *stored_as;       /* "group/version" whose row is stored instead of this one, or NULL */
+    uint32_t flags;              /* enum resource_flags */
+    const char *deprecated;      /* a warning that every request gets, or NULL */
+    bool custom;                 /* of a CustomResourceDefinition */
+    const char *const *versions; /* custom: names of all its versions, NULL-terminated */
+    bool converts;               /* custom: a webhook converts between them (crd/convert.h) */
     const struct scale_paths *scale; /* custom: NULL when there is no scale subresource */
     /* bound when the table is made */
-    const struct api_type *type;      /* of one object; NULL for custom resources without a schema */
+    const struct api_type *type;         /* of one object; NULL for custom resources without a schema */
     const struct table_printer *printer; /* columns of printed tables; never NULL */
-    const struct resource *storage;   /* row whose version is stored, NULL: this one */
-    unsigned index;                   /* a number of its own for each row */
-    unsigned cache;                   /* which of the watch cache's caches holds the objects */
+    const struct resource *storage;      /* row whose version is stored, NULL: this one */
+    unsigned index;                      /* a number of its own for each row */
+    unsigned cache;                      /* which of the watch cache's caches holds the objects */
     const struct pieces *pieces;
 };
 

@@ -9,16 +9,22 @@
 #include "apiserver/tables.h"
 #include "pkg/base/map.h"
 
-#define N(...) (const char *const[]){__VA_ARGS__, NULL}
-#define SUBS(...)                                                  \
+#define N(...) \
+    (const char *const[]) { __VA_ARGS__, NULL }
+#define SUBS(...)                                       \
     .subs = (const struct resource_sub[]){__VA_ARGS__}, \
     .n_subs = sizeof((const struct resource_sub[]){__VA_ARGS__}) / sizeof(struct resource_sub)
-#define STATUS(kind) {"status", NULL, NULL, kind, VERBS_RUW}
-#define SCALE {"scale", "autoscaling", "v1", "Scale", VERBS_RUW}
+#define STATUS(kind) \
+    { "status", NULL, NULL, kind, VERBS_RUW }
+#define SCALE \
+    { "scale", "autoscaling", "v1", "Scale", VERBS_RUW }
 #define NAMESPACED true
 #define CLUSTER false
-#define ROW(g, v, k, p, s, ns, vb, ...) \
-    {.group = g, .version = v, .kind = k, .list_kind = k "List", .plural = p, .singular = s, .namespaced = ns, .verbs = vb, __VA_ARGS__}
+#define ROW(g, v, k, p, s, ns, vb, ...)                                                                           \
+    {                                                                                                             \
+        .group = g, .version = v, .kind = k, .list_kind = k "List", .plural = p, .singular = s, .namespaced = ns, \
+        .verbs = vb, __VA_ARGS__                                                                                  \
+    }
 
 /* clang-format off */
 static const struct resource builtin[] = {
@@ -401,9 +407,11 @@ static bool same_row(const struct resource *x, const struct resource *y) {
     for (size_t i = 0; subs && i < x->n_subs; i++) subs = str_eq(x->subs[i].name, y->subs[i].name);
     return subs && str_eq(x->key_prefix, y->key_prefix) && str_eq(x->version, y->version) && str_eq(x->kind, y->kind) &&
            str_eq(x->list_kind, y->list_kind) && str_eq(x->singular, y->singular) && x->namespaced == y->namespaced &&
-           x->storage == y->storage && str_eq(x->storage_hash, y->storage_hash) && str_eq(x->deprecated, y->deprecated) &&
-           same_list(x->short_names, y->short_names) && same_list(x->categories, y->categories) &&
-           same_list(x->fields, y->fields) && same_list(x->versions, y->versions) && x->converts == y->converts && same_scale(x->scale, y->scale) && table_printer_same(x->printer, y->printer);
+           x->storage == y->storage && str_eq(x->storage_hash, y->storage_hash) &&
+           str_eq(x->deprecated, y->deprecated) && same_list(x->short_names, y->short_names) &&
+           same_list(x->categories, y->categories) && same_list(x->fields, y->fields) &&
+           same_list(x->versions, y->versions) && x->converts == y->converts && same_scale(x->scale, y->scale) &&
+           table_printer_same(x->printer, y->printer);
 }
 
 const struct resource *resource_table_keep(struct resource_table *t, struct resource *row, struct arena *arena) {

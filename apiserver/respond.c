@@ -30,8 +30,7 @@ size_t response_headers(struct request *q, const char *content_type, struct http
     h[n++] = (struct http_header){"Content-Type", content_type};
     if (*q->flow_schema_uid) h[n++] = (struct http_header){"X-Kubernetes-Pf-Flowschema-Uid", q->flow_schema_uid};
     if (*q->flow_level_uid) h[n++] = (struct http_header){"X-Kubernetes-Pf-Prioritylevel-Uid", q->flow_level_uid};
-    for (size_t i = 0; i < warnings; i++)
-        h[n++] = (struct http_header){"Warning", warning_value(q->a, q->warnings[i])};
+    for (size_t i = 0; i < warnings; i++) h[n++] = (struct http_header){"Warning", warning_value(q->a, q->warnings[i])};
     *out = h;
     return n;
 }
@@ -66,8 +65,10 @@ static void write_tree(struct request *q, struct buf *b, const struct api_type *
     }
     if (q->media == MEDIA_YAML && yaml_write(b, v, NULL) == 0) return;
     *content_type = "application/json";
-    if (pretty) json_write_pretty(b, v);
-    else json_write(b, v);
+    if (pretty)
+        json_write_pretty(b, v);
+    else
+        json_write(b, v);
     buf_addc(b, '\n');
 }
 
@@ -95,9 +96,12 @@ static struct json *causes_tree(struct arena *a, const struct err *e) {
 struct json *status_tree(struct arena *a, struct err *e) {
     if (!e->status) {
         int code = e->code;
-        if (code == -ETIMEDOUT) e->status = 504, e->reason = "Timeout";
-        else if (code == -EAGAIN) e->status = 503, e->reason = "ServiceUnavailable";
-        else e->status = 500, e->reason = "InternalError";
+        if (code == -ETIMEDOUT)
+            e->status = 504, e->reason = "Timeout";
+        else if (code == -EAGAIN)
+            e->status = 503, e->reason = "ServiceUnavailable";
+        else
+            e->status = 500, e->reason = "InternalError";
     }
     struct json *s = json_object(a), *d = json_object(a);
     json_set_str(a, s, "kind", "Status");

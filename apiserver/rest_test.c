@@ -38,9 +38,16 @@ static void must(int rc, struct err *e, const char *what) {
 
 static void world_start(struct world *w) {
     struct err e = {0};
-    struct apiserver_options o = {.data_dir = w->dir, .advertise_address = "192.0.2.1", .secure_port = 6443, .service_cidr = "10.96.0.0/16",
-                                  .node_ports = "30000-32767", .sa_issuer = "https://kubernetes.default.svc",
-                                  .authorization_mode = "AlwaysAllow", .anonymous_auth = true, .event_ttl_ns = 3600 * NS_PER_SEC, .max_inflight = 4};
+    struct apiserver_options o = {.data_dir = w->dir,
+                                  .advertise_address = "192.0.2.1",
+                                  .secure_port = 6443,
+                                  .service_cidr = "10.96.0.0/16",
+                                  .node_ports = "30000-32767",
+                                  .sa_issuer = "https://kubernetes.default.svc",
+                                  .authorization_mode = "AlwaysAllow",
+                                  .anonymous_auth = true,
+                                  .event_ttl_ns = 3600 * NS_PER_SEC,
+                                  .max_inflight = 4};
     struct http_listen l = {.address = "127.0.0.1"};
     int id;
     must(apiserver_open(&o, &w->s, &e), &e, "open");
@@ -100,7 +107,8 @@ static void world_free(struct world *w) {
 
 /* The answer's tree (NULL when it is no JSON); *status. Headers are "name: value" pairs, NULL-terminated; a body without
  * a Content-Type is JSON. */
-static struct json *call(struct world *w, const char *method, const char *path, const char *const *headers, const char *body, int *status) {
+static struct json *call(struct world *w, const char *method, const char *path, const char *const *headers,
+                         const char *body, int *status) {
     _cleanup_http_resp_ struct http_resp r = {0};
     _cleanup_err_ struct err e = {0};
     struct http_header h[8];
@@ -113,28 +121,35 @@ static struct json *call(struct world *w, const char *method, const char *path, 
     }
     if (body && !typed) h[n++] = (struct http_header){"Content-Type", "application/json"};
     *status = 0;
-    if (http_client_do(w->c, method, path, h, n, body, body ? strlen(body) : 0, &r, 10000, &e)) TEST_FAIL("%s %s: %s", method, path, e.msg);
+    if (http_client_do(w->c, method, path, h, n, body, body ? strlen(body) : 0, &r, 10000, &e))
+        TEST_FAIL("%s %s: %s", method, path, e.msg);
     *status = r.status;
     if (r.body.len) json_parse(w->a, r.body.data, r.body.len, &v, NULL, NULL);
     return v;
 }
 
-#define HEADERS(...) (const char *const[]){__VA_ARGS__, NULL, NULL}
+#define HEADERS(...) \
+    (const char *const[]) { __VA_ARGS__, NULL, NULL }
 #define MERGE HEADERS("Content-Type", "application/merge-patch+json")
 #define CMS "/api/v1/namespaces/default/configmaps"
 
-static struct json *expect(struct world *w, int want, const char *method, const char *path, const char *const *headers, const char *body) {
+static struct json *expect(struct world *w, int want, const char *method, const char *path, const char *const *headers,
+                           const char *body) {
     int status;
     struct json *v = call(w, method, path, headers, body, &status);
-    if (status != want) TEST_FAIL("%s %s: %d, should be %d: %s", method, path, status, want, v ? json_text(w->a, v) : "");
+    if (status != want)
+        TEST_FAIL("%s %s: %d, should be %d: %s", method, path, status, want, v ? json_text(w->a, v) : "");
     return v;
 }
 
-static const char *str_at(const struct json *v, const char *a, const char *b) { return json_as_str(json_at(v, a, b, NULL)); }
+static const char *str_at(const struct json *v, const char *a, const char *b) {
+    return json_as_str(json_at(v, a, b, NULL));
+}
 
 TEST(an_object_is_created_read_changed_and_deleted) {
     struct world *w = world_new();
-    struct json *v = expect(w, 201, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"a\",\"labels\":{\"l\":\"1\"}},\"data\":{\"k\":\"v\"}}");
+    struct json *v = expect(w, 201, "POST", CMS, NULL,
+                            "{\"metadata\":{\"name\":\"a\",\"labels\":{\"l\":\"1\"}},\"data\":{\"k\":\"v\"}}");
     const char *rv = str_at(v, "metadata", "resourceVersion"), *uid = str_at(v, "metadata", "uid");
     CHECK(rv && uid && str_at(v, "metadata", "creationTimestamp"));
     CHECK_STR(json_get_str(v, "kind"), "ConfigMap");
@@ -146,7 +161,8 @@ TEST(an_object_is_created_read_changed_and_deleted) {
     v = expect(w, 200, "PATCH", CMS "/a", MERGE, "{\"data\":{\"k\":\"w\"}}");
     CHECK(!str_eq(str_at(v, "metadata", "resourceVersion"), rv));
     CHECK_STR(str_at(v, "metadata", "uid"), uid);
-    v = expect(w, 409, "PUT", CMS "/a", NULL, arena_printf(w->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"}}", rv));
+    v = expect(w, 409, "PUT", CMS "/a", NULL,
+               arena_printf(w->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"}}", rv));
     CHECK_STR(json_get_str(v, "reason"), "Conflict");
     expect(w, 200, "PUT", CMS "/a", NULL, "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"x\"}}");
     v = expect(w, 200, "DELETE", CMS "/a", NULL, NULL);
@@ -190,14 +206,15 @@ TEST(a_finalizer_holds_an_object_until_it_goes) {
 
 TEST(lists_come_in_pages_of_one_revision) {
     struct world *w = world_new();
-    for (int i = 0; i < 5; i++) expect(w, 201, "POST", CMS, NULL, arena_printf(w->a, "{\"metadata\":{\"name\":\"c%d\"}}", i));
+    for (int i = 0; i < 5; i++)
+        expect(w, 201, "POST", CMS, NULL, arena_printf(w->a, "{\"metadata\":{\"name\":\"c%d\"}}", i));
     struct json *v = expect(w, 200, "GET", CMS "?limit=2", NULL, NULL);
     const char *token = str_at(v, "metadata", "continue"), *rv = str_at(v, "metadata", "resourceVersion");
     REQUIRE(token);
     CHECK_INT(json_len(json_get(v, "items")), 2);
     CHECK_INT(json_as_int(json_at(v, "metadata", "remainingItemCount", NULL), 0), 3);
     CHECK(!json_get(json_item(json_get(v, "items"), 0), "kind")); /* items of built-in lists have none */
-    expect(w, 200, "DELETE", CMS "/c3", NULL, NULL); /* later pages still show it */
+    expect(w, 200, "DELETE", CMS "/c3", NULL, NULL);              /* later pages still show it */
     v = expect(w, 200, "GET", arena_printf(w->a, CMS "?limit=10&continue=%s", token), NULL, NULL);
     CHECK_INT(json_len(json_get(v, "items")), 3);
     CHECK_STR(str_at(v, "metadata", "resourceVersion"), rv);
@@ -235,7 +252,8 @@ TEST(wrong_requests_are_refused_with_their_codes) {
     struct world *w = world_new();
     for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
         const char *const h[] = {steps[i].header, steps[i].value, NULL, NULL};
-        struct json *v = expect(w, steps[i].status, steps[i].method, steps[i].path, steps[i].header ? h : NULL, steps[i].body);
+        struct json *v =
+            expect(w, steps[i].status, steps[i].method, steps[i].path, steps[i].header ? h : NULL, steps[i].body);
         if (v && !str_eq(json_get_str(v, "kind"), "Status")) TEST_FAIL("%s: no Status", steps[i].path);
     }
     world_free(w);
@@ -244,12 +262,14 @@ TEST(wrong_requests_are_refused_with_their_codes) {
 TEST(tables_and_partial_objects_are_made_on_demand) {
     struct world *w = world_new();
     expect(w, 201, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"a\"},\"data\":{\"x\":\"1\",\"y\":\"2\"}}");
-    struct json *v = expect(w, 200, "GET", CMS, HEADERS("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io"), NULL);
+    struct json *v =
+        expect(w, 200, "GET", CMS, HEADERS("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io"), NULL);
     CHECK_STR(json_get_str(v, "kind"), "Table");
     const struct json *cells = json_get(json_item(json_get(v, "rows"), 0), "cells");
     CHECK_STR(json_as_str(json_item(cells, 0)), "a");
     CHECK_INT(json_as_int(json_item(cells, 1), 0), 2);
-    v = expect(w, 200, "GET", CMS "/a", HEADERS("Accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"), NULL);
+    v = expect(w, 200, "GET", CMS "/a",
+               HEADERS("Accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"), NULL);
     CHECK_STR(json_get_str(v, "kind"), "PartialObjectMetadata");
     CHECK(!json_get(v, "data"));
     world_free(w);
@@ -274,7 +294,8 @@ static void *watch_thread(void *arg) {
     struct watching *x = arg;
     _cleanup_http_resp_ struct http_resp r = {0};
     struct http_stream_cb cb = {NULL, on_data, x};
-    http_client_stream(x->w->c, CMS "?watch=1&labelSelector=l%3D1&timeoutSeconds=10", NULL, 0, &cb, &r, &x->cancel, 8000, NULL);
+    http_client_stream(x->w->c, CMS "?watch=1&labelSelector=l%3D1&timeoutSeconds=10", NULL, 0, &cb, &r, &x->cancel,
+                       8000, NULL);
     return NULL;
 }
 
@@ -291,10 +312,13 @@ TEST(a_watch_tells_what_begins_and_stops_to_match) {
     expect(w, 200, "PATCH", CMS "/first", MERGE, "{\"metadata\":{\"labels\":{\"l\":\"2\"}}}");
     pthread_join(t, NULL);
     http_cancel_done(&x.cancel);
-    const char *added = strstr(str_or_empty(x.seen.data), "\"ADDED\""), *second = added ? strstr(added + 1, "\"ADDED\"") : NULL;
+    const char *added = strstr(str_or_empty(x.seen.data), "\"ADDED\""),
+               *second = added ? strstr(added + 1, "\"ADDED\"") : NULL;
     REQUIRE(added && second);
     CHECK(strstr(added, "\"first\"") && strstr(second, "\"other\""));
-    CHECK(strstr(second, "{\"type\":\"DELETED\",\"object\":{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"first\""));
+    CHECK(strstr(second,
+                 "{\"type\":\"DELETED\",\"object\":{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{"
+                 "\"name\":\"first\""));
     buf_done(&x.seen);
     world_free(w);
 }
@@ -312,7 +336,8 @@ TEST(discovery_names_every_group_and_openapi_follows) {
         struct json *doc = expect(w, 200, "GET", arena_printf(w->a, "/openapi/v3/apis/%s", gv), NULL, NULL);
         CHECK(json_len(json_get(doc, "paths")) > 0);
     }
-    v = expect(w, 200, "GET", "/apis", HEADERS("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"), NULL);
+    v = expect(w, 200, "GET", "/apis",
+               HEADERS("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"), NULL);
     CHECK_STR(json_get_str(v, "kind"), "APIGroupDiscoveryList");
     v = expect(w, 200, "GET", "/version", NULL, NULL);
     CHECK_STR(json_get_str(v, "minor"), "36");
@@ -321,20 +346,26 @@ TEST(discovery_names_every_group_and_openapi_follows) {
 }
 
 TEST(a_deployment_scales_and_a_pod_is_bound_and_evicted) {
-    static const char deploy[] = "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"replicas\":2,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},\"template\":"
-                                 "{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}";
-    static const char pod[] = "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
+    static const char deploy[] =
+        "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"replicas\":2,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},"
+        "\"template\":"
+        "{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}";
+    static const char pod[] =
+        "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
     struct world *w = world_new();
     expect(w, 201, "POST", "/apis/apps/v1/namespaces/default/deployments", NULL, deploy);
     struct json *v = expect(w, 200, "GET", "/apis/apps/v1/namespaces/default/deployments/d/scale", NULL, NULL);
     CHECK_INT(json_as_int(json_at(v, "spec", "replicas", NULL), 0), 2);
-    expect(w, 200, "PATCH", "/apis/apps/v1/namespaces/default/deployments/d/scale", MERGE, "{\"spec\":{\"replicas\":5}}");
+    expect(w, 200, "PATCH", "/apis/apps/v1/namespaces/default/deployments/d/scale", MERGE,
+           "{\"spec\":{\"replicas\":5}}");
     v = expect(w, 200, "GET", "/apis/apps/v1/namespaces/default/deployments/d", NULL, NULL);
     CHECK_INT(json_as_int(json_at(v, "spec", "replicas", NULL), 0), 5);
     expect(w, 201, "POST", "/api/v1/namespaces/default/serviceaccounts", NULL, "{\"metadata\":{\"name\":\"default\"}}");
     expect(w, 201, "POST", "/api/v1/namespaces/default/pods", NULL, pod);
-    expect(w, 201, "POST", "/api/v1/namespaces/default/pods/p/binding", NULL, "{\"metadata\":{\"name\":\"p\"},\"target\":{\"name\":\"n1\"}}");
-    expect(w, 409, "POST", "/api/v1/namespaces/default/pods/p/binding", NULL, "{\"metadata\":{\"name\":\"p\"},\"target\":{\"name\":\"n2\"}}");
+    expect(w, 201, "POST", "/api/v1/namespaces/default/pods/p/binding", NULL,
+           "{\"metadata\":{\"name\":\"p\"},\"target\":{\"name\":\"n1\"}}");
+    expect(w, 409, "POST", "/api/v1/namespaces/default/pods/p/binding", NULL,
+           "{\"metadata\":{\"name\":\"p\"},\"target\":{\"name\":\"n2\"}}");
     v = expect(w, 200, "GET", "/api/v1/namespaces/default/pods?fieldSelector=spec.nodeName%3Dn1", NULL, NULL);
     CHECK_INT(json_len(json_get(v, "items")), 1);
     expect(w, 201, "POST", "/api/v1/namespaces/default/pods/p/eviction", NULL, "{\"metadata\":{\"name\":\"p\"}}");
@@ -346,11 +377,14 @@ TEST(a_deployment_scales_and_a_pod_is_bound_and_evicted) {
 }
 
 TEST(another_version_of_the_same_storage_converts) {
-    static const char hpa[] = "{\"metadata\":{\"name\":\"h\"},\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\",\"apiVersion\":"
-                              "\"apps/v1\"},\"maxReplicas\":3,\"targetCPUUtilizationPercentage\":70}}";
+    static const char hpa[] =
+        "{\"metadata\":{\"name\":\"h\"},\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\","
+        "\"apiVersion\":"
+        "\"apps/v1\"},\"maxReplicas\":3,\"targetCPUUtilizationPercentage\":70}}";
     struct world *w = world_new();
     expect(w, 201, "POST", "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", NULL, hpa);
-    struct json *v = expect(w, 200, "GET", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h", NULL, NULL);
+    struct json *v =
+        expect(w, 200, "GET", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h", NULL, NULL);
     const struct json *m = json_item(json_at(v, "spec", "metrics", NULL), 0);
     CHECK_INT(json_as_int(json_at(m, "resource", "target", "averageUtilization", NULL), 0), 70);
     v = expect(w, 200, "GET", "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h", NULL, NULL);
@@ -361,7 +395,8 @@ TEST(another_version_of_the_same_storage_converts) {
 TEST(what_was_stored_is_there_after_a_restart) {
     struct world *w = world_new();
     struct json *v = expect(w, 201, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"v\"}}");
-    const char *rv = str_at(v, "metadata", "resourceVersion"), *uid = str_at(expect(w, 200, "GET", "/api/v1/namespaces/default", NULL, NULL), "metadata", "uid");
+    const char *rv = str_at(v, "metadata", "resourceVersion"),
+               *uid = str_at(expect(w, 200, "GET", "/api/v1/namespaces/default", NULL, NULL), "metadata", "uid");
     world_stop(w);
     world_start(w);
     v = expect(w, 200, "GET", CMS "/a", NULL, NULL);

@@ -63,22 +63,28 @@ static void unfit(struct err *e, const struct resource *r, const char *field, co
 static int review_access(struct request *q, struct json *v, struct err *e) {
     struct arena *a = q->a;
     struct json *spec = json_ensure_object(a, v, "spec"), *status = json_object(a);
-    bool self = str_eq(q->res->plural, "selfsubjectaccessreviews"), local = str_eq(q->res->plural, "localsubjectaccessreviews");
+    bool self = str_eq(q->res->plural, "selfsubjectaccessreviews"),
+         local = str_eq(q->res->plural, "localsubjectaccessreviews");
     struct user_info other, *u = &q->user;
     struct authz_attrs at;
     const char *reason = NULL;
-    bool res = json_is(json_get(spec, "resourceAttributes"), JSON_OBJECT), non = json_is(json_get(spec, "nonResourceAttributes"), JSON_OBJECT);
-    if (res && non) unfit(e, q->res, "spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes");
+    bool res = json_is(json_get(spec, "resourceAttributes"), JSON_OBJECT),
+         non = json_is(json_get(spec, "nonResourceAttributes"), JSON_OBJECT);
+    if (res && non)
+        unfit(e, q->res, "spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes");
     if (!res && !non)
-        unfit(e, q->res, "spec.resourceAttributes", "exactly one of nonResourceAttributes or resourceAttributes must be specified");
+        unfit(e, q->res, "spec.resourceAttributes",
+              "exactly one of nonResourceAttributes or resourceAttributes must be specified");
     if (!self) {
         spec_user(a, spec, &other);
         u = &other;
-        if (str_empty(u->name) && !u->n_groups) unfit(e, q->res, "spec.user", "at least one of user or group must be specified");
+        if (str_empty(u->name) && !u->n_groups)
+            unfit(e, q->res, "spec.user", "at least one of user or group must be specified");
     }
     if (e->code) return -EINVAL;
     attrs_of(q, spec, u, &at);
-    if (local && !str_eq(at.ns, q->ns)) return err_status(e, 400, "BadRequest", "spec.resourceAttributes.namespace must match namespace: %s", q->ns);
+    if (local && !str_eq(at.ns, q->ns))
+        return err_status(e, 400, "BadRequest", "spec.resourceAttributes.namespace must match namespace: %s", q->ns);
     enum authz_decision d = authz_decide(q->s->authz, a, &at, &reason);
     json_set_bool(a, status, "allowed", d == AUTHZ_ALLOW);
     if (d == AUTHZ_DENY) json_set_bool(a, status, "denied", true);
@@ -113,7 +119,8 @@ static int review_token(struct request *q, struct json *v, struct err *e) {
     struct user_info u = {0};
     size_t n;
     _cleanup_err_ struct err why = {0};
-    if (str_empty(token)) return err_status(e, 400, "BadRequest", "token is required for TokenReview in authentication");
+    if (str_empty(token))
+        return err_status(e, 400, "BadRequest", "token is required for TokenReview in authentication");
     strings_of(a, json_get(spec, "audiences"), &auds, &n);
     if (authn_token(q->s->authn, a, token, auds, n, &u, &matched, &why) == 0) {
         json_set_bool(a, status, "authenticated", true);
@@ -149,7 +156,10 @@ static struct json *component(struct arena *a, const char *name, bool ok, const 
 
 static struct json *remote_component(struct arena *a, const char *name, uint16_t port) {
     if (port_open(port)) return component(a, name, true, "ok");
-    return component(a, name, false, arena_printf(a, "Get \"https://127.0.0.1:%u/healthz\": dial tcp 127.0.0.1:%u: connect: connection refused", port, port));
+    return component(
+        a, name, false,
+        arena_printf(a, "Get \"https://127.0.0.1:%u/healthz\": dial tcp 127.0.0.1:%u: connect: connection refused",
+                     port, port));
 }
 
 static void component_statuses(struct request *q) {
@@ -217,6 +227,8 @@ void handle_virtual(struct request *q) {
     if (!rc && !str_has_prefix(q->res->plural, "selfsubjectr")) own_fields(q, q->res->type, v);
     for (size_t i = 0; !rc && i < ARRAY_LEN(reviews); i++)
         if (str_eq(reviews[i].plural, q->res->plural)) rc = reviews[i].fn(q, v, &e);
-    if (rc) respond_err(q, &e);
-    else respond_tree(q, 201, q->res->type, v);
+    if (rc)
+        respond_err(q, &e);
+    else
+        respond_tree(q, 201, q->res->type, v);
 }

@@ -10,13 +10,30 @@
 enum { NAME_MAX_LEN = 16, URL_MAX_LEN = 16 * 1024 };
 
 /* element attribute attribute ... */
-static const char *const holders[] = {
-    "a href",           "applet codebase",  "area href",       "audio src",   "base href",
-    "blockquote cite",  "body background",  "button formaction", "del cite",  "embed src",
-    "form action",      "frame longdesc src", "head profile",  "html manifest", "iframe longdesc src",
-    "img longdesc src usemap", "input formaction src usemap",  "ins cite",    "link href",
-    "object classid codebase data usemap",  "q cite",          "script src",  "source src",
-    "video poster src"};
+static const char *const holders[] = {"a href",
+                                      "applet codebase",
+                                      "area href",
+                                      "audio src",
+                                      "base href",
+                                      "blockquote cite",
+                                      "body background",
+                                      "button formaction",
+                                      "del cite",
+                                      "embed src",
+                                      "form action",
+                                      "frame longdesc src",
+                                      "head profile",
+                                      "html manifest",
+                                      "iframe longdesc src",
+                                      "img longdesc src usemap",
+                                      "input formaction src usemap",
+                                      "ins cite",
+                                      "link href",
+                                      "object classid codebase data usemap",
+                                      "q cite",
+                                      "script src",
+                                      "source src",
+                                      "video poster src"};
 
 const char *rewrite_url(struct arena *a, const struct rewrite *w, const char *url) {
     const char *sep = strstr(url, "://"), *path = url;
@@ -105,7 +122,8 @@ static void read_value(struct page *g, bool url) {
 }
 
 static void read_tag(struct page *g) {
-    static const char *const raw[][2] = {{"script", "</script"}, {"style", "</style"}, {"textarea", "</textarea"}, {"title", "</title"}};
+    static const char *const raw[][2] = {
+        {"script", "</script"}, {"style", "</style"}, {"textarea", "</textarea"}, {"title", "</title"}};
     char element[NAME_MAX_LEN + 1], attribute[NAME_MAX_LEN + 1];
     read_name(g, element);
     while (g->p < g->end && *g->p != '>') {
@@ -126,8 +144,10 @@ void rewrite_html(const struct rewrite *w, const char *text, size_t len, struct 
         const char *lt = memchr(g.p, '<', (size_t)(g.end - g.p));
         if (!lt) break;
         g.p = lt + 1;
-        if (starts(&g, "!--")) skip_past(&g, "-->");
-        else if (g.p < g.end && isalpha((unsigned char)*g.p)) read_tag(&g);
+        if (starts(&g, "!--"))
+            skip_past(&g, "-->");
+        else if (g.p < g.end && isalpha((unsigned char)*g.p))
+            read_tag(&g);
     }
     buf_add(out, g.kept, (size_t)(g.end - g.kept));
 }

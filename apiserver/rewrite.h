@@ -7,9 +7,9 @@
 #include "pkg/base/buf.h"
 
 struct rewrite {
-    const char *prefix;      /* "/api/v1/namespaces/n/pods/p/proxy" */
-    const char *target;      /* host and port of the target, "10.0.0.5:80" */
-    const char *host;        /* by which the client reaches this server, and "https" */
+    const char *prefix; /* "/api/v1/namespaces/n/pods/p/proxy" */
+    const char *target; /* host and port of the target, "10.0.0.5:80" */
+    const char *host;   /* by which the client reaches this server, and "https" */
     const char *scheme;
 };
 

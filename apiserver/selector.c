@@ -18,20 +18,20 @@ enum lex_tok { T_END, T_WORD, T_COMMA, T_OPEN, T_CLOSE, T_BANG, T_EQ, T_NE, T_GT
 static enum lex_tok lex_next(struct lex *l, const char **word) {
     while (isspace((unsigned char)*l->p)) l->p++;
     switch (*l->p) {
-    case 0: return T_END;
-    case ',': l->p++; return T_COMMA;
-    case '(': l->p++; return T_OPEN;
-    case ')': l->p++; return T_CLOSE;
-    case '>': l->p++; return T_GT;
-    case '<': l->p++; return T_LT;
-    case '=': l->p += l->p[1] == '=' ? 2 : 1; return T_EQ;
-    case '!':
-        if (l->p[1] == '=') {
-            l->p += 2;
-            return T_NE;
-        }
-        l->p++;
-        return T_BANG;
+        case 0: return T_END;
+        case ',': l->p++; return T_COMMA;
+        case '(': l->p++; return T_OPEN;
+        case ')': l->p++; return T_CLOSE;
+        case '>': l->p++; return T_GT;
+        case '<': l->p++; return T_LT;
+        case '=': l->p += l->p[1] == '=' ? 2 : 1; return T_EQ;
+        case '!':
+            if (l->p[1] == '=') {
+                l->p += 2;
+                return T_NE;
+            }
+            l->p++;
+            return T_BANG;
     }
     const char *start = l->p;
     while (*l->p && !strchr(",()=!<> \t\r\n", *l->p)) l->p++;
@@ -135,8 +135,10 @@ int selector_parse_labels(struct arena *a, const char *text, struct selector *ou
         if (t != T_WORD) return bad_label(e, text, "found no key");
         r.key = w;
         if (!label_key_ok(r.key)) return bad_label(e, text, "invalid label key");
-        if (negated) r.op = SEL_NOT_EXISTS;
-        else if (!parse_after_key(&l, &r)) return bad_label(e, text, "unexpected operator or value");
+        if (negated)
+            r.op = SEL_NOT_EXISTS;
+        else if (!parse_after_key(&l, &r))
+            return bad_label(e, text, "unexpected operator or value");
         if (out->n_labels >= SELECTOR_MAX_REQS) return bad_label(e, text, "too many requirements");
         ARENA_GROW(a, out->labels, out->n_labels, cap);
         out->labels[out->n_labels++] = r;
@@ -251,14 +253,14 @@ static bool match_label(const struct selector_req *r, const struct object *o) {
     if (l)
         for (size_t i = 0; i < r->n_values && !in; i++) in = span_is(o, l->value, r->values[i]);
     switch (r->op) {
-    case SEL_EXISTS: return l != NULL;
-    case SEL_NOT_EXISTS: return l == NULL;
-    case SEL_EQ:
-    case SEL_IN: return in;
-    case SEL_NE:
-    case SEL_NOT_IN: return !in;
-    case SEL_GT:
-    case SEL_LT: return l && compare_number(o, l->value, r);
+        case SEL_EXISTS: return l != NULL;
+        case SEL_NOT_EXISTS: return l == NULL;
+        case SEL_EQ:
+        case SEL_IN: return in;
+        case SEL_NE:
+        case SEL_NOT_IN: return !in;
+        case SEL_GT:
+        case SEL_LT: return l && compare_number(o, l->value, r);
     }
     return false;
 }
@@ -280,8 +282,10 @@ static bool match_field(const struct selector_req *r, const struct object *o) {
         eq = strlen(want) == o->ns_len && strncmp(o->key, want, o->ns_len) == 0;
     } else {
         struct span s = (uint32_t)r->field < o->n_fields ? o->fields[r->field] : (struct span){0, 0};
-        if (s.len) eq = span_is(o, s, want);
-        else eq = str_eq(want, is_bool_field(r->key) ? "false" : is_number_field(r->key) ? "0" : "");
+        if (s.len)
+            eq = span_is(o, s, want);
+        else
+            eq = str_eq(want, is_bool_field(r->key) ? "false" : is_number_field(r->key) ? "0" : "");
     }
     return r->op == SEL_NE ? !eq : eq;
 }

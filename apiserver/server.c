@@ -1,14 +1,14 @@
 /* The server: opening its parts, and the way of an admitted request (admit.c) to its handler. */
 #include <pthread.h>
 
-#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/admit.h"
-#include "apiserver/metrics.h"
+#include "apiserver/aggregator/aggregator.h"
 #include "apiserver/audit/audit.h"
 #include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
+#include "apiserver/metrics.h"
 #include "apiserver/servicealloc.h"
 
 enum { AUDIT_POLICY_MAX = 1 << 20 };
@@ -26,9 +26,12 @@ static void parse_ports(const char *range, int *min, int *max) {
 /* Without a policy nothing would be recorded: then the log is not opened either, as upstream. */
 static int audit_open(struct apiserver *s, struct err *e) {
     const struct apiserver_options *o = &s->opt;
-    struct audit_log_options lo = {.path = o->audit_log_path, .max_size_mb = o->audit_log_maxsize,
-                                   .max_backups = o->audit_log_maxbackup, .max_age_days = o->audit_log_maxage,
-                                   .batch = str_eq(o->audit_log_mode, "batch"), .queue = o->audit_log_queue};
+    struct audit_log_options lo = {.path = o->audit_log_path,
+                                   .max_size_mb = o->audit_log_maxsize,
+                                   .max_backups = o->audit_log_maxbackup,
+                                   .max_age_days = o->audit_log_maxage,
+                                   .batch = str_eq(o->audit_log_mode, "batch"),
+                                   .queue = o->audit_log_queue};
     _cleanup_free_ char *text = NULL;
     size_t len = 0;
     if (!str_empty(o->audit_log_mode) && !lo.batch && !str_eq(o->audit_log_mode, "blocking"))
@@ -125,8 +128,10 @@ void apiserver_close(struct apiserver *s) {
 /* ---- routing ---- */
 
 void request_fail(struct request *q, struct err *e) {
-    if (q->watch) watch_refuse(q, e);
-    else respond_err(q, e);
+    if (q->watch)
+        watch_refuse(q, e);
+    else
+        respond_err(q, e);
 }
 
 bool request_is_long(const struct request *q) {
@@ -154,7 +159,8 @@ static int check_route(struct request *q, struct err *e) {
     bool no_ns = q->res->namespaced && !q->ns && (bit == VERB_CREATE || bit == VERB_DELETECOLLECTION);
     bool no_name = !q->name && (bit == VERB_UPDATE || bit == VERB_PATCH);
     if (!(allowed & bit) || create_named || no_ns || no_name)
-        return err_status(e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+        return err_status(e, 405, "MethodNotAllowed",
+                          "the server does not allow this method on the requested resource");
     if (!q->acceptable && !request_is_long(q))
         return err_status(e, 406, "NotAcceptable",
                           "only the following media types are accepted: application/json, application/yaml, "
@@ -173,8 +179,9 @@ static void route_resource(struct request *q) {
     static const struct {
         uint32_t verb;
         void (*fn)(struct request *q);
-    } handlers[] = {{VERB_GET, handle_get},       {VERB_LIST, handle_list},     {VERB_WATCH, handle_watch},
-                    {VERB_CREATE, handle_create}, {VERB_UPDATE, handle_update}, {VERB_PATCH, handle_patch},
+    } handlers[] = {{VERB_GET, handle_get},       {VERB_LIST, handle_list},
+                    {VERB_WATCH, handle_watch},   {VERB_CREATE, handle_create},
+                    {VERB_UPDATE, handle_update}, {VERB_PATCH, handle_patch},
                     {VERB_DELETE, handle_delete}, {VERB_DELETECOLLECTION, handle_delete_collection}};
     uint32_t bit = verb_bit(q->verb);
     if (request_is_long(q)) {
@@ -190,9 +197,12 @@ static void route_resource(struct request *q) {
 }
 
 static void route_other(struct request *q) {
-    if (discovery_path(q)) handle_discovery(q);
-    else if (str_has_prefix(q->http->path, "/openapi/")) handle_openapi(q);
-    else if (!handle_plain(q)) http_respond_text(q->http, 404, "404 page not found\n");
+    if (discovery_path(q))
+        handle_discovery(q);
+    else if (str_has_prefix(q->http->path, "/openapi/"))
+        handle_openapi(q);
+    else if (!handle_plain(q))
+        http_respond_text(q->http, 404, "404 page not found\n");
 }
 
 /* What is stored without effect must not look as if it worked: the cluster's set-up says which kinds those are. */
@@ -223,7 +233,10 @@ void server_process(struct request *q) {
     if (!rc && q->res && q->res->deprecated && !str_eq(q->verb, "watch")) request_warn(q, "%s", q->res->deprecated);
     if (!rc && q->res && q->res->deprecated) audit_annotate(q, "k8s.io/deprecated", "true");
     if (!rc && q->res && !q->res->custom && str_empty(q->subresource)) warn_unhonoured(q);
-    if (rc) request_fail(q, &e);
-    else if (q->is_resource) route_resource(q);
-    else route_other(q);
+    if (rc)
+        request_fail(q, &e);
+    else if (q->is_resource)
+        route_resource(q);
+    else
+        route_other(q);
 }

@@ -20,10 +20,12 @@
 
 enum {
     PORTS = 65536,
-    RANGE_TRIES = 64,     /* compare-and-sets that lose before a request gives up */
-    LEAK_AGE_S = 60,      /* an IPAddress without its Service is left alone for so long */
-    LEAK_ROUNDS = 3,      /* repairs that must find a port unused before it is given back */
-    STATIC_MIN = 16, STATIC_MAX = 128, STATIC_PART = 32, /* of the range's start, drawn from last */
+    RANGE_TRIES = 64, /* compare-and-sets that lose before a request gives up */
+    LEAK_AGE_S = 60,  /* an IPAddress without its Service is left alone for so long */
+    LEAK_ROUNDS = 3,  /* repairs that must find a port unused before it is given back */
+    STATIC_MIN = 16,
+    STATIC_MAX = 128,
+    STATIC_PART = 32, /* of the range's start, drawn from last */
 };
 
 struct range {
@@ -41,8 +43,12 @@ static void bit_set(uint8_t *bits, int i, bool on) {
     bits[i / 8] = (uint8_t)(on ? bits[i / 8] | 1 << (i % 8) : bits[i / 8] & ~(1 << (i % 8)));
 }
 
-static const struct resource *ips(struct apiserver *s) { return resource_find(s->resources, "networking.k8s.io", "v1", "ipaddresses"); }
-static const struct resource *services(struct apiserver *s) { return resource_find(s->resources, "", "v1", "services"); }
+static const struct resource *ips(struct apiserver *s) {
+    return resource_find(s->resources, "networking.k8s.io", "v1", "ipaddresses");
+}
+static const struct resource *services(struct apiserver *s) {
+    return resource_find(s->resources, "", "v1", "services");
+}
 
 /* ---- the range of ports ---- */
 
@@ -88,7 +94,8 @@ static int range_read(struct apiserver *s, struct arena *a, struct range *r, str
         size_t n = 0;
         uint8_t *data = arena_zalloc(a, strlen(text) + 4);
         r->rev = kv.mod_rev;
-        if (str_eq(json_get_str(v, "range"), limits) && base64_decode(text, strlen(text), data, &n) == 0 && n <= sizeof(r->bits)) {
+        if (str_eq(json_get_str(v, "range"), limits) && base64_decode(text, strlen(text), data, &n) == 0 &&
+            n <= sizeof(r->bits)) {
             for (size_t i = 0; i < n; i++) r->bits[i] = data[n - 1 - i];
             return 0;
         }
@@ -107,10 +114,16 @@ static int range_write(struct apiserver *s, struct arena *a, struct range *r, st
     for (size_t i = 0; i < n; i++) data[i] = r->bits[n - 1 - i];
     char *text = arena_zalloc(a, n * 2 + 8);
     base64_encode(data, n, text);
-    const char *value = arena_printf(a, "{\"kind\":\"RangeAllocation\",\"apiVersion\":\"v1\",\"metadata\":{},\"range\":\"%d-%d\",\"data\":\"%s\"}",
-                                     r->min, r->max, text);
-    struct store_txn t = {.op = STORE_PUT, .key = RANGE_KEY, .value = value, .value_len = strlen(value), .expect_rev = r->rev,
-                          .lazy = s->embedded, .cause = {"system:apiserver", r->rev}};
+    const char *value = arena_printf(
+        a, "{\"kind\":\"RangeAllocation\",\"apiVersion\":\"v1\",\"metadata\":{},\"range\":\"%d-%d\",\"data\":\"%s\"}",
+        r->min, r->max, text);
+    struct store_txn t = {.op = STORE_PUT,
+                          .key = RANGE_KEY,
+                          .value = value,
+                          .value_len = strlen(value),
+                          .expect_rev = r->rev,
+                          .lazy = s->embedded,
+                          .cause = {"system:apiserver", r->rev}};
     struct store_txn_result res;
     int rc = store_txn(s->store, a, &t, &res, e);
     return rc ? rc : res.succeeded ? 0 : WRITE_RETRY;
@@ -159,7 +172,8 @@ static void drop_port(void *arg, struct arena *a, int port) {
 
 static struct json *ip_object(struct arena *a, const char *ip, const struct json *svc) {
     const struct json *m = json_get(svc, "metadata");
-    struct json *o = json_object(a), *meta = json_ensure_object(a, o, "metadata"), *labels = json_ensure_object(a, meta, "labels");
+    struct json *o = json_object(a), *meta = json_ensure_object(a, o, "metadata"),
+                *labels = json_ensure_object(a, meta, "labels");
     struct json *ref = json_ensure_object(a, json_ensure_object(a, o, "spec"), "parentRef");
     json_set_str(a, o, "apiVersion", "networking.k8s.io/v1");
     json_set_str(a, o, "kind", "IPAddress");
@@ -172,7 +186,8 @@ static struct json *ip_object(struct arena *a, const char *ip, const struct json
     return o;
 }
 
-static int ip_create(struct apiserver *s, struct arena *a, const char *ip, const struct json *svc, bool dry_run, struct err *e) {
+static int ip_create(struct apiserver *s, struct arena *a, const char *ip, const struct json *svc, bool dry_run,
+                     struct err *e) {
     const struct resource *r = ips(s);
     struct json *norm = NULL;
     struct object *out = NULL;
@@ -207,8 +222,11 @@ static bool owned_by(const struct json *ip, const char *owner) {
 }
 
 static void ip_delete(struct apiserver *s, struct arena *a, const struct object *o) {
-    struct store_txn t = {.op = STORE_DELETE, .key = arena_printf(a, "%s%s", o->res->key_prefix, o->key), .expect_rev = o->rev,
-                          .lazy = s->embedded, .cause = {"system:apiserver", o->rev}};
+    struct store_txn t = {.op = STORE_DELETE,
+                          .key = arena_printf(a, "%s%s", o->res->key_prefix, o->key),
+                          .expect_rev = o->rev,
+                          .lazy = s->embedded,
+                          .cause = {"system:apiserver", o->rev}};
     struct store_txn_result res;
     store_txn(s->store, a, &t, &res, NULL);
 }
@@ -220,7 +238,8 @@ static void drop_ip(void *arg, struct arena *a, const char *ip, const char *owne
 }
 
 struct rules_alloc servicealloc(struct apiserver *s) {
-    return (struct rules_alloc){.arg = s, .take_ip = take_ip, .take_port = take_port, .drop_ip = drop_ip, .drop_port = drop_port};
+    return (struct rules_alloc){
+        .arg = s, .take_ip = take_ip, .take_port = take_port, .drop_ip = drop_ip, .drop_port = drop_port};
 }
 
 /* ---- repair ---- */
@@ -241,8 +260,8 @@ static void repair_ip(struct apiserver *s, const struct object *o) {
     if (!str_eq(json_get_str(ref, "resource"), "services")) return;
     const char *when = str_or_empty(json_as_str(json_at(v, "metadata", "creationTimestamp", NULL)));
     if (ktime_parse(when, &made) || ktime_diff_ns(ktime_now(), made) < LEAK_AGE_S * NS_PER_SEC) return;
-    _cleanup_object_ struct object *svc = watchcache_get(s->cache, services(s), str_or_empty(json_get_str(ref, "namespace")),
-                                                         str_or_empty(json_get_str(ref, "name")));
+    _cleanup_object_ struct object *svc = watchcache_get(
+        s->cache, services(s), str_or_empty(json_get_str(ref, "namespace")), str_or_empty(json_get_str(ref, "name")));
     if (!svc || !has_ip(object_tree(a, svc), object_name(o))) ip_delete(s, a, o);
 }
 

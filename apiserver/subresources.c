@@ -1,8 +1,8 @@
 /* Subresources with bodies of their own: scale, binding, eviction, token. */
+#include "apiserver/subresources.h"
 #include "apiserver/crd/convert.h"
 #include "apiserver/crd/jsonpath.h"
 #include "apiserver/handlers.h"
-#include "apiserver/subresources.h"
 #include "apiserver/tables.h"
 #include "apiserver/write.h"
 #include "pkg/pki/jwt.h"
@@ -58,7 +58,8 @@ static struct json *scale_tree(struct request *q, const struct json *v) {
 }
 
 /* The Scale that the client wants: the body of a PUT, or the present one with the patch applied. */
-static int wanted_scale(struct request *q, struct write *w, const struct object *old, struct json **out, struct err *e) {
+static int wanted_scale(struct request *q, struct write *w, const struct object *old, struct json **out,
+                        struct err *e) {
     const struct api_type *type = api_type_find("autoscaling", "v1", "Scale");
     if (str_eq(q->verb, "update")) return body_decode(q, type, "autoscaling/v1", "Scale", false, out, e);
     const char *ct = str_or_empty(http_header(q->http, "content-type"));
@@ -66,21 +67,24 @@ static int wanted_scale(struct request *q, struct write *w, const struct object 
     const struct api_type *keep = w->c.type;
     if (str_has_prefix(ct, "application/apply-patch+yaml")) {
         /* Scale has no lists or maps of its own: applying it is merging it */
-        if (yaml_parse_one(q->a, q->http->body, q->http->body_len, &patched, NULL, e)) return err_status(e, 400, "BadRequest", "error decoding YAML");
+        if (yaml_parse_one(q->a, q->http->body, q->http->body_len, &patched, NULL, e))
+            return err_status(e, 400, "BadRequest", "error decoding YAML");
         struct json *s = scale_tree(q, write_tree(w, old));
         struct json *n = json_at(patched, "spec", "replicas", NULL);
         if (n) json_set(q->a, json_get(s, "spec"), "replicas", n);
         patched = s;
     } else {
         w->c.type = type;
-        int rc = patch_apply(&w->c, ct, scale_tree(q, write_tree(w, old)), q->http->body, q->http->body_len, &patched, e);
+        int rc =
+            patch_apply(&w->c, ct, scale_tree(q, write_tree(w, old)), q->http->body, q->http->body_len, &patched, e);
         w->c.type = keep;
         if (rc) return rc;
     }
     return body_normalise(q, type, patched, NULL, out, e);
 }
 
-static int scale_once(struct request *q, struct write *w, const struct object *old, struct object **out, struct err *e) {
+static int scale_once(struct request *q, struct write *w, const struct object *old, struct object **out,
+                      struct err *e) {
     struct json *scale = NULL, *obj;
     bool deleted;
     int64_t rev = 0;
@@ -90,19 +94,26 @@ static int scale_once(struct request *q, struct write *w, const struct object *o
     obj = json_clone(q->a, write_tree(w, old));
     const char *rv = json_as_str(json_at(scale, "metadata", "resourceVersion", NULL));
     if (!str_empty(rv) && (str_to_i64(rv, &rev) || (rev && rev != old->rev)))
-        return err_conflict(e, q->res, q->name, "the object has been modified; please apply your changes to the latest version and try again");
+        return err_conflict(
+            e, q->res, q->name,
+            "the object has been modified; please apply your changes to the latest version and try again");
     static const struct rules_kind kind = {"autoscaling", "v1", "Scale", "scale", true};
     rc = write_admit_body(q, RULES_UPDATE, &kind, "scale", w->c.dry_run, scale, scale_tree(q, write_tree(w, old)), e);
     if (rc) return rc;
     w->c.no_extensions = true;
     int64_t n = json_as_int(json_at(scale, "spec", "replicas", NULL), 0);
     if (n < 0) {
-        err_status(e, 422, "Invalid", "Scale.autoscaling \"%s\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or equal to 0", q->name, (long long)n);
+        err_status(e, 422, "Invalid",
+                   "Scale.autoscaling \"%s\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or "
+                   "equal to 0",
+                   q->name, (long long)n);
         err_details(e, "autoscaling", "Scale", q->name);
-        err_cause_add(e, "FieldValueInvalid", "spec.replicas", "Invalid value: %lld: must be greater than or equal to 0", (long long)n);
+        err_cause_add(e, "FieldValueInvalid", "spec.replicas",
+                      "Invalid value: %lld: must be greater than or equal to 0", (long long)n);
         return -EINVAL;
     }
-    if (!q->res->scale) json_set_int(q->a, json_ensure_object(q->a, obj, "spec"), "replicas", n);
+    if (!q->res->scale)
+        json_set_int(q->a, json_ensure_object(q->a, obj, "spec"), "replicas", n);
     else if (jsonpath_set(q->a, q->res->scale->spec, obj, json_int(q->a, n)))
         return err_status(e, 400, "BadRequest", "the object has no place for %s", q->res->scale->spec);
     return write_update(w, obj, old, true, out, &deleted, e);
@@ -131,8 +142,10 @@ static void handle_scale(struct request *q) {
         break;
     }
     if (!rc) rc = crd_views(q->s, q->res, &o, 1, &e);
-    if (rc) respond_err(q, &e);
-    else respond_tree(q, 200, api_type_find("autoscaling", "v1", "Scale"), scale_tree(q, object_tree(q->a, o)));
+    if (rc)
+        respond_err(q, &e);
+    else
+        respond_tree(q, 200, api_type_find("autoscaling", "v1", "Scale"), scale_tree(q, object_tree(q->a, o)));
 }
 
 /* ---- binding ---- */
@@ -162,9 +175,12 @@ static int bind_once(struct write *w, const struct json *binding, const struct o
     if (!str_empty(uid) && !str_eq(uid, json_get_str(meta, "uid")))
         return err_conflict(e, w->res, name, "Precondition failed: the pod's UID is another");
     if (json_get_str(meta, "deletionTimestamp"))
-        return err_conflict(e, w->res, name, arena_printf(a, "pod %s is being deleted, cannot be assigned to a host", name));
+        return err_conflict(e, w->res, name,
+                            arena_printf(a, "pod %s is being deleted, cannot be assigned to a host", name));
     if (!str_empty(json_get_str(spec, "nodeName")))
-        return err_conflict(e, w->res, name, arena_printf(a, "pod %s is already assigned to node \"%s\"", name, json_get_str(spec, "nodeName")));
+        return err_conflict(
+            e, w->res, name,
+            arena_printf(a, "pod %s is already assigned to node \"%s\"", name, json_get_str(spec, "nodeName")));
     if (json_len(json_get(spec, "schedulingGates")))
         return err_conflict(e, w->res, name, arena_printf(a, "pod %s has non-empty .spec.schedulingGates", name));
     json_set_str(a, spec, "nodeName", node);
@@ -185,16 +201,19 @@ void handle_binding(struct request *q) {
     const struct resource *pods = resource_find(q->s->resources, "", "v1", "pods");
     int rc = request_dry_run(q, &dry_run, &e);
     if (!rc) rc = body_decode(q, api_type_find("", "v1", "Binding"), "v1", "Binding", false, &b, &e);
-    const char *name = json_as_str(json_at(b, "metadata", "name", NULL)), *node = json_as_str(json_at(b, "target", "name", NULL));
+    const char *name = json_as_str(json_at(b, "metadata", "name", NULL)),
+               *node = json_as_str(json_at(b, "target", "name", NULL));
     const char *kind = json_as_str(json_at(b, "target", "kind", NULL));
     if (!rc && q->name && !str_empty(name) && !str_eq(name, q->name))
-        rc = err_status(&e, 400, "BadRequest", "the name in the binding (%s) does not match the name in the URL (%s)", name, q->name);
+        rc = err_status(&e, 400, "BadRequest", "the name in the binding (%s) does not match the name in the URL (%s)",
+                        name, q->name);
     if (q->name) name = q->name;
     if (!rc && str_empty(name)) rc = err_status(&e, 400, "BadRequest", "name is required");
     if (!rc && (str_empty(node) || (!str_empty(kind) && !str_eq(kind, "Node")))) {
         rc = err_status(&e, 422, "Invalid", "Binding \"%s\" is invalid: target: a node's name is required", name);
         err_details(&e, "", "Binding", name);
-        err_cause_add(&e, str_empty(node) ? "FieldValueRequired" : "FieldValueNotSupported", str_empty(node) ? "target.name" : "target.kind", "must be a node");
+        err_cause_add(&e, str_empty(node) ? "FieldValueRequired" : "FieldValueNotSupported",
+                      str_empty(node) ? "target.name" : "target.kind", "must be a node");
     }
     static const struct rules_kind bound = {"", "v1", "Binding", "pods", true};
     bool sub = q->sub != NULL; /* else POST bindings */
@@ -213,15 +232,18 @@ void handle_binding(struct request *q) {
         break;
     }
     if (rc && e.status == 409) err_details(&e, NULL, "pods/binding", NULL);
-    if (rc) respond_err(q, &e);
-    else respond_success(q, 201, NULL);
+    if (rc)
+        respond_err(q, &e);
+    else
+        respond_success(q, 201, NULL);
 }
 
 void handle_subresource(struct request *q) {
     static const struct {
         const char *name;
         void (*fn)(struct request *q);
-    } subs[] = {{"scale", handle_scale}, {"binding", handle_binding}, {"eviction", handle_eviction}, {"token", handle_token}};
+    } subs[] = {
+        {"scale", handle_scale}, {"binding", handle_binding}, {"eviction", handle_eviction}, {"token", handle_token}};
     for (size_t i = 0; i < ARRAY_LEN(subs); i++)
         if (str_eq(q->sub->name, subs[i].name)) {
             subs[i].fn(q);

@@ -14,7 +14,9 @@ void cell_fmt(struct cells *c, const char *fmt, ...) {
     va_end(ap);
 }
 
-void cell_name(struct cells *c, const struct json *o) { cell_str(c, json_as_str(json_at(o, "metadata", "name", NULL))); }
+void cell_name(struct cells *c, const struct json *o) {
+    cell_str(c, json_as_str(json_at(o, "metadata", "name", NULL)));
+}
 
 /* As duration.HumanDuration of apimachinery: two units while the larger one is small. */
 static const char *human(struct arena *a, int64_t s) {
@@ -22,13 +24,21 @@ static const char *human(struct arena *a, int64_t s) {
     if (s < 0) return "0s";
     if (s < 120) return arena_printf(a, "%llds", (long long)s);
     int64_t m = s / 60, h = s / 3600, d = h / 24, y = d / 365;
-    if (m < 10) return s % 60 ? arena_printf(a, "%lldm%llds", (long long)m, (long long)(s % 60)) : arena_printf(a, "%lldm", (long long)m);
+    if (m < 10)
+        return s % 60 ? arena_printf(a, "%lldm%llds", (long long)m, (long long)(s % 60))
+                      : arena_printf(a, "%lldm", (long long)m);
     if (m < 180) return arena_printf(a, "%lldm", (long long)m);
-    if (h < 8) return m % 60 ? arena_printf(a, "%lldh%lldm", (long long)h, (long long)(m % 60)) : arena_printf(a, "%lldh", (long long)h);
+    if (h < 8)
+        return m % 60 ? arena_printf(a, "%lldh%lldm", (long long)h, (long long)(m % 60))
+                      : arena_printf(a, "%lldh", (long long)h);
     if (h < 48) return arena_printf(a, "%lldh", (long long)h);
-    if (d < 8) return h % 24 ? arena_printf(a, "%lldd%lldh", (long long)d, (long long)(h % 24)) : arena_printf(a, "%lldd", (long long)d);
+    if (d < 8)
+        return h % 24 ? arena_printf(a, "%lldd%lldh", (long long)d, (long long)(h % 24))
+                      : arena_printf(a, "%lldd", (long long)d);
     if (d < 730) return arena_printf(a, "%lldd", (long long)d);
-    if (y < 8) return d % 365 ? arena_printf(a, "%lldy%lldd", (long long)y, (long long)(d % 365)) : arena_printf(a, "%lldy", (long long)y);
+    if (y < 8)
+        return d % 365 ? arena_printf(a, "%lldy%lldd", (long long)y, (long long)(d % 365))
+                       : arena_printf(a, "%lldy", (long long)y);
     return arena_printf(a, "%lldy", (long long)y);
 }
 
@@ -125,12 +135,15 @@ static void write_row(struct buf *b, struct request *q, const struct object *o, 
     const char *include = http_query(q->http, "includeObject");
     q->res->printer->cells(&c, v);
     json_set(a, row, "cells", c.out);
-    if (str_eq(include, "Object")) json_set(a, row, "object", v);
-    else if (!str_eq(include, "None")) json_set(a, row, "object", partial_tree(a, v));
+    if (str_eq(include, "Object"))
+        json_set(a, row, "object", v);
+    else if (!str_eq(include, "None"))
+        json_set(a, row, "object", partial_tree(a, v));
     json_write(b, row);
 }
 
-static void write_head(struct buf *b, struct request *q, const char *rv, const char *token, int64_t remaining, bool defs) {
+static void write_head(struct buf *b, struct request *q, const char *rv, const char *token, int64_t remaining,
+                       bool defs) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *t = json_object(a), *m = json_object(a);
     json_set_str(a, t, "kind", "Table");
@@ -171,7 +184,8 @@ static void plain_cells(struct cells *c, const struct json *o) {
     cell_name(c, o);
     cell_str(c, json_as_str(json_at(o, "metadata", "creationTimestamp", NULL)));
 }
-static const struct table_printer plain_printer = {.resource = "", .columns = "Name Created_At:d", .cells = plain_cells};
+static const struct table_printer plain_printer = {
+    .resource = "", .columns = "Name Created_At:d", .cells = plain_cells};
 
 const struct table_printer *table_printer_find(const char *group, const char *version, const char *plural) {
     char name[300];

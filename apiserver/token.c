@@ -8,7 +8,7 @@
 enum {
     TOKEN_DEFAULT_S = 3600,
     TOKEN_MIN_S = 600,
-    TOKEN_WARN_S = 3607,              /* what old clients' volumes ask for: such tokens live on for a year */
+    TOKEN_WARN_S = 3607, /* what old clients' volumes ask for: such tokens live on for a year */
     TOKEN_EXTENDED_S = 365 * 24 * 3600,
 };
 
@@ -21,26 +21,36 @@ static int invalid(struct err *e, const char *field, const char *reason, const c
 
 /* The object the token is bound to: exists, and has the uid that was asked for. */
 static int bind_object(struct request *q, const struct json *ref, struct sa_token *t, struct err *e) {
-    const char *kind = json_get_str(ref, "kind"), *name = str_or_empty(json_get_str(ref, "name")), *uid = json_get_str(ref, "uid");
+    const char *kind = json_get_str(ref, "kind"), *name = str_or_empty(json_get_str(ref, "name")),
+               *uid = json_get_str(ref, "uid");
     bool pod = str_eq(kind, "Pod"), secret = str_eq(kind, "Secret"), node = str_eq(kind, "Node");
     if (!pod && !secret && !node)
-        return err_status(e, 400, "BadRequest", "cannot bind token for serviceaccount \"%s\" to an object of kind %s", q->name, str_or_empty(kind));
+        return err_status(e, 400, "BadRequest", "cannot bind token for serviceaccount \"%s\" to an object of kind %s",
+                          q->name, str_or_empty(kind));
     const struct resource *r = resource_find(q->s->resources, "", "v1", pod ? "pods" : secret ? "secrets" : "nodes");
     _cleanup_object_ struct object *o = watchcache_get(q->s->cache, r, node ? NULL : q->ns, name);
     if (!o) return err_not_found(e, r, name);
     const struct json *v = object_tree(q->a, o);
     const char *have = json_as_str(json_at(v, "metadata", "uid", NULL));
     if (!str_empty(uid) && !str_eq(uid, have))
-        return err_conflict(e, r, name, arena_printf(q->a, "the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", uid));
+        return err_conflict(e, r, name,
+                            arena_printf(q->a,
+                                         "the UID in the bound object reference (%s) does not match the UID in record. "
+                                         "The object might have been deleted and then recreated",
+                                         uid));
     if (pod) {
         const char *sa = json_as_str(json_at(v, "spec", "serviceAccountName", NULL));
         if (!str_eq(sa, q->name))
-            return err_status(e, 400, "BadRequest", "cannot bind token for serviceaccount \"%s\" to pod running with different serviceaccount name.", q->name);
+            return err_status(
+                e, 400, "BadRequest",
+                "cannot bind token for serviceaccount \"%s\" to pod running with different serviceaccount name.",
+                q->name);
         t->pod_name = name, t->pod_uid = have;
         t->node_name = json_as_str(json_at(v, "spec", "nodeName", NULL));
         if (str_empty(t->node_name)) t->node_name = NULL;
         if (t->node_name) {
-            _cleanup_object_ struct object *n = watchcache_get(q->s->cache, resource_find(q->s->resources, "", "v1", "nodes"), NULL, t->node_name);
+            _cleanup_object_ struct object *n =
+                watchcache_get(q->s->cache, resource_find(q->s->resources, "", "v1", "nodes"), NULL, t->node_name);
             t->node_uid = n ? json_as_str(json_at(object_tree(q->a, n), "metadata", "uid", NULL)) : NULL;
         }
     }
@@ -66,11 +76,16 @@ static int issue(struct request *q, struct json *body, const struct object *sa, 
     struct ktime now = ktime_now();
     char text[KTIME_MAX], *token = NULL;
     struct sa_token t = {.issuer = q->s->opt.sa_issuer, .ns = q->ns, .name = q->name};
-    if (!q->s->signer) return err_status(e, 404, "NotFound", "the server has no key to sign service-account tokens with");
+    if (!q->s->signer)
+        return err_status(e, 404, "NotFound", "the server has no key to sign service-account tokens with");
     t.uid = json_as_str(json_at(object_tree(a, sa), "metadata", "uid", NULL));
     int64_t seconds = json_get_int(spec, "expirationSeconds", TOKEN_DEFAULT_S);
-    if (seconds < TOKEN_MIN_S) return invalid(e, "spec.expirationSeconds", "FieldValueInvalid", "may not specify a duration less than 10 minutes");
-    if (seconds > (int64_t)1 << 32) return invalid(e, "spec.expirationSeconds", "FieldValueInvalid", "may not specify a duration larger than 2^32 seconds");
+    if (seconds < TOKEN_MIN_S)
+        return invalid(e, "spec.expirationSeconds", "FieldValueInvalid",
+                       "may not specify a duration less than 10 minutes");
+    if (seconds > (int64_t)1 << 32)
+        return invalid(e, "spec.expirationSeconds", "FieldValueInvalid",
+                       "may not specify a duration larger than 2^32 seconds");
     json_set_int(a, spec, "expirationSeconds", seconds);
     if (json_is(ref, JSON_OBJECT)) {
         int rc = bind_object(q, ref, &t, e);
@@ -111,6 +126,8 @@ void handle_token(struct request *q) {
         own_fields(q, type, body);
         rc = issue(q, body, sa, &e);
     }
-    if (rc) respond_err(q, &e);
-    else respond_tree(q, 201, type, body);
+    if (rc)
+        respond_err(q, &e);
+    else
+        respond_tree(q, 201, type, body);
 }

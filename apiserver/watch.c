@@ -18,16 +18,16 @@
 #include "apiserver/crd/feed.h"
 #include "apiserver/handlers.h"
 #include "apiserver/metrics.h"
-#include "pkg/base/map.h"
 #include "apiserver/tables.h"
+#include "pkg/base/map.h"
 
 enum {
-    QUEUE_HIGH = 1 << 20,       /* bytes queued for a client above which its watch pauses */
-    LINE_SLOTS = 512,           /* shared lines kept */
+    QUEUE_HIGH = 1 << 20, /* bytes queued for a client above which its watch pauses */
+    LINE_SLOTS = 512,     /* shared lines kept */
     TICK_MS = 1000,
     BOOKMARK_S = 60,
-    TIMEOUT_MIN_S = 1800,       /* a watch without timeoutSeconds lasts this to twice as long */
-    PACE_US = 500,              /* pause after a fan-out, for each client that it reached */
+    TIMEOUT_MIN_S = 1800, /* a watch without timeoutSeconds lasts this to twice as long */
+    PACE_US = 500,        /* pause after a fan-out, for each client that it reached */
     PACE_MAX_MS = 50,
 };
 
@@ -45,9 +45,9 @@ struct watch {
     struct view_feed *feed; /* where a webhook converts, or NULL */
     struct wc_list initial; /* events still to be sent first */
     size_t initial_at;
-    bool initial_bookmark;  /* after them, the bookmark that ends them */
+    bool initial_bookmark; /* after them, the bookmark that ends them */
     bool bookmarks, started, ended, paused, table_head_sent;
-    bool pumping;           /* pump is at it: a call of it from within returns, and the end waits for it */
+    bool pumping; /* pump is at it: a call of it from within returns, and the end waits for it */
     uint32_t form;
     const char *rv, *match;
     struct selector sel;
@@ -310,8 +310,10 @@ static bool send_all(struct watch *w) {
             continue;
         }
         if (rc < 0) {
-            if (e.status) send_error(w, &e);
-            else send_expired(w);
+            if (e.status)
+                send_error(w, &e);
+            else
+                send_expired(w);
             return false;
         }
         if (!initial && !sent) {
@@ -340,8 +342,10 @@ static bool pump(struct watch *w) {
 
 static void on_converted(void *arg) {
     struct watch *w = arg;
-    if (w->hub->busy) wake(w); /* others are being served: its turn comes after them */
-    else if (w->started && !w->paused) pump(w);
+    if (w->hub->busy)
+        wake(w); /* others are being served: its turn comes after them */
+    else if (w->started && !w->paused)
+        pump(w);
 }
 
 /* ---- waking ---- */
@@ -368,8 +372,10 @@ static void run_woken(void *arg) {
         pthread_mutex_lock(&h->lock);
         struct watch *w = h->woken;
         uint64_t pause_ms = w ? 0 : MIN_OF(h->reached * PACE_US / 1000, (size_t)PACE_MAX_MS);
-        if (w) h->woken = w->next_woken;
-        else h->posted = pause_ms > 0;
+        if (w)
+            h->woken = w->next_woken;
+        else
+            h->posted = pause_ms > 0;
         pthread_mutex_unlock(&h->lock);
         if (pause_ms) uv_timer_start(&h->pace, on_pace, pause_ms, 0);
         if (!w) break;
@@ -461,7 +467,9 @@ static int bad_initial(struct err *e, const char *field, const char *why) {
 static int watch_parse(struct request *q, struct watch *w, bool *initial, struct err *e) {
     const char *fields = http_query(q->http, "fieldSelector"), *send = http_query(q->http, "sendInitialEvents");
     int64_t timeout;
-    if (q->name) fields = arena_printf(q->a, "metadata.name=%s%s%s", q->name, str_empty(fields) ? "" : ",", str_or_empty(fields));
+    if (q->name)
+        fields =
+            arena_printf(q->a, "metadata.name=%s%s%s", q->name, str_empty(fields) ? "" : ",", str_or_empty(fields));
     int rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), fields, &w->sel, e);
     if (!rc) rc = request_query_int(q, "timeoutSeconds", 0, &timeout, e);
     if (rc) return rc;
@@ -472,11 +480,13 @@ static int watch_parse(struct request *q, struct watch *w, bool *initial, struct
     if (!str_empty(send)) {
         *initial = request_query_bool(q, "sendInitialEvents");
         if (!str_eq(w->match, "NotOlderThan"))
-            return bad_initial(e, "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            return bad_initial(e, "resourceVersionMatch",
+                               "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         if (*initial && !w->bookmarks)
             return bad_initial(e, "allowWatchBookmarks", "sendInitialEvents requires allowWatchBookmarks");
     } else if (!str_empty(w->match)) {
-        return bad_initial(e, "resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        return bad_initial(e, "resourceVersionMatch",
+                           "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
     }
     if (timeout <= 0) {
         uint16_t jitter;

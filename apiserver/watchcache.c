@@ -91,14 +91,17 @@ static struct cache *cache_of(struct watchcache *w, const char *key, const char 
             *rest = key + n;
             return w->by_prefix[mid];
         }
-        if (cmp > 0) lo = mid + 1;
-        else hi = mid;
+        if (cmp > 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return NULL;
 }
 
 static void keep_pending(struct cache *c, const char *key, const struct store_event *ev) {
-    struct object *o = ev->op == STORE_DELETE ? NULL : object_new(c->res, key, ev->value, ev->value_len, ev->create_rev, ev->mod_rev);
+    struct object *o =
+        ev->op == STORE_DELETE ? NULL : object_new(c->res, key, ev->value, ev->value_len, ev->create_rev, ev->mod_rev);
     VEC_GROW(c->pending, c->n_pending, c->cap_pending);
     c->pending[c->n_pending++] = (struct pending){xstrdup(key), o, ev->mod_rev};
 }
@@ -395,8 +398,10 @@ static void fill_cache(struct cache *c, const struct store_list *l) {
         struct pending *p = &c->pending[i];
         if (p->rev <= l->rev) continue;
         c->floor = c->changed = p->rev;
-        if (p->obj) items_put(c, p->obj);
-        else items_del(c, p->key);
+        if (p->obj)
+            items_put(c, p->obj);
+        else
+            items_del(c, p->key);
     }
     c->loading = false;
     pending_done(c);
@@ -448,4 +453,3 @@ void watchcache_retire(struct watchcache *w, const struct resource *r) {
     }
     pthread_rwlock_unlock(&w->lock);
 }
-

@@ -52,8 +52,8 @@ struct wc_list {
     struct object **items; /* references; wc_list_done gives them back */
     size_t n;
     int64_t rev;
-    bool more;           /* `limit` cut it */
-    int64_t remaining;   /* objects behind the cut; -1 with a selector */
+    bool more;         /* `limit` cut it */
+    int64_t remaining; /* objects behind the cut; -1 with a selector */
 };
 /* Objects in key order: of one namespace, or all (ns NULL); behind `after` (a key as in object.key, NULL: from the
  * start); at most `limit` (0: all). */

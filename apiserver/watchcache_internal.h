@@ -75,8 +75,10 @@ static inline size_t wc_find_slot(const struct cache *c, const char *key, bool *
             *found = true;
             return mid;
         }
-        if (cmp < 0) lo = mid + 1;
-        else hi = mid;
+        if (cmp < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }

@@ -40,7 +40,6 @@ int watchcache_sync(struct watchcache *w, struct err *e) {
 
 /* ---- reads ---- */
 
-
 struct object *watchcache_get(struct watchcache *w, const struct resource *r, const char *ns, const char *name) {
     char key[600];
     int n = r->namespaced ? snprintf(key, sizeof(key), "%s/%s", str_or_empty(ns), name)
@@ -172,8 +171,10 @@ int wc_watch_new(struct watchcache *w, const struct resource *r, const char *ns,
         size_t lo = 0, hi = c->ring_n; /* the first event after rev */
         while (lo < hi) {
             size_t mid = lo + (hi - lo) / 2;
-            if (wc_ring_at(c, c->base + mid)->obj->rev <= rev) lo = mid + 1;
-            else hi = mid;
+            if (wc_ring_at(c, c->base + mid)->obj->rev <= rev)
+                lo = mid + 1;
+            else
+                hi = mid;
         }
         x->cursor = c->base + lo;
         watch_link(x);

@@ -53,8 +53,11 @@ static void world_free(struct world *x) {
 static int64_t put(struct world *x, const char *key, const char *label) {
     char text[256], full[128];
     snprintf(full, sizeof(full), "/registry/pods/%s", key);
-    snprintf(text, sizeof(text), "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"labels\":{\"l\":\"%s\"}}}", strchr(key, '/') + 1, label);
-    struct store_txn t = {.op = STORE_PUT, .key = full, .value = text, .value_len = strlen(text), .expect_rev = STORE_ANY_REV};
+    snprintf(text, sizeof(text),
+             "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"labels\":{\"l\":\"%s\"}}}",
+             strchr(key, '/') + 1, label);
+    struct store_txn t = {
+        .op = STORE_PUT, .key = full, .value = text, .value_len = strlen(text), .expect_rev = STORE_ANY_REV};
     struct store_txn_result r = {0};
     if (store_txn(x->s, x->a, &t, &r, NULL) || !r.succeeded) abort();
     return r.rev;
@@ -87,7 +90,8 @@ static const char *events(struct world *x, struct wc_watch *w, int64_t *last_rev
     return out;
 }
 
-static const char *names(struct world *x, const char *ns, const struct selector *sel, const char *after, size_t limit, struct wc_list *l) {
+static const char *names(struct world *x, const char *ns, const struct selector *sel, const char *after, size_t limit,
+                         struct wc_list *l) {
     struct buf b = BUF_INIT;
     watchcache_list(x->w, x->pods, ns, sel, after, limit, l);
     for (size_t i = 0; i < l->n; i++) buf_printf(&b, "%s%s", i ? " " : "", l->items[i]->key);

@@ -45,11 +45,23 @@ void write_init(struct write *w, struct apiserver *s, struct arena *a, struct re
     const struct resource *view = res->custom ? res : resource_stored(res);
     res = resource_stored(res);
     *w = (struct write){.s = s, .a = a, .res = res, .view = view};
-    w->c = (struct rules_ctx){
-        .rules = s->rules, .a = a, .type = res->type, .group = res->group, .version = view->version, .kind = res->kind,
-        .resource = res->plural, .subresource = subresource, .namespaced = res->namespaced, .ns = ns, .name = name,
-        .op = op, .user = "system:apiserver", .groups = masters, .n_groups = 1, .field_manager = "kube-apiserver",
-        .now = ktime_now()};
+    w->c = (struct rules_ctx){.rules = s->rules,
+                              .a = a,
+                              .type = res->type,
+                              .group = res->group,
+                              .version = view->version,
+                              .kind = res->kind,
+                              .resource = res->plural,
+                              .subresource = subresource,
+                              .namespaced = res->namespaced,
+                              .ns = ns,
+                              .name = name,
+                              .op = op,
+                              .user = "system:apiserver",
+                              .groups = masters,
+                              .n_groups = 1,
+                              .field_manager = "kube-apiserver",
+                              .now = ktime_now()};
     if (!res->custom && (w->versions[1] = sibling(s, res))) {
         w->versions[0] = res;
         w->c.view = other_version;
@@ -74,7 +86,8 @@ void write_warnings(const struct write *w, struct request *q) {
     }
 }
 
-struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name, bool fresh) {
+struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name,
+                             bool fresh) {
     struct object *o = fresh ? NULL : watchcache_get(s->cache, r, ns, name);
     if (o || watchcache_sync(s->cache, NULL)) return o;
     return watchcache_get(s->cache, r, ns, name);
@@ -91,8 +104,8 @@ pthread_mutex_t *write_queue_enter(struct apiserver *s, const struct resource *r
     return m;
 }
 
-int write_admit_body(struct request *q, enum rules_op op, const struct rules_kind *kind, const char *subresource, bool dry_run,
-                     struct json *obj, const struct json *old, struct err *e) {
+int write_admit_body(struct request *q, enum rules_op op, const struct rules_kind *kind, const char *subresource,
+                     bool dry_run, struct json *obj, const struct json *old, struct err *e) {
     struct write w;
     write_init(&w, q->s, q->a, q, q->res, subresource, q->ns, q->name, op);
     w.c.dry_run = dry_run;
@@ -185,7 +198,8 @@ static int make_object(struct write *w, const struct resource *in, const char *k
 
 /* Where a quota counts, writers of the namespace take turns: each sees what those before it stored. Upstream has the
  * quota's status for this; here usage is counted anew, so a lock does for the writers of one API server. */
-static int enter_quota(struct write *w, struct json *obj, const struct json *old, pthread_mutex_t **turn, struct err *e) {
+static int enter_quota(struct write *w, struct json *obj, const struct json *old, pthread_mutex_t **turn,
+                       struct err *e) {
     if (!w->c.quota_counted || w->c.dry_run) return 0;
     const char *ns = str_or_empty(w->c.ns);
     pthread_mutex_t *m = &w->s->quota_queues[hash_bytes(ns, strlen(ns)) % WRITE_QUEUES];
@@ -323,8 +337,10 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
         _cleanup_object_ struct object *now =
             write_current(w->s, w->res, json_as_str(json_at(before, "metadata", "namespace", NULL)),
                           str_or_empty(json_as_str(json_at(before, "metadata", "name", NULL))), true);
-        if (!now || now->rev != old->rev) rc = WRITE_RETRY;
-        else *out = object_ref((struct object *)old);
+        if (!now || now->rev != old->rev)
+            rc = WRITE_RETRY;
+        else
+            *out = object_ref((struct object *)old);
     }
     if (rc || w->c.dry_run) rules_release(&w->c);
     return rc;
@@ -334,18 +350,21 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
 
 static int check_preconditions(struct write *w, const struct delete_request *d, const struct json *obj, struct err *e) {
     const struct json *m = json_get(obj, "metadata");
-    const char *name = str_or_empty(json_get_str(m, "name")), *uid = json_get_str(m, "uid"), *rv = json_get_str(m, "resourceVersion");
+    const char *name = str_or_empty(json_get_str(m, "name")), *uid = json_get_str(m, "uid"),
+               *rv = json_get_str(m, "resourceVersion");
     int rc = 0;
     if (d->uid && !str_eq(d->uid, uid))
-        rc = err_status(e, 409, "Conflict",
-                        "Operation cannot be fulfilled on %s \"%s\": the UID in the precondition (%s) does not match the "
-                        "UID in record (%s). The object might have been deleted and then recreated",
-                        w->res->kind, name, d->uid, str_or_empty(uid));
+        rc = err_status(
+            e, 409, "Conflict",
+            "Operation cannot be fulfilled on %s \"%s\": the UID in the precondition (%s) does not match the "
+            "UID in record (%s). The object might have been deleted and then recreated",
+            w->res->kind, name, d->uid, str_or_empty(uid));
     else if (d->rv && !str_eq(d->rv, rv))
-        rc = err_status(e, 409, "Conflict",
-                        "Operation cannot be fulfilled on %s \"%s\": the ResourceVersion in the precondition (%s) does not "
-                        "match the ResourceVersion in record (%s). The object might have been modified",
-                        w->res->kind, name, d->rv, str_or_empty(rv));
+        rc = err_status(
+            e, 409, "Conflict",
+            "Operation cannot be fulfilled on %s \"%s\": the ResourceVersion in the precondition (%s) does not "
+            "match the ResourceVersion in record (%s). The object might have been modified",
+            w->res->kind, name, d->rv, str_or_empty(rv));
     bool plural = str_eq(w->res->plural, "namespaces") || str_eq(w->res->plural, "customresourcedefinitions");
     if (rc) err_details(e, w->res->group, plural ? w->res->plural : w->res->kind, name);
     return rc;

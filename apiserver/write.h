@@ -9,7 +9,7 @@
 struct write {
     struct apiserver *s;
     struct arena *a;
-    const struct resource *res; /* the stored row */
+    const struct resource *res;  /* the stored row */
     const struct resource *view; /* the row whose version the trees are in: the stored one, but of custom resources the
                                     client's */
     const struct resource *versions[2]; /* the stored row and the one that shares its storage, if any */
@@ -33,8 +33,8 @@ void write_warnings(const struct write *w, struct request *q);
 
 /* What policies and webhooks say about the body of a subresource or a review (`kind`: what it is, NULL: the resource's own),
  * or about CONNECT. They may change `obj`. */
-int write_admit_body(struct request *q, enum rules_op op, const struct rules_kind *kind, const char *subresource, bool dry_run,
-                     struct json *obj, const struct json *old, struct err *e);
+int write_admit_body(struct request *q, enum rules_op op, const struct rules_kind *kind, const char *subresource,
+                     bool dry_run, struct json *obj, const struct json *old, struct err *e);
 
 /* A conflict with another write: nothing was stored, and the caller may try again with the newer object. */
 enum { WRITE_RETRY = 1, WRITE_TRIES = 64 };
@@ -55,7 +55,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
 
 struct delete_request {
     struct rules_delete_options o;
-    const char *uid, *rv; /* preconditions, NULL: none */
+    const char *uid, *rv;    /* preconditions, NULL: none */
     const struct json *tree; /* the DeleteOptions as admission sees them, NULL: none given */
 };
 /* Deletes or begins to. *gone: the object has left the store (*out its last state). WRITE_RETRY as above. */
@@ -63,7 +63,8 @@ int write_delete(struct write *w, const struct delete_request *d, const struct o
                  bool *gone, struct err *e);
 
 /* Current object: from the cache, brought up to date first when `fresh`. NULL when absent. */
-struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name, bool fresh);
+struct object *write_current(struct apiserver *s, const struct resource *r, const char *ns, const char *name,
+                             bool fresh);
 /* The stored row's tree of what a client sent in q->res' version. */
 struct json *write_to_stored(struct request *q, struct json *v);
 /* Stores `obj` in place of `old` as it is, without rules: for changes that only the server makes (binding). */

@@ -29,10 +29,12 @@ int cli_fail(struct err *e) {
 static void help(FILE *to) {
     fprintf(to, "coracle runs Kubernetes on this machine.\n\nUsage: coracle COMMAND [flags]\n\nCommands:\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].help);
-    fprintf(to, "\n\"coracle COMMAND --help\" shows a command's flags. First steps:\n"
-                "  sudo coracle up\n"
-                "  export KUBECONFIG=" LAYOUT_DATA "/admin.kubeconfig\n"
-                "  kubectl get nodes\n");
+    fprintf(to,
+            "\n\"coracle COMMAND --help\" shows a command's flags. First steps:\n"
+            "  sudo coracle up\n"
+            "  export KUBECONFIG=" LAYOUT_DATA
+            "/admin.kubeconfig\n"
+            "  kubectl get nodes\n");
 }
 
 int main(int argc, char **argv) {

@@ -29,8 +29,10 @@ static bool file_has(const char *path, const char *text) {
 }
 
 static void check_root(const struct layout *l, struct finding *f) {
-    if (geteuid() == 0) found(f, OK, "runs as root", "");
-    else found(f, BAD, "does not run as root", "use sudo: containers, the network and cgroups need it");
+    if (geteuid() == 0)
+        found(f, OK, "runs as root", "");
+    else
+        found(f, BAD, "does not run as root", "use sudo: containers, the network and cgroups need it");
 }
 
 static void check_kernel(const struct layout *l, struct finding *f) {
@@ -48,7 +50,8 @@ static void check_cgroups(const struct layout *l, struct finding *f) {
     bool v2 = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0, v1 = access("/sys/fs/cgroup/memory", F_OK) == 0;
     bool hybrid = v1 && access("/sys/fs/cgroup/unified/cgroup.controllers", F_OK) == 0;
     if (v2 && !file_has("/sys/fs/cgroup/cgroup.controllers", "memory"))
-        found(f, BAD, "cgroup v2 without the memory controller", "boot with cgroup_enable=memory (Raspberry Pi: in cmdline.txt)");
+        found(f, BAD, "cgroup v2 without the memory controller",
+              "boot with cgroup_enable=memory (Raspberry Pi: in cmdline.txt)");
     else if (v2)
         found(f, OK, "cgroup v2 with the memory controller", "");
     else if (hybrid)
@@ -56,12 +59,15 @@ static void check_cgroups(const struct layout *l, struct finding *f) {
     else if (v1)
         found(f, OK, "cgroups v1", "");
     else
-        found(f, BAD, "no cgroups with a memory controller are mounted at /sys/fs/cgroup", "mount cgroup2 there, or boot with cgroup_enable=memory");
+        found(f, BAD, "no cgroups with a memory controller are mounted at /sys/fs/cgroup",
+              "mount cgroup2 there, or boot with cgroup_enable=memory");
 }
 
 static void check_overlay(const struct layout *l, struct finding *f) {
-    if (file_has("/proc/filesystems", "\toverlay\n")) found(f, OK, "overlayfs", "");
-    else found(f, BAD, "overlayfs is missing", "modprobe overlay, and add it to /etc/modules");
+    if (file_has("/proc/filesystems", "\toverlay\n"))
+        found(f, OK, "overlayfs", "");
+    else
+        found(f, BAD, "overlayfs is missing", "modprobe overlay, and add it to /etc/modules");
 }
 
 static void check_programs(const struct layout *l, struct finding *f) {
@@ -69,9 +75,11 @@ static void check_programs(const struct layout *l, struct finding *f) {
     static const char *const names[] = {"crun", "conmon"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         bool have = false;
-        for (size_t k = 0; k < ARRAY_LEN(dirs); k++) have |= access(arena_printf(l->a, "%s/%s", dirs[k], names[i]), X_OK) == 0;
+        for (size_t k = 0; k < ARRAY_LEN(dirs); k++)
+            have |= access(arena_printf(l->a, "%s/%s", dirs[k], names[i]), X_OK) == 0;
         if (have) continue;
-        found(f, BAD, arena_printf(l->a, "%s is not installed", names[i]), arena_printf(l->a, "apt-get install %s", names[i]));
+        found(f, BAD, arena_printf(l->a, "%s is not installed", names[i]),
+              arena_printf(l->a, "apt-get install %s", names[i]));
         return;
     }
     found(f, OK, "crun and conmon are installed", "");
@@ -81,12 +89,15 @@ static void check_bridge(const struct layout *l, struct finding *f) {
     if (access("/proc/sys/net/bridge/bridge-nf-call-iptables", F_OK) == 0)
         found(f, OK, "bridged packets pass nftables", "");
     else
-        found(f, NOTE, "bridged packets do not pass nftables", "modprobe br_netfilter: else pods of one node cannot reach each other through Services");
+        found(f, NOTE, "bridged packets do not pass nftables",
+              "modprobe br_netfilter: else pods of one node cannot reach each other through Services");
 }
 
 static void check_forwarding(const struct layout *l, struct finding *f) {
-    if (file_has("/proc/sys/net/ipv4/ip_forward", "1")) found(f, OK, "IP forwarding is on", "");
-    else found(f, NOTE, "IP forwarding is off", "coracle turns it on while it runs");
+    if (file_has("/proc/sys/net/ipv4/ip_forward", "1"))
+        found(f, OK, "IP forwarding is on", "");
+    else
+        found(f, NOTE, "IP forwarding is off", "coracle turns it on while it runs");
 }
 
 static bool port_free(uint16_t port) {
@@ -105,7 +116,8 @@ static void check_ports(const struct layout *l, struct finding *f) {
     static const uint16_t ports[] = {6443, 10250};
     for (size_t i = 0; i < ARRAY_LEN(ports); i++) {
         if (port_free(ports[i])) continue;
-        found(f, BAD, arena_printf(l->a, "port %u is taken by another program", ports[i]), "see which one with: ss -ltnp");
+        found(f, BAD, arena_printf(l->a, "port %u is taken by another program", ports[i]),
+              "see which one with: ss -ltnp");
         return;
     }
     found(f, OK, "ports 6443 and 10250 are free", "");
@@ -114,7 +126,8 @@ static void check_ports(const struct layout *l, struct finding *f) {
 static void check_dns(const struct layout *l, struct finding *f) {
     _cleanup_free_ char *s = NULL;
     if (file_read("/etc/resolv.conf", 65536, &s, NULL) < 0 || !strstr(s, "nameserver"))
-        found(f, NOTE, "/etc/resolv.conf names no server", "names outside of the cluster will not resolve in pods; services do");
+        found(f, NOTE, "/etc/resolv.conf names no server",
+              "names outside of the cluster will not resolve in pods; services do");
     else
         found(f, OK, "/etc/resolv.conf names a server", "");
 }
@@ -123,7 +136,8 @@ static void check_firewall(const struct layout *l, struct finding *f) {
     _cleanup_free_ char *s = NULL;
     /* iptables' default policy, as the kernel shows it to the legacy tools; nftables hosts are seen by their service */
     if (file_read("/proc/net/ip_tables_names", 4096, &s, NULL) == 0 && strstr(s, "filter"))
-        found(f, NOTE, "legacy iptables rules are loaded", "a FORWARD policy of DROP cuts pods off: iptables -P FORWARD ACCEPT");
+        found(f, NOTE, "legacy iptables rules are loaded",
+              "a FORWARD policy of DROP cuts pods off: iptables -P FORWARD ACCEPT");
     else
         found(f, OK, "no legacy iptables rules", "");
 }
@@ -132,27 +146,33 @@ static void check_disk(const struct layout *l, struct finding *f) {
     struct statvfs st;
     const char *at = access(l->data, F_OK) == 0 ? l->data : "/var/lib";
     if (statvfs(at, &st) < 0) return found(f, NOTE, "the disk's free space cannot be read", "");
-    double gb = (double)st.f_bavail * (double)st.f_frsize / 1e9, share = st.f_blocks ? (double)st.f_bavail / (double)st.f_blocks : 0;
+    double gb = (double)st.f_bavail * (double)st.f_frsize / 1e9,
+           share = st.f_blocks ? (double)st.f_bavail / (double)st.f_blocks : 0;
     const char *what = arena_printf(l->a, "%.1f GB free at %s (%.0f%%)", gb, at, share * 100);
-    if (gb < 0.5) found(f, BAD, what, "images and logs need room: free some");
-    else if (share < 0.1) found(f, NOTE, what, "below 10% pods are evicted: free some");
-    else found(f, OK, what, "");
+    if (gb < 0.5)
+        found(f, BAD, what, "images and logs need room: free some");
+    else if (share < 0.1)
+        found(f, NOTE, what, "below 10% pods are evicted: free some");
+    else
+        found(f, OK, what, "");
 }
 
 static void check_capabilities(const struct layout *l, struct finding *f) {
     if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE_BIT) == 1)
         found(f, OK, "all capabilities that containers may need", "");
     else
-        found(f, NOTE, "CAP_SYS_RESOURCE is missing", "containers cannot be protected from the OOM killer; everything else works");
+        found(f, NOTE, "CAP_SYS_RESOURCE is missing",
+              "containers cannot be protected from the OOM killer; everything else works");
 }
 
 static const struct {
     const char *name;
     void (*check)(const struct layout *l, struct finding *f);
 } checks[] = {
-    {"user", check_root},         {"kernel", check_kernel},         {"cgroups", check_cgroups}, {"overlayfs", check_overlay},
-    {"programs", check_programs}, {"capabilities", check_capabilities}, {"bridge", check_bridge},   {"forwarding", check_forwarding},
-    {"ports", check_ports},       {"dns", check_dns},               {"firewall", check_firewall}, {"disk", check_disk},
+    {"user", check_root},         {"kernel", check_kernel},         {"cgroups", check_cgroups},
+    {"overlayfs", check_overlay}, {"programs", check_programs},     {"capabilities", check_capabilities},
+    {"bridge", check_bridge},     {"forwarding", check_forwarding}, {"ports", check_ports},
+    {"dns", check_dns},           {"firewall", check_firewall},     {"disk", check_disk},
 };
 
 int cmd_doctor(int argc, char **argv) {
@@ -160,7 +180,8 @@ int cmd_doctor(int argc, char **argv) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN};
     const struct flag flags[] = {LAYOUT_FLAGS(l), {0}};
-    flags_main("coracle doctor", "coracle doctor checks this machine. Exit status 0: nothing is in the way.", flags, argc, argv, 0);
+    flags_main("coracle doctor", "coracle doctor checks this machine. Exit status 0: nothing is in the way.", flags,
+               argc, argv, 0);
     unsigned bad = 0;
     for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
         struct finding f = {0};

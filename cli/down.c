@@ -41,8 +41,12 @@ static int clean_up(const struct layout *l, struct err *e) {
     if (r == 0) r = layout_program(l, "proxy", "coracle-proxy", &proxy, e);
     if (r == 0) r = layout_program(l, "dns", "coracle-dns", &dns, e);
     if (r < 0) return r;
-    const char *const shim_argv[] = {shim, "--cleanup", arena_printf(l->a, "--root=%s/containers", l->data),
-                                     arena_printf(l->a, "--state=%s/shim", l->run), arena_printf(l->a, "--bridge=%s", l->bridge), NULL};
+    const char *const shim_argv[] = {shim,
+                                     "--cleanup",
+                                     arena_printf(l->a, "--root=%s/containers", l->data),
+                                     arena_printf(l->a, "--state=%s/shim", l->run),
+                                     arena_printf(l->a, "--bridge=%s", l->bridge),
+                                     NULL};
     const char *const kubelet_argv[] = {kubelet, "--cleanup", arena_printf(l->a, "--root-dir=%s/kubelet", l->data),
                                         arena_printf(l->a, "--container-runtime-endpoint=%s", layout_runtime(l)), NULL};
     const char *const proxy_argv[] = {proxy, "--cleanup", NULL};
@@ -67,7 +71,8 @@ static void unmount_below(const struct layout *l) {
         char *at = line, *field = NULL;
         for (int i = 0; i < 5; i++) field = strsep(&at, " ");
         if (field && shown && (str_eq(field, kubelet) || str_has_prefix(field, LAYOUT_KUBELET "/"))) found[n++] = field;
-        if (field && (str_has_prefix(field, arena_printf(l->a, "%s/", l->data)) || str_has_prefix(field, arena_printf(l->a, "%s/", l->run))))
+        if (field && (str_has_prefix(field, arena_printf(l->a, "%s/", l->data)) ||
+                      str_has_prefix(field, arena_printf(l->a, "%s/", l->run))))
             found[n++] = field;
     }
     while (n > 0) umount2(found[--n], MNT_DETACH);
@@ -78,7 +83,9 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 
 static int remove_tree(const char *path, struct err *e) {
     if (access(path, F_OK) < 0) return 0;
-    return nftw(path, remove_entry, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 ? err_errno(e, errno, "cannot remove %s", path) : 0;
+    return nftw(path, remove_entry, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0
+               ? err_errno(e, errno, "cannot remove %s", path)
+               : 0;
 }
 
 int cmd_down(int argc, char **argv) {
@@ -91,8 +98,10 @@ int cmd_down(int argc, char **argv) {
         {"purge", 0, FLAG_BOOL, &purge, NULL, "remove the data too: objects, images, volumes, certificates"},
         {"keep-pods", 0, FLAG_BOOL, &keep_pods, NULL, "stop coracle's programs only; containers and services go on"},
         {0}};
-    flags_main("coracle down", "coracle down stops the cluster on this machine and cleans up after it.\n"
-               "Objects, images and volumes stay for the next \"coracle up\", unless --purge.", flags, argc, argv, 0);
+    flags_main("coracle down",
+               "coracle down stops the cluster on this machine and cleans up after it.\n"
+               "Objects, images and volumes stay for the next \"coracle up\", unless --purge.",
+               flags, argc, argv, 0);
     int r = geteuid() == 0 ? 0 : err_set(&e, -EPERM, "this needs root");
     if (r == 0 && layout_load(&l, NULL) < 0 && !layout_supervisor(&l)) {
         printf("nothing is set up in %s\n", l.data);

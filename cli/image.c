@@ -69,12 +69,19 @@ static int remove_image(struct arena *a, struct grpc_client *c, const char *name
 static int import(const struct layout *l, const char *file, bool pin, struct err *e) {
     const char *shim;
     if (l->runtime)
-        return err_set(e, -ENOTSUP, "%s has its own command for this, for containerd: ctr -n k8s.io images import %s", l->runtime, file);
+        return err_set(e, -ENOTSUP, "%s has its own command for this, for containerd: ctr -n k8s.io images import %s",
+                       l->runtime, file);
     int r = layout_program(l, "shim", "coracle-shim", &shim, e), status;
     if (r < 0) return r;
-    const char *const argv[] = {shim, "image", "import", file, arena_printf(l->a, "--listen=%s/shim.sock", l->run),
-                                arena_printf(l->a, "--root=%s/containers", l->data), arena_printf(l->a, "--state=%s/shim", l->run),
-                                pin ? "--pinned" : "--pinned=false", NULL};
+    const char *const argv[] = {shim,
+                                "image",
+                                "import",
+                                file,
+                                arena_printf(l->a, "--listen=%s/shim.sock", l->run),
+                                arena_printf(l->a, "--root=%s/containers", l->data),
+                                arena_printf(l->a, "--state=%s/shim", l->run),
+                                pin ? "--pinned" : "--pinned=false",
+                                NULL};
     pid_t pid = fork();
     if (pid < 0) return err_errno(e, errno, "fork");
     if (pid == 0) {
@@ -91,21 +98,29 @@ int cmd_image(int argc, char **argv) {
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN};
     const char *creds = NULL;
     bool pin = true;
-    const struct flag flags[] = {LAYOUT_FLAGS(l),
-                                 {"creds", 0, FLAG_STR, &creds, "USER:PASSWORD", "pull: how to log in to the registry"},
-                                 {"pin", 0, FLAG_BOOL, &pin, NULL, "import: garbage collection keeps the image, as no registry may have it"},
-                                 {0}};
-    int n = flags_main("coracle image", "coracle image list | import FILE | pull NAME | remove NAME: container images of this node.\n"
-                       "FILE is an OCI or docker archive (docker save, podman save, skopeo copy).", flags, argc, argv, 2);
+    const struct flag flags[] = {
+        LAYOUT_FLAGS(l),
+        {"creds", 0, FLAG_STR, &creds, "USER:PASSWORD", "pull: how to log in to the registry"},
+        {"pin", 0, FLAG_BOOL, &pin, NULL, "import: garbage collection keeps the image, as no registry may have it"},
+        {0}};
+    int n = flags_main("coracle image",
+                       "coracle image list | import FILE | pull NAME | remove NAME: container images of this node.\n"
+                       "FILE is an OCI or docker archive (docker save, podman save, skopeo copy).",
+                       flags, argc, argv, 2);
     layout_load(&l, NULL);
     struct grpc_client *c = grpc_client_new(layout_runtime(&l));
     const char *verb = n > 0 ? argv[1] : "";
     int r;
-    if (n == 1 && str_eq(verb, "list")) r = list(a, c, &e);
-    else if (n == 2 && str_eq(verb, "import")) r = import(&l, argv[2], pin, &e);
-    else if (n == 2 && str_eq(verb, "pull")) r = pull(a, c, argv[2], creds, &e);
-    else if (n == 2 && str_eq(verb, "remove")) r = remove_image(a, c, argv[2], &e);
-    else r = err_set(&e, -EINVAL, "say list, import FILE, pull NAME or remove NAME (see coracle image --help)");
+    if (n == 1 && str_eq(verb, "list"))
+        r = list(a, c, &e);
+    else if (n == 2 && str_eq(verb, "import"))
+        r = import(&l, argv[2], pin, &e);
+    else if (n == 2 && str_eq(verb, "pull"))
+        r = pull(a, c, argv[2], creds, &e);
+    else if (n == 2 && str_eq(verb, "remove"))
+        r = remove_image(a, c, argv[2], &e);
+    else
+        r = err_set(&e, -EINVAL, "say list, import FILE, pull NAME or remove NAME (see coracle image --help)");
     grpc_client_free(c);
     return r < 0 ? cli_fail(&e) : 0;
 }

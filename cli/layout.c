@@ -95,7 +95,8 @@ int layout_program(const struct layout *l, const char *folder, const char *name,
     if (n < 0) return err_errno(e, errno, "/proc/self/exe");
     self[n] = 0;
     *strrchr(self, '/') = 0;
-    const char *places[] = {arena_printf(l->a, "%s/%s", self, name), arena_printf(l->a, "%s/../%s/%s", self, folder, name)};
+    const char *places[] = {arena_printf(l->a, "%s/%s", self, name),
+                            arena_printf(l->a, "%s/../%s/%s", self, folder, name)};
     for (size_t i = 0; i < ARRAY_LEN(places); i++)
         if (access(places[i], X_OK) == 0) {
             *out = places[i];

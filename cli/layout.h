@@ -23,13 +23,13 @@ struct layout {
     struct arena *a;
     const char *data, *run; /* folders */
     /* settings, stored in DATA/coracle.json by the first `up` */
-    const char *role;         /* "server": control plane and node; "agent": node that joined */
-    const char *store;        /* "sqlite" or "etcd" */
+    const char *role;  /* "server": control plane and node; "agent": node that joined */
+    const char *store; /* "sqlite" or "etcd" */
     const char *node_name, *node_ip;
-    const char *server;       /* URL of the API server for the node's programs */
-    int64_t port;             /* of the API server */
+    const char *server; /* URL of the API server for the node's programs */
+    int64_t port;       /* of the API server */
     const char *cluster_cidr, *service_cidr, *cluster_dns, *cluster_domain, *bridge;
-    const char *runtime;      /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
+    const char *runtime;       /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
     const char *legacy_tokens; /* "true": ServiceAccounts have Secrets with tokens, as before 1.24 */
     const char *local_storage; /* "true": there is a default StorageClass, local-path */
 };
@@ -58,6 +58,7 @@ const char *layout_runtime(const struct layout *l);
 pid_t layout_supervisor(const struct layout *l);
 
 /* --data-dir and --run-dir: for the flag table of every subcommand. */
-#define LAYOUT_FLAGS(l)                                                                            \
-    {"data-dir", 0, FLAG_STR, &(l).data, "DIR", "what must survive a reboot"},                     \
-    {"run-dir", 0, FLAG_STR, &(l).run, "DIR", "sockets and the state of what runs"}
+#define LAYOUT_FLAGS(l)                                                               \
+    {"data-dir", 0, FLAG_STR, &(l).data, "DIR", "what must survive a reboot"}, {      \
+        "run-dir", 0, FLAG_STR, &(l).run, "DIR", "sockets and the state of what runs" \
+    }

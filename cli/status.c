@@ -20,10 +20,14 @@ static int64_t pss_kb(pid_t pid) {
 
 static const char *age(char out[KTIME_MAX], int64_t since_unix_ns) {
     int64_t s = (ktime_unix_ns(ktime_now()) - since_unix_ns) / NS_PER_SEC;
-    if (s < 120) snprintf(out, KTIME_MAX, "%llds", (long long)s);
-    else if (s < 7200) snprintf(out, KTIME_MAX, "%lldm", (long long)s / 60);
-    else if (s < 172800) snprintf(out, KTIME_MAX, "%lldh", (long long)s / 3600);
-    else snprintf(out, KTIME_MAX, "%lldd", (long long)s / 86400);
+    if (s < 120)
+        snprintf(out, KTIME_MAX, "%llds", (long long)s);
+    else if (s < 7200)
+        snprintf(out, KTIME_MAX, "%lldm", (long long)s / 60);
+    else if (s < 172800)
+        snprintf(out, KTIME_MAX, "%lldh", (long long)s / 3600);
+    else
+        snprintf(out, KTIME_MAX, "%lldd", (long long)s / 86400);
     return out;
 }
 
@@ -41,11 +45,11 @@ static bool show_programs(const struct layout *l, struct err *e) {
         all &= up;
         if (kb > 0) total += kb;
         if (up)
-            printf("%-12s %-9s %8d %6s %9lld %7.1f MB\n", st[i].name, "running", (int)st[i].pid, age(a, st[i].started_unix_ns),
-                   (long long)st[i].restarts, (double)kb / 1024);
+            printf("%-12s %-9s %8d %6s %9lld %7.1f MB\n", st[i].name, "running", (int)st[i].pid,
+                   age(a, st[i].started_unix_ns), (long long)st[i].restarts, (double)kb / 1024);
         else
-            printf("%-12s %-9s %8s %6s %9lld   %s\n", st[i].name, st[i].pid || st[i].last_exit[0] ? "down" : "waiting", "-", "-",
-                   (long long)st[i].restarts, st[i].last_exit);
+            printf("%-12s %-9s %8s %6s %9lld   %s\n", st[i].name, st[i].pid || st[i].last_exit[0] ? "down" : "waiting",
+                   "-", "-", (long long)st[i].restarts, st[i].last_exit);
     }
     printf("%-12s %-9s %8s %6s %9s %7.1f MB\n\n", "all", "", "", "", "", (double)total / 1024);
     return all;
@@ -87,8 +91,10 @@ int cmd_status(int argc, char **argv) {
     _cleanup_err_ struct err e = {0};
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN};
     const struct flag flags[] = {LAYOUT_FLAGS(l), {0}};
-    flags_main("coracle status", "coracle status shows what runs here, the memory it takes, and what is not ready.\n"
-               "Exit status 0: everything is ready.", flags, argc, argv, 0);
+    flags_main("coracle status",
+               "coracle status shows what runs here, the memory it takes, and what is not ready.\n"
+               "Exit status 0: everything is ready.",
+               flags, argc, argv, 0);
     if (layout_load(&l, &e) < 0) return cli_fail(&e);
     if (layout_complete(&l, &e) < 0) return cli_fail(&e);
     if (!layout_supervisor(&l)) {

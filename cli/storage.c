@@ -9,8 +9,10 @@
 static const char about[] =
     "coracle storage copy --from STORE --to STORE: moves a cluster between stores, while it does not run.\n\n"
     "A STORE is the path of an embedded store's file (/var/lib/coracle/state.db) or the URLs of etcd's servers\n"
-    "(http://127.0.0.1:2379). All objects are copied and then compared. They get new resourceVersions above all old ones, so\n"
-    "clients go on without mixing up old and new; watches start anew. History and the records of who wrote what stay behind.\n"
+    "(http://127.0.0.1:2379). All objects are copied and then compared. They get new resourceVersions above all old "
+    "ones, so\n"
+    "clients go on without mixing up old and new; watches start anew. History and the records of who wrote what stay "
+    "behind.\n"
     "For etcd to come to the source's revision it has to count up to it, some thousands a second.\n\n"
     "  coracle down && etcd --data-dir /var/lib/coracle/etcd &\n"
     "  coracle storage copy --from /var/lib/coracle/state.db --to http://127.0.0.1:2379\n"
@@ -21,10 +23,14 @@ struct ends {
     bool overwrite;
 };
 
-static int open_end(const struct ends *x, const char *what, const char *where, bool must_exist, struct store **out, struct err *e) {
+static int open_end(const struct ends *x, const char *what, const char *where, bool must_exist, struct store **out,
+                    struct err *e) {
     bool etcd = str_has_prefix(where, "http://") || str_has_prefix(where, "https://");
-    struct store_options o = {.sqlite_path = etcd ? NULL : where, .etcd_servers = etcd ? where : NULL,
-                              .etcd_ca = x->ca, .etcd_cert = x->cert, .etcd_key = x->key};
+    struct store_options o = {.sqlite_path = etcd ? NULL : where,
+                              .etcd_servers = etcd ? where : NULL,
+                              .etcd_ca = x->ca,
+                              .etcd_cert = x->cert,
+                              .etcd_key = x->key};
     struct stat st;
     if (!etcd && must_exist && stat(where, &st) < 0) return err_errno(e, errno, "%s", where);
     int r = store_open(&o, out, e);
@@ -43,9 +49,10 @@ static int copy(const struct ends *x, struct err *e) {
     store_close(to);
     if (r < 0) return r;
     if (report.removed) printf("removed %lld keys from the target\n", (long long)report.removed);
-    printf("copied %lld keys (%lld bytes) in %.1f s and found them equal\n", (long long)report.keys, (long long)report.bytes,
-           (double)(mono_ns() - began) / 1e9);
-    printf("the source was at revision %lld, the target is at %lld\n", (long long)report.from_rev, (long long)report.to_rev);
+    printf("copied %lld keys (%lld bytes) in %.1f s and found them equal\n", (long long)report.keys,
+           (long long)report.bytes, (double)(mono_ns() - began) / 1e9);
+    printf("the source was at revision %lld, the target is at %lld\n", (long long)report.from_rev,
+           (long long)report.to_rev);
     return 0;
 }
 

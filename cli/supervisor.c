@@ -15,11 +15,11 @@
 enum {
     RESTART_FIRST_MS = 100,
     RESTART_MAX_MS = 10000,
-    STABLE_MS = 2000, /* running this long forgets earlier deaths: only what dies at its start is held back */
-    POLL_MS = 5,       /* for wait_port and wait_path, */
-    POLL_LATE_MS = 100, /* after the first second */
+    STABLE_MS = 2000,    /* running this long forgets earlier deaths: only what dies at its start is held back */
+    POLL_MS = 5,         /* for wait_port and wait_path, */
+    POLL_LATE_MS = 100,  /* after the first second */
     WAIT_PORT_MS = 5000, /* then started all the same: a node that is cut off from its API server runs its pods */
-    CONNECT_MS = 250,  /* a lost SYN must not hold the supervisor up */
+    CONNECT_MS = 250,    /* a lost SYN must not hold the supervisor up */
     STOP_GRACE_MS = 10000,
     LOG_MAX_BYTES = 16 * 1024 * 1024, /* then the log is set aside as .1 at the next start */
 };
@@ -77,10 +77,11 @@ int supervisor_state(const struct layout *l, struct component_state **out, size_
     *out = arena_zalloc(l->a, (json_len(list) + 1) * sizeof(**out));
     *n = 0;
     JSON_FOREACH(o, list) {
-        (*out)[(*n)++] = (struct component_state){
-            .name = str_or_empty(json_get_str(o, "name")), .pid = (pid_t)json_get_int(o, "pid", 0),
-            .started_unix_ns = json_get_int(o, "started", 0), .restarts = json_get_int(o, "restarts", 0),
-            .last_exit = str_or_empty(json_get_str(o, "lastExit"))};
+        (*out)[(*n)++] = (struct component_state){.name = str_or_empty(json_get_str(o, "name")),
+                                                  .pid = (pid_t)json_get_int(o, "pid", 0),
+                                                  .started_unix_ns = json_get_int(o, "started", 0),
+                                                  .restarts = json_get_int(o, "restarts", 0),
+                                                  .last_exit = str_or_empty(json_get_str(o, "lastExit"))};
     }
     return 0;
 }
@@ -138,9 +139,13 @@ static void on_exit_cb(uv_process_t *p, int64_t status, int signum) {
 static void spawn(struct child *ch) {
     struct supervisor *s = ch->s;
     _cleanup_close_ int log_fd = open_log(s, ch->c->name);
-    uv_stdio_container_t io[3] = {{.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = log_fd}, {.flags = UV_INHERIT_FD, .data.fd = log_fd}};
-    uv_process_options_t o = {.exit_cb = on_exit_cb, .file = ch->c->program, .args = (char **)(uintptr_t)ch->c->argv,
-                              .stdio = io, .stdio_count = 3};
+    uv_stdio_container_t io[3] = {
+        {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = log_fd}, {.flags = UV_INHERIT_FD, .data.fd = log_fd}};
+    uv_process_options_t o = {.exit_cb = on_exit_cb,
+                              .file = ch->c->program,
+                              .args = (char **)(uintptr_t)ch->c->argv,
+                              .stdio = io,
+                              .stdio_count = 3};
     ch->process.data = ch;
     ch->started_mono = mono_ns();
     ch->started_unix_ns = ktime_unix_ns(ktime_now());
@@ -211,7 +216,8 @@ static int take_lock(const struct layout *l, int *out, struct err *e) {
     if (fcntl(fd, F_SETLK, &lock) < 0) return err_set(e, -EBUSY, "already running");
     char text[24];
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) < 0) return err_errno(e, errno, "%s/supervisor.pid", l->run);
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) < 0)
+        return err_errno(e, errno, "%s/supervisor.pid", l->run);
     *out = take_fd(&fd);
     return 0;
 }

@@ -10,10 +10,11 @@
 #include "cli/layout.h"
 
 struct component {
-    const char *name;      /* "apiserver" */
-    const char *program;   /* absolute path */
-    const char **argv;     /* argv[0] included, NULL-terminated */
-    const char *wait_port; /* "127.0.0.1:6443": started once this accepts connections, or after five seconds; NULL: at once */
+    const char *name;    /* "apiserver" */
+    const char *program; /* absolute path */
+    const char **argv;   /* argv[0] included, NULL-terminated */
+    const char
+        *wait_port; /* "127.0.0.1:6443": started once this accepts connections, or after five seconds; NULL: at once */
     const char *wait_path; /* started once this file exists */
 };
 

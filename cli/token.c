@@ -1,10 +1,10 @@
 /* coracle token: bootstrap tokens (Secrets of type bootstrap.kubernetes.io/token in kube-system). */
 #include "cli/cli.h"
-#include "pkg/pki/cluster.h"
 #include "pkg/api/core.h"
 #include "pkg/base/bytes.h"
 #include "pkg/base/ktime.h"
 #include "pkg/client/client.h"
+#include "pkg/pki/cluster.h"
 
 static const char token_type[] = "bootstrap.kubernetes.io/token";
 
@@ -21,7 +21,8 @@ static void random_text(char *out, size_t n) {
 
 static const char *data_of(struct arena *a, const struct core_secret *s, const char *key) {
     for (size_t i = 0; i < s->data.n; i++)
-        if (str_eq(s->data.items[i].key, key)) return arena_strndup(a, (const char *)s->data.items[i].value.p, s->data.items[i].value.n);
+        if (str_eq(s->data.items[i].key, key))
+            return arena_strndup(a, (const char *)s->data.items[i].value.p, s->data.items[i].value.n);
     return NULL;
 }
 
@@ -51,8 +52,10 @@ static int create(const struct layout *l, struct client *c, const char *file, in
         return 0;
     }
     _cleanup_free_ char *ca = NULL;
-    if ((r = file_read(layout_data(l, "pki/ca.crt"), 1 << 20, &ca, NULL)) < 0) return err_errno(e, r, "%s/pki/ca.crt", l->data);
-    const char *text = pki_kubeconfig_token(l->a, arena_printf(l->a, "https://%s:%lld", l->node_ip, (long long)l->port), ca, token);
+    if ((r = file_read(layout_data(l, "pki/ca.crt"), 1 << 20, &ca, NULL)) < 0)
+        return err_errno(e, r, "%s/pki/ca.crt", l->data);
+    const char *text =
+        pki_kubeconfig_token(l->a, arena_printf(l->a, "https://%s:%lld", l->node_ip, (long long)l->port), ca, token);
     if ((r = file_write_atomic(file, text, strlen(text), 0600)) < 0) return err_errno(e, r, "cannot write %s", file);
     printf("wrote %s; on the machine that joins: sudo coracle join %s   (valid until %s)\n", file, file, expires);
     return 0;
@@ -66,8 +69,8 @@ static int list(const struct layout *l, struct client *c, struct err *e) {
     printf("%-10s %-22s %s\n", "ID", "EXPIRES", "DESCRIPTION");
     for (size_t i = 0; i < secrets.n; i++) {
         const struct core_secret *s = secrets.items[i];
-        printf("%-10s %-22s %s\n", str_or_empty(data_of(l->a, s, "token-id")), str_or_empty(data_of(l->a, s, "expiration")),
-               str_or_empty(data_of(l->a, s, "description")));
+        printf("%-10s %-22s %s\n", str_or_empty(data_of(l->a, s, "token-id")),
+               str_or_empty(data_of(l->a, s, "expiration")), str_or_empty(data_of(l->a, s, "description")));
     }
     return 0;
 }
@@ -78,11 +81,13 @@ int cmd_token(int argc, char **argv) {
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN};
     const char *file = NULL;
     int64_t ttl = 24 * 3600 * NS_PER_SEC;
-    const struct flag flags[] = {LAYOUT_FLAGS(l),
-                                 {"kubeconfig", 0, FLAG_STR, &file, "FILE", "create: write the file that \"coracle join\" takes"},
-                                 {"ttl", 0, FLAG_DURATION, &ttl, "TIME", "create: how long the token is good"},
-                                 {0}};
-    int n = flags_main("coracle token", "coracle token create | list | delete ID: the tokens with which nodes join.", flags, argc, argv, 2);
+    const struct flag flags[] = {
+        LAYOUT_FLAGS(l),
+        {"kubeconfig", 0, FLAG_STR, &file, "FILE", "create: write the file that \"coracle join\" takes"},
+        {"ttl", 0, FLAG_DURATION, &ttl, "TIME", "create: how long the token is good"},
+        {0}};
+    int n = flags_main("coracle token", "coracle token create | list | delete ID: the tokens with which nodes join.",
+                       flags, argc, argv, 2);
     const char *verb = n > 0 ? argv[1] : "";
     int r = layout_load(&l, &e);
     if (r == 0) r = layout_complete(&l, &e);
@@ -95,7 +100,8 @@ int cmd_token(int argc, char **argv) {
     else if (str_eq(verb, "list") && n == 1)
         r = list(&l, c, &e);
     else if (str_eq(verb, "delete") && n == 2)
-        r = client_delete(c, &client_secrets, "kube-system", arena_printf(a, "bootstrap-token-%.*s", (int)strcspn(argv[2], "."), argv[2]), NULL, &e);
+        r = client_delete(c, &client_secrets, "kube-system",
+                          arena_printf(a, "bootstrap-token-%.*s", (int)strcspn(argv[2], "."), argv[2]), NULL, &e);
     else
         r = err_set(&e, -EINVAL, "say create, list or delete ID (see coracle token --help)");
     return r < 0 ? cli_fail(&e) : 0;

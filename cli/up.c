@@ -17,9 +17,10 @@ enum { WAIT_STEP_US = 10000 };
 /* ---- the programs ---- */
 
 /* Kinds that no program of coracle acts on yet: users are told when they write one. */
-static const char unhonoured[] = "networkpolicies,horizontalpodautoscalers,validatingadmissionpolicies,validatingadmissionpolicybindings,"
-                                 "mutatingadmissionpolicies,mutatingadmissionpolicybindings,resourceclaims,resourceclaimtemplates,"
-                                 "resourceslices,deviceclasses,clustertrustbundles,podcertificaterequests";
+static const char unhonoured[] =
+    "networkpolicies,horizontalpodautoscalers,validatingadmissionpolicies,validatingadmissionpolicybindings,"
+    "mutatingadmissionpolicies,mutatingadmissionpolicybindings,resourceclaims,resourceclaimtemplates,"
+    "resourceslices,deviceclasses,clustertrustbundles,podcertificaterequests";
 
 static void add(const struct layout *l, struct component_list *list, struct component c, const char *const *args) {
     size_t n = 0;
@@ -41,25 +42,29 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     if (str_eq(l->store, "etcd")) {
         c = (struct component){.name = "etcd", .program = "/usr/bin/etcd"};
         if (access(c.program, X_OK) < 0) return err_set(e, -ENOENT, "--store etcd needs Debian's etcd-server");
-        add(l, list, c, ARGS(FMT("--data-dir=%s/etcd", l->data), "--listen-client-urls=http://127.0.0.1:2379",
-                             "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380",
-                             "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=default=http://127.0.0.1:2380",
-                             "--logger=zap", "--log-level=warn", "--auto-compaction-retention=5m"));
+        add(l, list, c,
+            ARGS(FMT("--data-dir=%s/etcd", l->data), "--listen-client-urls=http://127.0.0.1:2379",
+                 "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380",
+                 "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+                 "--initial-cluster=default=http://127.0.0.1:2380", "--logger=zap", "--log-level=warn",
+                 "--auto-compaction-retention=5m"));
         etcd_flag = "--etcd-servers=http://127.0.0.1:2379";
     }
     c = (struct component){.name = "apiserver"};
     if ((r = layout_program(l, "apiserver", "coracle-apiserver", &c.program, e)) < 0) return r;
     if (str_eq(l->store, "etcd")) c.wait_port = "127.0.0.1:2379";
-    add(l, list, c, ARGS(FMT("--data-dir=%s", l->data), FMT("--secure-port=%lld", (long long)l->port), FMT("--advertise-address=%s", l->node_ip),
-                         FMT("--service-cluster-ip-range=%s", l->service_cidr), etcd_flag,
-                         "--serve-resource-metrics", FMT("--unhonoured-resources=%s", unhonoured)));
+    add(l, list, c,
+        ARGS(FMT("--data-dir=%s", l->data), FMT("--secure-port=%lld", (long long)l->port),
+             FMT("--advertise-address=%s", l->node_ip), FMT("--service-cluster-ip-range=%s", l->service_cidr),
+             etcd_flag, "--serve-resource-metrics", FMT("--unhonoured-resources=%s", unhonoured)));
     c = (struct component){.name = "controllers", .wait_port = api};
     if ((r = layout_program(l, "controllers", "coracle-controllers", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
-                         FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
-                         FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
-                         FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data),
-                         FMT("--legacy-service-account-tokens=%s", l->legacy_tokens)));
+    add(l, list, c,
+        ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
+             FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
+             FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
+             FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data),
+             FMT("--legacy-service-account-tokens=%s", l->legacy_tokens)));
     c = (struct component){.name = "scheduler", .wait_port = api};
     if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
     add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false"));
@@ -77,36 +82,42 @@ static const char *unless_configured(const struct layout *l, const char *flag) {
     return access(layout_data(l, "kubelet.yaml"), R_OK) == 0 ? "--register-node=true" : flag;
 }
 
-static int node_programs(const struct layout *l, struct component_list *list, const char *api, const char *bootstrap, struct err *e) {
+static int node_programs(const struct layout *l, struct component_list *list, const char *api, const char *bootstrap,
+                         struct err *e) {
     int r;
     bool agent = str_eq(l->role, "agent");
     const char *kubelet_config = FMT("%s/kubelet.kubeconfig", l->data);
     struct component c = {.name = "shim"};
     if ((r = layout_program(l, "shim", "coracle-shim", &c.program, e)) < 0) return r;
     if (!l->runtime)
-        add(l, list, c, ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data), FMT("--state=%s/shim", l->run),
-                             FMT("--bridge=%s", l->bridge), FMT("--cluster-cidr=%s", l->cluster_cidr),
-                             "--runtime-handler=runc=/usr/sbin/runc",
-                             FMT("--registries=%s/registries.yaml", access(layout_data(l, "registries.yaml"), R_OK) == 0 ? l->data : "/etc/coracle")));
+        add(l, list, c,
+            ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data),
+                 FMT("--state=%s/shim", l->run), FMT("--bridge=%s", l->bridge),
+                 FMT("--cluster-cidr=%s", l->cluster_cidr), "--runtime-handler=runc=/usr/sbin/runc",
+                 FMT("--registries=%s/registries.yaml",
+                     access(layout_data(l, "registries.yaml"), R_OK) == 0 ? l->data : "/etc/coracle")));
     c = (struct component){.name = "kubelet", .wait_port = api};
     if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=%s", layout_runtime(l)),
-                         FMT("--root-dir=%s", layout_kubelet(l, true)), FMT("--hostname-override=%s", l->node_name),
-                         FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
-                         FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
-                         FMT("--pod-manifest-path=%s/manifests", l->data), FMT("--local-path-dir=%s/volumes", l->data), kubelet_limits(l),
-                         unless_configured(l, "--shutdown-grace-period=30s"),
-                         unless_configured(l, "--shutdown-grace-period-critical-pods=10s"),
-                         bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
+    add(l, list, c,
+        ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=%s", layout_runtime(l)),
+             FMT("--root-dir=%s", layout_kubelet(l, true)), FMT("--hostname-override=%s", l->node_name),
+             FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
+             FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
+             FMT("--pod-manifest-path=%s/manifests", l->data), FMT("--local-path-dir=%s/volumes", l->data),
+             kubelet_limits(l), unless_configured(l, "--shutdown-grace-period=30s"),
+             unless_configured(l, "--shutdown-grace-period-critical-pods=10s"),
+             bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
     /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
     c = (struct component){.name = "proxy", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
     if ((r = layout_program(l, "proxy", "coracle-proxy", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/proxy.kubeconfig", l->data)),
-                         FMT("--hostname-override=%s", l->node_name), FMT("--service-cluster-ip-range=%s", l->service_cidr)));
+    add(l, list, c,
+        ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/proxy.kubeconfig", l->data)),
+             FMT("--hostname-override=%s", l->node_name), FMT("--service-cluster-ip-range=%s", l->service_cidr)));
     c = (struct component){.name = "dns", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
     if ((r = layout_program(l, "dns", "coracle-dns", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/dns.kubeconfig", l->data)),
-                         FMT("--listen=%s:53", l->cluster_dns), FMT("--cluster-domain=%s", l->cluster_domain)));
+    add(l, list, c,
+        ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/dns.kubeconfig", l->data)),
+             FMT("--listen=%s:53", l->cluster_dns), FMT("--cluster-domain=%s", l->cluster_domain)));
     return 0;
 }
 
@@ -138,7 +149,9 @@ static int start_in_background(const struct layout *l, const struct component_li
     if (fork() != 0) _exit(0);
     int log_fd = open(layout_data(l, "log/supervisor.log"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
     int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (log_fd < 0 || null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0 || chdir("/") < 0) _exit(1);
+    if (log_fd < 0 || null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0 ||
+        chdir("/") < 0)
+        _exit(1);
     log_init("coracle-supervisor", LOG_INFO);
     memory_keep_small();
     struct err se = {0};
@@ -154,7 +167,8 @@ static bool node_ready(struct client *c, const struct layout *l) {
     struct core_node n;
     if (client_get(c, a, &client_nodes, NULL, l->node_name, &n, NULL) < 0) return false;
     for (size_t i = 0; i < n.status.conditions.n; i++)
-        if (str_eq(n.status.conditions.items[i].type, "Ready")) return str_eq(n.status.conditions.items[i].status, "True");
+        if (str_eq(n.status.conditions.items[i].type, "Ready"))
+            return str_eq(n.status.conditions.items[i].status, "True");
     return false;
 }
 
@@ -175,7 +189,8 @@ static int wait_ready(const struct layout *l, int64_t started, int64_t timeout_n
     for (;;) {
         if (mono_ns() - started > timeout_ns)
             return err_set(e, -ETIMEDOUT, "%s after %lld s; the logs are in %s/log, and \"coracle status\" says more",
-                           api ? "the node is not Ready" : "the API server does not answer", (long long)(timeout_ns / NS_PER_SEC), l->data);
+                           api ? "the node is not Ready" : "the API server does not answer",
+                           (long long)(timeout_ns / NS_PER_SEC), l->data);
         struct client_config cfg = {.user_agent = "coracle", .timeout_ms = 2000};
         if (!c && access(config, R_OK) == 0 && client_new_from_kubeconfig(config, &cfg, &c, e) < 0) return e->code;
         if (c && !api && api_ready(c)) {
@@ -192,7 +207,8 @@ static int wait_ready(const struct layout *l, int64_t started, int64_t timeout_n
     }
 }
 
-static int start_and_wait(struct layout *l, const char *bootstrap, bool foreground, bool wait, int64_t timeout_ns, struct err *e) {
+static int start_and_wait(struct layout *l, const char *bootstrap, bool foreground, bool wait, int64_t timeout_ns,
+                          struct err *e) {
     int64_t started = mono_ns();
     int r = make_folders(l, e);
     if (r == 0 && str_eq(l->role, "server")) r = identity_ensure(l, e);
@@ -211,7 +227,9 @@ static int start_and_wait(struct layout *l, const char *bootstrap, bool foregrou
     return r == 0 && wait ? wait_ready(l, started, timeout_ns, e) : r;
 }
 
-static int need_root(struct err *e) { return geteuid() == 0 ? 0 : err_set(e, -EPERM, "this needs root: containers, network and cgroups"); }
+static int need_root(struct err *e) {
+    return geteuid() == 0 ? 0 : err_set(e, -EPERM, "this needs root: containers, network and cgroups");
+}
 
 int cmd_up(int argc, char **argv) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -221,9 +239,12 @@ int cmd_up(int argc, char **argv) {
     int64_t timeout = 60 * NS_PER_SEC;
     const struct flag flags[] = {
         LAYOUT_FLAGS(l),
-        {"legacy-service-account-tokens", 0, FLAG_BOOL, &legacy_tokens, NULL, "a Secret with a token for every ServiceAccount, for clients of Kubernetes before 1.24"},
-        {"local-storage", 0, FLAG_BOOL, &local_storage, NULL, "a default StorageClass, local-path: folders of the nodes' disks"},
-        {"store", 0, FLAG_STR, &l.store, "KIND", "where objects are kept: sqlite (default) or etcd (Debian's etcd-server)"},
+        {"legacy-service-account-tokens", 0, FLAG_BOOL, &legacy_tokens, NULL,
+         "a Secret with a token for every ServiceAccount, for clients of Kubernetes before 1.24"},
+        {"local-storage", 0, FLAG_BOOL, &local_storage, NULL,
+         "a default StorageClass, local-path: folders of the nodes' disks"},
+        {"store", 0, FLAG_STR, &l.store, "KIND",
+         "where objects are kept: sqlite (default) or etcd (Debian's etcd-server)"},
         {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
         {"node-ip", 0, FLAG_STR, &l.node_ip, "ADDR", "address of this node (default: the one of the default route)"},
         {"secure-port", 0, FLAG_INT, &l.port, "PORT", "port of the API server; 0: 6443"},
@@ -232,12 +253,14 @@ int cmd_up(int argc, char **argv) {
         {"cluster-dns", 0, FLAG_STR, &l.cluster_dns, "ADDR", "address of the cluster's DNS (default: 10.96.0.10)"},
         {"cluster-domain", 0, FLAG_STR, &l.cluster_domain, "NAME", "the cluster's zone (default: cluster.local)"},
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
-        {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET", "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
+        {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET",
+         "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
         {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
         {0}};
-    flags_main("coracle up", "coracle up starts a cluster on this machine, or goes on with the one that is there.", flags, argc, argv, 0);
+    flags_main("coracle up", "coracle up starts a cluster on this machine, or goes on with the one that is there.",
+               flags, argc, argv, 0);
     if (legacy_tokens) l.legacy_tokens = "true";
     if (!local_storage) l.local_storage = "false";
     stored.data = l.data;
@@ -245,7 +268,8 @@ int cmd_up(int argc, char **argv) {
     int r = need_root(&e);
     if (r == 0 && layout_load(&stored, NULL) == 0) {
         if (l.store && !str_eq(l.store, stored.store))
-            r = err_set(&e, -EINVAL, "the cluster in %s keeps its objects in %s; \"coracle down --purge\" removes it", l.data, stored.store);
+            r = err_set(&e, -EINVAL, "the cluster in %s keeps its objects in %s; \"coracle down --purge\" removes it",
+                        l.data, stored.store);
         else
             r = layout_load(&l, &e);
     }
@@ -268,13 +292,16 @@ int cmd_join(int argc, char **argv) {
         {"node-name", 0, FLAG_STR, &l.node_name, "NAME", "name of this node (default: the host's name)"},
         {"node-ip", 0, FLAG_STR, &l.node_ip, "ADDR", "address of this node (default: the one of the default route)"},
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
-        {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET", "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
+        {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET",
+         "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
         {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
         {0}};
-    int n = flags_main("coracle join", "coracle join FILE makes this machine a node of the cluster that FILE is for.\n"
-                       "FILE is what \"coracle token create --kubeconfig FILE\" wrote on the server.", flags, argc, argv, 1);
+    int n = flags_main("coracle join",
+                       "coracle join FILE makes this machine a node of the cluster that FILE is for.\n"
+                       "FILE is what \"coracle token create --kubeconfig FILE\" wrote on the server.",
+                       flags, argc, argv, 1);
     struct client_config cfg = {0};
     int r = need_root(&e);
     if (r == 0 && n == 1) {
@@ -293,7 +320,8 @@ int cmd_join(int argc, char **argv) {
         size_t len;
         r = file_read(config, 1 << 20, &text, &len);
         if (r == 0) r = file_write_atomic(bootstrap, text, len, 0600);
-        if (r == 0 && cfg.ca_data) r = file_write_atomic(layout_data(&l, "pki/ca.crt"), cfg.ca_data, strlen(cfg.ca_data), 0644);
+        if (r == 0 && cfg.ca_data)
+            r = file_write_atomic(layout_data(&l, "pki/ca.crt"), cfg.ca_data, strlen(cfg.ca_data), 0644);
         if (r < 0) err_errno(&e, r, "cannot use %s", config);
     }
     if (r == 0) r = start_and_wait(&l, bootstrap, foreground, wait, timeout, &e);

@@ -66,15 +66,14 @@ static struct object *hold(struct round *r, struct object *o) {
 
 /* The volume behind a claim, or NULL; `waiting` when the cache does not know it yet. */
 static struct object *volume_of(struct round *r, const struct core_pod *p, const char *claim) {
-    struct object *k = informer_get_ns(manager_informer(r->c->m, &client_persistentvolumeclaims),
-                                       p->metadata.namespace, claim);
+    struct object *k =
+        informer_get_ns(manager_informer(r->c->m, &client_persistentvolumeclaims), p->metadata.namespace, claim);
     if (!k) return NULL;
     hold(r, k);
     const pvc_t *pvc = k->obj;
-    struct object *v =
-        str_eq(pvc->status.phase, "Bound") && !str_empty(pvc->spec.volume_name)
-            ? informer_get(manager_informer(r->c->m, &client_persistentvolumes), pvc->spec.volume_name)
-            : NULL;
+    struct object *v = str_eq(pvc->status.phase, "Bound") && !str_empty(pvc->spec.volume_name)
+                           ? informer_get(manager_informer(r->c->m, &client_persistentvolumes), pvc->spec.volume_name)
+                           : NULL;
     r->again |= !v;
     return v ? hold(r, v) : NULL;
 }
@@ -136,8 +135,7 @@ static bool one_node_only(const pv_t *v) {
 static const char *holder(const struct round *r, const pv_t *v) {
     for (size_t i = 0; i < r->attachments.n; i++) {
         const va_t *x = r->attachments.items[i]->obj;
-        if (str_eq(x->spec.source.persistent_volume_name, v->metadata.name) &&
-            !str_eq(x->spec.node_name, r->node_name))
+        if (str_eq(x->spec.source.persistent_volume_name, v->metadata.name) && !str_eq(x->spec.node_name, r->node_name))
             return x->spec.node_name;
     }
     return NULL;
@@ -147,19 +145,17 @@ static int attach(struct round *r, const struct wish *w, struct err *e) {
     const pv_t *v = w->volume->obj;
     const char *other = one_node_only(v) ? holder(r, v) : NULL;
     if (other) {
-        event_record_obj(
-            r->c->events, &client_pods, w->pod->meta, "Warning", "FailedAttachVolume",
-            "Multi-Attach error for volume \"%s\" Volume is already exclusively attached to one node and "
-            "can't be attached to another",
-            v->metadata.name);
+        event_record_obj(r->c->events, &client_pods, w->pod->meta, "Warning", "FailedAttachVolume",
+                         "Multi-Attach error for volume \"%s\" Volume is already exclusively attached to one node and "
+                         "can't be attached to another",
+                         v->metadata.name);
         r->again = true;
         return 0;
     }
     const char *name = v->metadata.name;
-    va_t va = {.metadata.name = w->name,
-               .spec = {.attacher = v->spec.csi->driver,
-                        .node_name = r->node_name,
-                        .source.persistent_volume_name = name}};
+    va_t va = {
+        .metadata.name = w->name,
+        .spec = {.attacher = v->spec.csi->driver, .node_name = r->node_name, .source.persistent_volume_name = name}};
     struct client_opts o = {.cause = w->pod->meta->resource_version};
     _cleanup_err_ struct err ce = {0};
     int rc = client_create(r->c->m->client, r->a, &client_volumeattachments, NULL, &va, &o, NULL, &ce);
@@ -267,8 +263,7 @@ static int settle(struct round *r, struct err *e) {
     want.items = arena_zalloc(r->a, (r->attachments.n + 1) * sizeof(*want.items));
     for (size_t i = 0; i < r->attachments.n; i++) {
         const va_t *x = r->attachments.items[i]->obj;
-        if (!str_eq(x->spec.node_name, r->node_name) || str_empty(x->spec.source.persistent_volume_name))
-            continue;
+        if (!str_eq(x->spec.node_name, r->node_name) || str_empty(x->spec.source.persistent_volume_name)) continue;
         const struct wish *w = wish_named(r, x->metadata.name);
         const char *unique = w ? w->unique : unique_of(r, x);
         bool gone = x->metadata.deletion_timestamp.set, attached = x->status.attached && !gone;
@@ -284,12 +279,10 @@ static int settle(struct round *r, struct err *e) {
     }
     int rc = r->node ? write_attached(r, &want, e) : 0;
     for (size_t i = 0; rc == 0 && i < n_leaving; i++) {
-        struct client_delete_opts o = {.cause = leaving[i]->metadata.resource_version,
-                                       .uid = leaving[i]->metadata.uid};
+        struct client_delete_opts o = {.cause = leaving[i]->metadata.resource_version, .uid = leaving[i]->metadata.uid};
         _cleanup_err_ struct err de = {0};
         needed_again(r->c, leaving[i]->metadata.name);
-        rc = client_delete(r->c->m->client, &client_volumeattachments, NULL, leaving[i]->metadata.name, &o,
-                           &de);
+        rc = client_delete(r->c->m->client, &client_volumeattachments, NULL, leaving[i]->metadata.name, &o, &de);
         if (rc < 0 && client_err_not_found(&de)) rc = 0;
         if (rc < 0) err_move(e, &de);
     }
@@ -338,9 +331,7 @@ static void node_changed(void *arg, struct object *old, struct object *o) {
         same = str_eq(was->status.volumes_in_use.items[i], now->status.volumes_in_use.items[i]);
     if (!same) workqueue_add(((struct ad_controller *)arg)->q, o->key);
 }
-static void node_gone(void *arg, struct object *o) {
-    workqueue_add(((struct ad_controller *)arg)->q, o->key);
-}
+static void node_gone(void *arg, struct object *o) { workqueue_add(((struct ad_controller *)arg)->q, o->key); }
 
 static void ad_done(void *p) {
     struct ad_controller *c = p;
@@ -353,9 +344,8 @@ int attachdetach_start(struct manager *m, struct err *e) {
     c->m = m;
     pthread_mutex_init(&c->lock, NULL);
     c->events = manager_recorder(m, "attachdetach-controller");
-    c->q = manager_queue(m, "attach-detach", 1, reconcile, c, &client_pods, &client_nodes,
-                         &client_persistentvolumes, &client_persistentvolumeclaims, &client_csidrivers,
-                         &client_volumeattachments, NULL);
+    c->q = manager_queue(m, "attach-detach", 1, reconcile, c, &client_pods, &client_nodes, &client_persistentvolumes,
+                         &client_persistentvolumeclaims, &client_csidrivers, &client_volumeattachments, NULL);
     manager_watch(m, &client_pods, pod_changed, c);
     manager_watch(m, &client_volumeattachments, attachment_changed, c);
     struct informer_handler nodes = {.on_update = node_changed, .on_delete = node_gone, .arg = c};

@@ -12,8 +12,7 @@ bool service_is_headless(const struct core_service *svc) {
 }
 
 struct str_map service_labels(struct arena *a, const struct core_service *svc) {
-    static const char *const reserved[] = {"kubernetes.io/service-name",
-                                           "endpointslice.kubernetes.io/managed-by",
+    static const char *const reserved[] = {"kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by",
                                            "endpoints.kubernetes.io/managed-by", HEADLESS};
     struct str_map m = svc->metadata.labels;
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
@@ -45,8 +44,7 @@ static int32_t port_on_pod(const struct core_service_port *sp, const struct core
             if (l == 1 && !str_eq(c->restart_policy, "Always")) continue;
             for (size_t k = 0; k < c->ports.n; k++)
                 if (str_eq(c->ports.items[k].name, sp->target_port.s) &&
-                    strcmp(str_empty(c->ports.items[k].protocol) ? "TCP" : c->ports.items[k].protocol,
-                           protocol) == 0)
+                    strcmp(str_empty(c->ports.items[k].protocol) ? "TCP" : c->ports.items[k].protocol, protocol) == 0)
                     return c->ports.items[k].container_port;
         }
     return 0;
@@ -57,18 +55,16 @@ static void fill(struct arena *a, const struct core_service *svc, struct backend
     b->serving = pod_is_ready(p);
     b->terminating = p->metadata.deletion_timestamp.set;
     b->ready = svc->spec.publish_not_ready_addresses || (b->serving && !b->terminating);
-    if (!str_empty(p->spec.hostname) && str_eq(p->spec.subdomain, svc->metadata.name))
-        b->hostname = p->spec.hostname;
+    if (!str_empty(p->spec.hostname) && str_eq(p->spec.subdomain, svc->metadata.name)) b->hostname = p->spec.hostname;
     b->ports = arena_zalloc(a, (svc->spec.ports.n + 1) * sizeof(*b->ports));
     for (size_t i = 0; i < svc->spec.ports.n; i++) {
         const struct core_service_port *sp = &svc->spec.ports.items[i];
         int32_t port = port_on_pod(sp, p);
         if (!port) continue;
-        b->ports[b->n_ports++] =
-            (struct backend_port){.name = str_or_empty(sp->name),
-                                  .port = port,
-                                  .protocol = str_empty(sp->protocol) ? "TCP" : sp->protocol,
-                                  .app_protocol = sp->app_protocol};
+        b->ports[b->n_ports++] = (struct backend_port){.name = str_or_empty(sp->name),
+                                                       .port = port,
+                                                       .protocol = str_empty(sp->protocol) ? "TCP" : sp->protocol,
+                                                       .app_protocol = sp->app_protocol};
     }
 }
 
@@ -123,8 +119,7 @@ static bool matters(const struct core_pod *a, const struct core_pod *b) {
     return !str_eq(a->status.pod_ip, b->status.pod_ip) || a->status.pod_ips.n != b->status.pod_ips.n ||
            pod_is_ready(a) != pod_is_ready(b) || pod_is_terminal(a) != pod_is_terminal(b) ||
            a->metadata.deletion_timestamp.set != b->metadata.deletion_timestamp.set ||
-           !str_eq(a->spec.node_name, b->spec.node_name) ||
-           !same_labels(&a->metadata.labels, &b->metadata.labels);
+           !str_eq(a->spec.node_name, b->spec.node_name) || !same_labels(&a->metadata.labels, &b->metadata.labels);
 }
 
 static void pod_changed(void *arg, struct object *o) { wake_services(arg, o); }

@@ -20,8 +20,7 @@ static struct apps_deployment deployment(int32_t *replicas, struct apps_rolling_
 
 TEST(surge_rounds_up_and_unavailable_down) {
     int32_t n = 10;
-    struct apps_rolling_update_deployment u = {.max_surge = PERCENT("25%"),
-                                               .max_unavailable = PERCENT("25%")};
+    struct apps_rolling_update_deployment u = {.max_surge = PERCENT("25%"), .max_unavailable = PERCENT("25%")};
     struct apps_deployment d = deployment(&n, &u);
     CHECK_INT(deployment_max_surge(&d), 3);
     CHECK_INT(deployment_max_unavailable(&d), 2);
@@ -103,8 +102,7 @@ static struct object *pod(const char *name, const char *node, const char *phase,
 
 TEST(unassigned_pending_and_unready_pods_are_deleted_first) {
     _cleanup_arena_ struct arena *a = arena_new();
-    struct object *ready = pod("ready", "n1", "Running", true),
-                  *unready = pod("unready", "n1", "Running", false);
+    struct object *ready = pod("ready", "n1", "Running", true), *unready = pod("unready", "n1", "Running", false);
     struct object *pending = pod("pending", "n1", "Pending", false),
                   *unassigned = pod("unassigned", NULL, "Pending", false);
     struct object *list[] = {ready, unready, pending, unassigned};

@@ -33,8 +33,7 @@ static struct core_object_reference ref_of(struct arena *a, const struct meta_ob
 static const char *end_type(const struct batch_job *j) {
     for (size_t i = 0; i < j->status.conditions.n; i++) {
         const struct batch_job_condition *c = &j->status.conditions.items[i];
-        if (str_eq(c->status, "True") && (str_eq(c->type, "Complete") || str_eq(c->type, "Failed")))
-            return c->type;
+        if (str_eq(c->status, "True") && (str_eq(c->type, "Complete") || str_eq(c->type, "Failed"))) return c->type;
     }
     return NULL;
 }
@@ -57,8 +56,7 @@ static void refresh_active(struct cronrun *x) {
         if (listed)
             event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Normal", "SawCompletedJob",
                              "Saw completed job: %s, condition: %s", j->metadata.name, end);
-        if (str_eq(end, "Complete") &&
-            ktime_cmp(j->status.completion_time, x->j.status.last_successful_time) > 0)
+        if (str_eq(end, "Complete") && ktime_cmp(j->status.completion_time, x->j.status.last_successful_time) > 0)
             x->j.status.last_successful_time = j->status.completion_time;
     }
     x->j.status.active = keep;
@@ -82,8 +80,7 @@ static int trim(struct cronrun *x, const char *type, const int32_t *limit, int32
         struct client_delete_opts o = {
             .cause = x->was->metadata.resource_version, .uid = l[i]->meta->uid, .propagation = "Background"};
         _cleanup_err_ struct err de = {0};
-        int r =
-            client_delete(x->c->m->client, &client_jobs, l[i]->meta->namespace, l[i]->meta->name, &o, &de);
+        int r = client_delete(x->c->m->client, &client_jobs, l[i]->meta->namespace, l[i]->meta->name, &o, &de);
         if (r < 0 && !client_err_not_found(&de)) {
             err_move(e, &de);
             return r;
@@ -101,16 +98,13 @@ static int trim(struct cronrun *x, const char *type, const int32_t *limit, int32
 static int64_t due_time(struct cronrun *x, int64_t now) {
     int64_t since = x->j.status.last_schedule_time.set ? x->j.status.last_schedule_time.sec
                                                        : x->was->metadata.creation_timestamp.sec;
-    int64_t deadline = x->j.spec.starting_deadline_seconds ? *x->j.spec.starting_deadline_seconds : -1,
-            due = 0;
+    int64_t deadline = x->j.spec.starting_deadline_seconds ? *x->j.spec.starting_deadline_seconds : -1, due = 0;
     if (deadline >= 0) since = MAX_OF(since, now - deadline - 1);
     int missed = 0;
-    for (int64_t t = cron_next(&x->schedule, x->zone, since); t && t <= now;
-         t = cron_next(&x->schedule, x->zone, t)) {
+    for (int64_t t = cron_next(&x->schedule, x->zone, since); t && t <= now; t = cron_next(&x->schedule, x->zone, t)) {
         due = t;
         if (++missed == MISSED_MAX) { /* a long time away: go on near the present */
-            event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Warning",
-                             "TooManyMissedTimes",
+            event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Warning", "TooManyMissedTimes",
                              "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or "
                              "check clock skew");
             t = MAX_OF(t, now - 2 * 3600);
@@ -122,8 +116,7 @@ static int64_t due_time(struct cronrun *x, int64_t now) {
 static int replace_active(struct cronrun *x, struct err *e) {
     for (size_t i = 0; i < x->jobs.n; i++) {
         if (end_type(x->jobs.items[i]->obj)) continue;
-        struct client_delete_opts o = {.cause = x->was->metadata.resource_version,
-                                       .propagation = "Background"};
+        struct client_delete_opts o = {.cause = x->was->metadata.resource_version, .propagation = "Background"};
         _cleanup_err_ struct err de = {0};
         int r = client_delete(x->c->m->client, &client_jobs, x->jobs.items[i]->meta->namespace,
                               x->jobs.items[i]->meta->name, &o, &de);
@@ -175,9 +168,8 @@ static int maybe_start(struct cronrun *x, struct err *e) {
     bool busy = x->j.status.active.n > 0;
     if (!due) return 0;
     if (busy && str_eq(x->j.spec.concurrency_policy, "Forbid")) {
-        event_record_obj(
-            x->c->events, &client_cronjobs, &x->was->metadata, "Normal", "JobAlreadyActive",
-            "Not starting job because prior execution is running and concurrency policy is Forbid");
+        event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Normal", "JobAlreadyActive",
+                         "Not starting job because prior execution is running and concurrency policy is Forbid");
         return 0;
     }
     if (busy && str_eq(x->j.spec.concurrency_policy, "Replace")) {
@@ -193,8 +185,8 @@ static int run(struct cronrun *x, const char *key, struct err *e) {
     _cleanup_err_ struct err pe = {0};
     if (cron_parse(x->j.spec.schedule, &x->schedule, &pe) < 0 ||
         (!str_empty(x->j.spec.time_zone) && zone_load(x->j.spec.time_zone, &x->zone, &pe) < 0)) {
-        event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Warning", "UnparseableSchedule",
-                         "%s", pe.msg);
+        event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Warning", "UnparseableSchedule", "%s",
+                         pe.msg);
         return 0; /* nothing to do until it is changed */
     }
     struct informer *inf = manager_informer(x->c->m, &client_jobs);
@@ -203,8 +195,7 @@ static int run(struct cronrun *x, const char *key, struct err *e) {
     int r = maybe_start(x, e);
     if (r == 0 && !api_equal(&api_batch_cron_job_status, &x->j.status, &x->was->status)) {
         struct client_opts o = {.cause = x->was->metadata.resource_version};
-        r = client_update_status(x->c->m->client, x->a, &client_cronjobs, x->j.metadata.namespace, &x->j, &o,
-                                 NULL, e);
+        r = client_update_status(x->c->m->client, x->a, &client_cronjobs, x->j.metadata.namespace, &x->j, &o, NULL, e);
     }
     if (r == 0) r = trim(x, "Complete", x->j.spec.successful_jobs_history_limit, 3, e);
     if (r == 0) r = trim(x, "Failed", x->j.spec.failed_jobs_history_limit, 1, e);

@@ -60,8 +60,7 @@ static unsigned usage_bits(const csr_t *c, bool *other) {
 static bool is_node_request(const csr_t *c, const struct pki_csr_info *in, unsigned needed) {
     bool other;
     unsigned bits = usage_bits(c, &other);
-    if (other || !(bits & needed) || (bits & ~(needed | PKI_DIGITAL_SIGNATURE | PKI_KEY_ENCIPHERMENT)))
-        return false;
+    if (other || !(bits & needed) || (bits & ~(needed | PKI_DIGITAL_SIGNATURE | PKI_KEY_ENCIPHERMENT))) return false;
     if (in->n_orgs != 1 || strcmp(in->orgs[0], NODES_GROUP) != 0) return false;
     if (str_empty(in->cn) || !str_has_prefix(in->cn, NODE_PREFIX)) return false;
     return in->n_emails == 0 && in->n_uris == 0;
@@ -100,8 +99,7 @@ static bool may(struct csr_controller *c, struct arena *a, const csr_t *r, const
     json_set_str(a, spec, "user", r->spec.username);
     json_set_str(a, spec, "uid", r->spec.uid);
     groups = json_ensure_array(a, spec, "groups");
-    for (size_t i = 0; i < r->spec.groups.n; i++)
-        json_append(a, groups, json_str(a, r->spec.groups.items[i]));
+    for (size_t i = 0; i < r->spec.groups.n; i++) json_append(a, groups, json_str(a, r->spec.groups.items[i]));
     ra = json_ensure_object(a, spec, "resourceAttributes");
     json_set_str(a, ra, "group", "certificates.k8s.io");
     json_set_str(a, ra, "resource", "certificatesigningrequests");
@@ -121,8 +119,7 @@ static bool may(struct csr_controller *c, struct arena *a, const csr_t *r, const
     return yes;
 }
 
-static int approve(struct csr_controller *c, struct arena *a, const csr_t *r, const char *message,
-                   struct err *e) {
+static int approve(struct csr_controller *c, struct arena *a, const csr_t *r, const char *message, struct err *e) {
     csr_t fresh = *r;
     struct certificates_certificate_signing_request_condition_vec v = {
         .items = arena_zalloc(a, (r->status.conditions.n + 1) * sizeof(*v.items))};
@@ -141,24 +138,20 @@ static int approve(struct csr_controller *c, struct arena *a, const csr_t *r, co
 
 static int consider(void *arg, struct arena *a, const char *key, struct err *e) {
     struct csr_controller *c = arg;
-    _cleanup_object_ struct object *o =
-        informer_get(manager_informer(c->m, &client_certificatesigningrequests), key);
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_certificatesigningrequests), key);
     const csr_t *r = o ? o->obj : NULL;
     if (!r || r->status.certificate.n || csr_condition(r, "Approved") || csr_condition(r, "Denied")) return 0;
     struct pki_csr_info in;
     if (pki_csr_parse(a, (const char *)r->spec.request.p, r->spec.request.n, &in, NULL) < 0) return 0;
     if (str_eq(r->spec.signer_name, KUBELET_CLIENT) && is_client_request(r, &in)) {
         if (str_eq(r->spec.username, in.cn) && may(c, a, r, "selfnodeclient"))
-            return approve(c, a, r,
-                           "Auto approving self kubelet client certificate after SubjectAccessReview.", e);
+            return approve(c, a, r, "Auto approving self kubelet client certificate after SubjectAccessReview.", e);
         if (may(c, a, r, "nodeclient"))
-            return approve(c, a, r, "Auto approving kubelet client certificate after SubjectAccessReview.",
-                           e);
+            return approve(c, a, r, "Auto approving kubelet client certificate after SubjectAccessReview.", e);
     }
     if (str_eq(r->spec.signer_name, KUBELET_SERVING)) {
         if (serves_itself(c, r, &in))
-            return approve(c, a, r,
-                           "Auto approving kubelet serving certificate for the node's own addresses.", e);
+            return approve(c, a, r, "Auto approving kubelet serving certificate for the node's own addresses.", e);
         /* the node's addresses may come later */
         if (ktime_diff_ns(ktime_now(), r->metadata.creation_timestamp) < 300 * NS_PER_SEC)
             workqueue_add_after(c->q, key, 5 * NS_PER_SEC);
@@ -175,9 +168,8 @@ static const char *unfit(const csr_t *r, const struct pki_csr_info *in) {
     if (str_eq(r->spec.signer_name, KUBELET_CLIENT))
         return is_client_request(r, in) ? NULL : "not a kubelet's client certificate";
     if (str_eq(r->spec.signer_name, KUBELET_SERVING))
-        return is_node_request(r, in, PKI_SERVER_AUTH) && in->n_dns + in->n_ips
-                   ? NULL
-                   : "not a kubelet's serving certificate";
+        return is_node_request(r, in, PKI_SERVER_AUTH) && in->n_dns + in->n_ips ? NULL
+                                                                                : "not a kubelet's serving certificate";
     if (str_eq(r->spec.signer_name, CLIENT_SIGNER))
         return (bits & PKI_CLIENT_AUTH) && !other && !(bits & PKI_SERVER_AUTH)
                    ? NULL
@@ -186,8 +178,8 @@ static const char *unfit(const csr_t *r, const struct pki_csr_info *in) {
 }
 
 static bool signs(const char *signer) {
-    return str_eq(signer, CLIENT_SIGNER) || str_eq(signer, KUBELET_CLIENT) ||
-           str_eq(signer, KUBELET_SERVING) || str_eq(signer, LEGACY);
+    return str_eq(signer, CLIENT_SIGNER) || str_eq(signer, KUBELET_CLIENT) || str_eq(signer, KUBELET_SERVING) ||
+           str_eq(signer, LEGACY);
 }
 
 static int fail(struct csr_controller *c, struct arena *a, const csr_t *r, const char *why, struct err *e) {
@@ -196,23 +188,20 @@ static int fail(struct csr_controller *c, struct arena *a, const csr_t *r, const
         .items = arena_zalloc(a, (r->status.conditions.n + 1) * sizeof(*v.items))};
     for (size_t i = 0; i < r->status.conditions.n; i++) v.items[v.n++] = r->status.conditions.items[i];
     struct ktime now = ktime_now_s();
-    v.items[v.n++] =
-        (struct certificates_certificate_signing_request_condition){.type = "Failed",
-                                                                    .status = "True",
-                                                                    .reason = "SignerValidationFailure",
-                                                                    .message = why,
-                                                                    .last_update_time = now,
-                                                                    .last_transition_time = now};
+    v.items[v.n++] = (struct certificates_certificate_signing_request_condition){.type = "Failed",
+                                                                                 .status = "True",
+                                                                                 .reason = "SignerValidationFailure",
+                                                                                 .message = why,
+                                                                                 .last_update_time = now,
+                                                                                 .last_transition_time = now};
     fresh.status.conditions = v;
     struct client_opts o = {.cause = r->metadata.resource_version};
-    return client_update_status(c->m->client, a, &client_certificatesigningrequests, NULL, &fresh, &o, NULL,
-                                e);
+    return client_update_status(c->m->client, a, &client_certificatesigningrequests, NULL, &fresh, &o, NULL, e);
 }
 
 static int sign(void *arg, struct arena *a, const char *key, struct err *e) {
     struct csr_controller *c = arg;
-    _cleanup_object_ struct object *o =
-        informer_get(manager_informer(c->m, &client_certificatesigningrequests), key);
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_certificatesigningrequests), key);
     const csr_t *r = o ? o->obj : NULL;
     if (!r || r->status.certificate.n || !signs(r->spec.signer_name)) return 0;
     if (!csr_condition(r, "Approved") || csr_condition(r, "Denied") || csr_condition(r, "Failed")) return 0;
@@ -231,15 +220,13 @@ static int sign(void *arg, struct arena *a, const char *key, struct err *e) {
     csr_t fresh = *r;
     fresh.status.certificate = (struct bytes){(const uint8_t *)pem, strlen(pem)};
     struct client_opts opts = {.cause = r->metadata.resource_version};
-    return client_update_status(c->m->client, a, &client_certificatesigningrequests, NULL, &fresh, &opts,
-                                NULL, e);
+    return client_update_status(c->m->client, a, &client_certificatesigningrequests, NULL, &fresh, &opts, NULL, e);
 }
 
 int csrapproving_start(struct manager *m, struct err *e) {
     struct csr_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "csr-approving", 1, consider, c, &client_certificatesigningrequests,
-                         &client_nodes, NULL);
+    c->q = manager_queue(m, "csr-approving", 1, consider, c, &client_certificatesigningrequests, &client_nodes, NULL);
     manager_watch_keys(m, &client_certificatesigningrequests, c->q);
     return 0;
 }

@@ -60,13 +60,13 @@ static const struct {
 };
 
 static void add_tolerations(struct arena *a, struct core_pod_spec *s) {
-    struct core_toleration_vec v = {
-        .items = arena_zalloc(a, (s->tolerations.n + ARRAY_LEN(tolerated)) * sizeof(*v.items))};
+    struct core_toleration_vec v = {.items =
+                                        arena_zalloc(a, (s->tolerations.n + ARRAY_LEN(tolerated)) * sizeof(*v.items))};
     for (size_t i = 0; i < s->tolerations.n; i++) v.items[v.n++] = s->tolerations.items[i];
     for (size_t k = 0; k < ARRAY_LEN(tolerated); k++) {
         if (tolerated[k].host_network && !s->host_network) continue;
-        v.items[v.n++] = (struct core_toleration){
-            .key = tolerated[k].key, .operator= "Exists", .effect = tolerated[k].effect};
+        v.items[v.n++] =
+            (struct core_toleration){.key = tolerated[k].key, .operator= "Exists", .effect = tolerated[k].effect};
     }
     s->tolerations = v;
 }
@@ -89,8 +89,7 @@ static void pin(struct arena *a, struct core_pod_spec *s, const char *node) {
     ns->node_selector_terms.items = arena_zalloc(a, n * sizeof(*ns->node_selector_terms.items));
     ns->node_selector_terms.n = n;
     for (size_t i = 0; i < n; i++) {
-        if (had && had->node_selector_terms.n)
-            ns->node_selector_terms.items[i] = had->node_selector_terms.items[i];
+        if (had && had->node_selector_terms.n) ns->node_selector_terms.items[i] = had->node_selector_terms.items[i];
         ns->node_selector_terms.items[i].match_fields = (struct core_node_selector_requirement_vec){q, 1};
     }
     na->required_during_scheduling_ignored_during_execution = ns;
@@ -99,9 +98,8 @@ static void pin(struct arena *a, struct core_pod_spec *s, const char *node) {
 }
 
 static void judge_node(struct daemons *d, const struct core_pod *probe, struct node_pods *x) {
-    if (!pod_node_affinity_matches(probe, x->n) ||
-        (!str_empty(d->ds->spec.template.spec.node_name) &&
-         !str_eq(d->ds->spec.template.spec.node_name, x->n->metadata.name)))
+    if (!pod_node_affinity_matches(probe, x->n) || (!str_empty(d->ds->spec.template.spec.node_name) &&
+                                                    !str_eq(d->ds->spec.template.spec.node_name, x->n->metadata.name)))
         return;
     x->run = !untolerated(&probe->spec.tolerations, &x->n->spec.taints, "NoSchedule,NoExecute");
     x->stay = !untolerated(&probe->spec.tolerations, &x->n->spec.taints, "NoExecute");
@@ -111,8 +109,7 @@ static const char *node_of(const struct core_pod *p) {
     if (!str_empty(p->spec.node_name)) return p->spec.node_name;
     const struct core_affinity *af = p->spec.affinity;
     const struct core_node_selector *s =
-        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution
-                                : NULL;
+        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution : NULL;
     for (size_t i = 0; s && i < s->node_selector_terms.n; i++) {
         const struct core_node_selector_requirement_vec *f = &s->node_selector_terms.items[i].match_fields;
         for (size_t k = 0; k < f->n; k++)
@@ -277,8 +274,7 @@ static int act(struct daemons *d, struct err *e) {
         if (r < 0) creation_observed(d->c->expect, d->key);
         if (r < 0) result = r;
     }
-    if (pod_control_delete_many(&pc, d->a, d->doomed, dead, deletion_failed, d, result < 0 ? NULL : e) &&
-        result == 0)
+    if (pod_control_delete_many(&pc, d->a, d->doomed, dead, deletion_failed, d, result < 0 ? NULL : e) && result == 0)
         result = -EIO;
     return result;
 }
@@ -306,8 +302,8 @@ static int write_status(struct daemons *d, struct err *e) {
     s->observed_generation = d->ds->metadata.generation;
     if (api_equal(&api_apps_daemon_set_status, s, &d->ds->status)) return 0;
     struct client_opts o = {.cause = d->ds->metadata.resource_version};
-    return client_update_status(d->c->m->client, d->a, &client_daemonsets, d->ds->metadata.namespace, &fresh,
-                                &o, NULL, e);
+    return client_update_status(d->c->m->client, d->a, &client_daemonsets, d->ds->metadata.namespace, &fresh, &o, NULL,
+                                e);
 }
 
 static bool revision_is_live(void *arg, const struct apps_controller_revision *r) {
@@ -324,9 +320,8 @@ static int sync_set(struct daemons *d, const struct owner *owner, struct err *e)
     const char *name;
     int r = history_find(d->c->m, d->a, owner, d->ds->spec.selector, &h, e);
     if (r == 0)
-        r = history_current(d->c->m, d->a, owner, &h, &d->ds->spec.template,
-                            &d->ds->spec.template.metadata.labels, d->ds->status.collision_count, &name,
-                            &d->hash, e);
+        r = history_current(d->c->m, d->a, owner, &h, &d->ds->spec.template, &d->ds->spec.template.metadata.labels,
+                            d->ds->status.collision_count, &name, &d->hash, e);
     if (r < 0) {
         history_done(&h);
         return r;
@@ -390,8 +385,8 @@ static void node_came(void *arg, struct object *o) { all_sets(arg); }
 static void node_updated(void *arg, struct object *old, struct object *o) {
     const struct core_node *a = old->obj, *b = o->obj;
     bool same = a->metadata.labels.n == b->metadata.labels.n &&
-                label_map_matches(&a->metadata.labels, &b->metadata.labels) &&
-                a->spec.taints.n == b->spec.taints.n && a->spec.unschedulable == b->spec.unschedulable;
+                label_map_matches(&a->metadata.labels, &b->metadata.labels) && a->spec.taints.n == b->spec.taints.n &&
+                a->spec.unschedulable == b->spec.unschedulable;
     for (size_t i = 0; same && i < a->spec.taints.n; i++)
         same = api_equal(&api_core_taint, &a->spec.taints.items[i], &b->spec.taints.items[i]);
     if (!same) all_sets(arg);
@@ -432,11 +427,10 @@ int daemonset_start(struct manager *m, struct err *e) {
     c->m = m;
     c->events = manager_recorder(m, "daemonset-controller");
     c->expect = expectations_new(m);
-    c->q = manager_queue(m, "daemonset", WORKERS, reconcile, c, &client_daemonsets, &client_pods,
-                         &client_nodes, &client_controllerrevisions, NULL);
+    c->q = manager_queue(m, "daemonset", WORKERS, reconcile, c, &client_daemonsets, &client_pods, &client_nodes,
+                         &client_controllerrevisions, NULL);
     manager_watch_keys(m, &client_daemonsets, c->q);
-    struct informer_handler pods = {pod_added, pod_updated, pod_deleted, c},
-                            nodes = {node_came, node_updated, NULL, c};
+    struct informer_handler pods = {pod_added, pod_updated, pod_deleted, c}, nodes = {node_came, node_updated, NULL, c};
     informer_add_handler(manager_informer(m, &client_pods), &pods);
     informer_add_handler(manager_informer(m, &client_nodes), &nodes);
     return 0;

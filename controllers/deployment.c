@@ -119,8 +119,7 @@ static bool size_changed(const struct rollout *r) {
 }
 
 static int by_revision(const void *x, const void *y) {
-    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x,
-                                  *b = *(struct apps_replica_set *const *)y;
+    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x, *b = *(struct apps_replica_set *const *)y;
     int64_t ra = rollout_annotation(&a->metadata, REVISION), rb = rollout_annotation(&b->metadata, REVISION);
     return ra < rb ? -1 : ra > rb;
 }
@@ -138,13 +137,12 @@ static int clean_up(struct rollout *r, struct err *e) {
     qsort(live, n, sizeof(*live), by_revision);
     for (size_t i = 0; i < excess; i++) {
         struct apps_replica_set *rs = live[i];
-        if (rs->status.replicas || rollout_set_size(rs) ||
-            rs->metadata.generation > rs->status.observed_generation)
+        if (rs->status.replicas || rollout_set_size(rs) || rs->metadata.generation > rs->status.observed_generation)
             continue;
         _cleanup_err_ struct err de = {0};
         struct client_delete_opts o = {.cause = r->was->metadata.resource_version, .uid = rs->metadata.uid};
-        int rc = client_delete(r->c->m->client, &client_replicasets, rs->metadata.namespace,
-                               rs->metadata.name, &o, &de);
+        int rc =
+            client_delete(r->c->m->client, &client_replicasets, rs->metadata.namespace, rs->metadata.name, &o, &de);
         if (rc < 0 && !client_err_not_found(&de)) {
             err_move(e, &de);
             return rc;
@@ -247,8 +245,7 @@ static void judge_progress(struct rollout *r) {
         rollout_set_condition(r, "Progressing", "True", "NewReplicaSetAvailable",
                               about_set(r, "has successfully progressed."), false);
     } else if (progressed(&r->was->status, s)) {
-        rollout_set_condition(r, "Progressing", "True", "ReplicaSetUpdated", about_set(r, "is progressing."),
-                              true);
+        rollout_set_condition(r, "Progressing", "True", "ReplicaSetUpdated", about_set(r, "is progressing."), true);
     } else if (c && !str_eq(c->reason, "ProgressDeadlineExceeded")) {
         if (str_eq(c->reason, "NewReplicaSetAvailable")) return;
         int64_t left = deadline - ktime_diff_ns(ktime_now(), c->last_update_time);
@@ -269,8 +266,7 @@ static void copy_failure(struct rollout *r) {
     for (size_t i = 0; i <= r->n_old; i++) {
         const struct apps_replica_set *rs = i < r->n_old ? r->old[i] : r->current;
         for (size_t k = 0; rs && k < rs->status.conditions.n; k++)
-            if (str_eq(rs->status.conditions.items[k].type, "ReplicaFailure"))
-                found = &rs->status.conditions.items[k];
+            if (str_eq(rs->status.conditions.items[k].type, "ReplicaFailure")) found = &rs->status.conditions.items[k];
     }
     if (found)
         rollout_set_condition(r, "ReplicaFailure", found->status, found->reason, found->message, false);
@@ -282,18 +278,16 @@ static int write_status(struct rollout *r, bool judge, struct err *e) {
     count(r, &r->d.status);
     bool enough = r->d.status.available_replicas >= rollout_wished(r) - deployment_max_unavailable(&r->d);
     rollout_set_condition(
-        r, "Available", enough ? "True" : "False",
-        enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
-        enough ? "Deployment has minimum availability." : "Deployment does not have minimum availability.",
-        false);
+        r, "Available", enough ? "True" : "False", enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
+        enough ? "Deployment has minimum availability." : "Deployment does not have minimum availability.", false);
     if (judge) {
         judge_progress(r);
         copy_failure(r);
     }
     if (!r->annotated && api_equal(&api_apps_deployment_status, &r->d.status, &r->was->status)) return 0;
     struct client_opts o = {.cause = r->was->metadata.resource_version};
-    return client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d,
-                                &o, NULL, e);
+    return client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL,
+                                e);
 }
 
 /* So that a pause is not counted as lack of progress. */
@@ -304,23 +298,20 @@ static void note_pause(struct rollout *r) {
     if (r->d.spec.paused && !noted)
         rollout_set_condition(r, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", false);
     if (!r->d.spec.paused && noted)
-        rollout_set_condition(r, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed",
-                              false);
+        rollout_set_condition(r, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", false);
 }
 
 /* ---- reconcile ---- */
 
 static int by_age(const void *x, const void *y) {
-    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x,
-                                  *b = *(struct apps_replica_set *const *)y;
+    const struct apps_replica_set *a = *(struct apps_replica_set *const *)x, *b = *(struct apps_replica_set *const *)y;
     int d = ktime_cmp(a->metadata.creation_timestamp, b->metadata.creation_timestamp);
     return d ? d : strcmp(a->metadata.name, b->metadata.name);
 }
 
 static void sort_out_sets(struct rollout *r, const struct claimed *sets) {
     r->old = arena_alloc(r->a, (sets->n + 1) * sizeof(*r->old));
-    for (size_t i = 0; i < sets->n; i++)
-        r->old[i] = arena_memdup(r->a, sets->items[i]->obj, sizeof(**r->old));
+    for (size_t i = 0; i < sets->n; i++) r->old[i] = arena_memdup(r->a, sets->items[i]->obj, sizeof(**r->old));
     qsort(r->old, sets->n, sizeof(*r->old), by_age);
     for (size_t i = 0; i < sets->n; i++) {
         if (!r->current && rollout_same_template(r->a, &r->old[i]->spec.template, &r->d.spec.template))
@@ -346,8 +337,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     if (!o) return 0;
     struct rollout r = {.c = c, .a = a, .key = key, .was = o->obj};
     r.d = *r.was;
-    struct apps_deployment_condition_vec *v =
-        &r.d.status.conditions; /* own copy with room for one of each type more */
+    struct apps_deployment_condition_vec *v = &r.d.status.conditions; /* own copy with room for one of each type more */
     v->items = arena_alloc(a, (v->n + 4) * sizeof(*v->items));
     if (v->n) memcpy(v->items, r.was->status.conditions.items, v->n * sizeof(*v->items));
     if (!r.d.spec.selector || label_selector_empty(r.d.spec.selector)) {
@@ -382,8 +372,7 @@ static void set_changed(void *arg, const struct object *o) {
     informer_list(manager_informer(c->m, &client_deployments), o->meta->namespace, &all);
     for (size_t i = 0; i < all.n; i++) {
         const struct apps_deployment *d = all.items[i]->obj;
-        if (label_selector_matches(d->spec.selector, &o->meta->labels))
-            workqueue_add(c->q, all.items[i]->key);
+        if (label_selector_matches(d->spec.selector, &o->meta->labels)) workqueue_add(c->q, all.items[i]->key);
     }
 }
 
@@ -401,8 +390,8 @@ int deployment_start(struct manager *m, struct err *e) {
     struct dep_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->events = manager_recorder(m, "deployment-controller");
-    c->q = manager_queue(m, "deployment", WORKERS, reconcile, c, &client_deployments, &client_replicasets,
-                         &client_pods, NULL);
+    c->q = manager_queue(m, "deployment", WORKERS, reconcile, c, &client_deployments, &client_replicasets, &client_pods,
+                         NULL);
     manager_watch_keys(m, &client_deployments, c->q);
     manager_watch(m, &client_replicasets, set_changed, c);
     struct informer_handler h = {.on_delete = pod_deleted, .arg = c};

@@ -35,9 +35,7 @@ struct rollout {
 static inline int32_t rollout_set_size(const struct apps_replica_set *rs) {
     return rs->spec.replicas ? *rs->spec.replicas : 1;
 }
-static inline int32_t rollout_wished(const struct rollout *r) {
-    return r->d.spec.replicas ? *r->d.spec.replicas : 1;
-}
+static inline int32_t rollout_wished(const struct rollout *r) { return r->d.spec.replicas ? *r->d.spec.replicas : 1; }
 static inline bool rollout_has_deadline(const struct rollout *r) {
     return r->d.spec.progress_deadline_seconds && *r->d.spec.progress_deadline_seconds != INT32_MAX;
 }

@@ -23,8 +23,7 @@ static bool set_size_annotations(struct rollout *r, struct apps_replica_set *rs)
 }
 
 /* Gives a set its size; *scaled (may be NULL) tells whether that changed it. */
-int rollout_resize(struct rollout *r, struct apps_replica_set *rs, int32_t size, bool *scaled,
-                   struct err *e) {
+int rollout_resize(struct rollout *r, struct apps_replica_set *rs, int32_t size, bool *scaled, struct err *e) {
     int32_t was = rollout_set_size(rs);
     bool noted = set_size_annotations(r, rs);
     if (was == size && !noted) return 0;
@@ -33,8 +32,8 @@ int rollout_resize(struct rollout *r, struct apps_replica_set *rs, int32_t size,
     if (rc < 0 || was == size) return rc;
     if (scaled) *scaled = true;
     event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Normal", "ScalingReplicaSet",
-                     "Scaled %s replica set %s from %d to %d", was < size ? "up" : "down", rs->metadata.name,
-                     was, size);
+                     "Scaled %s replica set %s from %d to %d", was < size ? "up" : "down", rs->metadata.name, was,
+                     size);
     return 0;
 }
 
@@ -125,8 +124,7 @@ bool rollout_same_template(struct arena *a, const struct core_pod_template_spec 
 /* The name is taken: by our own set that the cache does not show yet, or by another with the same hash. */
 static int name_taken(struct rollout *r, struct apps_replica_set *rs, struct err *e) {
     struct apps_replica_set *live = arena_zalloc(r->a, sizeof(*live));
-    int rc = client_get(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs->metadata.name,
-                        live, e);
+    int rc = client_get(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs->metadata.name, live, e);
     if (rc < 0) return rc;
     if (owned_by(&live->metadata, r->d.metadata.uid) &&
         rollout_same_template(r->a, &live->spec.template, &r->d.spec.template)) {
@@ -136,8 +134,7 @@ static int name_taken(struct rollout *r, struct apps_replica_set *rs, struct err
     int32_t collisions = r->d.status.collision_count ? *r->d.status.collision_count + 1 : 1;
     r->d.status.collision_count = arena_memdup(r->a, &collisions, sizeof(collisions));
     struct client_opts o = {.cause = r->was->metadata.resource_version};
-    client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL,
-                         NULL);
+    client_update_status(r->c->m->client, r->a, &client_deployments, r->d.metadata.namespace, &r->d, &o, NULL, NULL);
     return err_set(e, -EEXIST, "hash collision with replica set %s", rs->metadata.name);
 }
 
@@ -147,8 +144,7 @@ static int make_current(struct rollout *r, struct err *e) {
     int32_t size = *rs->spec.replicas;
     struct client_opts o = {.cause = r->was->metadata.resource_version};
     _cleanup_err_ struct err ce = {0};
-    int rc =
-        client_create(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs, &o, rs, &ce);
+    int rc = client_create(r->c->m->client, r->a, &client_replicasets, rs->metadata.namespace, rs, &o, rs, &ce);
     if (rc < 0 && client_err_exists(&ce)) return name_taken(r, rs, e);
     if (rc < 0) {
         if (!client_err_namespace_terminating(&ce)) {
@@ -156,8 +152,8 @@ static int make_current(struct rollout *r, struct err *e) {
                 arena_printf(r->a, "Failed to create new replica set \"%s\": %s", rs->metadata.name, ce.msg);
             if (rollout_has_deadline(r))
                 rollout_set_condition(r, "Progressing", "False", "ReplicaSetCreateError", msg, false);
-            event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Warning",
-                             "ReplicaSetCreateError", "%s", msg);
+            event_record_obj(r->c->events, &client_deployments, &r->d.metadata, "Warning", "ReplicaSetCreateError",
+                             "%s", msg);
         }
         err_move(e, &ce);
         return rc;
@@ -184,9 +180,8 @@ int rollout_sync_revision(struct rollout *r, bool make, struct err *e) {
         r->current->spec.min_ready_seconds = r->d.spec.min_ready_seconds;
         if (changed) rc = write_set(r, r->current, e);
         if (rc == 0 && rollout_has_deadline(r) && !rollout_condition(r, "Progressing"))
-            rollout_set_condition(
-                r, "Progressing", "True", "FoundNewReplicaSet",
-                arena_printf(r->a, "Found new replica set \"%s\"", r->current->metadata.name), false);
+            rollout_set_condition(r, "Progressing", "True", "FoundNewReplicaSet",
+                                  arena_printf(r->a, "Found new replica set \"%s\"", r->current->metadata.name), false);
     }
     if (rc < 0) return rc;
     const char *revision = str_map_get(&r->current->metadata.annotations, REVISION);

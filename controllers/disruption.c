@@ -29,14 +29,12 @@ static int32_t scale_of(struct pdb_controller *c, const struct core_pod *p, cons
         return s ? (s->spec.replicas ? *s->spec.replicas : 1) : -1;
     }
     if (!str_eq(ref->kind, "ReplicaSet")) return -1;
-    _cleanup_object_ struct object *o =
-        informer_get_ns(manager_informer(c->m, &client_replicasets), ns, ref->name);
+    _cleanup_object_ struct object *o = informer_get_ns(manager_informer(c->m, &client_replicasets), ns, ref->name);
     if (!o) return -1;
     const struct apps_replica_set *rs = o->obj;
     const struct meta_owner_reference *top = meta_controller_of(&rs->metadata);
     if (!top || !str_eq(top->kind, "Deployment")) return rs->spec.replicas ? *rs->spec.replicas : 1;
-    _cleanup_object_ struct object *d =
-        informer_get_ns(manager_informer(c->m, &client_deployments), ns, top->name);
+    _cleanup_object_ struct object *d = informer_get_ns(manager_informer(c->m, &client_deployments), ns, top->name);
     const struct apps_deployment *dep = d ? d->obj : NULL;
     *uid = top->uid;
     return dep ? (dep->spec.replicas ? *dep->spec.replicas : 1) : -1;
@@ -82,8 +80,7 @@ static void clean_disrupted(struct arena *a, pdb_t *b, struct object_list *pods,
         const struct ktime_map_entry *x = &b->status.disrupted_pods.items[i];
         bool still = false;
         for (size_t k = 0; k < pods->n; k++)
-            still |=
-                str_eq(pods->items[k]->meta->name, x->key) && !pods->items[k]->meta->deletion_timestamp.set;
+            still |= str_eq(pods->items[k]->meta->name, x->key) && !pods->items[k]->meta->deletion_timestamp.set;
         int64_t left = DISRUPTED_LAPSE - ktime_diff_ns(ktime_now(), x->value);
         if (!still || left <= 0) continue;
         *wait = MIN_OF(*wait, left);
@@ -133,8 +130,7 @@ static void matching(struct pdb_controller *c, const pdb_t *b, struct object_lis
 
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
     struct pdb_controller *c = arg;
-    _cleanup_object_ struct object *o =
-        informer_get(manager_informer(c->m, &client_poddisruptionbudgets), key);
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_poddisruptionbudgets), key);
     if (!o) return 0;
     const pdb_t *was = o->obj;
     pdb_t b = *was;
@@ -146,8 +142,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     clean_disrupted(a, &b, &pods, &wait);
     for (size_t i = 0; i < pods.n; i++) {
         const struct core_pod *p = pods.items[i]->obj;
-        t.healthy +=
-            pod_is_ready(p) && !p->metadata.deletion_timestamp.set && !disrupted(&b, p->metadata.name);
+        t.healthy += pod_is_ready(p) && !p->metadata.deletion_timestamp.set && !disrupted(&b, p->metadata.name);
     }
     int32_t allowed = t.expected > 0 ? MAX_OF(t.healthy - t.desired, 0) : 0;
     if (pods.n == 0)
@@ -169,8 +164,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     if (wait != INT64_MAX) workqueue_add_after(c->q, key, wait);
     if (api_equal(&api_policy_pod_disruption_budget_status, &b.status, &was->status)) return 0;
     struct client_opts opts = {.cause = was->metadata.resource_version};
-    return client_update_status(c->m->client, a, &client_poddisruptionbudgets, was->metadata.namespace, &b,
-                                &opts, NULL, e);
+    return client_update_status(c->m->client, a, &client_poddisruptionbudgets, was->metadata.namespace, &b, &opts, NULL,
+                                e);
 }
 
 static void wake(struct pdb_controller *c, const struct object *pod) {

@@ -136,8 +136,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
         size_t k = 0;
         while (k < x.n && (used[k] || !same(was, &x.want[k], false))) k++;
         if (k < x.n) used[k] = true;
-        int r =
-            write_one(&x, was, k < x.n ? &x.want[k] : NULL, o ? o->rv : was->metadata.resource_version, e);
+        int r = write_one(&x, was, k < x.n ? &x.want[k] : NULL, o ? o->rv : was->metadata.resource_version, e);
         result = MIN_OF(result, r);
     }
     for (size_t k = 0; k < x.n; k++)

@@ -19,22 +19,19 @@ static struct core_endpoint_address address_of(struct arena *a, const struct bac
     ref->namespace = p->metadata.namespace;
     ref->name = p->metadata.name;
     ref->uid = p->metadata.uid;
-    return (struct core_endpoint_address){
-        .ip = b->ip,
-        .hostname = b->hostname,
-        .target_ref = ref,
-        .node_name = str_empty(p->spec.node_name) ? NULL : p->spec.node_name};
+    return (struct core_endpoint_address){.ip = b->ip,
+                                          .hostname = b->hostname,
+                                          .target_ref = ref,
+                                          .node_name = str_empty(p->spec.node_name) ? NULL : p->spec.node_name};
 }
 
 static struct core_endpoint_port_vec ports_of(struct arena *a, const struct backend *b) {
-    struct core_endpoint_port_vec v = {.items = arena_zalloc(a, (b->n_ports + 1) * sizeof(*v.items)),
-                                       .n = b->n_ports};
+    struct core_endpoint_port_vec v = {.items = arena_zalloc(a, (b->n_ports + 1) * sizeof(*v.items)), .n = b->n_ports};
     for (size_t i = 0; i < b->n_ports; i++)
-        v.items[i] =
-            (struct core_endpoint_port){.name = str_empty(b->ports[i].name) ? NULL : b->ports[i].name,
-                                        .port = b->ports[i].port,
-                                        .protocol = b->ports[i].protocol,
-                                        .app_protocol = b->ports[i].app_protocol};
+        v.items[i] = (struct core_endpoint_port){.name = str_empty(b->ports[i].name) ? NULL : b->ports[i].name,
+                                                 .port = b->ports[i].port,
+                                                 .protocol = b->ports[i].protocol,
+                                                 .app_protocol = b->ports[i].app_protocol};
     return v;
 }
 
@@ -132,8 +129,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
 int endpoints_start(struct manager *m, struct err *e) {
     struct ep_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "endpoint", WORKERS, reconcile, c, &client_services, &client_pods,
-                         &client_endpoints, NULL);
+    c->q = manager_queue(m, "endpoint", WORKERS, reconcile, c, &client_services, &client_pods, &client_endpoints, NULL);
     manager_watch_keys(m, &client_services, c->q);
     backends_watch_pods(m, c->q);
     return 0;

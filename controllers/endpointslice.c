@@ -56,8 +56,7 @@ static void build_endpoint(struct work *w, const struct backend *b, struct disco
     out->zone = arena_strdup(a, zone);
 }
 
-static struct discovery_endpoint_port_vec build_ports(struct work *w, const struct backend_port *ports,
-                                                      size_t n) {
+static struct discovery_endpoint_port_vec build_ports(struct work *w, const struct backend_port *ports, size_t n) {
     struct discovery_endpoint_port_vec v = {.items = arena_zalloc(w->a, (n + 1) * sizeof(*v.items)), .n = n};
     for (size_t i = 0; i < n; i++) {
         v.items[i].name = ports[i].name;
@@ -68,14 +67,12 @@ static struct discovery_endpoint_port_vec build_ports(struct work *w, const stru
     return v;
 }
 
-static bool same_ports(const struct discovery_endpoint_port_vec *a,
-                       const struct discovery_endpoint_port_vec *b) {
+static bool same_ports(const struct discovery_endpoint_port_vec *a, const struct discovery_endpoint_port_vec *b) {
     if (a->n != b->n) return false;
     for (size_t i = 0; i < a->n; i++) {
         const struct discovery_endpoint_port *x = &a->items[i], *y = &b->items[i];
         if (strcmp(str_or_empty(x->name), str_or_empty(y->name)) != 0 || !str_eq(x->protocol, y->protocol) ||
-            !str_eq(x->app_protocol, y->app_protocol) || !x->port != !y->port ||
-            (x->port && *x->port != *y->port))
+            !str_eq(x->app_protocol, y->app_protocol) || !x->port != !y->port || (x->port && *x->port != *y->port))
             return false;
     }
     return true;
@@ -135,16 +132,14 @@ static void keep_wanted(struct work *w, struct slice *x, struct group *g) {
 static void place(struct work *w, const char *family, struct group *g) {
     for (size_t i = 0; i < w->n; i++) {
         struct slice *x = &w->slices[i];
-        if (x->was && str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports))
-            keep_wanted(w, x, g);
+        if (x->was && str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports)) keep_wanted(w, x, g);
     }
     for (size_t k = 0; k < g->n; k++) {
         if (g->placed[k]) continue;
         struct slice *room = NULL;
         for (size_t i = 0; i < w->n && !room; i++) {
             struct slice *x = &w->slices[i];
-            if (str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports) &&
-                x->s.endpoints.n < PER_SLICE)
+            if (str_eq(x->s.address_type, family) && same_ports(&x->s.ports, &g->ports) && x->s.endpoints.n < PER_SLICE)
                 room = x;
         }
         if (!room) room = new_slice(w, family, g->ports);
@@ -195,8 +190,7 @@ static void reconcile_family(struct work *w, const char *family) {
         }
         struct discovery_endpoint ep;
         build_endpoint(w, &b.items[i], &ep);
-        groups[g].eps[groups[g].n++] =
-            *(struct discovery_endpoint *)api_clone(w->a, &api_discovery_endpoint, &ep);
+        groups[g].eps[groups[g].n++] = *(struct discovery_endpoint *)api_clone(w->a, &api_discovery_endpoint, &ep);
     }
     for (size_t i = 0; i < w->n; i++) /* what no group claims below ends empty */
         if (w->slices[i].was && str_eq(w->slices[i].s.address_type, family)) {
@@ -218,8 +212,7 @@ static int write_all(struct work *w, struct err *e) {
     for (size_t i = 0; i < w->n; i++) {
         struct slice *x = &w->slices[i];
         bool wanted_family = families->n == 0 && str_eq(x->s.address_type, "IPv4");
-        for (size_t k = 0; k < families->n; k++)
-            wanted_family |= str_eq(families->items[k], x->s.address_type);
+        for (size_t k = 0; k < families->n; k++) wanted_family |= str_eq(families->items[k], x->s.address_type);
         size_t filled = 0, before = 0;
         for (size_t k = 0; k < w->n; k++) {
             if (!str_eq(w->slices[k].s.address_type, x->s.address_type)) continue;

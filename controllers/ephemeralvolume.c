@@ -8,8 +8,8 @@ struct ev_controller {
     struct event_recorder *events;
 };
 
-static int make_claim(struct ev_controller *c, struct arena *a, const struct core_pod *p,
-                      const struct core_volume *v, struct err *e) {
+static int make_claim(struct ev_controller *c, struct arena *a, const struct core_pod *p, const struct core_volume *v,
+                      struct err *e) {
     const char *ns = p->metadata.namespace, *name = arena_printf(a, "%s-%s", p->metadata.name, v->name);
     const struct core_persistent_volume_claim_template *t = v->ephemeral->volume_claim_template;
     _cleanup_object_ struct object *have =
@@ -61,8 +61,7 @@ int ephemeralvolume_start(struct manager *m, struct err *e) {
     struct ev_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->events = manager_recorder(m, "ephemeral_volume");
-    c->q = manager_queue(m, "ephemeral-volume", 1, reconcile, c, &client_pods, &client_persistentvolumeclaims,
-                         NULL);
+    c->q = manager_queue(m, "ephemeral-volume", 1, reconcile, c, &client_pods, &client_persistentvolumeclaims, NULL);
     struct informer_handler h = {.on_add = pod_added, .arg = c};
     informer_add_handler(manager_informer(m, &client_pods), &h);
     return 0;

@@ -48,8 +48,7 @@ struct gc {
 
 static struct gc_resource *find(struct gc *g, const char *group, const char *plural) {
     for (size_t i = 0; i < g->n; i++)
-        if (strcmp(g->items[i]->r.group, group) == 0 && strcmp(g->items[i]->r.plural, plural) == 0)
-            return g->items[i];
+        if (strcmp(g->items[i]->r.group, group) == 0 && strcmp(g->items[i]->r.plural, plural) == 0) return g->items[i];
     return NULL;
 }
 
@@ -60,8 +59,7 @@ static struct gc_resource *find_kind(struct gc *g, const char *api_version, cons
     pthread_mutex_lock(&g->lock);
     for (size_t i = 0; i < g->n && !found; i++) {
         struct gc_resource *x = g->items[i];
-        if (strcmp(x->r.kind, kind) == 0 && strlen(x->r.group) == n &&
-            strncmp(x->r.group, api_version, n) == 0)
+        if (strcmp(x->r.kind, kind) == 0 && strlen(x->r.group) == n && strncmp(x->r.group, api_version, n) == 0)
             found = x;
     }
     pthread_mutex_unlock(&g->lock);
@@ -107,8 +105,8 @@ static bool leaving(const struct meta_object_meta *m) {
     return m->deletion_timestamp.set && (has_finalizer(m, FOREGROUND) || has_finalizer(m, ORPHAN));
 }
 
-static void dependents_of(struct gc *g, const char *uid,
-                          void (*fn)(struct gc_resource *x, struct object *o, void *arg), void *arg) {
+static void dependents_of(struct gc *g, const char *uid, void (*fn)(struct gc_resource *x, struct object *o, void *arg),
+                          void *arg) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct gc_resource **all;
     size_t n = all_resources(g, a, &all);
@@ -152,8 +150,7 @@ static void on_add(void *arg, struct object *o) {
 static bool same_owners(const struct meta_object_meta *a, const struct meta_object_meta *b) {
     if (a->owner_references.n != b->owner_references.n) return false;
     for (size_t i = 0; i < a->owner_references.n; i++)
-        if (!api_equal(&api_meta_owner_reference, &a->owner_references.items[i],
-                       &b->owner_references.items[i]))
+        if (!api_equal(&api_meta_owner_reference, &a->owner_references.items[i], &b->owner_references.items[i]))
             return false;
     return true;
 }
@@ -243,8 +240,7 @@ static int read_live(struct gc *g, struct arena *a, struct gc_resource *x, const
     return client_get(g->m->client, a, &x->r, x->r.namespaced ? ns : NULL, name, out, e);
 }
 
-static int owner_state(struct item *it, const struct meta_owner_reference *ref, enum owner_state *out,
-                       struct err *e) {
+static int owner_state(struct item *it, const struct meta_owner_reference *ref, enum owner_state *out, struct err *e) {
     struct gc_resource *x = find_kind(it->g, str_or_empty(ref->api_version), str_or_empty(ref->kind));
     if (!x) { /* a kind that nobody serves: keep, it may come back */
         *out = SOLID;
@@ -253,11 +249,9 @@ static int owner_state(struct item *it, const struct meta_owner_reference *ref, 
     struct meta_partial_object_metadata owner = {0};
     _cleanup_err_ struct err oe = {0};
     bool foreign = x->r.namespaced && !it->x->r.namespaced;
-    int r = foreign
-                ? -ENOENT
-                : read_live(it->g, it->a, x, it->o.metadata.namespace, str_or_empty(ref->name), &owner, &oe);
-    if (foreign || (r < 0 && client_err_not_found(&oe)) ||
-        (r == 0 && !str_eq(owner.metadata.uid, ref->uid))) {
+    int r =
+        foreign ? -ENOENT : read_live(it->g, it->a, x, it->o.metadata.namespace, str_or_empty(ref->name), &owner, &oe);
+    if (foreign || (r < 0 && client_err_not_found(&oe)) || (r == 0 && !str_eq(owner.metadata.uid, ref->uid))) {
         *out = DANGLING;
         return 0;
     }
@@ -270,8 +264,8 @@ static int owner_state(struct item *it, const struct meta_owner_reference *ref, 
     return 0;
 }
 
-static int patch_meta(struct item *it, struct gc_resource *x, const struct meta_object_meta *m,
-                      const char *field, struct json *value, struct err *e) {
+static int patch_meta(struct item *it, struct gc_resource *x, const struct meta_object_meta *m, const char *field,
+                      struct json *value, struct err *e) {
     struct arena *a = it->a;
     struct json *p = json_object(a), *meta = json_ensure_object(a, p, "metadata");
     json_set_str(a, meta, "resourceVersion", m->resource_version);
@@ -280,8 +274,8 @@ static int patch_meta(struct item *it, struct gc_resource *x, const struct meta_
     const char *text = json_text(a, p);
     struct client_opts o = {.cause = it->o.metadata.resource_version};
     _cleanup_err_ struct err pe = {0};
-    int r = client_patch(it->g->m->client, a, &x->r, x->r.namespaced ? m->namespace : NULL, m->name,
-                         CLIENT_PATCH_MERGE, text, strlen(text), &o, NULL, &pe);
+    int r = client_patch(it->g->m->client, a, &x->r, x->r.namespaced ? m->namespace : NULL, m->name, CLIENT_PATCH_MERGE,
+                         text, strlen(text), &o, NULL, &pe);
     if (r == 0 || client_err_not_found(&pe)) return 0;
     err_move(e, &pe);
     return r;
@@ -330,8 +324,7 @@ static int foreground(struct item *it, struct err *e) {
 
 static void let_go(struct gc_resource *x, struct object *o, void *arg) {
     struct blockers *b = arg;
-    struct meta_owner_reference *keep =
-        arena_alloc(b->it->a, (o->meta->owner_references.n + 1) * sizeof(*keep));
+    struct meta_owner_reference *keep = arena_alloc(b->it->a, (o->meta->owner_references.n + 1) * sizeof(*keep));
     size_t n = 0;
     for (size_t i = 0; i < o->meta->owner_references.n; i++)
         if (!str_eq(o->meta->owner_references.items[i].uid, b->it->o.metadata.uid))
@@ -368,8 +361,7 @@ static void count_dependent(struct gc_resource *x, struct object *o, void *arg) 
 static int unblock(struct item *it, struct err *e) {
     const struct meta_owner_reference_vec *v = &it->o.metadata.owner_references;
     struct meta_owner_reference *refs = arena_memdup(it->a, v->items, v->n * sizeof(*refs));
-    for (size_t i = 0; i < v->n; i++)
-        refs[i].block_owner_deletion = arena_memdup(it->a, &(bool){false}, sizeof(bool));
+    for (size_t i = 0; i < v->n; i++) refs[i].block_owner_deletion = arena_memdup(it->a, &(bool){false}, sizeof(bool));
     int r = patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, refs, v->n), e);
     it->o.metadata.resource_version = NULL; /* it has just changed */
     return r;
@@ -382,8 +374,7 @@ static int delete_item(struct item *it, const char *propagation, struct err *e) 
                                    .propagation = propagation,
                                    .cause = m->resource_version};
     _cleanup_err_ struct err de = {0};
-    int r = client_delete(it->g->m->client, &it->x->r, it->x->r.namespaced ? m->namespace : NULL, m->name, &o,
-                          &de);
+    int r = client_delete(it->g->m->client, &it->x->r, it->x->r.namespaced ? m->namespace : NULL, m->name, &o, &de);
     if (r == 0 || client_err_not_found(&de)) return 0;
     err_move(e, &de);
     return r;
@@ -403,8 +394,7 @@ static int judge(struct item *it, struct err *e) {
         if (s == WAITING) n_waiting++;
     }
     if (n_solid == v->n) return 0;
-    if (n_solid)
-        return patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, solid, n_solid), e);
+    if (n_solid) return patch_meta(it, it->x, &it->o.metadata, "ownerReferences", refs_json(it->a, solid, n_solid), e);
     struct below below = {0};
     dependents_of(it->g, it->o.metadata.uid, count_dependent, &below);
     if (n_waiting && below.n) {
@@ -421,8 +411,8 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     struct item it = {.g = g, .a = a};
     const char *bar = strchr(key, '|'), *slash = strchr(key, '/'), *ns, *name;
     pthread_mutex_lock(&g->lock);
-    it.x = find(g, arena_strndup(a, key, (size_t)(slash - key)),
-                arena_strndup(a, slash + 1, (size_t)(bar - slash - 1)));
+    it.x =
+        find(g, arena_strndup(a, key, (size_t)(slash - key)), arena_strndup(a, slash + 1, (size_t)(bar - slash - 1)));
     pthread_mutex_unlock(&g->lock);
     if (!it.x) return 0;
     key_split(a, bar + 1, &ns, &name);

@@ -10,8 +10,8 @@ static int by_number(const void *x, const void *y) {
     return strcmp(a->metadata.name, b->metadata.name);
 }
 
-int history_find(struct manager *m, struct arena *a, const struct owner *o,
-                 const struct meta_label_selector *selector, struct history *out, struct err *e) {
+int history_find(struct manager *m, struct arena *a, const struct owner *o, const struct meta_label_selector *selector,
+                 struct history *out, struct err *e) {
     *out = (struct history){0};
     int r = claim_objects(m, a, &client_controllerrevisions, o, selector, &out->claimed, e);
     if (r < 0) return r;
@@ -37,8 +37,8 @@ static const char *data_of(struct arena *a, const struct core_pod_template_spec 
     return json_text(a, o);
 }
 
-int history_template(struct arena *a, const struct apps_controller_revision *r,
-                     struct core_pod_template_spec *out, struct err *e) {
+int history_template(struct arena *a, const struct apps_controller_revision *r, struct core_pod_template_spec *out,
+                     struct err *e) {
     struct json *o = NULL;
     int rc = json_parse(a, r->data.p, r->data.n, &o, NULL, e);
     if (rc < 0) return rc;
@@ -56,14 +56,12 @@ static int raise(struct manager *m, struct arena *a, const struct apps_controlle
     struct apps_controller_revision fresh = *r;
     fresh.revision = to;
     struct client_opts o = {.cause = r->metadata.resource_version};
-    return client_update(m->client, a, &client_controllerrevisions, r->metadata.namespace, &fresh, &o, NULL,
-                         e);
+    return client_update(m->client, a, &client_controllerrevisions, r->metadata.namespace, &fresh, &o, NULL, e);
 }
 
-static int create(struct manager *m, struct arena *a, const struct owner *o,
-                  const struct core_pod_template_spec *t, const struct str_map *labels,
-                  const int32_t *collisions, int64_t number, const char **name, const char **hash,
-                  struct err *e) {
+static int create(struct manager *m, struct arena *a, const struct owner *o, const struct core_pod_template_spec *t,
+                  const struct str_map *labels, const int32_t *collisions, int64_t number, const char **name,
+                  const char **hash, struct err *e) {
     const char *data = data_of(a, t);
     struct apps_controller_revision r = {.revision = number, .data = {data, strlen(data)}};
     int32_t tries = collisions ? *collisions : 0;
@@ -77,8 +75,7 @@ static int create(struct manager *m, struct arena *a, const struct owner *o,
         r.metadata.owner_references.n = 1;
         struct client_opts opts = {.cause = o->meta->resource_version};
         _cleanup_err_ struct err ce = {0};
-        int rc = client_create(m->client, a, &client_controllerrevisions, o->meta->namespace, &r, &opts, NULL,
-                               &ce);
+        int rc = client_create(m->client, a, &client_controllerrevisions, o->meta->namespace, &r, &opts, NULL, &ce);
         if (rc == 0) return 0;
         struct apps_controller_revision live;
         if (!client_err_exists(&ce)) {
@@ -94,8 +91,8 @@ static int create(struct manager *m, struct arena *a, const struct owner *o,
 }
 
 int history_current(struct manager *m, struct arena *a, const struct owner *o, const struct history *h,
-                    const struct core_pod_template_spec *t, const struct str_map *labels,
-                    const int32_t *collisions, const char **name, const char **hash, struct err *e) {
+                    const struct core_pod_template_spec *t, const struct str_map *labels, const int32_t *collisions,
+                    const char **name, const char **hash, struct err *e) {
     int64_t newest = h->n ? h->items[h->n - 1]->revision : 0;
     for (size_t i = h->n; i-- > 0;) {
         const struct apps_controller_revision *r = h->items[i];
@@ -109,8 +106,7 @@ int history_current(struct manager *m, struct arena *a, const struct owner *o, c
 }
 
 int history_trim(struct manager *m, const struct history *h, int32_t limit,
-                 bool (*live)(void *arg, const struct apps_controller_revision *r), void *arg,
-                 struct err *e) {
+                 bool (*live)(void *arg, const struct apps_controller_revision *r), void *arg, struct err *e) {
     size_t spare = 0;
     for (size_t i = 0; i < h->n; i++) spare += !live(arg, h->items[i]);
     for (size_t i = 0; i < h->n && spare > (size_t)MAX_OF(limit, 0); i++) {
@@ -118,8 +114,8 @@ int history_trim(struct manager *m, const struct history *h, int32_t limit,
         if (live(arg, r)) continue;
         _cleanup_err_ struct err de = {0};
         struct client_delete_opts o = {.uid = r->metadata.uid};
-        int rc = client_delete(m->client, &client_controllerrevisions, r->metadata.namespace,
-                               r->metadata.name, &o, &de);
+        int rc =
+            client_delete(m->client, &client_controllerrevisions, r->metadata.namespace, r->metadata.name, &o, &de);
         if (rc < 0 && !client_err_not_found(&de)) {
             err_move(e, &de);
             return rc;

@@ -15,15 +15,12 @@ enum { WORKERS = 3 };
 
 static const struct batch_job_condition *job_condition(const struct batch_job *j, const char *type) {
     for (size_t i = 0; i < j->status.conditions.n; i++)
-        if (str_eq(j->status.conditions.items[i].type, type) &&
-            str_eq(j->status.conditions.items[i].status, "True"))
+        if (str_eq(j->status.conditions.items[i].type, type) && str_eq(j->status.conditions.items[i].status, "True"))
             return &j->status.conditions.items[i];
     return NULL;
 }
 
-bool job_is_finished(const struct batch_job *j) {
-    return job_condition(j, "Complete") || job_condition(j, "Failed");
-}
+bool job_is_finished(const struct batch_job *j) { return job_condition(j, "Complete") || job_condition(j, "Failed"); }
 
 static void set_condition(struct jobrun *x, const char *type, const char *status, const char *reason,
                           const char *message) {
@@ -71,8 +68,7 @@ static void judge(struct jobrun *x) {
         return;
     }
     if (s->active_deadline_seconds && x->j.status.start_time.set && !job_suspended(&x->j)) {
-        int64_t left =
-            *s->active_deadline_seconds * NS_PER_SEC - ktime_diff_ns(ktime_now(), x->j.status.start_time);
+        int64_t left = *s->active_deadline_seconds * NS_PER_SEC - ktime_diff_ns(ktime_now(), x->j.status.start_time);
         if (left <= 0) {
             x->fail_reason = "DeadlineExceeded";
             x->fail_message = "Job was active longer than specified deadline";
@@ -92,8 +88,7 @@ static bool policy_content(struct jobrun *x) {
         int32_t have = 0;
         if (r->succeeded_indexes) {
             for (size_t k = 0; k < wanted.n; k++)
-                for (int32_t n = wanted.items[k].from; n <= wanted.items[k].to; n++)
-                    have += index_set_has(&x->done, n);
+                for (int32_t n = wanted.items[k].from; n <= wanted.items[k].to; n++) have += index_set_has(&x->done, n);
         } else {
             have = x->succeeded;
         }
@@ -136,8 +131,7 @@ static void finish(struct jobrun *x) {
         if (settled) {
             set_condition(x, "Complete", "True", reason, message);
             x->j.status.completion_time = ktime_now_s();
-            event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Normal", "Completed",
-                             "Job completed");
+            event_record_obj(x->c->events, &client_jobs, &x->j.metadata, "Normal", "Completed", "Job completed");
         }
     }
 }
@@ -161,12 +155,10 @@ static int write_status(struct jobrun *x, struct err *e) {
     s->ready = arena_memdup(x->a, &x->ready, sizeof(x->ready));
     s->terminating = arena_memdup(x->a, &x->terminating, sizeof(x->terminating));
     if (x->indexed) s->completed_indexes = index_set_format(x->a, &x->done);
-    if (x->indexed && x->j.spec.backoff_limit_per_index)
-        s->failed_indexes = index_set_format(x->a, &x->given_up);
+    if (x->indexed && x->j.spec.backoff_limit_per_index) s->failed_indexes = index_set_format(x->a, &x->given_up);
     if (api_equal(&api_batch_job_status, s, &x->was->status)) return 0;
     struct client_opts o = {.cause = x->was->metadata.resource_version};
-    return client_update_status(x->c->m->client, x->a, &client_jobs, x->j.metadata.namespace, &x->j, &o, NULL,
-                                e);
+    return client_update_status(x->c->m->client, x->a, &client_jobs, x->j.metadata.namespace, &x->j, &o, NULL, e);
 }
 
 static int run_job(struct jobrun *x, struct err *e) {
@@ -221,8 +213,7 @@ static int orphaned(struct job_controller *c, struct arena *a, const char *key, 
     struct jobrun x = {.c = c, .a = a, .key = key, .was = &none};
     for (size_t i = 0; i < l.n; i++) {
         const struct meta_owner_reference *ref = meta_controller_of(l.items[i]->meta);
-        if (!ref || !str_eq(ref->kind, "Job") || !str_eq(ref->name, name) ||
-            !job_pod_tracked(l.items[i]->obj))
+        if (!ref || !str_eq(ref->kind, "Job") || !str_eq(ref->name, name) || !job_pod_tracked(l.items[i]->obj))
             continue;
         int r = job_untrack_pod(&x, l.items[i]->obj, e);
         if (r < 0) return r;
@@ -239,8 +230,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     }
     struct jobrun x = {.c = c, .a = a, .key = key, .was = o->obj, .wait = INT64_MAX};
     x.j = *x.was;
-    if (!str_empty(x.j.spec.managed_by) && !str_eq(x.j.spec.managed_by, "kubernetes.io/job-controller"))
-        return 0;
+    if (!str_empty(x.j.spec.managed_by) && !str_eq(x.j.spec.managed_by, "kubernetes.io/job-controller")) return 0;
     int r = job_is_finished(&x.j) ? after_end(&x, e) : run_job(&x, e);
     if (x.wait != INT64_MAX) workqueue_add_after(c->q, key, x.wait + 10 * NS_PER_MS);
     claimed_done(&x.pods);
@@ -262,8 +252,7 @@ static void wake_for_orphan(struct job_controller *c, const struct object *pod) 
     informer_list(manager_informer(c->m, &client_jobs), pod->meta->namespace, &jobs);
     for (size_t i = 0; i < jobs.n; i++) {
         const struct batch_job *j = jobs.items[i]->obj;
-        if (label_selector_matches(j->spec.selector, &pod->meta->labels))
-            workqueue_add(c->q, jobs.items[i]->key);
+        if (label_selector_matches(j->spec.selector, &pod->meta->labels)) workqueue_add(c->q, jobs.items[i]->key);
     }
 }
 

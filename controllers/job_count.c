@@ -66,8 +66,7 @@ bool job_pod_failed(const struct core_pod *p) {
 static void note_failure_time(struct jobrun *x, const struct core_pod *p) {
     struct ktime t = p->metadata.deletion_timestamp;
     for (size_t i = 0; i < p->status.container_statuses.n; i++) {
-        const struct core_container_state_terminated *s =
-            p->status.container_statuses.items[i].state.terminated;
+        const struct core_container_state_terminated *s = p->status.container_statuses.items[i].state.terminated;
         if (s && ktime_cmp(s->finished_at, t) > 0) t = s->finished_at;
     }
     if (!t.set) t = ktime_now();
@@ -101,14 +100,12 @@ static const char *policy_action(struct jobrun *x, const struct core_pod *p) {
             }
         for (size_t k = 0; k < r->on_pod_conditions.n; k++) {
             const struct core_pod_condition *c = pod_condition(p, r->on_pod_conditions.items[k].type);
-            const char *want = str_empty(r->on_pod_conditions.items[k].status)
-                                   ? "True"
-                                   : r->on_pod_conditions.items[k].status;
+            const char *want =
+                str_empty(r->on_pod_conditions.items[k].status) ? "True" : r->on_pod_conditions.items[k].status;
             if (!c || !str_eq(c->status, want)) continue;
             if (str_eq(r->action, "FailJob"))
-                x->fail_message =
-                    arena_printf(x->a, "Pod %s/%s has condition %s matching FailJob rule at index %zu",
-                                 p->metadata.namespace, p->metadata.name, c->type, i);
+                x->fail_message = arena_printf(x->a, "Pod %s/%s has condition %s matching FailJob rule at index %zu",
+                                               p->metadata.namespace, p->metadata.name, c->type, i);
             return r->action;
         }
     }
@@ -139,8 +136,7 @@ static void count_pod(struct jobrun *x, const struct core_pod *p, struct batch_u
         int32_t index = job_pod_index(p);
         if (x->indexed && (index < 0 || (x->j.spec.completions && index >= *x->j.spec.completions))) return;
         if (x->indexed) index_set_add(x->a, &x->done, index);
-        if (job_pod_tracked(p) && !listed && u->succeeded.n < UNCOUNTED_MAX)
-            job_add_uid(x->a, &u->succeeded, uid);
+        if (job_pod_tracked(p) && !listed && u->succeeded.n < UNCOUNTED_MAX) job_add_uid(x->a, &u->succeeded, uid);
     } else if (job_pod_failed(p)) {
         if (job_pod_tracked(p) && !listed) {
             const char *action = policy_action(x, p);

@@ -30,8 +30,7 @@ static void give_index(struct jobrun *x, struct core_pod *p, int32_t index) {
             if (job_pod_index(was) == index && job_pod_failed(was))
                 failures = MAX_OF(failures, job_index_failures(was));
         }
-        map_set(x->a, &p->metadata.annotations, FAILURES_NOTE,
-                arena_printf(x->a, "%lld", (long long)failures));
+        map_set(x->a, &p->metadata.annotations, FAILURES_NOTE, arena_printf(x->a, "%lld", (long long)failures));
     }
     map_set(x->a, &p->metadata.annotations, INDEX_NOTE, text);
     map_set(x->a, &p->metadata.labels, INDEX_NOTE, text);
@@ -66,8 +65,7 @@ static int32_t free_indexes(struct jobrun *x, int32_t want, int32_t *out) {
         if (index >= 0 && pod_is_active(x->pods.items[i]->obj)) index_set_add(x->a, &taken, index);
     }
     for (int32_t i = 0; i < total && n < want; i++)
-        if (!index_set_has(&x->done, i) && !index_set_has(&x->given_up, i) && !index_set_has(&taken, i))
-            out[n++] = i;
+        if (!index_set_has(&x->done, i) && !index_set_has(&x->given_up, i) && !index_set_has(&taken, i)) out[n++] = i;
     return n;
 }
 

@@ -50,8 +50,8 @@ static struct core_volume_node_affinity *bound_to(struct arena *a, const char *h
     return na;
 }
 
-static int make_volume(struct lp_controller *c, struct arena *a, const pvc_t *k,
-                       const struct storage_storage_class *sc, const struct core_node *node, struct err *e) {
+static int make_volume(struct lp_controller *c, struct arena *a, const pvc_t *k, const struct storage_storage_class *sc,
+                       const struct core_node *node, struct err *e) {
     pv_t v = {0};
     const char *host = str_map_get(&node->metadata.labels, "kubernetes.io/hostname");
     const char *name = arena_printf(a, "pvc-%s", k->metadata.uid);
@@ -71,8 +71,8 @@ static int make_volume(struct lp_controller *c, struct arena *a, const pvc_t *k,
     v.spec.persistent_volume_reclaim_policy = str_empty(sc->reclaim_policy) ? "Delete" : sc->reclaim_policy;
     v.spec.volume_mode = "Filesystem";
     v.spec.local = arena_zalloc(a, sizeof(*v.spec.local));
-    v.spec.local->path = arena_printf(a, "%s/%s_%s_%s", c->m->opt.local_path_dir, name, k->metadata.namespace,
-                                      k->metadata.name);
+    v.spec.local->path =
+        arena_printf(a, "%s/%s_%s_%s", c->m->opt.local_path_dir, name, k->metadata.namespace, k->metadata.name);
     v.spec.node_affinity = bound_to(a, str_empty(host) ? node->metadata.name : host);
     struct client_opts o = {.cause = k->metadata.resource_version};
     _cleanup_err_ struct err ce = {0};
@@ -82,8 +82,8 @@ static int make_volume(struct lp_controller *c, struct arena *a, const pvc_t *k,
         return r;
     }
     if (r == 0)
-        event_record_obj(c->events, &client_persistentvolumeclaims, &k->metadata, "Normal",
-                         "ProvisioningSucceeded", "Successfully provisioned volume %s", name);
+        event_record_obj(c->events, &client_persistentvolumeclaims, &k->metadata, "Normal", "ProvisioningSucceeded",
+                         "Successfully provisioned volume %s", name);
     return 0;
 }
 
@@ -95,20 +95,18 @@ static void cannot(struct lp_controller *c, const pvc_t *k, const char *why) {
 
 static int sync_claim(void *arg, struct arena *a, const char *key, struct err *e) {
     struct lp_controller *c = arg;
-    _cleanup_object_ struct object *o =
-        informer_get(manager_informer(c->m, &client_persistentvolumeclaims), key);
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_persistentvolumeclaims), key);
     const pvc_t *k = o ? o->obj : NULL;
     if (!k || k->metadata.deletion_timestamp.set || !str_empty(k->spec.volume_name) ||
         !str_eq(str_map_get(&k->metadata.annotations, ANNOT_PROVISIONER), PROVISIONER))
         return 0;
-    _cleanup_object_ struct object *co = informer_get(manager_informer(c->m, &client_storageclasses),
-                                                      str_or_empty(k->spec.storage_class_name));
+    _cleanup_object_ struct object *co =
+        informer_get(manager_informer(c->m, &client_storageclasses), str_or_empty(k->spec.storage_class_name));
     const struct storage_storage_class *sc = co ? co->obj : NULL;
     if (!sc || !str_eq(sc->provisioner, PROVISIONER)) return 0;
     const char *node = str_map_get(&k->metadata.annotations, ANNOT_SELECTED);
     if (!node && !str_eq(sc->volume_binding_mode, "WaitForFirstConsumer")) node = only_node(c, a);
-    if (str_eq(k->spec.volume_mode, "Block"))
-        return cannot(c, k, "folders of a disk are no block devices"), 0;
+    if (str_eq(k->spec.volume_mode, "Block")) return cannot(c, k, "folders of a disk are no block devices"), 0;
     if (k->spec.selector) return cannot(c, k, "claim.spec.selector is not supported"), 0;
     if (!node) {
         if (!str_eq(sc->volume_binding_mode, "WaitForFirstConsumer"))
@@ -135,17 +133,16 @@ static struct object *node_of(struct lp_controller *c, const pv_t *v) {
 static int remove_folder(struct lp_controller *c, struct arena *a, const pv_t *v, const struct object *node,
                          struct err *e) {
     const char *name = strrchr(v->spec.local->path, '/');
-    struct client_request rq = {.method = "DELETE",
-                                .path = arena_printf(a, "/api/v1/nodes/%s/proxy/localVolumes/%s",
-                                                     node->meta->name, name ? name + 1 : ""),
-                                .cause = v->metadata.resource_version};
+    struct client_request rq = {
+        .method = "DELETE",
+        .path = arena_printf(a, "/api/v1/nodes/%s/proxy/localVolumes/%s", node->meta->name, name ? name + 1 : ""),
+        .cause = v->metadata.resource_version};
     struct client_response rs = {0};
     _cleanup_err_ struct err de = {0};
     int r = client_do(c->m->client, &rq, &rs, &de);
     client_response_done(&rs);
     if (r == 0) return 0;
-    event_record_obj(c->events, &client_persistentvolumes, &v->metadata, "Warning", "VolumeFailedDelete",
-                     "%s", de.msg);
+    event_record_obj(c->events, &client_persistentvolumes, &v->metadata, "Warning", "VolumeFailedDelete", "%s", de.msg);
     err_move(e, &de);
     return r;
 }
@@ -174,8 +171,7 @@ static void class_changed(void *arg, const struct object *o) {
     _cleanup_object_list_ struct object_list l = {0};
     informer_list(manager_informer(c->m, &client_persistentvolumeclaims), NULL, &l);
     for (size_t i = 0; i < l.n; i++)
-        if (str_empty(((const pvc_t *)l.items[i]->obj)->spec.volume_name))
-            workqueue_add(c->claims, l.items[i]->key);
+        if (str_empty(((const pvc_t *)l.items[i]->obj)->spec.volume_name)) workqueue_add(c->claims, l.items[i]->key);
 }
 
 int localpath_start(struct manager *m, struct err *e) {
@@ -185,8 +181,8 @@ int localpath_start(struct manager *m, struct err *e) {
     c->events = manager_recorder(m, PROVISIONER);
     c->claims = manager_queue(m, "local-path-claims", 1, sync_claim, c, &client_persistentvolumeclaims,
                               &client_storageclasses, &client_nodes, NULL);
-    c->volumes = manager_queue(m, "local-path-volumes", 1, sync_volume, c, &client_persistentvolumes,
-                               &client_nodes, NULL);
+    c->volumes =
+        manager_queue(m, "local-path-volumes", 1, sync_volume, c, &client_persistentvolumes, &client_nodes, NULL);
     manager_watch_keys(m, &client_persistentvolumeclaims, c->claims);
     manager_watch_keys(m, &client_persistentvolumes, c->volumes);
     manager_watch(m, &client_storageclasses, class_changed, c);

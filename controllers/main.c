@@ -59,8 +59,7 @@ static bool named(const struct flag_list *l, const char *name, const char *prefi
         if (!str_has_prefix(s, prefix)) continue;
         s += strlen(prefix);
         size_t n = strlen(s); /* "deployment" stands for "deployment-controller" */
-        if (strcmp(s, name) == 0 || (strncmp(name, s, n) == 0 && strcmp(name + n, "-controller") == 0))
-            return true;
+        if (strcmp(s, name) == 0 || (strncmp(name, s, n) == 0 && strcmp(name + n, "-controller") == 0)) return true;
     }
     return false;
 }
@@ -105,8 +104,7 @@ static int run(struct options *o, int signals, struct err *e) {
     if (o->port && (r = health_start(o->bind_address, (int)o->port, &h, e)) < 0) return r;
     struct leader *leader = NULL;
     if (o->leader_elect) {
-        struct leader_config lc = {
-            .ns = o->lease_namespace, .name = "kube-controller-manager", .cancel_fd = signals};
+        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-controller-manager", .cancel_fd = signals};
         r = leader_acquire(c, &lc, lost, NULL, &leader, e);
         if (r < 0) {
             health_stop(h);
@@ -126,8 +124,7 @@ static int run(struct options *o, int signals, struct err *e) {
 }
 
 int main(int argc, char **argv) {
-    struct options o = {
-        .leader_elect = true, .bind_address = "127.0.0.1", .lease_namespace = "kube-system", .v = 2};
+    struct options o = {.leader_elect = true, .bind_address = "127.0.0.1", .lease_namespace = "kube-system", .v = 2};
     o.m.node_cidr_mask = 24;
     o.m.node_monitor_period_ns = 5 * NS_PER_SEC;
     o.m.node_monitor_grace_ns = 50 * NS_PER_SEC;
@@ -139,8 +136,7 @@ int main(int argc, char **argv) {
          "controllers to run: '*' for all, 'name' to add one, '-name' to leave one out"},
         {"leader-elect", 0, FLAG_BOOL, &o.leader_elect, NULL, "wait until no other controller manager leads"},
         {"leader-elect-resource-namespace", 0, FLAG_STR, &o.lease_namespace, "NS", "namespace of the Lease"},
-        {"root-ca-file", 0, FLAG_STR, &o.m.root_ca_file, "FILE",
-         "CA certificate that is published in every namespace"},
+        {"root-ca-file", 0, FLAG_STR, &o.m.root_ca_file, "FILE", "CA certificate that is published in every namespace"},
         {"cluster-signing-cert-file", 0, FLAG_STR, &o.m.signing_cert_file, "FILE",
          "CA certificate that signs CertificateSigningRequests"},
         {"cluster-signing-key-file", 0, FLAG_STR, &o.m.signing_key_file, "FILE", "its key"},
@@ -163,8 +159,7 @@ int main(int argc, char **argv) {
         {"healthz-port", 0, FLAG_INT, &o.port, "PORT", "serve /healthz here, without TLS; 0: nowhere"},
         {"bind-address", 0, FLAG_STR, &o.bind_address, "ADDR", "address of the health port"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 errors only, 2 normal, 4 debug"},
-        {"service-account-private-key-file", 0, FLAG_IGNORED, NULL, "FILE",
-         "accepted; the API server signs tokens"},
+        {"service-account-private-key-file", 0, FLAG_IGNORED, NULL, "FILE", "accepted; the API server signs tokens"},
         {"use-service-account-credentials", 0, FLAG_IGNORED, NULL, NULL,
          "accepted; all controllers use the one identity"},
         {"authentication-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
@@ -178,8 +173,7 @@ int main(int argc, char **argv) {
         {"profiling", 0, FLAG_IGNORED, NULL, NULL, "accepted"},
         {"kube-api-qps", 0, FLAG_IGNORED, NULL, "N", "accepted; there is no client-side limit"},
         {"kube-api-burst", 0, FLAG_IGNORED, NULL, "N", "accepted"},
-        {"concurrent-deployment-syncs", 0, FLAG_IGNORED, NULL, "N",
-         "accepted; controllers share a pool of workers"},
+        {"concurrent-deployment-syncs", 0, FLAG_IGNORED, NULL, "N", "accepted; controllers share a pool of workers"},
         {"concurrent-replicaset-syncs", 0, FLAG_IGNORED, NULL, "N", "accepted"},
         {"concurrent-endpoint-syncs", 0, FLAG_IGNORED, NULL, "N", "accepted"},
         {"concurrent-service-endpoint-syncs", 0, FLAG_IGNORED, NULL, "N", "accepted"},

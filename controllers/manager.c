@@ -44,8 +44,8 @@ struct informer *manager_informer(struct manager *m, const struct client_resourc
     return informers_get(m->informers, r);
 }
 
-struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn,
-                                void *arg, ...) {
+struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn, void *arg,
+                                ...) {
     struct pending *p = xcalloc(1, sizeof(*p));
     p->q = workqueue_new(m->pool, name, concurrency, fn, arg);
     workqueue_enable(p->q, false);

@@ -43,8 +43,8 @@ extern const struct controller controllers[]; /* ends with a row without a name 
 
 /* A queue that is worked on once the informers of all the resources named (a NULL-ended list of const struct
  * client_resource *) have synced. */
-struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn,
-                                void *arg, ...) __attribute__((sentinel));
+struct workqueue *manager_queue(struct manager *m, const char *name, unsigned concurrency, workqueue_fn *fn, void *arg,
+                                ...) __attribute__((sentinel));
 /* The queue waits for this informer too: for one that is not shared. */
 void manager_queue_needs(struct manager *m, struct workqueue *q, struct informer *i);
 /* An informer of one controller alone, for part of a resource; freed with the manager. */

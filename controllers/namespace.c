@@ -33,9 +33,8 @@ struct emptying {
 
 /* ---- conditions ---- */
 
-static void add_condition(struct arena *a, const struct core_namespace *ns,
-                          struct core_namespace_condition_vec *v, const char *type, bool bad,
-                          const char *reason, const char *message) {
+static void add_condition(struct arena *a, const struct core_namespace *ns, struct core_namespace_condition_vec *v,
+                          const char *type, bool bad, const char *reason, const char *message) {
     struct core_namespace_condition c = {.type = type,
                                          .status = bad ? "True" : "False",
                                          .reason = reason,
@@ -54,21 +53,20 @@ static int report(struct emptying *x, struct err *e) {
     struct core_namespace_condition_vec v = {.items = arena_zalloc(x->a, 5 * sizeof(*v.items))};
     const char *left =
         x->remaining.len ? arena_printf(x->a, "Some resources are remaining: %s", x->remaining.data) : NULL;
-    const char *fin = x->finalizers.len
-                          ? arena_printf(x->a, "Some content in the namespace has finalizers remaining: %s",
-                                         x->finalizers.data)
-                          : NULL;
+    const char *fin =
+        x->finalizers.len
+            ? arena_printf(x->a, "Some content in the namespace has finalizers remaining: %s", x->finalizers.data)
+            : NULL;
     add_condition(x->a, x->ns, &v, "NamespaceDeletionDiscoveryFailure", x->discovery_error,
                   x->discovery_error ? "DiscoveryFailed" : "ResourcesDiscovered",
                   x->discovery_error ? x->discovery_error : "All resources successfully discovered");
-    add_condition(x->a, x->ns, &v, "NamespaceDeletionGroupVersionParsingFailure", false,
-                  "ParsedGroupVersions", "All legacy kube types successfully parsed");
-    add_condition(x->a, x->ns, &v, "NamespaceDeletionContentFailure", x->delete_error,
-                  x->delete_error ? "ContentDeletionFailed" : "ContentDeleted",
-                  x->delete_error ? x->delete_error
-                                  : "All content successfully deleted, may be waiting on finalization");
-    add_condition(x->a, x->ns, &v, "NamespaceContentRemaining", left,
-                  left ? "SomeResourcesRemain" : "ContentRemoved",
+    add_condition(x->a, x->ns, &v, "NamespaceDeletionGroupVersionParsingFailure", false, "ParsedGroupVersions",
+                  "All legacy kube types successfully parsed");
+    add_condition(
+        x->a, x->ns, &v, "NamespaceDeletionContentFailure", x->delete_error,
+        x->delete_error ? "ContentDeletionFailed" : "ContentDeleted",
+        x->delete_error ? x->delete_error : "All content successfully deleted, may be waiting on finalization");
+    add_condition(x->a, x->ns, &v, "NamespaceContentRemaining", left, left ? "SomeResourcesRemain" : "ContentRemoved",
                   left ? left : "All content successfully removed");
     add_condition(x->a, x->ns, &v, "NamespaceFinalizersRemaining", fin,
                   fin ? "SomeFinalizersRemain" : "ContentHasNoFinalizers",
@@ -109,8 +107,7 @@ static int delete_each(struct emptying *x, const struct client_resource *r, cons
 /* Deletes all objects of a resource; notes what is still there. */
 static int empty_resource(struct emptying *x, const struct client_api_resource *ar, struct map *finalizers,
                           struct err *e) {
-    struct client_resource r = {ar->group, ar->version, ar->plural,
-                                true,      ar->kind,    &api_meta_partial_object_metadata};
+    struct client_resource r = {ar->group, ar->version, ar->plural, true, ar->kind, &api_meta_partial_object_metadata};
     const char *ns = x->ns->metadata.name;
     struct client *c = x->c->m->client;
     struct client_list l;
@@ -118,16 +115,15 @@ static int empty_resource(struct emptying *x, const struct client_api_resource *
     int rc = client_list(c, x->a, &r, ns, &lo, &l, e);
     if (rc < 0 || l.n == 0) return rc;
     if (ar->verbs & CLIENT_VERB_DELETE_COLLECTION) {
-        struct client_delete_opts o = {.cause = x->ns->metadata.resource_version,
-                                       .propagation = "Background"};
+        struct client_delete_opts o = {.cause = x->ns->metadata.resource_version, .propagation = "Background"};
         rc = client_delete_collection(c, &r, ns, NULL, &o, e);
     } else {
         rc = delete_each(x, &r, &l, e);
     }
     if (rc == 0) rc = client_list(c, x->a, &r, ns, &lo, &l, e);
     if (rc < 0 || l.n == 0) return rc;
-    buf_printf(&x->remaining, "%s%s.%s has %zu resource instances", x->remaining.len ? ", " : "", ar->plural,
-               ar->group, l.n);
+    buf_printf(&x->remaining, "%s%s.%s has %zu resource instances", x->remaining.len ? ", " : "", ar->plural, ar->group,
+               l.n);
     note_finalizers(finalizers, &l);
     return 0;
 }
@@ -169,16 +165,14 @@ static int empty_all(struct emptying *x, struct err *e) {
     pthread_mutex_unlock(&c->lock);
     if (rc < 0) return rc;
     if (d.partial)
-        x->discovery_error =
-            "Discovery failed for some groups: unable to retrieve the complete list of server APIs";
+        x->discovery_error = "Discovery failed for some groups: unable to retrieve the complete list of server APIs";
     const uint32_t needed = CLIENT_VERB_LIST | CLIENT_VERB_DELETE;
     for (size_t i = 0; i < d.n; i++) {
         _cleanup_err_ struct err re = {0};
         if (!d.items[i].namespaced || (d.items[i].verbs & needed) != needed) continue;
         rc = empty_resource(x, &d.items[i], &finalizers, &re);
         if (rc < 0 && re.status != 404 && re.status != 405)
-            x->delete_error =
-                arena_printf(x->a, "Failed to delete all resource types, 1 remaining: %s", re.msg);
+            x->delete_error = arena_printf(x->a, "Failed to delete all resource types, 1 remaining: %s", re.msg);
     }
     size_t it = 0;
     const char *name;
@@ -194,8 +188,7 @@ static int finalize(struct emptying *x, struct err *e) {
     struct core_namespace ns = *x->ns;
     struct str_vec keep = {.items = arena_alloc(x->a, (ns.spec.finalizers.n + 1) * sizeof(char *))};
     for (size_t i = 0; i < ns.spec.finalizers.n; i++)
-        if (!str_eq(ns.spec.finalizers.items[i], "kubernetes"))
-            keep.items[keep.n++] = ns.spec.finalizers.items[i];
+        if (!str_eq(ns.spec.finalizers.items[i], "kubernetes")) keep.items[keep.n++] = ns.spec.finalizers.items[i];
     ns.spec.finalizers = keep;
     ns.metadata.resource_version = NULL; /* whatever else changed does not matter any more */
     struct client_opts o = {.cause = x->ns->metadata.resource_version, .subresource = "finalize"};

@@ -131,8 +131,7 @@ static void done(void *v) {
 
 int nodeipam_start(struct manager *m, struct err *e) {
     if (!m->opt.allocate_node_cidrs) return 0;
-    if (str_empty(m->opt.cluster_cidr))
-        return err_set(e, -EINVAL, "--allocate-node-cidrs needs --cluster-cidr");
+    if (str_empty(m->opt.cluster_cidr)) return err_set(e, -EINVAL, "--allocate-node-cidrs needs --cluster-cidr");
     struct ipam *p = manager_alloc(m, sizeof(*p), done);
     int r = parse(p, m->opt.cluster_cidr, m->opt.node_cidr_mask, e);
     if (r < 0) return r;

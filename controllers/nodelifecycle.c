@@ -69,12 +69,11 @@ static int mark_unknown(struct nl_controller *c, struct arena *a, const struct c
         if (i < v.n && str_eq(v.items[i].status, "Unknown")) continue;
         bool never = i == v.n;
         if (never)
-            v.items[v.n++] = (struct core_node_condition){
-                .type = types[t], .last_heartbeat_time = n->metadata.creation_timestamp};
+            v.items[v.n++] =
+                (struct core_node_condition){.type = types[t], .last_heartbeat_time = n->metadata.creation_timestamp};
         v.items[i].status = "Unknown";
         v.items[i].reason = never ? "NodeStatusNeverUpdated" : "NodeStatusUnknown";
-        v.items[i].message =
-            never ? "Kubelet never posted node status." : "Kubelet stopped posting node status.";
+        v.items[i].message = never ? "Kubelet never posted node status." : "Kubelet stopped posting node status.";
         v.items[i].last_transition_time = ktime_now_s();
         changed = true;
     }
@@ -156,8 +155,8 @@ static int write_taints(struct nl_controller *c, struct arena *a, const struct c
     for (size_t i = 0; i < v->n; i++) json_append(a, list, api_to_tree(a, &api_core_taint, &v->items[i]));
     const char *text = json_text(a, p);
     struct client_opts o = {.cause = n->metadata.resource_version};
-    return client_patch(c->m->client, a, &client_nodes, NULL, n->metadata.name, CLIENT_PATCH_MERGE, text,
-                        strlen(text), &o, NULL, e);
+    return client_patch(c->m->client, a, &client_nodes, NULL, n->metadata.name, CLIENT_PATCH_MERGE, text, strlen(text),
+                        &o, NULL, e);
 }
 
 /* A pod on a node that is not ready can not be counted on: its Ready condition goes False. */
@@ -175,10 +174,9 @@ static void mark_pods_unready(struct nl_controller *c, struct arena *a, const st
                                         "\"False\",\"lastTransitionTime\":\"%s\"}]}}",
                                         now);
         struct client_opts o = {.cause = n->metadata.resource_version, .subresource = "status"};
-        if (client_patch(c->m->client, a, &client_pods, p->metadata.namespace, p->metadata.name,
-                         CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, NULL) == 0)
-            event_record_obj(c->events, &client_pods, &p->metadata, "Warning", "NodeNotReady",
-                             "Node is not ready");
+        if (client_patch(c->m->client, a, &client_pods, p->metadata.namespace, p->metadata.name, CLIENT_PATCH_STRATEGIC,
+                         text, strlen(text), &o, NULL, NULL) == 0)
+            event_record_obj(c->events, &client_pods, &p->metadata, "Warning", "NodeNotReady", "Node is not ready");
     }
 }
 
@@ -188,8 +186,7 @@ static int reconcile_node(void *arg, struct arena *a, const char *key, struct er
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_nodes), key);
     if (!o) return 0;
     const struct core_node *n = o->obj;
-    struct core_taint_vec v = {.items =
-                                   arena_zalloc(a, (n->spec.taints.n + ARRAY_LEN(table)) * sizeof(*v.items))};
+    struct core_taint_vec v = {.items = arena_zalloc(a, (n->spec.taints.n + ARRAY_LEN(table)) * sizeof(*v.items))};
     bool changed = false;
     for (size_t i = 0; i < n->spec.taints.n; i++) {
         const struct wanted_taint *w = managed(&n->spec.taints.items[i]);
@@ -248,15 +245,14 @@ static int evict(struct nl_controller *c, struct arena *a, const struct core_pod
     const char *ns = p->metadata.namespace, *name = p->metadata.name;
     event_record_obj(c->evictions, &client_pods, &p->metadata, "Normal", "TaintManagerEviction",
                      "Marking for deletion Pod %s/%s", ns, name);
-    const char *text = arena_printf(
-        a,
-        "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
-        "\"DeletionByTaintManager\",\"message\":\"Taint manager: deleting due to NoExecute taint\","
-        "\"lastTransitionTime\":\"%s\"}]}}",
-        now);
+    const char *text =
+        arena_printf(a,
+                     "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
+                     "\"DeletionByTaintManager\",\"message\":\"Taint manager: deleting due to NoExecute taint\","
+                     "\"lastTransitionTime\":\"%s\"}]}}",
+                     now);
     struct client_opts o = {.cause = p->metadata.resource_version, .subresource = "status"};
-    client_patch(c->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o,
-                 NULL, NULL);
+    client_patch(c->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, NULL);
     struct client_delete_opts d = {.cause = p->metadata.resource_version, .uid = p->metadata.uid};
     _cleanup_err_ struct err de = {0};
     int r = client_delete(c->m->client, &client_pods, ns, name, &d, &de);
@@ -269,10 +265,8 @@ static int reconcile_pod(void *arg, struct arena *a, const char *key, struct err
     struct nl_controller *c = arg;
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_pods), key);
     const struct core_pod *p = o ? o->obj : NULL;
-    if (!p || p->metadata.deletion_timestamp.set || pod_is_terminal(p) || str_empty(p->spec.node_name))
-        return 0;
-    _cleanup_object_ struct object *no =
-        informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
+    if (!p || p->metadata.deletion_timestamp.set || pod_is_terminal(p) || str_empty(p->spec.node_name)) return 0;
+    _cleanup_object_ struct object *no = informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
     if (!no) return 0;
     int64_t left = time_left(p, no->obj, ktime_now());
     if (left == INT64_MAX) return 0;
@@ -303,8 +297,7 @@ static void pod_added(void *arg, struct object *o) {
     struct nl_controller *c = arg;
     const struct core_pod *p = o->obj;
     _cleanup_object_ struct object *no =
-        str_empty(p->spec.node_name) ? NULL
-                                     : informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
+        str_empty(p->spec.node_name) ? NULL : informer_get(manager_informer(c->m, &client_nodes), p->spec.node_name);
     if (no && has_no_execute(no->obj)) workqueue_add(c->pods, o->key);
 }
 
@@ -321,8 +314,7 @@ int nodelifecycle_start(struct manager *m, struct err *e) {
     c->m = m;
     c->events = manager_recorder(m, "node-controller");
     c->evictions = manager_recorder(m, "taint-eviction-controller");
-    c->nodes =
-        manager_queue(m, "node", 1, reconcile_node, c, &client_nodes, &client_pods, &client_leases, NULL);
+    c->nodes = manager_queue(m, "node", 1, reconcile_node, c, &client_nodes, &client_pods, &client_leases, NULL);
     c->pods = manager_queue(m, "taint-eviction", 2, reconcile_pod, c, &client_nodes, &client_pods, NULL);
     manager_watch(m, &client_nodes, node_changed, c);
     struct informer_handler h = {pod_added, pod_updated, NULL, c};

@@ -38,8 +38,7 @@ static bool has_mode(const struct str_vec *v, const char *mode) {
 static const char *volume_mode(const char *m) { return str_empty(m) ? "Filesystem" : m; }
 
 static bool fits(struct pv_controller *c, const pv_t *v, const pvc_t *k) {
-    if (strcmp(str_or_empty(v->spec.storage_class_name), str_or_empty(k->spec.storage_class_name)) != 0)
-        return false;
+    if (strcmp(str_or_empty(v->spec.storage_class_name), str_or_empty(k->spec.storage_class_name)) != 0) return false;
     if (strcmp(volume_mode(v->spec.volume_mode), volume_mode(k->spec.volume_mode)) != 0) return false;
     for (size_t i = 0; i < k->spec.access_modes.n; i++)
         if (!has_mode(&v->spec.access_modes, k->spec.access_modes.items[i])) return false;
@@ -55,8 +54,7 @@ static bool fits(struct pv_controller *c, const pv_t *v, const pvc_t *k) {
 
 static bool claimed_by(const pv_t *v, const pvc_t *k) {
     const struct core_object_reference *r = v->spec.claim_ref;
-    if (!r || !str_eq(r->name, k->metadata.name) || !str_eq(r->namespace, k->metadata.namespace))
-        return false;
+    if (!r || !str_eq(r->name, k->metadata.name) || !str_eq(r->namespace, k->metadata.namespace)) return false;
     return str_empty(r->uid) || str_eq(r->uid, k->metadata.uid);
 }
 
@@ -80,8 +78,7 @@ static struct object *find_volume(struct pv_controller *c, const pvc_t *k) {
             break;
         }
         if (v->spec.claim_ref || !fits(c, v, k) || size >= best_size) continue;
-        if (!str_empty(v->status.phase) && !str_eq(v->status.phase, "Available") &&
-            !str_eq(v->status.phase, "Pending"))
+        if (!str_empty(v->status.phase) && !str_eq(v->status.phase, "Available") && !str_eq(v->status.phase, "Pending"))
             continue;
         best = l.items[i];
         best_size = size;
@@ -91,8 +88,7 @@ static struct object *find_volume(struct pv_controller *c, const pvc_t *k) {
 
 /* ---- binding ---- */
 
-static int set_volume_phase(struct pv_controller *c, struct arena *a, const pv_t *v, const char *phase,
-                            struct err *e) {
+static int set_volume_phase(struct pv_controller *c, struct arena *a, const pv_t *v, const char *phase, struct err *e) {
     if (str_eq(v->status.phase, phase)) return 0;
     pv_t fresh = *v;
     fresh.status.phase = phase;
@@ -119,20 +115,19 @@ static int bind(struct pv_controller *c, struct arena *a, const pv_t *v, const p
     }
     if (r == 0) r = set_volume_phase(c, a, &vol, "Bound", e);
     pvc_t claim = *k;
-    if (r == 0 &&
-        (str_empty(k->spec.volume_name) || !str_map_get(&k->metadata.annotations, BIND_COMPLETED))) {
+    if (r == 0 && (str_empty(k->spec.volume_name) || !str_map_get(&k->metadata.annotations, BIND_COMPLETED))) {
         if (str_empty(claim.spec.volume_name)) map_set(a, &claim.metadata.annotations, BOUND_BY_US, "yes");
         map_set(a, &claim.metadata.annotations, BIND_COMPLETED, "yes");
         claim.spec.volume_name = vol.metadata.name;
-        r = client_update(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace, &claim, &o,
-                          &claim, e);
+        r = client_update(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace, &claim, &o, &claim,
+                          e);
     }
     if (r < 0 || str_eq(claim.status.phase, "Bound")) return r;
     claim.status.phase = "Bound";
     claim.status.access_modes = vol.spec.access_modes;
     claim.status.capacity = vol.spec.capacity;
-    return client_update_status(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace,
-                                &claim, &o, NULL, e);
+    return client_update_status(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace, &claim, &o,
+                                NULL, e);
 }
 
 /* A claim without a volume: tell whoever can help. */
@@ -147,24 +142,22 @@ static int no_volume(struct pv_controller *c, struct arena *a, const pvc_t *k, s
                          "no persistent volumes available for this claim and no storage class is set");
         return 0;
     }
-    event_record_obj(
-        c->events, &client_persistentvolumeclaims, &k->metadata, "Normal", "ExternalProvisioning",
-        "Waiting for a volume to be created either by the external provisioner '%s' or manually by the "
-        "system administrator. If volume "
-        "creation is delayed, please verify that the provisioner is running and correctly registered.",
-        sc->provisioner);
+    event_record_obj(c->events, &client_persistentvolumeclaims, &k->metadata, "Normal", "ExternalProvisioning",
+                     "Waiting for a volume to be created either by the external provisioner '%s' or manually by the "
+                     "system administrator. If volume "
+                     "creation is delayed, please verify that the provisioner is running and correctly registered.",
+                     sc->provisioner);
     if (str_eq(str_map_get(&k->metadata.annotations, PROVISIONER), sc->provisioner)) return 0;
     pvc_t claim = *k;
     map_set(a, &claim.metadata.annotations, PROVISIONER, sc->provisioner);
     map_set(a, &claim.metadata.annotations, PROVISIONER_BETA, sc->provisioner);
     struct client_opts opts = {.cause = k->metadata.resource_version};
-    return client_update(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace, &claim,
-                         &opts, NULL, e);
+    return client_update(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace, &claim, &opts, NULL,
+                         e);
 }
 
 static bool waits_for_pod(struct pv_controller *c, const pvc_t *k) {
-    if (str_empty(k->spec.storage_class_name) || str_map_get(&k->metadata.annotations, SELECTED_NODE))
-        return false;
+    if (str_empty(k->spec.storage_class_name) || str_map_get(&k->metadata.annotations, SELECTED_NODE)) return false;
     _cleanup_object_ struct object *o =
         informer_get(manager_informer(c->m, &client_storageclasses), k->spec.storage_class_name);
     const struct storage_storage_class *sc = o ? o->obj : NULL;
@@ -178,8 +171,8 @@ static int mark_lost(struct pv_controller *c, struct arena *a, const pvc_t *k, s
     event_record_obj(c->events, &client_persistentvolumeclaims, &k->metadata, "Warning", "ClaimLost",
                      "Bound claim has lost its PersistentVolume. Data on the volume is lost!");
     struct client_opts o = {.cause = k->metadata.resource_version};
-    return client_update_status(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace,
-                                &claim, &o, NULL, e);
+    return client_update_status(c->m->client, a, &client_persistentvolumeclaims, k->metadata.namespace, &claim, &o,
+                                NULL, e);
 }
 
 /* ---- protection ---- */
@@ -193,8 +186,8 @@ static int drop_finalizer(struct pv_controller *c, struct arena *a, const struct
         a, "{\"metadata\":{\"uid\":\"%s\",\"$deleteFromPrimitiveList/finalizers\":[\"%s\"]}}", m->uid, name);
     struct client_opts o = {.cause = m->resource_version};
     _cleanup_err_ struct err pe = {0};
-    int rc = client_patch(c->m->client, a, r, m->namespace, m->name, CLIENT_PATCH_STRATEGIC, text,
-                          strlen(text), &o, NULL, &pe);
+    int rc = client_patch(c->m->client, a, r, m->namespace, m->name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o,
+                          NULL, &pe);
     if (rc == 0 || client_err_not_found(&pe)) return 0;
     err_move(e, &pe);
     return rc;
@@ -224,8 +217,7 @@ static bool claim_in_use(struct pv_controller *c, const pvc_t *k) {
 
 static int sync_claim(void *arg, struct arena *a, const char *key, struct err *e) {
     struct pv_controller *c = arg;
-    _cleanup_object_ struct object *o =
-        informer_get(manager_informer(c->m, &client_persistentvolumeclaims), key);
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_persistentvolumeclaims), key);
     if (!o) return 0;
     const pvc_t *k = o->obj;
     if (k->metadata.deletion_timestamp.set)
@@ -235,12 +227,11 @@ static int sync_claim(void *arg, struct arena *a, const char *key, struct err *e
     bool complete = str_map_get(&k->metadata.annotations, BIND_COMPLETED) != NULL;
     _cleanup_object_ struct object *v = find_volume(c, k);
     if (complete && !v) return mark_lost(c, a, k, e);
-    if (complete && str_eq(k->status.phase, "Bound") && v &&
-        str_eq(((const pv_t *)v->obj)->status.phase, "Bound"))
+    if (complete && str_eq(k->status.phase, "Bound") && v && str_eq(((const pv_t *)v->obj)->status.phase, "Bound"))
         return 0;
     if (!complete && str_empty(k->spec.volume_name) && waits_for_pod(c, k) && !(v && claimed_by(v->obj, k))) {
-        event_record_obj(c->events, &client_persistentvolumeclaims, &k->metadata, "Normal",
-                         "WaitForFirstConsumer", "waiting for first consumer to be created before binding");
+        event_record_obj(c->events, &client_persistentvolumeclaims, &k->metadata, "Normal", "WaitForFirstConsumer",
+                         "waiting for first consumer to be created before binding");
         return 0;
     }
     if (!v) return str_empty(k->spec.volume_name) ? no_volume(c, a, k, e) : 0;
@@ -253,10 +244,9 @@ static int sync_volume(void *arg, struct arena *a, const char *key, struct err *
     if (!o) return 0;
     const pv_t *v = o->obj;
     const struct core_object_reference *ref = v->spec.claim_ref;
-    _cleanup_object_ struct object *k =
-        ref ? informer_get_ns(manager_informer(c->m, &client_persistentvolumeclaims),
-                              str_or_empty(ref->namespace), str_or_empty(ref->name))
-            : NULL;
+    _cleanup_object_ struct object *k = ref ? informer_get_ns(manager_informer(c->m, &client_persistentvolumeclaims),
+                                                              str_or_empty(ref->namespace), str_or_empty(ref->name))
+                                            : NULL;
     bool bound = k && (str_empty(ref->uid) || str_eq(ref->uid, k->meta->uid));
     if (v->metadata.deletion_timestamp.set && !(bound && str_eq(v->status.phase, "Bound")))
         return drop_finalizer(c, a, &client_persistentvolumes, &v->metadata, PV_FINALIZER, e);
@@ -265,13 +255,11 @@ static int sync_volume(void *arg, struct arena *a, const char *key, struct err *
         workqueue_add(c->claims, k->key);
         return 0;
     }
-    if (str_eq(v->status.phase, "Available") || str_empty(v->status.phase) ||
-        str_eq(v->status.phase, "Pending")) {
+    if (str_eq(v->status.phase, "Available") || str_empty(v->status.phase) || str_eq(v->status.phase, "Pending")) {
         /* the cache of claims may be behind */
         pvc_t live;
         _cleanup_err_ struct err ge = {0};
-        int r = client_get(c->m->client, a, &client_persistentvolumeclaims, ref->namespace, ref->name, &live,
-                           &ge);
+        int r = client_get(c->m->client, a, &client_persistentvolumeclaims, ref->namespace, ref->name, &live, &ge);
         if (r == 0 && str_eq(live.metadata.uid, ref->uid)) return 0;
         if (r < 0 && !client_err_not_found(&ge)) return r;
     }
@@ -284,8 +272,7 @@ static void all_pending(struct pv_controller *c) {
     _cleanup_object_list_ struct object_list l = {0};
     informer_list(manager_informer(c->m, &client_persistentvolumeclaims), NULL, &l);
     for (size_t i = 0; i < l.n; i++)
-        if (!str_eq(((const pvc_t *)l.items[i]->obj)->status.phase, "Bound"))
-            workqueue_add(c->claims, l.items[i]->key);
+        if (!str_eq(((const pvc_t *)l.items[i]->obj)->status.phase, "Bound")) workqueue_add(c->claims, l.items[i]->key);
 }
 
 static void volume_changed(void *arg, const struct object *o) {
@@ -294,8 +281,8 @@ static void volume_changed(void *arg, const struct object *o) {
     workqueue_add(c->volumes, o->key);
     if (!v->spec.claim_ref) all_pending(c);
     if (v->spec.claim_ref) {
-        _cleanup_free_ char *key = xasprintf("%s/%s", str_or_empty(v->spec.claim_ref->namespace),
-                                             str_or_empty(v->spec.claim_ref->name));
+        _cleanup_free_ char *key =
+            xasprintf("%s/%s", str_or_empty(v->spec.claim_ref->namespace), str_or_empty(v->spec.claim_ref->name));
         workqueue_add(c->claims, key);
     }
 }
@@ -316,10 +303,10 @@ static void pod_gone(void *arg, struct object *o) {
     for (size_t i = 0; i < p->spec.volumes.n; i++) {
         const struct core_volume *v = &p->spec.volumes.items[i];
         const char *name = v->persistent_volume_claim ? v->persistent_volume_claim->claim_name : NULL;
-        _cleanup_free_ char *key =
-            name           ? xasprintf("%s/%s", p->metadata.namespace, name)
-            : v->ephemeral ? xasprintf("%s/%s-%s", p->metadata.namespace, p->metadata.name, v->name)
-                           : NULL;
+        _cleanup_free_ char *key = name ? xasprintf("%s/%s", p->metadata.namespace, name)
+                                   : v->ephemeral
+                                       ? xasprintf("%s/%s-%s", p->metadata.namespace, p->metadata.name, v->name)
+                                       : NULL;
         if (key) workqueue_add(c->claims, key);
     }
 }
@@ -332,9 +319,8 @@ int persistentvolume_start(struct manager *m, struct err *e) {
     struct pv_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->events = manager_recorder(m, "persistentvolume-controller");
-    c->claims =
-        manager_queue(m, "persistentvolumeclaim", 1, sync_claim, c, &client_persistentvolumeclaims,
-                      &client_persistentvolumes, &client_storageclasses, &client_pods, &client_nodes, NULL);
+    c->claims = manager_queue(m, "persistentvolumeclaim", 1, sync_claim, c, &client_persistentvolumeclaims,
+                              &client_persistentvolumes, &client_storageclasses, &client_pods, &client_nodes, NULL);
     c->volumes = manager_queue(m, "persistentvolume", 1, sync_volume, c, &client_persistentvolumeclaims,
                                &client_persistentvolumes, NULL);
     manager_watch(m, &client_persistentvolumes, volume_changed, c);

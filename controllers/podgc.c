@@ -19,24 +19,22 @@ struct podgc {
     struct missing *missing;
 };
 
-static int force_delete(struct podgc *g, struct arena *a, const struct core_pod *p, const char *why,
-                        struct err *e) {
+static int force_delete(struct podgc *g, struct arena *a, const struct core_pod *p, const char *why, struct err *e) {
     const char *ns = p->metadata.namespace, *name = p->metadata.name;
     struct client_opts o = {.cause = p->metadata.resource_version, .subresource = "status"};
     if (!pod_is_terminal(p)) {
         char now[KTIME_MAX];
         ktime_format(ktime_now(), now);
-        const char *text = arena_printf(a, "{\"status\":{\"phase\":\"Failed\"%s%s%s%s%s}}",
-                                        why ? ",\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":"
-                                              "\"True\",\"reason\":\"DeletionByPodGC\",\"message\":\""
-                                            : "",
-                                        why ? why : "", why ? "\",\"lastTransitionTime\":\"" : "",
-                                        why ? now : "", why ? "\"}]" : "");
-        client_patch(g->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o,
-                     NULL, NULL);
+        const char *text =
+            arena_printf(a, "{\"status\":{\"phase\":\"Failed\"%s%s%s%s%s}}",
+                         why ? ",\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":"
+                               "\"True\",\"reason\":\"DeletionByPodGC\",\"message\":\""
+                             : "",
+                         why ? why : "", why ? "\",\"lastTransitionTime\":\"" : "", why ? now : "", why ? "\"}]" : "");
+        client_patch(g->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL,
+                     NULL);
     }
-    struct client_delete_opts d = {
-        .cause = o.cause, .uid = p->metadata.uid, .grace_period_seconds = &(int64_t){0}};
+    struct client_delete_opts d = {.cause = o.cause, .uid = p->metadata.uid, .grace_period_seconds = &(int64_t){0}};
     _cleanup_err_ struct err de = {0};
     int r = client_delete(g->m->client, &client_pods, ns, name, &d, &de);
     if (r == 0 || client_err_not_found(&de)) return 0;
@@ -88,8 +86,7 @@ static int sweep(void *arg, struct arena *a, const char *key, struct err *e) {
         const struct core_pod *p = l.items[i]->obj;
         int r = 0;
         if (!str_empty(p->spec.node_name)) {
-            if (node_is_gone(g, a, p->spec.node_name))
-                r = force_delete(g, a, p, "PodGC: node no longer exists", e);
+            if (node_is_gone(g, a, p->spec.node_name)) r = force_delete(g, a, p, "PodGC: node no longer exists", e);
         } else if (p->metadata.deletion_timestamp.set && !pod_is_terminal(p)) {
             r = force_delete(g, a, p, NULL, e);
         }

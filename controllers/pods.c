@@ -82,8 +82,8 @@ static bool created(const struct pod_control *p, struct arena *a, struct call *c
     return ok;
 }
 
-size_t pod_control_create_many(const struct pod_control *p, struct arena *a, const struct core_pod *pod,
-                               size_t n, struct err *e) {
+size_t pod_control_create_many(const struct pod_control *p, struct arena *a, const struct core_pod *pod, size_t n,
+                               struct err *e) {
     _cleanup_buf_ struct buf body = BUF_INIT;
     struct core_pod copy = *pod;
     copy.kind = "Pod";
@@ -110,8 +110,7 @@ size_t pod_control_create_many(const struct pod_control *p, struct arena *a, con
     return made;
 }
 
-int pod_control_create(const struct pod_control *p, struct arena *a, const struct core_pod *pod,
-                       struct err *e) {
+int pod_control_create(const struct pod_control *p, struct arena *a, const struct core_pod *pod, struct err *e) {
     _cleanup_err_ struct err local = {0};
     if (pod_control_create_many(p, a, pod, 1, &local) == 1) return 0;
     int code = local.code;
@@ -122,15 +121,14 @@ int pod_control_create(const struct pod_control *p, struct arena *a, const struc
 /* ---- deleting ---- */
 
 size_t pod_control_delete_many(const struct pod_control *p, struct arena *a, struct object **pods, size_t n,
-                               void (*failed)(void *arg, const struct object *pod), void *arg,
-                               struct err *e) {
+                               void (*failed)(void *arg, const struct object *pod), void *arg, struct err *e) {
     if (!n) return 0;
     _cleanup_free_ struct call *calls = xcalloc(n, sizeof(*calls));
     _cleanup_free_ struct client_request *rq = xcalloc(n, sizeof(*rq));
     for (size_t i = 0; i < n; i++) {
-        const char *body = arena_printf(
-            a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
-            str_or_empty(pods[i]->meta->uid));
+        const char *body =
+            arena_printf(a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
+                         str_or_empty(pods[i]->meta->uid));
         rq[i] = (struct client_request){
             .method = "DELETE",
             .body = body,
@@ -149,8 +147,8 @@ size_t pod_control_delete_many(const struct pod_control *p, struct arena *a, str
         } else {
             if (failed) failed(arg, pods[i]);
             if (!client_err_not_found(&c->e) && c->e.status != 409) {
-                event_record_obj(p->events, o->resource, o->meta, "Warning", "FailedDelete",
-                                 "Error deleting: %s", c->e.msg);
+                event_record_obj(p->events, o->resource, o->meta, "Warning", "FailedDelete", "Error deleting: %s",
+                                 c->e.msg);
                 bad++;
                 err_move(e, &c->e);
             }

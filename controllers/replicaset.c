@@ -38,8 +38,7 @@ static const struct apps_replica_set *as_replica_set(struct arena *a, const stru
                                                   .ready_replicas = s->ready_replicas,
                                                   .available_replicas = s->available_replicas,
                                                   .observed_generation = s->observed_generation};
-    rs->status.conditions.items =
-        arena_zalloc(a, (s->conditions.n + 1) * sizeof(*rs->status.conditions.items));
+    rs->status.conditions.items = arena_zalloc(a, (s->conditions.n + 1) * sizeof(*rs->status.conditions.items));
     for (size_t i = 0; i < s->conditions.n; i++) {
         const struct core_replication_controller_condition *c = &s->conditions.items[i];
         rs->status.conditions.items[rs->status.conditions.n++] =
@@ -53,15 +52,13 @@ static const struct apps_replica_set *as_replica_set(struct arena *a, const stru
 }
 
 static int write_rc_status(struct rs_controller *c, struct arena *a, const struct object *o,
-                           const struct apps_replica_set_status *s, const struct client_opts *opts,
-                           struct err *e) {
+                           const struct apps_replica_set_status *s, const struct client_opts *opts, struct err *e) {
     struct core_replication_controller rc = *(const struct core_replication_controller *)o->obj;
-    rc.status =
-        (struct core_replication_controller_status){.replicas = s->replicas,
-                                                    .fully_labeled_replicas = s->fully_labeled_replicas,
-                                                    .ready_replicas = s->ready_replicas,
-                                                    .available_replicas = s->available_replicas,
-                                                    .observed_generation = s->observed_generation};
+    rc.status = (struct core_replication_controller_status){.replicas = s->replicas,
+                                                            .fully_labeled_replicas = s->fully_labeled_replicas,
+                                                            .ready_replicas = s->ready_replicas,
+                                                            .available_replicas = s->available_replicas,
+                                                            .observed_generation = s->observed_generation};
     rc.status.conditions.items = arena_zalloc(a, (s->conditions.n + 1) * sizeof(*rc.status.conditions.items));
     for (size_t i = 0; i < s->conditions.n; i++) {
         const struct apps_replica_set_condition *x = &s->conditions.items[i];
@@ -127,8 +124,7 @@ static int rank_cmp(const void *vx, const void *vy) {
     }
     int32_t sx = max_restarts(x->p), sy = max_restarts(y->p);
     if (sx != sy) return sx > sy ? -1 : 1;
-    d = age_bucket(x->p->metadata.creation_timestamp, x->now) -
-        age_bucket(y->p->metadata.creation_timestamp, y->now);
+    d = age_bucket(x->p->metadata.creation_timestamp, x->now) - age_bucket(y->p->metadata.creation_timestamp, y->now);
     if (d) return d;
     return strcmp(str_or_empty(x->p->metadata.uid), str_or_empty(y->p->metadata.uid));
 }
@@ -152,8 +148,7 @@ void pods_rank(struct arena *a, struct object **pods, size_t n, struct object **
 }
 
 /* Pods of the sets that share this one's controlling owner: of a Deployment's other ReplicaSets. */
-static void related_pods(struct rs_controller *c, const struct apps_replica_set *rs,
-                         struct object_list *out) {
+static void related_pods(struct rs_controller *c, const struct apps_replica_set *rs, struct object_list *out) {
     const struct meta_owner_reference *top = meta_controller_of(&rs->metadata);
     struct informer *pods = manager_informer(c->m, &client_pods);
     int by_owner = informer_add_index(pods, index_by_controller_uid);
@@ -164,8 +159,7 @@ static void related_pods(struct rs_controller *c, const struct apps_replica_set 
     struct informer *sets = manager_informer(c->m, &client_replicasets);
     _cleanup_object_list_ struct object_list siblings = {0};
     informer_by_index(sets, informer_add_index(sets, index_by_controller_uid), top->uid, &siblings);
-    for (size_t i = 0; i < siblings.n; i++)
-        informer_by_index(pods, by_owner, siblings.items[i]->meta->uid, out);
+    for (size_t i = 0; i < siblings.n; i++) informer_by_index(pods, by_owner, siblings.items[i]->meta->uid, out);
 }
 
 /* ---- scaling ---- */
@@ -180,9 +174,8 @@ static void deletion_failed(void *arg, const struct object *pod) {
     deletion_observed(d->expect, d->key, pod->meta->uid);
 }
 
-static int scale_down(struct rs_controller *c, struct arena *a, const char *key,
-                      const struct apps_replica_set *rs, const struct pod_control *pc, struct object **active,
-                      size_t n, size_t excess, struct err *e) {
+static int scale_down(struct rs_controller *c, struct arena *a, const char *key, const struct apps_replica_set *rs,
+                      const struct pod_control *pc, struct object **active, size_t n, size_t excess, struct err *e) {
     excess = MIN_OF(excess, (size_t)BURST);
     if (excess < n) {
         _cleanup_object_list_ struct object_list related = {0};
@@ -198,9 +191,8 @@ static int scale_down(struct rs_controller *c, struct arena *a, const char *key,
     return code;
 }
 
-static int scale_up(struct rs_controller *c, struct arena *a, const char *key,
-                    const struct apps_replica_set *rs, const struct pod_control *pc, size_t missing,
-                    struct err *e) {
+static int scale_up(struct rs_controller *c, struct arena *a, const char *key, const struct apps_replica_set *rs,
+                    const struct pod_control *pc, size_t missing, struct err *e) {
     missing = MIN_OF(missing, (size_t)BURST);
     struct core_pod pod;
     pod_from_template(a, &rs->spec.template, &pc->owner, &pod);
@@ -216,10 +208,8 @@ static int scale_up(struct rs_controller *c, struct arena *a, const char *key,
 
 /* ---- status ---- */
 
-static void set_failure(struct arena *a, struct apps_replica_set_status *s, const char *reason,
-                        const char *message) {
-    struct apps_replica_set_condition_vec out = {
-        .items = arena_alloc(a, (s->conditions.n + 1) * sizeof(*out.items))};
+static void set_failure(struct arena *a, struct apps_replica_set_status *s, const char *reason, const char *message) {
+    struct apps_replica_set_condition_vec out = {.items = arena_alloc(a, (s->conditions.n + 1) * sizeof(*out.items))};
     struct apps_replica_set_condition was = {0};
     for (size_t i = 0; i < s->conditions.n; i++) {
         if (str_eq(s->conditions.items[i].type, "ReplicaFailure"))
@@ -229,13 +219,12 @@ static void set_failure(struct arena *a, struct apps_replica_set_status *s, cons
     }
     if (reason) {
         bool same = str_eq(was.reason, reason);
-        out.items[out.n++] = same
-                                 ? was
-                                 : (struct apps_replica_set_condition){.type = "ReplicaFailure",
-                                                                       .status = "True",
-                                                                       .reason = reason,
-                                                                       .message = message,
-                                                                       .last_transition_time = ktime_now_s()};
+        out.items[out.n++] = same ? was
+                                  : (struct apps_replica_set_condition){.type = "ReplicaFailure",
+                                                                        .status = "True",
+                                                                        .reason = reason,
+                                                                        .message = message,
+                                                                        .last_transition_time = ktime_now_s()};
     }
     s->conditions = out;
 }
@@ -259,8 +248,8 @@ static struct counts count(const struct apps_replica_set *rs, const struct claim
     return n;
 }
 
-static int update_status(struct rs_controller *c, struct arena *a, const struct object *o, struct counts n,
-                         int scaled, int32_t diff, const struct err *why, struct err *e) {
+static int update_status(struct rs_controller *c, struct arena *a, const struct object *o, struct counts n, int scaled,
+                         int32_t diff, const struct err *why, struct err *e) {
     const struct apps_replica_set *rs = as_replica_set(a, o);
     struct apps_replica_set fresh = *rs;
     struct apps_replica_set_status *s = &fresh.status;
@@ -278,8 +267,7 @@ static int update_status(struct rs_controller *c, struct arena *a, const struct 
     if (api_equal(&api_apps_replica_set_status, s, &rs->status)) return 0;
     struct client_opts opts = {.cause = rs->metadata.resource_version};
     if (c->resource != &client_replicasets) return write_rc_status(c, a, o, s, &opts, e);
-    return client_update_status(c->m->client, a, &client_replicasets, rs->metadata.namespace, &fresh, &opts,
-                                NULL, e);
+    return client_update_status(c->m->client, a, &client_replicasets, rs->metadata.namespace, &fresh, &opts, NULL, e);
 }
 
 /* ---- reconcile ---- */
@@ -335,8 +323,7 @@ static void wake_for_orphan(struct rs_controller *c, const struct object *pod) {
     _cleanup_arena_ struct arena *a = arena_new();
     for (size_t i = 0; i < sets.n; i++) {
         const struct apps_replica_set *rs = as_replica_set(a, sets.items[i]);
-        if (label_selector_matches(rs->spec.selector, &pod->meta->labels))
-            workqueue_add(c->q, sets.items[i]->key);
+        if (label_selector_matches(rs->spec.selector, &pod->meta->labels)) workqueue_add(c->q, sets.items[i]->key);
     }
 }
 
@@ -356,8 +343,7 @@ static void pod_added(void *arg, struct object *o) {
 static bool matters(const struct core_pod *a, const struct core_pod *b) {
     return pod_is_ready(a) != pod_is_ready(b) || pod_is_terminal(a) != pod_is_terminal(b) ||
            a->metadata.deletion_timestamp.set != b->metadata.deletion_timestamp.set ||
-           a->metadata.labels.n != b->metadata.labels.n ||
-           !label_map_matches(&a->metadata.labels, &b->metadata.labels);
+           a->metadata.labels.n != b->metadata.labels.n || !label_map_matches(&a->metadata.labels, &b->metadata.labels);
 }
 
 static void pod_updated(void *arg, struct object *old, struct object *o) {
@@ -380,8 +366,7 @@ static void pod_deleted(void *arg, struct object *o) {
     workqueue_add(c->q, key);
 }
 
-static int start(struct manager *m, const struct client_resource *r, const char *queue,
-                 const char *component) {
+static int start(struct manager *m, const struct client_resource *r, const char *queue, const char *component) {
     struct rs_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->resource = r;

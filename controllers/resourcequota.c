@@ -39,15 +39,12 @@ static bool applies(const struct core_resource_quota *q, const struct core_pod *
     for (size_t i = 0; i < q->spec.scopes.n; i++)
         if (!in_scope(p, q->spec.scopes.items[i])) return false;
     for (size_t i = 0; q->spec.scope_selector && i < q->spec.scope_selector->match_expressions.n; i++) {
-        const struct core_scoped_resource_selector_requirement *x =
-            &q->spec.scope_selector->match_expressions.items[i];
+        const struct core_scoped_resource_selector_requirement *x = &q->spec.scope_selector->match_expressions.items[i];
         bool listed = false;
-        for (size_t k = 0; k < x->values.n; k++)
-            listed |= str_eq(x->values.items[k], p->spec.priority_class_name);
-        bool ok = str_eq(x->operator, "In") ? listed
-                  : str_eq(x->operator, "NotIn")
-                      ? !listed
-                      : in_scope(p, x->scope_name) == str_eq(x->operator, "Exists");
+        for (size_t k = 0; k < x->values.n; k++) listed |= str_eq(x->values.items[k], p->spec.priority_class_name);
+        bool ok = str_eq(x->operator, "In")      ? listed
+                  : str_eq(x->operator, "NotIn") ? !listed
+                                                 : in_scope(p, x->scope_name) == str_eq(x->operator, "Exists");
         if (!ok) return false;
     }
     return true;
@@ -86,11 +83,9 @@ static struct quantity pod_sum(const struct core_pod *p, const char *resource, b
     return both;
 }
 
-static struct quantity pods_use(struct quota_controller *c, const struct core_resource_quota *q,
-                                const char *key) {
+static struct quantity pods_use(struct quota_controller *c, const struct core_resource_quota *q, const char *key) {
     struct quantity sum = {0};
-    bool limits = str_has_prefix(key, "limits."),
-         count = strcmp(key, "pods") == 0 || strcmp(key, "count/pods") == 0;
+    bool limits = str_has_prefix(key, "limits."), count = strcmp(key, "pods") == 0 || strcmp(key, "count/pods") == 0;
     const char *resource = limits ? key + 7 : str_has_prefix(key, "requests.") ? key + 9 : key;
     _cleanup_object_list_ struct object_list l = {0};
     informer_list(manager_informer(c->m, &client_pods), q->metadata.namespace, &l);
@@ -159,8 +154,7 @@ static int64_t count_objects(struct quota_controller *c, const char *ns, const c
     size_t len = dot ? (size_t)(dot - what) : strlen(what);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const struct client_resource *r = rows[i];
-        if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 ||
-            strcmp(r->group, dot ? dot + 1 : "") != 0)
+        if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 || strcmp(r->group, dot ? dot + 1 : "") != 0)
             continue;
         _cleanup_object_list_ struct object_list l = {0};
         struct informer *inf = counted(c, r);
@@ -171,8 +165,8 @@ static int64_t count_objects(struct quota_controller *c, const char *ns, const c
     return -1;
 }
 
-static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q,
-                  const char *key, struct quantity *out) {
+static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q, const char *key,
+                  struct quantity *out) {
     static const char *const of_pods[] = {"pods", "count/pods", "cpu", "memory", "ephemeral-storage"};
     static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas",
                                         "persistentvolumeclaims"};
@@ -218,8 +212,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     workqueue_add_after(c->q, key, RESYNC);
     if (api_equal(&api_core_resource_quota_status, &q.status, &was->status)) return 0;
     struct client_opts opts = {.cause = was->metadata.resource_version};
-    return client_update_status(c->m->client, a, &client_resourcequotas, was->metadata.namespace, &q, &opts,
-                                NULL, e);
+    return client_update_status(c->m->client, a, &client_resourcequotas, was->metadata.namespace, &q, &opts, NULL, e);
 }
 
 static void wake(void *arg, struct object *o) {
@@ -245,8 +238,8 @@ static void end_informers(void *p) {
 int resourcequota_start(struct manager *m, struct err *e) {
     struct quota_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods,
-                         &client_services, &client_persistentvolumeclaims, NULL);
+    c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
+                         &client_persistentvolumeclaims, NULL);
     manager_watch_keys(m, &client_resourcequotas, c->q);
     struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c};
     informer_add_handler(manager_informer(m, &client_pods), &pods);

@@ -75,8 +75,7 @@ bool rollout_shrink_old(const struct apps_deployment *d, struct rollout_set *old
 }
 
 /* How much of the change belongs to one set. */
-static int32_t share(const struct apps_deployment *d, const struct rollout_set *s, int32_t to_add,
-                     int32_t added) {
+static int32_t share(const struct apps_deployment *d, const struct rollout_set *s, int32_t to_add, int32_t added) {
     if (s->size == 0 || to_add == added) return 0;
     int32_t mine;
     if (replicas(d) == 0) {

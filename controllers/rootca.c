@@ -64,8 +64,8 @@ int rootca_start(struct manager *m, struct err *e) {
     if (r < 0) return err_errno(e, r, "--root-ca-file %s", m->opt.root_ca_file);
     c->m = m;
     c->q = manager_queue(m, "root-ca-certificate-publisher", 1, reconcile, c, &client_namespaces, NULL);
-    c->maps = manager_own_informer(m, &client_configmaps,
-                                   &(struct informer_opts){.field_selector = "metadata.name=" NAME});
+    c->maps =
+        manager_own_informer(m, &client_configmaps, &(struct informer_opts){.field_selector = "metadata.name=" NAME});
     manager_queue_needs(m, c->q, c->maps);
     manager_watch_keys(m, &client_namespaces, c->q);
     struct informer_handler h = {NULL, updated, changed, c};

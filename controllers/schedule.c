@@ -66,10 +66,9 @@ static bool parse_field(const char *p, const struct field *f, uint64_t *bits, bo
 }
 
 int cron_parse(const char *text, struct cron_schedule *out, struct err *e) {
-    static const char *const macros[][2] = {{"@hourly", "0 * * * *"},   {"@daily", "0 0 * * *"},
-                                            {"@midnight", "0 0 * * *"}, {"@weekly", "0 0 * * 0"},
-                                            {"@monthly", "0 0 1 * *"},  {"@yearly", "0 0 1 1 *"},
-                                            {"@annually", "0 0 1 1 *"}};
+    static const char *const macros[][2] = {
+        {"@hourly", "0 * * * *"},  {"@daily", "0 0 * * *"},  {"@midnight", "0 0 * * *"}, {"@weekly", "0 0 * * 0"},
+        {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"}, {"@annually", "0 0 1 1 *"}};
     for (size_t i = 0; i < ARRAY_LEN(macros); i++)
         if (str_eq(text, macros[i][0])) text = macros[i][1];
     char part[5][128];

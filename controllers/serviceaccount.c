@@ -33,8 +33,7 @@ static void deleted(void *arg, struct object *o) {
 int serviceaccount_start(struct manager *m, struct err *e) {
     struct sa_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
-    c->q = manager_queue(m, "serviceaccount", 1, reconcile, c, &client_namespaces, &client_serviceaccounts,
-                         NULL);
+    c->q = manager_queue(m, "serviceaccount", 1, reconcile, c, &client_namespaces, &client_serviceaccounts, NULL);
     manager_watch_keys(m, &client_namespaces, c->q);
     struct informer_handler h = {.on_delete = deleted, .arg = c};
     informer_add_handler(manager_informer(m, &client_serviceaccounts), &h);

@@ -43,9 +43,7 @@ static int32_t first_ordinal(const struct apps_stateful_set *s) {
 static int32_t wished(const struct apps_stateful_set *s) {
     return s->spec.replicas ? MIN_OF(*s->spec.replicas, REPLICAS_MAX) : 1;
 }
-static bool parallel(const struct stateful *x) {
-    return str_eq(x->s->spec.pod_management_policy, "Parallel");
-}
+static bool parallel(const struct stateful *x) { return str_eq(x->s->spec.pod_management_policy, "Parallel"); }
 static const char *pod_name(struct stateful *x, int32_t ordinal) {
     return arena_printf(x->a, "%s-%d", x->s->metadata.name, ordinal);
 }
@@ -73,9 +71,8 @@ static int find_revisions(struct stateful *x, struct err *e) {
     const struct apps_stateful_set *s = x->s;
     int r = history_find(x->c->m, x->a, &x->owner, s->spec.selector, &x->h, e);
     if (r == 0)
-        r = history_current(x->c->m, x->a, &x->owner, &x->h, &s->spec.template,
-                            &s->spec.template.metadata.labels, s->status.collision_count, &x->update_name,
-                            &x->update_hash, e);
+        r = history_current(x->c->m, x->a, &x->owner, &x->h, &s->spec.template, &s->spec.template.metadata.labels,
+                            s->status.collision_count, &x->update_name, &x->update_hash, e);
     if (r < 0) return r;
     const struct apps_controller_revision *cur = history_named(&x->h, s->status.current_revision);
     x->current_name = x->update_name;
@@ -94,8 +91,7 @@ static bool is_of(const struct core_pod *p, const char *revision) {
 
 /* ---- pods and claims ---- */
 
-static const char *claim_name(struct stateful *x, const struct core_persistent_volume_claim *t,
-                              int32_t ordinal) {
+static const char *claim_name(struct stateful *x, const struct core_persistent_volume_claim *t, int32_t ordinal) {
     return arena_printf(x->a, "%s-%s-%d", t->metadata.name, x->s->metadata.name, ordinal);
 }
 
@@ -110,8 +106,7 @@ static void add_volumes(struct stateful *x, struct core_pod_spec *spec, int32_t 
     }
     for (size_t i = 0; i < spec->volumes.n; i++) {
         bool replaced = false;
-        for (size_t k = 0; k < t->n; k++)
-            replaced |= str_eq(spec->volumes.items[i].name, t->items[k].metadata.name);
+        for (size_t k = 0; k < t->n; k++) replaced |= str_eq(spec->volumes.items[i].name, t->items[k].metadata.name);
         if (!replaced) v.items[v.n++] = spec->volumes.items[i];
     }
     spec->volumes = v;
@@ -150,9 +145,9 @@ static int make_claims(struct stateful *x, int32_t ordinal, struct err *e) {
             return r;
         }
         if (r == 0)
-            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Normal",
-                             "SuccessfulCreate", "create Claim %s Pod %s in StatefulSet %s success", name,
-                             pod_name(x, ordinal), x->s->metadata.name);
+            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Normal", "SuccessfulCreate",
+                             "create Claim %s Pod %s in StatefulSet %s success", name, pod_name(x, ordinal),
+                             x->s->metadata.name);
     }
     return 0;
 }
@@ -174,12 +169,11 @@ static int make_pod(struct stateful *x, int32_t ordinal, struct err *e) {
     struct client_opts o = {.cause = x->s->metadata.resource_version};
     _cleanup_err_ struct err ce = {0};
     r = client_create(x->c->m->client, x->a, &client_pods, x->s->metadata.namespace, &p, &o, NULL, &ce);
-    if (r < 0 && (client_err_exists(&ce) || client_err_namespace_terminating(&ce)))
-        return 0; /* the cache is behind */
+    if (r < 0 && (client_err_exists(&ce) || client_err_namespace_terminating(&ce))) return 0; /* the cache is behind */
     if (r < 0) {
         event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning", "FailedCreate",
-                         "create Pod %s in StatefulSet %s failed error: %s", p.metadata.name,
-                         x->s->metadata.name, ce.msg);
+                         "create Pod %s in StatefulSet %s failed error: %s", p.metadata.name, x->s->metadata.name,
+                         ce.msg);
         err_move(e, &ce);
         return r;
     }
@@ -267,9 +261,9 @@ static int grow(struct stateful *x, struct err *e) {
             continue;
         }
         if (pod_is_terminal(p) && !p->metadata.deletion_timestamp.set) {
-            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning",
-                             "RecreatingTerminatedPod", "StatefulSet %s/%s is recreating terminated Pod %s",
-                             x->s->metadata.namespace, x->s->metadata.name, p->metadata.name);
+            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning", "RecreatingTerminatedPod",
+                             "StatefulSet %s/%s is recreating terminated Pod %s", x->s->metadata.namespace,
+                             x->s->metadata.name, p->metadata.name);
             r = remove_pod(x, p, e);
             if (r < 0) return r;
             if (!parallel(x)) return 1;
@@ -324,8 +318,7 @@ static int update(struct stateful *x, struct err *e) {
 static int write_status(struct stateful *x, struct err *e) {
     struct apps_stateful_set fresh = *x->s;
     struct apps_stateful_set_status *st = &fresh.status;
-    st->replicas = st->ready_replicas = st->available_replicas = st->current_replicas = st->updated_replicas =
-        0;
+    st->replicas = st->ready_replicas = st->available_replicas = st->current_replicas = st->updated_replicas = 0;
     for (int32_t i = 0; i < x->n_want + x->n_extra; i++) {
         const struct core_pod *p = i < x->n_want ? x->want[i].pod : x->extra[i - x->n_want].pod;
         if (!p) continue;
@@ -349,8 +342,8 @@ static int write_status(struct stateful *x, struct err *e) {
     }
     if (api_equal(&api_apps_stateful_set_status, st, &x->s->status)) return 0;
     struct client_opts o = {.cause = x->s->metadata.resource_version};
-    return client_update_status(x->c->m->client, x->a, &client_statefulsets, x->s->metadata.namespace, &fresh,
-                                &o, NULL, e);
+    return client_update_status(x->c->m->client, x->a, &client_statefulsets, x->s->metadata.namespace, &fresh, &o, NULL,
+                                e);
 }
 
 static bool revision_is_live(void *arg, const struct apps_controller_revision *r) {

@@ -12,7 +12,7 @@ enum { CA_MAX = 1024 * 1024, TOKEN_SECONDS = 10 * 365 * 86400 };
 struct token_controller {
     struct manager *m;
     struct workqueue *q, *accounts; /* accounts: only with --legacy-service-account-tokens */
-    struct informer *secrets; /* of the type only: other secrets are nobody's business here */
+    struct informer *secrets;       /* of the type only: other secrets are nobody's business here */
     char *ca;
 };
 
@@ -62,8 +62,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     struct core_service_account sa;
     _cleanup_err_ struct err ge = {0};
     int r = client_get(c->m->client, a, &client_serviceaccounts, s->metadata.namespace, account, &sa, &ge);
-    bool gone =
-        (r < 0 && client_err_not_found(&ge)) || (r == 0 && !str_empty(uid) && !str_eq(uid, sa.metadata.uid));
+    bool gone = (r < 0 && client_err_not_found(&ge)) || (r == 0 && !str_empty(uid) && !str_eq(uid, sa.metadata.uid));
     if (gone) {
         struct client_delete_opts d = {.cause = o->rv, .uid = s->metadata.uid};
         r = client_delete(c->m->client, &client_secrets, s->metadata.namespace, s->metadata.name, &d, &ge);
@@ -73,8 +72,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
         err_move(e, &ge);
         return r;
     }
-    if (data_of(s, "token") && data_of(s, "namespace") && (data_of(s, "ca.crt") || !c->ca) && !str_empty(uid))
-        return 0;
+    if (data_of(s, "token") && data_of(s, "namespace") && (data_of(s, "ca.crt") || !c->ca) && !str_empty(uid)) return 0;
     return fill(c, a, s, account, sa.metadata.uid, e);
 }
 
@@ -128,9 +126,7 @@ static void account_updated(void *arg, struct object *old, struct object *o) { a
 
 /* ---- what leads to a reconcile ---- */
 
-static void secret_set(void *arg, struct object *o) {
-    workqueue_add(((struct token_controller *)arg)->q, o->key);
-}
+static void secret_set(void *arg, struct object *o) { workqueue_add(((struct token_controller *)arg)->q, o->key); }
 static void secret_updated(void *arg, struct object *old, struct object *o) { secret_set(arg, o); }
 
 static void account_gone(void *arg, struct object *o) {

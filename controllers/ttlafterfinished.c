@@ -20,8 +20,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     struct ttl_controller *c = arg;
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_jobs), key);
     const struct batch_job *j = o ? o->obj : NULL;
-    if (!j || !j->spec.ttl_seconds_after_finished || j->metadata.deletion_timestamp.set ||
-        !job_is_finished(j))
+    if (!j || !j->spec.ttl_seconds_after_finished || j->metadata.deletion_timestamp.set || !job_is_finished(j))
         return 0;
     int64_t left = *j->spec.ttl_seconds_after_finished * NS_PER_SEC - ktime_diff_ns(ktime_now(), end_of(j));
     if (left > 0) {

@@ -42,9 +42,7 @@ bool pod_is_terminal(const struct core_pod *p) {
     return str_eq(p->status.phase, "Succeeded") || str_eq(p->status.phase, "Failed");
 }
 
-bool pod_is_active(const struct core_pod *p) {
-    return !pod_is_terminal(p) && !p->metadata.deletion_timestamp.set;
-}
+bool pod_is_active(const struct core_pod *p) { return !pod_is_terminal(p) && !p->metadata.deletion_timestamp.set; }
 
 const struct core_pod_condition *pod_condition(const struct core_pod *p, const char *type) {
     for (size_t i = 0; i < p->status.conditions.n; i++)
@@ -57,8 +55,7 @@ bool pod_is_ready(const struct core_pod *p) {
     return c && str_eq(c->status, "True");
 }
 
-bool pod_is_available(const struct core_pod *p, int32_t min_ready_seconds, struct ktime now,
-                      int64_t *wait_ns) {
+bool pod_is_available(const struct core_pod *p, int32_t min_ready_seconds, struct ktime now, int64_t *wait_ns) {
     const struct core_pod_condition *c = pod_condition(p, "Ready");
     if (!c || !str_eq(c->status, "True")) return false;
     if (min_ready_seconds <= 0) return true;
@@ -110,21 +107,19 @@ void claimed_done(struct claimed *c) {
 }
 
 static int patch_tree(struct manager *m, struct arena *a, const struct client_resource *r,
-                      const struct meta_object_meta *of, struct json *meta, const char *cause,
-                      struct err *e) {
+                      const struct meta_object_meta *of, struct json *meta, const char *cause, struct err *e) {
     struct json *p = json_object(a);
     json_set_str(a, meta, "uid", of->uid);
     json_set(a, p, "metadata", meta);
     const char *text = json_text(a, p);
     struct client_opts o = {.cause = cause};
-    return client_patch(m->client, a, r, of->namespace, of->name, CLIENT_PATCH_STRATEGIC, text, strlen(text),
-                        &o, NULL, e);
+    return client_patch(m->client, a, r, of->namespace, of->name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL,
+                        e);
 }
 
 static int adopt(struct manager *m, struct arena *a, const struct client_resource *r, const struct owner *o,
                  const struct object *child, struct err *e) {
-    struct json *meta = json_object(a), *refs = json_ensure_array(a, meta, "ownerReferences"),
-                *ref = json_object(a);
+    struct json *meta = json_object(a), *refs = json_ensure_array(a, meta, "ownerReferences"), *ref = json_object(a);
     json_set_str(a, ref, "apiVersion", api_version_of(a, o->resource));
     json_set_str(a, ref, "kind", o->resource->kind);
     json_set_str(a, ref, "name", o->meta->name);
@@ -137,8 +132,7 @@ static int adopt(struct manager *m, struct arena *a, const struct client_resourc
 
 static int release(struct manager *m, struct arena *a, const struct client_resource *r, const struct owner *o,
                    const struct object *child, struct err *e) {
-    struct json *meta = json_object(a), *refs = json_ensure_array(a, meta, "ownerReferences"),
-                *ref = json_object(a);
+    struct json *meta = json_object(a), *refs = json_ensure_array(a, meta, "ownerReferences"), *ref = json_object(a);
     json_set_str(a, ref, "$patch", "delete");
     json_set_str(a, ref, "uid", o->meta->uid);
     json_append(a, refs, ref);
@@ -148,8 +142,7 @@ static int release(struct manager *m, struct arena *a, const struct client_resou
 /* The cache may be behind: an owner that is being deleted, or another one of its name, must not adopt. */
 static bool may_adopt(struct manager *m, struct arena *a, const struct owner *o) {
     void *live = arena_zalloc(a, o->resource->type->size);
-    if (client_get(m->client, a, o->resource, o->meta->namespace, o->meta->name, live, NULL) < 0)
-        return false;
+    if (client_get(m->client, a, o->resource, o->meta->namespace, o->meta->name, live, NULL) < 0) return false;
     const struct api_field *f = api_field_find(o->resource->type, "metadata");
     const struct meta_object_meta *lm = (const void *)((const char *)live + f->offset);
     return str_eq(lm->uid, o->meta->uid) && !lm->deletion_timestamp.set;
@@ -158,8 +151,7 @@ static bool may_adopt(struct manager *m, struct arena *a, const struct owner *o)
 int claim_objects(struct manager *m, struct arena *a, const struct client_resource *r, const struct owner *o,
                   const struct meta_label_selector *selector, struct claimed *out, struct err *e) {
     struct informer *inf = manager_informer(m, r);
-    int owned = informer_add_index(inf, index_by_controller_uid),
-        orphans = informer_add_index(inf, index_orphans);
+    int owned = informer_add_index(inf, index_by_controller_uid), orphans = informer_add_index(inf, index_orphans);
     informer_by_index(inf, owned, o->meta->uid, &out->list);
     size_t n_owned = out->list.n;
     bool leaving = o->meta->deletion_timestamp.set;

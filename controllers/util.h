@@ -20,8 +20,7 @@ const struct core_pod_condition *pod_condition(const struct core_pod *p, const c
 bool pod_is_ready(const struct core_pod *p);
 /* Ready for at least min_ready_seconds. When it is not for want of time, *wait_ns (may be NULL) is lowered to
  * how long that takes. */
-bool pod_is_available(const struct core_pod *p, int32_t min_ready_seconds, struct ktime now,
-                      int64_t *wait_ns);
+bool pod_is_available(const struct core_pod *p, int32_t min_ready_seconds, struct ktime now, int64_t *wait_ns);
 /* Name-safe hash of a pod template and a collision count (pod-template-hash). */
 char *template_hash(struct arena *a, const struct core_pod_template_spec *t, const int32_t *collisions);
 
@@ -59,12 +58,11 @@ struct pod_control {
 void pod_from_template(struct arena *a, const struct core_pod_template_spec *t, const struct owner *o,
                        struct core_pod *out);
 /* Creates one, with the events SuccessfulCreate and FailedCreate. */
-int pod_control_create(const struct pod_control *p, struct arena *a, const struct core_pod *pod,
-                       struct err *e);
+int pod_control_create(const struct pod_control *p, struct arena *a, const struct core_pod *pod, struct err *e);
 /* Creates n equal pods in growing batches (1, 2, 4, ...), each batch at once, and stops after a batch with
  * failures. The number made. */
-size_t pod_control_create_many(const struct pod_control *p, struct arena *a, const struct core_pod *pod,
-                               size_t n, struct err *e);
+size_t pod_control_create_many(const struct pod_control *p, struct arena *a, const struct core_pod *pod, size_t n,
+                               struct err *e);
 /* 0 also when it is gone already. */
 int pod_control_delete(const struct pod_control *p, const struct core_pod *pod, struct err *e);
 /* Deletes all at once. The number of failures; `failed` (may be NULL) is told each. */

@@ -53,8 +53,11 @@ static int serve(struct options *o, struct client *c, struct err *e) {
     struct program p = {0};
     struct zone *zone = zone_new(c, o->domain, (uint32_t)o->ttl);
     uv_loop_init(&p.loop);
-    struct dns_server_options so = {.zone = zone, .listen = o->listen.items, .n_listen = o->listen.n,
-                                    .upstreams = o->upstream.items, .n_upstreams = o->upstream.n};
+    struct dns_server_options so = {.zone = zone,
+                                    .listen = o->listen.items,
+                                    .n_listen = o->listen.n,
+                                    .upstreams = o->upstream.items,
+                                    .n_upstreams = o->upstream.n};
     int r = dns_server_new(&p.loop, &so, &p.server, e);
     if (r == 0) {
         p.term.data = p.intr.data = &p;
@@ -79,15 +82,18 @@ int main(int argc, char **argv) {
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"listen", 0, FLAG_LIST, &o.listen, "ADDR[:PORT],...", "addresses to answer on (default 10.96.0.10:53)"},
-        {"add-address", 0, FLAG_BOOL, &o.add_address, NULL, "add the addresses to the loopback interface, remove them at the end"},
+        {"add-address", 0, FLAG_BOOL, &o.add_address, NULL,
+         "add the addresses to the loopback interface, remove them at the end"},
         {"cluster-domain", 0, FLAG_STR, &o.domain, "NAME", "the cluster's zone"},
-        {"upstream", 0, FLAG_LIST, &o.upstream, "ADDR[:PORT],...", "servers for all other names (default: those of resolv.conf)"},
+        {"upstream", 0, FLAG_LIST, &o.upstream, "ADDR[:PORT],...",
+         "servers for all other names (default: those of resolv.conf)"},
         {"resolv-conf", 0, FLAG_STR, &o.resolv_conf, "FILE", "where the default upstream servers stand"},
         {"ttl", 0, FLAG_INT, &o.ttl, "SECONDS", "time to live of answers"},
         {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "remove the addresses from the loopback interface and exit"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 normal, 4 debug"},
         {0}};
-    flags_main("coracle-dns", "coracle-dns answers names of Services and pods, and forwards all others.", flags, argc, argv, 0);
+    flags_main("coracle-dns", "coracle-dns answers names of Services and pods, and forwards all others.", flags, argc,
+               argv, 0);
     log_init("coracle-dns", o.v >= 4 ? LOG_DEBUG : LOG_INFO);
     memory_keep_small();
     signal(SIGPIPE, SIG_IGN);
@@ -104,7 +110,8 @@ int main(int argc, char **argv) {
     if (r == 0 && !o.cleanup) {
         struct client_config cfg = {.user_agent = "coracle-dns"};
         struct client *c = NULL;
-        r = o.kubeconfig ? client_new_from_kubeconfig(o.kubeconfig, &cfg, &c, &e) : err_set(&e, -EINVAL, "--kubeconfig is missing");
+        r = o.kubeconfig ? client_new_from_kubeconfig(o.kubeconfig, &cfg, &c, &e)
+                         : err_set(&e, -EINVAL, "--kubeconfig is missing");
         if (r == 0) {
             r = serve(&o, c, &e);
             client_free(c);

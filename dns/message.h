@@ -5,24 +5,39 @@
 #include "pkg/base/util.h"
 
 enum {
-    DNS_NAME_MAX = 256,      /* text form without the final dot, with a NUL */
+    DNS_NAME_MAX = 256, /* text form without the final dot, with a NUL */
     DNS_MESSAGE_MAX = 65535,
-    DNS_UDP_PLAIN = 512,     /* without EDNS */
-    DNS_UDP_MAX = 1232,      /* with EDNS: stays clear of fragmentation */
+    DNS_UDP_PLAIN = 512, /* without EDNS */
+    DNS_UDP_MAX = 1232,  /* with EDNS: stays clear of fragmentation */
 };
 enum dns_type {
-    DNS_A = 1, DNS_NS = 2, DNS_CNAME = 5, DNS_SOA = 6, DNS_PTR = 12, DNS_TXT = 16, DNS_AAAA = 28, DNS_SRV = 33,
-    DNS_OPT = 41, DNS_ANY = 255
+    DNS_A = 1,
+    DNS_NS = 2,
+    DNS_CNAME = 5,
+    DNS_SOA = 6,
+    DNS_PTR = 12,
+    DNS_TXT = 16,
+    DNS_AAAA = 28,
+    DNS_SRV = 33,
+    DNS_OPT = 41,
+    DNS_ANY = 255
 };
-enum dns_rcode { DNS_NOERROR = 0, DNS_FORMERR = 1, DNS_SERVFAIL = 2, DNS_NXDOMAIN = 3, DNS_NOTIMP = 4, DNS_REFUSED = 5 };
+enum dns_rcode {
+    DNS_NOERROR = 0,
+    DNS_FORMERR = 1,
+    DNS_SERVFAIL = 2,
+    DNS_NXDOMAIN = 3,
+    DNS_NOTIMP = 4,
+    DNS_REFUSED = 5
+};
 
 struct dns_query {
     uint16_t id, flags;
     char name[DNS_NAME_MAX]; /* lower case, no final dot, "." escapes not supported (such names are FORMERR) */
     uint16_t type, class;
-    size_t question_end;     /* offset behind the question */
+    size_t question_end; /* offset behind the question */
     bool edns;
-    uint16_t udp_size;       /* what the client takes over UDP */
+    uint16_t udp_size; /* what the client takes over UDP */
 };
 
 /* DNS_NOERROR, or the rcode to refuse the query with; -EINVAL when it deserves no answer at all (a response, too short). */

@@ -2,7 +2,9 @@
 
 #include "tests/test.h"
 
-static size_t make(uint8_t *out, size_t cap, const char *name, uint16_t type) { return dns_make_query(out, cap, 7, name, type); }
+static size_t make(uint8_t *out, size_t cap, const char *name, uint16_t type) {
+    return dns_make_query(out, cap, 7, name, type);
+}
 
 TEST(query_is_parsed_in_lower_case) {
     uint8_t p[300];

@@ -78,7 +78,8 @@ static void answer(const struct asker *who, const uint8_t *p, size_t n) {
     if (!who->conn) {
         memcpy(s->data, p, n);
         uv_buf_t b = uv_buf_init((char *)s->data, (unsigned)n);
-        if (uv_udp_send(&s->udp, &who->listener->udp, &b, 1, (const struct sockaddr *)&who->peer, udp_sent) < 0) free(s);
+        if (uv_udp_send(&s->udp, &who->listener->udp, &b, 1, (const struct sockaddr *)&who->peer, udp_sent) < 0)
+            free(s);
         return;
     }
     if (who->conn->closed) {
@@ -101,7 +102,8 @@ static size_t answer_limit(const struct asker *who, const struct dns_query *q) {
     return MIN_OF((size_t)q->udp_size, (size_t)DNS_UDP_MAX);
 }
 
-static void answer_rcode(const struct asker *who, const uint8_t *query, const struct dns_query *q, enum dns_rcode rcode) {
+static void answer_rcode(const struct asker *who, const uint8_t *query, const struct dns_query *q,
+                         enum dns_rcode rcode) {
     uint8_t out[DNS_UDP_PLAIN];
     struct dns_reply r;
     dns_reply_start(&r, out, sizeof(out), query, q);
@@ -317,20 +319,20 @@ static void handle_query(struct dns_server *s, const struct asker *who, const ui
     char target[DNS_NAME_MAX];
     dns_reply_start(&r, out, cap, p, &q);
     switch (zone_answer(s->zone, &q, &r, &len, target)) {
-    case ZONE_ANSWERED: answer(who, out, len); break;
-    case ZONE_NOT_OURS: forward_start(s, who, p, n, &q, NULL); break;
-    case ZONE_CNAME_FOLLOWS: {
-        /* an ExternalName that points into the cluster is answered here, one step deep */
-        struct dns_query inner = q;
-        struct dns_reply tail = r;
-        char again[DNS_NAME_MAX];
-        snprintf(inner.name, sizeof(inner.name), "%s", target);
-        if (zone_answer(s->zone, &inner, &tail, &len, again) == ZONE_NOT_OURS)
-            forward_start(s, who, p, n, &q, target);
-        else
-            answer(who, out, dns_reply_end(&tail, &q, DNS_NOERROR, true));
-        break;
-    }
+        case ZONE_ANSWERED: answer(who, out, len); break;
+        case ZONE_NOT_OURS: forward_start(s, who, p, n, &q, NULL); break;
+        case ZONE_CNAME_FOLLOWS: {
+            /* an ExternalName that points into the cluster is answered here, one step deep */
+            struct dns_query inner = q;
+            struct dns_reply tail = r;
+            char again[DNS_NAME_MAX];
+            snprintf(inner.name, sizeof(inner.name), "%s", target);
+            if (zone_answer(s->zone, &inner, &tail, &len, again) == ZONE_NOT_OURS)
+                forward_start(s, who, p, n, &q, target);
+            else
+                answer(who, out, dns_reply_end(&tail, &q, DNS_NOERROR, true));
+            break;
+        }
     }
 }
 

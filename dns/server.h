@@ -7,7 +7,7 @@
 #include "dns/zone.h"
 
 enum {
-    DNS_FORWARDS_MAX = 1024,        /* queries in flight upstream; more get SERVFAIL */
+    DNS_FORWARDS_MAX = 1024, /* queries in flight upstream; more get SERVFAIL */
     DNS_TCP_CONNECTIONS_MAX = 256,
     DNS_TCP_IDLE_MS = 10000,
     DNS_UPSTREAM_TIMEOUT_MS = 2000, /* then the next upstream is asked; each is asked twice */

@@ -27,7 +27,8 @@ static void slice_service(const struct object *o, informer_emit_fn *emit, void *
 static void slice_ips(const struct object *o, informer_emit_fn *emit, void *ctx) {
     const struct discovery_endpoint_slice *s = o->obj;
     for (size_t i = 0; i < s->endpoints.n; i++)
-        for (size_t k = 0; k < s->endpoints.items[i].addresses.n; k++) emit(ctx, s->endpoints.items[i].addresses.items[k]);
+        for (size_t k = 0; k < s->endpoints.items[i].addresses.n; k++)
+            emit(ctx, s->endpoints.items[i].addresses.items[k]);
 }
 
 static bool is_headless(const struct core_service *s) { return str_eq(s->spec.cluster_ip, "None"); }
@@ -71,7 +72,7 @@ struct answer {
     struct zone *z;
     const struct dns_query *q;
     struct dns_reply *r;
-    bool exists; /* the name has records of some type, or names below it */
+    bool exists;  /* the name has records of some type, or names below it */
     char *target; /* of a CNAME to follow */
 };
 
@@ -81,7 +82,8 @@ static bool is_v6(const char *ip) { return strchr(ip, ':') != NULL; }
 
 static void add_address(struct answer *w, const char *name, const char *ip) {
     w->exists = true;
-    if (w->r->answers < RECORDS_MAX && wants(w, is_v6(ip) ? DNS_AAAA : DNS_A)) dns_reply_addr(w->r, name, ip, w->z->ttl);
+    if (w->r->answers < RECORDS_MAX && wants(w, is_v6(ip) ? DNS_AAAA : DNS_A))
+        dns_reply_addr(w->r, name, ip, w->z->ttl);
 }
 
 /* "10.1.2.3" as "10-1-2-3": the hostname of an endpoint (or pod) that has none. */
@@ -98,11 +100,13 @@ static void endpoint_host(const struct discovery_endpoint *ep, const char *ip, c
         snprintf(out, 64, "%s", ep->hostname);
 }
 
-static bool endpoint_ready(const struct discovery_endpoint *ep) { return !ep->conditions.ready || *ep->conditions.ready; }
+static bool endpoint_ready(const struct discovery_endpoint *ep) {
+    return !ep->conditions.ready || *ep->conditions.ready;
+}
 
 /* Calls fn for each address of a ready endpoint of the service, once. */
-typedef void endpoint_fn(struct answer *w, const struct discovery_endpoint_slice *s, const struct discovery_endpoint *ep,
-                         const char *ip, void *arg);
+typedef void endpoint_fn(struct answer *w, const struct discovery_endpoint_slice *s,
+                         const struct discovery_endpoint *ep, const char *ip, void *arg);
 static void each_endpoint(struct answer *w, const char *ns, const char *svc, endpoint_fn *fn, void *arg) {
     char key[DNS_NAME_MAX * 2];
     snprintf(key, sizeof(key), "%s/%s", ns, svc);
@@ -119,8 +123,8 @@ static void each_endpoint(struct answer *w, const char *ns, const char *svc, end
     }
 }
 
-static void all_addresses(struct answer *w, const struct discovery_endpoint_slice *s, const struct discovery_endpoint *ep,
-                          const char *ip, void *arg) {
+static void all_addresses(struct answer *w, const struct discovery_endpoint_slice *s,
+                          const struct discovery_endpoint *ep, const char *ip, void *arg) {
     add_address(w, w->q->name, ip);
 }
 
@@ -154,7 +158,8 @@ static void srv_of_endpoint(struct answer *w, const struct discovery_endpoint_sl
 static void srv_of_service(struct answer *w, const struct core_service *s, const struct srv_want *want) {
     for (size_t i = 0; i < s->spec.ports.n; i++) {
         const struct core_service_port *p = &s->spec.ports.items[i];
-        if (!str_eq(str_or_empty(p->name), want->port) || strcasecmp(p->protocol ? p->protocol : "TCP", want->proto) != 0)
+        if (!str_eq(str_or_empty(p->name), want->port) ||
+            strcasecmp(p->protocol ? p->protocol : "TCP", want->proto) != 0)
             continue;
         w->exists = true;
         if (wants(w, DNS_SRV)) dns_reply_srv(w->r, w->q->name, 0, 100, (uint16_t)p->port, want->suffix, w->z->ttl);
@@ -293,7 +298,7 @@ static void answer_reverse(struct answer *w, const char *ip) {
 /* Splits in place; the number of labels, or 0 when there are too many. */
 static size_t split_labels(char *name, char **labels) {
     size_t n = 0;
-    for (char *s = name; s; ) {
+    for (char *s = name; s;) {
         if (n == LABELS_MAX) return 0;
         labels[n++] = s;
         s = strchr(s, '.');

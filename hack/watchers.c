@@ -2,10 +2,10 @@
  * them until its standard input ends. Prints "ready N" when all are answered. For hack/bench: what watchers cost. */
 #include <arpa/inet.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -55,7 +55,8 @@ int main(int argc, char **argv) {
     SSL_CTX_load_verify_locations(ctx, argv[2], NULL);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     char request[2048];
-    snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", argv[4], argv[3]);
+    snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n",
+             argv[4], argv[3]);
     int done[2];
     if (pipe(done) < 0) return 1;
     for (int k = 0; k < PROCESSES; k++) {

@@ -41,17 +41,15 @@ static bool fits(struct arena *a, const struct core_pod *pod, const struct core_
     int64_t max_pods = quantity_value(allocatable_of(allocatable, "pods"));
     if (max_pods > 0 && (int64_t)n + 1 > max_pods) {
         *reason = "OutOfpods";
-        *message =
-            arena_printf(a, "Node didn't have enough resource: pods, requested: 1, used: %zu, capacity: %lld",
-                         n, (long long)max_pods);
+        *message = arena_printf(a, "Node didn't have enough resource: pods, requested: 1, used: %zu, capacity: %lld", n,
+                                (long long)max_pods);
         return false;
     }
     struct str_vec names = resources_of(a, pod);
     for (size_t i = 0; i < names.n; i++) {
         struct quantity want = pod_resource(pod, names.items[i], false, NULL), used = {0};
         if (want.nano <= 0) continue;
-        for (size_t k = 0; k < n; k++)
-            used = quantity_add(used, pod_resource(others[k], names.items[i], false, NULL));
+        for (size_t k = 0; k < n; k++) used = quantity_add(used, pod_resource(others[k], names.items[i], false, NULL));
         /* A resource that somebody added to the Node's status by hand: the scheduler counts it. */
         if (strchr(names.items[i], '/') && !str_map_get(allocatable, names.items[i])) continue;
         struct quantity have = allocatable_of(allocatable, names.items[i]);
@@ -61,16 +59,15 @@ static bool fits(struct arena *a, const struct core_pod *pod, const struct core_
                   u = cpu ? quantity_milli(used) : quantity_value(used),
                   h = cpu ? quantity_milli(have) : quantity_value(have);
         *reason = arena_printf(a, "OutOf%s", names.items[i]);
-        *message = arena_printf(
-            a, "Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: %lld",
-            names.items[i], w, u, h);
+        *message = arena_printf(a, "Node didn't have enough resource: %s, requested: %lld, used: %lld, capacity: %lld",
+                                names.items[i], w, u, h);
         return false;
     }
     return true;
 }
 
-bool admit_fits(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others, size_t n,
-                const char **reason, const char **message) {
+bool admit_fits(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
+                size_t n, const char **reason, const char **message) {
     struct str_map allocatable = kubelet_allocatable(kl, a);
     return fits(a, pod, others, n, &allocatable, reason, message);
 }
@@ -135,8 +132,7 @@ static bool node_matches(const struct core_pod *pod, const struct meta_object_me
             return false;
     const struct core_affinity *af = pod->spec.affinity;
     const struct core_node_selector *req =
-        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution
-                                : NULL;
+        af && af->node_affinity ? af->node_affinity->required_during_scheduling_ignored_during_execution : NULL;
     if (!req) return true;
     for (size_t i = 0; i < req->node_selector_terms.n; i++)
         if (term_matches(&req->node_selector_terms.items[i], node)) return true;
@@ -205,8 +201,8 @@ static const char *pressure_against(struct kubelet *kl, struct arena *a, const s
         list = arena_printf(a, "%s%s%s", list, *list ? " " : "", names[k]);
         only_memory &= k == PRESSURE_MEMORY;
     }
-    if (!*list || (only_memory && (!str_eq(pod_qos_class(pod), "BestEffort") ||
-                                   tolerates(pod, "node.kubernetes.io/memory-pressure"))))
+    if (!*list || (only_memory &&
+                   (!str_eq(pod_qos_class(pod), "BestEffort") || tolerates(pod, "node.kubernetes.io/memory-pressure"))))
         return NULL;
     return arena_printf(a, "The node had condition: [%s]. ", list);
 }
@@ -231,8 +227,8 @@ static bool apparmor_enabled(void) {
     return file_read("/sys/module/apparmor/parameters/enabled", 16, &text, NULL) == 0 && text[0] == 'Y';
 }
 
-bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
-                const struct core_pod *const *others, size_t n, const char **reason, const char **message) {
+bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
+                size_t n, const char **reason, const char **message) {
     struct str_map allocatable = kubelet_allocatable(kl, a);
     if (pod->spec.os && !str_eq(pod->spec.os->name, "linux")) {
         *reason = "PodOSNotSupported";
@@ -267,8 +263,7 @@ bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
         *message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return false;
     }
-    _cleanup_object_ struct object *node =
-        kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
+    _cleanup_object_ struct object *node = kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
     if (node && !pod_is_static(pod) && !node_matches(pod, node->meta)) {
         *reason = "NodeAffinity";
         *message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";

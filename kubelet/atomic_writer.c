@@ -13,8 +13,8 @@
 #define DATA_LINK_NEW "..data_tmp"
 enum { PATH_MAX_LEN = 4096 };
 
-int payload_add(struct arena *a, struct payload *p, const char *path, struct bytes data, unsigned mode,
-                int64_t uid, struct err *e) {
+int payload_add(struct arena *a, struct payload *p, const char *path, struct bytes data, unsigned mode, int64_t uid,
+                struct err *e) {
     if (!path_is_local(path) || strlen(path) > PATH_MAX_LEN || str_has_prefix(path, ".."))
         return err_set(e, -EINVAL, "invalid path \"%s\": must be relative and must not contain \"..\"",
                        str_or_empty(path));
@@ -33,9 +33,7 @@ int payload_add(struct arena *a, struct payload *p, const char *path, struct byt
     return 0;
 }
 
-static unsigned mode_of(const struct payload_file *f, int64_t gid) {
-    return gid >= 0 ? f->mode | 0440 : f->mode;
-}
+static unsigned mode_of(const struct payload_file *f, int64_t gid) { return gid >= 0 ? f->mode | 0440 : f->mode; }
 
 /* True when dir/..data has exactly this file. */
 static bool file_is_current(const char *dir, const struct payload_file *f, int64_t gid) {
@@ -47,8 +45,7 @@ static bool file_is_current(const char *dir, const struct payload_file *f, int64
     if (f->uid >= 0 && st.st_uid != (uid_t)f->uid) return false;
     _cleanup_free_ char *data = NULL;
     size_t n;
-    return file_read(path, PAYLOAD_BYTES_MAX, &data, &n) == 0 && n == f->data.n &&
-           memcmp(data, f->data.p, n) == 0;
+    return file_read(path, PAYLOAD_BYTES_MAX, &data, &n) == 0 && n == f->data.n && memcmp(data, f->data.p, n) == 0;
 }
 
 static size_t count_files(const char *dir) {
@@ -136,8 +133,8 @@ static void timestamped_name(char *out, size_t size) {
     gmtime_r(&t, &tm);
     uint32_t r;
     random_bytes(&r, sizeof(r));
-    snprintf(out, size, "..%04d_%02d_%02d_%02d_%02d_%02d.%u", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-             tm.tm_hour, tm.tm_min, tm.tm_sec, r);
+    snprintf(out, size, "..%04d_%02d_%02d_%02d_%02d_%02d.%u", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+             tm.tm_min, tm.tm_sec, r);
 }
 
 int atomic_write(const char *dir, const struct payload *p, int64_t gid, struct err *e) {

@@ -25,8 +25,8 @@ struct payload {
 };
 enum { PAYLOAD_FILES_MAX = 10000, PAYLOAD_BYTES_MAX = 64 * 1024 * 1024 };
 /* Adds a file or replaces the one of the same path. */
-int payload_add(struct arena *a, struct payload *p, const char *path, struct bytes data, unsigned mode,
-                int64_t uid, struct err *e);
+int payload_add(struct arena *a, struct payload *p, const char *path, struct bytes data, unsigned mode, int64_t uid,
+                struct err *e);
 
 /* Brings `dir` to this content; writes nothing when it is there already. gid >= 0 gives the files that group
  * and group read permission (fsGroup). */

@@ -62,8 +62,7 @@ static int request_certificate(struct client *c, const struct csr_wish *w, const
         err_done(e);
         usleep(POLL_MS * 1000);
     }
-    return err_set(e, -ETIMEDOUT, "certificate signing request %s was not signed in time",
-                   made.metadata.name);
+    return err_set(e, -ETIMEDOUT, "certificate signing request %s was not signed in time", made.metadata.name);
 }
 
 /* ---- the client certificate ---- */
@@ -148,8 +147,7 @@ int bootstrap_kubeconfig(const struct kubelet_config *cfg, const char *node_name
 
 /* ---- the serving certificate ---- */
 
-static struct pki_spec serving_spec(struct arena *a, const char *node_name, const char *const *ips,
-                                    size_t n_ips) {
+static struct pki_spec serving_spec(struct arena *a, const char *node_name, const char *const *ips, size_t n_ips) {
     static const char *const orgs[] = {"system:nodes"};
     const char **sans = arena_alloc(a, (n_ips + 1) * sizeof(*sans));
     sans[0] = node_name;
@@ -239,8 +237,7 @@ static void renew_serving(struct cert_rotation *c, bool first) {
                              .usages = usages,
                              .n_usages = ARRAY_LEN(usages)};
         _cleanup_pki_pair_ struct pki_pair pair = {0};
-        if (request_certificate(kl->client, &w, &c->stop, &pair, &e) < 0 ||
-            pki_save(path, key_path, &pair, &e) < 0) {
+        if (request_certificate(kl->client, &w, &c->stop, &pair, &e) < 0 || pki_save(path, key_path, &pair, &e) < 0) {
             log_warn("cannot get a serving certificate", "error", e.msg, NULL);
             return;
         }
@@ -262,8 +259,7 @@ static void *rotation_thread(void *arg) {
     return NULL;
 }
 
-struct cert_rotation *cert_rotation_start(struct kubelet *kl, void (*changed)(void *arg, bool serving),
-                                          void *arg) {
+struct cert_rotation *cert_rotation_start(struct kubelet *kl, void (*changed)(void *arg, bool serving), void *arg) {
     struct cert_rotation *c = xcalloc(1, sizeof(*c));
     c->kl = kl;
     c->changed = changed;

@@ -17,6 +17,5 @@ int bootstrap_serving_cert(const struct kubelet_config *cfg, const char *node_na
 
 /* Renews both in the background; `changed` is called (on its thread) after files were replaced. */
 struct cert_rotation;
-struct cert_rotation *cert_rotation_start(struct kubelet *kl, void (*changed)(void *arg, bool serving),
-                                          void *arg);
+struct cert_rotation *cert_rotation_start(struct kubelet *kl, void (*changed)(void *arg, bool serving), void *arg);
 void cert_rotation_stop(struct cert_rotation *c);

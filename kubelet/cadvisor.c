@@ -24,8 +24,7 @@ struct subject {
 struct interface {
     const struct subject *of;
     char name[32];
-    uint64_t
-        n[16]; /* receive: bytes packets errs drop fifo frame compressed multicast; then transmit likewise */
+    uint64_t n[16]; /* receive: bytes packets errs drop fifo frame compressed multicast; then transmit likewise */
 };
 struct scene {
     struct kubelet *kl;
@@ -134,55 +133,48 @@ static const struct metric {
     int only;
     const char *extra; /* labels, each with a comma at its end */
 } metrics[] = {
-    {"container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", U(cpu_ns),
-     1e-9, ALL, "cpu=\"total\","},
-    {"container_cpu_user_seconds_total", "counter", "Cumulative user cpu time consumed in seconds.",
-     D(cpu_user_ns), 1e-9, ALL, ""},
+    {"container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", U(cpu_ns), 1e-9, ALL,
+     "cpu=\"total\","},
+    {"container_cpu_user_seconds_total", "counter", "Cumulative user cpu time consumed in seconds.", D(cpu_user_ns),
+     1e-9, ALL, ""},
     {"container_cpu_system_seconds_total", "counter", "Cumulative system cpu time consumed in seconds.",
      D(cpu_system_ns), 1e-9, ALL, ""},
-    {"container_cpu_cfs_periods_total", "counter", "Number of elapsed enforcement period intervals.",
-     D(cpu_periods), 1, LIMITED, ""},
+    {"container_cpu_cfs_periods_total", "counter", "Number of elapsed enforcement period intervals.", D(cpu_periods), 1,
+     LIMITED, ""},
     {"container_cpu_cfs_throttled_periods_total", "counter", "Number of throttled period intervals.",
      D(cpu_throttled_periods), 1, LIMITED, ""},
-    {"container_cpu_cfs_throttled_seconds_total", "counter",
-     "Total time duration the container has been throttled.", D(cpu_throttled_ns), 1e-9, LIMITED, ""},
+    {"container_cpu_cfs_throttled_seconds_total", "counter", "Total time duration the container has been throttled.",
+     D(cpu_throttled_ns), 1e-9, LIMITED, ""},
     {"container_memory_usage_bytes", "gauge",
-     "Current memory usage in bytes, including all memory regardless of when it was accessed",
-     U(memory_usage), 1, ALL, ""},
-    {"container_memory_working_set_bytes", "gauge", "Current working set in bytes.", U(memory_working_set), 1,
-     ALL, ""},
+     "Current memory usage in bytes, including all memory regardless of when it was accessed", U(memory_usage), 1, ALL,
+     ""},
+    {"container_memory_working_set_bytes", "gauge", "Current working set in bytes.", U(memory_working_set), 1, ALL, ""},
     {"container_memory_rss", "gauge", "Size of RSS in bytes.", U(memory_rss), 1, ALL, ""},
     {"container_memory_cache", "gauge", "Number of bytes of page cache memory.", D(memory_cache), 1, ALL, ""},
-    {"container_memory_mapped_file", "gauge", "Size of memory mapped files in bytes.", D(memory_mapped), 1,
-     ALL, ""},
+    {"container_memory_mapped_file", "gauge", "Size of memory mapped files in bytes.", D(memory_mapped), 1, ALL, ""},
     {"container_memory_swap", "gauge", "Container swap usage in bytes.", D(memory_swap), 1, ALL, ""},
-    {"container_memory_max_usage_bytes", "gauge", "Maximum memory usage recorded in bytes", D(memory_max), 1,
-     ALL, ""},
-    {"container_memory_failcnt", "counter", "Number of memory usage hits limits", D(memory_failures), 1, ALL,
-     ""},
-    {"container_memory_failures_total", "counter", "Cumulative count of memory allocation failures.",
-     U(page_faults), 1, ALL, "failure_type=\"pgfault\",scope=\"hierarchy\","},
+    {"container_memory_max_usage_bytes", "gauge", "Maximum memory usage recorded in bytes", D(memory_max), 1, ALL, ""},
+    {"container_memory_failcnt", "counter", "Number of memory usage hits limits", D(memory_failures), 1, ALL, ""},
+    {"container_memory_failures_total", "counter", "Cumulative count of memory allocation failures.", U(page_faults), 1,
+     ALL, "failure_type=\"pgfault\",scope=\"hierarchy\","},
     {"container_memory_failures_total", "counter", NULL, U(major_faults), 1, ALL,
      "failure_type=\"pgmajfault\",scope=\"hierarchy\","},
-    {"container_oom_events_total", "counter", "Count of out of memory events observed for the container",
-     D(oom_kills), 1, ALL, ""},
-    {"container_processes", "gauge", "Number of processes running inside the container.", U(pids), 1, ALL,
-     ""},
-    {"container_fs_usage_bytes", "gauge",
-     "Number of bytes that are consumed by the container on this filesystem.",
+    {"container_oom_events_total", "counter", "Count of out of memory events observed for the container", D(oom_kills),
+     1, ALL, ""},
+    {"container_processes", "gauge", "Number of processes running inside the container.", U(pids), 1, ALL, ""},
+    {"container_fs_usage_bytes", "gauge", "Number of bytes that are consumed by the container on this filesystem.",
      offsetof(struct subject, fs_used), 1, FS, "device=\"\","},
-    {"container_fs_limit_bytes", "gauge",
-     "Number of bytes that can be consumed by the container on this filesystem.",
+    {"container_fs_limit_bytes", "gauge", "Number of bytes that can be consumed by the container on this filesystem.",
      offsetof(struct subject, fs_limit), 1, FS, "device=\"\","},
     {"container_fs_reads_bytes_total", "counter", "Cumulative count of bytes read", D(io_read_bytes), 1, ALL,
      "device=\"\","},
-    {"container_fs_writes_bytes_total", "counter", "Cumulative count of bytes written", D(io_write_bytes), 1,
-     ALL, "device=\"\","},
+    {"container_fs_writes_bytes_total", "counter", "Cumulative count of bytes written", D(io_write_bytes), 1, ALL,
+     "device=\"\","},
     {"container_spec_cpu_period", "gauge", "CPU period of the container.", 0, 0, LIMITED, ""},
-    {"container_spec_cpu_quota", "gauge", "CPU quota of the container.", offsetof(struct subject, cpu_quota),
-     1, LIMITED, ""},
-    {"container_spec_cpu_shares", "gauge", "CPU share of the container.",
-     offsetof(struct subject, cpu_shares), 1, CONTAINERS, ""},
+    {"container_spec_cpu_quota", "gauge", "CPU quota of the container.", offsetof(struct subject, cpu_quota), 1,
+     LIMITED, ""},
+    {"container_spec_cpu_shares", "gauge", "CPU share of the container.", offsetof(struct subject, cpu_shares), 1,
+     CONTAINERS, ""},
     {"container_spec_memory_limit_bytes", "gauge", "Memory limit for the container.",
      offsetof(struct subject, memory_limit), 1, CONTAINERS, ""},
 };
@@ -196,14 +188,11 @@ static const struct {
     {"container_network_receive_bytes_total", "Cumulative count of bytes received", 0},
     {"container_network_receive_packets_total", "Cumulative count of packets received", 1},
     {"container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", 2},
-    {"container_network_receive_packets_dropped_total", "Cumulative count of packets dropped while receiving",
-     3},
+    {"container_network_receive_packets_dropped_total", "Cumulative count of packets dropped while receiving", 3},
     {"container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", 8},
     {"container_network_transmit_packets_total", "Cumulative count of packets transmitted", 9},
-    {"container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting",
-     10},
-    {"container_network_transmit_packets_dropped_total",
-     "Cumulative count of packets dropped while transmitting", 11},
+    {"container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", 10},
+    {"container_network_transmit_packets_dropped_total", "Cumulative count of packets dropped while transmitting", 11},
 };
 
 static void put_head(struct buf *b, const char *name, const char *type, const char *help) {
@@ -211,8 +200,8 @@ static void put_head(struct buf *b, const char *name, const char *type, const ch
 }
 
 static void put_labels(struct buf *b, const struct subject *x, const char *extra) {
-    buf_printf(b, "{container=\"%s\",%sid=\"%s\",image=\"%s\",name=\"%s\",namespace=\"%s\",pod=\"%s\"}",
-               x->container, extra, x->id, x->image, x->name, x->ns, x->pod);
+    buf_printf(b, "{container=\"%s\",%sid=\"%s\",image=\"%s\",name=\"%s\",namespace=\"%s\",pod=\"%s\"}", x->container,
+               extra, x->id, x->image, x->name, x->ns, x->pod);
 }
 
 static bool applies(const struct subject *x, int only) {
@@ -227,8 +216,8 @@ static void put_metric(struct buf *b, const struct scene *s, const struct metric
     for (size_t i = 0; i < s->n; i++) {
         const struct subject *x = s->subjects[i];
         if (!applies(x, m->only)) continue;
-        uint64_t v = m->scale > 0 ? *(const uint64_t *)(const void *)((const char *)x + m->at)
-                                  : 100000; /* the period */
+        uint64_t v =
+            m->scale > 0 ? *(const uint64_t *)(const void *)((const char *)x + m->at) : 100000; /* the period */
         buf_adds(b, m->name);
         put_labels(b, x, m->extra);
         if (m->scale > 0 && m->scale < 1)
@@ -252,8 +241,7 @@ static void put_network(struct buf *b, const struct scene *s, long long now) {
 }
 
 static void put_machine(struct buf *b, const struct scene *s, long long now) {
-    put_head(b, "container_start_time_seconds", "gauge",
-             "Start time of the container since unix epoch in seconds.");
+    put_head(b, "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.");
     for (size_t i = 0; i < s->n; i++) {
         if (!s->subjects[i]->is_container) continue;
         buf_adds(b, "container_start_time_seconds");

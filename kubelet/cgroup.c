@@ -108,14 +108,12 @@ static int make_v2(struct cgroups *cg, const char *path, struct err *e) {
             int r = err_errno(e, errno, "make cgroup %s", dir);
             return r;
         }
-        for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
-            write_value(dir, "cgroup.subtree_control", controllers[i]);
+        for (size_t i = 0; i < ARRAY_LEN(controllers); i++) write_value(dir, "cgroup.subtree_control", controllers[i]);
         *s = c;
         if (!strchr(s + 1, '/')) break;
     }
     if (mkdir(dir, 0755) < 0 && errno != EEXIST) return err_errno(e, errno, "make cgroup %s", dir);
-    for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
-        write_value(dir, "cgroup.subtree_control", controllers[i]);
+    for (size_t i = 0; i < ARRAY_LEN(controllers); i++) write_value(dir, "cgroup.subtree_control", controllers[i]);
     return 0;
 }
 
@@ -156,8 +154,7 @@ static int make(struct cgroups *cg, const char *path, const struct cgroup_limits
     return 0;
 }
 
-int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory,
-                  struct err *e) {
+int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory, struct err *e) {
     if (cg->systemd) {
         cg->active = true;
         return 0;
@@ -176,9 +173,7 @@ static const char *qos_level(const char *qos) {
     return str_eq(qos, "Burstable") ? "/burstable" : str_eq(qos, "BestEffort") ? "/besteffort" : "";
 }
 
-static char *pod_path(const char *qos, const char *uid) {
-    return xasprintf("/kubepods%s/pod%s", qos_level(qos), uid);
-}
+static char *pod_path(const char *qos, const char *uid) { return xasprintf("/kubepods%s/pod%s", qos_level(qos), uid); }
 
 static const char *qos_of(const struct core_pod *p) {
     return str_empty(p->status.qos_class) ? pod_qos_class(p) : p->status.qos_class;
@@ -361,7 +356,8 @@ void cgroups_details(struct cgroups *cg, const char *path, struct cgroup_details
     for (size_t i = 0; i < ARRAY_LEN(details); i++) {
         const struct detail *d = &details[i];
         const char *key = cg->v2 ? d->key2 : d->key1, *file = cg->v2 ? d->file2 : d->file1;
-        _cleanup_free_ char *dir = controller_dir(cg, d->controller, path), *name = xasprintf("%s/%s", dir, file), *text = NULL;
+        _cleanup_free_ char *dir = controller_dir(cg, d->controller, path), *name = xasprintf("%s/%s", dir, file),
+                            *text = NULL;
         uint64_t v = 0;
         if (!key)
             read_u64(dir, file, &v);
@@ -370,7 +366,8 @@ void cgroups_details(struct cgroups *cg, const char *path, struct cgroup_details
         *(uint64_t *)(void *)((char *)out + d->at) = v * (cg->v2 ? d->mul2 : d->mul1);
     }
     _cleanup_free_ char *dir = controller_dir(cg, "blkio", path);
-    _cleanup_free_ char *io = xasprintf("%s/%s", dir, cg->v2 ? "io.stat" : "blkio.throttle.io_service_bytes"), *text = NULL;
+    _cleanup_free_ char *io = xasprintf("%s/%s", dir, cg->v2 ? "io.stat" : "blkio.throttle.io_service_bytes"),
+                        *text = NULL;
     if (file_read(io, 65536, &text, NULL) < 0) return;
     out->io_read_bytes = io_sum(text, cg->v2 ? "rbytes=" : " Read ");
     out->io_write_bytes = io_sum(text, cg->v2 ? "wbytes=" : " Write ");
@@ -414,24 +411,22 @@ void cgroups_teardown(struct cgroups *cg) {
     if (cg->systemd) return;
     for (size_t k = 0; k < ARRAY_LEN(levels); k++)
         for (size_t i = 0; i < (cg->v2 ? 1 : ARRAY_LEN(v1_controllers)); i++) {
-            _cleanup_free_ char *dir = cg->v2 ? xasprintf("%s%s%s", cg->mount, cg->root, levels[k])
-                                              : dir_v1(cg, v1_controllers[i], levels[k]);
+            _cleanup_free_ char *dir =
+                cg->v2 ? xasprintf("%s%s%s", cg->mount, cg->root, levels[k]) : dir_v1(cg, v1_controllers[i], levels[k]);
             rmdir(dir);
         }
 }
 
-void cgroups_each_pod(struct cgroups *cg, void (*fn)(void *arg, const char *qos, const char *uid),
-                      void *arg) {
+void cgroups_each_pod(struct cgroups *cg, void (*fn)(void *arg, const char *qos, const char *uid), void *arg) {
     static const char *const classes[] = {"Guaranteed", "Burstable", "BestEffort"};
     if (!cg || !cg->active || cg->systemd) return;
     for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
-        _cleanup_free_ char *dir = xasprintf("%s%s%s/kubepods%s", cg->mount, cg->v2 ? "" : "/memory",
-                                             cg->root, qos_level(classes[i]));
+        _cleanup_free_ char *dir =
+            xasprintf("%s%s%s/kubepods%s", cg->mount, cg->v2 ? "" : "/memory", cg->root, qos_level(classes[i]));
         DIR *d = opendir(dir);
         if (!d) continue;
         for (struct dirent *ent; (ent = readdir(d));)
-            if (ent->d_type == DT_DIR && str_has_prefix(ent->d_name, "pod"))
-                fn(arg, classes[i], ent->d_name + 3);
+            if (ent->d_type == DT_DIR && str_has_prefix(ent->d_name, "pod")) fn(arg, classes[i], ent->d_name + 3);
         closedir(d);
     }
 }

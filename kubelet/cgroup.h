@@ -17,14 +17,13 @@ struct cgroup_limits { /* 0: leave alone */
 };
 struct cgroup_usage {
     bool found;
-    uint64_t cpu_ns, memory_usage, memory_working_set, memory_rss, memory_limit, page_faults, major_faults,
-        pids;
+    uint64_t cpu_ns, memory_usage, memory_working_set, memory_rss, memory_limit, page_faults, major_faults, pids;
 };
 
 struct cgroups_config {
-    const char *mount; /* "/sys/fs/cgroup" */
-    const char *root;  /* parent of kubepods: "/" */
-    bool systemd; /* the runtime names cgroups as systemd slices; they are then systemd's and the runtime's */
+    const char *mount;    /* "/sys/fs/cgroup" */
+    const char *root;     /* parent of kubepods: "/" */
+    bool systemd;         /* the runtime names cgroups as systemd slices; they are then systemd's and the runtime's */
     int64_t pod_pids_max; /* 0: no limit */
 };
 /* Finds what is mounted. Makes nothing. */
@@ -34,8 +33,7 @@ bool cgroups_v2(const struct cgroups *cg);
 
 /* The levels kubepods, burstable and besteffort, with the node's allocatable as limits. -EROFS, -EACCES: not
  * ours to use here; pods then run without. */
-int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory,
-                  struct err *e);
+int cgroups_setup(struct cgroups *cg, int64_t allocatable_milli_cpu, int64_t allocatable_memory, struct err *e);
 /* In place of cgroups_setup: takes the levels as an earlier kubelet left them, to remove pods from them. */
 void cgroups_adopt(struct cgroups *cg);
 /* Removes those levels that are empty. */

@@ -18,14 +18,12 @@ void checkpoint_write(struct kubelet *kl, const struct core_pod *pod, const stru
     p.metadata.managed_fields = (struct meta_managed_fields_entry_vec){0};
     _cleanup_buf_ struct buf b = BUF_INIT;
     api_to_json(&b, &api_core_pod, &p);
-    _cleanup_free_ char *dir = dir_of(kl), *path = xasprintf("%s/%s.json", dir, pod->metadata.uid),
-                        *have = NULL;
+    _cleanup_free_ char *dir = dir_of(kl), *path = xasprintf("%s/%s.json", dir, pod->metadata.uid), *have = NULL;
     size_t n;
     if (file_read(path, MAX_POD, &have, &n) == 0 && n == b.len && memcmp(have, b.data, n) == 0) return;
     int r = mkdir_p(dir, 0700);
     if (r == 0) r = file_write_atomic(path, b.data, b.len, 0600);
-    if (r < 0)
-        log_warn("cannot write a pod's checkpoint", "pod", pod->metadata.name, "error", strerror(-r), NULL);
+    if (r < 0) log_warn("cannot write a pod's checkpoint", "pod", pod->metadata.name, "error", strerror(-r), NULL);
 }
 
 void checkpoint_delete(struct kubelet *kl, const char *uid) {

@@ -150,9 +150,7 @@ static bool take(const struct setting *s, const struct json *v, struct kubelet_c
             JSON_FOREACH(item, v) list_add(field, taint_text(item));
             return json_is(v, JSON_ARRAY);
         case PAIRS:
-        case LIMITS:
-            *(const char **)field = joined(v, s->kind == PAIRS ? '=' : '<');
-            return json_is(v, JSON_OBJECT);
+        case LIMITS: *(const char **)field = joined(v, s->kind == PAIRS ? '=' : '<'); return json_is(v, JSON_OBJECT);
     }
     return false;
 }

@@ -45,9 +45,7 @@ struct csi_driver *csi_driver_get(struct csi *c, const char *name, struct err *e
     struct csi_driver *d = map_get(&c->drivers, str_or_empty(name));
     if (d) d->refs++;
     pthread_mutex_unlock(&c->lock);
-    if (!d)
-        err_set(e, -ENODEV, "driver name %s not found in the list of registered CSI drivers",
-                str_or_empty(name));
+    if (!d) err_set(e, -ENODEV, "driver name %s not found in the list of registered CSI drivers", str_or_empty(name));
     return d;
 }
 
@@ -82,15 +80,13 @@ static int ask_driver(struct csi_driver *d, struct err *e) {
     const struct str_map *seg = info.accessible_topology ? &info.accessible_topology->segments : NULL;
     d->topology.items = arena_zalloc(d->arena, ((seg ? seg->n : 0) + 1) * sizeof(*d->topology.items));
     for (size_t i = 0; seg && i < seg->n; i++)
-        d->topology.items[d->topology.n++] = (struct str_map_entry){
-            arena_strdup(d->arena, seg->items[i].key), arena_strdup(d->arena, seg->items[i].value)};
+        d->topology.items[d->topology.n++] = (struct str_map_entry){arena_strdup(d->arena, seg->items[i].key),
+                                                                    arena_strdup(d->arena, seg->items[i].value)};
     return 0;
 }
 
-int csi_register(struct csi *c, const char *name, const char *endpoint, const struct str_vec *versions,
-                 struct err *e) {
-    if (!speaks_v1(versions))
-        return err_set(e, -EINVAL, "CSI driver %s does not speak version 1 of CSI", name);
+int csi_register(struct csi *c, const char *name, const char *endpoint, const struct str_vec *versions, struct err *e) {
+    if (!speaks_v1(versions)) return err_set(e, -EINVAL, "CSI driver %s does not speak version 1 of CSI", name);
     struct csi_driver *d = xcalloc(1, sizeof(*d));
     d->refs = 1;
     d->name = xstrdup(name);
@@ -99,8 +95,7 @@ int csi_register(struct csi *c, const char *name, const char *endpoint, const st
     d->grpc = grpc_client_new(endpoint);
     int r = ask_driver(d, e);
     pthread_mutex_lock(&c->lock);
-    if (r == 0 && c->drivers.n >= MAX_DRIVERS)
-        r = err_set(e, -ENOSPC, "more than %d CSI drivers", MAX_DRIVERS);
+    if (r == 0 && c->drivers.n >= MAX_DRIVERS) r = err_set(e, -ENOSPC, "more than %d CSI drivers", MAX_DRIVERS);
     struct csi_driver *old = r == 0 ? map_put(&c->drivers, name, d) : d;
     if (r == 0) c->dirty = true;
     pthread_mutex_unlock(&c->lock);
@@ -178,8 +173,7 @@ static int write_csi_node(struct csi *c, struct arena *a, const struct shown *s,
     struct meta_owner_reference *o = arena_zalloc(a, sizeof(*o));
     *o = (struct meta_owner_reference){
         .api_version = "v1", .kind = "Node", .name = kl->node_name, .uid = node->metadata.uid};
-    struct storage_csi_node fresh = {.metadata = {.name = kl->node_name, .owner_references = {o, 1}},
-                                     .spec = want};
+    struct storage_csi_node fresh = {.metadata = {.name = kl->node_name, .owner_references = {o, 1}}, .spec = want};
     return client_create(kl->client, a, &client_csinodes, NULL, &fresh, NULL, NULL, e);
 }
 
@@ -192,16 +186,15 @@ static int write_node(struct csi *c, struct arena *a, const struct shown *s, con
     for (size_t i = 0; i < s->labels.n; i++) {
         const struct str_map_entry *l = &s->labels.items[i];
         if (str_eq(str_map_get(&node->metadata.labels, l->key), l->value)) continue;
-        json_set_str(a, json_ensure_object(a, json_ensure_object(a, doc, "metadata"), "labels"), l->key,
-                     l->value);
+        json_set_str(a, json_ensure_object(a, json_ensure_object(a, doc, "metadata"), "labels"), l->key, l->value);
     }
     if (s->ids ? !str_eq(s->ids, ids) : ids != NULL)
-        json_set(a, json_ensure_object(a, json_ensure_object(a, doc, "metadata"), "annotations"),
-                 ANNOT_NODE_ID, s->ids ? json_str(a, s->ids) : json_null(a));
+        json_set(a, json_ensure_object(a, json_ensure_object(a, doc, "metadata"), "annotations"), ANNOT_NODE_ID,
+                 s->ids ? json_str(a, s->ids) : json_null(a));
     if (!json_get(doc, "metadata")) return 0;
     char *body = json_text(a, doc);
-    return client_patch(c->kl->client, a, &client_nodes, NULL, c->kl->node_name, CLIENT_PATCH_MERGE, body,
-                        strlen(body), NULL, NULL, e);
+    return client_patch(c->kl->client, a, &client_nodes, NULL, c->kl->node_name, CLIENT_PATCH_MERGE, body, strlen(body),
+                        NULL, NULL, e);
 }
 
 int csi_publish_node(struct csi *c, struct arena *a, struct err *e) {

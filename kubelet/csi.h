@@ -21,8 +21,7 @@ struct csi *csi_new(struct kubelet *kl);
 void csi_free(struct csi *c);
 
 /* The driver's node service listens at `endpoint`. Blocks for its answers. -EINVAL: no version in common. */
-int csi_register(struct csi *c, const char *name, const char *endpoint, const struct str_vec *versions,
-                 struct err *e);
+int csi_register(struct csi *c, const char *name, const char *endpoint, const struct str_vec *versions, struct err *e);
 void csi_unregister(struct csi *c, const char *name);
 
 /* Writes the CSINode, and the node's annotation and labels, when they are not what they should be. Needs a
@@ -61,8 +60,8 @@ int csi_pod_unmount(struct csi *c, const char *uid, struct err *e);
 void csi_collect(struct csi *c);
 /* The file system has to grow to `bytes` after its volume did. -ENOTSUP: the driver does not do that on
  * nodes. */
-int csi_volume_expand(struct csi *c, struct arena *a, const char *uid, const struct csi_volume *v,
-                      int64_t bytes, struct err *e);
+int csi_volume_expand(struct csi *c, struct arena *a, const char *uid, const struct csi_volume *v, int64_t bytes,
+                      struct err *e);
 /* What the driver says about the volume of a pod. -ENOTSUP when it says nothing. */
 int csi_volume_stats(struct csi *c, struct arena *a, const char *uid, const char *name,
                      struct csi_node_get_volume_stats_response *out, struct err *e);

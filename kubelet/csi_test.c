@@ -88,8 +88,7 @@ static void put_data(struct world *w, const char *dir, const char *target) {
                      "{\"driverName\":\"d\",\"volumeHandle\":\"vol\",\"attachmentID\":\"csi-1\",\"target\":"
                      "\"%s/%s\"}",
                      w->dir, target);
-    REQUIRE(file_write_atomic(at(a, w, arena_printf(a, "%s/vol_data.json", dir)), text, strlen(text), 0600) ==
-            0);
+    REQUIRE(file_write_atomic(at(a, w, arena_printf(a, "%s/vol_data.json", dir)), text, strlen(text), 0600) == 0);
 }
 
 static void put_pod(struct world *w, const char *uid) {

@@ -37,8 +37,7 @@ struct vol_data {
     const char *done; /* boot in which the step was finished, "" before that */
 };
 
-static void data_write(struct arena *a, const char *dir, const struct vol_data *d, const char *name,
-                       const char *node) {
+static void data_write(struct arena *a, const char *dir, const struct vol_data *d, const char *name, const char *node) {
     struct json *o = json_object(a);
     json_set_str(a, o, "driverName", d->driver);
     json_set_str(a, o, "volumeHandle", d->handle);
@@ -146,8 +145,8 @@ static int access_mode(const struct csi_driver *d, const struct csi_volume *v) {
                                          : CSI_ACCESS_MODE_KIND_SINGLE_NODE_MULTI_WRITER;
 }
 
-static struct csi_volume_capability *capability(struct arena *a, const struct csi_driver *d,
-                                                const struct csi_volume *v, const struct core_pod *pod) {
+static struct csi_volume_capability *capability(struct arena *a, const struct csi_driver *d, const struct csi_volume *v,
+                                                const struct core_pod *pod) {
     struct csi_volume_capability *cap = arena_zalloc(a, sizeof(*cap));
     cap->access_mode = arena_zalloc(a, sizeof(*cap->access_mode));
     cap->access_mode->mode = access_mode(d, v);
@@ -173,8 +172,7 @@ static int secrets_of(struct csi *c, struct arena *a, const struct csi_secret_re
     out->items = arena_zalloc(a, (s.data.n + 1) * sizeof(*out->items));
     for (size_t i = 0; i < s.data.n; i++)
         out->items[out->n++] = (struct str_map_entry){
-            s.data.items[i].key,
-            arena_strndup(a, (const char *)s.data.items[i].value.p, s.data.items[i].value.n)};
+            s.data.items[i].key, arena_strndup(a, (const char *)s.data.items[i].value.p, s.data.items[i].value.n)};
     return 0;
 }
 
@@ -194,15 +192,14 @@ static int add_tokens(struct csi *c, struct arena *a, const struct core_pod *pod
     for (size_t i = 0; i < drv->token_requests.n; i++) {
         const struct storage_token_request *t = &drv->token_requests.items[i];
         const char *audience = t->audience;
-        struct client_token_request rq = {
-            .ns = pod->metadata.namespace,
-            .service_account = pod->spec.service_account_name,
-            .audiences = &audience,
-            .n_audiences = str_empty(audience) ? 0 : 1,
-            .expiration_seconds = t->expiration_seconds ? *t->expiration_seconds : 0,
-            .bound_kind = "Pod",
-            .bound_name = pod->metadata.name,
-            .bound_uid = pod->metadata.uid};
+        struct client_token_request rq = {.ns = pod->metadata.namespace,
+                                          .service_account = pod->spec.service_account_name,
+                                          .audiences = &audience,
+                                          .n_audiences = str_empty(audience) ? 0 : 1,
+                                          .expiration_seconds = t->expiration_seconds ? *t->expiration_seconds : 0,
+                                          .bound_kind = "Pod",
+                                          .bound_name = pod->metadata.name,
+                                          .bound_uid = pod->metadata.uid};
         struct client_token tok;
         char until[KTIME_MAX];
         int r = client_create_token(c->kl->client, a, &rq, &tok, e);
@@ -219,8 +216,8 @@ static int add_tokens(struct csi *c, struct arena *a, const struct core_pod *pod
 static bool is(const bool *b, bool otherwise) { return b ? *b : otherwise; }
 
 /* The driver's CSIDriver object; without one, what its fields mean when they are not set. */
-static int driver_object(struct csi *c, struct arena *a, const char *name,
-                         struct storage_csi_driver_spec *out, struct err *e) {
+static int driver_object(struct csi *c, struct arena *a, const char *name, struct storage_csi_driver_spec *out,
+                         struct err *e) {
     struct storage_csi_driver o = {0};
     struct err why = {0};
     *out = (struct storage_csi_driver_spec){0};
@@ -247,8 +244,8 @@ static bool has_str(const struct str_vec *v, const char *s) {
 
 /* The Node must say that the volume is attached and that it is in use: then nobody detaches it under the pod.
  */
-static int wait_attached(struct csi *c, struct arena *a, const struct core_pod *pod,
-                         const struct csi_volume *v, struct str_map *context, struct err *e) {
+static int wait_attached(struct csi *c, struct arena *a, const struct core_pod *pod, const struct csi_volume *v,
+                         struct str_map *context, struct err *e) {
     struct kubelet *kl = c->kl;
     const char *unique = csi_unique_name(a, v->driver, v->handle);
     _cleanup_free_ char *key = xasprintf("%s/%s", pod->metadata.uid, unique);
@@ -256,8 +253,7 @@ static int wait_attached(struct csi *c, struct arena *a, const struct core_pod *
     bool fresh = !map_put(&c->wanted, key, c);
     pthread_mutex_unlock(&c->lock);
     if (fresh) node_wake(kl->node);
-    _cleanup_object_ struct object *o =
-        kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
+    _cleanup_object_ struct object *o = kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
     const struct core_node *node = o ? o->obj : NULL;
     bool attached = false;
     for (size_t i = 0; node && i < node->status.volumes_attached.n; i++)
@@ -284,8 +280,7 @@ static const char *staging_path(struct csi *c, struct arena *a, const struct csi
 }
 
 static int stage(struct csi *c, struct arena *a, struct csi_driver *d, const struct core_pod *pod,
-                 const struct csi_volume *v, const struct str_map *context, const char *attachment,
-                 struct err *e) {
+                 const struct csi_volume *v, const struct str_map *context, const char *attachment, struct err *e) {
     const char *dir = staging_dir(c, a, v->driver, v->handle), *path = staging_path(c, a, v);
     struct vol_data have, data = {v->driver, v->handle, attachment, path, NULL, NULL};
     if (data_read(a, dir, &have) && str_eq(have.done, c->boot)) return 0;
@@ -307,9 +302,9 @@ static int stage(struct csi *c, struct arena *a, struct csi_driver *d, const str
     return 0;
 }
 
-static int volume_context(struct csi *c, struct arena *a, const struct core_pod *pod,
-                          const struct csi_volume *v, const struct storage_csi_driver_spec *drv,
-                          struct csi_node_publish_volume_request *rq, struct err *e) {
+static int volume_context(struct csi *c, struct arena *a, const struct core_pod *pod, const struct csi_volume *v,
+                          const struct storage_csi_driver_spec *drv, struct csi_node_publish_volume_request *rq,
+                          struct err *e) {
     struct str_map *m = &rq->volume_context;
     if (v->attributes) *m = *v->attributes;
     if (is(drv->pod_info_on_mount, false)) {
@@ -323,10 +318,9 @@ static int volume_context(struct csi *c, struct arena *a, const struct core_pod 
 }
 
 static int publish(struct csi *c, struct arena *a, struct csi_driver *d, const struct core_pod *pod,
-                   const struct csi_volume *v, const struct storage_csi_driver_spec *drv,
-                   const struct str_map *context, struct vol_data *data, const char *dir, struct err *e) {
-    const char *parent =
-        v->block ? arena_printf(a, "%s/volumeDevices/publish/%s", plugin_dir(c, a), v->name) : dir;
+                   const struct csi_volume *v, const struct storage_csi_driver_spec *drv, const struct str_map *context,
+                   struct vol_data *data, const char *dir, struct err *e) {
+    const char *parent = v->block ? arena_printf(a, "%s/volumeDevices/publish/%s", plugin_dir(c, a), v->name) : dir;
     int r = mkdir_p(dir, 0750);
     if (r == 0) r = mkdir_p(parent, 0750);
     if (r < 0) return err_errno(e, r, "mkdir %s", parent);
@@ -356,21 +350,18 @@ static bool owns_group(const struct csi_driver *d, const struct csi_volume *v,
     if (str_eq(policy, "File")) return true;
     bool once = v->inline_ || !v->access_modes;
     for (size_t i = 0; !once && i < v->access_modes->n; i++)
-        once = str_eq(v->access_modes->items[i], "ReadWriteOnce") ||
-               str_eq(v->access_modes->items[i], "ReadWriteOncePod");
+        once =
+            str_eq(v->access_modes->items[i], "ReadWriteOnce") || str_eq(v->access_modes->items[i], "ReadWriteOncePod");
     return once && !str_empty(v->fs_type) && !v->read_only;
 }
 
-static int check_lifecycle(const struct csi_volume *v, const struct storage_csi_driver_spec *drv,
-                           struct err *e) {
+static int check_lifecycle(const struct csi_volume *v, const struct storage_csi_driver_spec *drv, struct err *e) {
     bool ok = !drv->volume_lifecycle_modes.n && !v->inline_;
     const char *mode = v->inline_ ? "Ephemeral" : "Persistent";
-    for (size_t i = 0; i < drv->volume_lifecycle_modes.n; i++)
-        ok |= str_eq(drv->volume_lifecycle_modes.items[i], mode);
+    for (size_t i = 0; i < drv->volume_lifecycle_modes.n; i++) ok |= str_eq(drv->volume_lifecycle_modes.items[i], mode);
     return ok ? 0
-              : err_set(e, -ENOTSUP,
-                        "volume mode \"%s\" not supported by driver %s (its CSIDriver says which are)", mode,
-                        v->driver);
+              : err_set(e, -ENOTSUP, "volume mode \"%s\" not supported by driver %s (its CSIDriver says which are)",
+                        mode, v->driver);
 }
 
 int csi_volume_mount(struct csi *c, struct arena *a, const struct core_pod *pod, const struct csi_volume *v,
@@ -379,9 +370,9 @@ int csi_volume_mount(struct csi *c, struct arena *a, const struct core_pod *pod,
     struct vol_data have, data = {.driver = v->driver, .handle = v->handle};
     struct str_map context = {0};
     const char *dir = arena_printf(a, "%s/%s", pod_csi_dir(c, a, pod->metadata.uid, v->block), v->name);
-    data.target = v->block ? arena_printf(a, "%s/volumeDevices/publish/%s/%s", plugin_dir(c, a), v->name,
-                                          pod->metadata.uid)
-                           : arena_printf(a, "%s/mount", dir);
+    data.target = v->block
+                      ? arena_printf(a, "%s/volumeDevices/publish/%s/%s", plugin_dir(c, a), v->name, pod->metadata.uid)
+                      : arena_printf(a, "%s/mount", dir);
     *out = (struct csi_mounted){.path = data.target};
     int r = driver_object(c, a, v->driver, &drv, e);
     bool again = is(drv.requires_republish, false);
@@ -458,8 +449,7 @@ struct handles {
     struct str_vec dirs;
     size_t cap;
 };
-static int collect_staging(struct csi *c, struct arena *a, const char *dir, const struct vol_data *d,
-                           void *arg) {
+static int collect_staging(struct csi *c, struct arena *a, const char *dir, const struct vol_data *d, void *arg) {
     struct handles *h = arg;
     ARENA_GROW(a, h->dirs.items, h->dirs.n, h->cap);
     h->dirs.items[h->dirs.n++] = staging_dir(c, a, d->driver, d->handle);
@@ -501,8 +491,8 @@ int csi_pod_unmount(struct csi *c, const char *uid, struct err *e) {
 }
 
 /* Calls `fn` for each folder of a staged volume. */
-static void each_staged(struct csi *c, struct arena *a,
-                        void (*fn)(struct csi *, struct arena *, const char *, void *), void *arg) {
+static void each_staged(struct csi *c, struct arena *a, void (*fn)(struct csi *, struct arena *, const char *, void *),
+                        void *arg) {
     const char *root = plugin_dir(c, a);
     DIR *drivers = opendir(root);
     for (struct dirent *x; drivers && (x = readdir(drivers));) {
@@ -534,8 +524,7 @@ static void in_use_add(struct arena *a, struct handles *h, const char *unique) {
     ARENA_GROW(a, h->dirs.items, h->dirs.n, h->cap);
     h->dirs.items[h->dirs.n++] = unique;
 }
-static int in_use_published(struct csi *c, struct arena *a, const char *dir, const struct vol_data *d,
-                            void *arg) {
+static int in_use_published(struct csi *c, struct arena *a, const char *dir, const struct vol_data *d, void *arg) {
     if (!str_empty(d->attachment)) in_use_add(a, arg, csi_unique_name(a, d->driver, d->handle));
     return 0;
 }
@@ -555,16 +544,15 @@ struct str_vec csi_volumes_in_use(struct csi *c, struct arena *a) {
     while (map_next(&c->wanted, &it, &key, &value)) in_use_add(a, &h, arena_strdup(a, strchr(key, '/') + 1));
     pthread_mutex_unlock(&c->lock);
     each_staged(c, a, in_use_staged, &h);
-    if (h.dirs.n || access(plugin_dir(c, a), F_OK) == 0 || c->drivers.n)
-        each_volume(c, a, in_use_published, &h);
+    if (h.dirs.n || access(plugin_dir(c, a), F_OK) == 0 || c->drivers.n) each_volume(c, a, in_use_published, &h);
     if (h.dirs.n) qsort(h.dirs.items, h.dirs.n, sizeof(*h.dirs.items), by_name);
     return h.dirs;
 }
 
 /* ---- growing, statistics ---- */
 
-int csi_volume_expand(struct csi *c, struct arena *a, const char *uid, const struct csi_volume *v,
-                      int64_t bytes, struct err *e) {
+int csi_volume_expand(struct csi *c, struct arena *a, const char *uid, const struct csi_volume *v, int64_t bytes,
+                      struct err *e) {
     struct vol_data d;
     const char *dir = arena_printf(a, "%s/%s", pod_csi_dir(c, a, uid, v->block), v->name);
     _cleanup_held_ struct held held = {c, volume_lock(c, v->driver, v->handle)};
@@ -574,12 +562,11 @@ int csi_volume_expand(struct csi *c, struct arena *a, const char *uid, const str
         return err_set(e, -ENOTSUP, "driver %s does not expand on nodes", v->driver);
     if (!data_read(a, dir, &d)) return err_set(e, -ENOENT, "volume %s is not mounted", v->name);
     struct csi_capacity_range range = {.required_bytes = bytes};
-    struct csi_node_expand_volume_request rq = {
-        .volume_id = v->handle,
-        .volume_path = d.target,
-        .staging_target_path = str_empty(d.staging) ? NULL : d.staging,
-        .capacity_range = &range,
-        .volume_capability = capability(a, drv, v, NULL)};
+    struct csi_node_expand_volume_request rq = {.volume_id = v->handle,
+                                                .volume_path = d.target,
+                                                .staging_target_path = str_empty(d.staging) ? NULL : d.staging,
+                                                .capacity_range = &range,
+                                                .volume_capability = capability(a, drv, v, NULL)};
     struct csi_node_expand_volume_response rs = {0};
     int r = secrets_of(c, a, &v->expand_secret, &rq.secrets, e);
     if (r == 0) r = grpc_call(drv->grpc, &api_rpc_csi_node_node_expand_volume, &rq, a, &rs, 0, e);
@@ -590,16 +577,13 @@ int csi_volume_stats(struct csi *c, struct arena *a, const char *uid, const char
                      struct csi_node_get_volume_stats_response *out, struct err *e) {
     enum { STATS_MS = 10000 };
     struct vol_data d;
-    if (!data_read(a, arena_printf(a, "%s/%s", pod_csi_dir(c, a, uid, false), name), &d) ||
-        !str_eq(d.done, c->boot))
+    if (!data_read(a, arena_printf(a, "%s/%s", pod_csi_dir(c, a, uid, false), name), &d) || !str_eq(d.done, c->boot))
         return err_set(e, -ENOENT, "volume %s is not mounted", name);
     _cleanup_csi_driver_ struct csi_driver *drv = csi_driver_get(c, d.driver, e);
     if (!drv) return -ENODEV;
     if (!csi_can(drv, CSI_NODE_RPC_GET_VOLUME_STATS))
         return err_set(e, -ENOTSUP, "driver %s has no statistics", d.driver);
     struct csi_node_get_volume_stats_request rq = {
-        .volume_id = d.handle,
-        .volume_path = d.target,
-        .staging_target_path = str_empty(d.staging) ? NULL : d.staging};
+        .volume_id = d.handle, .volume_path = d.target, .staging_target_path = str_empty(d.staging) ? NULL : d.staging};
     return grpc_call(drv->grpc, &api_rpc_csi_node_node_get_volume_stats, &rq, a, out, STATS_MS, e);
 }

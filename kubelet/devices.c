@@ -70,8 +70,7 @@ static void save(struct devices *d) {
     const char *text = json_text(a, o);
     int r = file_write_atomic(d->checkpoint, text, strlen(text), 0600);
     if (r < 0)
-        log_warn("cannot write down which devices are in use", "file", d->checkpoint, "error", strerror(-r),
-                 NULL);
+        log_warn("cannot write down which devices are in use", "file", d->checkpoint, "error", strerror(-r), NULL);
 }
 
 static void load(struct devices *d) {
@@ -79,8 +78,7 @@ static void load(struct devices *d) {
     _cleanup_free_ char *text = NULL;
     size_t n;
     struct json *o, *e;
-    if (file_read(d->checkpoint, CHECKPOINT_MAX, &text, &n) < 0 || json_parse(a, text, n, &o, NULL, NULL) < 0)
-        return;
+    if (file_read(d->checkpoint, CHECKPOINT_MAX, &text, &n) < 0 || json_parse(a, text, n, &o, NULL, NULL) < 0) return;
     JSON_FOREACH(e, json_get(o, "podDeviceEntries")) {
         struct json *ids = json_get(e, "deviceIDs");
         const char *pod = json_get_str(e, "podUID"), *resource = json_get_str(e, "resourceName");
@@ -133,8 +131,7 @@ static void *plugin_thread(void *arg) {
     struct devices *d = r->all;
     struct deviceplugin_empty rq = {0};
     _cleanup_err_ struct err e = {0};
-    grpc_call_stream(r->grpc, &api_rpc_deviceplugin_device_plugin_list_and_watch, &rq, on_devices, r,
-                     &r->cancel, &e);
+    grpc_call_stream(r->grpc, &api_rpc_deviceplugin_device_plugin_list_and_watch, &rq, on_devices, r, &r->cancel, &e);
     log_info("device plugin gone", "resource", r->name, "error", e.msg, NULL);
     pthread_mutex_lock(&d->lock);
     r->stopped = true;
@@ -162,8 +159,7 @@ static int plugin_add(struct devices *d, const char *name, const char *socket,
     }
     pthread_mutex_lock(&d->lock);
     if (rc == 0)
-        rc = d->resources.n >= MAX_PLUGINS ? err_set(e, -ENOSPC, "more than %d device plugins", MAX_PLUGINS)
-                                           : 0;
+        rc = d->resources.n >= MAX_PLUGINS ? err_set(e, -ENOSPC, "more than %d device plugins", MAX_PLUGINS) : 0;
     if (rc == 0 && (rc = kubelet_thread(NULL, plugin_thread, r, true)) < 0) err_errno(e, rc, "make a thread");
     if (rc < 0) {
         r->refs = 1;
@@ -189,20 +185,18 @@ static bool speaks_v1beta1(const struct str_vec *v) {
 /* "domain/name", and no domain of Kubernetes itself. */
 static bool extended(const char *name) {
     const char *slash = strchr(str_or_empty(name), '/');
-    return slash && slash != name && slash[1] && !strstr(name, "kubernetes.io/") &&
-           !str_has_prefix(name, "requests.");
+    return slash && slash != name && slash[1] && !strstr(name, "kubernetes.io/") && !str_has_prefix(name, "requests.");
 }
 
-int devices_register(struct devices *d, const char *resource, const char *endpoint,
-                     const struct str_vec *versions, struct err *e) {
+int devices_register(struct devices *d, const char *resource, const char *endpoint, const struct str_vec *versions,
+                     struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     if (!speaks_v1beta1(versions)) return err_set(e, -EINVAL, "the plugin does not speak v1beta1");
     if (!extended(resource)) return err_set(e, -EINVAL, "invalid name of device plugin socket: %s", resource);
     struct grpc_client *c = grpc_client_new(endpoint);
     struct deviceplugin_empty rq = {0};
     struct deviceplugin_device_plugin_options o = {0};
-    int r =
-        grpc_call(c, &api_rpc_deviceplugin_device_plugin_get_device_plugin_options, &rq, a, &o, CALL_MS, e);
+    int r = grpc_call(c, &api_rpc_deviceplugin_device_plugin_get_device_plugin_options, &rq, a, &o, CALL_MS, e);
     grpc_client_free(c);
     return r < 0 ? r : plugin_add(d, resource, endpoint, &o, e);
 }
@@ -218,17 +212,13 @@ static int do_register(struct grpc_call *c, struct err *e) {
     struct devices *d = c->arg;
     const struct deviceplugin_register_request *q = c->request;
     if (!str_eq(q->version, "v1beta1"))
-        return grpc_err(
-            e, GRPC_UNKNOWN,
-            "requested API version \"%s\" is not supported by kubelet. Supported version is \"v1beta1\"",
-            str_or_empty(q->version));
+        return grpc_err(e, GRPC_UNKNOWN,
+                        "requested API version \"%s\" is not supported by kubelet. Supported version is \"v1beta1\"",
+                        str_or_empty(q->version));
     if (!extended(q->resource_name))
-        return grpc_err(e, GRPC_UNKNOWN, "the ResourceName \"%s\" is invalid",
-                        str_or_empty(q->resource_name));
-    if (str_empty(q->endpoint) || strchr(q->endpoint, '/'))
-        return grpc_err(e, GRPC_INVALID_ARGUMENT, "bad endpoint");
-    return plugin_add(d, q->resource_name, arena_printf(c->arena, "%s/%s", d->dir, q->endpoint), q->options,
-                      e);
+        return grpc_err(e, GRPC_UNKNOWN, "the ResourceName \"%s\" is invalid", str_or_empty(q->resource_name));
+    if (str_empty(q->endpoint) || strchr(q->endpoint, '/')) return grpc_err(e, GRPC_INVALID_ARGUMENT, "bad endpoint");
+    return plugin_add(d, q->resource_name, arena_printf(c->arena, "%s/%s", d->dir, q->endpoint), q->options, e);
 }
 
 static const struct grpc_method methods[] = {{&api_rpc_deviceplugin_registration_register, do_register}};
@@ -325,8 +315,7 @@ void devices_add(struct devices *d, struct arena *a, struct str_map *capacity, s
 
 /* ---- allocating ---- */
 
-static struct allocation *find(struct devices *d, const char *pod, const char *container,
-                               const char *resource) {
+static struct allocation *find(struct devices *d, const char *pod, const char *container, const char *resource) {
     for (struct allocation *x = d->allocations; x; x = x->next)
         if (str_eq(x->pod, pod) && str_eq(x->container, container) && str_eq(x->resource, resource)) return x;
     return NULL;
@@ -347,8 +336,8 @@ static void vec_add(struct arena *a, struct str_vec *v, const char *s) {
 
 /* Devices that may be chosen, and those that must be: what the pod's init containers leave is used again.
  * Lock held. */
-static void candidates(struct devices *d, struct arena *a, const struct resource *r, const char *pod,
-                       size_t want, struct str_vec *available, struct str_vec *must) {
+static void candidates(struct devices *d, struct arena *a, const struct resource *r, const char *pod, size_t want,
+                       struct str_vec *available, struct str_vec *must) {
     struct str_vec used = {0};
     for (struct allocation *x = d->allocations; x; x = x->next) {
         if (!str_eq(x->resource, r->name)) continue;
@@ -378,18 +367,16 @@ static struct str_vec choose(struct resource *r, struct arena *a, const struct s
                              const struct str_vec *must, size_t want) {
     struct str_vec out = *must;
     if (r->preferred && available->n > want) {
-        struct deviceplugin_container_preferred_allocation_request one = {.available_device_ids = *available,
-                                                                          .must_include_device_ids = *must,
-                                                                          .allocation_size = (int32_t)want};
+        struct deviceplugin_container_preferred_allocation_request one = {
+            .available_device_ids = *available, .must_include_device_ids = *must, .allocation_size = (int32_t)want};
         struct deviceplugin_preferred_allocation_request rq = {.container_requests = {&one, 1}};
         struct deviceplugin_preferred_allocation_response rs = {0};
-        if (grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_get_preferred_allocation, &rq, a, &rs,
-                      CALL_MS, NULL) == 0 &&
+        if (grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_get_preferred_allocation, &rq, a, &rs, CALL_MS,
+                      NULL) == 0 &&
             rs.container_responses.n) {
             const struct str_vec *p = &rs.container_responses.items[0].device_ids;
             for (size_t i = 0; i < p->n && out.n < want; i++)
-                if (in_vec(available, p->items[i]) && !in_vec(&out, p->items[i]))
-                    vec_add(a, &out, p->items[i]);
+                if (in_vec(available, p->items[i]) && !in_vec(&out, p->items[i])) vec_add(a, &out, p->items[i]);
         }
     }
     for (size_t i = 0; i < available->n && out.n < want; i++)
@@ -404,8 +391,8 @@ static bool is_init(const struct core_pod *p, const struct core_container *c) {
     return false;
 }
 
-static void remember(struct devices *d, const struct core_pod *p, const struct core_container *c,
-                     const char *resource, const struct str_vec *ids, const char *answer) {
+static void remember(struct devices *d, const struct core_pod *p, const struct core_container *c, const char *resource,
+                     const struct str_vec *ids, const char *answer) {
     struct allocation *x = xcalloc(1, sizeof(*x));
     x->pod = xstrdup(p->metadata.uid);
     x->container = xstrdup(c->name);
@@ -431,8 +418,7 @@ static int call_plugin(struct devices *d, struct resource *r, struct arena *a, c
     pthread_mutex_unlock(&d->lock);
     if (stopped) return err_set(e, -EAGAIN, "the device plugin of %s is not running", r->name);
     if (available.n < want)
-        return err_set(e, -EBUSY,
-                       "requested number of devices unavailable for %s. Requested: %zu, Available: %zu",
+        return err_set(e, -EBUSY, "requested number of devices unavailable for %s. Requested: %zu, Available: %zu",
                        r->name, want, available.n);
     struct str_vec ids = choose(r, a, &available, &must, want);
     struct deviceplugin_container_allocate_request one = {.devices_ids = ids};
@@ -443,8 +429,7 @@ static int call_plugin(struct devices *d, struct resource *r, struct arena *a, c
     if (!rs.container_responses.n)
         return err_set(e, -EPROTO, "no containers in the answer of device plugin %s", r->name);
     *out = rs.container_responses.items[0];
-    remember(d, p, c, r->name, &ids,
-             json_text(a, api_to_tree(a, &api_deviceplugin_container_allocate_response, out)));
+    remember(d, p, c, r->name, &ids, json_text(a, api_to_tree(a, &api_deviceplugin_container_allocate_response, out)));
     return 0;
 }
 
@@ -452,8 +437,7 @@ static int pre_start(struct resource *r, struct arena *a, const struct str_vec *
     if (!r->pre_start) return 0;
     struct deviceplugin_pre_start_container_request rq = {.devices_ids = *ids};
     struct deviceplugin_pre_start_container_response rs = {0};
-    int rc =
-        grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_pre_start_container, &rq, a, &rs, CALL_MS, e);
+    int rc = grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_pre_start_container, &rq, a, &rs, CALL_MS, e);
     return rc < 0 ? err_wrap(e, "device plugin %s PreStartContainer", r->name) : 0;
 }
 
@@ -464,8 +448,7 @@ static int allocate_one(struct devices *d, struct resource *r, struct arena *a, 
     const struct allocation *have = find(d, p->metadata.uid, c->name, r->name);
     const char *answer = have ? arena_strdup(a, have->answer) : NULL;
     pthread_mutex_unlock(&d->lock);
-    int rc = answer ? api_from_json(a, &api_deviceplugin_container_allocate_response, answer, strlen(answer),
-                                    out, e)
+    int rc = answer ? api_from_json(a, &api_deviceplugin_container_allocate_response, answer, strlen(answer), out, e)
                     : call_plugin(d, r, a, p, c, want, out, e);
     if (rc < 0) return rc;
     struct str_vec ids = {0};
@@ -476,9 +459,8 @@ static int allocate_one(struct devices *d, struct resource *r, struct arena *a, 
     return pre_start(r, a, &ids, e);
 }
 
-int devices_allocate(struct devices *d, struct arena *a, const struct core_pod *p,
-                     const struct core_container *c, struct deviceplugin_container_allocate_response_vec *out,
-                     struct err *e) {
+int devices_allocate(struct devices *d, struct arena *a, const struct core_pod *p, const struct core_container *c,
+                     struct deviceplugin_container_allocate_response_vec *out, struct err *e) {
     const struct str_map *limits = &c->resources.limits;
     int rc = 0;
     out->items = arena_zalloc(a, (limits->n + 1) * sizeof(*out->items));

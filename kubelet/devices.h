@@ -20,16 +20,15 @@ int devices_start(struct devices *d, struct err *e);
 void devices_free(struct devices *d);
 
 /* A plugin of plugins_registry. */
-int devices_register(struct devices *d, const char *resource, const char *endpoint,
-                     const struct str_vec *versions, struct err *e);
+int devices_register(struct devices *d, const char *resource, const char *endpoint, const struct str_vec *versions,
+                     struct err *e);
 void devices_unregister(struct devices *d, const char *resource);
 
 /* Adds what plugins offer to the node's capacity and allocatable, in `a`. Either may be NULL. */
 void devices_add(struct devices *d, struct arena *a, struct str_map *capacity, struct str_map *allocatable);
 /* The devices of a container: those it had, else fresh ones; the plugins' answers are appended to `out`.
  * Blocks. */
-int devices_allocate(struct devices *d, struct arena *a, const struct core_pod *p,
-                     const struct core_container *c, struct deviceplugin_container_allocate_response_vec *out,
-                     struct err *e);
+int devices_allocate(struct devices *d, struct arena *a, const struct core_pod *p, const struct core_container *c,
+                     struct deviceplugin_container_allocate_response_vec *out, struct err *e);
 /* The pod has ended: its devices are free. */
 void devices_release(struct devices *d, const char *pod_uid);

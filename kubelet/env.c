@@ -21,8 +21,7 @@ void env_set(struct arena *a, struct env_list *l, const char *name, const char *
     l->items[l->n++] = (struct env_var){name, value};
 }
 
-char *env_expand(struct arena *a, const char *s, const struct env_list *first,
-                 const struct env_list *second) {
+char *env_expand(struct arena *a, const char *s, const struct env_list *first, const struct env_list *second) {
     if (!s) return NULL;
     if (!strchr(s, '$')) return arena_strdup(a, s);
     _cleanup_buf_ struct buf b = BUF_INIT;
@@ -136,8 +135,8 @@ int env_field_ref(struct arena *a, const struct core_pod *p, const struct env_fa
     return 0;
 }
 
-int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f,
-                     const char *resource, const char *divisor, const char **out, struct err *e) {
+int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f, const char *resource,
+                     const char *divisor, const char **out, struct err *e) {
     bool limit = str_has_prefix(str_or_empty(resource), "limits.");
     if (!limit && !str_has_prefix(str_or_empty(resource), "requests."))
         return err_set(e, -EINVAL, "unsupported container resource : %s", str_or_empty(resource));
@@ -187,8 +186,8 @@ static void service_vars(struct arena *a, const struct core_service *s, struct e
     }
 }
 
-void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns,
-                  bool links, struct env_list *out) {
+void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns, bool links,
+                  struct env_list *out) {
     const struct core_service *master = NULL;
     bool own_kubernetes = false;
     for (size_t i = 0; i < n; i++) {
@@ -229,9 +228,7 @@ static void from_key(struct env_build *b, const char *prefix, const char *key, c
 
 static bool is_optional(const bool *o) { return o && *o; }
 
-static const char *text_of(struct arena *a, struct bytes v) {
-    return arena_strndup(a, (const char *)v.p, v.n);
-}
+static const char *text_of(struct arena *a, struct bytes v) { return arena_strndup(a, (const char *)v.p, v.n); }
 
 static int env_from(struct env_build *b, const struct core_env_from_source *f, struct err *e) {
     const char *ns = b->in->pod->metadata.namespace;
@@ -240,8 +237,7 @@ static int env_from(struct env_build *b, const struct core_env_from_source *f, s
         int r = objects_config_map(b->in->objects, b->a, ns, f->config_map_ref->name, &cm, e);
         if (r == -ENOENT && is_optional(f->config_map_ref->optional)) return 0;
         if (r < 0) return r;
-        for (size_t i = 0; i < cm.data.n; i++)
-            from_key(b, f->prefix, cm.data.items[i].key, cm.data.items[i].value);
+        for (size_t i = 0; i < cm.data.n; i++) from_key(b, f->prefix, cm.data.items[i].key, cm.data.items[i].value);
     } else if (f->secret_ref) {
         struct core_secret s = {0};
         int r = objects_secret(b->in->objects, b->a, ns, f->secret_ref->name, &s, e);
@@ -254,8 +250,8 @@ static int env_from(struct env_build *b, const struct core_env_from_source *f, s
 }
 
 /* One key of a ConfigMap: 1 and *value, 0 when it is optional and absent, or an error. */
-static int config_map_key(struct env_build *b, const struct core_config_map_key_selector *k,
-                          const char **value, struct err *e) {
+static int config_map_key(struct env_build *b, const struct core_config_map_key_selector *k, const char **value,
+                          struct err *e) {
     const char *ns = b->in->pod->metadata.namespace;
     struct core_config_map cm = {0};
     int r = objects_config_map(b->in->objects, b->a, ns, k->name, &cm, e);
@@ -284,8 +280,7 @@ static int secret_key(struct env_build *b, const struct core_secret_key_selector
 }
 
 /* As config_map_key. */
-static int value_from(struct env_build *b, const struct core_env_var_source *s, const char **value,
-                      struct err *e) {
+static int value_from(struct env_build *b, const struct core_env_var_source *s, const char **value, struct err *e) {
     const struct env_input *in = b->in;
     int r;
     if (s->field_ref) {
@@ -297,8 +292,8 @@ static int value_from(struct env_build *b, const struct core_env_var_source *s, 
         const char *name = s->resource_field_ref->container_name;
         if (!str_empty(name)) c = pod_container(in->pod, name, NULL);
         if (!c) return err_set(e, -EINVAL, "container %s not found", name);
-        r = env_resource_ref(b->a, c, &in->facts, s->resource_field_ref->resource,
-                             s->resource_field_ref->divisor, value, e);
+        r = env_resource_ref(b->a, c, &in->facts, s->resource_field_ref->resource, s->resource_field_ref->divisor,
+                             value, e);
         return r < 0 ? r : 1;
     }
     if (s->config_map_key_ref) return config_map_key(b, s->config_map_key_ref, value, e);
@@ -306,8 +301,7 @@ static int value_from(struct env_build *b, const struct core_env_var_source *s, 
     return err_set(e, -ENOTSUP, "this source of an environment variable is not supported");
 }
 
-int env_make(struct arena *a, const struct env_input *in, struct env_list *out, const char **skipped,
-             struct err *e) {
+int env_make(struct arena *a, const struct env_input *in, struct env_list *out, const char **skipped, struct err *e) {
     struct env_build b = {.a = a, .in = in};
     bool links = !in->pod->spec.enable_service_links || *in->pod->spec.enable_service_links;
     env_services(a, in->services, in->n_services, in->pod->metadata.namespace, links, &b.services);

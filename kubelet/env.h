@@ -36,12 +36,12 @@ struct env_facts {
 int env_field_ref(struct arena *a, const struct core_pod *p, const struct env_facts *f, const char *path,
                   const char **out, struct err *e);
 /* A resourceFieldRef's value; `c` is the container the reference is about. */
-int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f,
-                     const char *resource, const char *divisor, const char **out, struct err *e);
+int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f, const char *resource,
+                     const char *divisor, const char **out, struct err *e);
 
 /* The variables that announce Services: those of the pod's namespace, and the API server's own. */
-void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns,
-                  bool links, struct env_list *out);
+void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns, bool links,
+                  struct env_list *out);
 
 struct env_input {
     const struct core_pod *pod;
@@ -54,5 +54,4 @@ struct env_input {
 /* The container's complete environment. An error is one of configuration (CreateContainerConfigError).
  * `skipped` gets the names of envFrom keys that are no variable names, separated by ", " (NULL when there are
  * none). */
-int env_make(struct arena *a, const struct env_input *in, struct env_list *out, const char **skipped,
-             struct err *e);
+int env_make(struct arena *a, const struct env_input *in, struct env_list *out, const char **skipped, struct err *e);

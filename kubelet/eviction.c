@@ -27,12 +27,9 @@ static const struct {
     enum node_pressure pressure;
     const char *resource; /* as events name it */
 } signals[EVICTION_SIGNALS] = {
-    [SIGNAL_MEMORY] = {PRESSURE_MEMORY, "memory"},
-    [SIGNAL_NODEFS] = {PRESSURE_DISK, "ephemeral-storage"},
-    [SIGNAL_NODEFS_INODES] = {PRESSURE_DISK, "inodes"},
-    [SIGNAL_IMAGEFS] = {PRESSURE_DISK, "ephemeral-storage"},
-    [SIGNAL_IMAGEFS_INODES] = {PRESSURE_DISK, "inodes"},
-    [SIGNAL_PID] = {PRESSURE_PID, "pids"},
+    [SIGNAL_MEMORY] = {PRESSURE_MEMORY, "memory"},       [SIGNAL_NODEFS] = {PRESSURE_DISK, "ephemeral-storage"},
+    [SIGNAL_NODEFS_INODES] = {PRESSURE_DISK, "inodes"},  [SIGNAL_IMAGEFS] = {PRESSURE_DISK, "ephemeral-storage"},
+    [SIGNAL_IMAGEFS_INODES] = {PRESSURE_DISK, "inodes"}, [SIGNAL_PID] = {PRESSURE_PID, "pids"},
 };
 
 int eviction_new(struct kubelet *kl, struct eviction **out, struct err *e) {
@@ -145,7 +142,8 @@ static int64_t pod_disk(struct kubelet *kl, struct arena *a, const struct core_p
                         const struct cri_list_container_stats_response *stats, bool inodes) {
     int64_t sum = volumes_usage(kl->volumes, p, inodes) + path_usage(kubelet_pod_log_dir(kl, a, p), INT64_MAX, inodes);
     for (size_t i = 0; i < stats->stats.n; i++)
-        if (stats_are_of(&stats->stats.items[i], p->metadata.uid)) sum += container_disk(&stats->stats.items[i], inodes);
+        if (stats_are_of(&stats->stats.items[i], p->metadata.uid))
+            sum += container_disk(&stats->stats.items[i], inodes);
     return sum;
 }
 
@@ -187,13 +185,15 @@ static const char *reason_text(struct arena *a, const struct core_pod *p, const 
     const char *resource = signals[t->signal].resource;
     _cleanup_buf_ struct buf b = BUF_INIT;
     buf_printf(&b, "The node was low on resource: %s. Threshold quantity: %s, available: %s. ", resource,
-               amount_text(a, eviction_amount_of(t->amount, o->capacity), t->signal), amount_text(a, o->available, t->signal));
+               amount_text(a, eviction_amount_of(t->amount, o->capacity), t->signal),
+               amount_text(a, o->available, t->signal));
     for (size_t i = 0; i < stats->stats.n && t->signal != SIGNAL_PID; i++) {
         const struct cri_container_stats *c = &stats->stats.items[i];
         const char *name = c->attributes ? str_map_get(&c->attributes->labels, LABEL_CONTAINER_NAME) : NULL;
-        const struct core_container *spec = name && stats_are_of(c, p->metadata.uid) ? pod_container(p, name, NULL) : NULL;
+        const struct core_container *spec =
+            name && stats_are_of(c, p->metadata.uid) ? pod_container(p, name, NULL) : NULL;
         if (!spec) continue;
-        int64_t used = t->signal != SIGNAL_MEMORY                 ? container_disk(c, str_eq(resource, "inodes"))
+        int64_t used = t->signal != SIGNAL_MEMORY                  ? container_disk(c, str_eq(resource, "inodes"))
                        : c->memory && c->memory->working_set_bytes ? (int64_t)c->memory->working_set_bytes->value
                                                                    : 0;
         const char *request = str_map_get(&spec->resources.requests, resource);
@@ -227,14 +227,15 @@ static void evict_one(struct eviction *ev, const struct eviction_threshold *t, c
         const struct core_pod *p = obj->obj;
         if (!may_go(all[i], p)) continue;
         const char *resource = signals[t->signal].resource;
-        c[n_candidates++] = (struct eviction_candidate){
-            all[i], p->spec.priority ? *p->spec.priority : 0, pod_usage(kl, a, p, t->signal, &stats),
-            quantity_value(pod_resource(p, resource, false, NULL))};
+        c[n_candidates++] = (struct eviction_candidate){all[i], p->spec.priority ? *p->spec.priority : 0,
+                                                        pod_usage(kl, a, p, t->signal, &stats),
+                                                        quantity_value(pod_resource(p, resource, false, NULL))};
     }
     eviction_rank(c, n_candidates, t->signal);
     if (n_candidates) {
         _cleanup_object_ struct object *obj = worker_pod(c[0].worker);
-        evict(kl, c[0].worker, reason_text(a, obj->obj, t, o, &stats), t->soft ? kl->cfg.eviction_max_grace : HARD_GRACE_S);
+        evict(kl, c[0].worker, reason_text(a, obj->obj, t, o, &stats),
+              t->soft ? kl->cfg.eviction_max_grace : HARD_GRACE_S);
         free(ev->victim);
         ev->victim = xstrdup(c[0].worker->uid);
         ev->victim_at = mono_ns();
@@ -271,7 +272,8 @@ static const char *over_local_limit(struct kubelet *kl, struct arena *a, const s
     for (size_t i = 0; i < stats->stats.n; i++) {
         const struct cri_container_stats *c = &stats->stats.items[i];
         const char *name = c->attributes ? str_map_get(&c->attributes->labels, LABEL_CONTAINER_NAME) : NULL;
-        const struct core_container *spec = name && stats_are_of(c, p->metadata.uid) ? pod_container(p, name, NULL) : NULL;
+        const struct core_container *spec =
+            name && stats_are_of(c, p->metadata.uid) ? pod_container(p, name, NULL) : NULL;
         const char *text = spec ? str_map_get(&spec->resources.limits, "ephemeral-storage") : NULL;
         const char *logs = arena_printf(a, "%s/%s", kubelet_pod_log_dir(kl, a, p), name);
         if (text && container_disk(c, false) + path_usage(logs, INT64_MAX, false) > quantity_str_value(text))
@@ -319,7 +321,8 @@ void eviction_check(struct eviction *ev, bool thorough) {
     if (thorough && evict_oversized(ev)) return;
     struct eviction_threshold *t = due(ev);
     if (!t || waits_for_victim(ev)) return;
-    node_event(ev->kl->node, "Warning", "EvictionThresholdMet", "Attempting to reclaim %s", signals[t->signal].resource);
+    node_event(ev->kl->node, "Warning", "EvictionThresholdMet", "Attempting to reclaim %s",
+               signals[t->signal].resource);
     if (signals[t->signal].pressure == PRESSURE_DISK && image_gc_all(ev->kl->image_gc) > 0) {
         observe(ev, o);
         update(ev, o);

@@ -3,8 +3,8 @@
 #include "kubelet/pods.h"
 
 static const char *const signal_names[EVICTION_SIGNALS] = {
-    [SIGNAL_MEMORY] = "memory.available",   [SIGNAL_NODEFS] = "nodefs.available",
-    [SIGNAL_NODEFS_INODES] = "nodefs.inodesFree", [SIGNAL_IMAGEFS] = "imagefs.available",
+    [SIGNAL_MEMORY] = "memory.available",           [SIGNAL_NODEFS] = "nodefs.available",
+    [SIGNAL_NODEFS_INODES] = "nodefs.inodesFree",   [SIGNAL_IMAGEFS] = "imagefs.available",
     [SIGNAL_IMAGEFS_INODES] = "imagefs.inodesFree", [SIGNAL_PID] = "pid.available",
 };
 
@@ -54,7 +54,8 @@ static int parse_list(struct arena *a, const char *list, bool soft, struct evict
         for (size_t i = 0; i < out->n; i++)
             if (out->items[i].signal == t.signal && out->items[i].soft == soft)
                 return err_set(e, -EINVAL, "eviction: %s has two thresholds", signal_names[signal]);
-        if (t.amount.is_share ? t.amount.share > 0 : t.amount.absolute > 0) out->items[out->n++] = t; /* 0 turns it off */
+        if (t.amount.is_share ? t.amount.share > 0 : t.amount.absolute > 0)
+            out->items[out->n++] = t; /* 0 turns it off */
     }
     return r;
 }

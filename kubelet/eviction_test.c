@@ -3,7 +3,8 @@
 #include "kubelet/safepath.h"
 #include "tests/test.h"
 
-static int parse(const char *hard, const char *soft, const char *grace, const char *reclaim, struct eviction_thresholds *t) {
+static int parse(const char *hard, const char *soft, const char *grace, const char *reclaim,
+                 struct eviction_thresholds *t) {
     return eviction_parse(hard, soft, grace, reclaim, t, NULL);
 }
 
@@ -44,8 +45,13 @@ TEST(minimum_reclaim_goes_with_its_signal) {
 }
 
 TEST(bad_thresholds_are_refused) {
-    static const char *const bad[] = {"memory.available", "memory.available<", "memory.available<-1", "cpu.available<1",
-                                      "memory.available<101%", "memory.available<x%", "memory.available<1,memory.available<2"};
+    static const char *const bad[] = {"memory.available",
+                                      "memory.available<",
+                                      "memory.available<-1",
+                                      "cpu.available<1",
+                                      "memory.available<101%",
+                                      "memory.available<x%",
+                                      "memory.available<1,memory.available<2"};
     struct eviction_thresholds t;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         _cleanup_err_ struct err e = {0};

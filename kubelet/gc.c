@@ -48,8 +48,7 @@ static void orphan_sandboxes(struct kubelet *kl, struct arena *a) {
         const struct cri_pod_sandbox *sb = &resp.items.items[i];
         const char *uid = str_map_get(&sb->labels, LABEL_POD_UID);
         if (!uid || known(kl, uid)) continue; /* without our label it is somebody else's */
-        log_info("removing a pod that is gone", "pod", sb->metadata ? sb->metadata->name : "", "uid", uid,
-                 NULL);
+        log_info("removing a pod that is gone", "pod", sb->metadata ? sb->metadata->name : "", "uid", uid, NULL);
         remove_sandbox(kl->rt, a, sb, NULL);
     }
 }
@@ -147,7 +146,7 @@ static void drop_oldest(struct kubelet *kl, struct arena *a, const char *path) {
         bytes += st.st_size;
     }
     if (d) closedir(d);
-    if (n) qsort(r, n, sizeof(*r), by_name); /* the time is in the name */
+    if (n) qsort(r, n, sizeof(*r), by_name);   /* the time is in the name */
     int64_t files = kl->cfg.log_max_files - 1; /* the current file counts */
     for (size_t i = 0; i < n; i++) {
         if ((int64_t)(n - i) <= files && bytes <= kl->cfg.log_max_size * files) return;
@@ -170,7 +169,8 @@ static void rotate(struct kubelet *kl, struct arena *a, const char *path, const 
 }
 
 /* True when the container has written so much that it has to be looked at again soon. */
-static bool check_log(struct kubelet *kl, struct arena *a, const struct core_pod *p, const struct core_container_status *c) {
+static bool check_log(struct kubelet *kl, struct arena *a, const struct core_pod *p,
+                      const struct core_container_status *c) {
     const char *path = arena_printf(a, "%s/%s/%d.log", kubelet_pod_log_dir(kl, a, p), c->name, c->restart_count);
     struct stat st;
     if (!c->state.running || stat(path, &st) < 0 || st.st_size <= kl->cfg.log_max_size) return false;

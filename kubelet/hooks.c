@@ -49,8 +49,7 @@ enum probe_result hook_exec(struct kubelet *kl, const struct core_exec_action *x
     struct cri_exec_sync_response resp = {0};
     int r = runtime_call_timeout(kl->rt, RT_EXEC_SYNC, a, &req, &resp, timeout_ns + 10 * NS_PER_SEC, &e);
     if (r == -ETIMEDOUT) {
-        say(output, "command timed out: %s timed out after %llds", cmd.n ? cmd.items[0] : "",
-            (long long)seconds);
+        say(output, "command timed out: %s timed out after %llds", cmd.n ? cmd.items[0] : "", (long long)seconds);
         return PROBE_FAILURE;
     }
     if (r < 0) {
@@ -101,15 +100,13 @@ static bool has_header(const struct core_http_header_vec *v, const char *name) {
     return false;
 }
 
-static struct curl_slist *headers_of(struct arena *a, const struct core_http_get_action *h,
-                                     const char *agent) {
+static struct curl_slist *headers_of(struct arena *a, const struct core_http_get_action *h, const char *agent) {
     struct curl_slist *l = NULL;
     for (size_t i = 0; i < h->http_headers.n; i++) {
         const char *v = str_or_empty(h->http_headers.items[i].value);
         l = curl_slist_append(l, arena_printf(a, *v ? "%s: %s" : "%s;", h->http_headers.items[i].name, v));
     }
-    if (!has_header(&h->http_headers, "User-Agent"))
-        l = curl_slist_append(l, arena_printf(a, "User-Agent: %s", agent));
+    if (!has_header(&h->http_headers, "User-Agent")) l = curl_slist_append(l, arena_printf(a, "User-Agent: %s", agent));
     if (!has_header(&h->http_headers, "Accept")) l = curl_slist_append(l, "Accept: */*");
     return l;
 }
@@ -140,8 +137,7 @@ static long http_get(const char *url, struct curl_slist *headers, int64_t timeou
     long status = 0;
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     if (rc == CURLE_OPERATION_TIMEDOUT)
-        say(output, "Get \"%s\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            url);
+        say(output, "Get \"%s\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", url);
     else if (rc == CURLE_COULDNT_CONNECT)
         say(output, "Get \"%s\": dial tcp %.*s: connect: connection refused", url,
             (int)strcspn(strstr(url, "://") + 3, "/"), strstr(url, "://") + 3);
@@ -166,8 +162,7 @@ static char *local_redirect(struct arena *a, const char *url, const char *locati
     return mine == theirs && strncmp(host, other + 3, mine) == 0 ? arena_strdup(a, location) : NULL;
 }
 
-static char *url_of(struct arena *a, const struct core_http_get_action *h, const struct hook_target *t,
-                    char *output) {
+static char *url_of(struct arena *a, const struct core_http_get_action *h, const struct hook_target *t, char *output) {
     int port = hook_port(t->container, &h->port);
     if (!port) {
         say(output, "port %s could not be resolved", h->port.is_str ? h->port.s : "");
@@ -175,8 +170,8 @@ static char *url_of(struct arena *a, const struct core_http_get_action *h, const
     }
     const char *host = str_empty(h->host) ? str_or_empty(t->pod_ip) : h->host, *path = str_or_empty(h->path);
     return arena_printf(a, "%s://%s%s%s:%d%s%s", str_eq(h->scheme, "HTTPS") ? "https" : "http",
-                        strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", port,
-                        *path == '/' ? "" : "/", path);
+                        strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", port, *path == '/' ? "" : "/",
+                        path);
 }
 
 static long http_run(struct arena *a, const struct core_http_get_action *h, const struct hook_target *t,
@@ -204,9 +199,8 @@ static long http_run(struct arena *a, const struct core_http_get_action *h, cons
     return status;
 }
 
-enum probe_result hook_http(struct kubelet *kl, const struct core_http_get_action *h,
-                            const struct hook_target *t, const char *user_agent, int64_t timeout_ns,
-                            char *output) {
+enum probe_result hook_http(struct kubelet *kl, const struct core_http_get_action *h, const struct hook_target *t,
+                            const char *user_agent, int64_t timeout_ns, char *output) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct http_exchange x = {0};
     long status = http_run(a, h, t, user_agent, timeout_ns, &x, output);
@@ -234,8 +228,8 @@ static int connect_within(const struct addrinfo *ai, int64_t timeout_ns) {
     return -error;
 }
 
-enum probe_result hook_tcp(struct kubelet *kl, const struct core_tcp_socket_action *s,
-                           const struct hook_target *t, int64_t timeout_ns, char *output) {
+enum probe_result hook_tcp(struct kubelet *kl, const struct core_tcp_socket_action *s, const struct hook_target *t,
+                           int64_t timeout_ns, char *output) {
     int port = hook_port(t->container, &s->port);
     const char *host = str_empty(s->host) ? str_or_empty(t->pod_ip) : s->host;
     if (!port) {
@@ -316,8 +310,7 @@ enum probe_result hook_grpc(struct kubelet *kl, const struct core_grpc_action *g
     buf_done(&x.body);
     if (rc != CURLE_OK) {
         if (rc == CURLE_OPERATION_TIMEDOUT)
-            say(output,
-                "timeout: failed to connect service \"%s:%d\" within %lldms: context deadline exceeded", ip,
+            say(output, "timeout: failed to connect service \"%s:%d\" within %lldms: context deadline exceeded", ip,
                 g->port, (long long)(timeout_ns / NS_PER_MS));
         else
             say(output, "error: health rpc probe failed: %s", curl_easy_strerror(rc));
@@ -351,8 +344,8 @@ int hook_lifecycle(struct kubelet *kl, const struct core_lifecycle_handler *h, c
     _cleanup_free_ char *output = xcalloc(1, HOOK_OUTPUT_MAX);
     if (h->exec) {
         if (hook_exec(kl, h->exec, t, timeout_ns, output) == PROBE_SUCCESS) return 0;
-        return err_set(e, -EIO, "Exec lifecycle hook for Container \"%s\" failed, message: \"%s\"",
-                       t->container->name, output);
+        return err_set(e, -EIO, "Exec lifecycle hook for Container \"%s\" failed, message: \"%s\"", t->container->name,
+                       output);
     }
     if (h->http_get) {
         _cleanup_arena_ struct arena *a = arena_new();
@@ -367,6 +360,5 @@ int hook_lifecycle(struct kubelet *kl, const struct core_lifecycle_handler *h, c
         kubelet_sleep(kl, MIN_OF(h->sleep->seconds * NS_PER_SEC, timeout_ns));
         return 0;
     }
-    return err_set(e, -EINVAL,
-                   "Cannot run handler: invalid handler (tcpSocket is not supported in lifecycle hooks)");
+    return err_set(e, -EINVAL, "Cannot run handler: invalid handler (tcpSocket is not supported in lifecycle hooks)");
 }

@@ -19,16 +19,14 @@ enum { HOOK_OUTPUT_MAX = 10 * 1024 };
 /* `output` (HOOK_OUTPUT_MAX bytes) gets what goes into the event. They block for at most the time limit. */
 enum probe_result hook_exec(struct kubelet *kl, const struct core_exec_action *x, const struct hook_target *t,
                             int64_t timeout_ns, char *output);
-enum probe_result hook_http(struct kubelet *kl, const struct core_http_get_action *h,
-                            const struct hook_target *t, const char *user_agent, int64_t timeout_ns,
-                            char *output);
-enum probe_result hook_tcp(struct kubelet *kl, const struct core_tcp_socket_action *s,
-                           const struct hook_target *t, int64_t timeout_ns, char *output);
+enum probe_result hook_http(struct kubelet *kl, const struct core_http_get_action *h, const struct hook_target *t,
+                            const char *user_agent, int64_t timeout_ns, char *output);
+enum probe_result hook_tcp(struct kubelet *kl, const struct core_tcp_socket_action *s, const struct hook_target *t,
+                           int64_t timeout_ns, char *output);
 enum probe_result hook_grpc(struct kubelet *kl, const struct core_grpc_action *g, const struct hook_target *t,
                             int64_t timeout_ns, char *output);
 /* A probe's handler, whichever it has. */
-enum probe_result hook_probe(struct kubelet *kl, const struct core_probe *p, const struct hook_target *t,
-                             char *output);
+enum probe_result hook_probe(struct kubelet *kl, const struct core_probe *p, const struct hook_target *t, char *output);
 /* postStart or preStop. 0, or -EIO with a message. */
 int hook_lifecycle(struct kubelet *kl, const struct core_lifecycle_handler *h, const struct hook_target *t,
                    int64_t timeout_ns, struct err *e);

@@ -18,8 +18,7 @@ static void answer_grpc(struct http_req *r) {
 }
 
 static void handler(struct http_req *r, void *arg) {
-    const struct http_header local[] = {{"location", "/ok"}},
-                             away[] = {{"location", "http://198.51.100.1/x"}},
+    const struct http_header local[] = {{"location", "/ok"}}, away[] = {{"location", "http://198.51.100.1/x"}},
                              loop[] = {{"location", "/loop"}};
     const char *agent = http_header(r, "user-agent");
     if (str_eq(r->path, "/grpc.health.v1.Health/Check"))
@@ -28,9 +27,7 @@ static void handler(struct http_req *r, void *arg) {
         http_respond_text(r, 200, "fine");
     else if (str_eq(r->path, "/header"))
         http_respond_text(
-            r,
-            str_eq(http_header(r, "x-a"), "b") && str_has_prefix(str_or_empty(agent), "kube-probe/") ? 200
-                                                                                                     : 500,
+            r, str_eq(http_header(r, "x-a"), "b") && str_has_prefix(str_or_empty(agent), "kube-probe/") ? 200 : 500,
             "x");
     else if (str_eq(r->path, "/local"))
         http_respond(r, 302, local, 1, "", 0, 0);
@@ -56,8 +53,7 @@ static void fixture_start(struct fixture *f) {
     int id = 0;
     struct err e = {0};
     f->http = http_server_new(&o);
-    if (http_server_listen(f->http, &l, &id, &e) < 0 || http_server_start(f->http, &e) < 0)
-        TEST_FAIL("%s", e.msg);
+    if (http_server_listen(f->http, &l, &id, &e) < 0 || http_server_start(f->http, &e) < 0) TEST_FAIL("%s", e.msg);
     err_done(&e);
     f->port = (struct core_container_port){.name = "web", .container_port = http_server_port(f->http, id)};
     f->container = (struct core_container){.name = "c", .ports = {&f->port, 1}};

@@ -68,9 +68,8 @@ char *images_default_tag(struct arena *a, const char *image) {
     const char *at = strchr(image, '@'), *colon = strchr(last, ':');
     size_t name_len = at ? (size_t)(at - image) : colon ? (size_t)(colon - image) : strlen(image);
     const char *first = strchr(image, '/');
-    bool has_host =
-        first && (memchr(image, '.', (size_t)(first - image)) ||
-                  memchr(image, ':', (size_t)(first - image)) || strncmp(image, "localhost/", 10) == 0);
+    bool has_host = first && (memchr(image, '.', (size_t)(first - image)) ||
+                              memchr(image, ':', (size_t)(first - image)) || strncmp(image, "localhost/", 10) == 0);
     size_t from = has_host ? (size_t)(first - image) + 1 : 0;
     if (from >= name_len) return NULL;
     for (size_t i = 0; i < strlen(image); i++) {
@@ -84,8 +83,7 @@ char *images_default_tag(struct arena *a, const char *image) {
 
 const char *images_pull_policy(const struct core_container *c) {
     if (!str_empty(c->image_pull_policy)) return c->image_pull_policy;
-    const char *slash = strrchr(str_or_empty(c->image), '/'),
-               *last = slash ? slash + 1 : str_or_empty(c->image);
+    const char *slash = strrchr(str_or_empty(c->image), '/'), *last = slash ? slash + 1 : str_or_empty(c->image);
     const char *colon = strchr(last, ':');
     return strchr(last, '@') || (colon && !str_eq(colon, ":latest")) ? "IfNotPresent" : "Always";
 }
@@ -96,10 +94,9 @@ const char *images_pull_policy(const struct core_container *c) {
 static char *image_location(struct arena *a, const char *image) {
     const char *slash = strchr(image, '/');
     size_t n = slash ? (size_t)(slash - image) : 0;
-    bool host = slash && (memchr(image, '.', n) || memchr(image, ':', n) ||
-                          (n == 9 && !strncmp(image, "localhost", 9)));
-    if (host && n == 9 && strncmp(image, "docker.io", 9) == 0)
-        return arena_printf(a, "index.docker.io%s", slash);
+    bool host =
+        slash && (memchr(image, '.', n) || memchr(image, ':', n) || (n == 9 && !strncmp(image, "localhost", 9)));
+    if (host && n == 9 && strncmp(image, "docker.io", 9) == 0) return arena_printf(a, "index.docker.io%s", slash);
     return host ? arena_strdup(a, image) : arena_printf(a, "index.docker.io/%s", image);
 }
 
@@ -179,8 +176,8 @@ size_t images_credentials(struct arena *a, const char *json, size_t len, bool fl
     return n;
 }
 
-static size_t pod_credentials(struct images *im, struct arena *a, const struct core_pod *pod,
-                              const char *image, struct cri_auth_config *out) {
+static size_t pod_credentials(struct images *im, struct arena *a, const struct core_pod *pod, const char *image,
+                              struct cri_auth_config *out) {
     size_t n = 0;
     const char *missing = NULL;
     for (size_t i = 0; i < pod->spec.image_pull_secrets.n; i++) {
@@ -202,10 +199,9 @@ static size_t pod_credentials(struct images *im, struct arena *a, const struct c
         }
     }
     if (missing)
-        kubelet_event(
-            im->kl, pod, NULL, "Warning", "FailedToRetrieveImagePullSecret",
-            "Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.",
-            missing);
+        kubelet_event(im->kl, pod, NULL, "Warning", "FailedToRetrieveImagePullSecret",
+                      "Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.",
+                      missing);
     return n;
 }
 
@@ -229,8 +225,7 @@ static void *pull_thread(void *arg) {
         struct cri_pull_image_response resp = {0};
         struct err e = {0};
         p->req.auth = p->n_auths ? &p->auths[i] : NULL;
-        r = runtime_call_timeout(im->kl->rt, RT_PULL_IMAGE, p->arena, &p->req, &resp,
-                                 PULL_TIMEOUT_S * NS_PER_SEC, &e);
+        r = runtime_call_timeout(im->kl->rt, RT_PULL_IMAGE, p->arena, &p->req, &resp, PULL_TIMEOUT_S * NS_PER_SEC, &e);
         if (r == 0) {
             p->ref = xstrdup(resp.image_ref ? resp.image_ref : "");
             err_done(&e);
@@ -260,16 +255,15 @@ static void *pull_thread(void *arg) {
 static char *pull_key(struct arena *a, const char *image, const struct cri_auth_config *auths, size_t n) {
     char *key = arena_strdup(a, image);
     for (size_t i = 0; i < n; i++)
-        key = arena_printf(
-            a, "%s\n%s:%08x", key, str_or_empty(auths[i].username),
-            hash_bytes(str_or_empty(auths[i].password), strlen(str_or_empty(auths[i].password))));
+        key = arena_printf(a, "%s\n%s:%08x", key, str_or_empty(auths[i].username),
+                           hash_bytes(str_or_empty(auths[i].password), strlen(str_or_empty(auths[i].password))));
     return key;
 }
 
 /* A reference to a running pull; starts it when there is none. */
 static struct pull *pull_begin(struct images *im, struct arena *a, const char *image,
-                               const struct cri_pod_sandbox_config *sandbox,
-                               const struct cri_auth_config *auths, size_t n_auths) {
+                               const struct cri_pod_sandbox_config *sandbox, const struct cri_auth_config *auths,
+                               size_t n_auths) {
     const char *key = pull_key(a, image, auths, n_auths);
     struct pull *p = map_get(&im->pulls, key);
     if (p) {
@@ -347,9 +341,8 @@ static int image_status(struct images *im, struct arena *a, const char *image, c
     return r;
 }
 
-static int pull(struct images *im, struct arena *a, const struct core_pod *pod,
-                const struct core_container *c, const char *image,
-                const struct cri_pod_sandbox_config *sandbox, struct image_track *t,
+static int pull(struct images *im, struct arena *a, const struct core_pod *pod, const struct core_container *c,
+                const char *image, const struct cri_pod_sandbox_config *sandbox, struct image_track *t,
                 bool (*cancelled)(void *), void *arg, struct image_result *out) {
     struct kubelet *kl = im->kl;
     struct cri_auth_config auths[MAX_CREDENTIALS];
@@ -367,15 +360,13 @@ static int pull(struct images *im, struct arena *a, const struct core_pod *pod,
     pthread_mutex_unlock(&im->lock);
     if (r == -ECANCELED) return r;
     if (r < 0) {
-        kubelet_event(kl, pod, c->name, "Warning", "Failed", "Failed to pull image \"%s\": %s", c->image,
-                      error);
+        kubelet_event(kl, pod, c->name, "Warning", "Failed", "Failed to pull image \"%s\": %s", c->image, error);
         t->failed_at = wall_ns();
         backoff_next(&t->backoff, t->failed_at);
         free(t->last_error);
         t->last_error = xstrndup(error, strnlen(error, SHOWN_ERROR_MAX));
         kubelet_event(kl, pod, c->name, "Warning", "Failed", "Error: ErrImagePull");
-        return fail(out, -EAGAIN, "ErrImagePull", error,
-                    backoff_remaining(&t->backoff, t->failed_at, t->failed_at));
+        return fail(out, -EAGAIN, "ErrImagePull", error, backoff_remaining(&t->backoff, t->failed_at, t->failed_at));
     }
     backoff_reset(&t->backoff);
     t->failed_at = 0;
@@ -383,15 +374,15 @@ static int pull(struct images *im, struct arena *a, const struct core_pod *pod,
     out->image_ref = str_empty(ref) ? image : ref;
     char d1[KTIME_MAX], d2[KTIME_MAX];
     kubelet_event(kl, pod, c->name, "Normal", "Pulled",
-                  "Successfully pulled image \"%s\" in %s (%s including waiting). Image size: %llu bytes.",
-                  c->image, duration_format(took, d1), duration_format(MAX_OF(waited, took), d2),
+                  "Successfully pulled image \"%s\" in %s (%s including waiting). Image size: %llu bytes.", c->image,
+                  duration_format(took, d1), duration_format(MAX_OF(waited, took), d2),
                   (unsigned long long)(out->image ? out->image->size : 0));
     return 0;
 }
 
-int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod,
-                  const struct core_container *c, const struct cri_pod_sandbox_config *sandbox,
-                  struct image_track *t, bool (*cancelled)(void *), void *arg, struct image_result *out) {
+int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod, const struct core_container *c,
+                  const struct cri_pod_sandbox_config *sandbox, struct image_track *t, bool (*cancelled)(void *),
+                  void *arg, struct image_result *out) {
     struct kubelet *kl = im->kl;
     *out = (struct image_result){0};
     if (!t->backoff.initial) backoff_init(&t->backoff, BACKOFF_INITIAL, BACKOFF_MAX);
@@ -402,11 +393,10 @@ int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod
     }
     const char *image = images_default_tag(a, c->image);
     if (!image) {
-        const char *msg =
-            arena_printf(a,
-                         "Failed to apply default image tag \"%s\": couldn't parse image name \"%s\": "
-                         "invalid reference format",
-                         str_or_empty(c->image), str_or_empty(c->image));
+        const char *msg = arena_printf(a,
+                                       "Failed to apply default image tag \"%s\": couldn't parse image name \"%s\": "
+                                       "invalid reference format",
+                                       str_or_empty(c->image), str_or_empty(c->image));
         kubelet_event(kl, pod, c->name, "Warning", "InspectFailed", "%s", msg);
         kubelet_event(kl, pod, c->name, "Warning", "Failed", "Error: InvalidImageName");
         return fail(out, -EINVAL, "InvalidImageName", msg, 60 * NS_PER_SEC);
@@ -423,8 +413,7 @@ int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod
         }
         if (out->image) {
             kubelet_event(kl, pod, c->name, "Normal", "Pulled",
-                          "Container image \"%s\" already present on machine and can be accessed by the pod",
-                          c->image);
+                          "Container image \"%s\" already present on machine and can be accessed by the pod", c->image);
             out->image_ref = out->image->id;
             t->failed_at = 0;
             return 0;
@@ -441,10 +430,10 @@ int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod
     if (left > 0) {
         kubelet_event(kl, pod, c->name, "Normal", "BackOff", "Back-off pulling image \"%s\"", c->image);
         kubelet_event(kl, pod, c->name, "Warning", "Failed", "Error: ImagePullBackOff");
-        return fail(out, -EAGAIN, "ImagePullBackOff",
-                    arena_printf(a, "Back-off pulling image \"%s\": ErrImagePull: %s", c->image,
-                                 str_or_empty(t->last_error)),
-                    left);
+        return fail(
+            out, -EAGAIN, "ImagePullBackOff",
+            arena_printf(a, "Back-off pulling image \"%s\": ErrImagePull: %s", c->image, str_or_empty(t->last_error)),
+            left);
     }
     return pull(im, a, pod, c, image, sandbox, t, cancelled, arg, out);
 }

@@ -23,14 +23,14 @@ void image_track_done(struct image_track *t);
 struct image_result {
     const char *image_ref;         /* what to give CreateContainer */
     const struct cri_image *image; /* as ImageStatus shows it; may be NULL */
-    const char *reason, *message; /* of the failure: ErrImagePull, ImagePullBackOff, ErrImageNeverPull, ... */
-    int64_t retry_ns;             /* when to try again */
+    const char *reason, *message;  /* of the failure: ErrImagePull, ImagePullBackOff, ErrImageNeverPull, ... */
+    int64_t retry_ns;              /* when to try again */
 };
 /* 0 with the image present, or -EAGAIN / -errno with reason and message. `cancelled` (may be NULL) is polled
  * while a pull runs: -ECANCELED. Results live in `a`. */
-int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod,
-                  const struct core_container *c, const struct cri_pod_sandbox_config *sandbox,
-                  struct image_track *t, bool (*cancelled)(void *), void *arg, struct image_result *out);
+int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod, const struct core_container *c,
+                  const struct cri_pod_sandbox_config *sandbox, struct image_track *t, bool (*cancelled)(void *),
+                  void *arg, struct image_result *out);
 
 /* Reads "auths" of a .dockerconfigjson (or the flat map of a .dockercfg) and gives what fits the image, best
  * match first, in `a`. */

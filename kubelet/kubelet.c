@@ -12,12 +12,19 @@
 #include "kubelet/plugins.h"
 #include "kubelet/pods.h"
 #include "kubelet/run.h"
-#include "kubelet/shutdown.h"
 #include "kubelet/safepath.h"
 #include "kubelet/server.h"
+#include "kubelet/shutdown.h"
 #include "kubelet/static_pods.h"
 
-enum { THREAD_STACK = 256 * 1024, HOUSEKEEPING_MS = 2000, ORPHANS_EVERY = 30, LOCAL_LIMITS_EVERY = 5, RELIST_MS = 1000, OFFLINE_MS = 4000 };
+enum {
+    THREAD_STACK = 256 * 1024,
+    HOUSEKEEPING_MS = 2000,
+    ORPHANS_EVERY = 30,
+    LOCAL_LIMITS_EVERY = 5,
+    RELIST_MS = 1000,
+    OFFLINE_MS = 4000
+};
 #define OBJECTS_TTL_NS (10 * NS_PER_SEC)
 
 /* ---- small things every part uses ---- */
@@ -76,7 +83,9 @@ void kubelet_config_init(struct kubelet_config *c) {
         .address = "0.0.0.0",
         .authorization_mode = "Webhook",
         .cgroup_root = "/",
-        .eviction_hard = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%",
+        .eviction_hard =
+            "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<"
+            "5%",
         .eviction_transition_ns = 300 * NS_PER_SEC,
         .port = 10250,
         .max_pods = 110,
@@ -168,10 +177,8 @@ static void drop_deleted(struct kubelet *kl) {
 /* ---- the runtime's events ---- */
 
 static const char *event_uid(const struct cri_container_event_response *ev) {
-    if (ev->pod_sandbox_status && ev->pod_sandbox_status->metadata)
-        return ev->pod_sandbox_status->metadata->uid;
-    if (ev->containers_statuses.n)
-        return str_map_get(&ev->containers_statuses.items[0].labels, LABEL_POD_UID);
+    if (ev->pod_sandbox_status && ev->pod_sandbox_status->metadata) return ev->pod_sandbox_status->metadata->uid;
+    if (ev->containers_statuses.n) return str_map_get(&ev->containers_statuses.items[0].labels, LABEL_POD_UID);
     return NULL;
 }
 
@@ -202,8 +209,7 @@ static void relist(struct kubelet *kl, struct map *seen) {
         const struct cri_container *c = &resp.containers.items[i];
         const char *uid = str_map_get(&c->labels, LABEL_POD_UID);
         if (!uid) continue;
-        uintptr_t h =
-            (uintptr_t)map_get(&now, uid) + hash_bytes(c->id, strlen(c->id)) * (uint32_t)(c->state + 1);
+        uintptr_t h = (uintptr_t)map_get(&now, uid) + hash_bytes(c->id, strlen(c->id)) * (uint32_t)(c->state + 1);
         map_put(&now, uid, (void *)h);
     }
     size_t it = 0;
@@ -270,7 +276,8 @@ static void *gc_thread(void *arg) {
         }
         int64_t wait = (settled ? HOUSEKEEPING_MS : 200) * NS_PER_MS, until = mono_ns() + wait;
         if (round) eviction_check(kl->eviction, round % LOCAL_LIMITS_EVERY == 0);
-        for (int64_t logs = gc_logs(kl); logs < until - mono_ns() && !kl->stopping; logs = gc_logs(kl)) kubelet_sleep(kl, logs);
+        for (int64_t logs = gc_logs(kl); logs < until - mono_ns() && !kl->stopping; logs = gc_logs(kl))
+            kubelet_sleep(kl, logs);
         if (until > mono_ns()) kubelet_sleep(kl, until - mono_ns());
     }
     return NULL;
@@ -364,8 +371,7 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (!kl->fake) kl->plugins = plugins_new(kl); /* drivers are known before the volumes that need them */
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
-    if (r == 0 && !str_empty(kl->cfg.manifest_path))
-        kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
+    if (r == 0 && !str_empty(kl->cfg.manifest_path)) kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
     if (!kl->fake) kl->shutdown = shutdown_new(kl);
     kl->gc_running = kubelet_thread(&kl->gc_thread, gc_thread, kl, false) == 0;
     return r;

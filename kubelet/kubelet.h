@@ -33,8 +33,7 @@ struct kubelet_config {
     const char *system_reserved, *kube_reserved;
     const char *eviction_hard, *eviction_soft, *eviction_soft_grace, *eviction_min_reclaim;
     struct flag_list cluster_dns, node_labels, taints, allowed_sysctls;
-    int64_t port, max_pods, pod_pids_limit, log_max_size, log_max_files, image_gc_high, image_gc_low,
-        verbosity;
+    int64_t port, max_pods, pod_pids_limit, log_max_size, log_max_files, image_gc_high, image_gc_low, verbosity;
     int64_t status_update_ns, lease_seconds, sync_ns;
     int64_t eviction_transition_ns, eviction_max_grace; /* seconds: a soft eviction's longest */
     int64_t simulate;
@@ -78,7 +77,7 @@ struct kubelet {
     struct csi *csi;
     struct devices *devices;
     struct shutdown *shutdown; /* NULL: pods are not ended when the machine goes down */
-    struct plugins *plugins; /* NULL: none can register */
+    struct plugins *plugins;   /* NULL: none can register */
     struct pods *pods;
     struct node *node;
     struct kubelet_server *server;

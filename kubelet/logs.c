@@ -59,8 +59,7 @@ static int record(struct reader *r, char *s, size_t n) {
     char *sp3 = sp2 ? memchr(sp2 + 1, ' ', n - (size_t)(sp2 + 1 - s)) : NULL;
     struct ktime t = {0};
     char stamp[KTIME_MAX];
-    if (!sp2 || (size_t)(sp1 - s) >= sizeof(stamp))
-        return 0; /* a torn or foreign line: skipped, as upstream does */
+    if (!sp2 || (size_t)(sp1 - s) >= sizeof(stamp)) return 0; /* a torn or foreign line: skipped, as upstream does */
     memcpy(stamp, s, (size_t)(sp1 - s));
     stamp[sp1 - s] = '\0';
     if (ktime_parse(stamp, &t) < 0) return 0;
@@ -114,8 +113,7 @@ static int drain(struct reader *r, int fd) {
 /* Rotation renames the file and makes a new one of the same name. */
 static bool replaced(const char *path, int fd) {
     struct stat now, have;
-    return stat(path, &now) == 0 && fstat(fd, &have) == 0 &&
-           (now.st_ino != have.st_ino || now.st_dev != have.st_dev);
+    return stat(path, &now) == 0 && fstat(fd, &have) == 0 && (now.st_ino != have.st_ino || now.st_dev != have.st_dev);
 }
 
 static int follow(struct reader *r, const char *path, int *fd) {
@@ -123,8 +121,7 @@ static int follow(struct reader *r, const char *path, int *fd) {
     _cleanup_free_ char *dir = xstrdup(path);
     char *slash = strrchr(dir, '/');
     if (slash) *slash = '\0';
-    if (watch >= 0)
-        inotify_add_watch(watch, slash ? dir : ".", IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM);
+    if (watch >= 0) inotify_add_watch(watch, slash ? dir : ".", IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM);
     for (;;) {
         /* Asked before the last read, so that nothing written before the end is missed. */
         bool running = !r->sink->running || r->sink->running(r->sink->arg);

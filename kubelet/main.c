@@ -18,71 +18,102 @@ struct main_flags {
     bool cleanup;
 };
 
-#define FLAGS(o)                                                                                                          \
-    {"kubeconfig", 0, FLAG_STR, &(o).c.kubeconfig, "FILE", "how to reach the API server; without it only static pods run"}, \
-    {"bootstrap-kubeconfig", 0, FLAG_STR, &(o).c.bootstrap_kubeconfig, "FILE", "used to ask for a client certificate; --kubeconfig is then written"}, \
-    {"cert-dir", 0, FLAG_STR, &(o).c.cert_dir, "DIR", "where certificates are kept [<root-dir>/pki]"},                    \
-    {"rotate-certificates", 0, FLAG_BOOL, &(o).c.rotate_certificates, NULL, "renew the client certificate before it ends"}, \
-    {"rotate-server-certificates", 0, FLAG_BOOL, &(o).c.serving_bootstrap, NULL, "ask the cluster for the serving certificate instead of signing it ourselves"}, \
-    {"hostname-override", 0, FLAG_STR, &(o).c.hostname_override, "NAME", "name of the node [the host's name]"},           \
-    {"node-ip", 0, FLAG_STR, &(o).c.node_ip, "IP", "address of the node [that of the default route]"},                    \
-    {"node-labels", 0, FLAG_LIST, &(o).c.node_labels, "K=V,...", "labels of the node"},                                   \
-    {"register-node", 0, FLAG_BOOL, &(o).c.register_node, NULL, "create the Node object"},                                \
-    {"register-with-taints", 0, FLAG_LIST, &(o).c.taints, "K=V:EFFECT,...", "taints of a newly registered node"},         \
-    {"provider-id", 0, FLAG_STR, &(o).c.provider_id, "ID", "spec.providerID of the node"},                                \
-    {"container-runtime-endpoint", 0, FLAG_STR, &(o).c.runtime_endpoint, "SOCKET", "CRI endpoint of the runtime"},        \
-    {"image-service-endpoint", 0, FLAG_STR, &(o).c.image_endpoint, "SOCKET", "CRI endpoint for images [the runtime's]"},  \
-    {"root-dir", 0, FLAG_STR, &(o).c.root_dir, "DIR", "where volumes and state are kept"},                                \
-    {"pod-logs-dir", 0, FLAG_STR, &(o).c.pod_logs_dir, "DIR", "where the runtime writes container logs"},                 \
-    {"pod-manifest-path", 0, FLAG_STR, &(o).c.manifest_path, "PATH", "file or folder of static pods"},                    \
-    {"local-path-dir", 0, FLAG_STR, &(o).c.local_path_dir, "DIR", "where volumes of coracle.io/local-path may be made and removed"}, \
-    {"cluster-dns", 0, FLAG_LIST, &(o).c.cluster_dns, "IP,...", "DNS servers of pods"},                                   \
-    {"cluster-domain", 0, FLAG_STR, &(o).c.cluster_domain, "DOMAIN", "DNS domain of the cluster"},                        \
-    {"resolv-conf", 0, FLAG_STR, &(o).c.resolv_conf, "FILE", "the host's DNS settings, for dnsPolicy Default"},           \
-    {"pod-cidr", 0, FLAG_STR, &(o).c.pod_cidr, "CIDR", "pod network, when the Node object gives none"},                   \
-    {"max-pods", 0, FLAG_INT, &(o).c.max_pods, "N", "pods this node takes"},                                              \
-    {"pod-max-pids", 0, FLAG_INT, &(o).c.pod_pids_limit, "N", "processes of a pod; -1: no limit"},                        \
-    {"address", 0, FLAG_STR, &(o).c.address, "IP", "where the server listens"},                                           \
-    {"port", 0, FLAG_INT, &(o).c.port, "PORT", "port of the server; 0: no server"},                                       \
-    {"tls-cert-file", 0, FLAG_STR, &(o).c.tls_cert_file, "FILE", "serving certificate [self-signed]"},                    \
-    {"tls-private-key-file", 0, FLAG_STR, &(o).c.tls_key_file, "FILE", "its key"},                                        \
-    {"client-ca-file", 0, FLAG_STR, &(o).c.client_ca_file, "FILE", "CA of client certificates"},                          \
-    {"anonymous-auth", 0, FLAG_BOOL, &(o).c.anonymous_auth, NULL, "let requests without credentials be system:anonymous"}, \
-    {"authentication-token-webhook", 0, FLAG_BOOL, &(o).c.webhook_auth, NULL, "accept bearer tokens that the API server knows"}, \
-    {"authorization-mode", 0, FLAG_STR, &(o).c.authorization_mode, "MODE", "Webhook (ask the API server) or AlwaysAllow"}, \
-    {"cgroup-root", 0, FLAG_STR, &(o).c.cgroup_root, "PATH", "cgroup below which pods' cgroups are made"},                \
-    {"cgroups-per-qos", 0, FLAG_BOOL, &(o).c.cgroups_per_qos, NULL, "make cgroups for QoS classes and pods"},             \
-    {"seccomp-profile-root", 0, FLAG_STR, &(o).c.seccomp_dir, "DIR", "where Localhost seccomp profiles are [<root-dir>/seccomp]"}, \
-    {"allowed-unsafe-sysctls", 0, FLAG_LIST, &(o).c.allowed_sysctls, "NAME,...", "sysctls that pods may set beside the safe ones; * at the end"}, \
-    {"system-reserved", 0, FLAG_STR, &(o).c.system_reserved, "cpu=A,memory=B", "kept for the system, not for pods"},      \
-    {"kube-reserved", 0, FLAG_STR, &(o).c.kube_reserved, "cpu=A,memory=B", "kept for coracle, not for pods"},             \
-    {"eviction-hard", 0, FLAG_STR, &(o).c.eviction_hard, "SIGNAL<AMOUNT,...", "below this pods are evicted"},            \
-    {"eviction-soft", 0, FLAG_STR, &(o).c.eviction_soft, "SIGNAL<AMOUNT,...", "the same, after a grace period"},         \
-    {"eviction-soft-grace-period", 0, FLAG_STR, &(o).c.eviction_soft_grace, "SIGNAL=TIME,...", "how long it may last"},  \
-    {"eviction-max-pod-grace-period", 0, FLAG_INT, &(o).c.eviction_max_grace, "SECONDS", "a soft eviction's time to end"}, \
-    {"eviction-minimum-reclaim", 0, FLAG_STR, &(o).c.eviction_min_reclaim, "SIGNAL=AMOUNT,...",                          \
-     "beyond the threshold before eviction stops"},                                                                       \
-    {"eviction-pressure-transition-period", 0, FLAG_DURATION, &(o).c.eviction_transition_ns, "TIME",                     \
-     "a pressure condition stays at least so long"},                                                                      \
-    {"container-log-max-files", 0, FLAG_INT, &(o).c.log_max_files, "N", "log files kept of a container"},                 \
-    {"container-log-max-size", 0, FLAG_INT, &(o).c.log_max_size, "BYTES", "size at which a log is rotated"},              \
-    {"image-gc-high-threshold", 0, FLAG_INT, &(o).c.image_gc_high, "PERCENT", "disk use at which unused images go"},      \
-    {"image-gc-low-threshold", 0, FLAG_INT, &(o).c.image_gc_low, "PERCENT", "and down to which"},                         \
-    {"node-status-update-frequency", 0, FLAG_IGNORED, NULL, NULL, "the status is checked with every heartbeat"},          \
-    {"node-status-report-frequency", 0, FLAG_DURATION, &(o).c.status_update_ns, "DURATION", "how often an unchanged status is sent"}, \
-    {"offline-cache", 0, FLAG_BOOL, &(o).c.offline_cache, NULL, "keep pods, ConfigMaps and Secrets on disk, to start them without an API server"}, \
-    {"simulate", 0, FLAG_INT, &(o).c.simulate, "N", "be N nodes (name-0, name-1, ...) whose containers are only pretended"}, \
-    {"shutdown-grace-period", 0, FLAG_DURATION, &(o).c.shutdown_ns, "DURATION", "time for pods to end when the machine goes down; 0: none"}, \
-    {"shutdown-grace-period-critical-pods", 0, FLAG_DURATION, &(o).c.shutdown_critical_ns, "DURATION", "the end of that time, for critical pods"}, \
-    {"shutdown-on-term", 0, FLAG_BOOL, &(o).c.shutdown_on_term, NULL, "SIGTERM means that the machine goes down (logind and SIGPWR always do)"}, \
-    {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                                    \
-    {"cleanup", 0, FLAG_BOOL, &(o).cleanup, NULL, "stop and remove every pod of the runtime, then end"},                   \
-    {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                           \
-    {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                             \
-    {"healthz-port", 0, FLAG_IGNORED, NULL, NULL, "/healthz is served on --port"},                                        \
-    {"healthz-bind-address", 0, FLAG_IGNORED, NULL, NULL, "as above"},                                                    \
-    {"container-runtime", 0, FLAG_IGNORED, NULL, NULL, "always remote"},                                                  \
-    {"v", 'v', FLAG_INT, &(o).c.verbosity, "N", "log level: 0 quiet, 2 normal, 4 debug"},
+#define FLAGS(o)                                                                                                         \
+    {"kubeconfig",      0,      FLAG_STR,                                                                                \
+     &(o).c.kubeconfig, "FILE", "how to reach the API server; without it only static pods run"},                         \
+        {"bootstrap-kubeconfig",      0,      FLAG_STR,                                                                  \
+         &(o).c.bootstrap_kubeconfig, "FILE", "used to ask for a client certificate; --kubeconfig is then written"},     \
+        {"cert-dir", 0, FLAG_STR, &(o).c.cert_dir, "DIR", "where certificates are kept [<root-dir>/pki]"},               \
+        {"rotate-certificates",      0,    FLAG_BOOL,                                                                    \
+         &(o).c.rotate_certificates, NULL, "renew the client certificate before it ends"},                               \
+        {"rotate-server-certificates",                                                                                   \
+         0,                                                                                                              \
+         FLAG_BOOL,                                                                                                      \
+         &(o).c.serving_bootstrap,                                                                                       \
+         NULL,                                                                                                           \
+         "ask the cluster for the serving certificate instead of signing it ourselves"},                                 \
+        {"hostname-override", 0, FLAG_STR, &(o).c.hostname_override, "NAME", "name of the node [the host's name]"},      \
+        {"node-ip", 0, FLAG_STR, &(o).c.node_ip, "IP", "address of the node [that of the default route]"},               \
+        {"node-labels", 0, FLAG_LIST, &(o).c.node_labels, "K=V,...", "labels of the node"},                              \
+        {"register-node", 0, FLAG_BOOL, &(o).c.register_node, NULL, "create the Node object"},                           \
+        {"register-with-taints", 0, FLAG_LIST, &(o).c.taints, "K=V:EFFECT,...", "taints of a newly registered node"},    \
+        {"provider-id", 0, FLAG_STR, &(o).c.provider_id, "ID", "spec.providerID of the node"},                           \
+        {"container-runtime-endpoint", 0, FLAG_STR, &(o).c.runtime_endpoint, "SOCKET", "CRI endpoint of the runtime"},   \
+        {"image-service-endpoint", 0,        FLAG_STR,                                                                   \
+         &(o).c.image_endpoint,    "SOCKET", "CRI endpoint for images [the runtime's]"},                                 \
+        {"root-dir", 0, FLAG_STR, &(o).c.root_dir, "DIR", "where volumes and state are kept"},                           \
+        {"pod-logs-dir", 0, FLAG_STR, &(o).c.pod_logs_dir, "DIR", "where the runtime writes container logs"},            \
+        {"pod-manifest-path", 0, FLAG_STR, &(o).c.manifest_path, "PATH", "file or folder of static pods"},               \
+        {"local-path-dir",      0,     FLAG_STR,                                                                         \
+         &(o).c.local_path_dir, "DIR", "where volumes of coracle.io/local-path may be made and removed"},                \
+        {"cluster-dns", 0, FLAG_LIST, &(o).c.cluster_dns, "IP,...", "DNS servers of pods"},                              \
+        {"cluster-domain", 0, FLAG_STR, &(o).c.cluster_domain, "DOMAIN", "DNS domain of the cluster"},                   \
+        {"resolv-conf", 0, FLAG_STR, &(o).c.resolv_conf, "FILE", "the host's DNS settings, for dnsPolicy Default"},      \
+        {"pod-cidr", 0, FLAG_STR, &(o).c.pod_cidr, "CIDR", "pod network, when the Node object gives none"},              \
+        {"max-pods", 0, FLAG_INT, &(o).c.max_pods, "N", "pods this node takes"},                                         \
+        {"pod-max-pids", 0, FLAG_INT, &(o).c.pod_pids_limit, "N", "processes of a pod; -1: no limit"},                   \
+        {"address", 0, FLAG_STR, &(o).c.address, "IP", "where the server listens"},                                      \
+        {"port", 0, FLAG_INT, &(o).c.port, "PORT", "port of the server; 0: no server"},                                  \
+        {"tls-cert-file", 0, FLAG_STR, &(o).c.tls_cert_file, "FILE", "serving certificate [self-signed]"},               \
+        {"tls-private-key-file", 0, FLAG_STR, &(o).c.tls_key_file, "FILE", "its key"},                                   \
+        {"client-ca-file", 0, FLAG_STR, &(o).c.client_ca_file, "FILE", "CA of client certificates"},                     \
+        {"anonymous-auth",      0,    FLAG_BOOL,                                                                         \
+         &(o).c.anonymous_auth, NULL, "let requests without credentials be system:anonymous"},                           \
+        {"authentication-token-webhook",                                                                                 \
+         0,                                                                                                              \
+         FLAG_BOOL,                                                                                                      \
+         &(o).c.webhook_auth,                                                                                            \
+         NULL,                                                                                                           \
+         "accept bearer tokens that the API server knows"},                                                              \
+        {"authorization-mode",      0,      FLAG_STR,                                                                    \
+         &(o).c.authorization_mode, "MODE", "Webhook (ask the API server) or AlwaysAllow"},                              \
+        {"cgroup-root", 0, FLAG_STR, &(o).c.cgroup_root, "PATH", "cgroup below which pods' cgroups are made"},           \
+        {"cgroups-per-qos", 0, FLAG_BOOL, &(o).c.cgroups_per_qos, NULL, "make cgroups for QoS classes and pods"},        \
+        {"seccomp-profile-root", 0,     FLAG_STR,                                                                        \
+         &(o).c.seccomp_dir,     "DIR", "where Localhost seccomp profiles are [<root-dir>/seccomp]"},                    \
+        {"allowed-unsafe-sysctls", 0,          FLAG_LIST,                                                                \
+         &(o).c.allowed_sysctls,   "NAME,...", "sysctls that pods may set beside the safe ones; * at the end"},          \
+        {"system-reserved", 0, FLAG_STR, &(o).c.system_reserved, "cpu=A,memory=B", "kept for the system, not for pods"}, \
+        {"kube-reserved", 0, FLAG_STR, &(o).c.kube_reserved, "cpu=A,memory=B", "kept for coracle, not for pods"},        \
+        {"eviction-hard", 0, FLAG_STR, &(o).c.eviction_hard, "SIGNAL<AMOUNT,...", "below this pods are evicted"},        \
+        {"eviction-soft", 0, FLAG_STR, &(o).c.eviction_soft, "SIGNAL<AMOUNT,...", "the same, after a grace period"},     \
+        {"eviction-soft-grace-period", 0, FLAG_STR, &(o).c.eviction_soft_grace, "SIGNAL=TIME,...",                       \
+         "how long it may last"},                                                                                        \
+        {"eviction-max-pod-grace-period", 0,         FLAG_INT,                                                           \
+         &(o).c.eviction_max_grace,       "SECONDS", "a soft eviction's time to end"},                                   \
+        {"eviction-minimum-reclaim",                                                                                     \
+         0,                                                                                                              \
+         FLAG_STR,                                                                                                       \
+         &(o).c.eviction_min_reclaim,                                                                                    \
+         "SIGNAL=AMOUNT,...",                                                                                            \
+         "beyond the threshold before eviction stops"},                                                                  \
+        {"eviction-pressure-transition-period", 0,      FLAG_DURATION,                                                   \
+         &(o).c.eviction_transition_ns,         "TIME", "a pressure condition stays at least so long"},                  \
+        {"container-log-max-files", 0, FLAG_INT, &(o).c.log_max_files, "N", "log files kept of a container"},            \
+        {"container-log-max-size", 0, FLAG_INT, &(o).c.log_max_size, "BYTES", "size at which a log is rotated"},         \
+        {"image-gc-high-threshold", 0, FLAG_INT, &(o).c.image_gc_high, "PERCENT", "disk use at which unused images go"}, \
+        {"image-gc-low-threshold", 0, FLAG_INT, &(o).c.image_gc_low, "PERCENT", "and down to which"},                    \
+        {"node-status-update-frequency", 0, FLAG_IGNORED, NULL, NULL, "the status is checked with every heartbeat"},     \
+        {"node-status-report-frequency", 0,          FLAG_DURATION,                                                      \
+         &(o).c.status_update_ns,        "DURATION", "how often an unchanged status is sent"},                           \
+        {"offline-cache",      0,    FLAG_BOOL,                                                                          \
+         &(o).c.offline_cache, NULL, "keep pods, ConfigMaps and Secrets on disk, to start them without an API server"},  \
+        {"simulate",      0,   FLAG_INT,                                                                                 \
+         &(o).c.simulate, "N", "be N nodes (name-0, name-1, ...) whose containers are only pretended"},                  \
+        {"shutdown-grace-period", 0,          FLAG_DURATION,                                                             \
+         &(o).c.shutdown_ns,      "DURATION", "time for pods to end when the machine goes down; 0: none"},               \
+        {"shutdown-grace-period-critical-pods", 0,          FLAG_DURATION,                                               \
+         &(o).c.shutdown_critical_ns,           "DURATION", "the end of that time, for critical pods"},                  \
+        {"shutdown-on-term",      0,    FLAG_BOOL,                                                                       \
+         &(o).c.shutdown_on_term, NULL, "SIGTERM means that the machine goes down (logind and SIGPWR always do)"},       \
+        {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                               \
+        {"cleanup", 0, FLAG_BOOL, &(o).cleanup, NULL, "stop and remove every pod of the runtime, then end"},             \
+        {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                      \
+        {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                        \
+        {"healthz-port", 0, FLAG_IGNORED, NULL, NULL, "/healthz is served on --port"},                                   \
+        {"healthz-bind-address", 0, FLAG_IGNORED, NULL, NULL, "as above"},                                               \
+        {"container-runtime", 0, FLAG_IGNORED, NULL, NULL, "always remote"},                                             \
+        {"v", 'v', FLAG_INT, &(o).c.verbosity, "N", "log level: 0 quiet, 2 normal, 4 debug"},
 
 static int set_log(const struct kubelet_config *c) {
     char text[16];
@@ -173,7 +204,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "coracle-kubelet: %s\n", e.msg);
         return 2;
     }
-    flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv, 0);
+    flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv,
+               0);
     set_log(&o.c);
     defaults(&o.c);
     if (o.cleanup) return clean_up(&o.c);
@@ -193,7 +225,9 @@ int main(int argc, char **argv) {
         r = client_new_from_kubeconfig(o.c.kubeconfig, &base, &client, &e);
     }
     struct eviction_thresholds checked;
-    if (r == 0) r = eviction_parse(o.c.eviction_hard, o.c.eviction_soft, o.c.eviction_soft_grace, o.c.eviction_min_reclaim, &checked, &e);
+    if (r == 0)
+        r = eviction_parse(o.c.eviction_hard, o.c.eviction_soft, o.c.eviction_soft_grace, o.c.eviction_min_reclaim,
+                           &checked, &e);
     struct nodes nodes = {0};
     if (r == 0) r = start_nodes(&o.c, name, client, &nodes, &e);
     if (r < 0) {
@@ -201,7 +235,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     log_info("kubelet runs", "node", name, NULL);
-    struct cert_rotation *rotation = o.c.simulate ? NULL : cert_rotation_start(nodes.items[0], certificates_changed, nodes.items[0]);
+    struct cert_rotation *rotation =
+        o.c.simulate ? NULL : cert_rotation_start(nodes.items[0], certificates_changed, nodes.items[0]);
     int sig;
     while (sigwait(&set, &sig) == 0 && sig == SIGPWR) shutdown_run(nodes.items[0]->shutdown);
     if (sig == SIGTERM && o.c.shutdown_on_term) shutdown_run(nodes.items[0]->shutdown);

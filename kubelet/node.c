@@ -27,7 +27,7 @@ struct node {
     char *ips[4];
     size_t n_ips;
     struct map handlers; /* name -> features, as the runtime said last */
-    char *pod_cidr; /* last one told to the runtime */
+    char *pod_cidr;      /* last one told to the runtime */
     /* the thread's */
     struct arena *sent_arena;
     struct core_node_status *sent; /* last status written, NULL: none */
@@ -76,8 +76,7 @@ static void measure(struct node *n) {
     struct arena *a = n->arena;
     struct node_sizes z;
     node_measure(kl->cfg.root_dir, &z);
-    if (kl->fake)
-        z = (struct node_sizes){.cpus = 8, .memory = INT64_C(32) << 30, .storage = INT64_C(200) << 30};
+    if (kl->fake) z = (struct node_sizes){.cpus = 8, .memory = INT64_C(32) << 30, .storage = INT64_C(200) << 30};
     const struct {
         const char *name;
         int64_t amount;
@@ -94,20 +93,17 @@ static void measure(struct node *n) {
         bool memory = str_eq(name, "memory");
         const char *text = memory ? arena_printf(a, "%lldKi", (long long)(sizes[i].amount / 1024))
                                   : arena_printf(a, "%lld", (long long)sizes[i].amount);
-        if (str_eq(name, "ephemeral-storage"))
-            text = arena_printf(a, "%lldKi", (long long)(sizes[i].amount / 1024));
+        if (str_eq(name, "ephemeral-storage")) text = arena_printf(a, "%lldKi", (long long)(sizes[i].amount / 1024));
         map_set(a, &n->capacity, name, text);
         struct quantity left = quantity_sub(have, node_reserved(kl->cfg.system_reserved, name));
         left = quantity_sub(left, node_reserved(kl->cfg.kube_reserved, name));
-        int64_t keep =
-            memory                              ? kept_free(kl, SIGNAL_MEMORY, sizes[i].amount)
-            : str_eq(name, "ephemeral-storage") ? kept_free(kl, SIGNAL_NODEFS, sizes[i].amount)
-                                                : 0;
+        int64_t keep = memory                              ? kept_free(kl, SIGNAL_MEMORY, sizes[i].amount)
+                       : str_eq(name, "ephemeral-storage") ? kept_free(kl, SIGNAL_NODEFS, sizes[i].amount)
+                                                           : 0;
         left.nano -= (__int128)keep * 1000000000;
         if (left.nano < 0) left.nano = 0;
         if (memory) /* whole KiB, as the capacity is written */
-            map_set(a, &n->allocatable, name,
-                    arena_printf(a, "%lldKi", (long long)(quantity_value(left) / 1024)));
+            map_set(a, &n->allocatable, name, arena_printf(a, "%lldKi", (long long)(quantity_value(left) / 1024)));
         else
             map_set(a, &n->allocatable, name,
                     sizes[i].cpu && quantity_milli(left) % 1000
@@ -186,8 +182,7 @@ void node_event(struct node *n, const char *type, const char *reason, const char
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     /* The node's name serves as the uid: upstream's convention for events about nodes. */
-    struct event_ref ref = {
-        .api_version = "v1", .kind = "Node", .name = n->kl->node_name, .uid = n->kl->node_name};
+    struct event_ref ref = {.api_version = "v1", .kind = "Node", .name = n->kl->node_name, .uid = n->kl->node_name};
     if (n->kl->recorder) event_record(n->kl->recorder, &ref, type, reason, "%s", text);
 }
 
@@ -197,8 +192,8 @@ static const struct core_node_condition *old_condition(const struct node *n, con
     return NULL;
 }
 
-static void add_condition(struct node *n, struct core_node_status *st, const char *type, bool value,
-                          const char *reason, const char *message, struct ktime now) {
+static void add_condition(struct node *n, struct core_node_status *st, const char *type, bool value, const char *reason,
+                          const char *message, struct ktime now) {
     const struct core_node_condition *old = old_condition(n, type);
     const char *status = value ? "True" : "False";
     st->conditions.items[st->conditions.n++] = (struct core_node_condition){
@@ -211,7 +206,8 @@ static void add_condition(struct node *n, struct core_node_status *st, const cha
 }
 
 /* Why the node is not ready; NULL when it is. */
-static void add_handler(struct node *n, struct arena *a, struct cri_runtime_handler *h, struct core_node_runtime_handler *out) {
+static void add_handler(struct node *n, struct arena *a, struct cri_runtime_handler *h,
+                        struct core_node_runtime_handler *out) {
     struct cri_runtime_handler_features *f = h->features;
     out->name = h->name;
     uintptr_t bits = 0;
@@ -249,8 +245,7 @@ static const char *runtime_problem(struct node *n, struct arena *a, struct core_
                                str_or_empty(problem), problem ? ", " : "", network ? " network" : "", c->type,
                                str_or_empty(c->reason), str_or_empty(c->message));
     }
-    st->runtime_handlers.items =
-        arena_zalloc(a, (resp.runtime_handlers.n + 1) * sizeof(*st->runtime_handlers.items));
+    st->runtime_handlers.items = arena_zalloc(a, (resp.runtime_handlers.n + 1) * sizeof(*st->runtime_handlers.items));
     for (size_t i = 0; i < resp.runtime_handlers.n; i++)
         add_handler(n, a, &resp.runtime_handlers.items[i], &st->runtime_handlers.items[st->runtime_handlers.n++]);
     if (resp.features) {
@@ -292,8 +287,8 @@ static const struct {
      "kubelet has insufficient memory available", "kubelet has sufficient memory available"},
     {"DiskPressure", "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "kubelet has disk pressure",
      "kubelet has no disk pressure"},
-    {"PIDPressure", "KubeletHasInsufficientPID", "KubeletHasSufficientPID",
-     "kubelet has insufficient PID available", "kubelet has sufficient PID available"},
+    {"PIDPressure", "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "kubelet has insufficient PID available",
+     "kubelet has sufficient PID available"},
 };
 
 static struct object *stored_node(struct node *n) {
@@ -327,8 +322,7 @@ static void drop_unadvertised(struct node *n, struct arena *a, const struct core
 static void compute(struct node *n, struct arena *a, struct core_node_status *st) {
     struct kubelet *kl = n->kl;
     struct ktime now = ktime_now();
-    *st = (struct core_node_status){
-        .capacity = n->capacity, .allocatable = n->allocatable, .node_info = n->info};
+    *st = (struct core_node_status){.capacity = n->capacity, .allocatable = n->allocatable, .node_info = n->info};
     devices_add(kl->devices, a, &st->capacity, &st->allocatable);
     add_advertised(n, a, st);
     st->node_info.container_runtime_version =
@@ -355,20 +349,17 @@ static void compute(struct node *n, struct arena *a, struct core_node_status *st
     add_images(n, a, st);
     if (kl->csi) st->volumes_in_use = csi_volumes_in_use(kl->csi, a);
     if (n->was_ready != !problem) {
-        node_event(n, "Normal", problem ? "NodeNotReady" : "NodeReady", "Node %s status is now: %s",
-                   kl->node_name, problem ? "NodeNotReady" : "NodeReady");
+        node_event(n, "Normal", problem ? "NodeNotReady" : "NodeReady", "Node %s status is now: %s", kl->node_name,
+                   problem ? "NodeNotReady" : "NodeReady");
         n->was_ready = !problem;
     }
 }
 
 /* Equal but for the time of the heartbeat. */
 static bool same_status(struct arena *a, const struct core_node_status *x, const struct core_node_status *y) {
-    struct core_node_status *u = api_clone(a, &api_core_node_status, x),
-                            *v = api_clone(a, &api_core_node_status, y);
-    for (size_t i = 0; i < u->conditions.n; i++)
-        u->conditions.items[i].last_heartbeat_time = (struct ktime){0};
-    for (size_t i = 0; i < v->conditions.n; i++)
-        v->conditions.items[i].last_heartbeat_time = (struct ktime){0};
+    struct core_node_status *u = api_clone(a, &api_core_node_status, x), *v = api_clone(a, &api_core_node_status, y);
+    for (size_t i = 0; i < u->conditions.n; i++) u->conditions.items[i].last_heartbeat_time = (struct ktime){0};
+    for (size_t i = 0; i < v->conditions.n; i++) v->conditions.items[i].last_heartbeat_time = (struct ktime){0};
     return api_equal(&api_core_node_status, u, v);
 }
 
@@ -412,8 +403,7 @@ static struct core_node *initial_node(struct node *n, struct arena *a) {
                                            {"kubernetes.io/arch", n->info.architecture},
                                            {"kubernetes.io/hostname", kl->node_name},
                                            {"kubernetes.io/os", "linux"}};
-    for (size_t i = 0; i < ARRAY_LEN(labels); i++)
-        map_set(a, &node->metadata.labels, labels[i].key, labels[i].value);
+    for (size_t i = 0; i < ARRAY_LEN(labels); i++) map_set(a, &node->metadata.labels, labels[i].key, labels[i].value);
     for (size_t i = 0; i < kl->cfg.node_labels.n; i++) {
         const char *s = kl->cfg.node_labels.items[i], *eq = strchr(s, '=');
         map_set(a, &node->metadata.labels, eq ? arena_strndup(a, s, (size_t)(eq - s)) : s, eq ? eq + 1 : "");
@@ -428,8 +418,8 @@ static struct core_node *initial_node(struct node *n, struct arena *a) {
 }
 
 /* Labels of ours that an existing Node object lacks or has otherwise. */
-static int reconcile_labels(struct node *n, struct arena *a, const struct core_node *want,
-                            const struct core_node *have, struct err *e) {
+static int reconcile_labels(struct node *n, struct arena *a, const struct core_node *want, const struct core_node *have,
+                            struct err *e) {
     struct json *doc = json_object(a), *labels = NULL;
     for (size_t i = 0; i < want->metadata.labels.n; i++) {
         const struct str_map_entry *l = &want->metadata.labels.items[i];
@@ -439,8 +429,8 @@ static int reconcile_labels(struct node *n, struct arena *a, const struct core_n
     }
     if (!labels) return 0;
     char *body = json_text(a, doc);
-    return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_MERGE, body,
-                        strlen(body), NULL, NULL, e);
+    return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_MERGE, body, strlen(body),
+                        NULL, NULL, e);
 }
 
 static int register_node(struct node *n, struct arena *a, struct err *e) {
@@ -488,8 +478,7 @@ static int renew_lease(struct node *n, struct arena *a, struct err *e) {
 
 static void tell_pod_cidr(struct node *n, struct arena *a) {
     struct kubelet *kl = n->kl;
-    _cleanup_object_ struct object *o =
-        kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
+    _cleanup_object_ struct object *o = kl->node_informer ? informer_get(kl->node_informer, kl->node_name) : NULL;
     const struct core_node *node = o ? o->obj : NULL;
     const char *cidr = node ? node->spec.pod_cidr : NULL;
     if (str_empty(cidr)) cidr = kl->cfg.pod_cidr;

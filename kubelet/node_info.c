@@ -80,10 +80,8 @@ static bool route_source(int family, const char *to, char out[64]) {
         v6->sin6_port = htons(9);
         inet_pton(AF_INET6, to, &v6->sin6_addr);
     }
-    if (connect(fd, (struct sockaddr *)&ss, len) < 0 || getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-        return false;
-    return inet_ntop(family, family == AF_INET ? (void *)&v4->sin_addr : (void *)&v6->sin6_addr, out, 64) !=
-           NULL;
+    if (connect(fd, (struct sockaddr *)&ss, len) < 0 || getsockname(fd, (struct sockaddr *)&ss, &len) < 0) return false;
+    return inet_ntop(family, family == AF_INET ? (void *)&v4->sin_addr : (void *)&v6->sin6_addr, out, 64) != NULL;
 }
 
 static bool first_interface(int family, char out[64]) {
@@ -94,9 +92,8 @@ static bool first_interface(int family, char out[64]) {
         if (!i->ifa_addr || i->ifa_addr->sa_family != family || (i->ifa_flags & IFF_LOOPBACK) ||
             !(i->ifa_flags & IFF_UP))
             continue;
-        const void *addr = family == AF_INET
-                               ? (void *)&((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr
-                               : (void *)&((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
+        const void *addr = family == AF_INET ? (void *)&((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr
+                                             : (void *)&((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
         if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)addr)) continue;
         found = inet_ntop(family, addr, out, 64) != NULL;
     }

@@ -40,13 +40,11 @@ static void cache_trim(struct api_objects *o, int64_t now) {
     }
 }
 
-static char *file_of(struct api_objects *o, const struct client_resource *r, const char *ns,
-                     const char *name) {
+static char *file_of(struct api_objects *o, const struct client_resource *r, const char *ns, const char *name) {
     return o->dir ? xasprintf("%s/%s_%s_%s.json", o->dir, r->plural, ns, name) : NULL;
 }
 
-static void remember(struct api_objects *o, const char *path, const char *file, const char *json,
-                     size_t len) {
+static void remember(struct api_objects *o, const char *path, const char *file, const char *json, size_t len) {
     struct cached *c = xcalloc(1, sizeof(*c));
     c->fetched = mono_ns();
     c->json = json ? xstrndup(json, len) : NULL;
@@ -126,8 +124,8 @@ static int fetch(struct api_objects *o, struct arena *a, const struct client_res
     return rc;
 }
 
-static int get(struct objects *base, struct arena *a, const struct client_resource *r, const char *ns,
-               const char *name, void *out, struct err *e) {
+static int get(struct objects *base, struct arena *a, const struct client_resource *r, const char *ns, const char *name,
+               void *out, struct err *e) {
     struct api_objects *o = CONTAINER_OF(base, struct api_objects, base);
     char *json;
     size_t len;
@@ -141,8 +139,8 @@ static int get_config_map(struct objects *o, struct arena *a, const char *ns, co
     return get(o, a, &client_configmaps, ns, name, out, e);
 }
 
-static int get_secret(struct objects *o, struct arena *a, const char *ns, const char *name,
-                      struct core_secret *out, struct err *e) {
+static int get_secret(struct objects *o, struct arena *a, const char *ns, const char *name, struct core_secret *out,
+                      struct err *e) {
     return get(o, a, &client_secrets, ns, name, out, e);
 }
 
@@ -175,7 +173,7 @@ int objects_config_map(struct objects *o, struct arena *a, const char *ns, const
     return o->ops->config_map(o, a, ns, name, out, e);
 }
 
-int objects_secret(struct objects *o, struct arena *a, const char *ns, const char *name,
-                   struct core_secret *out, struct err *e) {
+int objects_secret(struct objects *o, struct arena *a, const char *ns, const char *name, struct core_secret *out,
+                   struct err *e) {
     return o->ops->secret(o, a, ns, name, out, e);
 }

@@ -11,10 +11,10 @@
 
 struct objects;
 struct objects_ops {
-    int (*config_map)(struct objects *o, struct arena *a, const char *ns, const char *name,
-                      struct core_config_map *out, struct err *e);
-    int (*secret)(struct objects *o, struct arena *a, const char *ns, const char *name,
-                  struct core_secret *out, struct err *e);
+    int (*config_map)(struct objects *o, struct arena *a, const char *ns, const char *name, struct core_config_map *out,
+                      struct err *e);
+    int (*secret)(struct objects *o, struct arena *a, const char *ns, const char *name, struct core_secret *out,
+                  struct err *e);
     void (*free)(struct objects *o);
 };
 struct objects {
@@ -27,5 +27,5 @@ void objects_free(struct objects *o);
 /* -ENOENT when the object does not exist; err.status 404 then. */
 int objects_config_map(struct objects *o, struct arena *a, const char *ns, const char *name,
                        struct core_config_map *out, struct err *e);
-int objects_secret(struct objects *o, struct arena *a, const char *ns, const char *name,
-                   struct core_secret *out, struct err *e);
+int objects_secret(struct objects *o, struct arena *a, const char *ns, const char *name, struct core_secret *out,
+                   struct err *e);

@@ -66,8 +66,7 @@ TEST(expansion_follows_the_kubernetes_rules) {
         {"$$$$(A)", "$$(A)"},   {"\\$(A)", "\\one"},
         {"$(A B)", "$(A B)"},   {"", ""},
     };
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-        CHECK_STR(env_expand(a, cases[i][0], &l, &more), cases[i][1]);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) CHECK_STR(env_expand(a, cases[i][0], &l, &more), cases[i][1]);
 }
 
 TEST(service_variables_are_those_of_the_namespace_and_the_api_server) {
@@ -76,9 +75,9 @@ TEST(service_variables_are_those_of_the_namespace_and_the_api_server) {
                                      "{'metadata':{'name':'my-web','namespace':'x'},'spec':{'clusterIP':"
                                      "'10.0.0.5','ports':[{'name':'http','port':80,'protocol':'TCP'},{'name':"
                                      "'dns','port':53,'protocol':'UDP'}]}}");
-    struct core_service *other = typed(
-        a, &api_core_service,
-        "{'metadata':{'name':'o','namespace':'y'},'spec':{'clusterIP':'10.0.0.6','ports':[{'port':1}]}}");
+    struct core_service *other =
+        typed(a, &api_core_service,
+              "{'metadata':{'name':'o','namespace':'y'},'spec':{'clusterIP':'10.0.0.6','ports':[{'port':1}]}}");
     struct core_service *headless =
         typed(a, &api_core_service,
               "{'metadata':{'name':'h','namespace':'x'},'spec':{'clusterIP':'None','ports':[{'port':1}]}}");
@@ -111,8 +110,7 @@ TEST(the_downward_api_names_fields_and_resources) {
             "x':'q\\\"'}},"
             "'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1500m','memory':'1Gi'}}}]}}");
     const char *ips[] = {"1.1.1.1", "fd00::1"}, *v;
-    struct env_facts f = {
-        .node_name = "node", .pod_ips = ips, .n_pod_ips = 2, .host_ips = ips, .n_host_ips = 1};
+    struct env_facts f = {.node_name = "node", .pod_ips = ips, .n_pod_ips = 2, .host_ips = ips, .n_host_ips = 1};
     struct str_map alloc = {0};
     f.allocatable = &alloc;
     static const char *const cases[][2] = {{"metadata.name", "n"},
@@ -209,8 +207,8 @@ static struct core_container_status made(struct arena *a, const char *name, char
     return s;
 }
 
-static void add_containers(struct arena *a, const char *states, const char *prefix,
-                           struct core_container_vec *spec, struct core_container_status_vec *status) {
+static void add_containers(struct arena *a, const char *states, const char *prefix, struct core_container_vec *spec,
+                           struct core_container_status_vec *status) {
     size_t n = strlen(states);
     spec->items = arena_zalloc(a, (n + 1) * sizeof(*spec->items));
     status->items = arena_zalloc(a, (n + 1) * sizeof(*status->items));
@@ -249,11 +247,11 @@ TEST(phases_follow_the_containers) {
 
 TEST(a_running_pod_has_its_conditions_and_addresses) {
     struct arena *a = test_arena();
-    struct core_pod *p = pod(
-        a,
-        "{'metadata':{'name':'p','uid':'u','generation':3},'spec':{'containers':[{'name':'c','image':'i'}],"
-        "'readinessGates':[{'conditionType':'x.y/z'}]},'status':{'conditions':[{'type':'x.y/"
-        "z','status':'False'}]}}");
+    struct core_pod *p =
+        pod(a,
+            "{'metadata':{'name':'p','uid':'u','generation':3},'spec':{'containers':[{'name':'c','image':'i'}],"
+            "'readinessGates':[{'conditionType':'x.y/z'}]},'status':{'conditions':[{'type':'x.y/"
+            "z','status':'False'}]}}");
     const char *ips[] = {"10.1.1.1"}, *host[] = {"192.0.2.1"};
     struct rt_sandbox sb = {.id = "s", .ready = true, .ips = ips, .n_ips = 1};
     struct rt_container c = {.id = "abc",
@@ -292,19 +290,14 @@ TEST(a_running_pod_has_its_conditions_and_addresses) {
     c.exit_code = 2;
     status_compute(a, &in, &later);
     char *patch = status_patch(a, "u", &s, &later);
-    CHECK(patch && strstr(patch, "\"containerStatuses\"") && !strstr(patch, "\"podIPs\"") &&
-          !strstr(patch, "x.y/z"));
+    CHECK(patch && strstr(patch, "\"containerStatuses\"") && !strstr(patch, "\"podIPs\"") && !strstr(patch, "x.y/z"));
 }
 
 TEST(a_note_shows_why_a_container_waits_and_keeps_its_end) {
     struct arena *a = test_arena();
-    struct core_pod *p =
-        pod(a, "{'metadata':{'name':'p','uid':'u'},'spec':{'containers':[{'name':'c','image':'i'}]}}");
-    struct rt_container c = {.id = "abc",
-                             .name = "c",
-                             .state = CRI_CONTAINER_STATE_CONTAINER_EXITED,
-                             .exit_code = 1,
-                             .restart_count = 4};
+    struct core_pod *p = pod(a, "{'metadata':{'name':'p','uid':'u'},'spec':{'containers':[{'name':'c','image':'i'}]}}");
+    struct rt_container c = {
+        .id = "abc", .name = "c", .state = CRI_CONTAINER_STATE_CONTAINER_EXITED, .exit_code = 1, .restart_count = 4};
     struct rt_pod rt = {NULL, 0, &c, 1};
     struct status_note note = {"c", "CrashLoopBackOff", "back-off"};
     struct status_input in = {.pod = p, .rt = &rt, .notes = &note, .n_notes = 1, .now = {100, 0, true}};
@@ -320,9 +313,8 @@ TEST(a_note_shows_why_a_container_waits_and_keeps_its_end) {
 TEST(qos_classes_and_cgroup_numbers) {
     struct arena *a = test_arena();
     CHECK_STR(pod_qos_class(pod(a, "{'spec':{'containers':[{'name':'c'}]}}")), "BestEffort");
-    CHECK_STR(
-        pod_qos_class(pod(a, "{'spec':{'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}]}}")),
-        "Burstable");
+    CHECK_STR(pod_qos_class(pod(a, "{'spec':{'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}]}}")),
+              "Burstable");
     struct core_pod *g =
         pod(a, "{'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1','memory':'1Gi'}}}]}}");
     CHECK_STR(pod_qos_class(g), "Guaranteed");
@@ -405,8 +397,7 @@ TEST(a_path_in_a_volume_cannot_leave_it) {
     struct stat st;
     CHECK(stat(arena_printf(a, "%s/a/b/c", vol), &st) == 0 && (st.st_mode & 0777) == 0750);
     /* A missing path under a link that points outside is not made out there. */
-    CHECK(safepath_open(vol, "abs/made", true, 0750, NULL) < 0 ||
-          stat(arena_printf(a, "%s/made", dir), &st) < 0);
+    CHECK(safepath_open(vol, "abs/made", true, 0750, NULL) < 0 || stat(arena_printf(a, "%s/made", dir), &st) < 0);
     CHECK(path_is_local("a/b"));
     CHECK(!path_is_local("a/../b") && !path_is_local("/a") && !path_is_local("..") && !path_is_local(""));
     CHECK_INT(path_remove_tree(dir, NULL), 0);

@@ -79,8 +79,7 @@ static int meet(struct plugins *p, struct plugin *x, struct err *e) {
         struct err why = {0};
         const struct plugin_type *t = type_of(info.type);
         if (!t)
-            r = err_set(&why, -ENOTSUP, "plugins of type %s are not supported on this node",
-                        str_or_empty(info.type));
+            r = err_set(&why, -ENOTSUP, "plugins of type %s are not supported on this node", str_or_empty(info.type));
         else if (str_empty(info.name))
             r = err_set(&why, -EINVAL, "the plugin gives no name");
         else {
@@ -90,8 +89,7 @@ static int meet(struct plugins *p, struct plugin *x, struct err *e) {
         struct pluginregistration_registration_status st = {.plugin_registered = r == 0,
                                                             .error = r < 0 ? why.msg : NULL};
         struct pluginregistration_registration_status_response ack = {0};
-        grpc_call(c, &api_rpc_pluginregistration_registration_notify_registration_status, &st, a, &ack,
-                  CALL_MS, NULL);
+        grpc_call(c, &api_rpc_pluginregistration_registration_notify_registration_status, &st, a, &ack, CALL_MS, NULL);
         if (r == 0) {
             x->type = xstrdup(info.type);
             x->name = xstrdup(info.name);
@@ -128,8 +126,8 @@ static void look(struct plugins *p, const char *dir, int depth) {
         }
         struct plugin *x = S_ISSOCK(st.st_mode) ? plugin_at(p, path) : NULL;
         if (!x) continue;
-        bool same = x->inode == st.st_ino && x->made.tv_sec == st.st_ctim.tv_sec &&
-                    x->made.tv_nsec == st.st_ctim.tv_nsec;
+        bool same =
+            x->inode == st.st_ino && x->made.tv_sec == st.st_ctim.tv_sec && x->made.tv_nsec == st.st_ctim.tv_nsec;
         if (!same) {
             forget(p, x);
             x->told = false;
@@ -185,8 +183,7 @@ struct plugins *plugins_new(struct kubelet *kl) {
     p->wake = eventfd(0, EFD_CLOEXEC);
     int r = mkdir_p(own, 0750);
     if (r == 0) r = mkdir_p(p->dir, 0750);
-    if (r == 0 &&
-        inotify_add_watch(p->inotify, p->dir, IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM) < 0)
+    if (r == 0 && inotify_add_watch(p->inotify, p->dir, IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM) < 0)
         r = -errno;
     if (r == 0) r = kubelet_thread(&p->thread, plugins_thread, p, false);
     if (r == 0) return p;

@@ -53,12 +53,12 @@ struct pod_worker {
     struct arena *arena;
     struct container_track *tracks;
     bool was_terminating, cgroup_made;
-    struct arena *allocated_arena; /* of `allocated`; NULL: not known yet */
-    struct allocated *allocated;   /* resources by container (resize.c) */
+    struct arena *allocated_arena;        /* of `allocated`; NULL: not known yet */
+    struct allocated *allocated;          /* resources by container (resize.c) */
     char *resize_reason, *resize_message; /* why a resize is pending; NULL: none is */
-    char *resize_error;            /* what the runtime said to the last one; NULL: nothing */
-    int64_t volumes_at;   /* mono: next refresh */
-    int64_t volumes_wait; /* mono: since when a volume is waited for; 0: none is */
+    char *resize_error;                   /* what the runtime said to the last one; NULL: nothing */
+    int64_t volumes_at;                   /* mono: next refresh */
+    int64_t volumes_wait;                 /* mono: since when a volume is waited for; 0: none is */
     char *old_notes;
 };
 
@@ -138,8 +138,8 @@ int sync_collect(struct sync *s, bool all, struct err *e);
 /* Whether the node has what the pod's containers ask for: beside the other pods, or at all. False with a message in `a`. */
 bool pods_room(struct pods *p, struct arena *a, struct pod_worker *w, const struct core_pod *pod, bool beside_others,
                const char **message);
-bool admit_fits(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others, size_t n,
-                const char **reason, const char **message);
+bool admit_fits(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
+                size_t n, const char **reason, const char **message);
 /* Whether the node can take the pod beside the others. False with reason and message in `a`. */
-bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
-                const struct core_pod *const *others, size_t n, const char **reason, const char **message);
+bool pods_admit(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_pod *const *others,
+                size_t n, const char **reason, const char **message);

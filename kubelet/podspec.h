@@ -28,12 +28,10 @@ struct cri_pod_sandbox_config *podspec_sandbox(struct kubelet *kl, struct arena 
 void podspec_hostname(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char **host,
                       const char **domain);
 /* nameserver, search and options lines for the pod. */
-struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p,
-                                   struct err *e);
+struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct err *e);
 struct cri_namespace_option *podspec_namespaces(struct arena *a, const struct core_pod *p);
 /* The text of /etc/hosts. */
-char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips,
-                    size_t n);
+char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips, size_t n);
 
 struct container_input {
     const struct core_pod *pod;
@@ -52,8 +50,7 @@ struct container_input {
  * reported as CreateContainerConfigError. */
 int podspec_container(struct kubelet *kl, struct arena *a, const struct container_input *in,
                       struct cri_container_config **out, struct err *e);
-struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a,
-                                                        const struct core_pod *p,
+struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a, const struct core_pod *p,
                                                         const struct core_container *c);
 /* Command or args with $(VAR) expanded. */
 struct str_vec podspec_expand(struct arena *a, const struct str_vec *v, const struct env_list *env);

@@ -2,9 +2,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "kubelet/podspec.h"
 #include "kubelet/devices.h"
 #include "kubelet/node.h"
+#include "kubelet/podspec.h"
 #include "kubelet/safepath.h"
 #include "kubelet/userns.h"
 #include "pkg/base/bytes.h"
@@ -19,8 +19,7 @@ struct str_vec podspec_expand(struct arena *a, const struct str_vec *v, const st
 
 /* ---- resources ---- */
 
-struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a,
-                                                        const struct core_pod *p,
+struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a, const struct core_pod *p,
                                                         const struct core_container *c) {
     struct cri_linux_container_resources *r = arena_zalloc(a, sizeof(*r));
     int64_t limit = quantity_milli(container_resource(c, "cpu", true, NULL));
@@ -39,13 +38,11 @@ struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, stru
         const char *key = c->resources.limits.items[i].key;
         if (!str_has_prefix(key, "hugepages-")) continue;
         struct cri_hugepage_limit *items = arena_alloc(a, (r->hugepage_limits.n + 1) * sizeof(*items));
-        if (r->hugepage_limits.n)
-            memcpy(items, r->hugepage_limits.items, r->hugepage_limits.n * sizeof(*items));
-        const char *size =
-            key + strlen("hugepages-"); /* "2Mi" becomes "2MB", as the kernel's files are named */
-        items[r->hugepage_limits.n++] = (struct cri_hugepage_limit){
-            .page_size = arena_printf(a, "%.*sB", (int)strcspn(size, "i"), size),
-            .limit = (uint64_t)quantity_str_value(c->resources.limits.items[i].value)};
+        if (r->hugepage_limits.n) memcpy(items, r->hugepage_limits.items, r->hugepage_limits.n * sizeof(*items));
+        const char *size = key + strlen("hugepages-"); /* "2Mi" becomes "2MB", as the kernel's files are named */
+        items[r->hugepage_limits.n++] =
+            (struct cri_hugepage_limit){.page_size = arena_printf(a, "%.*sB", (int)strcspn(size, "i"), size),
+                                        .limit = (uint64_t)quantity_str_value(c->resources.limits.items[i].value)};
         r->hugepage_limits.items = items;
     }
     return r;
@@ -59,8 +56,7 @@ static struct cri_int64_value *boxed(struct arena *a, int64_t v) {
     return b;
 }
 
-static int verify_non_root(struct arena *a, const struct container_input *in, const int64_t *user,
-                           struct err *e) {
+static int verify_non_root(struct arena *a, const struct container_input *in, const int64_t *user, struct err *e) {
     const struct core_security_context *c = in->container->security_context;
     const struct core_pod_security_context *p = in->pod->spec.security_context;
     const bool *want = c && c->run_as_non_root ? c->run_as_non_root : p ? p->run_as_non_root : NULL;
@@ -68,38 +64,31 @@ static int verify_non_root(struct arena *a, const struct container_input *in, co
     const char *desc = pod_desc(a, in->pod), *name = in->container->name;
     if (user) {
         if (*user) return 0;
-        return err_set(e, -EPERM, "container's runAsUser breaks non-root policy (pod: \"%s\", container: %s)",
-                       desc, name);
+        return err_set(e, -EPERM, "container's runAsUser breaks non-root policy (pod: \"%s\", container: %s)", desc,
+                       name);
     }
     if (in->image && in->image->uid) {
         if (in->image->uid->value) return 0;
     } else if (in->image && !str_empty(in->image->username)) {
-        return err_set(
-            e, -EPERM,
-            "container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root "
-            "(pod: \"%s\", container: %s)",
-            in->image->username, desc, name);
+        return err_set(e, -EPERM,
+                       "container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root "
+                       "(pod: \"%s\", container: %s)",
+                       in->image->username, desc, name);
     }
-    return err_set(e, -EPERM,
-                   "container has runAsNonRoot and image will run as root (pod: \"%s\", container: %s)", desc,
-                   name);
+    return err_set(e, -EPERM, "container has runAsNonRoot and image will run as root (pod: \"%s\", container: %s)",
+                   desc, name);
 }
 
-static struct cri_security_profile *seccomp_of(struct kubelet *kl, struct arena *a,
-                                               const struct container_input *in) {
+static struct cri_security_profile *seccomp_of(struct kubelet *kl, struct arena *a, const struct container_input *in) {
     const struct core_security_context *c = in->container->security_context;
     const struct core_pod_security_context *p = in->pod->spec.security_context;
-    const struct core_seccomp_profile *s = c && c->seccomp_profile ? c->seccomp_profile
-                                           : p                     ? p->seccomp_profile
-                                                                   : NULL;
+    const struct core_seccomp_profile *s = c && c->seccomp_profile ? c->seccomp_profile : p ? p->seccomp_profile : NULL;
     struct cri_security_profile *out = arena_zalloc(a, sizeof(*out));
     out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_UNCONFINED;
-    if (s && str_eq(s->type, "RuntimeDefault"))
-        out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_RUNTIME_DEFAULT;
+    if (s && str_eq(s->type, "RuntimeDefault")) out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_RUNTIME_DEFAULT;
     if (s && str_eq(s->type, "Localhost")) {
         out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST;
-        out->localhost_ref =
-            arena_printf(a, "%s/%s", kl->cfg.seccomp_dir, str_or_empty(s->localhost_profile));
+        out->localhost_ref = arena_printf(a, "%s/%s", kl->cfg.seccomp_dir, str_or_empty(s->localhost_profile));
     }
     return out;
 }
@@ -120,14 +109,12 @@ static struct cri_security_profile *apparmor_of(struct arena *a, const struct co
     return out;
 }
 
-static void proc_paths(struct arena *a, const char *proc_mount,
-                       struct cri_linux_container_security_context *s) {
-    static const char *const masked[] = {
-        "/proc/asound",      "/proc/acpi",          "/proc/interrupts", "/proc/kcore",
-        "/proc/keys",        "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-        "/proc/sched_debug", "/proc/scsi",          "/sys/firmware",    "/sys/devices/virtual/powercap"};
-    static const char *const readonly[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
-                                           "/proc/sysrq-trigger"};
+static void proc_paths(struct arena *a, const char *proc_mount, struct cri_linux_container_security_context *s) {
+    static const char *const masked[] = {"/proc/asound",     "/proc/acpi",        "/proc/interrupts",
+                                         "/proc/kcore",      "/proc/keys",        "/proc/latency_stats",
+                                         "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+                                         "/proc/scsi",       "/sys/firmware",     "/sys/devices/virtual/powercap"};
+    static const char *const readonly[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
     if (str_eq(proc_mount, "Unmasked")) return;
     s->masked_paths = (struct str_vec){arena_memdup(a, masked, sizeof(masked)), ARRAY_LEN(masked)};
     s->readonly_paths = (struct str_vec){arena_memdup(a, readonly, sizeof(readonly)), ARRAY_LEN(readonly)};
@@ -201,8 +188,7 @@ static int security(struct kubelet *kl, struct arena *a, const struct container_
 
 /* ---- mounts ---- */
 
-static struct cri_mount *mount_add(struct arena *a, struct cri_mount_vec *v, const char *host,
-                                   const char *container) {
+static struct cri_mount *mount_add(struct arena *a, struct cri_mount_vec *v, const char *host, const char *container) {
     struct cri_mount *items = arena_alloc(a, (v->n + 1) * sizeof(*items));
     if (v->n) memcpy(items, v->items, v->n * sizeof(*items));
     v->items = items;
@@ -216,8 +202,8 @@ static const struct volume_mount_source *source_of(const struct mounted_volumes 
     return NULL;
 }
 
-static int sub_path_of(struct arena *a, const struct core_volume_mount *m, const struct env_list *env,
-                       const char **out, struct err *e) {
+static int sub_path_of(struct arena *a, const struct core_volume_mount *m, const struct env_list *env, const char **out,
+                       struct err *e) {
     *out = m->sub_path;
     if (!str_empty(m->sub_path_expr)) {
         *out = env_expand(a, m->sub_path_expr, env, NULL);
@@ -255,15 +241,14 @@ static int volume_mounts(struct kubelet *kl, struct arena *a, const struct conta
         int r = sub_path_of(a, m, env, &sub, e);
         if (r < 0) return r;
         if (!str_empty(sub) && !src->image && !kl->fake) {
-            host =
-                arena_printf(a, "%s/volume-subpaths/%s/%s/%zu", kubelet_pod_dir(kl, a, in->pod->metadata.uid),
-                             m->name, in->container->name, i);
+            host = arena_printf(a, "%s/volume-subpaths/%s/%s/%zu", kubelet_pod_dir(kl, a, in->pod->metadata.uid),
+                                m->name, in->container->name, i);
             struct stat st;
             unsigned mode = stat(src->host_path, &st) == 0 ? st.st_mode & 07777 : 0750;
             r = safepath_bind(src->host_path, sub, host, true, mode, e);
             if (r < 0)
-                return err_wrap(e, "failed to prepare subPath for volumeMount \"%s\" of container \"%s\"",
-                                m->name, in->container->name);
+                return err_wrap(e, "failed to prepare subPath for volumeMount \"%s\" of container \"%s\"", m->name,
+                                in->container->name);
         }
         const char *target = m->mount_path;
         if (*target != '/') target = arena_printf(a, "/%s", target);
@@ -286,7 +271,8 @@ static int volume_mounts(struct kubelet *kl, struct arena *a, const struct conta
 }
 
 /* Block volumes: devices inside of the container. */
-static int volume_devices(struct arena *a, const struct container_input *in, struct cri_device_vec *out, struct err *e) {
+static int volume_devices(struct arena *a, const struct container_input *in, struct cri_device_vec *out,
+                          struct err *e) {
     const struct core_volume_device_vec *v = &in->container->volume_devices;
     out->items = arena_zalloc(a, (v->n + 1) * sizeof(*out->items));
     for (size_t i = 0; i < v->n; i++) {
@@ -295,7 +281,8 @@ static int volume_devices(struct arena *a, const struct container_input *in, str
         if (!src)
             return err_set(e, -ENOENT, "volume \"%s\" of container \"%s\" is not mapped", d->name, in->container->name);
         if (!src->is_block)
-            return err_set(e, -EINVAL, "volume \"%s\" has volumeMode Filesystem, but is in volumeDevices of container \"%s\"",
+            return err_set(e, -EINVAL,
+                           "volume \"%s\" has volumeMode Filesystem, but is in volumeDevices of container \"%s\"",
                            d->name, in->container->name);
         out->items[out->n++] = (struct cri_device){
             .host_path = src->host_path, .container_path = d->device_path, .permissions = src->read_only ? "r" : "mrw"};
@@ -309,8 +296,8 @@ static bool mounts_path(const struct cri_mount_vec *v, const char *path) {
     return false;
 }
 
-static int hosts_mount(struct kubelet *kl, struct arena *a, const struct container_input *in,
-                       struct cri_mount_vec *out, struct err *e) {
+static int hosts_mount(struct kubelet *kl, struct arena *a, const struct container_input *in, struct cri_mount_vec *out,
+                       struct err *e) {
     if (mounts_path(out, "/etc/hosts") || (!in->n_pod_ips && !in->pod->spec.host_network)) return 0;
     const char *path = arena_printf(a, "%s/etc-hosts", kubelet_pod_dir(kl, a, in->pod->metadata.uid));
     const char *text = podspec_hosts(kl, a, in->pod, in->pod_ips, in->n_pod_ips);
@@ -330,10 +317,10 @@ static int hosts_mount(struct kubelet *kl, struct arena *a, const struct contain
     return 0;
 }
 
-static int termination_mount(struct kubelet *kl, struct arena *a, const struct container_input *in,
-                             const char *target, struct cri_mount_vec *out, struct err *e) {
-    const char *dir = arena_printf(a, "%s/containers/%s", kubelet_pod_dir(kl, a, in->pod->metadata.uid),
-                                   in->container->name);
+static int termination_mount(struct kubelet *kl, struct arena *a, const struct container_input *in, const char *target,
+                             struct cri_mount_vec *out, struct err *e) {
+    const char *dir =
+        arena_printf(a, "%s/containers/%s", kubelet_pod_dir(kl, a, in->pod->metadata.uid), in->container->name);
     int r = mkdir_p(dir, 0750);
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     char id[9];
@@ -348,13 +335,12 @@ static int termination_mount(struct kubelet *kl, struct arena *a, const struct c
 
 /* ---- the whole ---- */
 
-static const char *const *services_env(struct kubelet *kl, const char *ns, struct object_list *list,
-                                       struct arena *a, size_t *n) {
+static const char *const *services_env(struct kubelet *kl, const char *ns, struct object_list *list, struct arena *a,
+                                       size_t *n) {
     if (kl->service_informer) {
         /* The first pods after a start wait for the services, unless there is no server to read them from. */
         for (int i = 0;
-             i < 25 && !informer_synced(kl->service_informer) && !informer_disconnected(kl->service_informer);
-             i++)
+             i < 25 && !informer_synced(kl->service_informer) && !informer_disconnected(kl->service_informer); i++)
             informer_wait_synced(kl->service_informer, 200, NULL);
         informer_list(kl->service_informer, ns, list);
         if (!str_eq(ns, "default")) {
@@ -371,12 +357,12 @@ static const char *const *services_env(struct kubelet *kl, const char *ns, struc
     return (const char *const *)v;
 }
 
-static int environment(struct kubelet *kl, struct arena *a, const struct container_input *in,
-                       struct env_list *env, struct err *e) {
+static int environment(struct kubelet *kl, struct arena *a, const struct container_input *in, struct env_list *env,
+                       struct err *e) {
     _cleanup_object_list_ struct object_list list = {0};
     struct env_input ei = {.pod = in->pod, .container = in->container, .objects = kl->objects};
-    ei.services = (const struct core_service *const *)services_env(kl, in->pod->metadata.namespace, &list, a,
-                                                                   &ei.n_services);
+    ei.services =
+        (const struct core_service *const *)services_env(kl, in->pod->metadata.namespace, &list, a, &ei.n_services);
     ei.facts.node_name = kl->node_name;
     ei.facts.host_ips = kubelet_host_ips(kl, a, &ei.facts.n_host_ips);
     ei.facts.pod_ips = in->pod_ips;
@@ -388,12 +374,10 @@ static int environment(struct kubelet *kl, struct arena *a, const struct contain
     if (r < 0) return r;
     /* The values must outlive the list of services they point into. */
     for (size_t i = 0; i < env->n; i++)
-        env->items[i] =
-            (struct env_var){arena_strdup(a, env->items[i].name), arena_strdup(a, env->items[i].value)};
+        env->items[i] = (struct env_var){arena_strdup(a, env->items[i].name), arena_strdup(a, env->items[i].value)};
     if (skipped)
         kubelet_event(kl, in->pod, in->container->name, "Warning", "InvalidEnvironmentVariableNames",
-                      "Keys [%s] were skipped since they are considered invalid environment variable names.",
-                      skipped);
+                      "Keys [%s] were skipped since they are considered invalid environment variable names.", skipped);
     return 0;
 }
 
@@ -414,27 +398,25 @@ static void identity(struct arena *a, const struct container_input *in, const ch
         {ANNOT_POD_GRACE, arena_printf(a, "%lld", (long long)grace)},
     };
     c->labels = (struct str_map){arena_memdup(a, labels, sizeof(labels)), ARRAY_LEN(labels)};
-    c->annotations =
-        (struct str_map){arena_memdup(a, annotations, sizeof(annotations)), ARRAY_LEN(annotations)};
+    c->annotations = (struct str_map){arena_memdup(a, annotations, sizeof(annotations)), ARRAY_LEN(annotations)};
 }
 
 static int32_t stop_signal_of(const struct core_container *c) {
     static const struct {
         const char *name;
         int32_t value;
-    } signals[] = {
-        {"SIGABRT", CRI_SIGNAL_SIGABRT},   {"SIGALRM", CRI_SIGNAL_SIGALRM}, {"SIGHUP", CRI_SIGNAL_SIGHUP},
-        {"SIGINT", CRI_SIGNAL_SIGINT},     {"SIGKILL", CRI_SIGNAL_SIGKILL}, {"SIGQUIT", CRI_SIGNAL_SIGQUIT},
-        {"SIGTERM", CRI_SIGNAL_SIGTERM},   {"SIGUSR1", CRI_SIGNAL_SIGUSR1}, {"SIGUSR2", CRI_SIGNAL_SIGUSR2},
-        {"SIGWINCH", CRI_SIGNAL_SIGWINCH}, {"SIGPWR", CRI_SIGNAL_SIGPWR}};
+    } signals[] = {{"SIGABRT", CRI_SIGNAL_SIGABRT},   {"SIGALRM", CRI_SIGNAL_SIGALRM}, {"SIGHUP", CRI_SIGNAL_SIGHUP},
+                   {"SIGINT", CRI_SIGNAL_SIGINT},     {"SIGKILL", CRI_SIGNAL_SIGKILL}, {"SIGQUIT", CRI_SIGNAL_SIGQUIT},
+                   {"SIGTERM", CRI_SIGNAL_SIGTERM},   {"SIGUSR1", CRI_SIGNAL_SIGUSR1}, {"SIGUSR2", CRI_SIGNAL_SIGUSR2},
+                   {"SIGWINCH", CRI_SIGNAL_SIGWINCH}, {"SIGPWR", CRI_SIGNAL_SIGPWR}};
     for (size_t i = 0; c->lifecycle && i < ARRAY_LEN(signals); i++)
         if (str_eq(c->lifecycle->stop_signal, signals[i].name)) return signals[i].value;
     return CRI_SIGNAL_RUNTIME_DEFAULT;
 }
 
 /* What device plugins want in the container: environment (the spec's own wins), mounts, device nodes, annotations. */
-static int plugin_devices(struct kubelet *kl, struct arena *a, const struct container_input *in, struct cri_container_config *cfg,
-                          struct err *e) {
+static int plugin_devices(struct kubelet *kl, struct arena *a, const struct container_input *in,
+                          struct cri_container_config *cfg, struct err *e) {
     struct deviceplugin_container_allocate_response_vec v = {0};
     int r = devices_allocate(kl->devices, a, in->pod, in->container, &v, e);
     for (size_t i = 0; r == 0 && i < v.n; i++) {
@@ -463,8 +445,8 @@ static int plugin_devices(struct kubelet *kl, struct arena *a, const struct cont
 }
 
 /* A pod with ids of its own sees its files through mounts that map them. */
-static int map_ids(struct kubelet *kl, struct arena *a, const struct container_input *in, struct cri_container_config *cfg,
-                   struct err *e) {
+static int map_ids(struct kubelet *kl, struct arena *a, const struct container_input *in,
+                   struct cri_container_config *cfg, struct err *e) {
     struct cri_user_namespace *u;
     if (!userns_wanted(in->pod)) return 0;
     int r = userns_of(kl, a, in->pod, &u, e);
@@ -503,14 +485,12 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
     if (r == 0) r = volume_mounts(kl, a, in, &env, &cfg->mounts, e);
     if (r == 0) r = volume_devices(a, in, &cfg->devices, e);
     if (r < 0) return r;
-    const char *term_path =
-        str_empty(c->termination_message_path) ? DEFAULT_TERM_PATH : c->termination_message_path;
+    const char *term_path = str_empty(c->termination_message_path) ? DEFAULT_TERM_PATH : c->termination_message_path;
     identity(a, in, term_path, cfg);
     cfg->envs.items = arena_zalloc(a, (env.n + 1) * sizeof(*cfg->envs.items));
     for (size_t i = 0; i < env.n; i++)
         cfg->envs.items[cfg->envs.n++] = (struct cri_key_value){
-            .key = env.items[i].name,
-            .value = {(const uint8_t *)env.items[i].value, strlen(env.items[i].value)}};
+            .key = env.items[i].name, .value = {(const uint8_t *)env.items[i].value, strlen(env.items[i].value)}};
     r = plugin_devices(kl, a, in, cfg, e);
     if (r < 0) return r;
     *out = cfg;

@@ -23,8 +23,7 @@ void podspec_hostname(struct kubelet *kl, struct arena *a, const struct core_pod
     if (!str_empty(p->spec.hostname_override)) {
         name = p->spec.hostname_override;
     } else if (!str_empty(p->spec.subdomain)) {
-        *domain =
-            arena_printf(a, "%s.%s.svc.%s", p->spec.subdomain, p->metadata.namespace, kl->cfg.cluster_domain);
+        *domain = arena_printf(a, "%s.%s.svc.%s", p->spec.subdomain, p->metadata.namespace, kl->cfg.cluster_domain);
     }
     size_t n = strlen(name);
     if (n > HOSTNAME_MAX_LEN) n = HOSTNAME_MAX_LEN;
@@ -55,8 +54,7 @@ static void host_dns(struct kubelet *kl, struct arena *a, struct cri_dns_config 
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         char *inner = NULL, *word = strtok_r(line, " \t\r", &inner);
         if (!word || *word == '#' || *word == ';') continue;
-        bool search = str_eq(word, "search"), server = str_eq(word, "nameserver"),
-             options = str_eq(word, "options");
+        bool search = str_eq(word, "search"), server = str_eq(word, "nameserver"), options = str_eq(word, "options");
         if (search) d->searches = (struct str_vec){0};
         if (options) d->options = (struct str_vec){0};
         while ((word = strtok_r(NULL, " \t\r", &inner))) {
@@ -68,8 +66,7 @@ static void host_dns(struct kubelet *kl, struct arena *a, struct cri_dns_config 
     free(text);
 }
 
-static void cluster_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p,
-                        struct cri_dns_config *d) {
+static void cluster_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct cri_dns_config *d) {
     struct str_vec host_searches = d->searches;
     d->servers = d->searches = d->options = (struct str_vec){0};
     for (size_t i = 0; i < kl->cfg.cluster_dns.n; i++) vec_add(a, &d->servers, kl->cfg.cluster_dns.items[i]);
@@ -83,8 +80,7 @@ static void cluster_dns(struct kubelet *kl, struct arena *a, const struct core_p
     vec_add(a, &d->options, "ndots:5");
 }
 
-static void add_options(struct arena *a, struct str_vec *options,
-                        const struct core_pod_dns_config_option_vec *more) {
+static void add_options(struct arena *a, struct str_vec *options, const struct core_pod_dns_config_option_vec *more) {
     for (size_t i = 0; i < more->n; i++) {
         const char *name = more->items[i].name, *value = more->items[i].value;
         const char *text = value ? arena_printf(a, "%s:%s", name, value) : name;
@@ -100,21 +96,19 @@ static void add_options(struct arena *a, struct str_vec *options,
     }
 }
 
-struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p,
-                                   struct err *e) {
+struct cri_dns_config *podspec_dns(struct kubelet *kl, struct arena *a, const struct core_pod *p, struct err *e) {
     struct cri_dns_config *d = arena_zalloc(a, sizeof(*d));
     const char *policy = str_empty(p->spec.dns_policy) ? "ClusterFirst" : p->spec.dns_policy;
-    bool cluster = str_eq(policy, "ClusterFirstWithHostNet") ||
-                   (str_eq(policy, "ClusterFirst") && !p->spec.host_network);
+    bool cluster =
+        str_eq(policy, "ClusterFirstWithHostNet") || (str_eq(policy, "ClusterFirst") && !p->spec.host_network);
     if (!str_eq(policy, "None")) host_dns(kl, a, d);
     if (cluster && kl->cfg.cluster_dns.n) {
         cluster_dns(kl, a, p, d);
     } else if (cluster) {
-        kubelet_event(
-            kl, p, NULL, "Warning", "MissingClusterDNS",
-            "pod: \"%s\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"%s\" "
-            "policy. Falling back to \"Default\" policy.",
-            pod_desc(a, p), policy);
+        kubelet_event(kl, p, NULL, "Warning", "MissingClusterDNS",
+                      "pod: \"%s\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"%s\" "
+                      "policy. Falling back to \"Default\" policy.",
+                      pod_desc(a, p), policy);
     }
     const struct core_pod_dns_config *more = p->spec.dns_config;
     if (more) {
@@ -137,14 +131,12 @@ static void aliases(struct buf *b, const struct core_host_alias_vec *v) {
     buf_adds(b, "\n# Entries added by HostAliases.\n");
     for (size_t i = 0; i < v->n; i++) {
         buf_adds(b, str_or_empty(v->items[i].ip));
-        for (size_t k = 0; k < v->items[i].hostnames.n; k++)
-            buf_printf(b, "\t%s", v->items[i].hostnames.items[k]);
+        for (size_t k = 0; k < v->items[i].hostnames.n; k++) buf_printf(b, "\t%s", v->items[i].hostnames.items[k]);
         buf_addc(b, '\n');
     }
 }
 
-char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips,
-                    size_t n) {
+char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *const *ips, size_t n) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     if (p->spec.host_network) {
         _cleanup_free_ char *text = NULL;
@@ -175,8 +167,7 @@ char *podspec_hosts(struct kubelet *kl, struct arena *a, const struct core_pod *
 
 /* ---- sandbox ---- */
 
-static void port_mappings(struct arena *a, const struct core_container_vec *v,
-                          struct cri_port_mapping_vec *out) {
+static void port_mappings(struct arena *a, const struct core_container_vec *v, struct cri_port_mapping_vec *out) {
     for (size_t i = 0; i < v->n; i++)
         for (size_t k = 0; k < v->items[i].ports.n; k++) {
             const struct core_container_port *p = &v->items[i].ports.items[k];
@@ -270,10 +261,8 @@ struct cri_pod_sandbox_config *podspec_sandbox(struct kubelet *kl, struct arena 
                                                uint32_t attempt, struct err *e) {
     struct cri_pod_sandbox_config *c = arena_zalloc(a, sizeof(*c));
     c->metadata = arena_zalloc(a, sizeof(*c->metadata));
-    *c->metadata = (struct cri_pod_sandbox_metadata){.name = p->metadata.name,
-                                                     .uid = p->metadata.uid,
-                                                     .namespace = p->metadata.namespace,
-                                                     .attempt = attempt};
+    *c->metadata = (struct cri_pod_sandbox_metadata){
+        .name = p->metadata.name, .uid = p->metadata.uid, .namespace = p->metadata.namespace, .attempt = attempt};
     if (!p->spec.host_network) {
         const char *host, *domain;
         podspec_hostname(kl, a, p, &host, &domain);

@@ -24,8 +24,7 @@ struct core_container *container_of_ephemeral(struct arena *a, const struct core
     return c;
 }
 
-const struct core_container *pod_container(const struct core_pod *p, const char *name,
-                                           enum container_kind *kind) {
+const struct core_container *pod_container(const struct core_pod *p, const char *name, enum container_kind *kind) {
     for (size_t i = 0; i < p->spec.containers.n; i++)
         if (str_eq(p->spec.containers.items[i].name, name)) {
             if (kind) *kind = CONTAINER_MAIN;
@@ -59,8 +58,7 @@ static struct quantity quantity_of(const struct str_map *m, const char *resource
     return q;
 }
 
-struct quantity container_resource(const struct core_container *c, const char *resource, bool limit,
-                                   bool *given) {
+struct quantity container_resource(const struct core_container *c, const char *resource, bool limit, bool *given) {
     bool g;
     struct quantity q = quantity_of(limit ? &c->resources.limits : &c->resources.requests, resource, &g);
     /* A request that is not given is the limit (defaulting does this for API pods, static pods come without).
@@ -112,8 +110,7 @@ struct qos_scan {
     bool any, guaranteed;
 };
 
-static void qos_requirements(struct qos_scan *s, const struct str_map *requests,
-                             const struct str_map *limits) {
+static void qos_requirements(struct qos_scan *s, const struct str_map *requests, const struct str_map *limits) {
     static const char *const resources[] = {"cpu", "memory"};
     for (size_t i = 0; i < ARRAY_LEN(resources); i++) {
         bool rg, lg;
@@ -173,8 +170,7 @@ unsigned container_resize_due(const struct core_container *c, const struct rt_co
     int64_t quota = milli_to_quota(quantity_milli(container_resource(c, "cpu", true, NULL)));
     int64_t shares = milli_to_shares(quantity_milli(container_resource(c, "cpu", false, NULL)));
     int64_t memory = quantity_value(container_resource(c, "memory", true, NULL));
-    if (rc->resources->cpu_shares != shares || (quota > 0 && rc->resources->cpu_quota != quota))
-        due |= RESIZE_CPU;
+    if (rc->resources->cpu_shares != shares || (quota > 0 && rc->resources->cpu_quota != quota)) due |= RESIZE_CPU;
     if (memory > 0 && rc->resources->memory_limit_in_bytes != memory) due |= RESIZE_MEMORY;
     return due;
 }
@@ -199,8 +195,7 @@ static bool rule_says_restart(const struct core_container *c, int32_t code) {
         const struct core_container_restart_rule *rule = &c->restart_policy_rules.items[i];
         if (!str_eq(rule->action, "Restart") || !rule->exit_codes) continue;
         bool in = false;
-        for (size_t k = 0; k < rule->exit_codes->values.n; k++)
-            in |= rule->exit_codes->values.items[k] == code;
+        for (size_t k = 0; k < rule->exit_codes->values.n; k++) in |= rule->exit_codes->values.items[k] == code;
         if (str_eq(rule->exit_codes->operator, "In") ? in : !in) return true;
     }
     return false;

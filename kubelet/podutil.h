@@ -21,17 +21,14 @@ struct core_container *container_of_ephemeral(struct arena *a, const struct core
 static inline bool container_is_sidecar(const struct core_container *init) {
     return str_eq(init->restart_policy, "Always");
 }
-const struct core_container *pod_container(const struct core_pod *p, const char *name,
-                                           enum container_kind *kind);
+const struct core_container *pod_container(const struct core_pod *p, const char *name, enum container_kind *kind);
 bool pod_has_regular_init(const struct core_pod *p);
 static inline bool pod_deleting(const struct core_pod *p) { return p->metadata.deletion_timestamp.set; }
 static inline const char *pod_annotation(const struct core_pod *p, const char *key) {
     return str_map_get(&p->metadata.annotations, key);
 }
 /* The API's copy of a static pod. */
-static inline bool pod_is_mirror(const struct core_pod *p) {
-    return pod_annotation(p, ANNOT_CONFIG_MIRROR) != NULL;
-}
+static inline bool pod_is_mirror(const struct core_pod *p) { return pod_annotation(p, ANNOT_CONFIG_MIRROR) != NULL; }
 /* Read from a file of this node. */
 static inline bool pod_is_static(const struct core_pod *p) {
     const char *src = pod_annotation(p, ANNOT_CONFIG_SOURCE);
@@ -44,8 +41,7 @@ bool pod_is_critical(const struct core_pod *p);
 /* "Guaranteed", "Burstable", "BestEffort" */
 const char *pod_qos_class(const struct core_pod *p);
 /* The amount a container asks for, or its limit: nano units; 0 when not given. */
-struct quantity container_resource(const struct core_container *c, const char *resource, bool limit,
-                                   bool *given);
+struct quantity container_resource(const struct core_container *c, const char *resource, bool limit, bool *given);
 /* What the whole pod needs at once (init containers run one after the other, sidecars stay; overhead added).
  * For limits, *all_given tells whether every container has one, so that the sum is a limit. */
 struct quantity pod_resource(const struct core_pod *p, const char *resource, bool limit, bool *all_given);

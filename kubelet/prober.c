@@ -33,13 +33,10 @@ struct prober {
 
 void probe_count_reset(struct probe_count *c, enum probe_kind kind) {
     *c = (struct probe_count){.last = PROBE_UNKNOWN};
-    c->verdict = kind == PROBE_LIVENESS    ? PROBE_SUCCESS
-                 : kind == PROBE_READINESS ? PROBE_FAILURE
-                                           : PROBE_UNKNOWN;
+    c->verdict = kind == PROBE_LIVENESS ? PROBE_SUCCESS : kind == PROBE_READINESS ? PROBE_FAILURE : PROBE_UNKNOWN;
 }
 
-bool probe_count_add(struct probe_count *c, enum probe_kind kind, const struct core_probe *spec,
-                     enum probe_result r) {
+bool probe_count_add(struct probe_count *c, enum probe_kind kind, const struct core_probe *spec, enum probe_result r) {
     if (r == PROBE_UNKNOWN || c->on_hold) return false;
     if (c->last == r) {
         c->run++;
@@ -102,8 +99,7 @@ void prober_free(struct prober *pr) {
 
 static struct probe *find(struct prober *pr, const char *uid, const char *container, enum probe_kind kind) {
     for (struct probe *p = pr->probes; p; p = p->next)
-        if (!p->gone && p->kind == kind && str_eq(p->container->name, container) &&
-            str_eq(p->pod->meta->uid, uid))
+        if (!p->gone && p->kind == kind && str_eq(p->container->name, container) && str_eq(p->pod->meta->uid, uid))
             return p;
     return NULL;
 }
@@ -167,8 +163,8 @@ static void carry_out(struct prober *pr, struct probe *p) {
     const char *container = t.container->name;
     pthread_mutex_unlock(&pr->lock);
     if (current && r == PROBE_FAILURE)
-        kubelet_event(pr->kl, t.pod, container, "Warning", "Unhealthy", "%s probe failed: %s",
-                      kind_names[kind], output);
+        kubelet_event(pr->kl, t.pod, container, "Warning", "Unhealthy", "%s probe failed: %s", kind_names[kind],
+                      output);
     if (current && r == PROBE_UNKNOWN)
         kubelet_event(pr->kl, t.pod, container, "Warning", "Unhealthy",
                       "%s probe errored and resulted in unknown state: %s", kind_names[kind], output);
@@ -195,16 +191,13 @@ static void *prober_thread(void *arg) {
         int64_t now = mono_ns();
         if (p && p->due <= now) {
             /* Somebody must watch the clock meanwhile. */
-            if (!pr->waiting && pr->threads < MAX_THREADS &&
-                kubelet_thread(NULL, prober_thread, pr, true) == 0)
+            if (!pr->waiting && pr->threads < MAX_THREADS && kubelet_thread(NULL, prober_thread, pr, true) == 0)
                 pr->threads++;
             carry_out(pr, p);
             idle_since = mono_ns();
             continue;
         }
-        if ((pr->waiting || !p) && now - idle_since > IDLE_SECONDS * NS_PER_SEC &&
-            (pr->waiting || !pr->probes))
-            break;
+        if ((pr->waiting || !p) && now - idle_since > IDLE_SECONDS * NS_PER_SEC && (pr->waiting || !pr->probes)) break;
         struct timespec ts;
         to_timespec(p ? p->due : now + IDLE_SECONDS * NS_PER_SEC + NS_PER_SEC, &ts);
         pr->waiting++;
@@ -219,8 +212,8 @@ static void *prober_thread(void *arg) {
 
 /* ---- what the pod workers say and ask ---- */
 
-static void add(struct prober *pr, struct object *pod, const struct core_container *c,
-                const struct core_probe *spec, enum probe_kind kind) {
+static void add(struct prober *pr, struct object *pod, const struct core_container *c, const struct core_probe *spec,
+                enum probe_kind kind) {
     if (!spec || find(pr, pod->meta->uid, c->name, kind)) return;
     struct probe *p = xcalloc(1, sizeof(*p));
     p->pod = object_ref(pod);
@@ -237,9 +230,8 @@ void prober_add_pod(struct prober *pr, struct object *pod) {
     pthread_mutex_lock(&pr->lock);
     for (size_t i = 0; i < spec->spec.containers.n + spec->spec.init_containers.n; i++) {
         bool main = i < spec->spec.containers.n;
-        const struct core_container *c = main
-                                             ? &spec->spec.containers.items[i]
-                                             : &spec->spec.init_containers.items[i - spec->spec.containers.n];
+        const struct core_container *c =
+            main ? &spec->spec.containers.items[i] : &spec->spec.init_containers.items[i - spec->spec.containers.n];
         if (!main && !container_is_sidecar(c)) continue;
         add(pr, pod, c, c->startup_probe, PROBE_STARTUP);
         add(pr, pod, c, c->readiness_probe, PROBE_READINESS);
@@ -269,8 +261,8 @@ void prober_pod_terminating(struct prober *pr, const char *uid) {
     pthread_mutex_unlock(&pr->lock);
 }
 
-void prober_container(struct prober *pr, const char *uid, const char *container, const char *id,
-                      int64_t started_at_ns, const char *pod_ip) {
+void prober_container(struct prober *pr, const char *uid, const char *container, const char *id, int64_t started_at_ns,
+                      const char *pod_ip) {
     pthread_mutex_lock(&pr->lock);
     bool woke = false;
     for (int k = 0; k < PROBE_KINDS; k++) {
@@ -294,8 +286,8 @@ void prober_container(struct prober *pr, const char *uid, const char *container,
     pthread_mutex_unlock(&pr->lock);
 }
 
-static bool verdict_is(struct prober *pr, const char *uid, const char *container, const char *id,
-                       enum probe_kind kind, enum probe_result want, bool without) {
+static bool verdict_is(struct prober *pr, const char *uid, const char *container, const char *id, enum probe_kind kind,
+                       enum probe_result want, bool without) {
     pthread_mutex_lock(&pr->lock);
     struct probe *p = find(pr, uid, container, kind);
     bool yes = !p ? without : str_eq(p->id, id) && p->count.verdict == want;
@@ -311,8 +303,8 @@ bool prober_started(struct prober *pr, const char *uid, const char *container, c
     return verdict_is(pr, uid, container, id, PROBE_STARTUP, PROBE_SUCCESS, true);
 }
 
-bool prober_failed(struct prober *pr, const char *uid, const char *container, const char *id,
-                   enum probe_kind *kind, int64_t *grace) {
+bool prober_failed(struct prober *pr, const char *uid, const char *container, const char *id, enum probe_kind *kind,
+                   int64_t *grace) {
     static const enum probe_kind killers[] = {PROBE_LIVENESS, PROBE_STARTUP};
     bool failed = false;
     pthread_mutex_lock(&pr->lock);

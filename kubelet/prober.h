@@ -24,8 +24,7 @@ struct probe_count {
 };
 void probe_count_reset(struct probe_count *c, enum probe_kind kind);
 /* Takes a result into account; true when the verdict changed. PROBE_UNKNOWN is ignored. */
-bool probe_count_add(struct probe_count *c, enum probe_kind kind, const struct core_probe *spec,
-                     enum probe_result r);
+bool probe_count_add(struct probe_count *c, enum probe_kind kind, const struct core_probe *spec, enum probe_result r);
 
 /* `changed` is called, without locks held, from probe threads, when a verdict of the pod changed. */
 struct prober *prober_new(struct kubelet *kl, void (*changed)(void *arg, const char *uid), void *arg);
@@ -36,10 +35,10 @@ void prober_remove_pod(struct prober *pr, const char *uid);
 /* A pod that terminates keeps only its readiness probes. */
 void prober_pod_terminating(struct prober *pr, const char *uid);
 /* Tells which instance of a container runs now; id NULL: none. */
-void prober_container(struct prober *pr, const char *uid, const char *container, const char *id,
-                      int64_t started_at_ns, const char *pod_ip);
+void prober_container(struct prober *pr, const char *uid, const char *container, const char *id, int64_t started_at_ns,
+                      const char *pod_ip);
 bool prober_ready(struct prober *pr, const char *uid, const char *container, const char *id);
 bool prober_started(struct prober *pr, const char *uid, const char *container, const char *id);
 /* True when this instance is to be killed; *kind and *grace (seconds, -1: the pod's) tell why and how. */
-bool prober_failed(struct prober *pr, const char *uid, const char *container, const char *id,
-                   enum probe_kind *kind, int64_t *grace);
+bool prober_failed(struct prober *pr, const char *uid, const char *container, const char *id, enum probe_kind *kind,
+                   int64_t *grace);

@@ -24,9 +24,7 @@ static struct core_container *container_at(const struct core_pod *p, size_t i) {
     return i < p->spec.containers.n ? &p->spec.containers.items[i]
                                     : &p->spec.init_containers.items[i - p->spec.containers.n];
 }
-static size_t container_count(const struct core_pod *p) {
-    return p->spec.containers.n + p->spec.init_containers.n;
-}
+static size_t container_count(const struct core_pod *p) { return p->spec.containers.n + p->spec.init_containers.n; }
 
 static struct allocated *find(const struct pod_worker *w, const char *name) {
     for (struct allocated *x = w->allocated; x; x = x->next)
@@ -44,8 +42,8 @@ static void take(struct pod_worker *w, const struct core_pod *p) {
         const struct core_container *c = container_at(p, i);
         struct allocated *x = arena_zalloc(a, sizeof(*x));
         x->name = arena_strdup(a, c->name);
-        x->resources = *(struct core_resource_requirements *)api_clone(a, &api_core_resource_requirements,
-                                                                       &c->resources);
+        x->resources =
+            *(struct core_resource_requirements *)api_clone(a, &api_core_resource_requirements, &c->resources);
         x->next = w->allocated;
         w->allocated = x;
     }
@@ -67,16 +65,15 @@ static bool load(struct sync *s) {
     _cleanup_free_ char *text = NULL;
     size_t n;
     struct json *o;
-    if (s->kl->fake || file_read(file_of(s), FILE_MAX, &text, &n) < 0 ||
-        json_parse(s->a, text, n, &o, NULL, NULL) < 0)
+    if (s->kl->fake || file_read(file_of(s), FILE_MAX, &text, &n) < 0 || json_parse(s->a, text, n, &o, NULL, NULL) < 0)
         return false;
     take(s->w, s->pod);
     for (struct allocated *x = s->w->allocated; x; x = x->next) {
         const struct json *v = json_get(o, x->name);
         const char *one = v ? json_text(s->w->allocated_arena, v) : NULL;
         if (one)
-            api_from_json(s->w->allocated_arena, &api_core_resource_requirements, one, strlen(one),
-                          &x->resources, NULL);
+            api_from_json(s->w->allocated_arena, &api_core_resource_requirements, one, strlen(one), &x->resources,
+                          NULL);
     }
     return true;
 }
@@ -105,8 +102,8 @@ static const struct core_pod *as_allocated(struct sync *s) {
 static void pending(struct sync *s, const char *reason, const char *message) {
     struct pod_worker *w = s->w;
     if (reason && !str_eq(w->resize_reason, reason))
-        kubelet_event(s->kl, s->pod, NULL, "Warning", arena_printf(s->a, "Resize%s", reason),
-                      "Pod resize %s: %s", reason, message);
+        kubelet_event(s->kl, s->pod, NULL, "Warning", arena_printf(s->a, "Resize%s", reason), "Pod resize %s: %s",
+                      reason, message);
     free(w->resize_reason);
     free(w->resize_message);
     w->resize_reason = reason ? xstrdup(reason) : NULL;

@@ -42,8 +42,8 @@ void runtime_free(struct runtime *rt) {
     if (rt) rt->ops->free(rt);
 }
 
-int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req,
-                         void *resp, int64_t timeout_ns, struct err *e) {
+int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
+                         int64_t timeout_ns, struct err *e) {
     int64_t from = mono_ns();
     int r = rt->ops->call(rt, m, a, req, resp, timeout_ns, e);
     rt->counts[m].calls++;
@@ -64,8 +64,8 @@ static int32_t annotation_int(const struct str_map *m, const char *key) {
     return 0;
 }
 
-static int read_sandbox(struct runtime *rt, struct arena *a, const struct cri_pod_sandbox *sb,
-                        struct rt_sandbox *out, struct err *e) {
+static int read_sandbox(struct runtime *rt, struct arena *a, const struct cri_pod_sandbox *sb, struct rt_sandbox *out,
+                        struct err *e) {
     *out = (struct rt_sandbox){.id = sb->id,
                                .ready = sb->state == CRI_POD_SANDBOX_STATE_SANDBOX_READY,
                                .created_at = sb->created_at,
@@ -91,8 +91,8 @@ static int read_sandbox(struct runtime *rt, struct arena *a, const struct cri_po
     return 0;
 }
 
-static int read_container(struct runtime *rt, struct arena *a, const struct cri_container *c,
-                          struct rt_container *out, struct err *e) {
+static int read_container(struct runtime *rt, struct arena *a, const struct cri_container *c, struct rt_container *out,
+                          struct err *e) {
     struct cri_container_status_request req = {.container_id = c->id};
     struct cri_container_status_response resp = {0};
     int r = runtime_call(rt, RT_CONTAINER_STATUS, a, &req, &resp, e);
@@ -142,8 +142,7 @@ static int newer_container(const void *x, const void *y) {
     return a->restart_count == b->restart_count ? 0 : a->restart_count > b->restart_count ? -1 : 1;
 }
 
-int runtime_pod_read(struct runtime *rt, struct arena *a, const char *uid, struct rt_pod *out,
-                     struct err *e) {
+int runtime_pod_read(struct runtime *rt, struct arena *a, const char *uid, struct rt_pod *out, struct err *e) {
     *out = (struct rt_pod){0};
     struct str_map_entry label = {LABEL_POD_UID, uid};
     struct str_map sel = {&label, 1};

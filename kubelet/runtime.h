@@ -84,8 +84,8 @@ void runtime_free(struct runtime *rt);
 /* A call with the default time limit. */
 int runtime_call(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
                  struct err *e);
-int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req,
-                         void *resp, int64_t timeout_ns, struct err *e);
+int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena *a, const void *req, void *resp,
+                         int64_t timeout_ns, struct err *e);
 
 /* ---- labels and annotations by which containers are recognised after a restart of the kubelet ---- */
 #define LABEL_POD_NAME "io.kubernetes.pod.name"

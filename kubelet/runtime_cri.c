@@ -57,9 +57,8 @@ struct runtime *runtime_cri_new(const char *endpoint, const char *image_endpoint
     struct cri_runtime *rt = xcalloc(1, sizeof(*rt));
     rt->base.ops = &cri_ops;
     rt->runtime = grpc_client_new(endpoint);
-    rt->images = str_empty(image_endpoint) || str_eq(image_endpoint, endpoint)
-                     ? rt->runtime
-                     : grpc_client_new(image_endpoint);
+    rt->images =
+        str_empty(image_endpoint) || str_eq(image_endpoint, endpoint) ? rt->runtime : grpc_client_new(image_endpoint);
     rt->events = grpc_client_new(endpoint);
     http_cancel_init(&rt->cancel, NULL);
     return &rt->base;

@@ -74,8 +74,7 @@ static struct fake_sandbox *sandbox_by_id(struct fake_runtime *f, const char *id
 
 static void set_state(struct fake_container *c, int32_t state) { c->c.state = c->st.state = state; }
 
-static void exit_container(struct fake_runtime *f, struct fake_container *c, int32_t code,
-                           const char *reason) {
+static void exit_container(struct fake_runtime *f, struct fake_container *c, int32_t code, const char *reason) {
     set_state(c, CRI_CONTAINER_STATE_CONTAINER_EXITED);
     c->st.exit_code = code;
     c->st.reason = reason ? arena_strdup(c->arena, reason) : code ? "Error" : "Completed";
@@ -117,8 +116,7 @@ static int sandbox_status(struct fake_runtime *f, struct arena *a, const char *i
     struct cri_namespace_option none = {0};
     struct cri_namespace ns = {.options = &none};
     struct cri_linux_pod_sandbox_status lx = {.namespaces = &ns};
-    if (s->config->linux && s->config->linux->security_context &&
-        s->config->linux->security_context->namespace_options)
+    if (s->config->linux && s->config->linux->security_context && s->config->linux->security_context->namespace_options)
         ns.options = s->config->linux->security_context->namespace_options;
     st.linux = &lx;
     if (ns.options->network != CRI_NAMESPACE_MODE_NODE && s->sb.state == CRI_POD_SANDBOX_STATE_SANDBOX_READY)
@@ -146,8 +144,7 @@ static void remove_sandbox(struct fake_runtime *f, const char *id) {
         }
 }
 
-static void list_sandboxes(struct fake_runtime *f, struct arena *a,
-                           const struct cri_list_pod_sandbox_request *rq,
+static void list_sandboxes(struct fake_runtime *f, struct arena *a, const struct cri_list_pod_sandbox_request *rq,
                            struct cri_list_pod_sandbox_response *resp) {
     size_t cap = 0;
     for (struct fake_sandbox *s = f->sandboxes; s; s = s->next) {
@@ -160,12 +157,10 @@ static void list_sandboxes(struct fake_runtime *f, struct arena *a,
 
 /* ---- containers ---- */
 
-static int create_container(struct fake_runtime *f, struct arena *a,
-                            const struct cri_create_container_request *rq,
+static int create_container(struct fake_runtime *f, struct arena *a, const struct cri_create_container_request *rq,
                             struct cri_create_container_response *resp, struct err *e) {
     struct fake_sandbox *s = sandbox_by_id(f, rq->pod_sandbox_id);
-    if (!s || s->sb.state != CRI_POD_SANDBOX_STATE_SANDBOX_READY)
-        return err_set(e, -ENOENT, "no such sandbox");
+    if (!s || s->sb.state != CRI_POD_SANDBOX_STATE_SANDBOX_READY) return err_set(e, -ENOENT, "no such sandbox");
     struct fake_container *c = xcalloc(1, sizeof(*c));
     c->arena = arena_new();
     c->config = api_clone(c->arena, &api_cri_container_config, rq->config);
@@ -193,8 +188,7 @@ static int create_container(struct fake_runtime *f, struct arena *a,
     return 0;
 }
 
-static void list_containers(struct fake_runtime *f, struct arena *a,
-                            const struct cri_list_containers_request *rq,
+static void list_containers(struct fake_runtime *f, struct arena *a, const struct cri_list_containers_request *rq,
                             struct cri_list_containers_response *resp) {
     size_t cap = 0;
     for (struct fake_container *c = f->containers; c; c = c->next) {
@@ -217,8 +211,8 @@ static void remove_container(struct fake_runtime *f, const char *id) {
 }
 
 /* Calls that name a container by its id. */
-static int container_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req,
-                          void *resp, struct err *e) {
+static int container_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req, void *resp,
+                          struct err *e) {
     const char *id = *(const char *const *)req; /* container_id is the first field of all of them */
     struct fake_container *c = container_by_id(f, id);
     if (!c) return err_set(e, -ENOENT, "no such container %s", str_or_empty(id));
@@ -231,8 +225,7 @@ static int container_call(struct fake_runtime *f, enum runtime_method m, struct 
     } else if (m == RT_REMOVE_CONTAINER) {
         remove_container(f, id);
     } else if (m == RT_CONTAINER_STATUS) {
-        ((struct cri_container_status_response *)resp)->status =
-            api_clone(a, &api_cri_container_status, &c->st);
+        ((struct cri_container_status_response *)resp)->status = api_clone(a, &api_cri_container_status, &c->st);
     } else if (m == RT_EXEC_SYNC) {
         ((struct cri_exec_sync_response *)resp)->exit_code = f->exec_code;
     }
@@ -247,8 +240,8 @@ static bool has_image(struct fake_runtime *f, const char *name) {
     return false;
 }
 
-static int image_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req,
-                      void *resp, struct err *e) {
+static int image_call(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req, void *resp,
+                      struct err *e) {
     if (m == RT_IMAGE_STATUS) {
         const struct cri_image_status_request *rq = req;
         if (!has_image(f, rq->image->image)) return 0;
@@ -258,8 +251,7 @@ static int image_call(struct fake_runtime *f, enum runtime_method m, struct aren
         ((struct cri_image_status_response *)resp)->image = img;
     } else if (m == RT_PULL_IMAGE) {
         const struct cri_pull_image_request *rq = req;
-        if (strstr(rq->image->image, "missing"))
-            return err_set(e, -ENOENT, "%s: not found", rq->image->image);
+        if (strstr(rq->image->image, "missing")) return err_set(e, -ENOENT, "%s: not found", rq->image->image);
         if (!has_image(f, rq->image->image)) {
             VEC_GROW(f->images.names, f->images.n, f->images.cap);
             f->images.names[f->images.n++] = xstrdup(rq->image->image);
@@ -277,14 +269,13 @@ static void status(struct arena *a, struct cri_status_response *resp) {
     resp->status->conditions.n = ARRAY_LEN(c);
 }
 
-static int dispatch(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req,
-                    void *resp, struct err *e) {
+static int dispatch(struct fake_runtime *f, enum runtime_method m, struct arena *a, const void *req, void *resp,
+                    struct err *e) {
     const char *first = req ? *(const char *const *)req : NULL;
     struct fake_sandbox *s;
     switch (m) {
         case RT_VERSION:
-            *(struct cri_version_response *)resp =
-                (struct cri_version_response){"0.1.0", "fake", "0.1.0", "v1"};
+            *(struct cri_version_response *)resp = (struct cri_version_response){"0.1.0", "fake", "0.1.0", "v1"};
             return 0;
         case RT_STATUS: status(a, resp); return 0;
         case RT_RUN_POD_SANDBOX: return run_sandbox(f, a, req, resp);
@@ -308,8 +299,8 @@ static int dispatch(struct fake_runtime *f, enum runtime_method m, struct arena 
     }
 }
 
-static int fake_call(struct runtime *base, enum runtime_method m, struct arena *a, const void *req,
-                     void *resp, int64_t timeout_ns, struct err *e) {
+static int fake_call(struct runtime *base, enum runtime_method m, struct arena *a, const void *req, void *resp,
+                     int64_t timeout_ns, struct err *e) {
     struct fake_runtime *f = CONTAINER_OF(base, struct fake_runtime, base);
     pthread_mutex_lock(&f->lock);
     f->calls[m]++;
@@ -382,8 +373,7 @@ struct runtime *runtime_fake_new(void) {
 
 static struct fake_container *running(struct fake_runtime *f, const char *pod, const char *container) {
     for (struct fake_container *c = f->containers; c; c = c->next)
-        if (str_eq(c->config->metadata->name, container) &&
-            str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod) &&
+        if (str_eq(c->config->metadata->name, container) && str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod) &&
             c->c.state == CRI_CONTAINER_STATE_CONTAINER_RUNNING)
             return c;
     return NULL;
@@ -427,8 +417,8 @@ unsigned runtime_fake_count(struct runtime *rt, const char *pod_name, const char
     unsigned n = 0;
     pthread_mutex_lock(&f->lock);
     for (struct fake_container *c = f->containers; c; c = c->next)
-        n += str_eq(c->config->metadata->name, container) &&
-             str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod_name);
+        n +=
+            str_eq(c->config->metadata->name, container) && str_eq(str_map_get(&c->c.labels, LABEL_POD_NAME), pod_name);
     pthread_mutex_unlock(&f->lock);
     return n;
 }

@@ -93,8 +93,7 @@ bool path_is_mount(const char *path) {
     return found;
 }
 
-int safepath_bind(const char *root, const char *rel, const char *target, bool create, unsigned mode,
-                  struct err *e) {
+int safepath_bind(const char *root, const char *rel, const char *target, bool create, unsigned mode, struct err *e) {
     if (path_is_mount(target)) return 0;
     _cleanup_close_ int fd = safepath_open(root, rel, create, mode, e);
     if (fd < 0) return fd;
@@ -115,8 +114,7 @@ int safepath_bind(const char *root, const char *rel, const char *target, bool cr
     }
     char src[64];
     snprintf(src, sizeof(src), "/proc/self/fd/%d", fd);
-    if (mount(src, target, NULL, MS_BIND | MS_REC, NULL) < 0)
-        return err_errno(e, errno, "bind %s to %s", rel, target);
+    if (mount(src, target, NULL, MS_BIND | MS_REC, NULL) < 0) return err_errno(e, errno, "bind %s to %s", rel, target);
     return 0;
 }
 
@@ -243,4 +241,6 @@ static int64_t usage_at(int dirfd, const char *name, dev_t dev, int64_t limit, b
     return sum;
 }
 
-int64_t path_usage(const char *path, int64_t limit, bool inodes) { return usage_at(AT_FDCWD, path, 0, limit, inodes, 0); }
+int64_t path_usage(const char *path, int64_t limit, bool inodes) {
+    return usage_at(AT_FDCWD, path, 0, limit, inodes, 0);
+}

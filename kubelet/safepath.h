@@ -19,8 +19,7 @@ int safepath_open(const char *root, const char *rel, bool create, unsigned mode,
 
 /* Makes root/rel safe to hand to a container runtime: binds what it resolves to onto `target` (made as a file
  * or directory), so that later changes of links have no effect. Already bound: nothing to do. */
-int safepath_bind(const char *root, const char *rel, const char *target, bool create, unsigned mode,
-                  struct err *e);
+int safepath_bind(const char *root, const char *rel, const char *target, bool create, unsigned mode, struct err *e);
 
 /* True when a file system is mounted at the path. */
 bool path_is_mount(const char *path);

@@ -163,10 +163,8 @@ struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_f
     struct http_server_options o = {.handler = on_request, .arg = s, .limits = {.body_bytes = BODY_MAX}};
     s->http = http_server_new(&o);
     struct http_ca ca = {.file = kl->cfg.client_ca_file};
-    struct http_listen l = {.address = kl->cfg.address,
-                            .port = (uint16_t)kl->cfg.port,
-                            .cert_file = cert_file,
-                            .key_file = key_file};
+    struct http_listen l = {
+        .address = kl->cfg.address, .port = (uint16_t)kl->cfg.port, .cert_file = cert_file, .key_file = key_file};
     if (!str_empty(kl->cfg.client_ca_file)) {
         l.client_cas = &ca;
         l.n_client_cas = 1;

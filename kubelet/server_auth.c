@@ -65,8 +65,8 @@ static void remember(struct server_auth *s, struct map *m, const char *key, bool
     pthread_mutex_unlock(&s->lock);
 }
 
-static int post(struct kubelet *kl, struct arena *a, const char *path, const struct json *doc,
-                struct json **out, struct err *e) {
+static int post(struct kubelet *kl, struct arena *a, const char *path, const struct json *doc, struct json **out,
+                struct err *e) {
     char *body = json_text(a, doc);
     struct client_request rq = {.method = "POST", .path = path, .body = body, .body_len = strlen(body)};
     struct client_response resp = {0};
@@ -88,8 +88,7 @@ static struct json *user_of_cert(struct arena *a, const struct http_peer *p) {
     return user;
 }
 
-static int user_of_token(struct server_auth *s, struct arena *a, const char *token, struct json **user,
-                         struct err *e) {
+static int user_of_token(struct server_auth *s, struct arena *a, const char *token, struct json **user, struct err *e) {
     bool ok;
     const char *text = NULL;
     if (strlen(token) > MAX_TOKEN || !s->kl->cfg.webhook_auth) return unauthorized(e);
@@ -119,17 +118,15 @@ static int authenticate(struct server_auth *s, struct http_req *r, struct json *
     if (!s->kl->cfg.anonymous_auth) return unauthorized(e);
     *user = json_object(r->arena);
     json_set_str(r->arena, *user, "username", "system:anonymous");
-    json_append(r->arena, json_ensure_array(r->arena, *user, "groups"),
-                json_str(r->arena, "system:unauthenticated"));
+    json_append(r->arena, json_ensure_array(r->arena, *user, "groups"), json_str(r->arena, "system:unauthenticated"));
     return 0;
 }
 
 const char *server_auth_subresource(const char *path) {
     static const struct {
         const char *prefix, *subresource;
-    } rows[] = {{"/stats", "stats"},           {"/metrics", "metrics"}, {"/logs", "log"},
-                {"/checkpoint", "checkpoint"}, {"/pods", "pods"},       {"/runningpods", "pods"},
-                {"/healthz", "healthz"},       {"/configz", "configz"}};
+    } rows[] = {{"/stats", "stats"}, {"/metrics", "metrics"},  {"/logs", "log"},        {"/checkpoint", "checkpoint"},
+                {"/pods", "pods"},   {"/runningpods", "pods"}, {"/healthz", "healthz"}, {"/configz", "configz"}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         size_t n = strlen(rows[i].prefix);
         if (strncmp(path, rows[i].prefix, n) == 0 && (!path[n] || path[n] == '/')) return rows[i].subresource;
@@ -149,7 +146,7 @@ static bool goes_through(const struct json *user) {
     struct json *g;
     if (str_eq(json_get_str(user, "username"), "kube-apiserver-kubelet-client")) return true;
     JSON_FOREACH(g, json_get(user, "groups"))
-    if (str_eq(json_as_str(g), "system:masters")) return true;
+        if (str_eq(json_as_str(g), "system:masters")) return true;
     return false;
 }
 
@@ -160,8 +157,7 @@ static int ask_access(struct server_auth *s, struct arena *a, const struct json 
     struct json *doc = json_object(a), *answer;
     json_set_str(a, doc, "apiVersion", "authorization.k8s.io/v1");
     json_set_str(a, doc, "kind", "SubjectAccessReview");
-    struct json *spec = json_ensure_object(a, doc, "spec"),
-                *ra = json_ensure_object(a, spec, "resourceAttributes");
+    struct json *spec = json_ensure_object(a, doc, "spec"), *ra = json_ensure_object(a, spec, "resourceAttributes");
     json_set_str(a, spec, "user", json_get_str(user, "username"));
     if (json_get(user, "groups")) json_set(a, spec, "groups", json_get(user, "groups"));
     if (json_get(user, "extra")) json_set(a, spec, "extra", json_get(user, "extra"));
@@ -192,7 +188,6 @@ int server_auth_check(struct server_auth *s, struct http_req *r, struct err *e) 
                           "Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)",
                           str_or_empty(json_get_str(user, "username")), verb, sub);
     if (allowed) return 0;
-    return err_status(e, 403, "Forbidden",
-                      "Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=[%s])",
+    return err_status(e, 403, "Forbidden", "Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=[%s])",
                       str_or_empty(json_get_str(user, "username")), verb, sub);
 }

@@ -8,13 +8,7 @@
 #include "kubelet/logs.h"
 #include "kubelet/server_internal.h"
 
-enum {
-    MAX_STREAMS = 256,
-    HEAD_MAX = 16384,
-    CONNECT_MS = 10000,
-    LOG_QUEUE_MAX = 1024 * 1024,
-    MAX_COMMAND = 1000
-};
+enum { MAX_STREAMS = 256, HEAD_MAX = 16384, CONNECT_MS = 10000, LOG_QUEUE_MAX = 1024 * 1024, MAX_COMMAND = 1000 };
 
 /* ---- finding what the request names ---- */
 
@@ -44,8 +38,8 @@ static int find_container(struct request *r, struct core_container_status **c, s
     if (rc < 0) return rc;
     *c = status_container(st, name);
     if (!*c)
-        return err_status(e, 404, "NotFound", "container \"%s\" not found in pod \"%s_%s\"", name,
-                          r->parts[1], r->parts[0]);
+        return err_status(e, 404, "NotFound", "container \"%s\" not found in pod \"%s_%s\"", name, r->parts[1],
+                          r->parts[0]);
     return 0;
 }
 
@@ -53,8 +47,7 @@ static int running_container(struct request *r, const char **id, struct err *e) 
     struct core_container_status *c;
     int rc = find_container(r, &c, e);
     if (rc < 0) return rc;
-    if (!c->state.running)
-        return err_status(e, 500, "InternalError", "container not found (\"%s\")", c->name);
+    if (!c->state.running) return err_status(e, 500, "InternalError", "container not found (\"%s\")", c->name);
     *id = status_cri_id(c->container_id);
     return 0;
 }
@@ -68,14 +61,14 @@ static bool flag(struct request *r, const char *a, const char *b) {
 /* ---- logs ---- */
 
 /* Which instance's log is meant; its runtime id. */
-static int log_instance(const struct core_container_status *c, const char *pod, bool previous,
-                        const char **id, struct err *e) {
+static int log_instance(const struct core_container_status *c, const char *pod, bool previous, const char **id,
+                        struct err *e) {
     const struct core_container_state_terminated *last = c->last_state.terminated;
     const char *found = NULL;
     if (previous) {
         if (!last || str_empty(last->container_id))
-            return err_status(e, 400, "BadRequest",
-                              "previous terminated container \"%s\" in pod \"%s\" not found", c->name, pod);
+            return err_status(e, 400, "BadRequest", "previous terminated container \"%s\" in pod \"%s\" not found",
+                              c->name, pod);
         found = last->container_id;
     } else if (c->state.running) {
         found = c->container_id;
@@ -85,16 +78,13 @@ static int log_instance(const struct core_container_status *c, const char *pod, 
         found = last->container_id;
     } else if (c->state.waiting && str_eq(c->state.waiting->reason, "ErrImagePull")) {
         return err_status(e, 400, "BadRequest",
-                          "container \"%s\" in pod \"%s\" is waiting to start: image can't be pulled",
-                          c->name, pod);
+                          "container \"%s\" in pod \"%s\" is waiting to start: image can't be pulled", c->name, pod);
     } else if (c->state.waiting && str_eq(c->state.waiting->reason, "ImagePullBackOff")) {
-        return err_status(
-            e, 400, "BadRequest",
-            "container \"%s\" in pod \"%s\" is waiting to start: trying and failing to pull image", c->name,
-            pod);
+        return err_status(e, 400, "BadRequest",
+                          "container \"%s\" in pod \"%s\" is waiting to start: trying and failing to pull image",
+                          c->name, pod);
     } else {
-        return err_status(e, 400, "BadRequest", "container \"%s\" in pod \"%s\" is waiting to start: %s",
-                          c->name, pod,
+        return err_status(e, 400, "BadRequest", "container \"%s\" in pod \"%s\" is waiting to start: %s", c->name, pod,
                           c->state.waiting ? str_or_empty(c->state.waiting->reason) : "no logs yet");
     }
     *id = status_cri_id(found);
@@ -124,8 +114,7 @@ static bool log_running(void *arg) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct cri_container_status_request req = {.container_id = l->id};
     struct cri_container_status_response resp = {0};
-    if (runtime_call(l->s->kl->rt, RT_CONTAINER_STATUS, a, &req, &resp, NULL) < 0 || !resp.status)
-        return false;
+    if (runtime_call(l->s->kl->rt, RT_CONTAINER_STATUS, a, &req, &resp, NULL) < 0 || !resp.status) return false;
     return resp.status->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING ||
            resp.status->state == CRI_CONTAINER_STATE_CONTAINER_CREATED;
 }
@@ -151,8 +140,7 @@ static int log_options(struct request *r, struct log_options *o, struct err *e) 
     if ((v = http_query(r->http, "tailLines")) && *v && !str_eq(v, "all") &&
         (str_to_i64(v, &o->tail) < 0 || o->tail < 0))
         return err_status(e, 400, "BadRequest", "{\"message\": \"Unable to decode query: tailLines\"}");
-    if ((v = http_query(r->http, "limitBytes")) && *v &&
-        (str_to_i64(v, &o->limit_bytes) < 0 || o->limit_bytes < 1))
+    if ((v = http_query(r->http, "limitBytes")) && *v && (str_to_i64(v, &o->limit_bytes) < 0 || o->limit_bytes < 1))
         return err_status(e, 400, "BadRequest", "{\"message\": \"Invalid request: limitBytes\"}");
     if ((v = http_query(r->http, "sinceSeconds")) && *v) {
         if (str_to_i64(v, &seconds) < 0 || seconds < 1)
@@ -184,8 +172,7 @@ void route_logs(struct request *r) {
         if (rc == 0 && (!st.status || str_empty(st.status->log_path)))
             rc = err_status(&e, 500, "InternalError", "failed to get container status of %s", id);
     }
-    if (rc == 0 && r->s->streams >= MAX_STREAMS)
-        rc = err_status(&e, 503, "ServiceUnavailable", "too many log streams");
+    if (rc == 0 && r->s->streams >= MAX_STREAMS) rc = err_status(&e, 503, "ServiceUnavailable", "too many log streams");
     if (rc < 0) {
         respond_error(r->http, &e, 500);
         return;
@@ -202,8 +189,7 @@ void route_logs(struct request *r) {
 
 static int connect_to(const char *host, const char *port, struct err *e) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *ai = NULL;
-    if (getaddrinfo(host, port, &hints, &ai) != 0)
-        return err_set(e, -EHOSTUNREACH, "cannot resolve %s", host);
+    if (getaddrinfo(host, port, &hints, &ai) != 0) return err_set(e, -EHOSTUNREACH, "cannot resolve %s", host);
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct timeval tv = {.tv_sec = CONNECT_MS / 1000};
     if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
@@ -221,8 +207,7 @@ static void build_request(struct request *r, struct buf *b, const char *host, co
     buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r->http->method, *path ? path : "/", host);
     for (size_t i = 0; i < r->http->n_headers; i++) {
         bool drop = false;
-        for (size_t k = 0; k < ARRAY_LEN(dropped); k++)
-            drop |= strcasecmp(r->http->headers[i].name, dropped[k]) == 0;
+        for (size_t k = 0; k < ARRAY_LEN(dropped); k++) drop |= strcasecmp(r->http->headers[i].name, dropped[k]) == 0;
         if (!drop) buf_printf(b, "%s: %s\r\n", r->http->headers[i].name, r->http->headers[i].value);
     }
     buf_adds(b, "\r\n");
@@ -233,8 +218,7 @@ static int read_head(int fd, struct buf *b, struct err *e) {
     while (!b->data || !strstr(b->data, "\r\n\r\n")) {
         if (b->len >= HEAD_MAX) return err_set(e, -EPROTO, "the runtime's answer is too long");
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, 30000) <= 0)
-            return err_set(e, -ETIMEDOUT, "the runtime's streaming server does not answer");
+        if (poll(&p, 1, 30000) <= 0) return err_set(e, -ETIMEDOUT, "the runtime's streaming server does not answer");
         char *room = buf_reserve(b, 4096);
         ssize_t n = read(fd, room, 4096);
         if (n <= 0) return err_set(e, -EPIPE, "the runtime's streaming server closed the connection");
@@ -282,8 +266,7 @@ static void tunnel(struct request *r, const char *url) {
 }
 
 static bool upgrading(struct request *r) {
-    if (http_header_has_token(r->http, "connection", "upgrade") && http_header(r->http, "upgrade"))
-        return true;
+    if (http_header_has_token(r->http, "connection", "upgrade") && http_header(r->http, "upgrade")) return true;
     http_respond_text(r->http, 400, "Upgrade request required\n");
     return false;
 }
@@ -371,8 +354,7 @@ void route_port_forward(struct request *r) {
     struct cri_port_forward_request req = {0};
     struct cri_port_forward_response resp = {0};
     int rc = r->n_parts == 2 || r->n_parts == 3 ? 0 : err_status(&e, 404, "NotFound", "404 page not found");
-    if (rc == 0)
-        rc = find_pod(r, r->parts[0], r->parts[1], r->n_parts == 3 ? r->parts[2] : NULL, &o, &st, &e);
+    if (rc == 0) rc = find_pod(r, r->parts[0], r->parts[1], r->n_parts == 3 ? r->parts[2] : NULL, &o, &st, &e);
     if (rc == 0) rc = ports_of(r, &req.port, &e);
     if (rc == 0) rc = runtime_pod_read(r->s->kl->rt, r->http->arena, o->meta->uid, &rt, &e);
     if (rc == 0 && (!rt.n_sandboxes || !rt.sandboxes[0].ready))

@@ -17,13 +17,12 @@ typedef int signal_fn(sd_bus_message *m, void *arg, void *error);
 struct bus_api {
     int (*sd_bus_open_system)(sd_bus **bus);
     sd_bus *(*sd_bus_flush_close_unref)(sd_bus *bus);
-    int (*sd_bus_call_method)(sd_bus *bus, const char *to, const char *path, const char *interface,
-                              const char *member, void *error, sd_bus_message **reply, const char *types,
-                              ...);
+    int (*sd_bus_call_method)(sd_bus *bus, const char *to, const char *path, const char *interface, const char *member,
+                              void *error, sd_bus_message **reply, const char *types, ...);
     int (*sd_bus_message_read)(sd_bus_message *m, const char *types, ...);
     sd_bus_message *(*sd_bus_message_unref)(sd_bus_message *m);
-    int (*sd_bus_match_signal)(sd_bus *bus, void **slot, const char *from, const char *path,
-                               const char *interface, const char *member, signal_fn *fn, void *arg);
+    int (*sd_bus_match_signal)(sd_bus *bus, void **slot, const char *from, const char *path, const char *interface,
+                               const char *member, signal_fn *fn, void *arg);
     int (*sd_bus_process)(sd_bus *bus, sd_bus_message **m);
     int (*sd_bus_wait)(sd_bus *bus, uint64_t usec);
     int (*sd_bus_get_property_trivial)(sd_bus *bus, const char *to, const char *path, const char *interface,
@@ -92,8 +91,7 @@ static size_t end_group(struct shutdown *s, size_t group, struct pod_worker **al
         const struct core_pod *p = o->obj;
         if (all[i]->state >= WORKER_TERMINATED) continue;
         if (shutdown_group_of(s->groups, s->n, p->spec.priority ? *p->spec.priority : 0) != group) continue;
-        pods_evict(s->kl->pods, all[i]->uid, "Terminated",
-                   "Pod was terminated in response to imminent node shutdown.",
+        pods_evict(s->kl->pods, all[i]->uid, "Terminated", "Pod was terminated in response to imminent node shutdown.",
                    MIN_OF(own_grace(p), s->groups[group].seconds));
         told++;
     }
@@ -159,9 +157,8 @@ static int on_prepare(sd_bus_message *m, void *arg, void *error) {
 /* A lock that keeps the machine up while its descriptor is open. */
 static int take_lock(struct shutdown *s, sd_bus *bus) {
     sd_bus_message *reply = NULL;
-    int fd = -1,
-        r = s->api.sd_bus_call_method(bus, LOGIND, "Inhibit", NULL, &reply, "ssss", "shutdown", "kubelet",
-                                      "Kubelet needs time to handle node shutdown", "delay");
+    int fd = -1, r = s->api.sd_bus_call_method(bus, LOGIND, "Inhibit", NULL, &reply, "ssss", "shutdown", "kubelet",
+                                               "Kubelet needs time to handle node shutdown", "delay");
     if (r < 0) return r;
     r = s->api.sd_bus_message_read(reply, "h", &fd);
     if (r >= 0) s->lock_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -173,12 +170,11 @@ static void check_delay(struct shutdown *s, sd_bus *bus) {
     uint64_t have = 0, want = 0;
     for (size_t i = 0; i < s->n; i++) want += (uint64_t)s->groups[i].seconds * 1000000;
     char text[32];
-    if (s->api.sd_bus_get_property_trivial(bus, LOGIND, "InhibitDelayMaxUSec", NULL, 't', &have) < 0 ||
-        have >= want)
+    if (s->api.sd_bus_get_property_trivial(bus, LOGIND, "InhibitDelayMaxUSec", NULL, 't', &have) < 0 || have >= want)
         return;
     snprintf(text, sizeof(text), "%llu", (unsigned long long)(have / 1000000));
-    log_warn("logind waits for shutdowns less long than pods are given (InhibitDelayMaxSec in logind.conf)",
-             "seconds", text, NULL);
+    log_warn("logind waits for shutdowns less long than pods are given (InhibitDelayMaxSec in logind.conf)", "seconds",
+             text, NULL);
 }
 
 /* One connection's life; returns when it breaks. */
@@ -186,8 +182,8 @@ static int listen_once(struct shutdown *s, bool *said) {
     sd_bus *bus = NULL;
     int r = s->api.sd_bus_open_system(&bus);
     if (r >= 0)
-        r = s->api.sd_bus_match_signal(bus, NULL, NULL, "/org/freedesktop/login1",
-                                       "org.freedesktop.login1.Manager", "PrepareForShutdown", on_prepare, s);
+        r = s->api.sd_bus_match_signal(bus, NULL, NULL, "/org/freedesktop/login1", "org.freedesktop.login1.Manager",
+                                       "PrepareForShutdown", on_prepare, s);
     if (r >= 0) r = take_lock(s, bus);
     if (r >= 0) {
         check_delay(s, bus);
@@ -226,9 +222,7 @@ static void *logind_thread(void *arg) {
 struct shutdown *shutdown_new(struct kubelet *kl) {
     struct shutdown_group groups[SHUTDOWN_GROUPS_MAX];
     int n = shutdown_groups(&kl->cfg, groups);
-    if (n < 0)
-        log_warn("shutdownGracePeriodByPodPriority cannot be read", "value", kl->cfg.shutdown_by_priority,
-                 NULL);
+    if (n < 0) log_warn("shutdownGracePeriodByPodPriority cannot be read", "value", kl->cfg.shutdown_by_priority, NULL);
     if (n <= 0) return NULL;
     struct shutdown *s = xcalloc(1, sizeof(*s));
     s->kl = kl;

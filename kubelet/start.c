@@ -18,12 +18,8 @@
 
 static int64_t wall_ns(void) { return ktime_unix_ns(ktime_now()); }
 
-static bool is_running(const struct rt_container *c) {
-    return c && c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
-}
-static bool has_exited(const struct rt_container *c) {
-    return c && c->state == CRI_CONTAINER_STATE_CONTAINER_EXITED;
-}
+static bool is_running(const struct rt_container *c) { return c && c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING; }
+static bool has_exited(const struct rt_container *c) { return c && c->state == CRI_CONTAINER_STATE_CONTAINER_EXITED; }
 
 static const struct rt_sandbox *current_sandbox(const struct sync *s) {
     return s->rt.n_sandboxes ? &s->rt.sandboxes[0] : NULL;
@@ -75,7 +71,8 @@ static int make_sandbox(struct sync *s, struct err *e) {
     const char *handler = runtime_handler(s, &ok, e);
     if (!ok) return -EIO;
     if (userns_wanted(s->pod) && !s->kl->fake && !node_handler_can(s->kl->node, handler, HANDLER_USER_NAMESPACES))
-        return err_set(e, -ENOTSUP, "can't set `spec.hostUsers: false`, runtime handler \"%s\" does not support user namespaces",
+        return err_set(e, -ENOTSUP,
+                       "can't set `spec.hostUsers: false`, runtime handler \"%s\" does not support user namespaces",
                        handler);
     struct cri_pod_sandbox_config *cfg = podspec_sandbox(s->kl, s->a, s->pod, attempt, e);
     if (!cfg) return -EINVAL;
@@ -116,8 +113,8 @@ static bool ensure_sandbox(struct sync *s) {
     int r = clear_sandboxes(s, &e);
     if (r == 0 && !sync_interrupted(s)) r = make_sandbox(s, &e);
     if (r < 0) {
-        kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodSandBox",
-                      "Failed to create pod sandbox: %s", e.msg);
+        kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s",
+                      e.msg);
         sync_again_in(s, r == -ECONNREFUSED ? NS_PER_SEC : RETRY_NS / 2);
         return false;
     }
@@ -186,8 +183,8 @@ static bool back_off(struct sync *s, struct container_track *t, const struct rt_
     char d[KTIME_MAX];
     const char *desc = pod_desc(s->a, s->pod);
     if (!str_eq(t->reason, "CrashLoopBackOff"))
-        kubelet_event(s->kl, s->pod, t->name, "Warning", "BackOff",
-                      "Back-off restarting failed container %s in pod %s", t->name, desc);
+        kubelet_event(s->kl, s->pod, t->name, "Warning", "BackOff", "Back-off restarting failed container %s in pod %s",
+                      t->name, desc);
     track_note(t, "CrashLoopBackOff",
                arena_printf(s->a, "back-off %s restarting failed container=%s pod=%s",
                             duration_format(t->restart.delay, d), t->name, desc));
@@ -207,21 +204,18 @@ static uint32_t restart_count(struct sync *s, const char *name) {
         return (uint32_t)last->restart_count; /* it never ran: this start takes its place */
     if (last) return (uint32_t)last->restart_count + 1;
     pthread_mutex_lock(&s->w->lock);
-    const struct core_container_status *c =
-        status_container(s->w->status ? s->w->status : &s->pod->status, name);
+    const struct core_container_status *c = status_container(s->w->status ? s->w->status : &s->pod->status, name);
     uint32_t n = c && !str_empty(c->container_id) ? (uint32_t)c->restart_count + 1 : 0;
     pthread_mutex_unlock(&s->w->lock);
     return n;
 }
 
-static bool run_post_start(struct sync *s, const struct core_container *c, const char *id,
-                           struct container_track *t) {
+static bool run_post_start(struct sync *s, const struct core_container *c, const char *id, struct container_track *t) {
     if (!c->lifecycle || !c->lifecycle->post_start) return true;
     _cleanup_err_ struct err e = {0};
     size_t n;
     const char *const *ips = ips_of(s, &n);
-    struct hook_target target = {
-        .pod = s->pod, .container = c, .container_id = id, .pod_ip = n ? ips[0] : NULL};
+    struct hook_target target = {.pod = s->pod, .container = c, .container_id = id, .pod_ip = n ? ips[0] : NULL};
     if (hook_lifecycle(s->kl, c->lifecycle->post_start, &target, RUNTIME_TIMEOUT_NS, &e) == 0) return true;
     kubelet_event(s->kl, s->pod, c->name, "Warning", "FailedPostStartHook", "PostStartHook failed");
     struct rt_container rc = {.id = id, .name = c->name};
@@ -240,10 +234,9 @@ static int create_and_start(struct sync *s, const struct container_input *in, st
         config_error(s, t, "CreateContainerConfigError", &e);
         return -EAGAIN;
     }
-    struct cri_create_container_request create = {
-        .pod_sandbox_id = current_sandbox(s)->id,
-        .config = cfg,
-        .sandbox_config = (struct cri_pod_sandbox_config *)s->sandbox_config};
+    struct cri_create_container_request create = {.pod_sandbox_id = current_sandbox(s)->id,
+                                                  .config = cfg,
+                                                  .sandbox_config = (struct cri_pod_sandbox_config *)s->sandbox_config};
     struct cri_create_container_response created = {0};
     if (runtime_call(s->kl->rt, RT_CREATE_CONTAINER, s->a, &create, &created, &e) < 0) {
         config_error(s, t, "CreateContainerError", &e);
@@ -269,12 +262,11 @@ static int ensure_image_volumes(struct sync *s, const struct core_container *c, 
             struct volume_mount_source *v = &s->volumes.items[k];
             const struct core_volume *vol = &s->pod->spec.volumes.items[k];
             if (!vol->image || !str_eq(v->name, c->volume_mounts.items[i].name)) continue;
-            struct core_container puller = {.name = c->name,
-                                            .image = vol->image->reference,
-                                            .image_pull_policy = vol->image->pull_policy};
+            struct core_container puller = {
+                .name = c->name, .image = vol->image->reference, .image_pull_policy = vol->image->pull_policy};
             struct container_track *t = worker_track(s->w, arena_printf(s->a, "volume/%s", vol->name));
-            int r = images_ensure(s->kl->images, s->a, s->pod, &puller, s->sandbox_config, &t->image,
-                                  sync_interrupted, s, img);
+            int r = images_ensure(s->kl->images, s->a, s->pod, &puller, s->sandbox_config, &t->image, sync_interrupted,
+                                  s, img);
             if (r < 0) return r;
             v->image = img->image_ref;
         }
@@ -296,8 +288,7 @@ static bool start_container(struct sync *s, const struct core_container *c, enum
     struct image_result img;
     int r = ensure_image_volumes(s, c, &img);
     if (r == 0)
-        r = images_ensure(s->kl->images, s->a, s->pod, c, s->sandbox_config, &t->image, sync_interrupted, s,
-                          &img);
+        r = images_ensure(s->kl->images, s->a, s->pod, c, s->sandbox_config, &t->image, sync_interrupted, s, &img);
     if (r == -ECANCELED) return false;
     if (r < 0) {
         track_note(t, img.reason, img.message);
@@ -328,9 +319,8 @@ static bool stop_if_unfit(struct sync *s, const struct core_container *c, const 
         backoff_reset(&worker_track(s->w, c->name)->restart);
     } else if (prober_failed(s->kl->prober, s->w->uid, c->name, rc->id, &kind, &rq.grace)) {
         bool again = !str_eq(container_restart_policy(s->pod, c), "Never");
-        rq.message =
-            arena_printf(s->a, "Container %s failed %s probe%s", c->name,
-                         kind == PROBE_LIVENESS ? "liveness" : "startup", again ? ", will be restarted" : "");
+        rq.message = arena_printf(s->a, "Container %s failed %s probe%s", c->name,
+                                  kind == PROBE_LIVENESS ? "liveness" : "startup", again ? ", will be restarted" : "");
     } else {
         return false;
     }
@@ -360,8 +350,7 @@ static bool resize(struct sync *s, const struct core_container *c, const struct 
     if (!due) return false;
     cgroups_pod_create(s->kl->cgroups, s->pod, NULL); /* the pod's own limits first: they may have to grow */
     if (resize_restarts(c, due)) {
-        struct stop_request rq = {rc, arena_printf(s->a, "Container %s resize requires restart", c->name),
-                                  -1};
+        struct stop_request rq = {rc, arena_printf(s->a, "Container %s resize requires restart", c->name), -1};
         backoff_reset(&worker_track(s->w, c->name)->restart);
         sync_stop(s, &rq, 1);
         sync_read(s, NULL);
@@ -372,8 +361,8 @@ static bool resize(struct sync *s, const struct core_container *c, const struct 
                                                          .linux = podspec_resources(s->kl, s->a, s->pod, c)};
     struct cri_update_container_resources_response resp = {0};
     if (runtime_call(s->kl->rt, RT_UPDATE_CONTAINER_RESOURCES, s->a, &req, &resp, &e) < 0) {
-        kubelet_event(s->kl, s->pod, c->name, "Warning", "ResizeError", "Error resizing container %s: %s",
-                      c->name, e.msg);
+        kubelet_event(s->kl, s->pod, c->name, "Warning", "ResizeError", "Error resizing container %s: %s", c->name,
+                      e.msg);
         free(s->w->resize_error);
         s->w->resize_error = xstrdup(e.msg);
         sync_again_in(s, RETRY_NS);
@@ -424,8 +413,8 @@ static bool sync_init_containers(struct sync *s) {
     const struct core_container_vec *v = &s->pod->spec.init_containers;
     bool past = any_main_started(s);
     for (size_t i = 0; i < v->n; i++) {
-        bool go_on = container_is_sidecar(&v->items[i]) ? sync_sidecar(s, &v->items[i])
-                                                        : past || sync_init(s, &v->items[i]);
+        bool go_on =
+            container_is_sidecar(&v->items[i]) ? sync_sidecar(s, &v->items[i]) : past || sync_init(s, &v->items[i]);
         if (!go_on && !past) return false;
         if (sync_interrupted(s)) return false;
     }

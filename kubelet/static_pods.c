@@ -44,8 +44,7 @@ static void put_annotation(struct arena *a, struct json *meta, const char *key, 
     json_set_str(a, json_ensure_object(a, meta, "annotations"), key, value);
 }
 
-struct object *static_pod_parse(struct kubelet *kl, const char *text, size_t len, const char *file,
-                                struct err *e) {
+struct object *static_pod_parse(struct kubelet *kl, const char *text, size_t len, const char *file, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *doc, *clean;
     if (yaml_parse_one(a, text, len, &doc, NULL, e) < 0) return NULL;
@@ -194,11 +193,8 @@ static void create_mirror(struct kubelet *kl, const struct core_pod *pod) {
     struct core_node node = {0};
     if (client_get(kl->client, a, &client_nodes, NULL, kl->node_name, &node, &e) < 0) return;
     bool yes = true;
-    struct meta_owner_reference owner = {.api_version = "v1",
-                                         .kind = "Node",
-                                         .name = kl->node_name,
-                                         .uid = node.metadata.uid,
-                                         .controller = &yes};
+    struct meta_owner_reference owner = {
+        .api_version = "v1", .kind = "Node", .name = kl->node_name, .uid = node.metadata.uid, .controller = &yes};
     m->metadata.owner_references = (struct meta_owner_reference_vec){&owner, 1};
     if (client_create(kl->client, a, &client_pods, pod->metadata.namespace, m, NULL, NULL, &e) < 0 &&
         !client_err_exists(&e))
@@ -226,8 +222,7 @@ void static_pods_sync_mirrors(struct static_pods *s) {
     for (size_t i = 0; i < api.n; i++) { /* mirrors of nothing, or of an older manifest */
         const char *of = pod_annotation(api.items[i]->obj, ANNOT_CONFIG_MIRROR);
         bool wanted = !of;
-        for (size_t k = 0; k < n; k++)
-            wanted |= str_eq(of, mine[k]->meta->uid) && !pod_deleting(api.items[i]->obj);
+        for (size_t k = 0; k < n; k++) wanted |= str_eq(of, mine[k]->meta->uid) && !pod_deleting(api.items[i]->obj);
         if (!wanted) delete_mirror(kl, api.items[i]);
     }
     for (size_t k = 0; k < n; k++) {

@@ -14,5 +14,4 @@ void static_pods_free(struct static_pods *s);
 /* Makes, replaces or deletes mirror pods so that they match. Called now and then and when one changes. */
 void static_pods_sync_mirrors(struct static_pods *s);
 /* One manifest (YAML or JSON) as the pod that it means on this node. */
-struct object *static_pod_parse(struct kubelet *kl, const char *text, size_t len, const char *file,
-                                struct err *e);
+struct object *static_pod_parse(struct kubelet *kl, const char *text, size_t len, const char *file, struct err *e);

@@ -96,20 +96,18 @@ static void collect_containers(struct stats *s, struct arena *a, struct numbers 
         if (!c->attributes || !c->cpu || !c->memory) continue;
         const struct str_map *l = &c->attributes->labels;
         struct container_numbers *o = &n->containers[n->n_containers];
-        *o = (struct container_numbers){
-            .name = str_map_get(l, LABEL_CONTAINER_NAME),
-            .pod_uid = str_map_get(l, LABEL_POD_UID),
-            .pod = str_map_get(l, LABEL_POD_NAME),
-            .ns = str_map_get(l, LABEL_POD_NAMESPACE),
-            .id = c->attributes->id,
-            .cpu_ns = value_of(c->cpu->usage_core_nano_seconds),
-            .working_set = value_of(c->memory->working_set_bytes),
-            .usage = value_of(c->memory->usage_bytes),
-            .rss = value_of(c->memory->rss_bytes),
-            .fs_used = c->writable_layer ? value_of(c->writable_layer->used_bytes) : 0};
+        *o = (struct container_numbers){.name = str_map_get(l, LABEL_CONTAINER_NAME),
+                                        .pod_uid = str_map_get(l, LABEL_POD_UID),
+                                        .pod = str_map_get(l, LABEL_POD_NAME),
+                                        .ns = str_map_get(l, LABEL_POD_NAMESPACE),
+                                        .id = c->attributes->id,
+                                        .cpu_ns = value_of(c->cpu->usage_core_nano_seconds),
+                                        .working_set = value_of(c->memory->working_set_bytes),
+                                        .usage = value_of(c->memory->usage_bytes),
+                                        .rss = value_of(c->memory->rss_bytes),
+                                        .fs_used = c->writable_layer ? value_of(c->writable_layer->used_bytes) : 0};
         if (!o->name || !o->pod_uid) continue;
-        o->nano_cores =
-            c->cpu->usage_nano_cores ? c->cpu->usage_nano_cores->value : rate(s, o->id, o->cpu_ns);
+        o->nano_cores = c->cpu->usage_nano_cores ? c->cpu->usage_nano_cores->value : rate(s, o->id, o->cpu_ns);
         n->n_containers++;
     }
 }
@@ -164,10 +162,10 @@ static void collect_node(struct stats *s, struct numbers *n) {
     }
     if (file_read("/proc/stat", 65536, &cpu, NULL) == 0) {
         unsigned long long user, nice, sys, idle, iowait, irq, softirq, steal;
-        if (sscanf(cpu, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &sys, &idle, &iowait,
-                   &irq, &softirq, &steal) == 8)
-            n->node.cpu_ns = (user + nice + sys + irq + softirq) *
-                             (1000000000ull / (unsigned long long)sysconf(_SC_CLK_TCK));
+        if (sscanf(cpu, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &sys, &idle, &iowait, &irq,
+                   &softirq, &steal) == 8)
+            n->node.cpu_ns =
+                (user + nice + sys + irq + softirq) * (1000000000ull / (unsigned long long)sysconf(_SC_CLK_TCK));
     }
     n->node_nano_cores = rate(s, "/", n->node.cpu_ns);
 }
@@ -225,8 +223,7 @@ static void put_fs(struct buf *b, const char *key, const char *path) {
 }
 
 static void put_container(struct buf *b, const struct container_numbers *c, int64_t started, bool small) {
-    struct cgroup_usage u = {
-        .memory_usage = c->usage, .memory_working_set = c->working_set, .memory_rss = c->rss};
+    struct cgroup_usage u = {.memory_usage = c->usage, .memory_working_set = c->working_set, .memory_rss = c->rss};
     buf_adds(b, "{\"name\":");
     json_write_str(b, c->name, strlen(c->name));
     buf_addc(b, ',');
@@ -243,7 +240,8 @@ static void put_container(struct buf *b, const struct container_numbers *c, int6
     buf_addc(b, '}');
 }
 
-static void put_pod(struct kubelet *kl, struct buf *b, const struct numbers *n, const struct pod_numbers *p, bool small) {
+static void put_pod(struct kubelet *kl, struct buf *b, const struct numbers *n, const struct pod_numbers *p,
+                    bool small) {
     buf_adds(b, "{\"podRef\":{\"name\":");
     json_write_str(b, p->obj->meta->name, strlen(p->obj->meta->name));
     buf_adds(b, ",\"namespace\":");
@@ -318,44 +316,35 @@ void stats_resource_metrics(struct stats *s, struct buf *b) {
     head(b, "container_cpu_usage_seconds_total", "counter",
          "Cumulative cpu time consumed by the container in core-seconds");
     for (size_t i = 0; i < n.n_containers; i++)
-        buf_printf(
-            b, "container_cpu_usage_seconds_total{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.9g %lld\n",
-            n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
-            (double)n.containers[i].cpu_ns / 1e9, now);
+        buf_printf(b, "container_cpu_usage_seconds_total{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.9g %lld\n",
+                   n.containers[i].name, n.containers[i].ns, n.containers[i].pod, (double)n.containers[i].cpu_ns / 1e9,
+                   now);
     head(b, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes");
     for (size_t i = 0; i < n.n_containers; i++)
-        buf_printf(
-            b, "container_memory_working_set_bytes{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %llu %lld\n",
-            n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
-            (unsigned long long)n.containers[i].working_set, now);
-    head(b, "container_start_time_seconds", "gauge",
-         "Start time of the container since unix epoch in seconds");
+        buf_printf(b, "container_memory_working_set_bytes{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %llu %lld\n",
+                   n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
+                   (unsigned long long)n.containers[i].working_set, now);
+    head(b, "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds");
     for (size_t i = 0; i < n.n_containers; i++)
         for (size_t k = 0; k < n.n_pods; k++)
             if (str_eq(n.pods[k].uid, n.containers[i].pod_uid))
-                buf_printf(
-                    b, "container_start_time_seconds{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.3f\n",
-                    n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
-                    (double)n.pods[k].started / 1e9);
-    head(b, "node_cpu_usage_seconds_total", "counter",
-         "Cumulative cpu time consumed by the node in core-seconds");
+                buf_printf(b, "container_start_time_seconds{container=\"%s\",namespace=\"%s\",pod=\"%s\"} %.3f\n",
+                           n.containers[i].name, n.containers[i].ns, n.containers[i].pod,
+                           (double)n.pods[k].started / 1e9);
+    head(b, "node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds");
     buf_printf(b, "node_cpu_usage_seconds_total %.9g %lld\n", (double)n.node.cpu_ns / 1e9, now);
     head(b, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
-    buf_printf(b, "node_memory_working_set_bytes %llu %lld\n", (unsigned long long)n.node.memory_working_set,
-               now);
-    head(b, "pod_cpu_usage_seconds_total", "counter",
-         "Cumulative cpu time consumed by the pod in core-seconds");
+    buf_printf(b, "node_memory_working_set_bytes %llu %lld\n", (unsigned long long)n.node.memory_working_set, now);
+    head(b, "pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds");
     for (size_t i = 0; i < n.n_pods; i++)
         buf_printf(b, "pod_cpu_usage_seconds_total{namespace=\"%s\",pod=\"%s\"} %.9g %lld\n",
-                   n.pods[i].obj->meta->namespace, n.pods[i].obj->meta->name,
-                   (double)n.pods[i].cg.cpu_ns / 1e9, now);
+                   n.pods[i].obj->meta->namespace, n.pods[i].obj->meta->name, (double)n.pods[i].cg.cpu_ns / 1e9, now);
     head(b, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
     for (size_t i = 0; i < n.n_pods; i++)
         buf_printf(b, "pod_memory_working_set_bytes{namespace=\"%s\",pod=\"%s\"} %llu %lld\n",
                    n.pods[i].obj->meta->namespace, n.pods[i].obj->meta->name,
                    (unsigned long long)n.pods[i].cg.memory_working_set, now);
-    head(b, "resource_scrape_error", "gauge",
-         "1 if there was an error while getting container metrics, 0 otherwise");
+    head(b, "resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
     buf_adds(b, "resource_scrape_error 0\n");
     numbers_done(&n);
 }
@@ -377,14 +366,16 @@ static void runtime_metrics(struct stats *s, struct buf *b) {
     static const struct {
         const char *name, *help;
     } rows[] = {{"kubelet_runtime_operations_total", "Cumulative number of runtime operations by operation type."},
-                {"kubelet_runtime_operations_errors_total", "Cumulative number of runtime operation errors by operation type."}};
+                {"kubelet_runtime_operations_errors_total",
+                 "Cumulative number of runtime operation errors by operation type."}};
     for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
         head(b, rows[k].name, "counter", rows[k].help);
         for (int m = 0; m < RT_METHODS; m++) {
             const struct runtime_count *c = &s->kl->rt->counts[m];
             if (!c->calls || (k && !c->errors)) continue;
             operation_name((enum runtime_method)m, name);
-            buf_printf(b, "%s{operation_type=\"%s\"} %llu\n", rows[k].name, name, (unsigned long long)(k ? c->errors : c->calls));
+            buf_printf(b, "%s{operation_type=\"%s\"} %llu\n", rows[k].name, name,
+                       (unsigned long long)(k ? c->errors : c->calls));
         }
     }
     head(b, "kubelet_runtime_operations_duration_seconds", "summary", "Duration in seconds of runtime operations.");
@@ -392,7 +383,8 @@ static void runtime_metrics(struct stats *s, struct buf *b) {
         const struct runtime_count *c = &s->kl->rt->counts[m];
         if (!c->calls) continue;
         operation_name((enum runtime_method)m, name);
-        buf_printf(b, "kubelet_runtime_operations_duration_seconds_sum{operation_type=\"%s\"} %.6f\n", name, (double)c->ns / 1e9);
+        buf_printf(b, "kubelet_runtime_operations_duration_seconds_sum{operation_type=\"%s\"} %.6f\n", name,
+                   (double)c->ns / 1e9);
         buf_printf(b, "kubelet_runtime_operations_duration_seconds_count{operation_type=\"%s\"} %llu\n", name,
                    (unsigned long long)c->calls);
     }
@@ -426,10 +418,8 @@ void stats_metrics(struct stats *s, struct buf *b) {
     buf_printf(b, "process_start_time_seconds %.3f\n", (double)s->started / 1e9);
     _cleanup_free_ char *statm = NULL;
     unsigned long long pages, resident;
-    if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 &&
-        sscanf(statm, "%llu %llu", &pages, &resident) == 2) {
+    if (file_read("/proc/self/statm", 256, &statm, NULL) == 0 && sscanf(statm, "%llu %llu", &pages, &resident) == 2) {
         head(b, "process_resident_memory_bytes", "gauge", "Resident memory size in bytes");
-        buf_printf(b, "process_resident_memory_bytes %llu\n",
-                   resident * (unsigned long long)sysconf(_SC_PAGESIZE));
+        buf_printf(b, "process_resident_memory_bytes %llu\n", resident * (unsigned long long)sysconf(_SC_PAGESIZE));
     }
 }

@@ -22,8 +22,8 @@ static void put_now(struct buf *b) {
 /* ---- network ---- */
 
 static void put_interface(struct buf *b, const char *name, const unsigned long long n[16]) {
-    buf_printf(b, "\"name\":\"%s\",\"rxBytes\":%llu,\"rxErrors\":%llu,\"txBytes\":%llu,\"txErrors\":%llu",
-               name, n[0], n[2], n[8], n[10]);
+    buf_printf(b, "\"name\":\"%s\",\"rxBytes\":%llu,\"rxErrors\":%llu,\"txBytes\":%llu,\"txErrors\":%llu", name, n[0],
+               n[2], n[8], n[10]);
 }
 
 void stats_put_network(struct buf *b, pid_t pid) {
@@ -113,17 +113,15 @@ static const char *plugin_of(const struct core_volume *v) {
 }
 
 /* What a CSI driver says about it; false: nothing. */
-static bool put_csi(struct kubelet *kl, struct arena *a, struct buf *b, const char *uid,
-                    const char *dir_name) {
+static bool put_csi(struct kubelet *kl, struct arena *a, struct buf *b, const char *uid, const char *dir_name) {
     struct csi_node_get_volume_stats_response rs = {0};
     if (csi_volume_stats(kl->csi, a, uid, dir_name, &rs, NULL) < 0) return false;
     put_now(b);
     for (size_t i = 0; i < rs.usage.n; i++) {
         const struct csi_volume_usage *u = &rs.usage.items[i];
-        const char *const *names =
-            u->unit == CSI_USAGE_UNIT_INODES
-                ? (const char *const[]){"inodesFree", "inodes", "inodesUsed"}
-                : (const char *const[]){"availableBytes", "capacityBytes", "usedBytes"};
+        const char *const *names = u->unit == CSI_USAGE_UNIT_INODES
+                                       ? (const char *const[]){"inodesFree", "inodes", "inodesUsed"}
+                                       : (const char *const[]){"availableBytes", "capacityBytes", "usedBytes"};
         buf_printf(b, ",\"%s\":%lld,\"%s\":%lld,\"%s\":%lld", names[0], (long long)u->available, names[1],
                    (long long)u->total, names[2], (long long)u->used);
     }
@@ -136,8 +134,8 @@ static bool put_csi(struct kubelet *kl, struct arena *a, struct buf *b, const ch
 
 static void put_volume(struct kubelet *kl, struct arena *a, struct buf *b, const struct core_pod *p,
                        const struct core_volume *v, const char *dir_name) {
-    const char *dir = arena_printf(a, "%s/volumes/kubernetes.io~%s/%s",
-                                   kubelet_pod_dir(kl, a, p->metadata.uid), plugin_of(v), dir_name);
+    const char *dir = arena_printf(a, "%s/volumes/kubernetes.io~%s/%s", kubelet_pod_dir(kl, a, p->metadata.uid),
+                                   plugin_of(v), dir_name);
     const char *path = str_eq(plugin_of(v), "csi") ? arena_printf(a, "%s/mount", dir) : dir;
     bool mount = path_is_mount(path);
     struct usage u = {0};
@@ -147,14 +145,12 @@ static void put_volume(struct kubelet *kl, struct arena *a, struct buf *b, const
         put_fs(b, path, mount ? NULL : &u);
     buf_printf(b, ",\"name\":\"%s\"", v->name);
     const char *claim = volume_claim_name(a, p, v);
-    if (claim)
-        buf_printf(b, ",\"pvcRef\":{\"name\":\"%s\",\"namespace\":\"%s\"}", claim, p->metadata.namespace);
+    if (claim) buf_printf(b, ",\"pvcRef\":{\"name\":\"%s\",\"namespace\":\"%s\"}", claim, p->metadata.namespace);
     buf_addc(b, '}');
 }
 
 /* The CSI folder behind a claim: its PersistentVolume's name, from the API. */
-static const char *claim_folder(struct kubelet *kl, struct arena *a, const struct core_pod *p,
-                                const char *claim) {
+static const char *claim_folder(struct kubelet *kl, struct arena *a, const struct core_pod *p, const char *claim) {
     struct core_persistent_volume_claim k = {0};
     if (!kl->client ||
         client_get(kl->client, a, &client_persistentvolumeclaims, p->metadata.namespace, claim, &k, NULL) < 0)
@@ -167,11 +163,10 @@ void stats_put_volumes(struct kubelet *kl, struct buf *b, const struct core_pod 
     bool first = true;
     for (size_t i = 0; i < p->spec.volumes.n; i++) {
         const struct core_volume *v = &p->spec.volumes.items[i];
-        const char *claim = volume_claim_name(a, p, v),
-                   *name = claim ? claim_folder(kl, a, p, claim) : v->name;
+        const char *claim = volume_claim_name(a, p, v), *name = claim ? claim_folder(kl, a, p, claim) : v->name;
         if (!plugin_of(v) || !name) continue;
-        const char *dir = arena_printf(a, "%s/volumes/kubernetes.io~%s/%s",
-                                       kubelet_pod_dir(kl, a, p->metadata.uid), plugin_of(v), name);
+        const char *dir = arena_printf(a, "%s/volumes/kubernetes.io~%s/%s", kubelet_pod_dir(kl, a, p->metadata.uid),
+                                       plugin_of(v), name);
         if (access(dir, F_OK) < 0) continue;
         buf_adds(b, first ? ",\"volume\":[" : ",");
         first = false;
@@ -180,8 +175,7 @@ void stats_put_volumes(struct kubelet *kl, struct buf *b, const struct core_pod 
     if (!first) buf_addc(b, ']');
 }
 
-void stats_put_ephemeral_storage(struct kubelet *kl, struct buf *b, const struct core_pod *p,
-                                 uint64_t layers) {
+void stats_put_ephemeral_storage(struct kubelet *kl, struct buf *b, const struct core_pod *p, uint64_t layers) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct usage u = {.bytes = layers};
     walk(AT_FDCWD, kubelet_pod_log_dir(kl, a, p), 0, 0, &u);
@@ -189,8 +183,7 @@ void stats_put_ephemeral_storage(struct kubelet *kl, struct buf *b, const struct
         const struct core_volume *v = &p->spec.volumes.items[i];
         if (!v->empty_dir || !str_empty(v->empty_dir->medium)) continue;
         walk(AT_FDCWD,
-             arena_printf(a, "%s/volumes/kubernetes.io~empty-dir/%s", kubelet_pod_dir(kl, a, p->metadata.uid),
-                          v->name),
+             arena_printf(a, "%s/volumes/kubernetes.io~empty-dir/%s", kubelet_pod_dir(kl, a, p->metadata.uid), v->name),
              0, 0, &u);
     }
     buf_adds(b, ",\"ephemeral-storage\":{");
@@ -229,11 +222,10 @@ static bool measure_claim(struct kubelet *kl, struct arena *a, const struct core
     const char *name = claim_folder(kl, a, p, claim);
     struct csi_node_get_volume_stats_response rs = {0};
     struct statvfs fs;
-    *out =
-        (struct claim_numbers){.ns = arena_strdup(a, p->metadata.namespace), .claim = arena_strdup(a, claim)};
+    *out = (struct claim_numbers){.ns = arena_strdup(a, p->metadata.namespace), .claim = arena_strdup(a, claim)};
     if (!name) return false;
-    const char *path = arena_printf(a, "%s/volumes/kubernetes.io~csi/%s/mount",
-                                    kubelet_pod_dir(kl, a, p->metadata.uid), name);
+    const char *path =
+        arena_printf(a, "%s/volumes/kubernetes.io~csi/%s/mount", kubelet_pod_dir(kl, a, p->metadata.uid), name);
     if (csi_volume_stats(kl->csi, a, p->metadata.uid, name, &rs, NULL) == 0) {
         for (size_t i = 0; i < rs.usage.n; i++) {
             const struct csi_volume_usage *u = &rs.usage.items[i];
@@ -272,7 +264,7 @@ void stats_put_volume_metrics(struct kubelet *kl, struct buf *b) {
         buf_printf(b, "# HELP %s %s\n# TYPE %s gauge\n", volume_metrics[m].name, volume_metrics[m].help,
                    volume_metrics[m].name);
         for (size_t i = 0; i < n; i++)
-            buf_printf(b, "%s{namespace=\"%s\",persistentvolumeclaim=\"%s\"} %llu\n", volume_metrics[m].name,
-                       all[i].ns, all[i].claim, (unsigned long long)all[i].n[m]);
+            buf_printf(b, "%s{namespace=\"%s\",persistentvolumeclaim=\"%s\"} %llu\n", volume_metrics[m].name, all[i].ns,
+                       all[i].claim, (unsigned long long)all[i].n[m]);
     }
 }

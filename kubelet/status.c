@@ -100,8 +100,7 @@ static void fill_mounts(struct arena *a, const struct core_container *c, struct 
         o->name = m->name;
         o->mount_path = m->mount_path;
         o->read_only = m->read_only;
-        if (m->read_only)
-            o->recursive_read_only = m->recursive_read_only ? m->recursive_read_only : "Disabled";
+        if (m->read_only) o->recursive_read_only = m->recursive_read_only ? m->recursive_read_only : "Disabled";
     }
 }
 
@@ -134,11 +133,9 @@ static void from_runtime(struct arena *a, const struct status_input *in, const s
     }
 }
 
-static void one_container(struct arena *a, const struct status_input *in, const struct core_container *c,
-                          bool is_init, const struct core_container_status *prev,
-                          struct core_container_status *s) {
-    const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0),
-                              *before = rt_pod_find(in->rt, c->name, 1);
+static void one_container(struct arena *a, const struct status_input *in, const struct core_container *c, bool is_init,
+                          const struct core_container_status *prev, struct core_container_status *s) {
+    const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0), *before = rt_pod_find(in->rt, c->name, 1);
     bool has_init = in->pod->spec.init_containers.n > 0;
     *s = (struct core_container_status){.name = c->name, .image = c->image, .image_id = ""};
     if (prev) {
@@ -184,9 +181,8 @@ static void one_container(struct arena *a, const struct status_input *in, const 
     if (is_init && !container_is_sidecar(c)) s->ready = false;
 }
 
-static void containers(struct arena *a, const struct status_input *in, const struct core_container_vec *v,
-                       bool is_init, const struct core_container_status_vec *prev,
-                       struct core_container_status_vec *out) {
+static void containers(struct arena *a, const struct status_input *in, const struct core_container_vec *v, bool is_init,
+                       const struct core_container_status_vec *prev, struct core_container_status_vec *out) {
     out->n = v->n;
     out->items = v->n ? arena_zalloc(a, v->n * sizeof(*out->items)) : NULL;
     for (size_t i = 0; i < v->n; i++)
@@ -286,8 +282,8 @@ const char *status_phase(const struct core_pod *p, const struct core_pod_status 
 /* ---- conditions ---- */
 
 void status_set_condition(struct arena *a, struct core_pod_status *s, const struct core_pod_status *prev,
-                          const char *type, bool value, const char *reason, const char *message,
-                          int64_t generation, struct ktime now) {
+                          const char *type, bool value, const char *reason, const char *message, int64_t generation,
+                          struct ktime now) {
     struct core_pod_condition *c = status_condition(s, type);
     if (!c) {
         struct core_pod_condition *items = arena_alloc(a, (s->conditions.n + 1) * sizeof(*items));
@@ -319,8 +315,7 @@ struct readiness {
     const char *reason, *message;
 };
 
-static struct readiness containers_ready(struct arena *a, const struct core_pod *p,
-                                         const struct core_pod_status *s) {
+static struct readiness containers_ready(struct arena *a, const struct core_pod *p, const struct core_pod_status *s) {
     struct names unready = {0}, unknown = {0};
     for (size_t i = 0; i < p->spec.init_containers.n; i++) {
         const struct core_container *c = &p->spec.init_containers.items[i];
@@ -355,8 +350,7 @@ static struct readiness pod_ready(struct arena *a, const struct core_pod *p, con
         const struct core_pod_condition *c = status_condition(s, type);
         if (c && str_eq(c->status, "True")) continue;
         const char *why =
-            c ? arena_printf(a, "the status of pod readiness gate \"%s\" is not \"True\", but %s", type,
-                             c->status)
+            c ? arena_printf(a, "the status of pod readiness gate \"%s\" is not \"True\", but %s", type, c->status)
               : arena_printf(a, "corresponding condition of pod readiness gate \"%s\" does not exist.", type);
         msg = msg ? arena_printf(a, "%s, %s", msg, why) : why;
     }
@@ -364,15 +358,13 @@ static struct readiness pod_ready(struct arena *a, const struct core_pod *p, con
     return (struct readiness){true, NULL, NULL};
 }
 
-static struct readiness initialized(struct arena *a, const struct core_pod *p,
-                                    const struct core_pod_status *s) {
+static struct readiness initialized(struct arena *a, const struct core_pod *p, const struct core_pod_status *s) {
     struct names incomplete = {0};
     for (size_t i = 0; i < p->spec.init_containers.n; i++) {
         const struct core_container *c = &p->spec.init_containers.items[i];
         const struct core_container_status *cs = in_vec(&s->init_container_statuses, c->name);
-        bool done =
-            cs && (container_is_sidecar(c) ? (cs->started && *cs->started)
-                                           : (cs->state.terminated && cs->state.terminated->exit_code == 0));
+        bool done = cs && (container_is_sidecar(c) ? (cs->started && *cs->started)
+                                                   : (cs->state.terminated && cs->state.terminated->exit_code == 0));
         if (!done) names_add(a, &incomplete, c->name);
     }
     /* Past initialisation once a main container has run: a sidecar that restarts does not undo that. */
@@ -416,8 +408,7 @@ static void conditions(struct arena *a, const struct status_input *in, const str
     for (size_t i = 0; i < api->conditions.n; i++)
         if (!status_condition_owned(api->conditions.items[i].type))
             out->conditions.items[out->conditions.n++] = api->conditions.items[i];
-    status_set_condition(a, out, prev, "PodReadyToStartContainers", in->network_ready, NULL, NULL, gen,
-                         in->now);
+    status_set_condition(a, out, prev, "PodReadyToStartContainers", in->network_ready, NULL, NULL, gen, in->now);
     struct readiness r = initialized(a, p, out);
     status_set_condition(a, out, prev, "Initialized", r.ok, r.reason, r.message, gen, in->now);
     struct readiness c = containers_ready(a, p, out);
@@ -426,12 +417,14 @@ static void conditions(struct arena *a, const struct status_input *in, const str
     status_set_condition(a, out, prev, "ContainersReady", c.ok, c.reason, c.message, gen, in->now);
     status_set_condition(a, out, prev, "PodScheduled", true, NULL, NULL, gen, in->now);
     if (in->resize_reason)
-        status_set_condition(a, out, prev, "PodResizePending", true, in->resize_reason, in->resize_message, gen, in->now);
-    if (resizing(in))
-        status_set_condition(a, out, prev, "PodResizeInProgress", true, in->resize_error ? "Error" : NULL, in->resize_error, gen,
+        status_set_condition(a, out, prev, "PodResizePending", true, in->resize_reason, in->resize_message, gen,
                              in->now);
+    if (resizing(in))
+        status_set_condition(a, out, prev, "PodResizeInProgress", true, in->resize_error ? "Error" : NULL,
+                             in->resize_error, gen, in->now);
     if (disrupted(in->forced_reason))
-        status_set_condition(a, out, prev, "DisruptionTarget", true, "TerminationByKubelet", in->forced_message, gen, in->now);
+        status_set_condition(a, out, prev, "DisruptionTarget", true, "TerminationByKubelet", in->forced_message, gen,
+                             in->now);
 }
 
 /* ---- the whole ---- */
@@ -442,8 +435,7 @@ static void addresses(struct arena *a, const struct status_input *in, const stru
     if (in->n_host_ips) {
         out->host_ip = in->host_ips[0];
         out->host_ips.items = arena_zalloc(a, in->n_host_ips * sizeof(*out->host_ips.items));
-        for (size_t i = 0; i < in->n_host_ips; i++)
-            out->host_ips.items[out->host_ips.n++].ip = in->host_ips[i];
+        for (size_t i = 0; i < in->n_host_ips; i++) out->host_ips.items[out->host_ips.n++].ip = in->host_ips[i];
     }
     const char *const *ips = NULL;
     size_t n = 0;
@@ -473,13 +465,11 @@ void status_compute(struct arena *a, const struct status_input *in, struct core_
     out->start_time = prev->start_time.set ? prev->start_time : in->now;
     out->nominated_node_name = p->status.nominated_node_name;
     /* A pod that was refused has nothing to show of containers that were never looked at. */
-    bool refused =
-        in->forced_phase && !in->rt->n_containers && !in->rt->n_sandboxes && !prev->container_statuses.n;
+    bool refused = in->forced_phase && !in->rt->n_containers && !in->rt->n_sandboxes && !prev->container_statuses.n;
     if (!refused)
         containers(a, in, &p->spec.init_containers, true, &prev->init_container_statuses,
                    &out->init_container_statuses);
-    if (!refused)
-        containers(a, in, &p->spec.containers, false, &prev->container_statuses, &out->container_statuses);
+    if (!refused) containers(a, in, &p->spec.containers, false, &prev->container_statuses, &out->container_statuses);
     if (!refused) ephemeral(a, in, prev, out);
     if (in->forced_phase) {
         out->phase = in->forced_phase;

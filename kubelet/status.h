@@ -29,7 +29,7 @@ struct status_input {
     void *probe_arg;
     /* Decided by the worker: an end that the containers do not show (Evicted, DeadlineExceeded, OutOfcpu). */
     const char *forced_phase, *forced_reason, *forced_message;
-    bool all_stopped; /* nothing of the pod runs any more and nothing will: what was running is Unknown */
+    bool all_stopped;      /* nothing of the pod runs any more and nothing will: what was running is Unknown */
     const char *id_scheme; /* of container ids: the runtime's name; NULL: "coracle" */
     bool network_ready;    /* sandbox is up and has its address */
     struct ktime now;
@@ -44,8 +44,8 @@ struct core_pod_condition *status_condition(const struct core_pod_status *s, con
 struct core_container_status *status_container(const struct core_pod_status *s, const char *name);
 /* Sets a condition, keeping lastTransitionTime when the status did not change. */
 void status_set_condition(struct arena *a, struct core_pod_status *s, const struct core_pod_status *prev,
-                          const char *type, bool value, const char *reason, const char *message,
-                          int64_t generation, struct ktime now);
+                          const char *type, bool value, const char *reason, const char *message, int64_t generation,
+                          struct ktime now);
 /* Conditions that the kubelet writes; others belong to someone else. */
 bool status_condition_owned(const char *type);
 /* The CRI id of a containerStatus' containerID ("scheme://id"). */

@@ -81,15 +81,14 @@ static void replace_list(struct arena *a, struct json *out, const char *key, con
     json_set(a, out, key, list);
 }
 
-static void patch_conditions(struct arena *a, struct json *out, const struct json *old,
-                             const struct json *now) {
+static void patch_conditions(struct arena *a, struct json *out, const struct json *old, const struct json *now) {
     struct json *list = json_array(a), *c, *o;
     JSON_FOREACH(c, json_get(now, "conditions")) {
         const char *type = json_get_str(c, "type");
         if (!status_condition_owned(type) && !str_eq(type, "DisruptionTarget")) continue;
         bool same = false;
         JSON_FOREACH(o, json_get(old, "conditions"))
-        if (str_eq(json_get_str(o, "type"), type)) same = json_equal(o, c);
+            if (str_eq(json_get_str(o, "type"), type)) same = json_equal(o, c);
         if (same) continue;
         static const char *const cleared[] = {"reason", "message"};
         for (size_t i = 0; i < ARRAY_LEN(cleared); i++)
@@ -178,8 +177,7 @@ static void on_answer(void *arg, int result, const struct client_response *resp,
     struct status_manager *m = n->m;
     pthread_mutex_lock(&m->lock);
     bool was_status = n->flying != NULL;
-    bool settled =
-        result == 0 || (e && (e->status == 404 || e->status == 409 || e->status == 403 || e->status == 422));
+    bool settled = result == 0 || (e && (e->status == 404 || e->status == 409 || e->status == 403 || e->status == 422));
     if (settled && was_status) {
         arena_free(n->sent_arena);
         n->sent_arena = n->flying_arena;
@@ -193,8 +191,7 @@ static void on_answer(void *arg, int result, const struct client_response *resp,
     /* 404 and 409: the pod has gone, or another has taken its name. */
     if (result < 0 && settled && e->status != 404 && e->status != 409)
         log_warn("pod status was refused", "pod", n->name, "namespace", n->ns, "error", e->msg, NULL);
-    if (!settled && !m->stopping &&
-        !n->forgotten) { /* the server is away: keep the request slot until the timer */
+    if (!settled && !m->stopping && !n->forgotten) { /* the server is away: keep the request slot until the timer */
         n->retry_ms = n->retry_ms ? MIN_OF(n->retry_ms * 2, (unsigned)RETRY_MAX_MS) : RETRY_MIN_MS;
         client_call_later(m->client, (int64_t)n->retry_ms * NS_PER_MS, retry_later, n);
         pthread_mutex_unlock(&m->lock);
@@ -217,11 +214,10 @@ static void send_request(struct entry *n, const struct client_request *rq) {
 }
 
 static void send_delete(struct arena *a, struct entry *n) {
-    const char *body =
-        arena_printf(a,
-                     "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"gracePeriodSeconds\":0,"
-                     "\"preconditions\":{\"uid\":\"%s\"}}",
-                     n->uid);
+    const char *body = arena_printf(a,
+                                    "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"gracePeriodSeconds\":0,"
+                                    "\"preconditions\":{\"uid\":\"%s\"}}",
+                                    n->uid);
     struct client_request rq = {.method = "DELETE",
                                 .path = client_path(a, &client_pods, n->ns, n->name, NULL),
                                 .body = body,
@@ -264,8 +260,7 @@ static struct entry *entry_of(struct status_manager *m, const struct core_pod *p
     return n;
 }
 
-void status_manager_set(struct status_manager *m, const struct core_pod *pod,
-                        const struct core_pod_status *s) {
+void status_manager_set(struct status_manager *m, const struct core_pod *pod, const struct core_pod_status *s) {
     pthread_mutex_lock(&m->lock);
     struct entry *n = entry_of(m, pod);
     free(n->rv);

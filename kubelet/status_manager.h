@@ -18,8 +18,7 @@ void status_manager_free(struct status_manager *m);
 
 /* The pod's newest status; copied. `api` is the status the API server is known to have (from the informer).
  */
-void status_manager_set(struct status_manager *m, const struct core_pod *pod,
-                        const struct core_pod_status *s);
+void status_manager_set(struct status_manager *m, const struct core_pod *pod, const struct core_pod_status *s);
 /* The API's current view of a pod: when somebody else changed what the kubelet owns (a node controller that
  * gave the node up marks its pods not ready), the status is written again. */
 void status_manager_observe(struct status_manager *m, const struct core_pod *pod);

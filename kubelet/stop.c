@@ -56,16 +56,14 @@ static int stop_container(struct kubelet *kl, const char *id, int64_t grace, str
     _cleanup_arena_ struct arena *a = arena_new();
     struct cri_stop_container_request req = {.container_id = id, .timeout = grace};
     struct cri_stop_container_response resp = {0};
-    int r = runtime_call_timeout(kl->rt, RT_STOP_CONTAINER, a, &req, &resp,
-                                 grace * NS_PER_SEC + RUNTIME_TIMEOUT_NS, e);
+    int r = runtime_call_timeout(kl->rt, RT_STOP_CONTAINER, a, &req, &resp, grace * NS_PER_SEC + RUNTIME_TIMEOUT_NS, e);
     return r == -ENOENT ? 0 : r;
 }
 
 static void pre_stop(struct stop_job *j, int64_t limit) {
     struct kubelet *kl = j->set->w->kl;
     const struct core_pod *pod = j->set->obj->obj;
-    struct hook_target t = {
-        .pod = pod, .container = j->container, .container_id = j->id, .pod_ip = j->set->pod_ip};
+    struct hook_target t = {.pod = pod, .container = j->container, .container_id = j->id, .pod_ip = j->set->pod_ip};
     _cleanup_err_ struct err e = {0};
     if (hook_lifecycle(kl, j->container->lifecycle->pre_stop, &t, limit, &e) < 0) {
         kubelet_event(kl, pod, j->name, "Warning", "FailedPreStopHook", "PreStopHook failed");
@@ -81,14 +79,12 @@ static void *stop_thread(void *arg) {
     int64_t end = mono_ns() + j->grace * NS_PER_SEC;
     wait_turn(j, end);
     kubelet_event(kl, j->set->obj->obj, j->name, "Normal", "Killing", "%s", j->message);
-    if (j->grace > 0 && j->container && j->container->lifecycle && j->container->lifecycle->pre_stop &&
-        mono_ns() < end)
+    if (j->grace > 0 && j->container && j->container->lifecycle && j->container->lifecycle->pre_stop && mono_ns() < end)
         pre_stop(j, end - mono_ns());
     int64_t left = (end - mono_ns() + NS_PER_SEC - 1) / NS_PER_SEC;
     if (left < MIN_GRACE) left = j->fixed_grace && j->grace < MIN_GRACE ? j->grace : MIN_GRACE;
     if (stop_container(kl, j->id, left, &e) < 0)
-        log_warn("cannot stop a container", "pod", j->set->obj->key, "container", j->name, "error", e.msg,
-                 NULL);
+        log_warn("cannot stop a container", "pod", j->set->obj->key, "container", j->name, "error", e.msg, NULL);
     pthread_mutex_lock(&w->lock);
     j->done = true;
     w->wake = true;
@@ -191,8 +187,8 @@ void sync_stop(struct sync *s, const struct stop_request *rq, size_t n) {
                                .grace = grace_of(s, &rq[i]),
                                .fixed_grace = rq[i].grace >= 0 || s->w->forced_grace >= 0,
                                .stage = stage_of(s->pod, name)};
-        j->message = rq[i].message ? arena_strdup(s->a, rq[i].message)
-                                   : arena_printf(s->a, "Stopping container %s", name);
+        j->message =
+            rq[i].message ? arena_strdup(s->a, rq[i].message) : arena_printf(s->a, "Stopping container %s", name);
     }
     for (size_t i = 0; i < n; i++)
         if (kubelet_thread(&set.jobs[i].thread, stop_thread, &set.jobs[i], false) == 0)
@@ -265,8 +261,7 @@ int sync_collect(struct sync *s, bool all, struct err *e) {
     for (size_t i = s->rt.n_sandboxes; i-- > 0;) {
         const struct rt_sandbox *sb = &s->rt.sandboxes[i];
         bool used = false;
-        for (size_t k = 0; k < s->rt.n_containers; k++)
-            used |= str_eq(s->rt.containers[k].sandbox_id, sb->id);
+        for (size_t k = 0; k < s->rt.n_containers; k++) used |= str_eq(s->rt.containers[k].sandbox_id, sb->id);
         if (!all && (i == 0 || sb->ready || used)) continue;
         int r = remove_sandbox(s, sb->id, e);
         if (r < 0) return r;

@@ -45,8 +45,7 @@ static void termination_message(struct sync *s, struct rt_container *c) {
         if (n > 0) text[n] = '\0';
     }
     bool failed = c->exit_code != 0 || str_eq(c->reason, "OOMKilled");
-    if (str_empty(text) && failed && str_eq(c->term_policy, "FallbackToLogsOnError") &&
-        !str_empty(c->log_path)) {
+    if (str_empty(text) && failed && str_eq(c->term_policy, "FallbackToLogsOnError") && !str_empty(c->log_path)) {
         free(text);
         text = logs_tail_text(c->log_path, TERM_LOG_LINES, TERM_LOG_MAX);
     }
@@ -66,13 +65,11 @@ static void tell_prober(struct sync *s) {
     const struct core_pod_spec *spec = &s->pod->spec;
     const char *ip = sync_pod_ip(s);
     for (size_t i = 0; i < spec->containers.n + spec->init_containers.n; i++) {
-        const struct core_container *c = i < spec->containers.n
-                                             ? &spec->containers.items[i]
-                                             : &spec->init_containers.items[i - spec->containers.n];
+        const struct core_container *c =
+            i < spec->containers.n ? &spec->containers.items[i] : &spec->init_containers.items[i - spec->containers.n];
         const struct rt_container *rc = rt_pod_find(&s->rt, c->name, 0);
         bool runs = rc && rc->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
-        prober_container(s->kl->prober, s->w->uid, c->name, runs ? rc->id : NULL, runs ? rc->started_at : 0,
-                         ip);
+        prober_container(s->kl->prober, s->w->uid, c->name, runs ? rc->id : NULL, runs ? rc->started_at : 0, ip);
     }
 }
 
@@ -116,8 +113,7 @@ void sync_publish(struct sync *s, bool all_stopped) {
     for (struct container_track *t = w->tracks; t; t = t->next) {
         if (!t->reason) continue;
         ARENA_GROW(s->a, notes, n, cap);
-        notes[n++] =
-            (struct status_note){t->name, arena_strdup(s->a, t->reason), arena_strdup(s->a, t->message)};
+        notes[n++] = (struct status_note){t->name, arena_strdup(s->a, t->reason), arena_strdup(s->a, t->message)};
     }
     struct status_input in = {.pod = s->pod,
                               .rt = &s->rt,
@@ -182,8 +178,7 @@ static int forget(struct sync *s) {
     if (r == 0) r = volumes_forget(kl->volumes, s->w->uid, &e);
     if (r == 0 && !kl->fake) r = path_remove_tree(kubelet_pod_log_dir(kl, s->a, s->pod), &e);
     if (r < 0) {
-        log_warn("cannot remove what is left of a pod", "pod", s->obj->key, "uid", s->w->uid, "error", e.msg,
-                 NULL);
+        log_warn("cannot remove what is left of a pod", "pod", s->obj->key, "uid", s->w->uid, "error", e.msg, NULL);
         sync_again_in(s, 5 * NS_PER_SEC);
         return r;
     }
@@ -200,10 +195,9 @@ static int release(struct sync *s) {
     devices_release(s->kl->devices, s->w->uid);
     int r = volumes_unmount(s->kl->volumes, s->w->uid, &e);
     if (r == 0)
-        r = cgroups_pod_remove(
-            s->kl->cgroups,
-            str_empty(s->pod->status.qos_class) ? pod_qos_class(s->pod) : s->pod->status.qos_class, s->w->uid,
-            &e);
+        r = cgroups_pod_remove(s->kl->cgroups,
+                               str_empty(s->pod->status.qos_class) ? pod_qos_class(s->pod) : s->pod->status.qos_class,
+                               s->w->uid, &e);
     if (r < 0) {
         log_warn("cannot release a pod's resources", "pod", s->obj->key, "error", e.msg, NULL);
         sync_again_in(s, 2 * NS_PER_SEC);
@@ -254,8 +248,7 @@ static bool deadline_passed(struct sync *s) {
     struct pod_worker *w = s->w;
     if (!deadline || pod_deleting(s->pod)) return false;
     pthread_mutex_lock(&w->lock);
-    struct ktime start =
-        w->status && w->status->start_time.set ? w->status->start_time : s->pod->status.start_time;
+    struct ktime start = w->status && w->status->start_time.set ? w->status->start_time : s->pod->status.start_time;
     pthread_mutex_unlock(&w->lock);
     if (!start.set) {
         sync_again_in(s, *deadline * NS_PER_SEC);
@@ -288,8 +281,7 @@ int64_t worker_sync(struct pod_worker *w) {
     struct sync s = {.w = w, .kl = w->kl, .a = w->arena, .obj = obj, .pod = obj->obj};
     int r = sync_read(&s, &e);
     if (r < 0) {
-        if (r != -ECONNREFUSED)
-            log_warn("cannot read a pod from the runtime", "pod", obj->key, "error", e.msg, NULL);
+        if (r != -ECONNREFUSED) log_warn("cannot read a pod from the runtime", "pod", obj->key, "error", e.msg, NULL);
         return NS_PER_SEC;
     }
     s.pod = resize_settle(&s);

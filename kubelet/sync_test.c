@@ -91,8 +91,7 @@ static bool second_running(const struct core_pod_status *s, const void *arg) {
 }
 static bool init_runs(const struct core_pod_status *s, const void *arg) {
     for (size_t i = 0; i < s->init_container_statuses.n; i++)
-        if (str_eq(s->init_container_statuses.items[i].name, arg) &&
-            s->init_container_statuses.items[i].state.running)
+        if (str_eq(s->init_container_statuses.items[i].name, arg) && s->init_container_statuses.items[i].state.running)
             return true;
     return false;
 }
@@ -176,8 +175,7 @@ TEST(a_container_that_ends_is_restarted_at_once_and_then_backs_off) {
     runtime_fake_exit(w.rt, "p", "c", 1, NULL);
     CHECK(wait_status(&w, "p", waits_for, "CrashLoopBackOff"));
     CHECK(wait_status(&w, "p", phase_is, "Running"));
-    CHECK_INT(runtime_fake_count(w.rt, "p", "c"),
-              1); /* one dead instance is kept, older ones are collected */
+    CHECK_INT(runtime_fake_count(w.rt, "p", "c"), 1); /* one dead instance is kept, older ones are collected */
     world_free(&w);
 }
 

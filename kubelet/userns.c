@@ -42,8 +42,7 @@ static bool sub_ids(const char *file, uint32_t *first, uint32_t *ranges) {
     unsigned long start, count;
     char line[256];
     while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "kubelet:%lu:%lu", &start, &count) != 2 || start > UINT32_MAX || count > UINT32_MAX)
-            continue;
+        if (sscanf(line, "kubelet:%lu:%lu", &start, &count) != 2 || start > UINT32_MAX || count > UINT32_MAX) continue;
         start = (start + IDS - 1) / IDS * IDS;
         *first = (uint32_t)MAX_OF(start, (unsigned long)IDS);
         *ranges = (uint32_t)(count / IDS);

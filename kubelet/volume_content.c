@@ -26,8 +26,8 @@ static void keyed_add(struct arena *a, struct keyed_set *s, const char *key, str
     s->items[s->n++] = (struct keyed){.key = key, .value = value};
 }
 
-static int config_map_keys(struct kubelet *kl, struct arena *a, const char *ns, const char *name,
-                           struct keyed_set *out, struct err *e) {
+static int config_map_keys(struct kubelet *kl, struct arena *a, const char *ns, const char *name, struct keyed_set *out,
+                           struct err *e) {
     struct core_config_map cm = {0};
     int r = objects_config_map(kl->objects, a, ns, name, &cm, e);
     if (r < 0) return r;
@@ -39,8 +39,8 @@ static int config_map_keys(struct kubelet *kl, struct arena *a, const char *ns, 
     return 0;
 }
 
-static int secret_keys(struct kubelet *kl, struct arena *a, const char *ns, const char *name,
-                       struct keyed_set *out, struct err *e) {
+static int secret_keys(struct kubelet *kl, struct arena *a, const char *ns, const char *name, struct keyed_set *out,
+                       struct err *e) {
     struct core_secret s = {0};
     int r = objects_secret(kl->objects, a, ns, name, &s, e);
     if (r < 0) return r;
@@ -74,12 +74,12 @@ static int project_keys(struct arena *a, const struct keyed_set *s, const struct
     return 0;
 }
 
-typedef int key_source_fn(struct kubelet *kl, struct arena *a, const char *ns, const char *name,
-                          struct keyed_set *out, struct err *e);
+typedef int key_source_fn(struct kubelet *kl, struct arena *a, const char *ns, const char *name, struct keyed_set *out,
+                          struct err *e);
 
 static int add_object(struct kubelet *kl, struct arena *a, const struct core_pod *pod, key_source_fn *source,
-                      const char *name, const struct core_key_to_path_vec *items, unsigned mode,
-                      const bool *optional, struct payload *out, struct err *e) {
+                      const char *name, const struct core_key_to_path_vec *items, unsigned mode, const bool *optional,
+                      struct payload *out, struct err *e) {
     struct keyed_set s = {0};
     int r = source(kl, a, pod->metadata.namespace, name, &s, e);
     if (r == -ENOENT && is_true(optional)) return 0;
@@ -89,9 +89,8 @@ static int add_object(struct kubelet *kl, struct arena *a, const struct core_pod
 
 /* ---- the downward API ---- */
 
-static int add_downward(struct arena *a, const struct core_pod *pod,
-                        const struct core_downward_api_volume_file_vec *v, unsigned mode,
-                        const struct env_facts *facts, struct payload *out, struct err *e) {
+static int add_downward(struct arena *a, const struct core_pod *pod, const struct core_downward_api_volume_file_vec *v,
+                        unsigned mode, const struct env_facts *facts, struct payload *out, struct err *e) {
     for (size_t i = 0; i < v->n; i++) {
         const struct core_downward_api_volume_file *f = &v->items[i];
         const char *text = "";
@@ -100,10 +99,9 @@ static int add_downward(struct arena *a, const struct core_pod *pod,
             r = env_field_ref(a, pod, facts, f->field_ref->field_path, &text, e);
         } else if (f->resource_field_ref) {
             const struct core_container *c = pod_container(pod, f->resource_field_ref->container_name, NULL);
-            if (!c)
-                return err_set(e, -EINVAL, "container %s not found", f->resource_field_ref->container_name);
-            r = env_resource_ref(a, c, facts, f->resource_field_ref->resource, f->resource_field_ref->divisor,
-                                 &text, e);
+            if (!c) return err_set(e, -EINVAL, "container %s not found", f->resource_field_ref->container_name);
+            r = env_resource_ref(a, c, facts, f->resource_field_ref->resource, f->resource_field_ref->divisor, &text,
+                                 e);
         } else {
             return err_set(e, -EINVAL, "downwardAPI item \"%s\" has no source", f->path);
         }
@@ -124,8 +122,7 @@ bool volume_token_times(const char *jwt, int64_t *issued, int64_t *expires) {
     size_t n = (size_t)(end - dot - 1), got;
     char *text = arena_alloc(a, n + 1);
     struct json *v;
-    if (base64url_decode(dot + 1, n, text, &got) < 0 || json_parse(a, text, got, &v, NULL, NULL) < 0)
-        return false;
+    if (base64url_decode(dot + 1, n, text, &got) < 0 || json_parse(a, text, got, &v, NULL, NULL) < 0) return false;
     *issued = json_get_int(v, "iat", 0);
     *expires = json_get_int(v, "exp", 0);
     return *expires > 0;
@@ -154,10 +151,9 @@ static int64_t common_user(const struct core_pod *p) {
         const struct core_container *c = i < p->spec.containers.n
                                              ? &p->spec.containers.items[i]
                                              : &p->spec.init_containers.items[i - p->spec.containers.n];
-        const int64_t *u = c->security_context && c->security_context->run_as_user
-                               ? c->security_context->run_as_user
-                           : ps ? ps->run_as_user
-                                : NULL;
+        const int64_t *u = c->security_context && c->security_context->run_as_user ? c->security_context->run_as_user
+                           : ps                                                    ? ps->run_as_user
+                                                                                   : NULL;
         if (!u || (user >= 0 && user != *u)) return -1;
         user = *u;
     }
@@ -172,8 +168,7 @@ static int add_token(struct kubelet *kl, struct arena *a, const struct core_pod 
         const char *audience = t->audience;
         struct client_token_request rq = {
             .ns = pod->metadata.namespace,
-            .service_account =
-                str_empty(pod->spec.service_account_name) ? "default" : pod->spec.service_account_name,
+            .service_account = str_empty(pod->spec.service_account_name) ? "default" : pod->spec.service_account_name,
             .audiences = str_empty(audience) ? NULL : &audience,
             .n_audiences = !str_empty(audience),
             .expiration_seconds = t->expiration_seconds ? *t->expiration_seconds : DEFAULT_TOKEN_SECONDS,
@@ -201,35 +196,32 @@ static int add_projection(struct kubelet *kl, struct arena *a, const struct core
                           const struct core_volume_projection *p, unsigned mode, const char *dir,
                           const struct env_facts *facts, struct payload *out, struct err *e) {
     if (p->secret)
-        return add_object(kl, a, pod, secret_keys, p->secret->name, &p->secret->items, mode,
-                          p->secret->optional, out, e);
+        return add_object(kl, a, pod, secret_keys, p->secret->name, &p->secret->items, mode, p->secret->optional, out,
+                          e);
     if (p->config_map)
         return add_object(kl, a, pod, config_map_keys, p->config_map->name, &p->config_map->items, mode,
                           p->config_map->optional, out, e);
     if (p->downward_api) return add_downward(a, pod, &p->downward_api->items, mode, facts, out, e);
     if (p->service_account_token) return add_token(kl, a, pod, p->service_account_token, mode, dir, out, e);
     if (p->cluster_trust_bundle && is_true(p->cluster_trust_bundle->optional))
-        return payload_add(a, out, p->cluster_trust_bundle->path, (struct bytes){(const uint8_t *)"", 0},
-                           mode, -1, e);
+        return payload_add(a, out, p->cluster_trust_bundle->path, (struct bytes){(const uint8_t *)"", 0}, mode, -1, e);
     return err_set(e, -ENOTSUP, "this kind of projection (%s) is not supported on this node",
                    p->cluster_trust_bundle ? "clusterTrustBundle"
                    : p->pod_certificate    ? "podCertificate"
                                            : "unknown");
 }
 
-int volume_content(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
-                   const struct core_volume *vol, const char *dir, const struct env_facts *facts,
-                   struct payload *out, struct err *e) {
+int volume_content(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_volume *vol,
+                   const char *dir, const struct env_facts *facts, struct payload *out, struct err *e) {
     if (vol->config_map)
         return add_object(kl, a, pod, config_map_keys, vol->config_map->name, &vol->config_map->items,
-                          mode_or(vol->config_map->default_mode, DEFAULT_MODE), vol->config_map->optional,
-                          out, e);
+                          mode_or(vol->config_map->default_mode, DEFAULT_MODE), vol->config_map->optional, out, e);
     if (vol->secret)
         return add_object(kl, a, pod, secret_keys, vol->secret->secret_name, &vol->secret->items,
                           mode_or(vol->secret->default_mode, DEFAULT_MODE), vol->secret->optional, out, e);
     if (vol->downward_api)
-        return add_downward(a, pod, &vol->downward_api->items,
-                            mode_or(vol->downward_api->default_mode, DEFAULT_MODE), facts, out, e);
+        return add_downward(a, pod, &vol->downward_api->items, mode_or(vol->downward_api->default_mode, DEFAULT_MODE),
+                            facts, out, e);
     unsigned mode = mode_or(vol->projected->default_mode, DEFAULT_MODE);
     for (size_t i = 0; i < vol->projected->sources.n; i++) {
         int r = add_projection(kl, a, pod, &vol->projected->sources.items[i], mode, dir, facts, out, e);

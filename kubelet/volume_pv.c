@@ -50,26 +50,23 @@ static int run_program(const char *const *argv, struct err *e) {
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return 0;
     said[strcspn(said, "\n")] = '\0';
-    return err_set(e, -EIO, "%s failed (%d): %s", argv[0], WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-                   said);
+    return err_set(e, -EIO, "%s failed (%d): %s", argv[0], WIFEXITED(status) ? WEXITSTATUS(status) : -1, said);
 }
 
 int setup_nfs(struct setup *s, const char *name, const char *server, const char *path, bool read_only,
               const struct str_vec *options, struct err *e) {
-    const char *dir = arena_printf(s->a, "%s/volumes/kubernetes.io~nfs/%s",
-                                   kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), name);
+    const char *dir =
+        arena_printf(s->a, "%s/volumes/kubernetes.io~nfs/%s", kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), name);
     s->out->host_path = dir;
     s->out->read_only |= read_only;
     if (path_is_mount(dir)) return 0;
     const char *program = mount_nfs_program();
     if (!program)
-        return err_set(e, -ENOTSUP,
-                       "this node cannot mount NFS: it has no mount.nfs (Debian's package nfs-common)");
+        return err_set(e, -ENOTSUP, "this node cannot mount NFS: it has no mount.nfs (Debian's package nfs-common)");
     int r = mkdir_p(dir, 0750);
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     const char *opts = read_only ? "ro" : "rw";
-    for (size_t i = 0; options && i < options->n; i++)
-        opts = arena_printf(s->a, "%s,%s", opts, options->items[i]);
+    for (size_t i = 0; options && i < options->n; i++) opts = arena_printf(s->a, "%s,%s", opts, options->items[i]);
     if (strchr(server, ':')) server = arena_printf(s->a, "[%s]", server); /* IPv6 */
     const char *const argv[] = {program, arena_printf(s->a, "%s:%s", server, path), dir, "-o", opts, NULL};
     return run_program(argv, e);
@@ -120,8 +117,7 @@ int setup_inline_csi(struct setup *s, struct err *e) {
                            .read_only = c->read_only && *c->read_only,
                            .inline_ = true};
     if (c->node_publish_secret_ref)
-        v.publish_secret =
-            (struct csi_secret_ref){s->pod->metadata.namespace, c->node_publish_secret_ref->name};
+        v.publish_secret = (struct csi_secret_ref){s->pod->metadata.namespace, c->node_publish_secret_ref->name};
     return mount_csi(s, &v, e);
 }
 
@@ -134,8 +130,8 @@ static int claim_resized(struct setup *s, const struct core_persistent_volume_cl
     json_set(s->a, json_ensure_object(s->a, status, "allocatedResourceStatuses"), "storage", json_null(s->a));
     char *body = json_text(s->a, doc);
     struct client_opts o = {.subresource = "status"};
-    return client_patch(s->kl->client, s->a, &client_persistentvolumeclaims, k->metadata.namespace,
-                        k->metadata.name, CLIENT_PATCH_MERGE, body, strlen(body), &o, NULL, e);
+    return client_patch(s->kl->client, s->a, &client_persistentvolumeclaims, k->metadata.namespace, k->metadata.name,
+                        CLIENT_PATCH_MERGE, body, strlen(body), &o, NULL, e);
 }
 
 /* A volume that was made bigger than its claim shows: the file system follows. Not being able to is an event,
@@ -143,8 +139,7 @@ static int claim_resized(struct setup *s, const struct core_persistent_volume_cl
 static void follow_size(struct setup *s, const struct core_persistent_volume *pv,
                         const struct core_persistent_volume_claim *k, const struct csi_volume *v) {
     const char *want = str_map_get(&pv->spec.capacity, "storage");
-    int64_t bytes = quantity_str_value(want),
-            have = quantity_str_value(str_map_get(&k->status.capacity, "storage"));
+    int64_t bytes = quantity_str_value(want), have = quantity_str_value(str_map_get(&k->status.capacity, "storage"));
     _cleanup_err_ struct err e = {0};
     if (bytes <= have || have <= 0 || v->read_only) return;
     int r = csi_volume_expand(s->kl->csi, s->a, s->pod->metadata.uid, v, bytes, &e);
@@ -192,14 +187,13 @@ static int check_exclusive(struct setup *s, const struct core_persistent_volume 
     bool taken = false;
     for (struct dirent *ent; d && !taken && (ent = readdir(d));) {
         if (ent->d_name[0] == '.' || str_eq(ent->d_name, s->pod->metadata.uid)) continue;
-        taken = access(arena_printf(s->a, "%s/%s/volumes/kubernetes.io~csi/%s/vol_data.json", pods,
-                                    ent->d_name, pv->metadata.name),
+        taken = access(arena_printf(s->a, "%s/%s/volumes/kubernetes.io~csi/%s/vol_data.json", pods, ent->d_name,
+                                    pv->metadata.name),
                        F_OK) == 0;
     }
     if (d) closedir(d);
     return taken
-               ? err_set(e, -EBUSY,
-                         "volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+               ? err_set(e, -EBUSY, "volume uses the ReadWriteOncePod access mode and is already in use by another pod")
                : 0;
 }
 
@@ -207,8 +201,8 @@ static int check_exclusive(struct setup *s, const struct core_persistent_volume 
 static int make_provisioned(struct setup *s, const struct core_persistent_volume *pv, struct err *e) {
     const char *base = s->kl->cfg.local_path_dir, *path = pv->spec.local->path;
     size_t n = strlen(str_or_empty(base));
-    if (!n || !str_eq(str_map_get(&pv->metadata.annotations, "pv.kubernetes.io/provisioned-by"),
-                      "coracle.io/local-path"))
+    if (!n ||
+        !str_eq(str_map_get(&pv->metadata.annotations, "pv.kubernetes.io/provisioned-by"), "coracle.io/local-path"))
         return 0;
     if (strncmp(path, base, n) != 0 || path[n] != '/' || strchr(path + n + 1, '/') || path[n + 1] == '.')
         return err_set(e, -EPERM, "%s is not in %s, where this node has such volumes", path, base);
@@ -227,8 +221,8 @@ static int use_volume(struct setup *s, const struct core_persistent_volume *pv,
     if (v->csi) return claim_csi(s, pv, k, e);
     if (path && s->out->is_block) return use_device(s, path, e);
     if (v->nfs && !s->out->is_block)
-        return setup_nfs(s, pv->metadata.name, v->nfs->server, v->nfs->path,
-                         v->nfs->read_only || s->out->read_only, &v->mount_options, e);
+        return setup_nfs(s, pv->metadata.name, v->nfs->server, v->nfs->path, v->nfs->read_only || s->out->read_only,
+                         &v->mount_options, e);
     if (v->host_path) return setup_host_path(s, path, v->host_path->type, e);
     if (v->local) {
         r = make_provisioned(s, pv, e);
@@ -236,10 +230,9 @@ static int use_volume(struct setup *s, const struct core_persistent_volume *pv,
         r = setup_host_path(s, path, "Directory", e);
         return r < 0 ? r : setup_fs_group(s, path, e);
     }
-    return err_set(e, -ENOTSUP, "the kind of volume of PV %s is not supported on this node%s",
-                   pv->metadata.name,
-                   s->out->is_block ? " as a block device (CSI, local and hostPath are)"
-                                    : " (CSI, hostPath, local and NFS are)");
+    return err_set(
+        e, -ENOTSUP, "the kind of volume of PV %s is not supported on this node%s", pv->metadata.name,
+        s->out->is_block ? " as a block device (CSI, local and hostPath are)" : " (CSI, hostPath, local and NFS are)");
 }
 
 int setup_claim(struct setup *s, const char *claim, bool read_only, struct err *e) {
@@ -251,8 +244,8 @@ int setup_claim(struct setup *s, const char *claim, bool read_only, struct err *
     int r = client_get(kl->client, s->a, &client_persistentvolumeclaims, ns, claim, &pvc, e);
     if (r < 0) return err_wrap(e, "error getting PVC %s", claim);
     if (!str_eq(pvc.status.phase, "Bound") || str_empty(pvc.spec.volume_name))
-        return err_set(e, -EAGAIN, "PVC %s/%s has non-bound phase (\"%s\") or empty pvc.Spec.VolumeName", ns,
-                       claim, str_or_empty(pvc.status.phase));
+        return err_set(e, -EAGAIN, "PVC %s/%s has non-bound phase (\"%s\") or empty pvc.Spec.VolumeName", ns, claim,
+                       str_or_empty(pvc.status.phase));
     r = client_get(kl->client, s->a, &client_persistentvolumes, NULL, pvc.spec.volume_name, &pv, e);
     if (r < 0) return err_wrap(e, "error getting PV %s", pvc.spec.volume_name);
     if (!pv.spec.claim_ref || !str_eq(pv.spec.claim_ref->uid, pvc.metadata.uid))

@@ -24,8 +24,8 @@ struct volumes *volumes_new(struct kubelet *kl) {
 void volumes_free(struct volumes *v) { free(v); }
 
 char *setup_dir(struct setup *s, const char *plugin) {
-    return arena_printf(s->a, "%s/volumes/kubernetes.io~%s/%s",
-                        kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), plugin, s->vol->name);
+    return arena_printf(s->a, "%s/volumes/kubernetes.io~%s/%s", kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid),
+                        plugin, s->vol->name);
 }
 
 static int64_t fs_group(const struct core_pod *p) {
@@ -51,8 +51,7 @@ static int own_tree(int dirfd, const char *name, gid_t gid, int depth) {
     if (!d) return -errno;
     int inner = take_fd(&fd), r = 0;
     for (struct dirent *ent; r == 0 && (ent = readdir(d));)
-        if (!str_eq(ent->d_name, ".") && !str_eq(ent->d_name, ".."))
-            r = own_tree(inner, ent->d_name, gid, depth + 1);
+        if (!str_eq(ent->d_name, ".") && !str_eq(ent->d_name, "..")) r = own_tree(inner, ent->d_name, gid, depth + 1);
     closedir(d);
     return r;
 }
@@ -89,8 +88,7 @@ static int set_up_empty_dir(struct setup *s, struct err *e) {
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     if (str_eq(medium, "Memory") && !path_is_mount(dir)) {
         int64_t size = memory_size(s);
-        const char *opts =
-            size > 0 ? arena_printf(s->a, "size=%lld,mode=0777", (long long)size) : "mode=0777";
+        const char *opts = size > 0 ? arena_printf(s->a, "size=%lld,mode=0777", (long long)size) : "mode=0777";
         if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0)
             return err_errno(e, errno, "mount tmpfs on %s", dir);
         fresh = true;
@@ -117,8 +115,7 @@ static int set_up_content(struct setup *s, struct err *e) {
     /* What is secret does not go to the disk; but a node that may start offline needs the tokens it had. */
     bool secret = s->vol->secret || (s->vol->projected && !s->kl->cfg.offline_cache);
     if (secret && !path_is_mount(dir) &&
-        mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0777,size=64m") < 0 &&
-        errno != EPERM)
+        mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0777,size=64m") < 0 && errno != EPERM)
         return err_errno(e, errno, "mount tmpfs on %s", dir);
     struct payload p = {0};
     r = volume_content(s->kl, s->a, s->pod, s->vol, dir, s->facts, &p, e);
@@ -216,8 +213,7 @@ static int set_up(struct setup *s, struct err *e) {
     if (v->host_path) return setup_host_path(s, v->host_path->path, v->host_path->type, e);
     if (v->persistent_volume_claim)
         return setup_claim(s, v->persistent_volume_claim->claim_name, v->persistent_volume_claim->read_only, e);
-    if (v->ephemeral)
-        return setup_claim(s, arena_printf(s->a, "%s-%s", s->pod->metadata.name, v->name), false, e);
+    if (v->ephemeral) return setup_claim(s, arena_printf(s->a, "%s-%s", s->pod->metadata.name, v->name), false, e);
     if (v->empty_dir) return set_up_empty_dir(s, e);
     if (v->csi) return setup_inline_csi(s, e);
     if (v->nfs) return setup_nfs(s, v->name, v->nfs->server, v->nfs->path, v->nfs->read_only, NULL, e);

@@ -32,9 +32,8 @@ int volumes_forget(struct volumes *v, const char *uid, struct err *e);
 
 /* The files of a volume of the configMap, secret, downwardAPI or projected kind. `dir` is where they are now:
  * a token that is still good is taken from there. */
-int volume_content(struct kubelet *kl, struct arena *a, const struct core_pod *pod,
-                   const struct core_volume *vol, const char *dir, const struct env_facts *facts,
-                   struct payload *out, struct err *e);
+int volume_content(struct kubelet *kl, struct arena *a, const struct core_pod *pod, const struct core_volume *vol,
+                   const char *dir, const struct env_facts *facts, struct payload *out, struct err *e);
 /* When a token of this lifetime is to be replaced: after 80% of it, or after a day. Seconds since 1970. */
 int64_t volume_token_refresh_at(int64_t issued, int64_t expires);
 /* iat and exp of a JWT, without verifying it. */

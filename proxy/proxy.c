@@ -30,7 +30,7 @@ struct proxy {
     struct workpool *pool;
     struct workqueue *queue;
     struct table *table;
-    struct map routes; /* node name -> "cidr gateway" */
+    struct map routes;  /* node name -> "cidr gateway" */
     _Atomic bool ready; /* the first commit is done; before, syncs only fill the table */
 };
 
@@ -68,7 +68,8 @@ static int sync_service(struct proxy *p, const char *key) {
 
 static const char *node_internal_ip(const struct core_node *n) {
     for (size_t i = 0; i < n->status.addresses.n; i++)
-        if (str_eq(n->status.addresses.items[i].type, "InternalIP") && !strchr(n->status.addresses.items[i].address, ':'))
+        if (str_eq(n->status.addresses.items[i].type, "InternalIP") &&
+            !strchr(n->status.addresses.items[i].address, ':'))
             return n->status.addresses.items[i].address;
     return NULL;
 }
@@ -77,7 +78,8 @@ static int sync_node(struct proxy *p, const char *name, struct err *e) {
     if (!p->o->routes || str_eq(name, p->o->node)) return 0;
     _cleanup_object_ struct object *o = informer_get(p->nodes, name);
     const struct core_node *n = o ? o->obj : NULL;
-    const char *gateway = n ? node_internal_ip(n) : NULL, *cidr = n ? n->spec.pod_cidr : NULL, *old = map_get(&p->routes, name);
+    const char *gateway = n ? node_internal_ip(n) : NULL, *cidr = n ? n->spec.pod_cidr : NULL,
+               *old = map_get(&p->routes, name);
     _cleanup_free_ char *want = gateway && !str_empty(cidr) ? xasprintf("%s %s", cidr, gateway) : NULL;
     if (str_eq(old, want)) return 0;
     if (old) {
@@ -123,15 +125,15 @@ static void on_node(void *arg, struct object *o) {
 }
 static void on_node_update(void *arg, struct object *old, struct object *o) {
     const struct core_node *x = old->obj, *y = o->obj;
-    if (!str_eq(x->spec.pod_cidr, y->spec.pod_cidr) || !str_eq(node_internal_ip(x), node_internal_ip(y))) on_node(arg, o);
+    if (!str_eq(x->spec.pod_cidr, y->spec.pod_cidr) || !str_eq(node_internal_ip(x), node_internal_ip(y)))
+        on_node(arg, o);
 }
 
 /* What the rules need of the kernel. A missing bridge netfilter only matters where pods share a bridge. */
 static void prepare_kernel(const struct options *o) {
     static const struct {
         const char *path, *value;
-    } settings[] = {{"/proc/sys/net/ipv4/ip_forward", "1"},
-                    {"/proc/sys/net/bridge/bridge-nf-call-iptables", "1"}};
+    } settings[] = {{"/proc/sys/net/ipv4/ip_forward", "1"}, {"/proc/sys/net/bridge/bridge-nf-call-iptables", "1"}};
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         _cleanup_close_ int fd = open(settings[i].path, O_WRONLY | O_CLOEXEC);
         if (fd < 0 || fd_write_all(fd, settings[i].value, strlen(settings[i].value)) < 0)
@@ -170,7 +172,8 @@ static void first_commit(struct proxy *p) {
     p->ready = true;
     workqueue_add(p->queue, commit_key);
     workqueue_drain(p->queue);
-    log_fmt(LOG_INFO, "services are in place: %zu services, %zu elements", informer_count(p->services), table_elements(p->table));
+    log_fmt(LOG_INFO, "services are in place: %zu services, %zu elements", informer_count(p->services),
+            table_elements(p->table));
 }
 
 static void *first_commit_thread(void *arg) {
@@ -198,12 +201,14 @@ int main(int argc, char **argv) {
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"hostname-override", 0, FLAG_STR, &o.node, "NAME", "name of this node (default: the host's name)"},
-        {"service-cluster-ip-range", 0, FLAG_STR, &o.service_cidr, "CIDR", "the services' network, routed to this machine"},
+        {"service-cluster-ip-range", 0, FLAG_STR, &o.service_cidr, "CIDR",
+         "the services' network, routed to this machine"},
         {"node-routes", 0, FLAG_BOOL, &o.routes, NULL, "route other nodes' pod networks through their addresses"},
         {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "remove the rules and routes and exit"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 normal, 4 debug"},
         {0}};
-    flags_main("coracle-proxy", "coracle-proxy makes Services reachable on this node, with nftables.", flags, argc, argv, 0);
+    flags_main("coracle-proxy", "coracle-proxy makes Services reachable on this node, with nftables.", flags, argc,
+               argv, 0);
     log_init("coracle-proxy", o.v >= 4 ? LOG_DEBUG : LOG_INFO);
     memory_keep_small();
     signal(SIGPIPE, SIG_IGN);

@@ -3,10 +3,12 @@
 #include <arpa/inet.h>
 
 const char *const rules_set_names[RULES_SETS] = {
-    [SET_VIP_16] = "vip16",       [SET_VIP_60] = "vip60",     [SET_VIP_960] = "vip960",
-    [SET_NODE_16] = "node16",     [SET_NODE_60] = "node60",   [SET_NODE_960] = "node960",
-    [SET_STICKY] = "sticky",      [SET_STICKY_NODE] = "sticky_node", [SET_MASQ_NODE] = "masq_node",
-    [SET_DEAD] = "dead",          [SET_DEAD_NODE] = "dead_node", [SET_HAIRPIN] = "hairpin",
+    [SET_VIP_16] = "vip16",        [SET_VIP_60] = "vip60",
+    [SET_VIP_960] = "vip960",      [SET_NODE_16] = "node16",
+    [SET_NODE_60] = "node60",      [SET_NODE_960] = "node960",
+    [SET_STICKY] = "sticky",       [SET_STICKY_NODE] = "sticky_node",
+    [SET_MASQ_NODE] = "masq_node", [SET_DEAD] = "dead",
+    [SET_DEAD_NODE] = "dead_node", [SET_HAIRPIN] = "hairpin",
 };
 
 void rules_done(struct rules *r) {
@@ -77,8 +79,9 @@ static int by_address(const void *a, const void *b) {
 
 /* Ready endpoints, or while there are none those that still serve while they end. Sorted, so that the order of slices
  * does not reshuffle the slots. */
-static struct targets targets_of(const struct core_service_port *port, const struct discovery_endpoint_slice *const *slices,
-                                 size_t n_slices, const char *node) {
+static struct targets targets_of(const struct core_service_port *port,
+                                 const struct discovery_endpoint_slice *const *slices, size_t n_slices,
+                                 const char *node) {
     struct targets t = {0};
     collect(&t, port, slices, n_slices, node, STATE_READY);
     if (!t.n) collect(&t, port, slices, n_slices, node, STATE_SERVING_TERMINATING);
@@ -103,8 +106,8 @@ static size_t slots_for(size_t n, size_t *which) {
     return *which = 2, 960;
 }
 
-const int32_t rules_timeouts[RULES_TIMEOUTS] = {1,   2,   5,   10,   15,   20,   30,   45,    60,    90,
-                                               120, 180, 300, 600, 1200, 1800, 3600, 10800, 43200, 86400};
+const int32_t rules_timeouts[RULES_TIMEOUTS] = {1,   2,   5,   10,  15,   20,   30,   45,    60,    90,
+                                                120, 180, 300, 600, 1200, 1800, 3600, 10800, 43200, 86400};
 
 /* The number of the timeout, from 1, on the heap. */
 static char *timeout_number(const struct core_service *s) {
@@ -121,7 +124,8 @@ static void fill_slots(struct rules *r, enum rules_set first, const char *prefix
     size_t which, slots = slots_for(t->n, &which);
     for (size_t i = 0; i < slots; i++) {
         const struct target *to = &t->items[i % t->n];
-        put(r, (enum rules_set)(first + which), xasprintf("%s . %zu", prefix, i), xasprintf("%s . %d", to->ip, to->port));
+        put(r, (enum rules_set)(first + which), xasprintf("%s . %zu", prefix, i),
+            xasprintf("%s . %d", to->ip, to->port));
     }
 }
 
@@ -137,8 +141,8 @@ static void virtual_ip(struct rules *r, const struct core_service *s, const char
     if (str_eq(s->spec.session_affinity, "ClientIP")) put(r, SET_STICKY, xstrdup(key), timeout_number(s));
 }
 
-static void node_port(struct rules *r, const struct core_service *s, const char *proto, int32_t port, const struct targets *t,
-                      bool local_only) {
+static void node_port(struct rules *r, const struct core_service *s, const char *proto, int32_t port,
+                      const struct targets *t, bool local_only) {
     _cleanup_free_ char *key = xasprintf("%s . %d", proto, port);
     if (!t->n) {
         put(r, SET_DEAD_NODE, xstrdup(key), xstrdup(""));
@@ -159,7 +163,8 @@ static void one_port(struct rules *r, const struct core_service *s, const struct
     const struct targets *inside = inside_local ? &local : &all, *outside = outside_local ? &local : &all;
 
     virtual_ip(r, s, s->spec.cluster_ip, proto, p->port, inside);
-    for (size_t i = 0; i < s->spec.external_ips.n; i++) virtual_ip(r, s, s->spec.external_ips.items[i], proto, p->port, outside);
+    for (size_t i = 0; i < s->spec.external_ips.n; i++)
+        virtual_ip(r, s, s->spec.external_ips.items[i], proto, p->port, outside);
     for (size_t i = 0; i < s->status.load_balancer.ingress.n; i++)
         virtual_ip(r, s, s->status.load_balancer.ingress.items[i].ip, proto, p->port, outside);
     if (p->node_port) node_port(r, s, proto, p->node_port, outside, outside_local);
@@ -170,10 +175,11 @@ static void one_port(struct rules *r, const struct core_service *s, const struct
     free(local.items);
 }
 
-void rules_of_service(struct rules *out, const struct core_service *s, const struct discovery_endpoint_slice *const *slices,
-                      size_t n_slices, const char *node) {
+void rules_of_service(struct rules *out, const struct core_service *s,
+                      const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node) {
     /* a service that names another proxy is not ours (the cluster's DNS address is one: dns/dns.c) */
     if (str_map_get(&s->metadata.labels, "service.kubernetes.io/service-proxy-name")) return;
-    if (str_empty(s->spec.cluster_ip) || str_eq(s->spec.cluster_ip, "None") || str_eq(s->spec.type, "ExternalName")) return;
+    if (str_empty(s->spec.cluster_ip) || str_eq(s->spec.cluster_ip, "None") || str_eq(s->spec.type, "ExternalName"))
+        return;
     for (size_t i = 0; i < s->spec.ports.n; i++) one_port(out, s, &s->spec.ports.items[i], slices, n_slices, node);
 }

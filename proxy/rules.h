@@ -8,16 +8,18 @@
 
 /* The sets and maps of the table that have elements of services. */
 enum rules_set {
-    SET_VIP_16,    /* map ip . proto . port . slot : ip . port; 16 slots, for 1, 2, 4, 8 and 16 endpoints */
-    SET_VIP_60,    /* the same with 60 slots: spreads evenly over most numbers up to 30 */
-    SET_VIP_960,   /* 960 slots, beyond */
-    SET_NODE_16, SET_NODE_60, SET_NODE_960, /* map proto . port . slot : ip . port, node ports */
-    SET_STICKY,    /* map ip . proto . port : number of its timeout; sessionAffinity ClientIP */
+    SET_VIP_16,  /* map ip . proto . port . slot : ip . port; 16 slots, for 1, 2, 4, 8 and 16 endpoints */
+    SET_VIP_60,  /* the same with 60 slots: spreads evenly over most numbers up to 30 */
+    SET_VIP_960, /* 960 slots, beyond */
+    SET_NODE_16,
+    SET_NODE_60,
+    SET_NODE_960,    /* map proto . port . slot : ip . port, node ports */
+    SET_STICKY,      /* map ip . proto . port : number of its timeout; sessionAffinity ClientIP */
     SET_STICKY_NODE, /* map proto . port : the same */
-    SET_MASQ_NODE, /* proto . port: node ports whose clients are masqueraded (externalTrafficPolicy Cluster) */
-    SET_DEAD,      /* ip . proto . port without endpoints: refused */
-    SET_DEAD_NODE, /* proto . port */
-    SET_HAIRPIN,   /* ip . ip: an endpoint that reaches itself through its service */
+    SET_MASQ_NODE,   /* proto . port: node ports whose clients are masqueraded (externalTrafficPolicy Cluster) */
+    SET_DEAD,        /* ip . proto . port without endpoints: refused */
+    SET_DEAD_NODE,   /* proto . port */
+    SET_HAIRPIN,     /* ip . ip: an endpoint that reaches itself through its service */
     RULES_SETS
 };
 extern const char *const rules_set_names[RULES_SETS];
@@ -35,5 +37,5 @@ void rules_done(struct rules *r);
 
 /* Fills `out` (zeroed) for a service. `node` is the name of this node, for traffic policies that stay on it. IPv6
  * addresses and SCTP are left out: the table is IPv4, TCP and UDP (and SCTP where the kernel's dnat takes it). */
-void rules_of_service(struct rules *out, const struct core_service *s, const struct discovery_endpoint_slice *const *slices,
-                      size_t n_slices, const char *node);
+void rules_of_service(struct rules *out, const struct core_service *s,
+                      const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node);

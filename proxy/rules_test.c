@@ -49,7 +49,8 @@ TEST(endpoints_get_even_shares) {
     static const struct {
         size_t endpoints, elements;
         enum rules_set set;
-    } cases[] = {{1, 16, SET_VIP_16}, {2, 16, SET_VIP_16}, {3, 60, SET_VIP_60}, {7, 60, SET_VIP_60}, {16, 16, SET_VIP_16}, {31, 960, SET_VIP_960}};
+    } cases[] = {{1, 16, SET_VIP_16}, {2, 16, SET_VIP_16},  {3, 60, SET_VIP_60},
+                 {7, 60, SET_VIP_60}, {16, 16, SET_VIP_16}, {31, 960, SET_VIP_960}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct core_service_port p = {.name = "http", .port = 80};
         struct core_service s = service("10.96.0.1", &p, 1);
@@ -115,7 +116,8 @@ TEST(local_policies_stay_on_the_node) {
     CHECK_INT(share(&r.sets[SET_NODE_16], "10.0.0.1 . 8080"), 16);
     CHECK_INT(share(&r.sets[SET_VIP_16], "10.0.0.2 . 8080"), 8);
     CHECK(!map_has(&r.sets[SET_MASQ_NODE], "tcp . 30080"));
-    CHECK(map_has(&r.sets[SET_HAIRPIN], "10.0.0.1 . 10.0.0.1") && !map_has(&r.sets[SET_HAIRPIN], "10.0.0.2 . 10.0.0.2"));
+    CHECK(map_has(&r.sets[SET_HAIRPIN], "10.0.0.1 . 10.0.0.1") &&
+          !map_has(&r.sets[SET_HAIRPIN], "10.0.0.2 . 10.0.0.2"));
     rules_done(&r);
 }
 

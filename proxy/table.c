@@ -69,7 +69,8 @@ void table_free(struct table *t) {
 
 static void change(struct table *t, struct buf *b, const char *verb, size_t set, const char *key, const char *data) {
     if (t->fresh) return;
-    buf_printf(b, "%s element ip %s %s { %s%s%s }\n", verb, table_name, rules_set_names[set], key, *data ? " : " : "", data);
+    buf_printf(b, "%s element ip %s %s { %s%s%s }\n", verb, table_name, rules_set_names[set], key, *data ? " : " : "",
+               data);
 }
 
 static void drop_wants(struct table *t, struct rules *r) {
@@ -181,7 +182,8 @@ static void write_pick_chains(struct buf *b) {
         write_picks(b, way, false);
         for (size_t t = 0; t < RULES_TIMEOUTS; t++) {
             buf_printf(b, "  chain %s_sticky_%d {\n    meta mark set 0\n", ways[way][0], rules_timeouts[t]);
-            buf_adds(b, "    meta mark set " CLIENT " map @affinity\n"
+            buf_adds(b, "    meta mark set " CLIENT
+                        " map @affinity\n"
                         "    meta mark 0 meta mark set numgen random mod 2147483647 offset 1\n");
             buf_printf(b, "    update @affinity { " CLIENT " timeout %ds : meta mark }\n", rules_timeouts[t]);
             write_picks(b, way, true);
@@ -202,38 +204,42 @@ static void write_chains(struct buf *b) {
     write_pick_chains(b);
     buf_adds(b, "  chain services {\n    meta l4proto != { tcp, udp, sctp } return\n");
     write_goto_sticky(b, 0);
-    buf_adds(b, "    jump vip_random\n"
-                "    fib daddr type != local return\n"
-                "    ip protocol . th dport @masq_node ct mark set ct mark | 0x8000\n");
-    write_goto_sticky(b, 1);
     buf_adds(b,
-             "    goto node_random\n"
-             "  }\n  chain prerouting {\n    type nat hook prerouting priority dstnat; policy accept;\n    jump services\n"
-             "  }\n  chain output {\n    type nat hook output priority -100; policy accept;\n    jump services\n"
-             "  }\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n"
-             "    ct status dnat ct mark & 0x8000 == 0x8000 masquerade\n"
-             "    ct status dnat ip saddr . ip daddr @hairpin masquerade\n"
-             "  }\n  chain refusal {\n"
-             /* an ICMP error does not reach a socket of this machine whose packet was routed to lo; a reset does */
-             "    meta l4proto tcp reject with tcp reset\n    reject\n"
-             "  }\n  chain refuse {\n"
-             "    ip daddr . ip protocol . th dport @dead goto refusal\n"
-             "    fib daddr type local ip protocol . th dport @dead_node goto refusal\n"
-             "  }\n  chain forward {\n    type filter hook forward priority filter; policy accept;\n"
-             "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
-             "  }\n  chain local_in {\n    type filter hook input priority filter; policy accept;\n"
-             "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
-             "  }\n  chain local_out {\n    type filter hook output priority filter; policy accept;\n"
-             "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
-             "  }\n");
+             "    jump vip_random\n"
+             "    fib daddr type != local return\n"
+             "    ip protocol . th dport @masq_node ct mark set ct mark | 0x8000\n");
+    write_goto_sticky(b, 1);
+    buf_adds(
+        b,
+        "    goto node_random\n"
+        "  }\n  chain prerouting {\n    type nat hook prerouting priority dstnat; policy accept;\n    jump services\n"
+        "  }\n  chain output {\n    type nat hook output priority -100; policy accept;\n    jump services\n"
+        "  }\n  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n"
+        "    ct status dnat ct mark & 0x8000 == 0x8000 masquerade\n"
+        "    ct status dnat ip saddr . ip daddr @hairpin masquerade\n"
+        "  }\n  chain refusal {\n"
+        /* an ICMP error does not reach a socket of this machine whose packet was routed to lo; a reset does */
+        "    meta l4proto tcp reject with tcp reset\n    reject\n"
+        "  }\n  chain refuse {\n"
+        "    ip daddr . ip protocol . th dport @dead goto refusal\n"
+        "    fib daddr type local ip protocol . th dport @dead_node goto refusal\n"
+        "  }\n  chain forward {\n    type filter hook forward priority filter; policy accept;\n"
+        "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
+        "  }\n  chain local_in {\n    type filter hook input priority filter; policy accept;\n"
+        "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
+        "  }\n  chain local_out {\n    type filter hook output priority filter; policy accept;\n"
+        "    ct state new meta l4proto { tcp, udp, sctp } jump refuse\n"
+        "  }\n");
 }
 
 static void write_whole(struct table *t, struct buf *b) {
     buf_printf(b, "table ip %s\ndelete table ip %s\ntable ip %s {\n", table_name, table_name, table_name);
     for (size_t i = 0; i < ARRAY_LEN(declarations); i++)
         buf_printf(b, "  %s %s { type %s; }\n", declarations[i].what, declarations[i].name, declarations[i].type);
-    buf_printf(b, "  map affinity { type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; size %d; "
-                  "flags dynamic, timeout; }\n", AFFINITY_MAX);
+    buf_printf(b,
+               "  map affinity { type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; size %d; "
+               "flags dynamic, timeout; }\n",
+               AFFINITY_MAX);
     write_chains(b);
     buf_adds(b, "}\n");
     for (size_t s = 0; s < RULES_SETS; s++) {

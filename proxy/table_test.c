@@ -1,8 +1,8 @@
 /* The table in a real kernel, in a network namespace of its own. Needs root. */
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
-#include <net/if.h>
 #include <sys/socket.h>
 
 #include "pkg/netlink/netlink.h"
@@ -45,7 +45,8 @@ static struct rules one_service(const char *endpoint) {
     s.spec.ports.n = 1;
     struct discovery_endpoint ep = {.addresses = {&endpoint, 1}, .node_name = "me"};
     struct discovery_endpoint_port ep_port = {.port = &number};
-    struct discovery_endpoint_slice slice = {.address_type = "IPv4", .endpoints = {&ep, endpoint ? 1 : 0}, .ports = {&ep_port, 1}};
+    struct discovery_endpoint_slice slice = {
+        .address_type = "IPv4", .endpoints = {&ep, endpoint ? 1 : 0}, .ports = {&ep_port, 1}};
     const struct discovery_endpoint_slice *all[] = {&slice};
     struct rules r = {0};
     rules_of_service(&r, &s, all, 1, "me");

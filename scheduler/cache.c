@@ -79,8 +79,7 @@ static void need_max(struct need *a, const struct need *b) {
 
 /* Containers and sidecars (restartable init containers) add up; an init container runs beside the sidecars
  * started before it. The pod needs the larger of the two phases, and its overhead. */
-void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu,
-                  int64_t *nz_mem) {
+void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu, int64_t *nz_mem) {
     struct need run = {0}, init = {0}, sidecars = {0};
     for (size_t i = 0; i < p->spec.containers.n; i++) {
         struct need n = container_need(s, &p->spec.containers.items[i]);
@@ -197,8 +196,7 @@ void cache_node_set(struct sched *s, struct object *o) {
     n->n = o->obj;
     n->max_pods = 0;
     const struct core_node *k = n->n;
-    res_of(s, k->status.allocatable.n ? &k->status.allocatable : &k->status.capacity, &n->alloc,
-           &n->max_pods);
+    res_of(s, k->status.allocatable.n ? &k->status.allocatable : &k->status.capacity, &n->alloc, &n->max_pods);
 }
 
 void cache_node_gone(struct sched *s, const char *name) {
@@ -231,8 +229,7 @@ struct sched_pod *cache_pod_new(struct sched *s, struct object *o) {
     pod_requests(s, sp->p, &sp->req, &sp->nz_cpu, &sp->nz_mem);
     sp->priority = sp->p->spec.priority ? *sp->p->spec.priority : 0;
     size_t cap = 0;
-    for (size_t i = 0; i < sp->p->spec.containers.n; i++)
-        add_ports(sp, &sp->p->spec.containers.items[i], &cap);
+    for (size_t i = 0; i < sp->p->spec.containers.n; i++) add_ports(sp, &sp->p->spec.containers.items[i], &cap);
     for (size_t i = 0; i < sp->p->spec.init_containers.n; i++)
         if (str_eq(sp->p->spec.init_containers.items[i].restart_policy, "Always"))
             add_ports(sp, &sp->p->spec.init_containers.items[i], &cap);

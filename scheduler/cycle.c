@@ -106,8 +106,7 @@ static void prefer_add(struct cycle *c, const char *key, const char *value, int6
 }
 
 static void prefer_terms(struct cycle *c, const struct core_weighted_pod_affinity_term_vec *v, int sign,
-                         const struct core_pod *of, const struct core_pod *other,
-                         const struct sched_node *where) {
+                         const struct core_pod *of, const struct core_pod *other, const struct sched_node *where) {
     for (size_t i = 0; i < v->n; i++) {
         const struct core_pod_affinity_term *t = &v->items[i].pod_affinity_term;
         if (affinity_term_matches(c->s, t, of, other))
@@ -121,8 +120,7 @@ static void prefer_between(struct cycle *c, const struct core_pod *of, const str
     const struct core_affinity *a = of->spec.affinity;
     if (!a) return;
     if (a->pod_affinity) {
-        prefer_terms(c, &a->pod_affinity->preferred_during_scheduling_ignored_during_execution, 1, of, other,
-                     where);
+        prefer_terms(c, &a->pod_affinity->preferred_during_scheduling_ignored_during_execution, 1, of, other, where);
         const struct core_pod_affinity_term_vec *v =
             &a->pod_affinity->required_during_scheduling_ignored_during_execution;
         for (size_t i = 0; hard_counts && i < v->n; i++)
@@ -130,8 +128,8 @@ static void prefer_between(struct cycle *c, const struct core_pod *of, const str
                 prefer_add(c, v->items[i].topology_key, topology_of(where, v->items[i].topology_key), 1);
     }
     if (a->pod_anti_affinity)
-        prefer_terms(c, &a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution, -1, of,
-                     other, where);
+        prefer_terms(c, &a->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution, -1, of, other,
+                     where);
 }
 
 static void prepare_preferences(struct cycle *c) {
@@ -150,13 +148,11 @@ static void prepare_preferences(struct cycle *c) {
 /* The constraint's selector, with matchLabelKeys' values from the pod itself. */
 static bool spread_selects(const struct core_topology_spread_constraint *t, const struct core_pod *self,
                            const struct core_pod *p) {
-    if (!str_eq(self->metadata.namespace, p->metadata.namespace) || p->metadata.deletion_timestamp.set)
-        return false;
+    if (!str_eq(self->metadata.namespace, p->metadata.namespace) || p->metadata.deletion_timestamp.set) return false;
     if (!label_selector_matches(t->label_selector, &p->metadata.labels)) return false;
     for (size_t i = 0; i < t->match_label_keys.n; i++) {
         const char *want = str_map_get(&self->metadata.labels, t->match_label_keys.items[i]);
-        if (want && !str_eq(want, str_map_get(&p->metadata.labels, t->match_label_keys.items[i])))
-            return false;
+        if (want && !str_eq(want, str_map_get(&p->metadata.labels, t->match_label_keys.items[i]))) return false;
     }
     return true;
 }
@@ -218,18 +214,16 @@ static const char *prepare_claim(struct cycle *c, const char *name) {
     if (pvc->metadata.deletion_timestamp.set)
         return arena_printf(c->a, "persistentvolumeclaim \"%s\" is being deleted", name);
     if (str_eq(pvc->status.phase, "Lost"))
-        return arena_printf(c->a,
-                            "persistentvolumeclaim \"%s\" bound to non-existent persistentvolume \"%s\"",
-                            name, str_or_empty(pvc->spec.volume_name));
-    bool bound = !str_empty(pvc->spec.volume_name) &&
-                 str_map_get(&pvc->metadata.annotations, "pv.kubernetes.io/bind-completed");
+        return arena_printf(c->a, "persistentvolumeclaim \"%s\" bound to non-existent persistentvolume \"%s\"", name,
+                            str_or_empty(pvc->spec.volume_name));
+    bool bound =
+        !str_empty(pvc->spec.volume_name) && str_map_get(&pvc->metadata.annotations, "pv.kubernetes.io/bind-completed");
     if (bound) {
         _cleanup_object_ struct object *v = informer_get(c->s->pv_inf, pvc->spec.volume_name);
         const struct core_persistent_volume *pv = v ? v->obj : NULL;
         if (!pv) return "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
         if (pv->spec.node_affinity && pv->spec.node_affinity->required)
-            c->volumes[c->n_volumes++] =
-                api_clone(c->a, &api_core_node_selector, pv->spec.node_affinity->required);
+            c->volumes[c->n_volumes++] = api_clone(c->a, &api_core_node_selector, pv->spec.node_affinity->required);
         return NULL;
     }
     if (!waits_for_consumer(c, pvc)) return "pod has unbound immediate PersistentVolumeClaims";

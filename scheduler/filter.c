@@ -2,8 +2,7 @@
 #include "pkg/api/meta.h"
 #include "scheduler.h"
 
-typedef enum verdict filter_fn(struct cycle *c, struct sched_node *n, const char **reasons,
-                               size_t *n_reasons);
+typedef enum verdict filter_fn(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons);
 
 static enum verdict refuse(enum verdict v, const char *reason, const char **reasons, size_t *n_reasons) {
     reasons[(*n_reasons)++] = reason;
@@ -11,8 +10,7 @@ static enum verdict refuse(enum verdict v, const char *reason, const char **reas
 }
 #define REFUSE(v, reason) refuse((v), (reason), reasons, n_reasons)
 
-static enum verdict node_unschedulable(struct cycle *c, struct sched_node *n, const char **reasons,
-                                       size_t *n_reasons) {
+static enum verdict node_unschedulable(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {
     if (!n->n->spec.unschedulable) return FIT;
     struct core_taint t = {.key = "node.kubernetes.io/unschedulable", .effect = "NoSchedule"};
     for (size_t i = 0; i < c->p->spec.tolerations.n; i++)
@@ -20,27 +18,23 @@ static enum verdict node_unschedulable(struct cycle *c, struct sched_node *n, co
     return REFUSE(NEVER, "node(s) were unschedulable");
 }
 
-static enum verdict node_name(struct cycle *c, struct sched_node *n, const char **reasons,
-                              size_t *n_reasons) {
+static enum verdict node_name(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {
     if (str_empty(c->p->spec.node_name) || strcmp(c->p->spec.node_name, n->name) == 0) return FIT;
     return REFUSE(NEVER, "node(s) didn't match the requested node name");
 }
 
 static enum verdict taints(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {
-    if (!n->n->spec.taints.n ||
-        !untolerated(&c->p->spec.tolerations, &n->n->spec.taints, "NoSchedule,NoExecute"))
+    if (!n->n->spec.taints.n || !untolerated(&c->p->spec.tolerations, &n->n->spec.taints, "NoSchedule,NoExecute"))
         return FIT;
     return REFUSE(NEVER, "node(s) had untolerated taint(s)");
 }
 
-static enum verdict node_affinity(struct cycle *c, struct sched_node *n, const char **reasons,
-                                  size_t *n_reasons) {
+static enum verdict node_affinity(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {
     if (pod_node_affinity_matches(c->p, n->n)) return FIT;
     return REFUSE(NEVER, "node(s) didn't match Pod's node affinity/selector");
 }
 
-static enum verdict node_ports(struct cycle *c, struct sched_node *n, const char **reasons,
-                               size_t *n_reasons) {
+static enum verdict node_ports(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {
     if (!c->sp->n_ports) return FIT;
     for (size_t i = 0; i < n->n_pods; i++)
         for (size_t k = 0; k < n->pods[i]->n_ports; k++)
@@ -60,8 +54,7 @@ static void promised(struct cycle *c, struct sched_node *n, struct res *sum, int
     }
 }
 
-static enum verdict resources(struct cycle *c, struct sched_node *n, const char **reasons,
-                              size_t *n_reasons) {
+static enum verdict resources(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {
     const struct res *need = &c->sp->req, *have = &n->alloc;
     struct res used = n->used;
     int64_t pods = (int64_t)n->n_pods;
@@ -76,8 +69,7 @@ static enum verdict resources(struct cycle *c, struct sched_node *n, const char 
     SHORT(cpu, "Insufficient cpu")
     SHORT(mem, "Insufficient memory")
     SHORT(eph, "Insufficient ephemeral-storage")
-    for (size_t i = 0; i < c->s->n_ext; i++)
-        SHORT(ext[i], arena_printf(c->a, "Insufficient %s", c->s->ext_names[i]))
+    for (size_t i = 0; i < c->s->n_ext; i++) SHORT(ext[i], arena_printf(c->a, "Insufficient %s", c->s->ext_names[i]))
 #undef SHORT
     return v;
 }
@@ -98,8 +90,7 @@ static enum verdict spreads(struct cycle *c, struct sched_node *n, const char **
         const struct spread *x = &c->hard[i];
         const char *value = str_map_get(&n->n->metadata.labels, x->counts.key);
         if (!value)
-            return REFUSE(NEVER,
-                          "node(s) didn't match pod topology spread constraints (missing required label)");
+            return REFUSE(NEVER, "node(s) didn't match pod topology spread constraints (missing required label)");
         if (count_at(&x->counts, value) + x->self - x->min > x->c->max_skew)
             return REFUSE(UNFIT, "node(s) didn't match pod topology spread constraints");
     }

@@ -9,8 +9,8 @@ static bool value_in(const struct str_vec *v, const char *s) {
 }
 
 /* namespaces and namespaceSelector together choose; with neither it is the pod's own namespace. */
-static bool namespace_chosen(struct sched *s, const struct core_pod_affinity_term *t,
-                             const struct core_pod *of, const char *ns) {
+static bool namespace_chosen(struct sched *s, const struct core_pod_affinity_term *t, const struct core_pod *of,
+                             const char *ns) {
     if (t->namespaces.n == 0 && !t->namespace_selector) return str_eq(of->metadata.namespace, ns);
     if (value_in(&t->namespaces, ns)) return true;
     if (!t->namespace_selector) return false;

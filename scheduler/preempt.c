@@ -40,8 +40,7 @@ static bool breaks_budget(struct sched *s, const struct sched_pod *sp) {
     informer_list(s->pdb_inf, sp->p->metadata.namespace, &l);
     for (size_t i = 0; i < l.n; i++) {
         const struct policy_pod_disruption_budget *b = l.items[i]->obj;
-        if (b->status.disruptions_allowed <= 0 &&
-            label_selector_matches(b->spec.selector, &sp->p->metadata.labels))
+        if (b->status.disruptions_allowed <= 0 && label_selector_matches(b->spec.selector, &sp->p->metadata.labels))
             return true;
     }
     return false;
@@ -102,14 +101,14 @@ static void evict_victim(struct cycle *c, const struct sched_pod *v, const struc
     char now[KTIME_MAX];
     ktime_format(ktime_now(), now);
     const char *ns = v->p->metadata.namespace, *name = v->p->metadata.name;
-    event_record_obj(s->events, &client_pods, &v->p->metadata, "Normal", "Preempted",
-                     "Preempted by pod %s on node %s", str_or_empty(c->p->metadata.uid), n->name);
-    const char *mark = arena_printf(
-        c->a,
-        "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
-        "\"PreemptionByScheduler\",\"message\":\"%s: preempting to accommodate a higher priority pod\","
-        "\"lastTransitionTime\":\"%s\"}]}}",
-        s->name, now);
+    event_record_obj(s->events, &client_pods, &v->p->metadata, "Normal", "Preempted", "Preempted by pod %s on node %s",
+                     str_or_empty(c->p->metadata.uid), n->name);
+    const char *mark =
+        arena_printf(c->a,
+                     "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
+                     "\"PreemptionByScheduler\",\"message\":\"%s: preempting to accommodate a higher priority pod\","
+                     "\"lastTransitionTime\":\"%s\"}]}}",
+                     s->name, now);
     struct client_request patch = {.method = "PATCH",
                                    .body = mark,
                                    .body_len = strlen(mark),
@@ -117,9 +116,9 @@ static void evict_victim(struct cycle *c, const struct sched_pod *v, const struc
                                    .path = client_path(c->a, &client_pods, ns, name, "status"),
                                    .content_type = "application/strategic-merge-patch+json"};
     client_do_async(s->client, &patch, ignore_result, NULL);
-    const char *body = arena_printf(
-        c->a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
-        str_or_empty(v->p->metadata.uid));
+    const char *body =
+        arena_printf(c->a, "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"preconditions\":{\"uid\":\"%s\"}}",
+                     str_or_empty(v->p->metadata.uid));
     struct client_request del = {.method = "DELETE",
                                  .body = body,
                                  .body_len = strlen(body),
@@ -131,28 +130,23 @@ static void evict_victim(struct cycle *c, const struct sched_pod *v, const struc
 static bool victims_are_leaving(struct cycle *c) {
     struct sched_node *n = c->sp->nominated;
     for (size_t i = 0; n && i < n->n_pods; i++)
-        if (n->pods[i]->priority < c->sp->priority && n->pods[i]->p->metadata.deletion_timestamp.set)
-            return true;
+        if (n->pods[i]->priority < c->sp->priority && n->pods[i]->p->metadata.deletion_timestamp.set) return true;
     return false;
 }
 
 static const char *summary(struct cycle *c, size_t hopeless, size_t without) {
     const char *sep = hopeless && without ? ", " : "";
-    const char *h =
-        hopeless ? arena_printf(c->a, "%zu Preemption is not helpful for scheduling", hopeless) : "";
-    const char *w =
-        without ? arena_printf(c->a, "%zu No preemption victims found for incoming pod", without) : "";
+    const char *h = hopeless ? arena_printf(c->a, "%zu Preemption is not helpful for scheduling", hopeless) : "";
+    const char *w = without ? arena_printf(c->a, "%zu No preemption victims found for incoming pod", without) : "";
     bool swap = strcmp(h, w) > 0;
-    return arena_printf(c->a, "preemption: 0/%zu nodes are available: %s%s%s.", c->s->n_live, swap ? w : h,
-                        sep, swap ? h : w);
+    return arena_printf(c->a, "preemption: 0/%zu nodes are available: %s%s%s.", c->s->n_live, swap ? w : h, sep,
+                        swap ? h : w);
 }
 
 const char *preempt(struct cycle *c, const uint8_t *verdicts) {
     struct sched *s = c->s;
-    if (str_eq(c->p->spec.preemption_policy, "Never"))
-        return "preemption: not eligible due to preemptionPolicy=Never.";
-    if (victims_are_leaving(c))
-        return "preemption: not eligible due to a terminating pod on the nominated node.";
+    if (str_eq(c->p->spec.preemption_policy, "Never")) return "preemption: not eligible due to preemptionPolicy=Never.";
+    if (victims_are_leaving(c)) return "preemption: not eligible due to a terminating pod on the nominated node.";
     struct plan best = {0}, p;
     size_t hopeless = 0, without = 0, found = 0, enough = MAX_OF(s->n_live / 10, (size_t)CANDIDATES_MIN);
     size_t n = s->n_nodes, start = n ? s->next_start % n : 0;

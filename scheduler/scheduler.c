@@ -30,8 +30,8 @@ static void bind_free(struct bind *b) {
 
 static void bind_failed(struct sched *s, struct sched_pod *sp, const struct err *e) {
     cache_pod_remove(s, sp);
-    event_record_obj(s->events, &client_pods, &sp->p->metadata, "Warning", "FailedScheduling",
-                     "binding rejected: %s", e->msg);
+    event_record_obj(s->events, &client_pods, &sp->p->metadata, "Warning", "FailedScheduling", "binding rejected: %s",
+                     e->msg);
     if (e->status == 404) { /* gone; its deletion will be announced */
         sp->state = POD_GATED;
         return;
@@ -68,11 +68,11 @@ static void bind_start(struct cycle *c, struct sched_node *n) {
     b->key = xstrdup(sp->o->key);
     b->uid = xstrdup(str_or_empty(sp->o->meta->uid));
     b->node = xstrdup(n->name);
-    const char *body = arena_printf(
-        c->a,
-        "{\"kind\":\"Binding\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\","
-        "\"uid\":\"%s\"},\"target\":{\"kind\":\"Node\",\"name\":\"%s\"}}",
-        sp->o->meta->name, str_or_empty(sp->o->meta->namespace), b->uid, n->name);
+    const char *body =
+        arena_printf(c->a,
+                     "{\"kind\":\"Binding\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\","
+                     "\"uid\":\"%s\"},\"target\":{\"kind\":\"Node\",\"name\":\"%s\"}}",
+                     sp->o->meta->name, str_or_empty(sp->o->meta->namespace), b->uid, n->name);
     struct client_request rq = {
         .method = "POST",
         .body = body,
@@ -112,8 +112,7 @@ static void write_condition(struct cycle *c, const char *message, const char *no
     json_set_str(a, cond, "reason", "Unschedulable");
     json_set_str(a, cond, "message", message);
     json_append(a, json_ensure_array(a, st, "conditions"), cond);
-    if (!same_node)
-        json_set(a, st, "nominatedNodeName", str_empty(nominated) ? json_null(a) : json_str(a, nominated));
+    if (!same_node) json_set(a, st, "nominatedNodeName", str_empty(nominated) ? json_null(a) : json_str(a, nominated));
     const char *body = json_text(a, o);
     struct client_request rq = {
         .method = "PATCH",
@@ -162,8 +161,7 @@ static const char *message_of(struct cycle *c, const struct reasons *r, const ch
 
 static void refuse(struct cycle *c, const char *message) {
     struct sched_pod *sp = c->sp;
-    event_record_obj(c->s->events, &client_pods, &c->p->metadata, "Warning", "FailedScheduling", "%s",
-                     message);
+    event_record_obj(c->s->events, &client_pods, &c->p->metadata, "Warning", "FailedScheduling", "%s", message);
     write_condition(c, message, sp->nominated ? sp->nominated->name : NULL);
     queue_fail(c->s, sp);
 }
@@ -217,15 +215,14 @@ static struct sched_node *choose(struct cycle *c, struct sched_node **nodes, siz
 static void select_node_for_claims(struct cycle *c, const struct sched_node *n) {
     for (size_t i = 0; i < c->n_claims; i++) {
         const char *body = arena_printf(
-            c->a, "{\"metadata\":{\"annotations\":{\"volume.kubernetes.io/selected-node\":\"%s\"}}}",
-            n->name);
-        struct client_request rq = {.method = "PATCH",
-                                    .body = body,
-                                    .body_len = strlen(body),
-                                    .cause = c->sp->o->rv,
-                                    .path = client_path(c->a, &client_persistentvolumeclaims,
-                                                        c->p->metadata.namespace, c->claims[i], NULL),
-                                    .content_type = "application/merge-patch+json"};
+            c->a, "{\"metadata\":{\"annotations\":{\"volume.kubernetes.io/selected-node\":\"%s\"}}}", n->name);
+        struct client_request rq = {
+            .method = "PATCH",
+            .body = body,
+            .body_len = strlen(body),
+            .cause = c->sp->o->rv,
+            .path = client_path(c->a, &client_persistentvolumeclaims, c->p->metadata.namespace, c->claims[i], NULL),
+            .content_type = "application/merge-patch+json"};
         client_do_async(c->s->client, &rq, ignore_result, NULL);
     }
 }
@@ -239,13 +236,11 @@ static void schedule(struct sched *s, struct sched_pod *sp, struct arena *a) {
     if (s->n_live == 0) {
         refuse(&c, "no nodes available to schedule pods");
     } else if (r < 0) {
-        refuse(
-            &c,
-            message_of(
-                &c, &why,
-                arena_printf(
-                    a, "preemption: 0/%zu nodes are available: %zu Preemption is not helpful for scheduling.",
-                    s->n_live, s->n_live)));
+        refuse(&c,
+               message_of(&c, &why,
+                          arena_printf(
+                              a, "preemption: 0/%zu nodes are available: %zu Preemption is not helpful for scheduling.",
+                              s->n_live, s->n_live)));
     } else {
         size_t n = find_fitting(&c, fitting, verdicts, &why);
         if (n) {

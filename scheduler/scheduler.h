@@ -59,8 +59,7 @@ struct sched_pod {
     struct host_port *ports;
     size_t n_ports;
     struct owner_spread *owner; /* NULL: no controller */
-    bool anti,
-        prefers; /* required anti-affinity; preferred terms or required affinity: matter to other pods */
+    bool anti, prefers;         /* required anti-affinity; preferred terms or required affinity: matter to other pods */
     struct sched_node *node;
     size_t node_at; /* place in node->pods */
     struct sched_node *nominated;
@@ -127,17 +126,15 @@ void cache_pod_free(struct sched *s, struct sched_pod *sp);
 void cache_pod_place(struct sched *s, struct sched_pod *sp, struct sched_node *n);
 void cache_pod_remove(struct sched *s, struct sched_pod *sp);
 void cache_nominate(struct sched *s, struct sched_pod *sp, struct sched_node *n); /* NULL: no longer */
-void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu,
-                  int64_t *nz_mem);
+void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu, int64_t *nz_mem);
 void res_add(struct res *a, const struct res *b, int sign);
 
 /* ---- queue.c ---- under the lock */
 void queue_init(struct sched *s);
 void queue_done(struct sched *s);
-void queue_push(struct sched *s, struct sched_pod *sp); /* to the active queue */
-void queue_fail(struct sched *s, struct sched_pod *sp); /* after a cycle that found no node */
-void queue_keep(struct sched *s, struct sched_pod *sp,
-                enum pod_state was); /* a changed pod takes its old place */
+void queue_push(struct sched *s, struct sched_pod *sp);                     /* to the active queue */
+void queue_fail(struct sched *s, struct sched_pod *sp);                     /* after a cycle that found no node */
+void queue_keep(struct sched *s, struct sched_pod *sp, enum pod_state was); /* a changed pod takes its old place */
 void queue_remove(struct sched *s, struct sched_pod *sp);
 void queue_move_all(struct sched *s); /* something changed that may help waiting pods */
 /* The next pod, or NULL; *wait_ns is how long until one leaves its back-off (-1: none). */

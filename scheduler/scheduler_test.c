@@ -86,13 +86,13 @@ static enum verdict try(struct sched *s, struct sched_pod *sp, const char *on, c
 
 TEST(a_pod_needs_the_larger_of_its_init_and_run_phases) {
     struct sched *s = sched_for_test();
-    struct sched_pod *sp = pod(
-        s, "p", NULL,
-        "\"initContainers\":[{\"name\":\"side\",\"restartPolicy\":\"Always\",\"resources\":{\"requests\":{"
-        "\"cpu\":\"500m\"}}},"
-        "{\"name\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\",\"memory\":\"1Gi\"}}}],"
-        "\"overhead\":{\"cpu\":\"100m\"},"
-        "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"1\",\"memory\":\"2Gi\"}}}]");
+    struct sched_pod *sp =
+        pod(s, "p", NULL,
+            "\"initContainers\":[{\"name\":\"side\",\"restartPolicy\":\"Always\",\"resources\":{\"requests\":{"
+            "\"cpu\":\"500m\"}}},"
+            "{\"name\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\",\"memory\":\"1Gi\"}}}],"
+            "\"overhead\":{\"cpu\":\"100m\"},"
+            "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"1\",\"memory\":\"2Gi\"}}}]");
     CHECK_INT(sp->req.cpu, 2600);
     CHECK_INT(sp->req.mem, INT64_C(2) << 30);
     sched_end(s);
@@ -107,11 +107,11 @@ TEST(resources_in_use_and_too_big_requests_are_told_apart) {
     CHECK_INT(try(s, pod(s, "medium", NULL, CPU("2")), "n1", why, sizeof(why)), UNFIT);
     CHECK_STR(why, "Insufficient cpu");
     CHECK_INT(try(s, pod(s, "huge", NULL, CPU("5")), "n1", why, sizeof(why)), NEVER);
-    CHECK_INT(try(s,
-                  pod(s, "gpu", NULL,
-                      "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"x.io/gpu\":\"2\"}}}]"),
-                  "n1", why, sizeof(why)),
-              NEVER);
+    CHECK_INT(
+        try(s,
+            pod(s, "gpu", NULL, "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"x.io/gpu\":\"2\"}}}]"),
+            "n1", why, sizeof(why)),
+        NEVER);
     CHECK_STR(why, "Insufficient x.io/gpu");
     sched_end(s);
 }
@@ -139,22 +139,20 @@ TEST(taints_selectors_and_cordons_refuse_for_good) {
     CHECK_STR(why, "node(s) had untolerated taint(s)");
     CHECK_INT(try(s, plain, "cordoned", why, sizeof(why)), NEVER);
     CHECK_STR(why, "node(s) were unschedulable");
-    CHECK_INT(try(s, pod(s, "tolerant", NULL, CPU("1") ",\"tolerations\":[{\"operator\":\"Exists\"}]"),
-                  "tainted", why, sizeof(why)),
+    CHECK_INT(try(s, pod(s, "tolerant", NULL, CPU("1") ",\"tolerations\":[{\"operator\":\"Exists\"}]"), "tainted", why,
+                  sizeof(why)),
               FIT);
-    CHECK_INT(
-        try(s,
-            pod(s, "picky", NULL,
-                CPU("1") ",\"nodeSelector\":{\"zone\":\"b\"},\"tolerations\":[{\"operator\":\"Exists\"}]"),
-            "tainted", why, sizeof(why)),
-        NEVER);
+    CHECK_INT(try(s,
+                  pod(s, "picky", NULL,
+                      CPU("1") ",\"nodeSelector\":{\"zone\":\"b\"},\"tolerations\":[{\"operator\":\"Exists\"}]"),
+                  "tainted", why, sizeof(why)),
+              NEVER);
     CHECK_STR(why, "node(s) didn't match Pod's node affinity/selector");
     sched_end(s);
 }
 
-#define PORT(ip)                                                                                        \
-    "\"containers\":[{\"name\":\"c\",\"ports\":[{\"containerPort\":80,\"hostPort\":80,\"hostIP\":\"" ip \
-    "\"}]}]"
+#define PORT(ip) \
+    "\"containers\":[{\"name\":\"c\",\"ports\":[{\"containerPort\":80,\"hostPort\":80,\"hostIP\":\"" ip "\"}]}]"
 TEST(host_ports_conflict_unless_addresses_differ) {
     struct sched *s = sched_for_test();
     char why[200];
@@ -188,9 +186,7 @@ TEST(pod_affinity_and_anti_affinity_work_in_both_directions) {
     CHECK_STR(why, "node(s) didn't satisfy existing pods anti-affinity rules");
     CHECK_INT(try(s, guest, "a1", why, sizeof(why)), FIT);
     /* the first of a group that wants to be together may start anywhere */
-    CHECK_INT(
-        try(s, pod(s, "group", NULL, CPU("1") "," TERMS("podAffinity", "group")), "b1", why, sizeof(why)),
-        FIT);
+    CHECK_INT(try(s, pod(s, "group", NULL, CPU("1") "," TERMS("podAffinity", "group")), "b1", why, sizeof(why)), FIT);
     sched_end(s);
 }
 

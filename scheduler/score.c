@@ -47,8 +47,7 @@ static void node_preference(struct cycle *c, struct sched_node **nodes, size_t n
         &a->node_affinity->preferred_during_scheduling_ignored_during_execution;
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < v->n; k++)
-            if (node_selector_term_matches(&v->items[k].preference, nodes[i]->n))
-                raw[i] += v->items[k].weight;
+            if (node_selector_term_matches(&v->items[k].preference, nodes[i]->n)) raw[i] += v->items[k].weight;
 }
 
 static void pod_preference(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw) {
@@ -68,8 +67,7 @@ static void spreading(struct cycle *c, struct sched_node **nodes, size_t n, int6
         for (size_t k = 0; k < c->n_soft; k++) {
             const struct spread *x = &c->soft[k];
             const char *value = str_map_get(&nodes[i]->n->metadata.labels, x->counts.key);
-            double count =
-                value ? (double)(intptr_t)map_get(&x->counts.by_value, value) : (double)x->counts.total;
+            double count = value ? (double)(intptr_t)map_get(&x->counts.by_value, value) : (double)x->counts.total;
             sum += count * log((double)x->domains + 2) + (x->c->max_skew - 1);
         }
         if (mates && nodes[i]->index < mates->cap) sum += mates->by_node[nodes[i]->index];

@@ -148,8 +148,7 @@ static bool node_same(const struct core_node *a, const struct core_node *b) {
         if (!api_equal(&api_core_taint, &a->spec.taints.items[i], &b->spec.taints.items[i])) return false;
     const struct str_map *x = &a->status.allocatable, *y = &b->status.allocatable;
     if (x->n != y->n || !label_map_matches(x, y)) return false;
-    return a->metadata.labels.n == b->metadata.labels.n &&
-           label_map_matches(&a->metadata.labels, &b->metadata.labels);
+    return a->metadata.labels.n == b->metadata.labels.n && label_map_matches(&a->metadata.labels, &b->metadata.labels);
 }
 
 static void node_update(void *arg, struct object *old, struct object *o) {
@@ -187,8 +186,7 @@ void sched_attach(struct sched *s) {
     s->class_inf = informer_new(s->client, &client_storageclasses, NULL);
     s->ns_inf = informer_new(s->client, &client_namespaces, NULL);
     s->pdb_inf = informer_new(s->client, &client_poddisruptionbudgets, NULL);
-    struct informer_handler nodes = {node_set, node_update, node_gone, s},
-                            pods = {pod_set, pod_update, pod_gone, s},
+    struct informer_handler nodes = {node_set, node_update, node_gone, s}, pods = {pod_set, pod_update, pod_gone, s},
                             other = {other_set, other_update, NULL, s};
     informer_add_handler(s->nodes_inf, &nodes);
     informer_add_handler(s->pods_inf, &pods);
@@ -198,7 +196,6 @@ void sched_attach(struct sched *s) {
 }
 
 void sched_detach(struct sched *s) {
-    struct informer *all[] = {s->pods_inf,  s->nodes_inf, s->pvc_inf, s->pv_inf,
-                              s->class_inf, s->ns_inf,    s->pdb_inf};
+    struct informer *all[] = {s->pods_inf, s->nodes_inf, s->pvc_inf, s->pv_inf, s->class_inf, s->ns_inf, s->pdb_inf};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) informer_free(all[i]);
 }

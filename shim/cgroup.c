@@ -16,9 +16,9 @@
 enum { CGROUP_KILL_ROUNDS = 50, CGROUP_DEPTH = 16 };
 
 /* Hierarchies of v1. cpu and cpuacct may be one mount under both names. */
-static const char *const v1_controllers[] = {
-    "memory",  "cpu",     "cpuacct", "pids",     "cpuset",     "devices", "blkio", "freezer",
-    "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma",    "misc",  "unified"};
+static const char *const v1_controllers[] = {"memory",     "cpu",     "cpuacct", "pids",    "cpuset",  "devices",
+                                             "blkio",      "freezer", "systemd", "hugetlb", "net_cls", "net_prio",
+                                             "perf_event", "rdma",    "misc",    "unified"};
 
 bool cgroup_is_v2(void) {
     struct statfs sf;
@@ -147,8 +147,7 @@ static int remove_below(const char *dir, int depth) {
     struct dirent *ent;
     while (d && (ent = readdir(d))) {
         if (ent->d_type != DT_DIR || ent->d_name[0] == '.') continue;
-        if (snprintf(name, sizeof(name), "%s/%s", dir, ent->d_name) < (int)sizeof(name))
-            remove_below(name, depth + 1);
+        if (snprintf(name, sizeof(name), "%s/%s", dir, ent->d_name) < (int)sizeof(name)) remove_below(name, depth + 1);
     }
     if (d) closedir(d);
     return rmdir(dir) == 0 || errno == ENOENT ? 0 : -errno;
@@ -191,8 +190,7 @@ int cgroup_enter(const char *path, pid_t pid, struct err *e) {
             snprintf(dir, sizeof(dir), CGROUP_ROOT);
         else
             snprintf(dir, sizeof(dir), CGROUP_ROOT "/%s", v1_controllers[i]);
-        if (access(dir, F_OK) < 0 || str_eq(v1_controllers[i], "cpuset"))
-            continue; /* needs cpus and mems first */
+        if (access(dir, F_OK) < 0 || str_eq(v1_controllers[i], "cpuset")) continue; /* needs cpus and mems first */
         group_file(dir, v1_controllers[i], path, "");
         int r = mkdir_p(dir, 0755);
         group_file(dir, v1_controllers[i], path, "cgroup.procs");

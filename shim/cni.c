@@ -44,8 +44,7 @@ static int load_conf(struct arena *a, const char *dir, struct json **list, struc
 }
 
 static struct json *port_mappings(struct arena *a, const struct net_pod *p) {
-    static const char *const names[] = {
-        [IPPROTO_TCP] = "tcp", [IPPROTO_UDP] = "udp", [IPPROTO_SCTP] = "sctp"};
+    static const char *const names[] = {[IPPROTO_TCP] = "tcp", [IPPROTO_UDP] = "udp", [IPPROTO_SCTP] = "sctp"};
     struct json *out = json_array(a);
     for (size_t i = 0; i < p->n_ports; i++) {
         if (p->ports[i].host_port == 0) continue;
@@ -59,9 +58,9 @@ static struct json *port_mappings(struct arena *a, const struct net_pod *p) {
     return out;
 }
 
-static int run_plugin(struct arena *a, const struct net_options *o, const char *command,
-                      const struct net_pod *p, const struct json *list, const struct json *plugin,
-                      struct json *prev, struct json **result, struct err *e) {
+static int run_plugin(struct arena *a, const struct net_options *o, const char *command, const struct net_pod *p,
+                      const struct json *list, const struct json *plugin, struct json *prev, struct json **result,
+                      struct err *e) {
     struct json *conf = json_clone(a, plugin);
     const char *type = json_get_str(plugin, "type");
     if (!type || strchr(type, '/')) return err_set(e, -EINVAL, "CNI plugin without a type");
@@ -76,11 +75,10 @@ static int run_plugin(struct arena *a, const struct net_options *o, const char *
         arena_printf(a, "CNI_NETNS=%s/net", p->ns_dir),
         "CNI_IFNAME=eth0",
         arena_printf(a, "CNI_PATH=%s", o->cni_bin_dir),
-        arena_printf(
-            a,
-            "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;"
-            "K8S_POD_UID=%s",
-            p->namespace_, p->name, p->id, p->uid),
+        arena_printf(a,
+                     "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;"
+                     "K8S_POD_UID=%s",
+                     p->namespace_, p->name, p->id, p->uid),
         NULL};
     const char *argv[] = {arena_printf(a, "%s/%s", o->cni_bin_dir, type), NULL};
     struct proc_opts po = {.argv = argv, .env = env, .in = -1, .out = -1, .err = -1};
@@ -91,12 +89,10 @@ static int run_plugin(struct arena *a, const struct net_options *o, const char *
     if (out.len) json_parse(a, out.data, out.len, result, NULL, NULL);
     if (r == 0) return 0;
     const char *msg = json_get_str(*result, "msg"), *details = json_get_str(*result, "details");
-    return err_set(e, -EIO, "CNI plugin %s %s: %s %s", type, command, msg ? msg : "failed",
-                   str_or_empty(details));
+    return err_set(e, -EIO, "CNI plugin %s %s: %s %s", type, command, msg ? msg : "failed", str_or_empty(details));
 }
 
-int cni_run(const struct net_options *o, bool add, const struct net_pod *p, char ip[NET_ADDR_MAX],
-            struct err *e) {
+int cni_run(const struct net_options *o, bool add, const struct net_pod *p, char ip[NET_ADDR_MAX], struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *list = NULL, *prev = NULL, *result;
     int r = load_conf(a, o->cni_conf_dir, &list, e);

@@ -19,11 +19,10 @@ static int parse_stop_signal(const struct cri_container_config *config, const st
         int last;
         int base;
     } rt = {CRI_SIGNAL_SIGRTMIN, CRI_SIGNAL_SIGRTMINPLUS15, 0};
-    static const int numbers[] = {0,       SIGABRT, SIGALRM, SIGBUS,    SIGCHLD,  SIGCHLD, SIGCONT,
-                                  SIGFPE,  SIGHUP,  SIGILL,  SIGINT,    SIGIO,    SIGABRT, SIGKILL,
-                                  SIGPIPE, SIGPOLL, SIGPROF, SIGPWR,    SIGQUIT,  SIGSEGV, SIGSTKFLT,
-                                  SIGSTOP, SIGSYS,  SIGTERM, SIGTRAP,   SIGTSTP,  SIGTTIN, SIGTTOU,
-                                  SIGURG,  SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ};
+    static const int numbers[] = {0,       SIGABRT, SIGALRM,   SIGBUS,  SIGCHLD,   SIGCHLD,  SIGCONT, SIGFPE,  SIGHUP,
+                                  SIGILL,  SIGINT,  SIGIO,     SIGABRT, SIGKILL,   SIGPIPE,  SIGPOLL, SIGPROF, SIGPWR,
+                                  SIGQUIT, SIGSEGV, SIGSTKFLT, SIGSTOP, SIGSYS,    SIGTERM,  SIGTRAP, SIGTSTP, SIGTTIN,
+                                  SIGTTOU, SIGURG,  SIGUSR1,   SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ};
     int sig = config->stop_signal;
     if (sig > 0 && sig < (int)ARRAY_LEN(numbers)) return numbers[sig];
     if (sig >= rt.first && sig <= rt.last) return SIGRTMIN + sig - rt.first;
@@ -48,12 +47,11 @@ static int mount_images(struct shim *s, struct container *c, const char ***sourc
         int r = image_store_find(s->images, c->arena, m->image->image, &im, e);
         if (r == 0 && (r = mkdir_p(dir, 0755)) < 0) err_errno(e, r, "make %s", dir);
         struct overlay_map map = container_map(c);
-        if (r == 0) r = overlay_mount(s, im.layers, im.n_layers, NULL, NULL, dir, sandbox_user(c->sandbox) ? &map : NULL, e);
+        if (r == 0)
+            r = overlay_mount(s, im.layers, im.n_layers, NULL, NULL, dir, sandbox_user(c->sandbox) ? &map : NULL, e);
         if (r < 0) return err_wrap(e, "image volume");
-        (*sources)[i] =
-            str_empty(m->image_sub_path) ? dir : arena_printf(c->arena, "%s/%s", dir, m->image_sub_path);
-        if (access((*sources)[i], F_OK) < 0)
-            return err_errno(e, errno, "image volume: %s", m->image_sub_path);
+        (*sources)[i] = str_empty(m->image_sub_path) ? dir : arena_printf(c->arena, "%s/%s", dir, m->image_sub_path);
+        if (access((*sources)[i], F_OK) < 0) return err_errno(e, errno, "image volume: %s", m->image_sub_path);
     }
     return 0;
 }
@@ -78,8 +76,7 @@ static int map_mounts(struct container *c, const char ***sources, struct err *e)
 
 static pid_t target_pid(struct shim *s, const struct cri_container_config *config) {
     const struct cri_linux_container_config *l = config->linux;
-    const struct cri_namespace_option *o =
-        l && l->security_context ? l->security_context->namespace_options : NULL;
+    const struct cri_namespace_option *o = l && l->security_context ? l->security_context->namespace_options : NULL;
     if (!o || o->pid != CRI_NAMESPACE_MODE_TARGET) return 0;
     struct container *t = container_get(s, o->target_id, NULL);
     if (!t) return 0;
@@ -150,8 +147,7 @@ static int fill(struct shim *s, struct container *c, const struct cri_container_
     struct image im;
     if (!config || !config->metadata || str_empty(config->metadata->name))
         return err_set(e, -EINVAL, "container config without metadata");
-    if (!config->image || str_empty(config->image->image))
-        return err_set(e, -EINVAL, "container config without image");
+    if (!config->image || str_empty(config->image->image)) return err_set(e, -EINVAL, "container config without image");
     if (config->windows) return err_set(e, -EINVAL, "Windows containers cannot run here");
     if (config->cdi_devices.n) return err_set(e, -ENOTSUP, "CDI devices are not supported by this runtime");
     c->config = api_clone(c->arena, &api_cri_container_config, config);
@@ -401,20 +397,18 @@ static void merge(struct cri_linux_container_resources *to, const struct cri_lin
 static int update_locked(struct shim *s, struct container *c, const struct cri_linux_container_resources *r,
                          struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    if (c->state == CRI_CONTAINER_STATE_CONTAINER_EXITED)
-        return err_set(e, -EINVAL, "container %s has exited", c->id);
+    if (c->state == CRI_CONTAINER_STATE_CONTAINER_EXITED) return err_set(e, -EINVAL, "container %s has exited", c->id);
     int rc = 0;
-    const struct cri_linux_container_resources *change =
-        api_clone(c->arena, &api_cri_linux_container_resources, r);
+    const struct cri_linux_container_resources *change = api_clone(c->arena, &api_cri_linux_container_resources, r);
     if (c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING) {
         rc = runtime_update(runtime_of(s, c), c->id, spec_resources(a, change), e);
     } else { /* not started: the spec takes it */
         struct json *spec;
         const char *path = arena_printf(a, "%s/config.json", c->bundle);
         rc = fs_read_json(a, path, &spec, e);
-        struct json *to =
-            rc == 0 ? json_ensure_object(a, json_ensure_object(a, spec, "linux"), "resources") : NULL;
-        JSON_FOREACH_MEMBER(m, spec_resources(a, change)) if (to) json_set(a, to, m->key, m->value);
+        struct json *to = rc == 0 ? json_ensure_object(a, json_ensure_object(a, spec, "linux"), "resources") : NULL;
+        JSON_FOREACH_MEMBER(m, spec_resources(a, change))
+            if (to) json_set(a, to, m->key, m->value);
         if (rc == 0) rc = fs_write_json(path, spec, false, e);
     }
     if (rc < 0) return rc;

@@ -12,8 +12,7 @@
 
 static const struct api_rpc *find(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(cri_runtime_service_rpcs); i++)
-        if (str_eq(strrchr(cri_runtime_service_rpcs[i].path, '/') + 1, name))
-            return &cri_runtime_service_rpcs[i];
+        if (str_eq(strrchr(cri_runtime_service_rpcs[i].path, '/') + 1, name)) return &cri_runtime_service_rpcs[i];
     for (size_t i = 0; i < ARRAY_LEN(cri_image_service_rpcs); i++)
         if (str_eq(strrchr(cri_image_service_rpcs[i].path, '/') + 1, name)) return &cri_image_service_rpcs[i];
     return str_eq(name, "Import") ? &api_rpc_image_import : NULL;

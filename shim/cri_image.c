@@ -108,8 +108,7 @@ static int do_image_status(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
     struct image im;
     if (!q->image || str_empty(q->image->image)) return err_set(e, -EINVAL, "no image given");
-    if (image_store_find(s->images, c->arena, q->image->image, &im, NULL) < 0)
-        return 0; /* absent: an empty answer */
+    if (image_store_find(s->images, c->arena, q->image->image, &im, NULL) < 0) return 0; /* absent: an empty answer */
     r->image = NEW(c->arena, struct cri_image);
     fill_image(c->arena, &im, r->image);
     if (!q->verbose) return 0;
@@ -171,16 +170,14 @@ static int do_import(struct grpc_call *c, struct err *e) {
     const struct image_import_request *q = c->request;
     struct image_import_response *r = c->response;
     struct shim *s = c->arg;
-    if (str_empty(q->path) || q->path[0] != '/')
-        return err_set(e, -EINVAL, "the archive's path must be absolute");
-    return image_import(s->images, c->arena, q->path, str_empty(q->name) ? NULL : q->name, q->pinned,
-                        &r->images.items, &r->images.n, e);
+    if (str_empty(q->path) || q->path[0] != '/') return err_set(e, -EINVAL, "the archive's path must be absolute");
+    return image_import(s->images, c->arena, q->path, str_empty(q->name) ? NULL : q->name, q->pinned, &r->images.items,
+                        &r->images.n, e);
 }
 
 #define RPC(name) &api_rpc_cri_image_service_##name
 const struct grpc_method cri_image_methods[] = {
-    {RPC(list_images), do_list_images},     {RPC(image_status), do_image_status},
-    {RPC(pull_image), do_pull_image},       {RPC(remove_image), do_remove_image},
-    {RPC(image_fs_info), do_image_fs_info}, {&api_rpc_image_import, do_import},
+    {RPC(list_images), do_list_images},   {RPC(image_status), do_image_status},   {RPC(pull_image), do_pull_image},
+    {RPC(remove_image), do_remove_image}, {RPC(image_fs_info), do_image_fs_info}, {&api_rpc_image_import, do_import},
 };
 const size_t cri_image_methods_n = ARRAY_LEN(cri_image_methods);

@@ -1,9 +1,9 @@
 /* The methods of runtime.v1.RuntimeService. Each decodes nothing and decides little: it finds the objects, calls
  * sandbox.c, container.c and friends, and shapes the answer. */
+#include "idmap.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/ktime.h"
 #include "pkg/grpc/grpc.h"
-#include "idmap.h"
 #include "shim.h"
 
 #define NEW(a, type) ((type *)arena_zalloc((a), sizeof(type)))
@@ -13,16 +13,13 @@ enum { EVENT_BATCH = 32, EVENT_WAIT_MS = 1000, EXEC_ERROR_OUTPUT_MAX = 4096 };
 /* Filters that CRI's lists share. */
 static bool labels_match(const struct str_map *want, const struct str_map *have) {
     for (size_t i = 0; i < want->n; i++)
-        if (!str_eq(str_or_empty(want->items[i].value),
-                    str_or_empty(str_map_get(have, want->items[i].key))) ||
+        if (!str_eq(str_or_empty(want->items[i].value), str_or_empty(str_map_get(have, want->items[i].key))) ||
             !str_map_get(have, want->items[i].key))
             return false;
     return true;
 }
 
-static bool id_matches(const char *want, const char *id) {
-    return str_empty(want) || str_has_prefix(id, want);
-}
+static bool id_matches(const char *want, const char *id) { return str_empty(want) || str_has_prefix(id, want); }
 
 /* ---- runtime ---- */
 
@@ -48,13 +45,9 @@ static int do_status(struct grpc_call *c, struct err *e) {
     r->status->conditions.n = 2;
     r->status->conditions.items = arena_zalloc(c->arena, 2 * sizeof(struct cri_runtime_condition));
     r->status->conditions.items[0] = (struct cri_runtime_condition){.type = "RuntimeReady", .status = true};
-    r->status->conditions.items[1] =
-        (struct cri_runtime_condition){.type = "NetworkReady",
-                                       .status = !why,
-                                       .reason = why ? "NetworkPluginNotReady" : NULL,
-                                       .message = why};
-    r->runtime_handlers.items =
-        arena_zalloc(c->arena, n_handlers * sizeof(struct cri_runtime_handler));
+    r->status->conditions.items[1] = (struct cri_runtime_condition){
+        .type = "NetworkReady", .status = !why, .reason = why ? "NetworkPluginNotReady" : NULL, .message = why};
+    r->runtime_handlers.items = arena_zalloc(c->arena, n_handlers * sizeof(struct cri_runtime_handler));
     for (size_t i = 0; i < n_handlers; i++) {
         struct cri_runtime_handler *h = &r->runtime_handlers.items[r->runtime_handlers.n++];
         h->name = handlers[i];
@@ -102,8 +95,8 @@ static int do_run_pod_sandbox(struct grpc_call *c, struct err *e) {
 }
 
 /* Stopping and removing what is not there is success, says CRI. */
-static int with_sandbox(struct shim *s, const char *id,
-                        int (*fn)(struct shim *, struct sandbox *, struct err *), struct err *e) {
+static int with_sandbox(struct shim *s, const char *id, int (*fn)(struct shim *, struct sandbox *, struct err *),
+                        struct err *e) {
     struct sandbox *sb = sandbox_get(s, id, NULL);
     int rc = sb ? fn(s, sb, e) : 0;
     sandbox_put(s, sb);
@@ -111,8 +104,8 @@ static int with_sandbox(struct shim *s, const char *id,
 }
 
 static int do_stop_pod_sandbox(struct grpc_call *c, struct err *e) {
-    return with_sandbox(c->arg, ((const struct cri_stop_pod_sandbox_request *)c->request)->pod_sandbox_id,
-                        sandbox_stop, e);
+    return with_sandbox(c->arg, ((const struct cri_stop_pod_sandbox_request *)c->request)->pod_sandbox_id, sandbox_stop,
+                        e);
 }
 
 static int do_remove_pod_sandbox(struct grpc_call *c, struct err *e) {
@@ -146,8 +139,7 @@ static int do_pod_sandbox_status(struct grpc_call *c, struct err *e) {
 }
 
 static int do_list_pod_sandbox(struct grpc_call *c, struct err *e) {
-    const struct cri_pod_sandbox_filter *f =
-        ((const struct cri_list_pod_sandbox_request *)c->request)->filter;
+    const struct cri_pod_sandbox_filter *f = ((const struct cri_list_pod_sandbox_request *)c->request)->filter;
     struct cri_list_pod_sandbox_response *r = c->response;
     struct shim *s = c->arg;
     struct sandbox **all;
@@ -309,14 +301,12 @@ static int do_exec_sync(struct grpc_call *c, struct err *e) {
 
 static int do_exec(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
-    return streaming_exec(s->streaming, c->arena, c->request, &((struct cri_exec_response *)c->response)->url,
-                          e);
+    return streaming_exec(s->streaming, c->arena, c->request, &((struct cri_exec_response *)c->response)->url, e);
 }
 
 static int do_attach(struct grpc_call *c, struct err *e) {
     struct shim *s = c->arg;
-    return streaming_attach(s->streaming, c->arena, c->request,
-                            &((struct cri_attach_response *)c->response)->url, e);
+    return streaming_attach(s->streaming, c->arena, c->request, &((struct cri_attach_response *)c->response)->url, e);
 }
 
 static int do_port_forward(struct grpc_call *c, struct err *e) {
@@ -337,8 +327,7 @@ static int do_container_stats(struct grpc_call *c, struct err *e) {
 }
 
 static int do_list_container_stats(struct grpc_call *c, struct err *e) {
-    const struct cri_container_stats_filter *f =
-        ((const struct cri_list_container_stats_request *)c->request)->filter;
+    const struct cri_container_stats_filter *f = ((const struct cri_list_container_stats_request *)c->request)->filter;
     struct cri_list_container_stats_response *r = c->response;
     struct shim *s = c->arg;
     struct container **all;
@@ -350,9 +339,8 @@ static int do_list_container_stats(struct grpc_call *c, struct err *e) {
         pthread_mutex_lock(&s->lock);
         bool running = ct->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING;
         pthread_mutex_unlock(&s->lock);
-        bool wanted =
-            running && (!f || (id_matches(f->id, ct->id) && id_matches(f->pod_sandbox_id, ct->sandbox->id) &&
-                               labels_match(&f->label_selector, &ct->config->labels)));
+        bool wanted = running && (!f || (id_matches(f->id, ct->id) && id_matches(f->pod_sandbox_id, ct->sandbox->id) &&
+                                         labels_match(&f->label_selector, &ct->config->labels)));
         if (wanted) r->stats.items[r->stats.n++] = *container_stats(s, c->arena, ct);
         container_put(s, ct);
     }
@@ -378,8 +366,9 @@ static int do_list_pod_sandbox_stats(struct grpc_call *c, struct err *e) {
     sandbox_all(s, c->arena, &all, &n);
     r->stats.items = arena_zalloc(c->arena, (n + 1) * sizeof(*r->stats.items));
     for (size_t i = 0; i < n; i++) {
-        bool wanted = all[i]->ready && (!f || (id_matches(f->id, all[i]->id) &&
-                                               labels_match(&f->label_selector, &all[i]->config->labels)));
+        bool wanted =
+            all[i]->ready &&
+            (!f || (id_matches(f->id, all[i]->id) && labels_match(&f->label_selector, &all[i]->config->labels)));
         if (wanted) r->stats.items[r->stats.n++] = *sandbox_stats(s, c->arena, all[i]);
         sandbox_put(s, all[i]);
     }

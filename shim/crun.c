@@ -105,8 +105,7 @@ static size_t program_argv(struct runtime *r, const char **argv) {
 
 /* ---- create ---- */
 
-static void monitor_argv(struct runtime *r, struct arena *a, const struct runtime_create *c,
-                         const char **argv) {
+static void monitor_argv(struct runtime *r, struct arena *a, const struct runtime_create *c, const char **argv) {
     size_t n = 0;
     argv[n++] = r->monitor;
     const char *const pairs[][2] = {
@@ -168,22 +167,16 @@ static int read_sync(int fd, pid_t *pid, struct err *e) {
                    str_empty(msg) ? "the container runtime failed" : msg);
 }
 
-static int start_monitor(struct runtime *r, const struct runtime_create *c, int sync_w, int start_r,
-                         struct err *e) {
+static int start_monitor(struct runtime *r, const struct runtime_create *c, int sync_w, int start_r, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *argv[48];
-    const char *env[] = {arena_printf(a, "_OCI_SYNCPIPE=%d", sync_w),
-                         arena_printf(a, "_OCI_STARTPIPE=%d", start_r), NULL};
+    const char *env[] = {arena_printf(a, "_OCI_SYNCPIPE=%d", sync_w), arena_printf(a, "_OCI_STARTPIPE=%d", start_r),
+                         NULL};
     monitor_argv(r, a, c, argv);
     const char *errors = arena_printf(a, "%s/monitor.log", c->bundle);
     _cleanup_close_ int err = open(errors, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    struct proc_opts o = {.argv = argv,
-                          .env = env,
-                          .in = -1,
-                          .out = -1,
-                          .err = err,
-                          .keep = {sync_w, start_r},
-                          .cwd = c->bundle};
+    struct proc_opts o = {
+        .argv = argv, .env = env, .in = -1, .out = -1, .err = err, .keep = {sync_w, start_r}, .cwd = c->bundle};
     return proc_spawn(&o, e);
 }
 
@@ -192,8 +185,7 @@ static pid_t read_pid_file(const char *path) {
     return fs_read_u64(path, &v) == 0 && v < INT32_MAX ? (pid_t)v : 0;
 }
 
-int runtime_create(struct runtime *r, const struct runtime_create *c, struct runtime_proc *out,
-                   struct err *e) {
+int runtime_create(struct runtime *r, const struct runtime_create *c, struct runtime_proc *out, struct err *e) {
     int sync[2] = {-1, -1}, start[2] = {-1, -1}, rc = 0;
     *out = (struct runtime_proc){0};
     if (pipe2(sync, O_CLOEXEC) < 0 || pipe2(start, O_CLOEXEC) < 0) rc = err_errno(e, errno, "pipe");
@@ -247,14 +239,12 @@ static int accept_console(int listener, pid_t child, struct err *e) {
     for (int waited = 0;; waited++) {
         struct pollfd p = {.fd = listener, .events = POLLIN};
         if (poll(&p, 1, 100) > 0) break;
-        if (waited > 300 || proc_start_time(child) == 0)
-            return err_set(e, -EIO, "the runtime gave no terminal");
+        if (waited > 300 || proc_start_time(child) == 0) return err_set(e, -EIO, "the runtime gave no terminal");
     }
     _cleanup_close_ int conn = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     char byte[256], control[CMSG_SPACE(sizeof(int))];
     struct iovec iov = {byte, sizeof(byte)};
-    struct msghdr m = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
     if (conn < 0 || recvmsg(conn, &m, MSG_CMSG_CLOEXEC) < 0) return err_errno(e, errno, "receive terminal");
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     if (!c || c->cmsg_type != SCM_RIGHTS) return err_set(e, -EPROTO, "the runtime sent no terminal");
@@ -265,8 +255,7 @@ static int accept_console(int listener, pid_t child, struct err *e) {
 
 static int listen_console(const char *path, struct err *e) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(sa.sun_path))
-        return err_set(e, -ENAMETOOLONG, "socket path too long: %s", path);
+    if (strlen(path) >= sizeof(sa.sun_path)) return err_set(e, -ENAMETOOLONG, "socket path too long: %s", path);
     memcpy(sa.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 1) < 0) {
@@ -308,8 +297,7 @@ static int exec_spawn(struct runtime *r, const struct runtime_exec *x, struct ru
     return proc_spawn(&o, e);
 }
 
-int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime_exec_run *out,
-                 struct err *e) {
+int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime_exec_run *out, struct err *e) {
     char tag[17];
     uint8_t raw[8];
     random_bytes(raw, sizeof(raw));
@@ -400,8 +388,7 @@ int runtime_attach(struct runtime *r, const char *id, struct err *e) {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     char dir[4096];
     snprintf(dir, sizeof(dir), "%s/%s", r->attach, id);
-    _cleanup_close_ int d =
-        open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* ids are long, socket paths short */
+    _cleanup_close_ int d = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* ids are long, socket paths short */
     if (d < 0) return err_errno(e, errno, "attach");
     snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/attach", d);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -437,8 +424,8 @@ static bool writes_to(const char *bundle, const char *log_path) {
     DIR *d = opendir(path);
     bool found = false;
     for (struct dirent *ent; d && !found && (ent = readdir(d));)
-        found = ent->d_name[0] != '.' && fstatat(dirfd(d), ent->d_name, &have, 0) == 0 &&
-                have.st_dev == want.st_dev && have.st_ino == want.st_ino;
+        found = ent->d_name[0] != '.' && fstatat(dirfd(d), ent->d_name, &have, 0) == 0 && have.st_dev == want.st_dev &&
+                have.st_ino == want.st_ino;
     if (d) closedir(d);
     return found;
 }
@@ -452,14 +439,13 @@ int runtime_reopen_log(struct runtime *r, const char *bundle, const char *log_pa
     return rc < 0 ? err_errno(e, rc, "reopen log") : 0;
 }
 
-bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code,
-                         int64_t *finished_ns, bool *oom) {
+bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code, int64_t *finished_ns,
+                         bool *oom) {
     char path[4096], text[32];
     struct stat st;
     int64_t v;
     snprintf(path, sizeof(path), "%s/%s", r->exits, id);
-    if (stat(path, &st) < 0 || fs_read_str(path, text, sizeof(text)) < 0 || str_to_i64(text, &v) < 0)
-        return false;
+    if (stat(path, &st) < 0 || fs_read_str(path, text, sizeof(text)) < 0 || str_to_i64(text, &v) < 0) return false;
     *code = (int)v;
     *finished_ns = st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec;
     snprintf(path, sizeof(path), "%s/oom", bundle);

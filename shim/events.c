@@ -26,8 +26,7 @@ size_t event_wait(struct shim *s, uint64_t *seq, struct event *out, size_t max, 
     if (*seq == 0) *seq = s->next_event - 1; /* a new listener: from now on */
     while (*seq + 1 >= s->next_event && !s->stopping)
         if (pthread_cond_timedwait(&s->changed, &s->lock, &end) == ETIMEDOUT) break;
-    if (s->next_event - *seq > SHIM_EVENTS)
-        *seq = s->next_event - SHIM_EVENTS; /* too slow: the oldest are lost */
+    if (s->next_event - *seq > SHIM_EVENTS) *seq = s->next_event - SHIM_EVENTS; /* too slow: the oldest are lost */
     while (n < max && *seq + 1 < s->next_event) out[n++] = s->events[++*seq % SHIM_EVENTS];
     pthread_mutex_unlock(&s->lock);
     return n;

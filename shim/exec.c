@@ -6,8 +6,8 @@
 #include "shim.h"
 #include "spec.h"
 
-int container_exec_process(struct arena *a, struct container *c, const struct str_vec *cmd, bool tty,
-                           struct json **out, struct err *e) {
+int container_exec_process(struct arena *a, struct container *c, const struct str_vec *cmd, bool tty, struct json **out,
+                           struct err *e) {
     struct json *spec;
     if (cmd->n == 0) return err_set(e, -EINVAL, "no command");
     int r = fs_read_json(a, arena_printf(a, "%s/config.json", c->bundle), &spec, e);
@@ -67,8 +67,7 @@ int container_exec_sync(struct shim *s, struct container *c, const struct str_ve
     or = p[0], ow = p[1];
     if (pipe2(p, O_CLOEXEC) < 0) return err_errno(e, errno, "pipe");
     er = p[0], ew = p[1];
-    struct runtime_exec x = {
-        .id = c->id, .bundle = c->bundle, .process = process, .in = -1, .out = ow, .err = ew};
+    struct runtime_exec x = {.id = c->id, .bundle = c->bundle, .process = process, .in = -1, .out = ow, .err = ew};
     r = runtime_exec(runtime_of(s, c), &x, &run, e);
     if (r < 0) return r;
     close(take_fd(&ow));
@@ -79,8 +78,7 @@ int container_exec_sync(struct shim *s, struct container *c, const struct str_ve
     bool late = !collect(&col, deadline);
     int left_ms = deadline ? (int)MAX_OF((deadline - mono_ns()) / NS_PER_MS, (int64_t)1) : 0;
     r = runtime_exec_wait(runtime_of(s, c), &run, left_ms, e);
-    if (late || r == -ETIMEDOUT)
-        return err_set(e, -ETIMEDOUT, "command timed out after %lld s", (long long)timeout_s);
+    if (late || r == -ETIMEDOUT) return err_set(e, -ETIMEDOUT, "command timed out after %lld s", (long long)timeout_s);
     if (r < 0) return r;
     *exit_code = r;
     return 0;

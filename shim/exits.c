@@ -50,8 +50,7 @@ static void check_lost(struct shim *s) {
         pthread_mutex_unlock(&s->lock);
         if (watched && proc_alive(p.pid, p.pid_start)) running = false; /* its pidfd is in the set already */
         if (running && !proc_alive(p.monitor, p.monitor_start)) {
-            int fd =
-                proc_alive(p.pid, p.pid_start) ? pidfd_open(p.pid, 0) : -1; /* now the container's own pid */
+            int fd = proc_alive(p.pid, p.pid_start) ? pidfd_open(p.pid, 0) : -1; /* now the container's own pid */
             if (fd < 0 || add(s, fd, TAG_PID) < 0) {
                 if (fd >= 0) close(fd);
                 container_exited(s, c);

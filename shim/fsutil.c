@@ -119,8 +119,9 @@ int fs_room(int fd, uint64_t bytes, struct err *e) {
     if (fstatvfs(fd, &v) < 0) return err_errno(e, errno, "free space");
     uint64_t unit = v.f_frsize, reserve = MIN_OF(v.f_blocks * unit / 10, FS_RESERVE_MAX), left = v.f_bavail * unit;
     if (left >= reserve && left - reserve >= bytes) return 0;
-    return err_set(e, -ENOSPC, "no space: %llu MiB are left on the disk, %llu MiB of them reserved, %llu MiB more are needed",
-                   (unsigned long long)(left >> 20), (unsigned long long)(reserve >> 20), (unsigned long long)(bytes >> 20));
+    return err_set(
+        e, -ENOSPC, "no space: %llu MiB are left on the disk, %llu MiB of them reserved, %llu MiB more are needed",
+        (unsigned long long)(left >> 20), (unsigned long long)(reserve >> 20), (unsigned long long)(bytes >> 20));
 }
 
 int fs_read_u64(const char *path, uint64_t *out) {
@@ -175,9 +176,7 @@ int fs_usage(const char *path, uint64_t *bytes, uint64_t *inodes) {
     return usage_fd(fd, st.st_dev, 0, bytes, inodes);
 }
 
-static int cmp_str(const void *x, const void *y) {
-    return strcmp(*(const char *const *)x, *(const char *const *)y);
-}
+static int cmp_str(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
 
 int fs_list(struct arena *a, const char *path, const char ***names, size_t *n) {
     const char **v = NULL;

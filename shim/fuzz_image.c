@@ -25,7 +25,9 @@ static int open_blob(void *arg, const char *digest, int64_t size, bool manifest,
     for (size_t i = 0; i < PARTS; i++) {
         if (!str_eq(parts[i].digest, digest)) continue;
         *fd = memfd_create("blob", MFD_CLOEXEC);
-        if (*fd < 0 || fd_write_all(*fd, str_or_empty(parts[i].text.data), parts[i].text.len) || lseek(*fd, 0, SEEK_SET)) abort();
+        if (*fd < 0 || fd_write_all(*fd, str_or_empty(parts[i].text.data), parts[i].text.len) ||
+            lseek(*fd, 0, SEEK_SET))
+            abort();
         return 0;
     }
     return err_set(e, -ENOENT, "no blob %s", digest);
@@ -35,9 +37,12 @@ static int open_blob(void *arg, const char *digest, int64_t size, bool manifest,
 static void part_make(struct part *parts, size_t at, const char *p, size_t n) {
     struct buf *b = &parts[at].text;
     for (size_t i = 0; i < n; i++) {
-        size_t other = i + 1 < n && p[i] == '@' && p[i + 1] >= '0' && p[i + 1] < '0' + PARTS ? (size_t)(p[i + 1] - '0') : 0;
-        if (other > at) buf_adds(b, parts[other].digest), i++;
-        else buf_addc(b, p[i]);
+        size_t other =
+            i + 1 < n && p[i] == '@' && p[i + 1] >= '0' && p[i + 1] < '0' + PARTS ? (size_t)(p[i + 1] - '0') : 0;
+        if (other > at)
+            buf_adds(b, parts[other].digest), i++;
+        else
+            buf_addc(b, p[i]);
     }
     char hex[SHA256_HEX + 1];
     sha256_of(b->data ? b->data : "", b->len, hex);

@@ -42,12 +42,10 @@ static int pause_main(void) {
 }
 
 static int runtime_main(char **argv) {
-    static const char unified[] = "/sys/fs/cgroup/unified",
-                      file[] = "/sys/fs/cgroup/unified/cgroup.controllers";
+    static const char unified[] = "/sys/fs/cgroup/unified", file[] = "/sys/fs/cgroup/unified/cgroup.controllers";
     if (access(file, F_OK) == 0) {
         if (unshare(CLONE_NEWNS) < 0) return fail("unshare");
-        if (mount(NULL, unified, NULL, MS_PRIVATE, NULL) < 0)
-            return fail("make /sys/fs/cgroup/unified private");
+        if (mount(NULL, unified, NULL, MS_PRIVATE, NULL) < 0) return fail("make /sys/fs/cgroup/unified private");
         if (mount("/dev/null", file, NULL, MS_BIND, NULL) < 0) return fail("cover cgroup.controllers");
     }
     execv(argv[0], argv);

@@ -27,8 +27,7 @@ int64_t idmap_host_id(const struct cri_id_mapping_vec *v, uint32_t id) {
 const char *idmap_problem(const struct cri_user_namespace *u) {
     if (!u->uids.n || !u->gids.n) return "a user namespace needs uid and gid mappings";
     if (u->uids.n > MAX_MAPPINGS || u->gids.n > MAX_MAPPINGS) return "too many id mappings";
-    if (idmap_host_id(&u->uids, 0) < 0 || idmap_host_id(&u->gids, 0) < 0)
-        return "the id mappings have no root";
+    if (idmap_host_id(&u->uids, 0) < 0 || idmap_host_id(&u->gids, 0) < 0) return "the id mappings have no root";
     return NULL;
 }
 
@@ -115,8 +114,7 @@ int idmap_bind(const char *source, const char *target, const char *userns, struc
         if (r == 0 || flags == 0) break;
         if (tree >= 0) close(tree);
     }
-    if (r == 0 && syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-        r = -errno;
+    if (r == 0 && syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0) r = -errno;
     if (tree >= 0) close(tree);
     return r < 0 ? err_errno(e, r, "id-mapped mount of %s (does its file system have them?)", source) : 0;
 }

@@ -200,15 +200,13 @@ static struct image *find_locked(struct image_store *s, const char *name) {
     const char *by_digest = arena_printf(a, "%s@%s", repo, str_or_empty(ref.digest));
     for (size_t i = 0; i < s->n; i++) {
         const struct image *im = &s->images[i];
-        if (ref.digest ? has_str(im->digests, im->n_digests, by_digest)
-                       : has_str(im->tags, im->n_tags, by_tag))
+        if (ref.digest ? has_str(im->digests, im->n_digests, by_digest) : has_str(im->tags, im->n_tags, by_tag))
             return &s->images[i];
     }
     return NULL;
 }
 
-int image_store_find(struct image_store *s, struct arena *a, const char *name, struct image *out,
-                     struct err *e) {
+int image_store_find(struct image_store *s, struct arena *a, const char *name, struct image *out, struct err *e) {
     pthread_mutex_lock(&s->lock);
     const struct image *im = str_empty(name) ? NULL : find_locked(s, name);
     if (im) copy_image(a, im, out);
@@ -280,8 +278,7 @@ static bool layer_wanted(struct image_store *s, const char *name) {
 
 static bool blob_wanted(struct image_store *s, const char *name) {
     for (size_t i = 0; i < s->n; i++)
-        if (str_eq(s->images[i].id + 7, name) ||
-            (s->images[i].manifest && str_eq(s->images[i].manifest + 7, name)))
+        if (str_eq(s->images[i].id + 7, name) || (s->images[i].manifest && str_eq(s->images[i].manifest + 7, name)))
             return true;
     return false;
 }
@@ -412,8 +409,7 @@ static int put_blob(struct image_store *s, struct arena *a, const void *p, size_
 }
 
 /* Takes a name away from the image that has it. Caller holds the lock; changed images are written. */
-static int untag_locked(struct image_store *s, struct arena *a, const char *tag, const char *except,
-                        struct err *e) {
+static int untag_locked(struct image_store *s, struct arena *a, const char *tag, const char *except, struct err *e) {
     for (size_t i = 0; i < s->n; i++) {
         struct image *im = &s->images[i];
         if (str_eq(im->id, except) || !has_str(im->tags, im->n_tags, tag)) continue;
@@ -463,9 +459,9 @@ static int commit_locked(struct image_store *s, struct arena *a, struct image *i
     return r < 0 ? r : load_index(s, e);
 }
 
-int image_commit(struct image_store *s, struct arena *a, const char *config, size_t config_len,
-                 const char *manifest, size_t manifest_len, const char *top_digest, const char *const *names,
-                 size_t n_names, bool pinned, const char **id, struct err *e) {
+int image_commit(struct image_store *s, struct arena *a, const char *config, size_t config_len, const char *manifest,
+                 size_t manifest_len, const char *top_digest, const char *const *names, size_t n_names, bool pinned,
+                 const char **id, struct err *e) {
     struct image im = {.pinned = pinned, .size = config_len};
     struct json *o;
     int r = json_parse(a, config, config_len, &o, NULL, e);

@@ -45,10 +45,8 @@ const char *image_store_root(const struct image_store *s);
 /* All images, in the arena, by id. */
 void image_store_list(struct image_store *s, struct arena *a, struct image **items, size_t *n);
 /* By id (whole or a prefix of it), by name, tag or digest. -ENOENT when there is none. */
-int image_store_find(struct image_store *s, struct arena *a, const char *name, struct image *out,
-                     struct err *e);
-int image_store_config(struct image_store *s, struct arena *a, const char *id, struct image_config *out,
-                       struct err *e);
+int image_store_find(struct image_store *s, struct arena *a, const char *name, struct image *out, struct err *e);
+int image_store_config(struct image_store *s, struct arena *a, const char *id, struct image_config *out, struct err *e);
 /* Removes an image with all its names. Layers that containers use go with the last container. -ENOENT. */
 int image_store_remove(struct image_store *s, const char *name, struct err *e);
 /* Keeps the layers for a container, beyond the image's removal; release ends it. */
@@ -82,9 +80,9 @@ bool image_has_layer(struct image_store *s, const char *diff_id);
 /* Extracts a layer; -EBADMSG when its diff_id is another. */
 int image_add_layer(struct image_store *s, int fd, const char *diff_id, struct err *e);
 /* Puts the blobs and the record in place. manifest, top_digest may be NULL. */
-int image_commit(struct image_store *s, struct arena *a, const char *config, size_t config_len,
-                 const char *manifest, size_t manifest_len, const char *top_digest, const char *const *names,
-                 size_t n_names, bool pinned, const char **id, struct err *e);
+int image_commit(struct image_store *s, struct arena *a, const char *config, size_t config_len, const char *manifest,
+                 size_t manifest_len, const char *top_digest, const char *const *names, size_t n_names, bool pinned,
+                 const char **id, struct err *e);
 /* A new file below ROOT/tmp, already unlinked. */
 int image_tmp_file(struct image_store *s, struct err *e);
 /* ROOT/partial/DIGEST, locked against others, at its end: what an earlier pull got of a blob, or nothing yet. Blocks while

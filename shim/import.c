@@ -27,8 +27,7 @@ static int open_inside(int root, const char *path) {
     return (int)fd;
 }
 
-static int layout_open_blob(void *arg, const char *digest, int64_t size, bool manifest, int *fd,
-                            struct err *e) {
+static int layout_open_blob(void *arg, const char *digest, int64_t size, bool manifest, int *fd, struct err *e) {
     struct layout *l = arg;
     char path[128];
     snprintf(path, sizeof(path), "blobs/sha256/%s", digest + 7);
@@ -36,8 +35,7 @@ static int layout_open_blob(void *arg, const char *digest, int64_t size, bool ma
     return *fd < 0 ? err_errno(e, *fd, "blob %s of the archive", digest) : 0;
 }
 
-static int read_inside(struct arena *a, int root, const char *path, const char **text, size_t *len,
-                       struct err *e) {
+static int read_inside(struct arena *a, int root, const char *path, const char **text, size_t *len, struct err *e) {
     _cleanup_close_ int fd = open_inside(root, path);
     struct stat st;
     if (fd < 0) return err_errno(e, fd, "%s", path);
@@ -85,10 +83,9 @@ static int import_oci(struct image_store *s, struct arena *a, struct layout *l, 
     return 0;
 }
 
-static int docker_layers(struct image_store *s, struct layout *l, const struct json *files,
-                         const struct json *diff_ids, struct err *e) {
-    if (json_len(files) != json_len(diff_ids))
-        return err_set(e, -EINVAL, "layers and diff_ids differ in number");
+static int docker_layers(struct image_store *s, struct layout *l, const struct json *files, const struct json *diff_ids,
+                         struct err *e) {
+    if (json_len(files) != json_len(diff_ids)) return err_set(e, -EINVAL, "layers and diff_ids differ in number");
     for (size_t i = 0; i < json_len(files); i++) {
         const char *diff_id = json_as_str(json_item(diff_ids, i)), *file = json_as_str(json_item(files, i));
         if (!digest_valid(diff_id) || !file) return err_set(e, -EINVAL, "bad layer in manifest.json");
@@ -102,8 +99,7 @@ static int docker_layers(struct image_store *s, struct layout *l, const struct j
 }
 
 static int import_docker_image(struct image_store *s, struct arena *a, struct layout *l, const struct json *m,
-                               const char *name, bool pinned, const char **refs, size_t *n_refs,
-                               struct err *e) {
+                               const char *name, bool pinned, const char **refs, size_t *n_refs, struct err *e) {
     const char *config, *id;
     size_t len, n_names;
     struct json *tree;
@@ -118,8 +114,8 @@ static int import_docker_image(struct image_store *s, struct arena *a, struct la
     return r;
 }
 
-static int import_docker(struct image_store *s, struct arena *a, struct layout *l, const char *name,
-                         bool pinned, const char **refs, size_t *n_refs, struct err *e) {
+static int import_docker(struct image_store *s, struct arena *a, struct layout *l, const char *name, bool pinned,
+                         const char **refs, size_t *n_refs, struct err *e) {
     const char *text;
     size_t len;
     struct json *list, *m;
@@ -144,10 +140,8 @@ static int import_dir(struct image_store *s, struct arena *a, const char *dir, c
     _cleanup_close_ int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0) return err_errno(e, errno, "open %s", dir);
     struct layout l = {root};
-    if (faccessat(root, "index.json", F_OK, 0) == 0)
-        return import_oci(s, a, &l, name, pinned, refs, n_refs, e);
-    if (faccessat(root, "manifest.json", F_OK, 0) == 0)
-        return import_docker(s, a, &l, name, pinned, refs, n_refs, e);
+    if (faccessat(root, "index.json", F_OK, 0) == 0) return import_oci(s, a, &l, name, pinned, refs, n_refs, e);
+    if (faccessat(root, "manifest.json", F_OK, 0) == 0) return import_docker(s, a, &l, name, pinned, refs, n_refs, e);
     return err_set(e, -EINVAL, "neither index.json (OCI) nor manifest.json (docker) in it");
 }
 

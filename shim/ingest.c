@@ -32,8 +32,8 @@ static int file_digest(int fd, char hex[SHA256_HEX + 1], int64_t *size, struct e
 }
 
 /* A blob whose digest and size are what its descriptor says. */
-static int open_verified(const struct image_source *src, const char *digest, int64_t size, bool manifest,
-                         int *fd, struct err *e) {
+static int open_verified(const struct image_source *src, const char *digest, int64_t size, bool manifest, int *fd,
+                         struct err *e) {
     char hex[SHA256_HEX + 1];
     int64_t got;
     if (!digest_valid(digest)) return err_set(e, -EINVAL, "unsupported digest %s", str_or_empty(digest));
@@ -57,8 +57,7 @@ static int read_verified(struct arena *a, const struct image_source *src, const 
     if (r < 0) return r;
     struct stat st;
     if (fstat(fd, &st) < 0) return err_errno(e, errno, "stat blob");
-    if (st.st_size > INGEST_MANIFEST_MAX)
-        return err_set(e, -EFBIG, "blob %s is too large for a manifest", digest);
+    if (st.st_size > INGEST_MANIFEST_MAX) return err_set(e, -EFBIG, "blob %s is too large for a manifest", digest);
     char *p = arena_alloc(a, (size_t)st.st_size + 1);
     r = fd_read_all(fd, p, (size_t)st.st_size);
     if (r < 0) return err_errno(e, r, "read blob %s", digest);
@@ -74,8 +73,7 @@ static const struct json *choose_platform(const struct json *index) {
     JSON_FOREACH(d, json_get(index, "manifests")) {
         const struct json *p = json_get(d, "platform");
         if (!p && !fallback) fallback = d;
-        if (str_eq(json_get_str(p, "os"), "linux") && str_eq(json_get_str(p, "architecture"), image_arch()))
-            return d;
+        if (str_eq(json_get_str(p, "os"), "linux") && str_eq(json_get_str(p, "architecture"), image_arch())) return d;
     }
     return fallback;
 }
@@ -87,8 +85,8 @@ struct manifest {
 };
 
 /* Follows indexes down to an image's manifest. */
-static int find_manifest(struct arena *a, const struct image_source *src, const char *digest,
-                         struct manifest *out, struct err *e) {
+static int find_manifest(struct arena *a, const struct image_source *src, const char *digest, struct manifest *out,
+                         struct err *e) {
     int64_t size = -1;
     for (int depth = 0; depth < INGEST_MAX_INDEX_DEPTH; depth++) {
         int r = read_verified(a, src, digest, size, true, &out->text, &out->len, e);
@@ -175,12 +173,10 @@ static int ingest(struct image_store *s, struct arena *a, const struct image_sou
     const char *config;
     size_t config_len;
     struct json *config_tree;
-    r = read_verified(a, src, json_get_str(cd, "digest"), json_get_int(cd, "size", -1), false, &config,
-                      &config_len, e);
+    r = read_verified(a, src, json_get_str(cd, "digest"), json_get_int(cd, "size", -1), false, &config, &config_len, e);
     if (r == 0) r = json_parse(a, config, config_len, &config_tree, NULL, e);
     if (r < 0) return err_wrap(e, "image config");
-    r = ingest_layers(s, src, json_get(m.tree, "layers"), json_at(config_tree, "rootfs", "diff_ids", NULL),
-                      e);
+    r = ingest_layers(s, src, json_get(m.tree, "layers"), json_at(config_tree, "rootfs", "diff_ids", NULL), e);
     if (r < 0) return r;
     return image_commit(s, a, config, config_len, m.text, m.len, digest, names, n_names, pinned, id, e);
 }

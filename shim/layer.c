@@ -26,7 +26,8 @@ enum {
     LAYER_MAX_XATTR = 64 << 10,
     LAYER_MAX_NAME = 4096,
     LAYER_MAX_DEPTH = 512,
-    LAYER_ROOM_STEP = 8 << 20, /* free space is looked at again after so many bytes: a small file may unpack to any size */
+    LAYER_ROOM_STEP =
+        8 << 20, /* free space is looked at again after so many bytes: a small file may unpack to any size */
 };
 #define LAYER_MAX_BYTES (UINT64_C(64) << 30)
 
@@ -41,7 +42,7 @@ struct extractor {
     struct sha256 sha;
     char block[LAYER_BLOCK];
     uint64_t bytes, room_at, entries; /* room_at: `bytes` when free space was looked at last */
-    struct dir_time *dirs; /* modification times of folders, set when nothing more is made in them */
+    struct dir_time *dirs;            /* modification times of folders, set when nothing more is made in them */
     size_t n_dirs, cap_dirs;
 };
 
@@ -59,8 +60,7 @@ static la_ssize_t feed_tar(struct archive *tar, void *user, const void **out) {
 
 /* Opens a folder below the root, links resolved inside it. */
 static int open_in_root(int root, const char *path, int flags) {
-    struct open_how how = {.flags = (uint64_t)flags | O_CLOEXEC,
-                           .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = (uint64_t)flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
     long fd = syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof(how));
     return fd < 0 ? -errno : (int)fd;
 }
@@ -91,8 +91,7 @@ static bool is_whiteout(const struct stat *st) { return S_ISCHR(st->st_mode) && 
 static int make_opaque(int dir, const char *name, struct err *e) {
     char path[64 + 256];
     snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir, name);
-    return lsetxattr(path, "trusted.overlay.opaque", "y", 1, 0) < 0 ? err_errno(e, errno, "opaque %s", name)
-                                                                    : 0;
+    return lsetxattr(path, "trusted.overlay.opaque", "y", 1, 0) < 0 ? err_errno(e, errno, "opaque %s", name) : 0;
 }
 
 /* Opens the folder `path`, making what is missing. A file in the way is replaced. */
@@ -111,12 +110,10 @@ static int open_parent(struct extractor *x, const char *path) {
         len += strlen(name);
         int next = open_in_root(x->root, done, O_RDONLY | O_DIRECTORY);
         struct stat st;
-        bool whited =
-            next == -ENOTDIR && fstatat(cur, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_whiteout(&st);
+        bool whited = next == -ENOTDIR && fstatat(cur, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_whiteout(&st);
         if (next == -ENOTDIR && unlinkat(cur, name, 0) < 0) next = -errno;
         if (next == -ENOENT || next == -ENOTDIR) {
-            next =
-                mkdirat(cur, name, 0755) < 0 ? -errno : open_in_root(x->root, done, O_RDONLY | O_DIRECTORY);
+            next = mkdirat(cur, name, 0755) < 0 ? -errno : open_in_root(x->root, done, O_RDONLY | O_DIRECTORY);
             if (next >= 0 && whited) make_opaque(cur, name, NULL);
         }
         close(cur);
@@ -162,8 +159,7 @@ static int write_file(struct extractor *x, struct archive *tar, int64_t size, in
 
 static int make_hardlink(struct extractor *x, const char *target, int dir, const char *name, struct err *e) {
     char clean[LAYER_MAX_NAME];
-    if (clean_name(target, clean) < 0 || !*clean)
-        return err_set(e, -EINVAL, "hard link %s: bad target", name);
+    if (clean_name(target, clean) < 0 || !*clean) return err_set(e, -EINVAL, "hard link %s: bad target", name);
     char *slash = strrchr(clean, '/');
     if (slash) *slash = 0;
     _cleanup_close_ int from = open_in_root(x->root, slash ? clean : "", O_RDONLY | O_DIRECTORY);
@@ -174,16 +170,15 @@ static int make_hardlink(struct extractor *x, const char *target, int dir, const
 }
 
 /* Makes the file system object an entry describes (content, but no owner or mode yet). */
-static int make_object(struct extractor *x, struct archive *tar, struct archive_entry *ent, int dir,
-                       const char *name, struct err *e) {
+static int make_object(struct extractor *x, struct archive *tar, struct archive_entry *ent, int dir, const char *name,
+                       struct err *e) {
     dev_t dev = archive_entry_rdev(ent);
     mode_t type = archive_entry_filetype(ent);
     struct stat st;
     bool is_dir = type == AE_IFDIR, there = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (is_dir && there && S_ISDIR(st.st_mode)) return 0;
     if (is_dir && there && is_whiteout(&st)) { /* removed below and made anew: what was below must not show */
-        if (unlinkat(dir, name, 0) < 0 || mkdirat(dir, name, 0700) < 0)
-            return err_errno(e, errno, "create %s", name);
+        if (unlinkat(dir, name, 0) < 0 || mkdirat(dir, name, 0700) < 0) return err_errno(e, errno, "create %s", name);
         return make_opaque(dir, name, e);
     }
     int r = remove_at(dir, name);
@@ -223,15 +218,13 @@ static int set_xattrs(struct archive_entry *ent, int dir, const char *name, stru
     return 0;
 }
 
-static int set_meta(struct extractor *x, struct archive_entry *ent, int dir, const char *name,
-                    const char *path, struct err *e) {
+static int set_meta(struct extractor *x, struct archive_entry *ent, int dir, const char *name, const char *path,
+                    struct err *e) {
     if (archive_entry_hardlink(ent) || archive_entry_filetype(ent) == AE_IFSOCK) return 0;
     bool link = archive_entry_filetype(ent) == AE_IFLNK;
-    if (fchownat(dir, name, (uid_t)archive_entry_uid(ent), (gid_t)archive_entry_gid(ent),
-                 AT_SYMLINK_NOFOLLOW) < 0)
+    if (fchownat(dir, name, (uid_t)archive_entry_uid(ent), (gid_t)archive_entry_gid(ent), AT_SYMLINK_NOFOLLOW) < 0)
         return err_errno(e, errno, "chown %s", name);
-    if (!link && fchmodat(dir, name, archive_entry_perm(ent), 0) < 0)
-        return err_errno(e, errno, "chmod %s", name);
+    if (!link && fchmodat(dir, name, archive_entry_perm(ent), 0) < 0) return err_errno(e, errno, "chmod %s", name);
     int r = set_xattrs(ent, dir, name, e);
     if (r < 0) return r;
     struct timespec mtime = {archive_entry_mtime(ent), archive_entry_mtime_nsec(ent)};
@@ -252,8 +245,7 @@ static int whiteout(int dir, const char *name, struct err *e) {
     name += strlen(".wh.");
     if (!*name || str_eq(name, ".") || str_eq(name, "..")) return err_set(e, -EINVAL, "bad whiteout");
     /* A whiteout is about the layers below: what this layer has itself stays, and hides them. */
-    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        return S_ISDIR(st.st_mode) ? make_opaque(dir, name, e) : 0;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) return S_ISDIR(st.st_mode) ? make_opaque(dir, name, e) : 0;
     return mknodat(dir, name, S_IFCHR, 0) < 0 ? err_errno(e, errno, "whiteout %s", name) : 0;
 }
 

@@ -19,12 +19,7 @@
 #include "pkg/grpc/grpc.h"
 #include "shim.h"
 
-enum {
-    SHIM_UNARY_THREADS = 64,
-    SHIM_STREAMS = 32,
-    IMPORT_TIMEOUT_MS = 30 * 60 * 1000,
-    SHIM_MAX_METHODS = 64
-};
+enum { SHIM_UNARY_THREADS = 64, SHIM_STREAMS = 32, IMPORT_TIMEOUT_MS = 30 * 60 * 1000, SHIM_MAX_METHODS = 64 };
 
 struct options {
     struct shim_config cfg;
@@ -170,23 +165,22 @@ int main(int argc, char **argv) {
         {"root", 0, FLAG_STR, &o.cfg.root, "DIR", "images and what must survive a reboot"},
         {"state", 0, FLAG_STR, &o.cfg.state, "DIR", "runtime state: pins, sockets, mounts"},
         {"runtime", 0, FLAG_STR, &o.cfg.runtime, "FILE", "the OCI runtime (crun)"},
-        {"runtime-handler", 0, FLAG_LIST, &o.cfg.handlers, "NAME=PROGRAM,...", "further OCI runtimes, for runtime classes (runc=/usr/sbin/runc)"},
+        {"runtime-handler", 0, FLAG_LIST, &o.cfg.handlers, "NAME=PROGRAM,...",
+         "further OCI runtimes, for runtime classes (runc=/usr/sbin/runc)"},
         {"monitor", 0, FLAG_STR, &o.cfg.monitor, "FILE", "the monitor of containers (conmon)"},
         {"helper", 0, FLAG_STR, &o.cfg.helper, "FILE", "coracle-shim-helper, usually beside this program"},
         {"pod-cidr", 0, FLAG_STR, &o.cfg.pod_cidr, "CIDR", "addresses for pods; else the kubelet says it"},
         {"cluster-cidr", 0, FLAG_STR, &o.cfg.cluster_cidr, "CIDRS", "ranges pods reach without masquerade"},
         {"bridge", 0, FLAG_STR, &o.cfg.bridge, "NAME", "the pods' bridge, when no CNI is configured"},
         {"mtu", 0, FLAG_INT, &o.cfg.mtu, "N", "of pod interfaces; 0 leaves the kernel's"},
-        {"cgroup-root", 0, FLAG_STR, &o.cfg.cgroup_root, "PATH",
-         "control group of sandboxes that name no parent"},
+        {"cgroup-root", 0, FLAG_STR, &o.cfg.cgroup_root, "PATH", "control group of sandboxes that name no parent"},
         {"cgroup-driver", 0, FLAG_IGNORED, NULL, "NAME", "cgroupfs, the only one"},
-        {"cni-conf-dir", 0, FLAG_STR, &o.cfg.cni_conf_dir, "DIR",
-         "CNI configurations; the first found is used"},
+        {"cni-conf-dir", 0, FLAG_STR, &o.cfg.cni_conf_dir, "DIR", "CNI configurations; the first found is used"},
         {"cni-bin-dir", 0, FLAG_STR, &o.cfg.cni_bin_dir, "DIR", "CNI plugins"},
         {"insecure-registries", 0, FLAG_STR, &o.cfg.insecure_registries, "HOSTS", "registries without TLS"},
-        {"registries", 0, FLAG_STR, &o.cfg.registries, "FILE", "mirrors, credentials and TLS settings, as k3s' registries.yaml"},
-        {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL,
-         "kill and remove all sandboxes, mounts, links, rules; then exit"},
+        {"registries", 0, FLAG_STR, &o.cfg.registries, "FILE",
+         "mirrors, credentials and TLS settings, as k3s' registries.yaml"},
+        {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "kill and remove all sandboxes, mounts, links, rules; then exit"},
         {"purge-images", 0, FLAG_BOOL, &o.purge_images, NULL, "with cleanup: remove the image store too"},
         {"pinned", 0, FLAG_BOOL, &o.pinned, NULL, "with image import: garbage collection keeps the image"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 quiet, 4 debug"},

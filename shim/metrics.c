@@ -14,18 +14,16 @@ static const struct row {
     uint64_t divisor;
     bool counter;
 } rows[] = {
-    {"container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", "cpu", "total",
-     AT(cpu_ns), 1000000000, true},
-    {"container_memory_usage_bytes", "Current memory usage in bytes.", NULL, NULL, AT(memory_usage), 1,
+    {"container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", "cpu", "total", AT(cpu_ns),
+     1000000000, true},
+    {"container_memory_usage_bytes", "Current memory usage in bytes.", NULL, NULL, AT(memory_usage), 1, false},
+    {"container_memory_working_set_bytes", "Current working set in bytes.", NULL, NULL, AT(memory_working_set), 1,
      false},
-    {"container_memory_working_set_bytes", "Current working set in bytes.", NULL, NULL,
-     AT(memory_working_set), 1, false},
     {"container_memory_rss", "Size of RSS in bytes.", NULL, NULL, AT(memory_rss), 1, false},
     {"container_memory_swap", "Container swap usage in bytes.", NULL, NULL, AT(swap_usage), 1, false},
-    {"container_memory_failures_total", "Cumulative count of memory allocation failures.", "failure_type",
-     "pgfault", AT(page_faults), 1, true},
-    {"container_processes", "Number of processes running inside the container.", NULL, NULL, AT(pids), 1,
-     false},
+    {"container_memory_failures_total", "Cumulative count of memory allocation failures.", "failure_type", "pgfault",
+     AT(page_faults), 1, true},
+    {"container_processes", "Number of processes running inside the container.", NULL, NULL, AT(pids), 1, false},
 };
 #undef AT
 
@@ -37,8 +35,7 @@ static const struct {
     {"container_network_receive_bytes_total", "Cumulative count of bytes received", AT(rx_bytes)},
     {"container_network_receive_errors_total", "Cumulative count of errors while receiving", AT(rx_errors)},
     {"container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", AT(tx_bytes)},
-    {"container_network_transmit_errors_total", "Cumulative count of errors while transmitting",
-     AT(tx_errors)},
+    {"container_network_transmit_errors_total", "Cumulative count of errors while transmitting", AT(tx_errors)},
 #undef AT
 };
 
@@ -82,8 +79,7 @@ static void group_metrics(struct arena *a, struct cri_metric_vec *v, const char 
     v->items = arena_zalloc(a, (ARRAY_LEN(rows) + extra) * sizeof(*v->items));
     for (size_t i = 0; g.found && i < ARRAY_LEN(rows); i++)
         add(a, v, own, rows[i].value, rows[i].name,
-            *(const uint64_t *)(const void *)((const char *)&g + rows[i].at) / rows[i].divisor,
-            rows[i].counter);
+            *(const uint64_t *)(const void *)((const char *)&g + rows[i].at) / rows[i].divisor, rows[i].counter);
 }
 
 static void network_metrics(struct arena *a, struct cri_metric_vec *v, const char *const own[OWN_LABELS],
@@ -97,8 +93,7 @@ static void network_metrics(struct arena *a, struct cri_metric_vec *v, const cha
         }
 }
 
-void metrics_of_sandbox(struct shim *s, struct arena *a, struct sandbox *sb,
-                        struct cri_pod_sandbox_metrics *out) {
+void metrics_of_sandbox(struct shim *s, struct arena *a, struct sandbox *sb, struct cri_pod_sandbox_metrics *out) {
     const struct cri_pod_sandbox_metadata *md = sb->config->metadata;
     const struct cri_linux_pod_sandbox_config *l = sb->config->linux;
     const char *parent = l ? str_or_empty(l->cgroup_parent) : "";

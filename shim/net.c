@@ -35,8 +35,7 @@ struct net *net_new(const struct net_options *o) {
     snprintf(n->table, sizeof(n->table), "coracle_%s", o->bridge);
     for (char *p = n->table; *p; p++)
         if (*p == '-' || *p == '.') *p = '_';
-    snprintf(n->veth_prefix, sizeof(n->veth_prefix), "cv%04x",
-             hash_bytes(o->bridge, strlen(o->bridge)) & 0xffff);
+    snprintf(n->veth_prefix, sizeof(n->veth_prefix), "cv%04x", hash_bytes(o->bridge, strlen(o->bridge)) & 0xffff);
     pthread_mutex_init(&n->lock, NULL);
     n->host.fd = -1;
     return n;
@@ -75,12 +74,10 @@ static int parse_cidr(const char *s, uint32_t *base, int *prefix, struct err *e)
     int64_t bits;
     const char *slash = strchr(s, '/');
     if (strchr(s, ':')) return err_set(e, -EAFNOSUPPORT, "pod CIDR %s: only IPv4 is supported", s);
-    if (!slash || (size_t)(slash - s) >= sizeof(addr))
-        return err_set(e, -EINVAL, "pod CIDR %s is not ADDRESS/BITS", s);
+    if (!slash || (size_t)(slash - s) >= sizeof(addr)) return err_set(e, -EINVAL, "pod CIDR %s is not ADDRESS/BITS", s);
     memcpy(addr, s, (size_t)(slash - s));
     addr[slash - s] = 0;
-    if (inet_pton(AF_INET, addr, &in) != 1 || str_to_i64(slash + 1, &bits) < 0 || bits < 8 ||
-        bits > NET_MAX_PREFIX)
+    if (inet_pton(AF_INET, addr, &in) != 1 || str_to_i64(slash + 1, &bits) < 0 || bits < 8 || bits > NET_MAX_PREFIX)
         return err_set(e, -EINVAL, "pod CIDR %s is not ADDRESS/BITS with 8 to %d bits", s, NET_MAX_PREFIX);
     *prefix = (int)bits;
     *base = ntohl(in.s_addr) & (0xffffffffu << (32 - bits));
@@ -105,20 +102,19 @@ static int write_rules(struct net *n, const char *cidr, struct err *e) {
     buf_printf(&b, "table ip %s {}\nflush table ip %s\ntable ip %s {\n", t, t, t);
     buf_adds(&b, " set own { type ipv4_addr; flags interval; auto-merge; elements = { ");
     masq_exceptions(n, cidr, &b);
-    buf_adds(
-        &b,
-        " } }\n"
-        " map hp_any { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
-        " map hp_ip { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }\n"
-        " chain hostports {\n"
-        "  ip daddr . meta l4proto . th dport @hp_ip_ports ct mark set ct mark or 0x4000\n"
-        "  meta l4proto . th dport @hp_any_ports ct mark set ct mark or 0x4000\n"
-        "  dnat ip addr . port to ip daddr . meta l4proto . th dport map @hp_ip\n"
-        "  dnat ip addr . port to meta l4proto . th dport map @hp_any\n }\n"
-        " set hp_any_ports { type inet_proto . inet_service; }\n"
-        " set hp_ip_ports { type ipv4_addr . inet_proto . inet_service; }\n"
-        " chain pre { type nat hook prerouting priority dstnat - 5; fib daddr type local jump hostports; }\n"
-        " chain out { type nat hook output priority -105; fib daddr type local jump hostports; }\n");
+    buf_adds(&b,
+             " } }\n"
+             " map hp_any { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+             " map hp_ip { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+             " chain hostports {\n"
+             "  ip daddr . meta l4proto . th dport @hp_ip_ports ct mark set ct mark or 0x4000\n"
+             "  meta l4proto . th dport @hp_any_ports ct mark set ct mark or 0x4000\n"
+             "  dnat ip addr . port to ip daddr . meta l4proto . th dport map @hp_ip\n"
+             "  dnat ip addr . port to meta l4proto . th dport map @hp_any\n }\n"
+             " set hp_any_ports { type inet_proto . inet_service; }\n"
+             " set hp_ip_ports { type ipv4_addr . inet_proto . inet_service; }\n"
+             " chain pre { type nat hook prerouting priority dstnat - 5; fib daddr type local jump hostports; }\n"
+             " chain out { type nat hook output priority -105; fib daddr type local jump hostports; }\n");
     buf_printf(&b,
                " chain post { type nat hook postrouting priority srcnat;\n"
                "  oifname \"%s\" ip saddr 127.0.0.0/8 masquerade\n"
@@ -243,8 +239,7 @@ static int plug_in(struct net *n, const struct net_pod *p, int netns, struct in_
     return rc;
 }
 
-int net_attach_inside(struct net *n, const struct net_pod *p, int netns, char ip[NET_ADDR_MAX],
-                      struct err *e) {
+int net_attach_inside(struct net *n, const struct net_pod *p, int netns, char ip[NET_ADDR_MAX], struct err *e) {
     struct rtnl pod = {.fd = -1};
     struct in_addr addr = {0};
     ip[0] = 0;
@@ -252,8 +247,7 @@ int net_attach_inside(struct net *n, const struct net_pod *p, int netns, char ip
     if (rc == 0) rc = rtnl_set_up(&pod, "lo", e);
     if (rc == 0 && !net_uses_cni(n)) {
         pthread_mutex_lock(&n->lock);
-        rc = n->have_cidr ? ipam_take(n, p->id, &addr, e)
-                          : err_set(e, -EAGAIN, "network not ready: no pod CIDR yet");
+        rc = n->have_cidr ? ipam_take(n, p->id, &addr, e) : err_set(e, -EAGAIN, "network not ready: no pod CIDR yet");
         struct in_addr gw = {htonl(n->base + 1)};
         if (rc == 0) inet_ntop(AF_INET, &addr, ip, NET_ADDR_MAX);
         if (rc == 0) rc = plug_in(n, p, netns, addr, gw, &n->host, &pod, e);
@@ -276,17 +270,15 @@ static const char *proto_name(int protocol) {
 
 static bool any_address(const char *ip) { return str_empty(ip) || str_eq(ip, "0.0.0.0") || str_eq(ip, "::"); }
 
-static void port_element(struct net *n, struct buf *b, const char *verb, const struct net_port *port,
-                         const char *ip) {
+static void port_element(struct net *n, struct buf *b, const char *verb, const struct net_port *port, const char *ip) {
     struct in_addr in;
     char key[96];
     bool any = any_address(port->host_ip);
     if (!any && inet_pton(AF_INET, port->host_ip, &in) != 1) return;
-    snprintf(key, sizeof(key), "%s%s%s . %u", any ? "" : port->host_ip, any ? "" : " . ",
-             proto_name(port->protocol), port->host_port);
+    snprintf(key, sizeof(key), "%s%s%s . %u", any ? "" : port->host_ip, any ? "" : " . ", proto_name(port->protocol),
+             port->host_port);
     const char *kind = any ? "any" : "ip";
-    buf_printf(b, "%s element ip %s hp_%s { %s : %s . %u }\n", verb, n->table, kind, key, ip,
-               port->container_port);
+    buf_printf(b, "%s element ip %s hp_%s { %s : %s . %u }\n", verb, n->table, kind, key, ip, port->container_port);
     buf_printf(b, "%s element ip %s hp_%s_ports { %s }\n", verb, n->table, kind, key);
 }
 
@@ -295,8 +287,7 @@ static int ports_change(struct net *n, const struct net_pod *p, const char *ip, 
     if (str_empty(ip) || strchr(ip, ':')) return 0;
     for (size_t i = 0; i < p->n_ports; i++) {
         if (p->ports[i].host_port == 0) continue;
-        if (!add)
-            port_element(n, &b, "add", &p->ports[i], ip); /* so that the removal finds it whatever happened */
+        if (!add) port_element(n, &b, "add", &p->ports[i], ip); /* so that the removal finds it whatever happened */
         port_element(n, &b, add ? "add" : "delete", &p->ports[i], ip);
     }
     return b.len ? nft(b.data, e) : 0;

@@ -13,10 +13,9 @@
 struct net;
 
 struct net_options {
-    const char *state;  /* folder of the shim's runtime state */
-    const char *bridge; /* name of the bridge */
-    const char *
-        cluster_cidr; /* comma-separated ranges reached without masquerade, beside the pod CIDR; may be NULL */
+    const char *state;        /* folder of the shim's runtime state */
+    const char *bridge;       /* name of the bridge */
+    const char *cluster_cidr; /* comma-separated ranges reached without masquerade, beside the pod CIDR; may be NULL */
     const char *cni_conf_dir, *cni_bin_dir;
     int mtu; /* 0: the default */
 };
@@ -44,8 +43,7 @@ int net_set_cidr(struct net *n, const char *cidr, struct err *e);
 /* NULL when pods can get networks, else the reason as a sentence (static or in `a`). */
 const char *net_not_ready(struct net *n, struct arena *a);
 /* Called inside the new namespace, as ns_setup.inside, to give it its interface. Fills ip. */
-int net_attach_inside(struct net *n, const struct net_pod *p, int netns, char ip[NET_ADDR_MAX],
-                      struct err *e);
+int net_attach_inside(struct net *n, const struct net_pod *p, int netns, char ip[NET_ADDR_MAX], struct err *e);
 /* True when CNI is configured: net_attach_cni is then called after ns_create instead. */
 bool net_uses_cni(struct net *n);
 int net_attach_cni(struct net *n, const struct net_pod *p, char ip[NET_ADDR_MAX], struct err *e);
@@ -60,5 +58,4 @@ void net_cleanup(struct net *n);
 
 /* cni.c */
 bool cni_configured(const char *conf_dir);
-int cni_run(const struct net_options *o, bool add, const struct net_pod *p, char ip[NET_ADDR_MAX],
-            struct err *e);
+int cni_run(const struct net_options *o, bool add, const struct net_pod *p, char ip[NET_ADDR_MAX], struct err *e);

@@ -89,8 +89,7 @@ static int create_inside(const struct ns_setup *s, struct err *e) {
         return err_errno(e, errno, "set hostname %s", s->hostname);
     int r = set_sysctls(s->sysctls, e);
     if (r < 0 || !s->inside) return r;
-    _cleanup_close_ int netns =
-        s->kinds & NS_NET ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
+    _cleanup_close_ int netns = s->kinds & NS_NET ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
     return s->inside(netns, s->arg, e);
 }
 

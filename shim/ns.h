@@ -10,10 +10,11 @@
 enum ns_kind { NS_NET = 1, NS_IPC = 2, NS_UTS = 4 };
 
 struct ns_setup {
-    const char *dir;               /* where the pins go (exists) */
-    unsigned kinds;                /* ns_kind bits */
-    const char *hostname;          /* with NS_UTS */
-    const struct cri_user_namespace *user; /* they belong to a new user namespace, pinned as "user"; NULL: to the host's */
+    const char *dir;      /* where the pins go (exists) */
+    unsigned kinds;       /* ns_kind bits */
+    const char *hostname; /* with NS_UTS */
+    const struct cri_user_namespace
+        *user;                     /* they belong to a new user namespace, pinned as "user"; NULL: to the host's */
     const struct str_map *sysctls; /* "net.core.somaxconn" or with slashes; may be NULL */
     /* Called inside, after the pins are there, with the pinned network namespace's descriptor (-1 without). */
     int (*inside)(int netns, void *arg, struct err *e);

@@ -12,8 +12,7 @@ static int config_str(int fs, const char *key, const char *value) {
 }
 
 /* -EINVAL (among others) where the kernel knows no "lowerdir+". */
-static int mount_new(const char *const *dirs, size_t n, const char *upper, const char *work,
-                     const char *target) {
+static int mount_new(const char *const *dirs, size_t n, const char *upper, const char *work, const char *target) {
     _cleanup_close_ int fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
     if (fs < 0) return -errno;
     int r = config_str(fs, "source", "overlay");
@@ -28,8 +27,7 @@ static int mount_new(const char *const *dirs, size_t n, const char *upper, const
     return syscall(SYS_move_mount, mnt, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
-static int mount_old(const char *const *dirs, size_t n, const char *upper, const char *work,
-                     const char *target) {
+static int mount_old(const char *const *dirs, size_t n, const char *upper, const char *work, const char *target) {
     _cleanup_buf_ struct buf b = {.limit = 4095};
     for (size_t i = n; i-- > 0;) buf_printf(&b, "%s%s", b.len ? ":" : "lowerdir=", dirs[i]);
     if (upper) buf_printf(&b, ",upperdir=%s,workdir=%s,volatile", upper, work);
@@ -37,10 +35,9 @@ static int mount_old(const char *const *dirs, size_t n, const char *upper, const
     return mount("overlay", target, "overlay", upper ? 0 : MS_RDONLY, b.data) < 0 ? -errno : 0;
 }
 
-static int mount_dirs(const char *const *dirs, size_t n, const char *upper, const char *work,
-                      const char *target, struct err *e) {
-    if (!upper &&
-        n == 1) { /* overlay wants two layers when nothing is writable: a plain read-only bind will do */
+static int mount_dirs(const char *const *dirs, size_t n, const char *upper, const char *work, const char *target,
+                      struct err *e) {
+    if (!upper && n == 1) { /* overlay wants two layers when nothing is writable: a plain read-only bind will do */
         if (mount(dirs[0], target, NULL, MS_BIND, NULL) < 0 ||
             mount(NULL, target, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
             return err_errno(e, errno, "mount image on %s", target);

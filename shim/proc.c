@@ -26,8 +26,7 @@ static int build_actions(posix_spawn_file_actions_t *fa, const struct proc_opts 
     if (!r) r = add_stdio(fa, o->out, 1);
     if (!r) r = add_stdio(fa, o->err, 2);
     for (size_t i = 0; !r && i < ARRAY_LEN(o->keep); i++)
-        if (o->keep[i] > 0)
-            r = posix_spawn_file_actions_adddup2(fa, o->keep[i], o->keep[i]); /* drops close-on-exec */
+        if (o->keep[i] > 0) r = posix_spawn_file_actions_adddup2(fa, o->keep[i], o->keep[i]); /* drops close-on-exec */
     if (!r && o->cwd) r = posix_spawn_file_actions_addchdir_np(fa, o->cwd);
     return r;
 }
@@ -51,9 +50,7 @@ static int spawn_here(const struct proc_opts *o, pid_t *pid) {
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     int r = build_actions(&fa, o);
-    if (!r)
-        r = posix_spawnp(pid, o->argv[0], &fa, &attr, (char *const *)(void *)o->argv,
-                         (char *const *)(void *)env);
+    if (!r) r = posix_spawnp(pid, o->argv[0], &fa, &attr, (char *const *)(void *)o->argv, (char *const *)(void *)env);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&fa);
     return -r;
@@ -150,8 +147,8 @@ static int pump(struct pipes *p, const char *input, struct buf *out, struct buf 
     return 0;
 }
 
-int proc_run(const struct proc_opts *opts, const char *input, struct buf *out, struct buf *err,
-             int timeout_ms, struct err *e) {
+int proc_run(const struct proc_opts *opts, const char *input, struct buf *out, struct buf *err, int timeout_ms,
+             struct err *e) {
     struct proc_opts o = *opts;
     struct pipes p = {-1, -1, -1};
     int pin[2] = {-1, -1}, pout[2] = {-1, -1}, perr[2] = {-1, -1}, r = 0;

@@ -106,7 +106,8 @@ static int pull_from(struct puller *p, struct arena *a, const struct registry_en
                      const struct cri_auth_config *auth, const char **id, struct err *e) {
     const char *digest, *name = image_ref_str(a, ref);
     struct pull u = {.p = p, .name = name, .said_at = mono_ns()};
-    const struct image_source src = {.open_blob = open_blob, .blob_done = blob_done, .arg = &u, .threads = PULL_THREADS};
+    const struct image_source src = {
+        .open_blob = open_blob, .blob_done = blob_done, .arg = &u, .threads = PULL_THREADS};
     /* the pod's credentials are for the registry it names, not for its mirrors */
     int r = registry_open(ep, ref->path, ep->ns ? NULL : auth, &u.received, &u.registry, e);
     if (r == 0) r = resolve(&u, a, ref, &digest, e);
@@ -142,9 +143,9 @@ static int pull(struct puller *p, const char *image, const struct cri_auth_confi
 /* The key of a shared pull: the reference and who asks (credentials of one must not serve another). */
 static const char *flight_key(struct arena *a, const char *image, const struct cri_auth_config *auth) {
     if (!auth) return image;
-    return arena_printf(a, "%s|%s|%s|%s|%s|%s", image, str_or_empty(auth->username),
-                        str_or_empty(auth->password), str_or_empty(auth->auth),
-                        str_or_empty(auth->registry_token), str_or_empty(auth->identity_token));
+    return arena_printf(a, "%s|%s|%s|%s|%s|%s", image, str_or_empty(auth->username), str_or_empty(auth->password),
+                        str_or_empty(auth->auth), str_or_empty(auth->registry_token),
+                        str_or_empty(auth->identity_token));
 }
 
 int puller_pull(struct puller *p, struct arena *a, const char *image, const struct cri_auth_config *auth,

@@ -63,8 +63,7 @@ struct sandbox *sandbox_load(struct shim *s, const char *id, struct err *e) {
     struct cri_pod_sandbox_config *config = arena_zalloc(sb->arena, sizeof(*config));
     int r = fs_read_json(a, arena_printf(a, "%s/record.json", sb->dir), &o, e);
     if (r == 0) r = api_from_tree(sb->arena, &api_cri_pod_sandbox_config, json_get(o, "config"), config, e);
-    if (r == 0 && (!config->metadata || !str_eq(json_get_str(o, "id"), id)))
-        r = err_set(e, -EINVAL, "bad record");
+    if (r == 0 && (!config->metadata || !str_eq(json_get_str(o, "id"), id))) r = err_set(e, -EINVAL, "bad record");
     if (r < 0) {
         sandbox_put(s, sb);
         return NULL;
@@ -121,12 +120,10 @@ int container_save(struct shim *s, struct container *c, struct err *e) {
                                     {"imageRef", c->image_ref}};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) json_set_str(a, o, texts[i][0], str_or_empty(texts[i][1]));
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) json_set_int(a, o, numbers[i].key, numbers[i].v);
-    for (size_t i = 0; i < c->user.groups.n; i++)
-        json_append(a, groups, json_int(a, c->user.groups.items[i]));
+    for (size_t i = 0; i < c->user.groups.n; i++) json_append(a, groups, json_int(a, c->user.groups.items[i]));
     json_set(a, o, "groups", groups);
     json_set(a, o, "layers", strings(a, c->layers, c->n_layers));
-    if (c->resources)
-        json_set(a, o, "resources", api_to_tree(a, &api_cri_linux_container_resources, c->resources));
+    if (c->resources) json_set(a, o, "resources", api_to_tree(a, &api_cri_linux_container_resources, c->resources));
     json_set(a, o, "config", api_to_tree(a, &api_cri_container_config, c->config));
     pthread_mutex_unlock(&s->lock);
     return fs_write_json(arena_printf(a, "%s/record.json", c->dir), o, false, e);
@@ -167,8 +164,7 @@ static int load_fields(struct container *c, const struct json *o, struct err *e)
     const struct json *groups = json_get(o, "groups"), *res = json_get(o, "resources");
     c->user.groups.items = arena_alloc(a, (json_len(groups) + 1) * sizeof(int64_t));
     c->user.groups.n = json_len(groups);
-    for (size_t i = 0; i < json_len(groups); i++)
-        c->user.groups.items[i] = json_as_int(json_item(groups, i), 0);
+    for (size_t i = 0; i < json_len(groups); i++) c->user.groups.items[i] = json_as_int(json_item(groups, i), 0);
     struct cri_linux_container_resources *resources = arena_zalloc(a, sizeof(*resources));
     if (!res) return 0;
     c->resources = resources;
@@ -181,8 +177,7 @@ struct container *container_load(struct shim *s, const char *id, struct err *e) 
     struct json *o = NULL;
     int r = fs_read_json(a, arena_printf(a, "%s/record.json", c->dir), &o, e);
     if (r == 0) r = load_fields(c, o, e);
-    if (r == 0 && (!c->config->metadata || !str_eq(json_get_str(o, "id"), id)))
-        r = err_set(e, -EINVAL, "bad record");
+    if (r == 0 && (!c->config->metadata || !str_eq(json_get_str(o, "id"), id))) r = err_set(e, -EINVAL, "bad record");
     if (r == 0 && !(c->sandbox = sandbox_get(s, json_get_str(o, "sandbox"), e))) r = -ENOENT;
     if (r == 0) return c;
     container_put(s, c);

@@ -54,8 +54,7 @@ static bool host_ok(const char *h) {
     if (*h == '[') { /* IPv6 literal */
         const char *close = strchr(h, ']');
         return close && strspn(h + 1, "0123456789abcdefABCDEF:") == (size_t)(close - h - 1) &&
-               (close[1] == 0 ||
-                (close[1] == ':' && close[2] && strspn(close + 2, "0123456789") == strlen(close + 2)));
+               (close[1] == 0 || (close[1] == ':' && close[2] && strspn(close + 2, "0123456789") == strlen(close + 2)));
     }
     const char *colon = strchrnul(h, ':');
     if (!isalnum((unsigned char)*h) || !isalnum((unsigned char)colon[-1])) return false;
@@ -81,8 +80,7 @@ int image_ref_parse(struct arena *a, const char *s, struct image_ref *out, struc
     if (at) {
         *at = 0;
         r.digest = at + 1;
-        if (!digest_valid(r.digest))
-            return err_set(e, -EINVAL, "invalid image reference %s: unsupported digest", s);
+        if (!digest_valid(r.digest)) return err_set(e, -EINVAL, "invalid image reference %s: unsupported digest", s);
     }
     char *slash = strrchr(name, '/');
     char *colon = strrchr(slash ? slash : name, ':');

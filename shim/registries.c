@@ -42,7 +42,8 @@ static const char *host_of(struct arena *a, const char *url) {
     return arena_strndup(a, s, strcspn(s, "/"));
 }
 
-static int configure(struct arena *a, const struct json *file, const char *host, struct registry_endpoint *ep, struct err *e) {
+static int configure(struct arena *a, const struct json *file, const char *host, struct registry_endpoint *ep,
+                     struct err *e) {
     const struct json *configs = json_get(file, "configs"), *c = json_get(configs, host);
     if (!c) c = json_get(configs, "*");
     const struct json *auth = json_get(c, "auth"), *tls = json_get(c, "tls");

@@ -21,8 +21,8 @@
 enum { REGISTRY_ENDPOINTS_MAX = 16 };
 
 struct registry_endpoint {
-    const char *base;  /* "https://host:port/v2", what comes before /REPOSITORY/manifests */
-    const char *ns;    /* for a mirror: the registry it stands for; else NULL */
+    const char *base; /* "https://host:port/v2", what comes before /REPOSITORY/manifests */
+    const char *ns;   /* for a mirror: the registry it stands for; else NULL */
     const char *username, *password, *auth, *identity_token; /* configured; NULL: none */
     const char *ca_file, *cert_file, *key_file;
     bool skip_verify;

@@ -48,7 +48,8 @@ struct exchange { /* one request being made */
 
 /* ---- opening ---- */
 
-static int set_credentials(struct registry *r, const char *user, const char *password, const char *auth, struct err *e) {
+static int set_credentials(struct registry *r, const char *user, const char *password, const char *auth,
+                           struct err *e) {
     if (!str_empty(user)) {
         r->userpwd = xasprintf("%s:%s", user, str_or_empty(password));
     } else if (!str_empty(auth)) {
@@ -272,7 +273,8 @@ static int authenticate(struct exchange *x, struct err *e) {
     if (r->identity_token)
         return ask_token(x, a, realm,
                          arena_printf(a, "grant_type=refresh_token&client_id=coracle&%s&refresh_token=%s", what,
-                                      escape(x, a, r->identity_token)), e);
+                                      escape(x, a, r->identity_token)),
+                         e);
     return ask_token(x, a, arena_printf(a, "%s%c%s", realm, strchr(realm, '?') ? '&' : '?', what), NULL, e);
 }
 
@@ -295,9 +297,7 @@ static int rewind_output(struct exchange *x, struct err *e) {
 }
 
 /* Whether a failure is worth another try. */
-static bool transient(long status) {
-    return status == -EIO || status == 429 || status == 416 || status >= 500;
-}
+static bool transient(long status) { return status == -EIO || status == 429 || status == 416 || status >= 500; }
 
 static int fetch(struct exchange *x, const char *url, bool manifest, struct err *e) {
     struct err why = {0};

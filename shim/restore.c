@@ -111,10 +111,8 @@ static void restore_containers(struct shim *s, struct arena *a, const char *dir)
 int shim_restore(struct shim *s, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *bases[] = {s->cfg.root, s->cfg.state};
-    for (size_t i = 0; i < ARRAY_LEN(bases); i++)
-        restore_sandboxes(s, a, arena_printf(a, "%s/sandboxes", bases[i]));
-    for (size_t i = 0; i < ARRAY_LEN(bases); i++)
-        restore_containers(s, a, arena_printf(a, "%s/containers", bases[i]));
+    for (size_t i = 0; i < ARRAY_LEN(bases); i++) restore_sandboxes(s, a, arena_printf(a, "%s/sandboxes", bases[i]));
+    for (size_t i = 0; i < ARRAY_LEN(bases); i++) restore_containers(s, a, arena_printf(a, "%s/containers", bases[i]));
     net_gc(s->net, &s->sandboxes);
     image_store_gc(s->images);
     return 0;

@@ -41,8 +41,7 @@ static void *msg_begin(struct msg *m, uint16_t type, uint16_t flags, size_t body
 
 static struct rtattr *attr_add(struct msg *m, uint16_t type, const void *p, size_t n) {
     struct rtattr *a = (struct rtattr *)(void *)(m->bytes + NLMSG_ALIGN(m->h.nlmsg_len));
-    if (NLMSG_ALIGN(m->h.nlmsg_len) + RTA_SPACE(n) > sizeof(m->bytes))
-        abort(); /* sizes are constants below */
+    if (NLMSG_ALIGN(m->h.nlmsg_len) + RTA_SPACE(n) > sizeof(m->bytes)) abort(); /* sizes are constants below */
     a->rta_type = type;
     a->rta_len = (unsigned short)RTA_LENGTH(n);
     if (n) memcpy(RTA_DATA(a), p, n);
@@ -75,8 +74,7 @@ static int talk(struct rtnl *r, struct msg *m) {
     }
 }
 
-static int talk_err(struct rtnl *r, struct msg *m, int tolerate, struct err *e, const char *what,
-                    const char *name) {
+static int talk_err(struct rtnl *r, struct msg *m, int tolerate, struct err *e, const char *what, const char *name) {
     int rc = talk(r, m);
     if (rc == 0 || rc == tolerate) return 0;
     return err_errno(e, rc, "%s %s", what, name);
@@ -120,8 +118,8 @@ int rtnl_bridge_add(struct rtnl *r, const char *name, const uint8_t mac[6], stru
     return talk_err(r, &m, 0, e, "set the hardware address of", name);
 }
 
-int rtnl_veth_add(struct rtnl *r, const char *name, const char *peer, int peer_ns, const uint8_t peer_mac[6],
-                  int mtu, struct err *e) {
+int rtnl_veth_add(struct rtnl *r, const char *name, const char *peer, int peer_ns, const uint8_t peer_mac[6], int mtu,
+                  struct err *e) {
     struct msg m;
     struct ifinfomsg *ifi = msg_begin(&m, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof(*ifi)), none = {0};
     ifi->ifi_family = AF_UNSPEC;

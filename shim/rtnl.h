@@ -20,8 +20,8 @@ void rtnl_close(struct rtnl *r);
  * changes it when ports come and go, which spoils the pods' neighbour caches. */
 int rtnl_bridge_add(struct rtnl *r, const char *name, const uint8_t mac[6], struct err *e);
 /* Makes `name` here with its peer `peer` (of this hardware address) directly in the namespace `peer_ns`. */
-int rtnl_veth_add(struct rtnl *r, const char *name, const char *peer, int peer_ns, const uint8_t peer_mac[6],
-                  int mtu, struct err *e);
+int rtnl_veth_add(struct rtnl *r, const char *name, const char *peer, int peer_ns, const uint8_t peer_mac[6], int mtu,
+                  struct err *e);
 /* Puts a link into a bridge, with hairpin on (a pod reaches itself through a Service), and sets it up. */
 int rtnl_set_master_up(struct rtnl *r, const char *name, const char *master, struct err *e);
 int rtnl_set_up(struct rtnl *r, const char *name, struct err *e);

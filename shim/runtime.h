@@ -51,15 +51,13 @@ bool runtime_is_crun(const struct runtime *r);
 const char *runtime_version(struct runtime *r);
 
 /* Makes the container's process, not yet running its program, under a monitor that outlives the shim. */
-int runtime_create(struct runtime *r, const struct runtime_create *c, struct runtime_proc *out,
-                   struct err *e);
+int runtime_create(struct runtime *r, const struct runtime_create *c, struct runtime_proc *out, struct err *e);
 /* Lets the program run. */
 int runtime_start(struct runtime *r, const char *id, struct err *e);
 /* Forgets a container that has ended (or kills it): runtime state and cgroup. Idempotent. */
 int runtime_delete(struct runtime *r, const char *id, const char *cgroup);
 /* Starts another process in a running container; finish with runtime_exec_wait. */
-int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime_exec_run *out,
-                 struct err *e);
+int runtime_exec(struct runtime *r, const struct runtime_exec *x, struct runtime_exec_run *out, struct err *e);
 /* Waits at most timeout_ms (<= 0: for ever), killing the process then (-ETIMEDOUT). The exit code; an error when the
  * process could not be started (-ENOENT and so on). Frees what `run` holds. */
 int runtime_exec_wait(struct runtime *r, struct runtime_exec_run *run, int timeout_ms, struct err *e);
@@ -74,7 +72,7 @@ int runtime_resize(struct runtime *r, const char *bundle, uint16_t width, uint16
 /* After a rotation: a new file at log_path (may be NULL), unless the old one is still there. */
 int runtime_reopen_log(struct runtime *r, const char *bundle, const char *log_path, struct err *e);
 /* How a container ended, if the monitor has said so: true and the code and time. */
-bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code,
-                         int64_t *finished_ns, bool *oom);
+bool runtime_exit_status(struct runtime *r, const char *id, const char *bundle, int *code, int64_t *finished_ns,
+                         bool *oom);
 /* Folder where a file named after the id appears (IN_MOVED_TO) when a container ends. */
 const char *runtime_exit_dir(struct runtime *r);

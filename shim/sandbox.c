@@ -106,8 +106,7 @@ static void host_name(const struct sandbox *sb, char out[256]) {
 static int put_files(struct sandbox *sb, const char *hostname, struct err *e) {
     _cleanup_buf_ struct buf name = BUF_INIT, hosts = BUF_INIT;
     buf_printf(&name, "%s\n", hostname);
-    buf_printf(&hosts, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n",
-               hostname);
+    buf_printf(&hosts, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", hostname);
     int r = put_resolv_conf(sb, e);
     if (r == 0) r = put_file(sb->dir, "hostname", &name, e);
     if (r == 0) r = put_file(sb->dir, "hosts", &hosts, e);
@@ -154,8 +153,8 @@ static int start_pause(struct shim *s, struct sandbox *sb, struct err *e) {
     sb->pause_start = proc_start_time(sb->pause_pid);
     const struct cri_linux_pod_sandbox_config *l = sb->config->linux;
     char group[4096];
-    snprintf(group, sizeof(group), "%s/%s",
-             l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id);
+    snprintf(group, sizeof(group), "%s/%s", l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root,
+             sb->id);
     r = cgroup_enter(group, sb->pause_pid, e);
     if (r == 0) r = ns_pin_pid(sb->state_dir, sb->pause_pid, e);
     return r;
@@ -200,8 +199,8 @@ static int take_down(struct shim *s, struct sandbox *sb, struct err *e) {
     if (sb->pause_pid > 0) {
         proc_kill(sb->pause_pid, sb->pause_start, SIGKILL);
         proc_wait(sb->pause_pid, 2000, NULL); /* a child unless the shim was restarted */
-        cgroup_remove(arena_printf(
-            a, "%s/%s", l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id));
+        cgroup_remove(arena_printf(a, "%s/%s",
+                                   l && !str_empty(l->cgroup_parent) ? l->cgroup_parent : s->cfg.cgroup_root, sb->id));
         sb->pause_pid = 0;
     }
     if (!sandbox_host_network(sb) && !sb->detached) {
@@ -223,8 +222,9 @@ static int copy_config(struct sandbox *sb, const struct cri_pod_sandbox_config *
     const char *problem = u ? idmap_problem(u) : NULL;
     if (problem) return err_set(e, -EINVAL, "%s", problem);
     if (u && (sandbox_host_network(sb) || sandbox_shared_pid(sb)))
-        return err_set(e, -ENOTSUP, "a user namespace together with the host's network or a shared process namespace is "
-                                    "not supported by this runtime");
+        return err_set(e, -ENOTSUP,
+                       "a user namespace together with the host's network or a shared process namespace is "
+                       "not supported by this runtime");
     return 0;
 }
 
@@ -248,11 +248,10 @@ static void wipe(struct sandbox *sb) {
     fs_rm_rf(sb->dir);
 }
 
-int sandbox_run(struct shim *s, const struct cri_pod_sandbox_config *config, const char *handler,
-                char id[SHIM_ID + 1], struct err *e) {
+int sandbox_run(struct shim *s, const struct cri_pod_sandbox_config *config, const char *handler, char id[SHIM_ID + 1],
+                struct err *e) {
     const struct runtime *rt = runtime_by_handler(s, handler);
-    if (!rt)
-        return err_set(e, -EINVAL, "no runtime for handler \"%s\" is configured", handler);
+    if (!rt) return err_set(e, -EINVAL, "no runtime for handler \"%s\" is configured", handler);
     shim_new_id(id);
     struct sandbox *sb = sandbox_alloc(s, id);
     sb->created_at = ktime_unix_ns(ktime_now());

@@ -85,7 +85,8 @@ static void add_names(struct arena *a, struct json *names, const char *list) {
     }
 }
 
-static struct json *add_rule(struct arena *a, struct json *rules, const char *names, const char *action, int errno_ret) {
+static struct json *add_rule(struct arena *a, struct json *rules, const char *names, const char *action,
+                             int errno_ret) {
     struct json *r = json_object(a), *list = json_array(a);
     add_names(a, list, names);
     json_set(a, r, "names", list);
@@ -224,12 +225,14 @@ static int compile(const struct json *profile, char **text) {
         char name[32]; /* SCMP_ARCH_X86_64 is x86_64 there */
         const char *from = json_as_str(arch) + strlen("SCMP_ARCH_");
         size_t n = 0;
-        for (; from[n] && n < sizeof(name) - 1; n++) name[n] = (char)(from[n] | (from[n] >= 'A' && from[n] <= 'Z' ? 0x20 : 0));
+        for (; from[n] && n < sizeof(name) - 1; n++)
+            name[n] = (char)(from[n] | (from[n] >= 'A' && from[n] <= 'Z' ? 0x20 : 0));
         name[n] = 0;
         if (r == 0) r = seccomp_arch_add(ctx, seccomp_arch_resolve_name(name));
         if (r == -EEXIST) r = 0;
     }
-    JSON_FOREACH(rule, json_get(profile, "syscalls")) if (r == 0) r = add_compiled(ctx, rule);
+    JSON_FOREACH(rule, json_get(profile, "syscalls"))
+        if (r == 0) r = add_compiled(ctx, rule);
     if (r == 0) r = export_filter(ctx, text);
     seccomp_release(ctx);
     return r;

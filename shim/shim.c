@@ -82,8 +82,7 @@ void sandbox_all(struct shim *s, struct arena *a, struct sandbox ***items, size_
     pthread_mutex_unlock(&s->lock);
 }
 
-void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items,
-                   size_t *n) {
+void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items, size_t *n) {
     size_t it = 0;
     const char *key;
     void *v;
@@ -118,7 +117,8 @@ static int add_handlers(struct shim *s, struct runtime_options o, struct err *e)
     for (size_t i = 0; i < s->cfg.handlers.n; i++) {
         const char *text = s->cfg.handlers.items[i], *eq = strchr(text, '=');
         if (!eq || eq == text || eq[1] != '/' || s->n_handlers >= SHIM_HANDLERS_MAX)
-            return err_set(e, -EINVAL, "runtime handler %s: NAME=/PROGRAM, and at most %d of them", text, SHIM_HANDLERS_MAX);
+            return err_set(e, -EINVAL, "runtime handler %s: NAME=/PROGRAM, and at most %d of them", text,
+                           SHIM_HANDLERS_MAX);
         if (access(eq + 1, X_OK) < 0) continue; /* sandboxes that ask for it are told */
         o.program = eq + 1;
         struct shim_handler *h = &s->handlers[s->n_handlers];
@@ -199,8 +199,7 @@ struct shim *shim_free(struct shim *s) {
     pthread_mutex_lock(&s->lock);
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    if ((s->streaming = streaming_free(s->streaming)))
-        return NULL; /* sessions use it; the process is about to end */
+    if ((s->streaming = streaming_free(s->streaming))) return NULL; /* sessions use it; the process is about to end */
     exits_stop(s);
     size_t it = 0;
     const char *key;
@@ -248,7 +247,7 @@ static void remove_all(struct shim *s) {
     }
     static const char *const qos[] = {"/kubepods/burstable", "/kubepods/besteffort"};
     for (size_t i = 0; i < ARRAY_LEN(qos); i++) cgroup_prune(qos[i]); /* the kubelet's, once they are empty */
-    cgroup_remove(s->cfg.cgroup_root); /* ours, with all that is in it */
+    cgroup_remove(s->cfg.cgroup_root);                                /* ours, with all that is in it */
 }
 
 int shim_cleanup(const struct shim_config *cfg, bool images, struct err *e) {

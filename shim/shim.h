@@ -25,8 +25,8 @@
 #include "image.h"
 #include "net.h"
 #include "pkg/api/cri.h"
-#include "pkg/base/map.h"
 #include "pkg/base/flags.h"
+#include "pkg/base/map.h"
 #include "runtime.h"
 
 enum {
@@ -98,7 +98,7 @@ struct container {
     const char *reason; /* constant */
     char message[SHIM_STATUS_MESSAGE_MAX];
     struct runtime_proc proc;
-    bool pid_watched; /* its monitor is gone, so its own pidfd is watched */
+    bool pid_watched;                                      /* its monitor is gone, so its own pidfd is watched */
     const struct cri_linux_container_resources *resources; /* in the arena; replaced by updates */
     struct cpu_sample cpu;
     uint64_t disk_bytes, disk_inodes;
@@ -161,12 +161,11 @@ struct container *container_get(struct shim *s, const char *id, struct err *e);
 void container_put(struct shim *s, struct container *c);
 /* All, each with a reference, in the arena. `sandbox` may be NULL. */
 void sandbox_all(struct shim *s, struct arena *a, struct sandbox ***items, size_t *n);
-void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items,
-                   size_t *n);
+void container_all(struct shim *s, struct arena *a, const char *sandbox, struct container ***items, size_t *n);
 
 /* ---- sandbox.c ---- */
-int sandbox_run(struct shim *s, const struct cri_pod_sandbox_config *config, const char *handler,
-                char id[SHIM_ID + 1], struct err *e);
+int sandbox_run(struct shim *s, const struct cri_pod_sandbox_config *config, const char *handler, char id[SHIM_ID + 1],
+                struct err *e);
 int sandbox_stop(struct shim *s, struct sandbox *sb, struct err *e);
 int sandbox_remove(struct shim *s, struct sandbox *sb, struct err *e);
 /* The network part of a sandbox, for net.h; in the arena. */
@@ -182,8 +181,7 @@ int container_create(struct shim *s, struct sandbox *sb, const struct cri_contai
 int container_start(struct shim *s, struct container *c, struct err *e);
 int container_stop(struct shim *s, struct container *c, int64_t timeout_s, struct err *e);
 int container_remove(struct shim *s, struct container *c, struct err *e);
-int container_update(struct shim *s, struct container *c, const struct cri_linux_container_resources *r,
-                     struct err *e);
+int container_update(struct shim *s, struct container *c, const struct cri_linux_container_resources *r, struct err *e);
 /* Called when the monitor has written an exit file, or is gone with the container. */
 void container_exited(struct shim *s, struct container *c);
 /* Undoes mounts and removes files of a container whose record is gone. */
@@ -193,8 +191,8 @@ void container_wipe(struct shim *s, const char *id);
 int container_exec_sync(struct shim *s, struct container *c, const struct str_vec *cmd, int64_t timeout_s,
                         struct buf *out, struct buf *err, int *exit_code, struct err *e);
 /* The OCI process for a command in the container. */
-int container_exec_process(struct arena *a, struct container *c, const struct str_vec *cmd, bool tty,
-                           struct json **out, struct err *e);
+int container_exec_process(struct arena *a, struct container *c, const struct str_vec *cmd, bool tty, struct json **out,
+                           struct err *e);
 
 /* ---- record.c ---- */
 int sandbox_save(struct shim *s, struct sandbox *sb, struct err *e);
@@ -258,8 +256,8 @@ struct streaming *streaming_new(struct shim *s, struct err *e);
 struct streaming *streaming_free(struct streaming *st);
 int streaming_exec(struct streaming *st, struct arena *a, const struct cri_exec_request *r, const char **url,
                    struct err *e);
-int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r,
-                     const char **url, struct err *e);
+int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r, const char **url,
+                     struct err *e);
 int streaming_port_forward(struct streaming *st, struct arena *a, const struct cri_port_forward_request *r,
                            const char **url, struct err *e);
 

@@ -87,12 +87,10 @@ int spec_capabilities(struct arena *a, const struct cri_capability *c, bool priv
                       struct err *e) {
     uint64_t all = 0, set = 0;
     for (size_t i = 0; i < ARRAY_LEN(cap_names); i++)
-        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
-            all |= UINT64_C(1) << i; /* nobody can give more than he has */
+        if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1) all |= UINT64_C(1) << i; /* nobody can give more than he has */
     for (size_t i = 0; i < ARRAY_LEN(cap_defaults); i++) set |= UINT64_C(1) << cap_number(cap_defaults[i]);
     if (privileged) set = all;
-    if (c &&
-        !privileged) { /* ALL first, then the single ones: "drop ALL, add X" is X, "add ALL, drop X" all but X */
+    if (c && !privileged) { /* ALL first, then the single ones: "drop ALL, add X" is X, "add ALL, drop X" all but X */
         if (has_all(&c->add_capabilities)) set = all;
         if (has_all(&c->drop_capabilities)) set = 0;
         int r = change_caps(&set, &c->add_capabilities, true, e);
@@ -142,16 +140,13 @@ static struct json *build_env(struct arena *a, const struct spec_input *in, cons
         if (strchr(in->image->env[i], '=')) set_env(a, env, in->image->env[i]);
     for (size_t i = 0; i < in->config->envs.n; i++) {
         const struct cri_key_value *kv = &in->config->envs.items[i];
-        set_env(
-            a, env,
-            arena_printf(a, "%s=%.*s", str_or_empty(kv->key), (int)kv->value.n, (const char *)kv->value.p));
+        set_env(a, env, arena_printf(a, "%s=%.*s", str_or_empty(kv->key), (int)kv->value.n, (const char *)kv->value.p));
     }
     return env;
 }
 
 static int resolve_user(struct arena *a, const struct spec_input *in,
-                        const struct cri_linux_container_security_context *sc, struct proc_user *u,
-                        struct err *e) {
+                        const struct cri_linux_container_security_context *sc, struct proc_user *u, struct err *e) {
     const char *who = in->image->user;
     bool merge = !sc || sc->supplemental_groups_policy == CRI_SUPPLEMENTAL_GROUPS_POLICY_MERGE;
     if (sc && !str_empty(sc->run_as_username)) who = sc->run_as_username;
@@ -181,15 +176,14 @@ static int64_t clamp_oom_score(int64_t want) {
 static const char *apparmor_profile(const struct cri_linux_container_security_context *sc) {
     const char *old = sc ? str_or_empty(sc->apparmor_profile) : "";
     const struct cri_security_profile *p = sc ? sc->apparmor : NULL;
-    const char *name = p && p->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST ? p->localhost_ref
+    const char *name = p && p->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST    ? p->localhost_ref
                        : p && p->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_UNCONFINED ? "unconfined"
-                                                                                             : NULL;
+                                                                                              : NULL;
     if (!p && str_has_prefix(old, "localhost/")) name = old + strlen("localhost/");
     return access("/sys/kernel/security/apparmor/profiles", F_OK) == 0 ? name : NULL;
 }
 
-static int build_process(struct arena *a, const struct spec_input *in, struct spec_result *out,
-                         struct err *e) {
+static int build_process(struct arena *a, const struct spec_input *in, struct spec_result *out, struct err *e) {
     const struct cri_linux_container_config *lc = in->config->linux;
     const struct cri_linux_container_security_context *sc = lc ? lc->security_context : NULL;
     struct json *p = json_object(a), *args = build_args(a, in), *caps;
@@ -221,8 +215,7 @@ static int build_process(struct arena *a, const struct spec_input *in, struct sp
     return 0;
 }
 
-struct json *spec_exec_process(struct arena *a, const struct json *spec, const struct str_vec *cmd,
-                               bool tty) {
+struct json *spec_exec_process(struct arena *a, const struct json *spec, const struct str_vec *cmd, bool tty) {
     struct json *p = json_clone(a, json_get(spec, "process")), *args = json_array(a);
     for (size_t i = 0; i < cmd->n; i++) json_append(a, args, json_str(a, cmd->items[i]));
     json_set(a, p, "args", args);
@@ -250,12 +243,10 @@ struct json *spec_resources(struct arena *a, const struct cri_linux_container_re
         struct json *h = json_object(a);
         json_set_str(a, h, "pageSize", r->hugepage_limits.items[i].page_size);
         json_set_int(a, h, "limit", (int64_t)r->hugepage_limits.items[i].limit);
-        if (r->hugepage_limits.items[i].limit > 0)
-            json_append(a, json_ensure_array(a, o, "hugepageLimits"), h);
+        if (r->hugepage_limits.items[i].limit > 0) json_append(a, json_ensure_array(a, o, "hugepageLimits"), h);
     }
     for (size_t i = 0; i < r->unified.n; i++)
-        json_set_str(a, json_ensure_object(a, o, "unified"), r->unified.items[i].key,
-                     r->unified.items[i].value);
+        json_set_str(a, json_ensure_object(a, o, "unified"), r->unified.items[i].key, r->unified.items[i].value);
     return o;
 }
 
@@ -278,14 +269,12 @@ static struct json *id_mappings(struct arena *a, const struct cri_id_mapping_vec
     return list;
 }
 
-static int build_namespaces(struct arena *a, const struct spec_input *in, struct json *linux_,
-                            struct err *e) {
+static int build_namespaces(struct arena *a, const struct spec_input *in, struct json *linux_, struct err *e) {
     static const struct cri_namespace_option none = {.pid = CRI_NAMESPACE_MODE_CONTAINER};
     const struct cri_linux_container_config *lc = in->config->linux;
-    const struct cri_namespace_option *o =
-        lc && lc->security_context && lc->security_context->namespace_options
-            ? lc->security_context->namespace_options
-            : &none;
+    const struct cri_namespace_option *o = lc && lc->security_context && lc->security_context->namespace_options
+                                               ? lc->security_context->namespace_options
+                                               : &none;
     struct json *list = json_array(a);
     if (in->user) {
         add_namespace(a, list, "user", arena_printf(a, "%s/user", in->ns_dir));
@@ -294,13 +283,10 @@ static int build_namespaces(struct arena *a, const struct spec_input *in, struct
     }
     add_namespace(a, list, "mount", NULL);
     add_namespace(a, list, "uts", arena_printf(a, "%s/uts", in->ns_dir));
-    if (o->network != CRI_NAMESPACE_MODE_NODE)
-        add_namespace(a, list, "network", arena_printf(a, "%s/net", in->ns_dir));
-    if (o->ipc != CRI_NAMESPACE_MODE_NODE)
-        add_namespace(a, list, "ipc", arena_printf(a, "%s/ipc", in->ns_dir));
+    if (o->network != CRI_NAMESPACE_MODE_NODE) add_namespace(a, list, "network", arena_printf(a, "%s/net", in->ns_dir));
+    if (o->ipc != CRI_NAMESPACE_MODE_NODE) add_namespace(a, list, "ipc", arena_printf(a, "%s/ipc", in->ns_dir));
     if (o->pid == CRI_NAMESPACE_MODE_CONTAINER) add_namespace(a, list, "pid", NULL);
-    if (o->pid == CRI_NAMESPACE_MODE_POD)
-        add_namespace(a, list, "pid", arena_printf(a, "%s/pid", in->ns_dir));
+    if (o->pid == CRI_NAMESPACE_MODE_POD) add_namespace(a, list, "pid", arena_printf(a, "%s/pid", in->ns_dir));
     if (o->pid == CRI_NAMESPACE_MODE_TARGET) {
         if (in->target_pid <= 0) return err_set(e, -EINVAL, "the target container is not running");
         add_namespace(a, list, "pid", arena_printf(a, "/proc/%d/ns/pid", (int)in->target_pid));
@@ -310,8 +296,7 @@ static int build_namespaces(struct arena *a, const struct spec_input *in, struct
     return 0;
 }
 
-static void add_device(struct arena *a, struct json *linux_, const char *host, const char *path,
-                       const char *access) {
+static void add_device(struct arena *a, struct json *linux_, const char *host, const char *path, const char *access) {
     struct stat st;
     if (stat(host, &st) < 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))) return;
     const char *type = S_ISCHR(st.st_mode) ? "c" : "b";
@@ -355,8 +340,7 @@ static void add_host_devices(struct arena *a, struct json *linux_, const char *d
     }
 }
 
-static void build_devices(struct arena *a, const struct spec_input *in, struct json *linux_,
-                          bool privileged) {
+static void build_devices(struct arena *a, const struct spec_input *in, struct json *linux_, bool privileged) {
     struct json *rule = json_object(a);
     json_set_bool(a, rule, "allow", privileged);
     json_set_str(a, rule, "access", "rwm");
@@ -377,9 +361,8 @@ static struct json *path_list(struct arena *a, const struct str_vec *v) {
 }
 
 static int check_lsm(const struct cri_linux_container_security_context *sc, struct err *e) {
-    bool wanted =
-        sc && ((sc->apparmor && sc->apparmor->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST) ||
-               str_has_prefix(str_or_empty(sc->apparmor_profile), "localhost/"));
+    bool wanted = sc && ((sc->apparmor && sc->apparmor->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST) ||
+                         str_has_prefix(str_or_empty(sc->apparmor_profile), "localhost/"));
     if (wanted && access("/sys/kernel/security/apparmor/profiles", F_OK) < 0)
         return err_set(e, -ENOTSUP, "this machine has no AppArmor");
     return 0; /* SELinux labels do nothing without SELinux: ignored, as other runtimes do */
@@ -404,8 +387,10 @@ static int build_linux(struct arena *a, const struct spec_input *in, struct json
         if (r < 0) return r;
         bool dflt = seccomp && sc->seccomp->profile_type == CRI_SECURITY_PROFILE_PROFILE_TYPE_RUNTIME_DEFAULT;
         const char *bpf = dflt && in->seccomp ? seccomp_compiled(in->seccomp, a, seccomp) : NULL;
-        if (bpf) json_set_str(a, json_ensure_object(a, spec, "annotations"), "run.oci.seccomp_bpf_data", bpf);
-        else if (seccomp) json_set(a, l, "seccomp", seccomp);
+        if (bpf)
+            json_set_str(a, json_ensure_object(a, spec, "annotations"), "run.oci.seccomp_bpf_data", bpf);
+        else if (seccomp)
+            json_set(a, l, "seccomp", seccomp);
     }
     json_set(a, spec, "linux", l);
     return 0;

@@ -21,10 +21,10 @@ struct spec_input {
     const char *hostname;
     pid_t target_pid; /* of the target container, for pid mode TARGET */
     bool cgroup_v2;
-    struct seccomp_cache *seccomp; /* or NULL: the profile goes into the spec as rules */
+    struct seccomp_cache *seccomp;         /* or NULL: the profile goes into the spec as rules */
     const struct cri_user_namespace *user; /* of the sandbox, pinned in ns_dir; NULL: the host's */
-    const char *const *mapped_mounts; /* host path for each config mount that is seen through `user`, else NULL */
-    const char *const *image_mounts; /* host path for each config mount that is an image volume, else NULL */
+    const char *const *mapped_mounts;      /* host path for each config mount that is seen through `user`, else NULL */
+    const char *const *image_mounts;       /* host path for each config mount that is an image volume, else NULL */
 };
 
 struct spec_result {
@@ -42,8 +42,8 @@ struct json *spec_resources(struct arena *a, const struct cri_linux_container_re
 /* parts, each its own file */
 int spec_mounts(struct arena *a, const struct spec_input *in, struct json *spec, struct err *e);
 /* "linux.seccomp", or NULL for unconfined. `caps`: names of the bounding set. */
-int spec_seccomp(struct arena *a, const struct cri_security_profile *p, const struct json *caps,
-                 struct json **out, struct err *e);
+int spec_seccomp(struct arena *a, const struct cri_security_profile *p, const struct json *caps, struct json **out,
+                 struct err *e);
 /* Compiled filters of the default profile, for runtimes that take them. Thread-safe. */
 struct seccomp_cache *seccomp_cache_new(void);
 struct seccomp_cache *seccomp_cache_free(struct seccomp_cache *c);

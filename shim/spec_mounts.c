@@ -28,8 +28,7 @@ static const struct {
     {"/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5", NULL},
     {"/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev", NULL},
     {"/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro", "nosuid,noexec,nodev,rw"},
-    {"/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro",
-     "nosuid,noexec,nodev,relatime,rw"},
+    {"/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro", "nosuid,noexec,nodev,relatime,rw"},
 };
 
 static bool has_mount(const struct cri_container_config *c, const char *dest) {
@@ -87,8 +86,8 @@ static int host_side(struct arena *a, const struct cri_mount *m, const char **so
     return 0;
 }
 
-static int add_volume(struct arena *a, const struct spec_input *in, size_t i, struct json *list,
-                      int *propagation, struct err *e) {
+static int add_volume(struct arena *a, const struct spec_input *in, size_t i, struct json *list, int *propagation,
+                      struct err *e) {
     static const char *const modes[] = {"rprivate", "rslave", "rshared"};
     const struct cri_mount *m = &in->config->mounts.items[i];
     const char *source = in->image_mounts ? in->image_mounts[i] : NULL;

@@ -86,8 +86,7 @@ static bool contains(const struct json *v, const char *s) {
     return false;
 }
 
-static void check_args(const char **command, size_t n_command, const char **args, size_t n_args,
-                       const char *want) {
+static void check_args(const char **command, size_t n_command, const char **args, size_t n_args, const char *want) {
     struct fixture f;
     set_up(&f);
     f.c.command = (struct str_vec){command, n_command};
@@ -159,16 +158,13 @@ TEST(users_are_looked_up_in_the_image) {
     }
 }
 
-static void check_caps(const char *add, const char *drop, bool privileged, const char *has,
-                       const char *lacks) {
+static void check_caps(const char *add, const char *drop, bool privileged, const char *has, const char *lacks) {
     struct arena *a = arena_new();
     struct json *out;
     const char *adds[] = {add}, *drops[] = {drop};
-    struct cri_capability c = {.add_capabilities = {adds, add ? 1 : 0},
-                               .drop_capabilities = {drops, drop ? 1 : 0}};
+    struct cri_capability c = {.add_capabilities = {adds, add ? 1 : 0}, .drop_capabilities = {drops, drop ? 1 : 0}};
     CHECK_INT(spec_capabilities(a, &c, privileged, &out, NULL), 0);
-    if (has && !contains(out, has))
-        TEST_FAIL("add %s drop %s: no %s", str_or_empty(add), str_or_empty(drop), has);
+    if (has && !contains(out, has)) TEST_FAIL("add %s drop %s: no %s", str_or_empty(add), str_or_empty(drop), has);
     if (lacks && contains(out, lacks))
         TEST_FAIL("add %s drop %s: has %s", str_or_empty(add), str_or_empty(drop), lacks);
     arena_free(a);
@@ -193,7 +189,8 @@ TEST(capabilities_are_added_to_and_dropped_from_the_default_set) {
 
 static const struct json *find_by(const struct json *list, const char *key, const char *value) {
     const struct json *v;
-    JSON_FOREACH(v, list) if (str_eq(json_get_str(v, key), value)) return v;
+    JSON_FOREACH(v, list)
+        if (str_eq(json_get_str(v, key), value)) return v;
     return NULL;
 }
 
@@ -221,7 +218,8 @@ TEST(namespaces_follow_the_modes) {
     struct cri_user_namespace u = {.mode = CRI_NAMESPACE_MODE_POD, .uids = {&map, 1}, .gids = {&map, 1}};
     f.in.user = &u;
     CHECK_INT(build(&f), 0);
-    CHECK_STR(json_get_str(find_by(json_at(f.out.spec, "linux", "namespaces", NULL), "type", "user"), "path"), "/ns/user");
+    CHECK_STR(json_get_str(find_by(json_at(f.out.spec, "linux", "namespaces", NULL), "type", "user"), "path"),
+              "/ns/user");
     CHECK_INT(json_get_int(json_item(json_at(f.out.spec, "linux", "uidMappings", NULL), 0), "hostID", 0), 65536);
     tear_down(&f);
 }
@@ -267,8 +265,7 @@ TEST(seccomp_allows_by_capability) {
         bool allow = str_eq(json_get_str(r, "action"), "SCMP_ACT_ALLOW");
         mount |= allow && contains(json_get(r, "names"), "mount");
         read_ |= allow && contains(json_get(r, "names"), "read");
-        clone3_enosys |=
-            !allow && contains(json_get(r, "names"), "clone3") && json_get_int(r, "errnoRet", 0) == 38;
+        clone3_enosys |= !allow && contains(json_get(r, "names"), "clone3") && json_get_int(r, "errnoRet", 0) == 38;
     }
     CHECK(read_ && !mount && clone3_enosys);
     f.in.seccomp = seccomp_cache_new();

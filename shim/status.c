@@ -99,8 +99,7 @@ static uint64_t sample_cpu(struct cpu_sample *last, uint64_t cpu_ns) {
 }
 
 /* Disk use of the writable layer; walking it costs, so an answer serves for a while. */
-static struct cri_filesystem_usage *writable_layer(struct shim *s, struct arena *a, struct container *c,
-                                                   int64_t now) {
+static struct cri_filesystem_usage *writable_layer(struct shim *s, struct arena *a, struct container *c, int64_t now) {
     struct cri_filesystem_usage *fs = NEW(a, struct cri_filesystem_usage);
     pthread_mutex_lock(&s->lock);
     bool fresh = c->disk_at_ns && mono_ns() - c->disk_at_ns < DISK_USAGE_TTL_S * NS_PER_SEC;
@@ -169,8 +168,8 @@ static int read_net_dev(void *arg, struct err *e) {
         for (int i = 0; i < 16; i++) n[i] = strtoull(q, &q, 10);
         if (str_eq(name, "lo")) continue;
         ARENA_GROW(d->a, v->items, v->n, cap);
-        v->items[v->n++] = (struct cri_network_interface_usage){name, u64(d->a, n[0]), u64(d->a, n[2]),
-                                                                u64(d->a, n[8]), u64(d->a, n[10])};
+        v->items[v->n++] = (struct cri_network_interface_usage){name, u64(d->a, n[0]), u64(d->a, n[2]), u64(d->a, n[8]),
+                                                                u64(d->a, n[10])};
     }
     for (size_t i = 0; i < v->n; i++)
         if (str_eq(v->items[i].name, "eth0")) d->out->default_interface = &v->items[i];

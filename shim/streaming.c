@@ -137,8 +137,8 @@ int streaming_exec(struct streaming *st, struct arena *a, const struct cri_exec_
     return issue(st, a, t, url, e);
 }
 
-int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r,
-                     const char **url, struct err *e) {
+int streaming_attach(struct streaming *st, struct arena *a, const struct cri_attach_request *r, const char **url,
+                     struct err *e) {
     char id[SHIM_ID + 1];
     int rc = check_container(st->shim, r->container_id, id, e);
     if (rc < 0) return rc;
@@ -249,8 +249,7 @@ static int run_exec(struct session *ss, int *code, struct err *e) {
     struct str_vec cmd = {(const char **)(void *)ss->t->cmd, ss->t->n_cmd};
     struct json *process;
     struct runtime_exec_run run;
-    int in = remotecmd_take_stdin(ss->rc), out = remotecmd_take_stdout(ss->rc),
-        err = remotecmd_take_stderr(ss->rc);
+    int in = remotecmd_take_stdin(ss->rc), out = remotecmd_take_stdout(ss->rc), err = remotecmd_take_stderr(ss->rc);
     int r = container_exec_process(a, ss->c, &cmd, ss->t->tty, &process, e);
     struct runtime_exec x = {.id = ss->c->id,
                              .bundle = ss->c->bundle,
@@ -326,8 +325,8 @@ static int connect_local(int family, uint16_t port) {
     } to = {0};
     socklen_t len;
     if (family == AF_INET) {
-        to.in = (struct sockaddr_in){
-            .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        to.in =
+            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
         len = sizeof(to.in);
     } else {
         to.in6 = (struct sockaddr_in6){
@@ -358,8 +357,7 @@ static int dial_inside(void *arg, struct err *e) {
 static int dial(uint16_t port, void *arg, struct err *e) {
     struct session *ss = arg;
     struct dial d = {port, -1};
-    int r = sandbox_host_network(ss->sb) ? dial_inside(&d, e)
-                                         : ns_run_in_net(ss->sb->state_dir, dial_inside, &d, e);
+    int r = sandbox_host_network(ss->sb) ? dial_inside(&d, e) : ns_run_in_net(ss->sb->state_dir, dial_inside, &d, e);
     return r < 0 ? r : d.fd;
 }
 
@@ -441,8 +439,7 @@ static void handle(struct http_req *req, void *arg) {
     struct ticket *t = token && room ? map_del(&st->tickets, token + 1) : NULL;
     if (t) st->sessions++;
     pthread_mutex_unlock(&st->lock);
-    static const char unknown[] = "unknown or used streaming token\n",
-                      busy[] = "too many streaming sessions\n";
+    static const char unknown[] = "unknown or used streaming token\n", busy[] = "too many streaming sessions\n";
     if (t)
         start_session(st, req, t);
     else if (!room)

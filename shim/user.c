@@ -44,8 +44,7 @@ void user_add_group(struct arena *a, struct proc_user *u, uint32_t gid) {
     for (size_t i = 0; i < u->n_groups; i++)
         if (u->groups[i] == gid) return;
     if (u->n_groups >= PROC_USER_MAX_GROUPS) return;
-    u->groups =
-        arena_realloc(a, u->groups, u->n_groups * sizeof(uint32_t), (u->n_groups + 1) * sizeof(uint32_t));
+    u->groups = arena_realloc(a, u->groups, u->n_groups * sizeof(uint32_t), (u->n_groups + 1) * sizeof(uint32_t));
     u->groups[u->n_groups++] = gid;
 }
 
@@ -60,8 +59,7 @@ static bool list_has(const char *list, const char *name) {
 }
 
 /* Fills uid, gid, home and the name (for group membership) from the passwd line of a name or number. */
-static bool find_user(struct arena *a, const char *rootfs, const char *who, struct proc_user *u,
-                      const char **name) {
+static bool find_user(struct arena *a, const char *rootfs, const char *who, struct proc_user *u, const char **name) {
     char *f[USER_FIELDS], *p = read_inside(a, rootfs, "etc/passwd");
     uint32_t id = 0, uid, gid;
     bool numeric = to_id(who, &id);

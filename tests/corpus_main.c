@@ -32,8 +32,10 @@ static int run_dir(const char *path, size_t *count) {
     for (struct dirent *x; (x = readdir(d));) {
         if (x->d_name[0] == '.') continue;
         _cleanup_free_ char *file = xasprintf("%s/%s", path, x->d_name);
-        if (run_file(file)) bad = -1;
-        else (*count)++;
+        if (run_file(file))
+            bad = -1;
+        else
+            (*count)++;
     }
     closedir(d);
     return bad;

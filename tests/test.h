@@ -19,43 +19,43 @@ struct test_case {
 static struct test_case *test_first, **test_tail = &test_first;
 static int test_failures;
 
-#define TEST(id)                                                       \
-    static void test_##id(void);                                       \
+#define TEST(id)                                                        \
+    static void test_##id(void);                                        \
     __attribute__((constructor)) static void test_register_##id(void) { \
-        static struct test_case c = {#id, test_##id, NULL};            \
-        *test_tail = &c;                                               \
-        test_tail = &c.next;                                           \
-    }                                                                  \
+        static struct test_case c = {#id, test_##id, NULL};             \
+        *test_tail = &c;                                                \
+        test_tail = &c.next;                                            \
+    }                                                                   \
     static void test_##id(void)
 
-#define TEST_FAIL(...)                                    \
-    do {                                                  \
-        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);   \
-        fprintf(stderr, __VA_ARGS__);                     \
-        fputc('\n', stderr);                              \
-        test_failures++;                                  \
+#define TEST_FAIL(...)                                  \
+    do {                                                \
+        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); \
+        fprintf(stderr, __VA_ARGS__);                   \
+        fputc('\n', stderr);                            \
+        test_failures++;                                \
     } while (0)
-#define CHECK(cond)                              \
-    do {                                         \
+#define CHECK(cond)                                  \
+    do {                                             \
         if (!(cond)) TEST_FAIL("not so: %s", #cond); \
     } while (0)
 /* As CHECK, but ends the test: for what the rest depends on. */
-#define REQUIRE(cond)                            \
-    do {                                         \
-        if (!(cond)) {                           \
-            TEST_FAIL("not so: %s", #cond);      \
-            return;                              \
-        }                                        \
+#define REQUIRE(cond)                       \
+    do {                                    \
+        if (!(cond)) {                      \
+            TEST_FAIL("not so: %s", #cond); \
+            return;                         \
+        }                                   \
     } while (0)
-#define CHECK_INT(got, want)                                                                       \
-    do {                                                                                           \
-        long long _g = (long long)(got), _w = (long long)(want);                                   \
-        if (_g != _w) TEST_FAIL("%s is %lld, should be %lld", #got, _g, _w);                       \
+#define CHECK_INT(got, want)                                                 \
+    do {                                                                     \
+        long long _g = (long long)(got), _w = (long long)(want);             \
+        if (_g != _w) TEST_FAIL("%s is %lld, should be %lld", #got, _g, _w); \
     } while (0)
-#define CHECK_STR(got, want)                                                                       \
-    do {                                                                                           \
-        const char *_g = (got), *_w = (want);                                                      \
-        if (!_g || !_w ? _g != _w : strcmp(_g, _w) != 0)                                           \
+#define CHECK_STR(got, want)                                                                           \
+    do {                                                                                               \
+        const char *_g = (got), *_w = (want);                                                          \
+        if (!_g || !_w ? _g != _w : strcmp(_g, _w) != 0)                                               \
             TEST_FAIL("%s is \"%s\", should be \"%s\"", #got, _g ? _g : "(null)", _w ? _w : "(null)"); \
     } while (0)
 

@@ -23,12 +23,10 @@ struct verdict {
     const char *reason, *message;
 };
 
-static struct verdict no(const char *reason, const char *message) {
-    return (struct verdict){false, reason, message};
-}
+static struct verdict no(const char *reason, const char *message) { return (struct verdict){false, reason, message}; }
 
-static int fetch(struct aggregator *g, struct agg_back *b, struct arena *a, const char *path,
-                 const char *accept, const char *etag, size_t max, struct http_resp *r, struct err *e) {
+static int fetch(struct aggregator *g, struct agg_back *b, struct arena *a, const char *path, const char *accept,
+                 const char *etag, size_t max, struct http_resp *r, struct err *e) {
     _cleanup_agg_dial_ struct agg_dial *d = NULL;
     struct http_header h[] = {{"Accept", accept},
                               {"X-Remote-User", "system:kube-aggregator"},
@@ -37,8 +35,8 @@ static int fetch(struct aggregator *g, struct agg_back *b, struct arena *a, cons
     int rc = agg_dial(g, b, a, &d, e);
     if (rc) return rc;
     r->body.limit = max;
-    return http_client_exchange(d->client, "GET", path, h, str_empty(etag) ? 3 : 4, NULL, 0, NULL, r,
-                                &g->stop, AGG_CHECK_MS, e);
+    return http_client_exchange(d->client, "GET", path, h, str_empty(etag) ? 3 : 4, NULL, 0, NULL, r, &g->stop,
+                                AGG_CHECK_MS, e);
 }
 
 /* ---- available? ---- */
@@ -55,20 +53,18 @@ static const struct json *service_port(const struct json *svc, int64_t port) {
 static struct verdict look_at_service(struct aggregator *g, struct agg_back *b, struct arena *a) {
     _cleanup_err_ struct err e = {0};
     const struct json *svc = lookup_get(g->s, a, "", "services", b->ns, b->service);
-    if (!svc)
-        return no("ServiceNotFound",
-                  arena_printf(a, "service/%s in \"%s\" is not present", b->service, b->ns));
+    if (!svc) return no("ServiceNotFound", arena_printf(a, "service/%s in \"%s\" is not present", b->service, b->ns));
     const char *type = json_as_str(json_at(svc, "spec", "type", NULL));
     if (!str_eq(type, "ClusterIP")) return (struct verdict){.ok = true};
     const struct json *p = service_port(svc, b->port);
     if (!p)
-        return no("ServicePortError", arena_printf(a, "service/%s in \"%s\" is not listening on port %lld",
-                                                   b->service, b->ns, (long long)b->port));
+        return no("ServicePortError", arena_printf(a, "service/%s in \"%s\" is not listening on port %lld", b->service,
+                                                   b->ns, (long long)b->port));
     if (forward_service(g->s, a, b->ns, b->service, arena_printf(a, "%lld", (long long)b->port), false, &e))
         return (struct verdict){.ok = true};
     return no("MissingEndpoints",
-              arena_printf(a, "endpoints for service/%s in \"%s\" have no addresses with port name \"%s\"",
-                           b->service, b->ns, str_or_empty(json_get_str(p, "name"))));
+              arena_printf(a, "endpoints for service/%s in \"%s\" have no addresses with port name \"%s\"", b->service,
+                           b->ns, str_or_empty(json_get_str(p, "name"))));
 }
 
 static void keep_resources(struct aggregator *g, struct agg_back *b, const struct http_resp *r) {
@@ -92,8 +88,8 @@ static struct verdict ask(struct aggregator *g, struct agg_back *b, struct arena
     int rc = fetch(g, b, a, path, "application/json", NULL, AGG_DISCOVERY_MAX, &r, &e);
     if (rc)
         return no("FailedDiscoveryCheck",
-                  arena_printf(a, "failing or missing response from https://%s.%s.svc:%lld%s: %s", b->service,
-                               b->ns, (long long)b->port, path, e.msg));
+                  arena_printf(a, "failing or missing response from https://%s.%s.svc:%lld%s: %s", b->service, b->ns,
+                               (long long)b->port, path, e.msg));
     if (r.status < 200 || r.status >= 300)
         return no("FailedDiscoveryCheck",
                   arena_printf(a, "failing or missing response from https://%s.%s.svc:%lld%s: bad status: %d",
@@ -103,8 +99,7 @@ static struct verdict ask(struct aggregator *g, struct agg_back *b, struct arena
 }
 
 static void tell(struct aggregator *g, struct agg_back *b, struct arena *a, const struct verdict *v) {
-    const struct resource *res =
-        resource_find(g->s->resources, "apiregistration.k8s.io", "v1", "apiservices");
+    const struct resource *res = resource_find(g->s->resources, "apiregistration.k8s.io", "v1", "apiservices");
     _cleanup_object_ struct object *o = watchcache_get(g->s->cache, res, NULL, b->name);
     struct json *obj = o ? object_tree(a, o) : NULL;
     if (!obj || json_at(obj, "metadata", "deletionTimestamp", NULL)) return;
@@ -145,8 +140,8 @@ static bool fetch_v3_index(struct aggregator *g, struct agg_back *b) {
     char hash[sizeof(b->v3_hash)] = "";
     if (fetch(g, b, a, "/openapi/v3", "application/json", NULL, AGG_DISCOVERY_MAX, &r, NULL)) return false;
     if (r.status == 200 && json_parse(a, str_or_empty(r.body.data), r.body.len, &doc, NULL, NULL) == 0) {
-        const char *url = json_as_str(json_at(
-            doc, "paths", arena_printf(a, "apis/%s/%s", b->group, b->version), "serverRelativeURL", NULL));
+        const char *url = json_as_str(
+            json_at(doc, "paths", arena_printf(a, "apis/%s/%s", b->group, b->version), "serverRelativeURL", NULL));
         const char *text = str_or_empty(url);
         if (url) snprintf(hash, sizeof(hash), "%08X%08zX", hash_bytes(text, strlen(text)), strlen(text));
     }

@@ -6,8 +6,7 @@
 
 /* ---- places ---- */
 
-static int64_t priority(struct request *q, const char *group, const char *version, const char *field,
-                        int64_t dflt) {
+static int64_t priority(struct request *q, const char *group, const char *version, const char *field, int64_t dflt) {
     const char *name = arena_printf(q->a, "%s.%s", version, group);
     const struct json *o = lookup_get(q->s, q->a, "apiregistration.k8s.io", "apiservices", NULL, name);
     return json_get_int(json_get(o, "spec"), field, dflt);
@@ -26,8 +25,7 @@ static struct json *find_group(const struct json *groups, const char *name, bool
 }
 
 /* In front of the first group of lower priority, or of the same and a later name. */
-static size_t group_place(struct request *q, const struct json *groups, const struct agg_back *b,
-                          bool aggregated) {
+static size_t group_place(struct request *q, const struct json *groups, const struct agg_back *b, bool aggregated) {
     size_t i = 0;
     for (; i < json_len(groups); i++) {
         const struct json *x = json_item(groups, i);
@@ -111,9 +109,7 @@ static struct json *version_entry(struct request *q, struct agg_back *b, bool ag
     if (text && json_parse(a, text->data, text->len, &list, NULL, NULL)) list = NULL;
     rbytes_unref(text);
     struct json *r;
-    JSON_FOREACH(
-        r,
-        json_get(list, "resources")) { /* group and version are the document's where a resource says none */
+    JSON_FOREACH(r, json_get(list, "resources")) { /* group and version are the document's where a resource says none */
         if (!json_get(r, "group")) json_set_str(a, r, "group", b->group);
         if (!json_get(r, "version")) json_set_str(a, r, "version", b->version);
     }
@@ -125,8 +121,7 @@ static struct json *version_entry(struct request *q, struct agg_back *b, bool ag
 
 /* The back end's version in place of ours, or beside it. */
 static void add_version(struct request *q, struct json *group, struct agg_back *b, bool aggregated) {
-    struct json *versions = json_ensure_array(q->a, group, "versions"),
-                *entry = version_entry(q, b, aggregated);
+    struct json *versions = json_ensure_array(q->a, group, "versions"), *entry = version_entry(q, b, aggregated);
     for (size_t i = 0; i < json_len(versions); i++)
         if (str_eq(json_get_str(json_item(versions, i), "version"), b->version)) {
             versions->items[i] = entry;

@@ -55,8 +55,7 @@ struct json *agg_v2_part(struct arena *a, const struct json *doc, const char *gr
     JSON_FOREACH_MEMBER(d, r.all) { /* kinds of the version that no path names */
         struct json *k;
         JSON_FOREACH(k, json_get(d->value, "x-kubernetes-group-version-kind")) {
-            if (!str_eq(json_get_str(k, "group"), group) || !str_eq(json_get_str(k, "version"), version))
-                continue;
+            if (!str_eq(json_get_str(k, "group"), group) || !str_eq(json_get_str(k, "version"), version)) continue;
             if (json_get(r.kept, d->key)) continue;
             json_set(a, r.kept, d->key, d->value);
             reach(&r, d->value, 0);
@@ -87,8 +86,7 @@ static void rename_refs(struct arena *a, struct json *v, const struct map *names
 }
 
 /* A name that is free, or stands for the same thing. */
-static const char *free_name(struct arena *a, const struct json *defs, const char *name,
-                             const struct json *def) {
+static const char *free_name(struct arena *a, const struct json *defs, const char *name, const struct json *def) {
     const char *try = name;
     for (int i = 2; i < NAME_TRIES; i++) {
         const struct json *there = json_get(defs, try);
@@ -100,8 +98,7 @@ static const char *free_name(struct arena *a, const struct json *defs, const cha
 
 static void merge(struct arena *a, struct json *doc, struct json *part) {
     _cleanup_map_ struct map names = MAP_INIT;
-    struct json *defs = json_ensure_object(a, doc, "definitions"),
-                *paths = json_ensure_object(a, doc, "paths");
+    struct json *defs = json_ensure_object(a, doc, "definitions"), *paths = json_ensure_object(a, doc, "paths");
     JSON_FOREACH_MEMBER(m, json_get(part, "definitions")) {
         const char *name = free_name(a, defs, m->key, m->value);
         if (!str_eq(name, m->key)) map_put(&names, m->key, (void *)(uintptr_t)name);
@@ -116,8 +113,7 @@ static void merge(struct arena *a, struct json *doc, struct json *part) {
 
 static struct json *local_part(struct arena *a, const struct agg_local *l) {
     struct json *out = json_object(a), *v = NULL;
-    if (json_parse(a, l->definitions, strlen(l->definitions), &v, NULL, NULL) == 0)
-        json_set(a, out, "definitions", v);
+    if (json_parse(a, l->definitions, strlen(l->definitions), &v, NULL, NULL) == 0) json_set(a, out, "definitions", v);
     if (json_parse(a, l->paths, strlen(l->paths), &v, NULL, NULL) == 0) json_set(a, out, "paths", v);
     return out;
 }
@@ -174,22 +170,22 @@ static void refs_to_v3(struct arena *a, struct json *v) {
 /* {"schema": S} of v2's answers is {"content": {"application/json": {"schema": S}}} in v3. */
 static void answers_to_v3(struct arena *a, struct json *paths) {
     struct json *path, *op, *answer;
-    JSON_FOREACH(path, paths) JSON_FOREACH(op, path) {
-        json_del(op, "produces");
-        JSON_FOREACH(answer, json_get(op, "responses")) {
-            struct json *media = json_object(a), *content = json_object(a);
-            json_set(a, media, "schema", json_get(answer, "schema"));
-            json_set(a, content, "application/json", media);
-            json_del(answer, "schema");
-            json_set(a, answer, "content", content);
+    JSON_FOREACH(path, paths)
+        JSON_FOREACH(op, path) {
+            json_del(op, "produces");
+            JSON_FOREACH(answer, json_get(op, "responses")) {
+                struct json *media = json_object(a), *content = json_object(a);
+                json_set(a, media, "schema", json_get(answer, "schema"));
+                json_set(a, content, "application/json", media);
+                json_del(answer, "schema");
+                json_set(a, answer, "content", content);
+            }
         }
-    }
 }
 
 static void local_v3(struct request *q, const struct agg_local *l) {
     struct arena *a = q->a;
-    struct json *doc = json_object(a), *info = json_object(a), *part = local_part(a, l),
-                *components = json_object(a);
+    struct json *doc = json_object(a), *info = json_object(a), *part = local_part(a, l), *components = json_object(a);
     refs_to_v3(a, part);
     answers_to_v3(a, json_get(part, "paths"));
     json_set_str(a, doc, "openapi", "3.0.0");
@@ -223,8 +219,7 @@ bool aggregator_openapi_v3(struct request *q, const char *path) {
     if (!str_has_prefix(path, "apis/")) return false;
     const char *group = path + 5, *slash = strchr(group, '/');
     if (!slash || !slash[1] || strchr(slash + 1, '/')) return false;
-    struct agg_back *b =
-        agg_find(q->s->aggregator, arena_strndup(q->a, group, (size_t)(slash - group)), slash + 1);
+    struct agg_back *b = agg_find(q->s->aggregator, arena_strndup(q->a, group, (size_t)(slash - group)), slash + 1);
     if (!b) return false;
     if (b->local)
         local_v3(q, b->local);

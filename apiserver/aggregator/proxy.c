@@ -124,8 +124,7 @@ static void copy_headers(struct answer *w, const struct http_resp *r) {
     for (size_t i = 0; i < r->n_headers && w->n < ANSWER_HEADERS_MAX; i++) {
         const struct http_header *h = &r->headers[i];
         if (forward_hop_by_hop(h->name) || str_eq(h->name, "date")) continue;
-        w->headers[w->n++] =
-            (struct http_header){arena_strdup(w->q->a, h->name), arena_strdup(w->q->a, h->value)};
+        w->headers[w->n++] = (struct http_header){arena_strdup(w->q->a, h->name), arena_strdup(w->q->a, h->value)};
     }
 }
 
@@ -158,8 +157,8 @@ static void pass_upgrade(struct request *q, struct agg_dial *d, const char *url)
     _cleanup_http_resp_ struct http_resp r = {0};
     _cleanup_close_ int fd = -1;
     struct headers h = headers_for(q, true);
-    if (http_client_upgrade(d->client, q->http->method, url, h.items, h.n, q->http->body, q->http->body_len,
-                            &r, &fd, UPGRADE_MS, &e))
+    if (http_client_upgrade(d->client, q->http->method, url, h.items, h.n, q->http->body, q->http->body_len, &r, &fd,
+                            UPGRADE_MS, &e))
         refuse(q, arena_printf(q->a, "error trying to reach service: %s", e.msg));
     else if (r.status == 101 && fd >= 0)
         forward_join(q, &r, &fd);
@@ -183,8 +182,8 @@ static void pass(struct request *q, struct agg_dial *d, const char *url) {
     struct answer w = {.q = q, .body = {.limit = COLLECT_MAX + 1}};
     struct http_stream_cb cb = {on_head, on_data, &w};
     struct headers h = headers_for(q, false);
-    int rc = http_client_exchange(d->client, q->http->method, url, h.items, h.n, q->http->body,
-                                  q->http->body_len, &cb, &r, q->cancel, endless(q) ? 0 : CALL_MS, &e);
+    int rc = http_client_exchange(d->client, q->http->method, url, h.items, h.n, q->http->body, q->http->body_len, &cb,
+                                  &r, q->cancel, endless(q) ? 0 : CALL_MS, &e);
     if (w.begun && !w.whole) {
         if (rc)
             http_abort(q->http); /* cut off: not to be taken for all there is */

@@ -49,8 +49,8 @@ static char *ca_of(struct arena *a, const struct json *spec) {
 static struct agg_back *back_of(const char *name, const struct json *spec) {
     _cleanup_arena_ struct arena *a = arena_new();
     const struct json *ref = json_get(spec, "service");
-    struct agg_back *b = back_new(name, str_or_empty(json_get_str(spec, "group")),
-                                  str_or_empty(json_get_str(spec, "version")));
+    struct agg_back *b =
+        back_new(name, str_or_empty(json_get_str(spec, "group")), str_or_empty(json_get_str(spec, "version")));
     b->spec = xstrdup(json_text(a, spec));
     b->group_priority = json_get_int(spec, "groupPriorityMinimum", 0);
     b->version_priority = json_get_int(spec, "versionPriority", 0);
@@ -144,8 +144,7 @@ struct agg_back **agg_all(struct aggregator *g, struct arena *a, size_t *n) {
     pthread_mutex_lock(&g->lock);
     struct agg_back **list = arena_alloc(a, (g->n + 1) * sizeof(*list));
     for (size_t i = 0; i < g->n; i++)
-        if (find(g, g->items[i]->group, g->items[i]->version) == g->items[i])
-            list[(*n)++] = agg_back_ref(g->items[i]);
+        if (find(g, g->items[i]->group, g->items[i]->version) == g->items[i]) list[(*n)++] = agg_back_ref(g->items[i]);
     pthread_mutex_unlock(&g->lock);
     qsort(list, *n, sizeof(*list), by_priority);
     return list;
@@ -166,11 +165,9 @@ void agg_dial_unref(struct agg_dial *d) {
     free(d);
 }
 
-static struct agg_dial *dial_new(struct aggregator *g, const struct agg_back *b, const char *address,
-                                 struct err *e) {
+static struct agg_dial *dial_new(struct aggregator *g, const struct agg_back *b, const char *address, struct err *e) {
     const struct apiserver_options *o = &g->s->opt;
-    _cleanup_free_ char *url = xasprintf("https://%s", address),
-                        *name = xasprintf("%s.%s.svc", b->service, b->ns);
+    _cleanup_free_ char *url = xasprintf("https://%s", address), *name = xasprintf("%s.%s.svc", b->service, b->ns);
     struct http_client_options ho = {.base_url = url,
                                      .server_name = name,
                                      .ca_pem = b->ca_pem,
@@ -188,8 +185,7 @@ static struct agg_dial *dial_new(struct aggregator *g, const struct agg_back *b,
     return d;
 }
 
-int agg_dial(struct aggregator *g, struct agg_back *b, struct arena *a, struct agg_dial **out,
-             struct err *e) {
+int agg_dial(struct aggregator *g, struct agg_back *b, struct arena *a, struct agg_dial **out, struct err *e) {
     const char *port = arena_printf(a, "%lld", (long long)b->port);
     const char *address = forward_service(g->s, a, b->ns, b->service, port, true, e);
     int rc = 0;

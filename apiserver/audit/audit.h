@@ -44,12 +44,12 @@ struct audit_config audit_policy_decide(const struct audit_policy *p, const stru
 /* ---- the file ---- */
 
 struct audit_log_options {
-    const char *path;        /* "-": standard output */
-    int64_t max_size_mb;     /* rotate beyond; 0: 100 */
-    int64_t max_backups;     /* rotated files kept; 0: all */
-    int64_t max_age_days;    /* and not older; 0: any */
+    const char *path;     /* "-": standard output */
+    int64_t max_size_mb;  /* rotate beyond; 0: 100 */
+    int64_t max_backups;  /* rotated files kept; 0: all */
+    int64_t max_age_days; /* and not older; 0: any */
     bool batch;
-    int64_t queue;           /* lines waiting in mode batch; 0: AUDIT_QUEUE */
+    int64_t queue; /* lines waiting in mode batch; 0: AUDIT_QUEUE */
 };
 enum { AUDIT_QUEUE = 10000 };
 struct audit_log;

@@ -19,8 +19,15 @@ static struct audit_policy *policy(const char *rules) {
 TEST(the_first_rule_that_matches_counts) {
     static const char *groups[] = {"dev", "system:authenticated"};
     struct user_info ann = {.name = "ann", .uid = "", .groups = groups, .n_groups = 2};
-    struct audit_attrs pod = {.user = &ann, .verb = "get", .resource_request = true, .group = "", .resource = "pods", .ns = "ns", .name = "p"};
-    struct audit_attrs log = pod, url = {.user = &ann, .verb = "get", .path = "/healthz/etcd"}, scale = pod, nobody = pod;
+    struct audit_attrs pod = {.user = &ann,
+                              .verb = "get",
+                              .resource_request = true,
+                              .group = "",
+                              .resource = "pods",
+                              .ns = "ns",
+                              .name = "p"};
+    struct audit_attrs log = pod, url = {.user = &ann, .verb = "get", .path = "/healthz/etcd"}, scale = pod,
+                       nobody = pod;
     log.subresource = "log";
     scale.group = "apps", scale.resource = "deployments", scale.subresource = "scale";
     nobody.user = NULL;
@@ -61,8 +68,9 @@ TEST(the_first_rule_that_matches_counts) {
 
 TEST(stages_and_managed_fields_are_left_out_by_policy_and_rule) {
     struct audit_attrs q = {.verb = "get", .path = "/"};
-    struct audit_policy *p = policy("omitStages: [RequestReceived]\nomitManagedFields: true\n"
-                                    "rules: [{level: Metadata, omitStages: [Panic], omitManagedFields: false}]");
+    struct audit_policy *p = policy(
+        "omitStages: [RequestReceived]\nomitManagedFields: true\n"
+        "rules: [{level: Metadata, omitStages: [Panic], omitManagedFields: false}]");
     struct audit_config c = audit_policy_decide(p, &q);
     CHECK_INT(c.omit, 1u << AUDIT_REQUEST_RECEIVED | 1u << AUDIT_PANIC);
     CHECK(!c.omit_managed_fields);

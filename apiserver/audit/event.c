@@ -16,9 +16,9 @@ struct audit_event {
     struct audit_log *log;
     struct audit_config conf;
     struct ktime received;
-    const char *user, *impersonated; /* JSON */
-    const char *name, *ns, *uid, *rv; /* of objectRef, as they become known */
-    const char *request, *response;  /* JSON */
+    const char *user, *impersonated;                 /* JSON */
+    const char *name, *ns, *uid, *rv;                /* of objectRef, as they become known */
+    const char *request, *response;                  /* JSON */
     const char *message, *reason, *status, *details; /* of a Status that was answered; details: JSON */
     struct annotation *annotations;
     size_t n_annotations, cap_annotations;
@@ -183,17 +183,26 @@ static const char *namespace_of(const struct request *q) {
 void audit_begin(struct request *q, bool failed) {
     struct audit *au = q->s->audit;
     if (!au) return;
-    struct audit_attrs at = {.user = failed ? NULL : &q->user, .verb = q->verb, .resource_request = q->is_resource,
-                             .group = q->group, .resource = q->plural, .subresource = q->subresource,
-                             .ns = namespace_of(q), .name = q->name, .path = q->http->path};
+    struct audit_attrs at = {.user = failed ? NULL : &q->user,
+                             .verb = q->verb,
+                             .resource_request = q->is_resource,
+                             .group = q->group,
+                             .resource = q->plural,
+                             .subresource = q->subresource,
+                             .ns = namespace_of(q),
+                             .name = q->name,
+                             .path = q->http->path};
     struct audit_config conf = audit_policy_decide(au->policy, &at);
     if (conf.level == AUDIT_NONE) return;
     struct audit_event *v = arena_zalloc(q->a, sizeof(*v));
-    *v = (struct audit_event){.q = q, .log = au->log, .conf = conf, .failed_auth = failed, .ns = namespace_of(q), .name = q->name};
+    *v = (struct audit_event){
+        .q = q, .log = au->log, .conf = conf, .failed_auth = failed, .ns = namespace_of(q), .name = q->name};
     v->received = ktime_add_ns(ktime_now(), q->http->start_ns - mono_ns());
     v->long_running = is_long(q);
     v->user = failed ? "{}" : json_text(q->a, user_to_json(q->a, &q->user));
-    if (failed) v->message = http_header(q->http, "authorization") ? "Authentication failed, attempted: bearer" : "Authentication failed, no credentials provided";
+    if (failed)
+        v->message = http_header(q->http, "authorization") ? "Authentication failed, attempted: bearer"
+                                                           : "Authentication failed, no credentials provided";
     q->audit = v;
     if (!failed) write_stage(v, AUDIT_REQUEST_RECEIVED);
     http_req_observe(q->http, on_stage, v);
@@ -235,7 +244,8 @@ void audit_request_object(struct request *q, const struct json *tree) {
     const char **known[] = {&v->name, &v->ns, &v->uid, &v->rv};
     static const char *const keys[] = {"name", "namespace", "uid", "resourceVersion"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-        if (str_empty(*known[i]) && !str_empty(json_get_str(m, keys[i]))) *known[i] = arena_strdup(q->a, json_get_str(m, keys[i]));
+        if (str_empty(*known[i]) && !str_empty(json_get_str(m, keys[i])))
+            *known[i] = arena_strdup(q->a, json_get_str(m, keys[i]));
     if (v->conf.level >= AUDIT_REQUEST) v->request = text_of(v, tree);
 }
 

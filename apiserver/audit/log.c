@@ -20,7 +20,7 @@ struct audit_log {
     int64_t size;
     pthread_mutex_t lock; /* of the file in mode blocking, of the queue in mode batch */
     pthread_cond_t cond;
-    struct buf waiting;   /* whole lines */
+    struct buf waiting; /* whole lines */
     int64_t n_waiting;
     bool stop, started;
     pthread_t thread;
@@ -158,10 +158,13 @@ int audit_log_open(const struct audit_log_options *o, struct audit_log **out, st
     pthread_cond_init(&l->cond, NULL);
     split_path(l);
     int rc = str_eq(o->path, "-") ? 0 : open_file(l, e);
-    if (!rc && o->batch && (rc = pthread_create(&l->thread, NULL, run, l))) rc = err_errno(e, rc, "a thread for the audit log");
+    if (!rc && o->batch && (rc = pthread_create(&l->thread, NULL, run, l)))
+        rc = err_errno(e, rc, "a thread for the audit log");
     l->started = !rc && o->batch;
-    if (rc) audit_log_close(l);
-    else *out = l;
+    if (rc)
+        audit_log_close(l);
+    else
+        *out = l;
     return rc;
 }
 

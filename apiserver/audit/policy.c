@@ -36,7 +36,8 @@ static int check_members(const struct json *v, const char *where, const char *co
         bool list = false, other = false;
         for (size_t i = 0; lists[i]; i++) list |= str_eq(lists[i], m->key);
         for (size_t i = 0; others[i]; i++) other |= str_eq(others[i], m->key);
-        if (!list && !other) return err_set(e, -EINVAL, "strict decoding error: unknown field \"%s.%s\"", where, m->key);
+        if (!list && !other)
+            return err_set(e, -EINVAL, "strict decoding error: unknown field \"%s.%s\"", where, m->key);
         if (!list || m->value->type == JSON_NULL) continue;
         const struct json *it;
         if (!json_is(m->value, JSON_ARRAY)) return err_set(e, -EINVAL, "%s.%s: must be a list", where, m->key);
@@ -50,7 +51,9 @@ static int check_stages(const struct json *list, const char *where, struct err *
     const struct json *it;
     JSON_FOREACH(it, list)
         if (index_of(stages, ARRAY_LEN(stages), json_as_str(it)) < 0)
-            return err_set(e, -EINVAL, "%s.omitStages: Invalid value: \"%s\": allowed stages are RequestReceived,ResponseStarted,ResponseComplete,Panic",
+            return err_set(e, -EINVAL,
+                           "%s.omitStages: Invalid value: \"%s\": allowed stages are "
+                           "RequestReceived,ResponseStarted,ResponseComplete,Panic",
                            where, json_as_str(it));
     return 0;
 }
@@ -66,7 +69,8 @@ static int check_resources(const struct json *rule, const char *where, struct er
         if (!str_empty(group) && strchr(group, '/'))
             return err_set(e, -EINVAL, "%s.group: Invalid value: \"%s\": must be a group, not a version", at, group);
         if (json_len(json_get(gr, "resourceNames")) && !json_len(json_get(gr, "resources")))
-            return err_set(e, -EINVAL, "%s.resourceNames: Invalid value: using resourceNames requires at least one resource", at);
+            return err_set(e, -EINVAL,
+                           "%s.resourceNames: Invalid value: using resourceNames requires at least one resource", at);
     }
     return 0;
 }
@@ -77,16 +81,23 @@ static int check_urls(const struct json *list, const char *where, struct err *e)
         const char *url = json_as_str(it), *star = url ? strchr(url, '*') : NULL;
         if (str_eq(url, "*")) continue;
         if (*url != '/')
-            return err_set(e, -EINVAL, "%s.nonResourceURLs[%zu]: Invalid value: \"%s\": non-resource URL rules must begin with a '/' character", where, it_i, url);
+            return err_set(e, -EINVAL,
+                           "%s.nonResourceURLs[%zu]: Invalid value: \"%s\": non-resource URL rules must begin with a "
+                           "'/' character",
+                           where, it_i, url);
         if (star && star[1])
-            return err_set(e, -EINVAL, "%s.nonResourceURLs[%zu]: Invalid value: \"%s\": non-resource URL wildcards '*' must be the final character of the rule", where, it_i, url);
+            return err_set(e, -EINVAL,
+                           "%s.nonResourceURLs[%zu]: Invalid value: \"%s\": non-resource URL wildcards '*' must be the "
+                           "final character of the rule",
+                           where, it_i, url);
     }
     return 0;
 }
 
 static int check_rule(const struct json *rule, size_t i, struct err *e) {
-    static const char *const lists[] = {"users", "userGroups", "verbs", "namespaces", "nonResourceURLs", "omitStages", NULL},
-                      *const others[] = {"level", "resources", "omitManagedFields", NULL};
+    static const char *const lists[] = {"users",           "userGroups", "verbs", "namespaces",
+                                        "nonResourceURLs", "omitStages", NULL},
+                             *const others[] = {"level", "resources", "omitManagedFields", NULL};
     char where[32];
     snprintf(where, sizeof(where), "rules[%zu]", i);
     int rc = check_members(rule, where, lists, others, e);
@@ -94,10 +105,16 @@ static int check_rule(const struct json *rule, size_t i, struct err *e) {
     const char *level = str_or_empty(json_get_str(rule, "level"));
     if (!*level) return err_set(e, -EINVAL, "%s.level: Required value", where);
     if (index_of(levels, ARRAY_LEN(levels), level) < 0)
-        return err_set(e, -EINVAL, "%s.level: Unsupported value: \"%s\": supported values: \"Metadata\", \"None\", \"Request\", \"RequestResponse\"", where, level);
+        return err_set(e, -EINVAL,
+                       "%s.level: Unsupported value: \"%s\": supported values: \"Metadata\", \"None\", \"Request\", "
+                       "\"RequestResponse\"",
+                       where, level);
     bool res = json_len(json_get(rule, "resources")) || json_len(json_get(rule, "namespaces"));
     if (res && json_len(json_get(rule, "nonResourceURLs")))
-        return err_set(e, -EINVAL, "%s.nonResourceURLs: Invalid value: rules cannot apply to both regular resources and non-resource URLs", where);
+        return err_set(
+            e, -EINVAL,
+            "%s.nonResourceURLs: Invalid value: rules cannot apply to both regular resources and non-resource URLs",
+            where);
     if ((rc = check_stages(json_get(rule, "omitStages"), where, e))) return rc;
     if ((rc = check_resources(rule, where, e))) return rc;
     return check_urls(json_get(rule, "nonResourceURLs"), where, e);
@@ -111,14 +128,16 @@ static unsigned stage_bits(const struct json *list) {
 }
 
 static int read_policy(struct audit_policy *p, const char *text, size_t len, struct err *e) {
-    static const char *const lists[] = {"omitStages", NULL},
-                      *const others[] = {"apiVersion", "kind", "metadata", "rules", "omitManagedFields", NULL};
+    static const char *const lists[] = {"omitStages", NULL}, *const others[] = {"apiVersion",        "kind",
+                                                                                "metadata",          "rules",
+                                                                                "omitManagedFields", NULL};
     struct json *v = NULL;
     const struct json *rule;
     int rc = yaml_parse_one(p->arena, text, len, &v, NULL, e);
     if (rc) return rc;
     if (!str_eq(json_get_str(v, "apiVersion"), "audit.k8s.io/v1") || !str_eq(json_get_str(v, "kind"), "Policy"))
-        return err_set(e, -EINVAL, "unknown group version field %s in policy", str_or_empty(json_get_str(v, "apiVersion")));
+        return err_set(e, -EINVAL, "unknown group version field %s in policy",
+                       str_or_empty(json_get_str(v, "apiVersion")));
     if ((rc = check_members(v, "policy", lists, others, e))) return rc;
     if ((rc = check_stages(json_get(v, "omitStages"), "policy", e))) return rc;
     p->rules = json_get(v, "rules");
@@ -134,8 +153,10 @@ int audit_policy_parse(const char *text, size_t len, struct audit_policy **out, 
     struct audit_policy *p = xcalloc(1, sizeof(*p));
     p->arena = arena_new();
     int rc = read_policy(p, text, len, e);
-    if (rc) audit_policy_free(p);
-    else *out = p;
+    if (rc)
+        audit_policy_free(p);
+    else
+        *out = p;
     return rc;
 }
 
@@ -201,9 +222,10 @@ struct audit_config audit_policy_decide(const struct audit_policy *p, const stru
     JSON_FOREACH(r, p->rules) {
         if (!matches(r, q)) continue;
         int level = index_of(levels, ARRAY_LEN(levels), json_get_str(r, "level"));
-        return (struct audit_config){.level = (enum audit_level)level,
-                                     .omit = p->omit | stage_bits(json_get(r, "omitStages")),
-                                     .omit_managed_fields = json_get_bool(r, "omitManagedFields", p->omit_managed_fields)};
+        return (struct audit_config){
+            .level = (enum audit_level)level,
+            .omit = p->omit | stage_bits(json_get(r, "omitStages")),
+            .omit_managed_fields = json_get_bool(r, "omitManagedFields", p->omit_managed_fields)};
     }
     return (struct audit_config){.level = AUDIT_NONE};
 }

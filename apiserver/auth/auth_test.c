@@ -10,9 +10,7 @@
 
 /* ---- a cluster to look things up in ---- */
 
-static struct {
-    const char *resource, *ns, *name, *json;
-} objects[16];
+static struct { const char *resource, *ns, *name, *json; } objects[16];
 static size_t n_objects;
 
 static void object_put(const char *resource, const char *ns, const char *name, const char *json) {
@@ -52,10 +50,15 @@ static void setup_done(struct setup *s) {
 static struct setup setup_new(const char *token_file) {
     struct setup s = {.a = arena_new(), .keys = jwt_keys_new()};
     struct err e = {0};
-    if (pki_key_new("EC", &s.key, &e) < 0 || jwt_signer_new(s.key, &s.signer, &e) < 0 || jwt_keys_add_pem(s.keys, s.key, &e) < 0)
+    if (pki_key_new("EC", &s.key, &e) < 0 || jwt_signer_new(s.key, &s.signer, &e) < 0 ||
+        jwt_keys_add_pem(s.keys, s.key, &e) < 0)
         TEST_FAIL("%s", e.msg);
-    struct authn_config c = {.issuer = "https://us", .keys = s.keys, .token_file = token_file, .anonymous = true,
-                             .bootstrap_tokens = true, .get = get};
+    struct authn_config c = {.issuer = "https://us",
+                             .keys = s.keys,
+                             .token_file = token_file,
+                             .anonymous = true,
+                             .bootstrap_tokens = true,
+                             .get = get};
     if (authn_new(&c, &s.authn, &e) < 0) TEST_FAIL("%s", e.msg);
     return s;
 }
@@ -86,7 +89,8 @@ static const char *sa_sign(struct setup *s, const struct sa_token *t) {
 TEST(a_verified_certificate_is_the_user) {
     _setup_ struct setup s = setup_new(NULL);
     const char *orgs[] = {"system:masters"};
-    struct authn_request r = {.cert_given = true, .cert_verified = true, .cert_cn = "admin", .cert_orgs = orgs, .n_cert_orgs = 1};
+    struct authn_request r = {
+        .cert_given = true, .cert_verified = true, .cert_cn = "admin", .cert_orgs = orgs, .n_cert_orgs = 1};
     CHECK_STR(who(&s, &r), "admin [system:masters,system:authenticated]");
     r.cert_verified = false;
     CHECK_STR(who(&s, &r), "401");
@@ -103,15 +107,21 @@ TEST(no_credentials_are_anonymous_and_wrong_ones_are_refused) {
 }
 
 static const char *const audience[] = {"https://us"}, *const other_audience[] = {"vault"};
-static const struct sa_token plain = {.issuer = "https://us", .audiences = audience, .n_audiences = 1, .ns = "ns", .name = "sa",
-                                      .uid = "u1", .expires_in = 600};
+static const struct sa_token plain = {.issuer = "https://us",
+                                      .audiences = audience,
+                                      .n_audiences = 1,
+                                      .ns = "ns",
+                                      .name = "sa",
+                                      .uid = "u1",
+                                      .expires_in = 600};
 
 TEST(service_account_tokens_live_as_long_as_what_they_name) {
     _setup_ struct setup s = setup_new(NULL);
     struct sa_token t = plain;
     CHECK_STR(who_token(&s, sa_sign(&s, &t)), "401");
     object_put("serviceaccounts", "ns", "sa", "{\"metadata\":{\"uid\":\"u1\"}}");
-    const char *good = "system:serviceaccount:ns:sa [system:serviceaccounts,system:serviceaccounts:ns,system:authenticated]";
+    const char *good =
+        "system:serviceaccount:ns:sa [system:serviceaccounts,system:serviceaccounts:ns,system:authenticated]";
     CHECK_STR(who_token(&s, sa_sign(&s, &t)), good);
     t.uid = "u2";
     CHECK_STR(who_token(&s, sa_sign(&s, &t)), "401");
@@ -163,7 +173,7 @@ TEST(legacy_tokens_must_still_be_in_their_secret) {
 
 #define B64_ID "YWJjZGVm"                     /* abcdef */
 #define B64_SECRET "MDEyMzQ1Njc4OWFiY2RlZg==" /* 0123456789abcdef */
-#define BOOTSTRAP(extra)                                                                                         \
+#define BOOTSTRAP(extra)                                                                                               \
     "{\"type\":\"bootstrap.kubernetes.io/token\",\"data\":{\"token-id\":\"" B64_ID "\",\"token-secret\":\"" B64_SECRET \
     "\",\"usage-bootstrap-authentication\":\"dHJ1ZQ==\"" extra "}}"
 
@@ -171,11 +181,13 @@ TEST(bootstrap_tokens_are_checked_against_their_secret) {
     _setup_ struct setup s = setup_new(NULL);
     CHECK_STR(who_token(&s, "abcdef.0123456789abcdef"), "401");
     object_put("secrets", "kube-system", "bootstrap-token-abcdef", BOOTSTRAP(""));
-    CHECK_STR(who_token(&s, "abcdef.0123456789abcdef"), "system:bootstrap:abcdef [system:bootstrappers,system:authenticated]");
+    CHECK_STR(who_token(&s, "abcdef.0123456789abcdef"),
+              "system:bootstrap:abcdef [system:bootstrappers,system:authenticated]");
     CHECK_STR(who_token(&s, "abcdef.0123456789abcdee"), "401");
     objects[0].json = BOOTSTRAP(",\"expiration\":\"MjAyMC0wMS0wMVQwMDowMDowMFo=\""); /* 2020 */
     CHECK_STR(who_token(&s, "abcdef.0123456789abcdef"), "401");
-    objects[0].json = BOOTSTRAP(",\"auth-extra-groups\":\"c3lzdGVtOmJvb3RzdHJhcHBlcnM6eA==\""); /* system:bootstrappers:x */
+    objects[0].json =
+        BOOTSTRAP(",\"auth-extra-groups\":\"c3lzdGVtOmJvb3RzdHJhcHBlcnM6eA==\""); /* system:bootstrappers:x */
     CHECK_STR(who_token(&s, "abcdef.0123456789abcdef"),
               "system:bootstrap:abcdef [system:bootstrappers,system:bootstrappers:x,system:authenticated]");
 }
@@ -206,8 +218,11 @@ static struct authz *authz_make(const char *modes) {
 
 static void feed(struct authz *z, const char *resource, const char *ns, const char *name, const char *json) {
     bool core = str_eq(resource, "pods") || str_eq(resource, "persistentvolumes");
-    authz_feed(z, core ? "" : str_eq(resource, "volumeattachments") ? "storage.k8s.io" : "rbac.authorization.k8s.io", resource, ns,
-               name, json, json ? strlen(json) : 0);
+    authz_feed(z,
+               core                                    ? ""
+               : str_eq(resource, "volumeattachments") ? "storage.k8s.io"
+                                                       : "rbac.authorization.k8s.io",
+               resource, ns, name, json, json ? strlen(json) : 0);
 }
 
 static const char *groups_jane[] = {"dev", "system:authenticated"};
@@ -216,11 +231,18 @@ static const char *groups_root[] = {"system:masters"};
 static const struct user_info root = {.name = "root", .uid = "", .groups = groups_root, .n_groups = 1};
 static const struct user_info robot = {.name = "system:serviceaccount:ns:sa", .uid = ""};
 
-static bool can(struct authz *z, const struct user_info *u, const char *verb, const char *group, const char *resource, const char *sub,
-                const char *ns, const char *name) {
+static bool can(struct authz *z, const struct user_info *u, const char *verb, const char *group, const char *resource,
+                const char *sub, const char *ns, const char *name) {
     _cleanup_arena_ struct arena *a = arena_new();
-    struct authz_attrs q = {.user = u, .verb = verb, .resource_request = true, .group = group, .version = "v1", .resource = resource,
-                            .subresource = sub, .ns = ns, .name = name};
+    struct authz_attrs q = {.user = u,
+                            .verb = verb,
+                            .resource_request = true,
+                            .group = group,
+                            .version = "v1",
+                            .resource = resource,
+                            .subresource = sub,
+                            .ns = ns,
+                            .name = name};
     return authz_decide(z, a, &q, NULL) == AUTHZ_ALLOW;
 }
 
@@ -239,7 +261,9 @@ TEST(rules_allow_what_they_name_and_no_more) {
     struct authz *z = authz_make("RBAC");
     feed(z, "clusterroles", NULL, "reader", reader_role);
     CHECK(!can(z, &jane, "get", "", "pods", "", "ns", "p"));
-    feed(z, "rolebindings", "ns", "b", "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"Group\",\"name\":\"dev\"}]}");
+    feed(z, "rolebindings", "ns", "b",
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"Group\",\"name\":"
+         "\"dev\"}]}");
     CHECK(can(z, &jane, "get", "", "pods", "", "ns", "p"));
     CHECK(can(z, &jane, "get", "", "pods", "log", "ns", "p"));
     CHECK(!can(z, &jane, "get", "", "pods", "exec", "ns", "p"));
@@ -261,16 +285,22 @@ TEST(rules_allow_what_they_name_and_no_more) {
 TEST(bindings_follow_changes_and_match_every_kind_of_subject) {
     struct authz *z = authz_make("RBAC");
     feed(z, "roles", "ns", "r", "{\"rules\":[{\"verbs\":[\"*\"],\"apiGroups\":[\"*\"],\"resources\":[\"*\"]}]}");
-    feed(z, "rolebindings", "ns", "b", "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"ServiceAccount\",\"name\":\"sa\"}]}");
+    feed(z, "rolebindings", "ns", "b",
+         "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"ServiceAccount\",\"name\":\"sa\"}]"
+         "}");
     CHECK(can(z, &robot, "delete", "x", "y", "z", "ns", "n"));
     CHECK(!can(z, &robot, "delete", "x", "y", "z", "other", "n"));
-    feed(z, "rolebindings", "ns", "b", "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
+    feed(z, "rolebindings", "ns", "b",
+         "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
     CHECK(!can(z, &robot, "delete", "x", "y", "z", "ns", "n"));
     CHECK(can(z, &jane, "delete", "x", "y", "z", "ns", "n"));
     feed(z, "roles", "ns", "r", NULL);
     CHECK(!can(z, &jane, "delete", "x", "y", "z", "ns", "n"));
-    feed(z, "clusterroles", NULL, "urls", "{\"rules\":[{\"verbs\":[\"get\"],\"nonResourceURLs\":[\"/healthz\",\"/apis/*\"]}]}");
-    feed(z, "clusterrolebindings", NULL, "u", "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"urls\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
+    feed(z, "clusterroles", NULL, "urls",
+         "{\"rules\":[{\"verbs\":[\"get\"],\"nonResourceURLs\":[\"/healthz\",\"/apis/*\"]}]}");
+    feed(z, "clusterrolebindings", NULL, "u",
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"urls\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}"
+         "]}");
     CHECK(can_path(z, &jane, "/healthz"));
     CHECK(can_path(z, &jane, "/apis/apps"));
     CHECK(!can_path(z, &jane, "/healthz/x"));
@@ -282,16 +312,26 @@ TEST(refusals_use_the_words_of_kubernetes) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct authz *z = authz_make("Node,RBAC");
     _cleanup_err_ struct err e = {0};
-    struct authz_attrs q = {.user = &jane, .verb = "list", .resource_request = true, .group = "", .resource = "pods", .ns = "default"};
+    struct authz_attrs q = {
+        .user = &jane, .verb = "list", .resource_request = true, .group = "", .resource = "pods", .ns = "default"};
     CHECK(authz_check(z, a, &q, &e) < 0);
     CHECK_INT(e.status, 403);
-    CHECK_STR(e.msg, "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"");
+    CHECK_STR(e.msg,
+              "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace "
+              "\"default\"");
     err_done(&e);
-    q = (struct authz_attrs){.user = &jane, .verb = "get", .resource_request = true, .group = "apps", .resource = "deployments",
-                             .subresource = "scale", .name = "d"};
+    q = (struct authz_attrs){.user = &jane,
+                             .verb = "get",
+                             .resource_request = true,
+                             .group = "apps",
+                             .resource = "deployments",
+                             .subresource = "scale",
+                             .name = "d"};
     authz_check(z, a, &q, &e);
-    CHECK_STR(e.msg, "deployments.apps \"d\" is forbidden: User \"jane\" cannot get resource \"deployments/scale\" in API group "
-                     "\"apps\" at the cluster scope");
+    CHECK_STR(
+        e.msg,
+        "deployments.apps \"d\" is forbidden: User \"jane\" cannot get resource \"deployments/scale\" in API group "
+        "\"apps\" at the cluster scope");
     err_done(&e);
     q = (struct authz_attrs){.user = &jane, .verb = "get", .path = "/x<y"};
     authz_check(z, a, &q, &e);
@@ -311,27 +351,42 @@ TEST(nobody_grants_what_he_does_not_hold) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct authz *z = authz_make("RBAC");
     feed(z, "clusterroles", NULL, "reader", reader_role);
-    feed(z, "rolebindings", "ns", "b", "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
-    struct json *ok = parse(a, "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},\"rules\":[{\"verbs\":[\"get\"],\"apiGroups\":[\"\"],\"resources\":[\"pods\"]}]}");
-    struct json *more = parse(a, "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},\"rules\":[{\"verbs\":[\"get\",\"delete\",\"patch\"],\"apiGroups\":[\"\"],\"resources\":[\"pods\"]}]}");
+    feed(z, "rolebindings", "ns", "b",
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"User\",\"name\":"
+         "\"jane\"}]}");
+    struct json *ok = parse(a,
+                            "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},\"rules\":[{"
+                            "\"verbs\":[\"get\"],\"apiGroups\":[\"\"],\"resources\":[\"pods\"]}]}");
+    struct json *more =
+        parse(a,
+              "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},\"rules\":[{\"verbs\":[\"get\","
+              "\"delete\",\"patch\"],\"apiGroups\":[\"\"],\"resources\":[\"pods\"]}]}");
     _cleanup_err_ struct err e = {0};
     CHECK_INT(authz_check_role_write(z, a, &jane, ok, NULL, &e), 0);
     CHECK(authz_check_role_write(z, a, &jane, more, NULL, &e) < 0);
-    CHECK_STR(e.msg, "roles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"dev\" \"system:authenticated\"]) is "
-                     "attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], "
-                     "Verbs:[\"delete\" \"patch\"]}");
+    CHECK_STR(e.msg,
+              "roles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"dev\" "
+              "\"system:authenticated\"]) is "
+              "attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], "
+              "Verbs:[\"delete\" \"patch\"]}");
     err_done(&e);
     CHECK_INT(authz_check_role_write(z, a, &jane, more, more, &e), 0);
     CHECK_INT(authz_check_role_write(z, a, &root, more, NULL, &e), 0);
-    struct json *bind = parse(a, "{\"kind\":\"RoleBinding\",\"metadata\":{\"name\":\"y\",\"namespace\":\"ns\"},\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"all\"}}");
+    struct json *bind = parse(a,
+                              "{\"kind\":\"RoleBinding\",\"metadata\":{\"name\":\"y\",\"namespace\":\"ns\"},"
+                              "\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"all\"}}");
     CHECK(authz_check_binding_write(z, a, &jane, bind, NULL, &e) < 0);
     CHECK_INT(e.status, 404);
     err_done(&e);
-    feed(z, "clusterroles", NULL, "all", "{\"rules\":[{\"verbs\":[\"*\"],\"apiGroups\":[\"*\"],\"resources\":[\"*\"]}]}");
+    feed(z, "clusterroles", NULL, "all",
+         "{\"rules\":[{\"verbs\":[\"*\"],\"apiGroups\":[\"*\"],\"resources\":[\"*\"]}]}");
     CHECK(authz_check_binding_write(z, a, &jane, bind, NULL, &e) < 0);
     CHECK_INT(e.status, 403);
-    feed(z, "roles", "ns", "binder", "{\"rules\":[{\"verbs\":[\"bind\"],\"apiGroups\":[\"rbac.authorization.k8s.io\"],\"resources\":[\"clusterroles\"],\"resourceNames\":[\"all\"]}]}");
-    feed(z, "rolebindings", "ns", "c", "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"binder\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
+    feed(z, "roles", "ns", "binder",
+         "{\"rules\":[{\"verbs\":[\"bind\"],\"apiGroups\":[\"rbac.authorization.k8s.io\"],\"resources\":["
+         "\"clusterroles\"],\"resourceNames\":[\"all\"]}]}");
+    feed(z, "rolebindings", "ns", "c",
+         "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"binder\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
     CHECK_INT(authz_check_binding_write(z, a, &jane, bind, NULL, NULL), 0);
     authz_free(z);
 }
@@ -344,8 +399,11 @@ TEST(impersonation_is_authorised_and_replaces_the_user) {
     _cleanup_err_ struct err e = {0};
     CHECK(authn_impersonate(z, a, &i, &u, &e) < 0);
     CHECK_INT(e.status, 403);
-    feed(z, "clusterroles", NULL, "imp", "{\"rules\":[{\"verbs\":[\"impersonate\"],\"apiGroups\":[\"\"],\"resources\":[\"users\"]}]}");
-    feed(z, "clusterrolebindings", NULL, "i", "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"imp\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
+    feed(z, "clusterroles", NULL, "imp",
+         "{\"rules\":[{\"verbs\":[\"impersonate\"],\"apiGroups\":[\"\"],\"resources\":[\"users\"]}]}");
+    feed(z, "clusterrolebindings", NULL, "i",
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"imp\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]"
+         "}");
     CHECK_INT(authn_impersonate(z, a, &i, &u, NULL), 0);
     CHECK_STR(u.name, "bob");
     REQUIRE(u.n_groups == 1);
@@ -381,13 +439,21 @@ TEST(a_node_reads_only_what_its_pods_need) {
     CHECK(!can(z, &n1, "get", "", "secrets", "", "ns", "s1"));
     feed(z, "pods", "ns", "p",
          "{\"spec\":{\"nodeName\":\"n1\",\"serviceAccountName\":\"sa\",\"imagePullSecrets\":[{\"name\":\"pull\"}],"
-         "\"containers\":[{\"env\":[{\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"cm\"}}}],\"envFrom\":[{\"secretRef\":{\"name\":\"s1\"}}]}],"
-         "\"volumes\":[{\"name\":\"v\",\"persistentVolumeClaim\":{\"claimName\":\"c\"}},{\"name\":\"e\",\"ephemeral\":{}},"
+         "\"containers\":[{\"env\":[{\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"cm\"}}}],\"envFrom\":[{"
+         "\"secretRef\":{\"name\":\"s1\"}}]}],"
+         "\"volumes\":[{\"name\":\"v\",\"persistentVolumeClaim\":{\"claimName\":\"c\"}},{\"name\":\"e\",\"ephemeral\":{"
+         "}},"
          "{\"projected\":{\"sources\":[{\"configMap\":{\"name\":\"root-ca\"}}]}}]}}");
     static const struct {
         const char *resource, *name;
-    } needed[] = {{"secrets", "s1"}, {"secrets", "pull"}, {"configmaps", "cm"}, {"configmaps", "root-ca"},
-                  {"persistentvolumeclaims", "c"}, {"persistentvolumeclaims", "p-e"}, {"pods", "p"}, {"serviceaccounts", "sa"}};
+    } needed[] = {{"secrets", "s1"},
+                  {"secrets", "pull"},
+                  {"configmaps", "cm"},
+                  {"configmaps", "root-ca"},
+                  {"persistentvolumeclaims", "c"},
+                  {"persistentvolumeclaims", "p-e"},
+                  {"pods", "p"},
+                  {"serviceaccounts", "sa"}};
     for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
         CHECK(can(z, &n1, "get", "", needed[i].resource, "", "ns", needed[i].name));
         CHECK(!can(z, &n2, "get", "", needed[i].resource, "", "ns", needed[i].name));
@@ -404,9 +470,12 @@ TEST(a_node_reads_only_what_its_pods_need) {
 
 TEST(a_node_reaches_volumes_through_claims) {
     struct authz *z = authz_make("Node");
-    feed(z, "persistentvolumes", NULL, "pv", "{\"spec\":{\"claimRef\":{\"namespace\":\"ns\",\"name\":\"c\"},\"csi\":{\"nodeStageSecretRef\":{\"namespace\":\"sec\",\"name\":\"key\"}}}}");
+    feed(z, "persistentvolumes", NULL, "pv",
+         "{\"spec\":{\"claimRef\":{\"namespace\":\"ns\",\"name\":\"c\"},\"csi\":{\"nodeStageSecretRef\":{\"namespace\":"
+         "\"sec\",\"name\":\"key\"}}}}");
     CHECK(!can(z, &n1, "get", "", "persistentvolumes", "", "", "pv"));
-    feed(z, "pods", "ns", "p", "{\"spec\":{\"nodeName\":\"n1\",\"volumes\":[{\"persistentVolumeClaim\":{\"claimName\":\"c\"}}]}}");
+    feed(z, "pods", "ns", "p",
+         "{\"spec\":{\"nodeName\":\"n1\",\"volumes\":[{\"persistentVolumeClaim\":{\"claimName\":\"c\"}}]}}");
     CHECK(can(z, &n1, "get", "", "persistentvolumes", "", "", "pv"));
     CHECK(can(z, &n1, "get", "", "secrets", "", "sec", "key"));
     CHECK(!can(z, &n2, "get", "", "secrets", "", "sec", "key"));
@@ -432,7 +501,11 @@ TEST(a_node_keeps_to_its_own_node_lease_and_pods) {
     CHECK(can(z, &n1, "create", "", "events", "", "ns", ""));
     CHECK(can(z, &n1, "create", "certificates.k8s.io", "certificatesigningrequests", "", "", ""));
     CHECK(!can(z, &n1, "delete", "", "namespaces", "", "", "ns"));
-    struct authz_attrs q = {.user = &n1, .verb = "watch", .resource_request = true, .group = "", .resource = "pods",
+    struct authz_attrs q = {.user = &n1,
+                            .verb = "watch",
+                            .resource_request = true,
+                            .group = "",
+                            .resource = "pods",
                             .field_selector = "spec.nodeName=n1"};
     CHECK_INT(authz_decide(z, a, &q, NULL), AUTHZ_ALLOW);
     q.field_selector = "status.phase=Running,spec.nodeName==n1";
@@ -449,7 +522,8 @@ TEST(a_node_keeps_to_its_own_node_lease_and_pods) {
 static const struct json *find(const struct json *all, const char *kind, const char *name) {
     const struct json *o;
     JSON_FOREACH(o, all)
-        if (str_eq(json_get_str(o, "kind"), kind) && str_eq(json_get_str(json_get(o, "metadata"), "name"), name)) return o;
+        if (str_eq(json_get_str(o, "kind"), kind) && str_eq(json_get_str(json_get(o, "metadata"), "name"), name))
+            return o;
     return NULL;
 }
 
@@ -460,8 +534,11 @@ TEST(default_objects_make_a_working_authorizer) {
     JSON_FOREACH(o, all) {
         const char *kind = json_get_str(o, "kind"), *text = json_text(a, o);
         const struct json *meta = json_get(o, "metadata");
-        const char *resource = str_eq(kind, "ClusterRole") ? "clusterroles" : str_eq(kind, "Role") ? "roles"
-                             : str_eq(kind, "ClusterRoleBinding") ? "clusterrolebindings" : str_eq(kind, "RoleBinding") ? "rolebindings" : NULL;
+        const char *resource = str_eq(kind, "ClusterRole")          ? "clusterroles"
+                               : str_eq(kind, "Role")               ? "roles"
+                               : str_eq(kind, "ClusterRoleBinding") ? "clusterrolebindings"
+                               : str_eq(kind, "RoleBinding")        ? "rolebindings"
+                                                                    : NULL;
         if (resource) feed(z, resource, json_get_str(meta, "namespace"), json_get_str(meta, "name"), text);
     }
     struct user_info scheduler = {.name = "system:kube-scheduler", .uid = ""};
@@ -490,8 +567,8 @@ static char *fake_key(struct arena *a, const char *resource, const char *ns, con
     return arena_printf(a, "%s/%s/%s", resource, str_or_empty(ns), name);
 }
 
-static int fake_get(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
-                    const char *name, struct json **out, struct err *e) {
+static int fake_get(void *arg, struct arena *a, const char *group, const char *version, const char *resource,
+                    const char *ns, const char *name, struct json **out, struct err *e) {
     struct fake *f = arg;
     const char *text = map_get(&f->objects, fake_key(a, resource, ns, name));
     *out = text ? parse(a, text) : NULL;
@@ -504,15 +581,15 @@ static int fake_put(struct fake *f, struct arena *a, const char *resource, const
     return 0;
 }
 
-static int fake_create(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
-                       struct json *obj, struct err *e) {
+static int fake_create(void *arg, struct arena *a, const char *group, const char *version, const char *resource,
+                       const char *ns, struct json *obj, struct err *e) {
     struct fake *f = arg;
     f->created++;
     return fake_put(f, a, resource, ns, obj);
 }
 
-static int fake_update(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
-                       struct json *obj, struct err *e) {
+static int fake_update(void *arg, struct arena *a, const char *group, const char *version, const char *resource,
+                       const char *ns, struct json *obj, struct err *e) {
     struct fake *f = arg;
     f->updated++;
     return fake_put(f, a, resource, ns, obj);

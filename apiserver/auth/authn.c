@@ -15,7 +15,7 @@ enum { TOKEN_FILE_MAX = 1 << 20, DELETED_LEEWAY_SECONDS = 60 };
 
 struct authn {
     struct authn_config c;
-    struct arena *arena;  /* copies of the configuration, users of the token file */
+    struct arena *arena;   /* copies of the configuration, users of the token file */
     struct map file_users; /* token -> struct user_info */
     struct token_cache *cache;
 };
@@ -168,7 +168,8 @@ static int legacy_check(struct authn *n, struct arena *a, const struct sa_token 
     const struct json *secret;
     int r = object_check(n, a, "secrets", t->ns, t->secret_name, NULL, &secret, e);
     if (r < 0) return r;
-    if (json_at(secret, "metadata", "deletionTimestamp", NULL)) return err_set(e, -EACCES, "the token's secret is being deleted");
+    if (json_at(secret, "metadata", "deletionTimestamp", NULL))
+        return err_set(e, -EACCES, "the token's secret is being deleted");
     const char *b64 = json_get_str(json_get(secret, "data"), "token");
     size_t len = 0, want = strlen(token);
     char *raw = arena_alloc(a, b64 ? strlen(b64) + 1 : 1);
@@ -211,8 +212,8 @@ static bool issuer_known(const struct authn *n, const char *issuer) {
 }
 
 /* Which of the wanted audiences the token has. Tokens of the legacy form are for the API. */
-static int audiences_match(struct authn *n, struct arena *a, const struct sa_token *t, const char *const *want, size_t n_want,
-                           struct json **matched, struct err *e) {
+static int audiences_match(struct authn *n, struct arena *a, const struct sa_token *t, const char *const *want,
+                           size_t n_want, struct json **matched, struct err *e) {
     const char *const *have = t->n_audiences ? t->audiences : n->c.audiences;
     size_t n_have = t->n_audiences ? t->n_audiences : n->c.n_audiences;
     struct json *list = json_array(a);
@@ -284,7 +285,8 @@ static int bootstrap_check(struct authn *n, struct arena *a, const char *token, 
     char *extra = arena_strdup(a, secret_text(a, s, "auth-extra-groups")), *g;
     while ((g = strsep(&extra, ","))) {
         if (!*g) continue;
-        if (!str_has_prefix(g, "system:bootstrappers:")) return err_set(e, -EACCES, "the bootstrap token has a bad group");
+        if (!str_has_prefix(g, "system:bootstrappers:"))
+            return err_set(e, -EACCES, "the bootstrap token has a bad group");
         group_add(a, out, g);
     }
     return 0;
@@ -307,7 +309,8 @@ static int token_check(struct authn *n, struct arena *a, const char *token, cons
         return 0;
     }
     if (n->c.bootstrap_tokens && bootstrap_form(token)) return bootstrap_check(n, a, token, out, e);
-    if (n->c.ask) return n->c.ask(n->c.arg, a, token, strchr(token, '.') ? jwt_unverified_issuer(a, token) : NULL, out, e);
+    if (n->c.ask)
+        return n->c.ask(n->c.arg, a, token, strchr(token, '.') ? jwt_unverified_issuer(a, token) : NULL, out, e);
     return err_set(e, -EACCES, "unknown token");
 }
 
@@ -321,8 +324,8 @@ void authn_authenticated(struct arena *a, struct user_info *u) {
 
 int authn_token(struct authn *n, struct arena *a, const char *token, const char *const *audiences, size_t n_audiences,
                 struct user_info *out, struct json **matched, struct err *e) {
-    int r = token_check(n, a, token, n_audiences ? audiences : n->c.audiences, n_audiences ? n_audiences : n->c.n_audiences,
-                        out, matched, e);
+    int r = token_check(n, a, token, n_audiences ? audiences : n->c.audiences,
+                        n_audiences ? n_audiences : n->c.n_audiences, out, matched, e);
     if (r == 0) authn_authenticated(a, out);
     return r;
 }
@@ -331,7 +334,8 @@ static void cert_user(struct arena *a, const struct authn_request *r, struct use
     user_set(a, out, r->cert_cn, r->cert_uid);
     for (size_t i = 0; i < r->n_cert_orgs; i++) group_add(a, out, r->cert_orgs[i]);
     if (!str_empty(r->cert_sha256))
-        extra_add(a, out, "authentication.kubernetes.io/credential-id", arena_printf(a, "X509SHA256=%s", r->cert_sha256));
+        extra_add(a, out, "authentication.kubernetes.io/credential-id",
+                  arena_printf(a, "X509SHA256=%s", r->cert_sha256));
 }
 
 /* The token of "Bearer TOKEN"; NULL for other schemes. */
@@ -352,7 +356,8 @@ static const char *token_of(struct arena *a, const struct authn_request *r) {
 
 /* Those of the legacy form are worth as much as their Secret, at any moment: they are not kept. */
 static bool signed_by_us(struct arena *a, const struct authn *n, const char *token) {
-    const char *issuer = n->c.keys && !bootstrap_form(token) && strchr(token, '.') ? jwt_unverified_issuer(a, token) : NULL;
+    const char *issuer =
+        n->c.keys && !bootstrap_form(token) && strchr(token, '.') ? jwt_unverified_issuer(a, token) : NULL;
     return issuer && !str_eq(issuer, "kubernetes/serviceaccount") && issuer_known(n, issuer);
 }
 
@@ -371,7 +376,8 @@ bool authn_quick(struct authn *n, struct arena *a, const struct authn_request *r
     return token_cache_get(n->cache, a, token, &u);
 }
 
-int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out, struct err *e) {
+int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out,
+                  struct err *e) {
     if (r->cert_verified && !str_empty(r->cert_cn)) {
         cert_user(a, r, out);
         authn_authenticated(a, out);

@@ -33,23 +33,23 @@ struct json *user_to_json(struct arena *a, const struct user_info *u);
 
 /* Reads objects (from the watch cache). group "" is core; ns NULL for cluster-scoped kinds. NULL when absent. The
  * result lives in `a` or is shared and immutable. */
-typedef const struct json *auth_get_fn(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
-                                       const char *name);
+typedef const struct json *auth_get_fn(void *arg, struct arena *a, const char *group, const char *resource,
+                                       const char *ns, const char *name);
 
 struct authn_config {
-    const char *issuer;                /* of our service-account tokens, "https://kubernetes.default.svc.cluster.local" */
-    const char *const *more_issuers;   /* accepted too */
+    const char *issuer;              /* of our service-account tokens, "https://kubernetes.default.svc.cluster.local" */
+    const char *const *more_issuers; /* accepted too */
     size_t n_more_issuers;
-    const char *const *audiences;      /* API audiences; none: the issuer */
+    const char *const *audiences; /* API audiences; none: the issuer */
     size_t n_audiences;
-    const struct jwt_keys *keys;       /* borrowed; NULL: no service-account tokens */
-    const char *token_file;            /* --token-auth-file: token,user,uid,"group1,group2" a line; or NULL */
+    const struct jwt_keys *keys; /* borrowed; NULL: no service-account tokens */
+    const char *token_file;      /* --token-auth-file: token,user,uid,"group1,group2" a line; or NULL */
     bool anonymous;
     bool bootstrap_tokens;
     /* Others who know tokens (OpenID Connect), asked when the token is none of ours. issuer NULL: not a JWT. 0 with *out in
      * `a`, or -EACCES. May block. NULL: nobody. */
     int (*ask)(void *arg, struct arena *a, const char *token, const char *issuer, struct user_info *out, struct err *e);
-    auth_get_fn *get;                  /* serviceaccounts, pods, secrets, nodes */
+    auth_get_fn *get; /* serviceaccounts, pods, secrets, nodes */
     void *arg;
 };
 
@@ -67,13 +67,15 @@ struct authn_request {
     const char *cert_cn, *cert_uid, *cert_sha256; /* may be NULL */
     const char *const *cert_orgs;
     size_t n_cert_orgs;
-    const char *authorization;   /* header, or NULL */
-    const char *websocket_token; /* of Sec-WebSocket-Protocol base64url.bearer.authorization.k8s.io.*, decoded; or NULL */
+    const char *authorization; /* header, or NULL */
+    const char
+        *websocket_token; /* of Sec-WebSocket-Protocol base64url.bearer.authorization.k8s.io.*, decoded; or NULL */
 };
 /* True when authn_request will decide at once: no signature to verify, nobody to ask. */
 bool authn_quick(struct authn *n, struct arena *a, const struct authn_request *r);
 /* 0, or 401 Unauthorized. *out lives in `a` (strings of the request are copied). Thread-safe. */
-int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out, struct err *e);
+int authn_request(struct authn *n, struct arena *a, const struct authn_request *r, struct user_info *out,
+                  struct err *e);
 /* A bearer token by itself, for TokenReview. audiences: wanted ones (none: the API's); *matched (may be NULL) gets those
  * that the token has, a JSON array (JSON null for tokens without audiences). -EACCES when it is no good. */
 int authn_token(struct authn *n, struct arena *a, const char *token, const char *const *audiences, size_t n_audiences,
@@ -90,4 +92,5 @@ struct impersonation { /* of the Impersonate-* headers; all NULL/0: none asked f
 struct authz;
 /* Authorises (verb impersonate on users, groups, uids, userextras, serviceaccounts) and replaces *user. 403 when not
  * allowed, 400 when groups or extra come without a user. Does nothing when `i` asks for nothing. */
-int authn_impersonate(struct authz *z, struct arena *a, const struct impersonation *i, struct user_info *user, struct err *e);
+int authn_impersonate(struct authz *z, struct arena *a, const struct impersonation *i, struct user_info *user,
+                      struct err *e);

@@ -44,7 +44,8 @@ static void node_rules_load(struct authz *z) {
     _cleanup_arena_ struct arena *a = arena_new();
     const struct json *o;
     JSON_FOREACH(o, bootstrap_objects(a, &(struct bootstrap_config){0}))
-        if (str_eq(json_get_str(o, "kind"), "ClusterRole") && str_eq(json_get_str(json_get(o, "metadata"), "name"), "system:node"))
+        if (str_eq(json_get_str(o, "kind"), "ClusterRole") &&
+            str_eq(json_get_str(json_get(o, "metadata"), "name"), "system:node"))
             rules_read(z->nodes.arena, json_get(o, "rules"), &z->nodes.rules);
 }
 
@@ -72,12 +73,18 @@ void authz_free(struct authz *z) {
 
 /* ---- feeding ---- */
 
-static void feed_role(struct authz *z, const char *ns, const char *name, const struct json *o) { rbac_role_put(&z->rbac, ns, name, o); }
+static void feed_role(struct authz *z, const char *ns, const char *name, const struct json *o) {
+    rbac_role_put(&z->rbac, ns, name, o);
+}
 static void feed_binding(struct authz *z, const char *ns, const char *name, const struct json *o) {
     rbac_binding_put(&z->rbac, ns, name, o);
 }
-static void feed_pod(struct authz *z, const char *ns, const char *name, const struct json *o) { node_pod_put(&z->nodes, ns, name, o); }
-static void feed_volume(struct authz *z, const char *ns, const char *name, const struct json *o) { node_volume_put(&z->nodes, name, o); }
+static void feed_pod(struct authz *z, const char *ns, const char *name, const struct json *o) {
+    node_pod_put(&z->nodes, ns, name, o);
+}
+static void feed_volume(struct authz *z, const char *ns, const char *name, const struct json *o) {
+    node_volume_put(&z->nodes, name, o);
+}
 static void feed_attachment(struct authz *z, const char *ns, const char *name, const struct json *o) {
     node_attachment_put(&z->nodes, name, o);
 }
@@ -123,15 +130,15 @@ static enum authz_decision mode_decide(struct authz *z, struct arena *a, enum mo
                                        const char **reason) {
     enum authz_decision d = AUTHZ_NO_OPINION;
     switch (m) {
-    case MODE_ALLOW: return AUTHZ_ALLOW;
-    case MODE_DENY: *reason = "Everything is forbidden."; return AUTHZ_NO_OPINION;
-    case MODE_NODE:
-    case MODE_RBAC:
-        pthread_rwlock_rdlock(&z->lock);
-        d = m == MODE_NODE ? node_decide(&z->nodes, a, q, reason) : rbac_decide(&z->rbac, a, q, reason);
-        pthread_rwlock_unlock(&z->lock);
-        return d;
-    case MODES: break;
+        case MODE_ALLOW: return AUTHZ_ALLOW;
+        case MODE_DENY: *reason = "Everything is forbidden."; return AUTHZ_NO_OPINION;
+        case MODE_NODE:
+        case MODE_RBAC:
+            pthread_rwlock_rdlock(&z->lock);
+            d = m == MODE_NODE ? node_decide(&z->nodes, a, q, reason) : rbac_decide(&z->rbac, a, q, reason);
+            pthread_rwlock_unlock(&z->lock);
+            return d;
+        case MODES: break;
     }
     return d;
 }
@@ -163,20 +170,28 @@ static const char *sanitise(struct arena *a, const char *s) {
     char *out = arena_alloc(a, strlen(s) * 5 + 1), *o = out;
     for (; *s; s++) {
         const char *rep = *s == '&' ? "&amp;" : *s == '<' ? "&lt;" : *s == '>' ? "&gt;" : NULL;
-        if (rep) o = mempcpy(o, rep, strlen(rep));
-        else *o++ = *s;
+        if (rep)
+            o = mempcpy(o, rep, strlen(rep));
+        else
+            *o++ = *s;
     }
     *o = 0;
     return out;
 }
 
-static int forbid(struct arena *a, const char *group, const char *resource, const char *name, const char *msg, struct err *e) {
+static int forbid(struct arena *a, const char *group, const char *resource, const char *name, const char *msg,
+                  struct err *e) {
     const char *what = str_empty(group) ? resource : arena_printf(a, "%s.%s", resource, group);
     int r;
-    if (str_empty(resource)) r = err_status(e, 403, "Forbidden", "forbidden: %s", msg);
-    else if (str_empty(name)) r = err_status(e, 403, "Forbidden", "%s is forbidden: %s", what, msg);
-    else r = err_status(e, 403, "Forbidden", "%s \"%s\" is forbidden: %s", what, name, msg);
-    if (e) err_details(e, str_empty(group) ? NULL : group, str_empty(resource) ? NULL : resource, str_empty(name) ? NULL : name);
+    if (str_empty(resource))
+        r = err_status(e, 403, "Forbidden", "forbidden: %s", msg);
+    else if (str_empty(name))
+        r = err_status(e, 403, "Forbidden", "%s is forbidden: %s", what, msg);
+    else
+        r = err_status(e, 403, "Forbidden", "%s \"%s\" is forbidden: %s", what, name, msg);
+    if (e)
+        err_details(e, str_empty(group) ? NULL : group, str_empty(resource) ? NULL : resource,
+                    str_empty(name) ? NULL : name);
     return r;
 }
 
@@ -185,8 +200,8 @@ int authz_forbidden(struct arena *a, const struct authz_attrs *q, const char *re
     if (!q->resource_request) {
         msg = arena_printf(a, "User \"%s\" cannot %s path \"%s\"", q->user->name, q->verb, str_or_empty(q->path));
     } else {
-        msg = arena_printf(a, "User \"%s\" cannot %s resource \"%s%s%s\" in API group \"%s\"", q->user->name, q->verb, q->resource,
-                           *sub ? "/" : "", sub, str_or_empty(q->group));
+        msg = arena_printf(a, "User \"%s\" cannot %s resource \"%s%s%s\" in API group \"%s\"", q->user->name, q->verb,
+                           q->resource, *sub ? "/" : "", sub, str_or_empty(q->group));
         msg = str_empty(q->ns) ? arena_printf(a, "%s at the cluster scope", msg)
                                : arena_printf(a, "%s in the namespace \"%s\"", msg, q->ns);
     }
@@ -234,13 +249,20 @@ struct json *authz_rules(struct authz *z, struct arena *a, const struct user_inf
 
 static bool may(struct authz *z, struct arena *a, const struct user_info *user, const char *verb, const char *resource,
                 const char *ns, const char *name) {
-    struct authz_attrs q = {.user = user, .verb = verb, .resource_request = true, .group = RBAC_GROUP, .version = "*",
-                            .resource = resource, .ns = ns, .name = name};
+    struct authz_attrs q = {.user = user,
+                            .verb = verb,
+                            .resource_request = true,
+                            .group = RBAC_GROUP,
+                            .version = "*",
+                            .resource = resource,
+                            .ns = ns,
+                            .name = name};
     return authz_decide(z, a, &q, NULL) == AUTHZ_ALLOW;
 }
 
 /* NULL when the user holds `wanted` in `ns`; else the message about what is missing. */
-static const char *escalation(struct authz *z, struct arena *a, const struct user_info *user, const char *ns, const rule_vec *wanted) {
+static const char *escalation(struct authz *z, struct arena *a, const struct user_info *user, const char *ns,
+                              const rule_vec *wanted) {
     rule_vec owned, missing;
     pthread_rwlock_rdlock(&z->lock);
     rbac_rules(&z->rbac, a, user, ns, &owned);
@@ -249,8 +271,8 @@ static const char *escalation(struct authz *z, struct arena *a, const struct use
     if (ok) return NULL;
     _cleanup_buf_ struct buf groups = BUF_INIT;
     for (size_t i = 0; i < user->n_groups; i++) buf_printf(&groups, "%s\"%s\"", i ? " " : "", user->groups[i]);
-    return arena_printf(a, "user \"%s\" (groups=[%s]) is attempting to grant RBAC permissions not currently held:\n%s", user->name,
-                        groups.data ? groups.data : "", rules_text(a, &missing));
+    return arena_printf(a, "user \"%s\" (groups=[%s]) is attempting to grant RBAC permissions not currently held:\n%s",
+                        user->name, groups.data ? groups.data : "", rules_text(a, &missing));
 }
 
 static bool exempt(const struct user_info *user) { return user_in_group(user, "system:masters"); }
@@ -272,21 +294,25 @@ int authz_check_role_write(struct authz *z, struct arena *a, const struct user_i
     /* What an aggregation may gather has no bounds. */
     const char *star = "*";
     struct str_vec all = {.items = &star, .n = 1};
-    struct rbac_policy_rule full[] = {{.verbs = all, .api_groups = all, .resources = all}, {.verbs = all, .non_resource_urls = all}};
+    struct rbac_policy_rule full[] = {{.verbs = all, .api_groups = all, .resources = all},
+                                      {.verbs = all, .non_resource_urls = all}};
     rule_vec everything = {.items = full, .n = 2};
     if (!escalation(z, a, user, ns, &everything)) return 0;
     return forbid(a, RBAC_GROUP, resource, name, "must have cluster-admin privileges to use the aggregationRule", e);
 }
 
-int authz_check_binding_write(struct authz *z, struct arena *a, const struct user_info *user, const struct json *binding,
-                              const struct json *old, struct err *e) {
+int authz_check_binding_write(struct authz *z, struct arena *a, const struct user_info *user,
+                              const struct json *binding, const struct json *old, struct err *e) {
     const struct json *meta = json_get(binding, "metadata"), *ref = json_get(binding, "roleRef");
     const char *ns = json_get_str(meta, "namespace"), *name = json_get_str(meta, "name");
     bool cluster = !str_eq(json_get_str(binding, "kind"), "RoleBinding");
     bool cluster_role = !str_eq(json_get_str(ref, "kind"), "Role");
-    const char *role_name = str_or_empty(json_get_str(ref, "name")), *role_resource = cluster_role ? "clusterroles" : "roles";
+    const char *role_name = str_or_empty(json_get_str(ref, "name")),
+               *role_resource = cluster_role ? "clusterroles" : "roles";
     if (exempt(user) || may(z, a, user, "bind", role_resource, ns, role_name)) return 0;
-    if (old && json_equal(ref, json_get(old, "roleRef")) && json_equal(json_get(binding, "subjects"), json_get(old, "subjects"))) return 0;
+    if (old && json_equal(ref, json_get(old, "roleRef")) &&
+        json_equal(json_get(binding, "subjects"), json_get(old, "subjects")))
+        return 0;
     pthread_rwlock_rdlock(&z->lock);
     const struct role_entry *role = rbac_role_get(&z->rbac, cluster_role ? "" : ns, role_name);
     rule_vec wanted = {0};

@@ -12,11 +12,11 @@
 
 struct authz_attrs {
     const struct user_info *user;
-    const char *verb;        /* "get", ...; for non-resource requests the method in lower case */
+    const char *verb; /* "get", ...; for non-resource requests the method in lower case */
     bool resource_request;
     const char *group, *version, *resource, *subresource; /* NULL counts as "" */
-    const char *ns, *name;   /* "" or NULL: all namespaces or cluster-scoped; no name */
-    const char *path;        /* non-resource requests: "/healthz" */
+    const char *ns, *name;                                /* "" or NULL: all namespaces or cluster-scoped; no name */
+    const char *path;                                     /* non-resource requests: "/healthz" */
     const char *field_selector; /* as in the query, or NULL: Node mode wants spec.nodeName=... on lists of pods */
 };
 
@@ -55,8 +55,8 @@ int authz_check_role_write(struct authz *z, struct arena *a, const struct user_i
                            const struct json *old, struct err *e);
 /* A user who writes a RoleBinding or ClusterRoleBinding must hold the rules of the role it names, or the verb bind on
  * that role. */
-int authz_check_binding_write(struct authz *z, struct arena *a, const struct user_info *user, const struct json *binding,
-                              const struct json *old, struct err *e);
+int authz_check_binding_write(struct authz *z, struct arena *a, const struct user_info *user,
+                              const struct json *binding, const struct json *old, struct err *e);
 
 /* ClusterRole aggregation, for the controller of that name: whether labels select the role is said by its
  * aggregationRule. Rules of all selected ClusterRoles, as a JSON array without duplicates; NULL when `role` has no

@@ -80,7 +80,8 @@ struct reader {
 static struct json *object_new(struct reader *r, const char *kind, const char *ns, const char *name) {
     const struct kind *k = kind_find(kind);
     struct json *o = json_object(r->a);
-    json_set(r->a, o, "apiVersion", *k->group ? json_strf(r->a, "%s/%s", k->group, k->version) : json_str(r->a, k->version));
+    json_set(r->a, o, "apiVersion",
+             *k->group ? json_strf(r->a, "%s/%s", k->group, k->version) : json_str(r->a, k->version));
     json_set_str(r->a, o, "kind", kind);
     struct json *meta = json_ensure_object(r->a, o, "metadata");
     json_set_str(r->a, meta, "name", name);
@@ -143,7 +144,8 @@ static struct json *flow_subject(struct reader *r, const char *s) {
 static void subjects_add(struct reader *r, struct json *to, const struct words *w, size_t from, bool flow) {
     if (from >= w->n) return;
     struct json *list = json_ensure_array(r->a, to, "subjects");
-    for (size_t i = from; i < w->n; i++) json_append(r->a, list, flow ? flow_subject(r, w->w[i]) : rbac_subject(r, w->w[i]));
+    for (size_t i = from; i < w->n; i++)
+        json_append(r->a, list, flow ? flow_subject(r, w->w[i]) : rbac_subject(r, w->w[i]));
 }
 
 /* ---- one line ---- */
@@ -161,7 +163,8 @@ static void read_class(struct reader *r, const struct words *w, const char *text
 }
 
 static void read_level(struct reader *r, const struct words *w, const char *text) {
-    struct json *o = object_new(r, "PriorityLevelConfiguration", NULL, word(w, 1)), *spec = json_ensure_object(r->a, o, "spec");
+    struct json *o = object_new(r, "PriorityLevelConfiguration", NULL, word(w, 1)),
+                *spec = json_ensure_object(r->a, o, "spec");
     mark(r, "annotations", "apf.kubernetes.io/autoupdate-spec", "true");
     bool exempt = w->n < 3;
     json_set_str(r->a, spec, "type", exempt ? "Exempt" : "Limited");
@@ -185,7 +188,8 @@ static void read_flow(struct reader *r, const struct words *w, const char *text)
     mark(r, "annotations", "apf.kubernetes.io/autoupdate-spec", "true");
     json_set_str(r->a, json_ensure_object(r->a, spec, "priorityLevelConfiguration"), "name", word(w, 3));
     json_set(r->a, spec, "matchingPrecedence", number(r->a, word(w, 2)));
-    if (!str_eq(word(w, 4), "-")) json_set_str(r->a, json_ensure_object(r->a, spec, "distinguisherMethod"), "type", word(w, 4));
+    if (!str_eq(word(w, 4), "-"))
+        json_set_str(r->a, json_ensure_object(r->a, spec, "distinguisherMethod"), "type", word(w, 4));
     struct json *rule = json_object(r->a);
     json_append(r->a, json_ensure_array(r->a, spec, "rules"), rule);
     subjects_add(r, rule, w, 5, true);
@@ -206,11 +210,15 @@ static void read_clusterrole(struct reader *r, const struct words *w, const char
     struct json *o = rbac_new(r, "ClusterRole", NULL, word(w, 1));
     json_ensure_array(r->a, o, "rules");
     for (size_t i = 2; i < w->n; i++) {
-        if (str_has_prefix(w->w[i], "into=")) mark(r, "labels", arena_printf(r->a, AGGREGATE "%s", w->w[i] + 5), "true");
+        if (str_has_prefix(w->w[i], "into="))
+            mark(r, "labels", arena_printf(r->a, AGGREGATE "%s", w->w[i] + 5), "true");
         if (!str_has_prefix(w->w[i], "from=")) continue;
         struct json *selector = json_object(r->a);
-        json_set_str(r->a, json_ensure_object(r->a, selector, "matchLabels"), arena_printf(r->a, AGGREGATE "%s", w->w[i] + 5), "true");
-        json_append(r->a, json_ensure_array(r->a, json_ensure_object(r->a, o, "aggregationRule"), "clusterRoleSelectors"), selector);
+        json_set_str(r->a, json_ensure_object(r->a, selector, "matchLabels"),
+                     arena_printf(r->a, AGGREGATE "%s", w->w[i] + 5), "true");
+        json_append(r->a,
+                    json_ensure_array(r->a, json_ensure_object(r->a, o, "aggregationRule"), "clusterRoleSelectors"),
+                    selector);
     }
 }
 
@@ -241,9 +249,15 @@ static const struct {
     const char *word;
     void (*read)(struct reader *r, const struct words *w, const char *text);
 } lines[] = {
-    {"namespace", read_namespace}, {"class", read_class},       {"level", read_level},
-    {"flow", read_flow},           {"apiservice", read_apiservice}, {"clusterrole", read_clusterrole},
-    {"role", read_role},           {"bind", read_bind},         {"rolebind", read_rolebind},
+    {"namespace", read_namespace},
+    {"class", read_class},
+    {"level", read_level},
+    {"flow", read_flow},
+    {"apiservice", read_apiservice},
+    {"clusterrole", read_clusterrole},
+    {"role", read_role},
+    {"bind", read_bind},
+    {"rolebind", read_rolebind},
 };
 
 static void strings_add(struct reader *r, struct json *o, const char *key, char *part) {
@@ -293,7 +307,8 @@ static void read_line(struct reader *r, char *line) {
 
 static void add_config_maps(struct reader *r, const struct bootstrap_config *c) {
     if (c->client_ca_pem || c->requestheader_ca_pem) {
-        struct json *data = json_ensure_object(r->a, object_new(r, "ConfigMap", "kube-system", AUTHENTICATION_MAP), "data");
+        struct json *data =
+            json_ensure_object(r->a, object_new(r, "ConfigMap", "kube-system", AUTHENTICATION_MAP), "data");
         if (c->client_ca_pem) json_set_str(r->a, data, "client-ca-file", c->client_ca_pem);
         if (c->requestheader_ca_pem) {
             json_set_str(r->a, data, "requestheader-allowed-names", str_or_empty(c->requestheader_names));
@@ -305,7 +320,8 @@ static void add_config_maps(struct reader *r, const struct bootstrap_config *c) 
         }
     }
     struct json *since = json_ensure_object(
-        r->a, object_new(r, "ConfigMap", "kube-system", "kube-apiserver-legacy-service-account-token-tracking"), "data");
+        r->a, object_new(r, "ConfigMap", "kube-system", "kube-apiserver-legacy-service-account-token-tracking"),
+        "data");
     char day[KTIME_MAX];
     ktime_format(ktime_now(), day);
     json_set(r->a, since, "since", json_strn(r->a, day, strlen("2026-01-02")));
@@ -414,7 +430,8 @@ static bool take_data(struct arena *a, struct json *have, const struct json *wan
 
 static int ensure_one(const struct bootstrap_ops *ops, struct arena *a, struct json *want, struct err *e) {
     const struct kind *k = kind_find(json_get_str(want, "kind"));
-    const char *ns = json_get_str(json_get(want, "metadata"), "namespace"), *name = json_get_str(json_get(want, "metadata"), "name");
+    const char *ns = json_get_str(json_get(want, "metadata"), "namespace"),
+               *name = json_get_str(json_get(want, "metadata"), "name");
     struct json *have = NULL;
     int r = ops->get(ops->arg, a, k->group, k->version, k->resource, ns, name, &have, e);
     if (r < 0) return r;
@@ -423,7 +440,7 @@ static int ensure_one(const struct bootstrap_ops *ops, struct arena *a, struct j
         return r == -EEXIST ? 0 : r;
     }
     bool changed = str_eq(k->group, RBAC_GROUP) ? reconcile(a, have, want)
-                   : str_eq(name, AUTHENTICATION_MAP) && take_data(a, have, want);
+                                                : str_eq(name, AUTHENTICATION_MAP) && take_data(a, have, want);
     if (!changed) return 0;
     return ops->update(ops->arg, a, k->group, k->version, k->resource, ns, have, e);
 }

@@ -14,19 +14,20 @@ struct bootstrap_ops {
     int (*get)(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
                const char *name, struct json **out, struct err *e);
     /* -EEXIST (409) is not an error here. */
-    int (*create)(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
-                  struct json *obj, struct err *e);
+    int (*create)(void *arg, struct arena *a, const char *group, const char *version, const char *resource,
+                  const char *ns, struct json *obj, struct err *e);
     /* The object as read by get, changed; its resourceVersion still stands in it. */
-    int (*update)(void *arg, struct arena *a, const char *group, const char *version, const char *resource, const char *ns,
-                  struct json *obj, struct err *e);
+    int (*update)(void *arg, struct arena *a, const char *group, const char *version, const char *resource,
+                  const char *ns, struct json *obj, struct err *e);
 };
 
 struct bootstrap_config {
-    const char *service_cidr; /* "10.96.0.0/16"; NULL: no ServiceCIDR object */
-    const char *client_ca_pem;          /* for kube-system/extension-apiserver-authentication; NULL: left out */
+    const char *service_cidr;  /* "10.96.0.0/16"; NULL: no ServiceCIDR object */
+    const char *client_ca_pem; /* for kube-system/extension-apiserver-authentication; NULL: left out */
     const char *requestheader_ca_pem;
     /* beside the CA: JSON arrays as text, of allowed names and of header names */
-    const char *requestheader_names, *requestheader_user, *requestheader_uid, *requestheader_group, *requestheader_extra;
+    const char *requestheader_names, *requestheader_user, *requestheader_uid, *requestheader_group,
+        *requestheader_extra;
 };
 
 /* Creates what is missing. RBAC objects annotated rbac.authorization.kubernetes.io/autoupdate=true (all of these) get

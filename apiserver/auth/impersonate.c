@@ -8,9 +8,17 @@ struct claim {
     const char *group, *resource, *subresource, *ns, *name;
 };
 
-static int claim_check(struct authz *z, struct arena *a, const struct user_info *user, const struct claim *c, struct err *e) {
-    struct authz_attrs q = {.user = user, .verb = "impersonate", .resource_request = true, .group = c->group, .version = "v1",
-                            .resource = c->resource, .subresource = c->subresource, .ns = c->ns, .name = c->name};
+static int claim_check(struct authz *z, struct arena *a, const struct user_info *user, const struct claim *c,
+                       struct err *e) {
+    struct authz_attrs q = {.user = user,
+                            .verb = "impersonate",
+                            .resource_request = true,
+                            .group = c->group,
+                            .version = "v1",
+                            .resource = c->resource,
+                            .subresource = c->subresource,
+                            .ns = c->ns,
+                            .name = c->name};
     return authz_check(z, a, &q, e);
 }
 
@@ -28,20 +36,24 @@ static int claims_check(struct authz *z, struct arena *a, const struct impersona
                         struct err *e) {
     const char *ns = "", *name = "";
     bool sa = sa_split(a, i->user, &ns, &name);
-    struct claim c = sa ? (struct claim){"", "serviceaccounts", NULL, ns, name} : (struct claim){"", "users", NULL, NULL, i->user};
+    struct claim c =
+        sa ? (struct claim){"", "serviceaccounts", NULL, ns, name} : (struct claim){"", "users", NULL, NULL, i->user};
     int r = claim_check(z, a, user, &c, e);
     for (size_t k = 0; k < i->n_groups && r == 0; k++)
         r = claim_check(z, a, user, &(struct claim){"", "groups", NULL, NULL, i->groups[k]}, e);
     for (size_t k = 0; k < i->n_extra && r == 0; k++)
         for (size_t v = 0; v < i->extra[k].n && r == 0; v++)
-            r = claim_check(z, a, user,
-                            &(struct claim){"authentication.k8s.io", "userextras", i->extra[k].key, NULL, i->extra[k].values[v]}, e);
+            r = claim_check(
+                z, a, user,
+                &(struct claim){"authentication.k8s.io", "userextras", i->extra[k].key, NULL, i->extra[k].values[v]},
+                e);
     if (r == 0 && !str_empty(i->uid))
         r = claim_check(z, a, user, &(struct claim){"authentication.k8s.io", "uids", NULL, NULL, i->uid}, e);
     return r;
 }
 
-int authn_impersonate(struct authz *z, struct arena *a, const struct impersonation *i, struct user_info *user, struct err *e) {
+int authn_impersonate(struct authz *z, struct arena *a, const struct impersonation *i, struct user_info *user,
+                      struct err *e) {
     if (str_empty(i->user)) {
         if (!i->n_groups && !i->n_extra && str_empty(i->uid)) return 0;
         return err_status(e, 400, "BadRequest", "impersonation of groups, uid or extra without impersonating a user");

@@ -24,9 +24,9 @@ void rule_vec_add(struct arena *a, rule_vec *v, size_t *cap, const struct rbac_p
 /* ---- rbac.c: the snapshot ---- callers hold the authorizer's lock */
 
 struct rbac_snapshot {
-    struct map roles;            /* "ns/name", "/name" for ClusterRoles -> struct role_entry */
-    struct map bindings;         /* the same for bindings -> struct binding_entry */
-    struct map by_subject;       /* "ns\n" + subject, "\n" + subject -> struct binding_list */
+    struct map roles;      /* "ns/name", "/name" for ClusterRoles -> struct role_entry */
+    struct map bindings;   /* the same for bindings -> struct binding_entry */
+    struct map by_subject; /* "ns\n" + subject, "\n" + subject -> struct binding_list */
 };
 struct role_entry {
     struct arena *arena;
@@ -36,11 +36,11 @@ struct role_entry {
 };
 struct binding_entry {
     struct arena *arena;
-    const char *ns, *name;       /* ns "" for ClusterRoleBindings */
+    const char *ns, *name; /* ns "" for ClusterRoleBindings */
     bool role_is_cluster;
     const char *role_name;
-    const char **subjects;       /* "u:name", "g:name" */
-    const char **subject_text;   /* Group "name": for reasons */
+    const char **subjects;     /* "u:name", "g:name" */
+    const char **subject_text; /* Group "name": for reasons */
     size_t n_subjects;
 };
 
@@ -52,32 +52,35 @@ void rbac_done(struct rbac_snapshot *s);
 
 /* Calls `visit` for each role bound to the user, cluster-wide and in `ns`; role NULL: the binding's role is missing. Ends
  * when visit returns false. */
-typedef bool rbac_visit_fn(void *arg, const struct binding_entry *b, const char *subject, const struct role_entry *role);
-void rbac_visit(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns, rbac_visit_fn *visit,
-                void *arg);
+typedef bool rbac_visit_fn(void *arg, const struct binding_entry *b, const char *subject,
+                           const struct role_entry *role);
+void rbac_visit(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns,
+                rbac_visit_fn *visit, void *arg);
 enum authz_decision rbac_decide(const struct rbac_snapshot *s, struct arena *a, const struct authz_attrs *q,
                                 const char **reason);
 /* All rules of the user in `ns`. */
-void rbac_rules(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns, rule_vec *out);
+void rbac_rules(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns,
+                rule_vec *out);
 struct json *rbac_aggregate(const struct rbac_snapshot *s, struct arena *a, const struct json *role);
 
 /* ---- node.c: the Node mode ---- callers hold the authorizer's lock */
 
 struct node_graph {
-    struct map edges;   /* "resource ns/name@node" -> number of pods with it */
-    struct map pods;    /* "ns/name" -> struct node_links of the pod */
-    struct map volumes; /* PV name -> struct node_links: its claim, and the secrets it names */
-    struct map secrets; /* "ns/name" of secrets that PVs name -> number */
+    struct map edges;       /* "resource ns/name@node" -> number of pods with it */
+    struct map pods;        /* "ns/name" -> struct node_links of the pod */
+    struct map volumes;     /* PV name -> struct node_links: its claim, and the secrets it names */
+    struct map secrets;     /* "ns/name" of secrets that PVs name -> number */
     struct map attachments; /* VolumeAttachment name -> node name */
     struct arena *arena;
-    rule_vec rules;     /* of the ClusterRole system:node */
+    rule_vec rules; /* of the ClusterRole system:node */
 };
 void node_graph_init(struct node_graph *g);
 void node_graph_done(struct node_graph *g);
 void node_pod_put(struct node_graph *g, const char *ns, const char *name, const struct json *pod);
 void node_volume_put(struct node_graph *g, const char *name, const struct json *pv);
 void node_attachment_put(struct node_graph *g, const char *name, const struct json *va);
-enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q, const char **reason);
+enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q,
+                                const char **reason);
 /* "system:node:NAME" in the group system:nodes: the node's name; else NULL. */
 const char *node_name_of(const struct user_info *u);
 

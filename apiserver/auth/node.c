@@ -61,10 +61,10 @@ static void walk_env(struct pod_walk *w, const struct json *container) {
 }
 
 /* Where volume sources keep a secret's name. */
-static const char *const secret_refs[][2] = {{"azureFile", NULL},        {"cephfs", "secretRef"}, {"cinder", "secretRef"},
-                                             {"flexVolume", "secretRef"}, {"rbd", "secretRef"},    {"scaleIO", "secretRef"},
-                                             {"iscsi", "secretRef"},      {"storageos", "secretRef"},
-                                             {"csi", "nodePublishSecretRef"}};
+static const char *const secret_refs[][2] = {
+    {"azureFile", NULL},         {"cephfs", "secretRef"},    {"cinder", "secretRef"},
+    {"flexVolume", "secretRef"}, {"rbd", "secretRef"},       {"scaleIO", "secretRef"},
+    {"iscsi", "secretRef"},      {"storageos", "secretRef"}, {"csi", "nodePublishSecretRef"}};
 
 static void walk_volume(struct pod_walk *w, const struct json *v) {
     const struct json *it;
@@ -81,8 +81,9 @@ static void walk_volume(struct pod_walk *w, const struct json *v) {
     }
     for (size_t i = 0; i < ARRAY_LEN(secret_refs); i++) {
         const struct json *source = json_get(v, secret_refs[i][0]);
-        edge_add(w, "secrets", secret_refs[i][1] ? json_get_str(json_get(source, secret_refs[i][1]), "name")
-                                                 : json_get_str(source, "secretName"));
+        edge_add(w, "secrets",
+                 secret_refs[i][1] ? json_get_str(json_get(source, secret_refs[i][1]), "name")
+                                   : json_get_str(source, "secretName"));
     }
 }
 
@@ -96,7 +97,8 @@ static void walk_pod(struct pod_walk *w, const struct json *pod) {
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(it, json_get(spec, lists[i])) walk_env(w, it);
     JSON_FOREACH(it, json_get(spec, "volumes")) walk_volume(w, it);
-    JSON_FOREACH(it, json_get(spec, "resourceClaims")) edge_add(w, "resourceclaims", json_get_str(it, "resourceClaimName"));
+    JSON_FOREACH(it, json_get(spec, "resourceClaims"))
+        edge_add(w, "resourceclaims", json_get_str(it, "resourceClaimName"));
     JSON_FOREACH(it, json_at(pod, "status", "resourceClaimStatuses", NULL))
         edge_add(w, "resourceclaims", json_get_str(it, "resourceClaimName"));
 }
@@ -106,7 +108,8 @@ void node_pod_put(struct node_graph *g, const char *ns, const char *name, const 
     struct node_links *old = map_del(&g->pods, key);
     const char *node = json_get_str(json_get(pod, "spec"), "nodeName");
     if (!str_empty(node)) {
-        struct pod_walk w = {.g = g, .links = xcalloc(1, sizeof(struct node_links)), .ns = ns, .node = node, .pod = name};
+        struct pod_walk w = {
+            .g = g, .links = xcalloc(1, sizeof(struct node_links)), .ns = ns, .node = node, .pod = name};
         walk_pod(&w, pod);
         map_put(&g->pods, key, w.links);
     }
@@ -249,7 +252,8 @@ static enum authz_decision decide_claim(struct question *x) {
 
 static enum authz_decision decide_service_account(struct question *x) {
     if (verb_in(x, VERBS("get")) && !*x->sub) return decide_read(x);
-    if (!verb_in(x, VERBS("create")) || !*x->name) return no(x, "can only create tokens for individual service accounts");
+    if (!verb_in(x, VERBS("create")) || !*x->name)
+        return no(x, "can only create tokens for individual service accounts");
     if (!str_eq(x->sub, "token")) return no(x, "can only create token subresource of serviceaccount");
     return by_relation(x);
 }
@@ -257,7 +261,8 @@ static enum authz_decision decide_service_account(struct question *x) {
 static enum authz_decision decide_lease(struct question *x) {
     if (!verb_in(x, VERBS("get", "create", "update", "patch", "delete")))
         return no(x, "can only get, create, update, patch, or delete a node lease");
-    if (!str_eq(x->ns, "kube-node-lease")) return no(x, "can only access leases in the \"kube-node-lease\" system namespace");
+    if (!str_eq(x->ns, "kube-node-lease"))
+        return no(x, "can only access leases in the \"kube-node-lease\" system namespace");
     if (!verb_in(x, VERBS("create")) && !str_eq(x->name, x->node))
         return no(x, "can only access node lease with the same name as the requesting node");
     return AUTHZ_ALLOW;
@@ -278,7 +283,8 @@ static enum authz_decision decide_node(struct question *x) {
     if (verb_in(x, VERBS("create", "update", "patch"))) return AUTHZ_ALLOW; /* NodeRestriction looks at the name */
     if (!verb_in(x, VERBS("get", "list", "watch"))) return AUTHZ_NO_OPINION;
     if (str_eq(x->name, x->node)) return AUTHZ_ALLOW;
-    if (!*x->name) return no(x, arena_printf(x->a, "node '%s' cannot read all nodes, only its own Node object", x->node));
+    if (!*x->name)
+        return no(x, arena_printf(x->a, "node '%s' cannot read all nodes, only its own Node object", x->node));
     return no(x, arena_printf(x->a, "node '%s' cannot read '%s', only its own Node object", x->node, x->name));
 }
 
@@ -303,7 +309,8 @@ static enum authz_decision decide_pod(struct question *x) {
     if (str_eq(x->sub, "eviction")) return verb_in(x, VERBS("create")) ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
     if (*x->sub) return AUTHZ_NO_OPINION;
     if (verb_in(x, VERBS("get"))) return by_relation(x);
-    if (verb_in(x, VERBS("create", "delete"))) return AUTHZ_ALLOW; /* mirror pods: NodeRestriction looks at the object */
+    if (verb_in(x, VERBS("create", "delete")))
+        return AUTHZ_ALLOW; /* mirror pods: NodeRestriction looks at the object */
     if (!verb_in(x, VERBS("list", "watch"))) return AUTHZ_NO_OPINION;
     if (selects_own(x, "spec.nodeName")) return AUTHZ_ALLOW;
     return *x->name ? by_relation(x) : no(x, "can only list/watch pods with spec.nodeName field selector");
@@ -334,11 +341,18 @@ static const struct {
     {"", "pods", decide_pod},
 };
 
-enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q, const char **reason) {
+enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q,
+                                const char **reason) {
     const char *node = node_name_of(q->user);
     if (!node) return AUTHZ_NO_OPINION;
-    struct question x = {.g = g, .a = a, .q = q, .node = node, .reason = reason, .sub = str_or_empty(q->subresource),
-                         .ns = str_or_empty(q->ns), .name = str_or_empty(q->name)};
+    struct question x = {.g = g,
+                         .a = a,
+                         .q = q,
+                         .node = node,
+                         .reason = reason,
+                         .sub = str_or_empty(q->subresource),
+                         .ns = str_or_empty(q->ns),
+                         .name = str_or_empty(q->name)};
     if (!*node) return no(&x, arena_printf(a, "unknown node for user \"%s\"", q->user->name));
     for (size_t i = 0; q->resource_request && i < ARRAY_LEN(special); i++)
         if (str_eq(special[i].resource, q->resource) && str_eq(special[i].group, str_or_empty(q->group)))

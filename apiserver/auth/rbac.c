@@ -11,7 +11,8 @@ struct binding_list {
 };
 
 static const char *entry_key(char *buf, size_t size, const char *ns, const char *name) {
-    if (snprintf(buf, size, "%s/%s", str_or_empty(ns), name) >= (int)size) *buf = 0; /* names are checked to be shorter */
+    if (snprintf(buf, size, "%s/%s", str_or_empty(ns), name) >= (int)size)
+        *buf = 0; /* names are checked to be shorter */
     return buf;
 }
 
@@ -144,7 +145,8 @@ void rbac_done(struct rbac_snapshot *s) {
 
 /* ---- decisions ---- */
 
-static bool visit_list(const struct rbac_snapshot *s, const char *ns, const char *subject, rbac_visit_fn *visit, void *arg) {
+static bool visit_list(const struct rbac_snapshot *s, const char *ns, const char *subject, rbac_visit_fn *visit,
+                       void *arg) {
     char key[SUBJECT_MAX];
     if (strlen(subject) + strlen(ns) + 2 > sizeof(key)) return true;
     const struct binding_list *l = map_get(&s->by_subject, list_key(key, sizeof(key), ns, subject));
@@ -155,8 +157,8 @@ static bool visit_list(const struct rbac_snapshot *s, const char *ns, const char
     return true;
 }
 
-void rbac_visit(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns, rbac_visit_fn *visit,
-                void *arg) {
+void rbac_visit(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns,
+                rbac_visit_fn *visit, void *arg) {
     for (int local = 0; local < 2; local++) {
         if (local && str_empty(ns)) return;
         const char *where = local ? ns : "";
@@ -174,11 +176,12 @@ struct decision {
     bool allowed;
 };
 
-static bool decision_visit(void *arg, const struct binding_entry *b, const char *subject, const struct role_entry *role) {
+static bool decision_visit(void *arg, const struct binding_entry *b, const char *subject,
+                           const struct role_entry *role) {
     struct decision *d = arg;
     if (!role) {
-        const char *text = arena_printf(d->a, "%srole.rbac.authorization.k8s.io \"%s\" not found", b->role_is_cluster ? "cluster" : "",
-                                        b->role_name);
+        const char *text = arena_printf(d->a, "%srole.rbac.authorization.k8s.io \"%s\" not found",
+                                        b->role_is_cluster ? "cluster" : "", b->role_name);
         d->missing = d->n_missing++ ? arena_printf(d->a, "%s, %s", d->missing, text) : text;
         return true;
     }
@@ -187,8 +190,9 @@ static bool decision_visit(void *arg, const struct binding_entry *b, const char 
         size_t k = 0;
         while (k + 1 < b->n_subjects && !str_eq(b->subjects[k], subject)) k++;
         bool local = *b->ns;
-        d->reason = arena_printf(d->a, "RBAC: allowed by %sRoleBinding \"%s%s%s\" of %s \"%s\" to %s", local ? "" : "Cluster", b->name,
-                                 local ? "/" : "", b->ns, b->role_is_cluster ? "ClusterRole" : "Role", b->role_name, b->subject_text[k]);
+        d->reason = arena_printf(d->a, "RBAC: allowed by %sRoleBinding \"%s%s%s\" of %s \"%s\" to %s",
+                                 local ? "" : "Cluster", b->name, local ? "/" : "", b->ns,
+                                 b->role_is_cluster ? "ClusterRole" : "Role", b->role_name, b->subject_text[k]);
         d->allowed = true;
         return false;
     }
@@ -216,7 +220,8 @@ static bool gather_visit(void *arg, const struct binding_entry *b, const char *s
     return true;
 }
 
-void rbac_rules(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns, rule_vec *out) {
+void rbac_rules(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns,
+                rule_vec *out) {
     struct gather g = {.a = a, .out = out};
     *out = (rule_vec){0};
     rbac_visit(s, a, u, ns, gather_visit, &g);

@@ -122,7 +122,8 @@ static bool one_covers(const struct rbac_policy_rule *o, const struct rbac_polic
     if (!has(&o->verbs, "*") && !all_in(&o->verbs, &w->verbs)) return false;
     if (w->non_resource_urls.n && !urls_cover(&o->non_resource_urls, &w->non_resource_urls)) return false;
     if (!w->resources.n) return true;
-    return (has(&o->api_groups, "*") || all_in(&o->api_groups, &w->api_groups)) && resources_cover(&o->resources, &w->resources) &&
+    return (has(&o->api_groups, "*") || all_in(&o->api_groups, &w->api_groups)) &&
+           resources_cover(&o->resources, &w->resources) &&
            (!o->resource_names.n || (w->resource_names.n && all_in(&o->resource_names, &w->resource_names)));
 }
 
@@ -158,7 +159,8 @@ static void rule_check(struct covering *c, const struct rbac_policy_rule *w) {
                 for (size_t k = 0; k < names; k++) {
                     part.api_groups = one(c->a, w->api_groups.items[g]);
                     part.resources = one(c->a, w->resources.items[r]);
-                    part.resource_names = w->resource_names.n ? one(c->a, w->resource_names.items[k]) : (struct str_vec){0};
+                    part.resource_names =
+                        w->resource_names.n ? one(c->a, w->resource_names.items[k]) : (struct str_vec){0};
                     part_check(c, &part);
                 }
         part = (struct rbac_policy_rule){.verbs = part.verbs};
@@ -186,7 +188,8 @@ static bool strs_equal(const struct str_vec *x, const struct str_vec *y) {
 
 static bool equal_but_verbs(const struct rbac_policy_rule *x, const struct rbac_policy_rule *y) {
     return strs_equal(&x->api_groups, &y->api_groups) && strs_equal(&x->resources, &y->resources) &&
-           strs_equal(&x->resource_names, &y->resource_names) && strs_equal(&x->non_resource_urls, &y->non_resource_urls);
+           strs_equal(&x->resource_names, &y->resource_names) &&
+           strs_equal(&x->non_resource_urls, &y->non_resource_urls);
 }
 
 bool rule_equal(const struct rbac_policy_rule *x, const struct rbac_policy_rule *y) {
@@ -218,7 +221,8 @@ const char *rules_text(struct arena *a, const rule_vec *rules) {
             rule_vec_add(a, &joined, &cap, r);
             continue;
         }
-        struct str_vec *v = &joined.items[k].verbs, both = {.items = arena_alloc(a, (v->n + 1) * sizeof(char *)), .n = v->n};
+        struct str_vec *v = &joined.items[k].verbs,
+                       both = {.items = arena_alloc(a, (v->n + 1) * sizeof(char *)), .n = v->n};
         if (has(v, r->verbs.items[0])) continue;
         memcpy(both.items, v->items, v->n * sizeof(char *));
         both.items[both.n++] = r->verbs.items[0];

@@ -37,7 +37,7 @@ static int create(struct apiserver *s, const char *name, const struct resource *
     return rc;
 }
 
-static int delete(struct apiserver *s, struct object *old, struct err *e) {
+static int delete (struct apiserver *s, struct object *old, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const struct resource *r = services(s);
     struct delete_request d = {.o = {.grace_period_seconds = -1, .orphan_dependents = -1}};
@@ -54,7 +54,8 @@ static int delete(struct apiserver *s, struct object *old, struct err *e) {
 static const struct resource *row_of(const struct resource *const *rows, size_t n, const char *name) {
     for (size_t i = 0; i < n; i++) {
         size_t v = strlen(rows[i]->version);
-        if (strncmp(name, rows[i]->version, v) == 0 && name[v] == '.' && str_eq(name + v + 1, rows[i]->group)) return rows[i];
+        if (strncmp(name, rows[i]->version, v) == 0 && name[v] == '.' && str_eq(name + v + 1, rows[i]->group))
+            return rows[i];
     }
     return NULL;
 }
@@ -69,15 +70,17 @@ int crd_apiservices(struct apiserver *s, const struct resource *const *rows, siz
     if (rc) return rc;
     watchcache_list(s->cache, r, NULL, &automatic, NULL, 0, &l);
     for (size_t i = 0; i < l.n && !rc; i++)
-        if (!row_of(rows, n, object_name(l.items[i]))) rc = delete(s, l.items[i], e);
+        if (!row_of(rows, n, object_name(l.items[i]))) rc = delete (s, l.items[i], e);
     for (size_t i = 0; i < n && rc >= 0; i++) {
         const char *name = arena_printf(a, "%s.%s", rows[i]->version, rows[i]->group);
         if (row_of(rows, n, name) != rows[i]) continue; /* another resource of the same version stands for it */
         _cleanup_object_ struct object *there = watchcache_get(s->cache, r, NULL, name);
         _cleanup_err_ struct err why = {0};
         if (there || (rc = create(s, name, rows[i], &why)) == 0) continue;
-        if (why.status == 409) rc = 0; /* another server was faster */
-        else if (e) err_move(e, &why);
+        if (why.status == 409)
+            rc = 0; /* another server was faster */
+        else if (e)
+            err_move(e, &why);
     }
     return rc;
 }

@@ -8,7 +8,8 @@ static const struct resource *definitions(struct apiserver *s) {
     return resource_find(s->resources, "apiextensions.k8s.io", "v1", "customresourcedefinitions");
 }
 
-int crd_update(struct apiserver *s, const char *name, const char *subresource, crd_change_fn *change, void *arg, struct err *e) {
+int crd_update(struct apiserver *s, const char *name, const char *subresource, crd_change_fn *change, void *arg,
+               struct err *e) {
     const struct resource *r = definitions(s);
     for (int i = 0; i < WRITE_TRIES; i++) {
         _cleanup_arena_ struct arena *a = arena_new();

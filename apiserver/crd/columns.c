@@ -35,8 +35,10 @@ static void custom_cells(struct cells *c, const struct json *o) {
     cell_name(c, o);
     for (size_t i = 1; i < p->n_custom; i++) {
         const struct json *v = jsonpath_first(c->a, p->custom[i].path, o);
-        if (v && v->type == JSON_INT && str_eq(p->custom[i].type, "integer")) cell(c, (struct json *)v);
-        else cell(c, v ? typed_cell(c, p->custom[i].type, v) : NULL);
+        if (v && v->type == JSON_INT && str_eq(p->custom[i].type, "integer"))
+            cell(c, (struct json *)v);
+        else
+            cell(c, v ? typed_cell(c, p->custom[i].type, v) : NULL);
     }
 }
 
@@ -47,13 +49,13 @@ const struct table_printer *crd_columns(struct arena *a, const struct json *colu
     const struct json *it;
     list[k++] = (struct custom_column){"Name", "string", "name", name_description, NULL, 0};
     JSON_FOREACH(it, columns)
-        list[k++] = (struct custom_column){
-            .name = arena_strdup(a, str_or_empty(json_get_str(it, "name"))),
-            .type = arena_strdup(a, str_or_empty(json_get_str(it, "type"))),
-            .format = arena_strdup(a, str_or_empty(json_get_str(it, "format"))),
-            .description = arena_strdup(a, str_or_empty(json_get_str(it, "description"))),
-            .path = arena_strdup(a, str_or_empty(json_get_str(it, "jsonPath"))),
-            .priority = json_get_int(it, "priority", 0)};
+        list[k++] =
+            (struct custom_column){.name = arena_strdup(a, str_or_empty(json_get_str(it, "name"))),
+                                   .type = arena_strdup(a, str_or_empty(json_get_str(it, "type"))),
+                                   .format = arena_strdup(a, str_or_empty(json_get_str(it, "format"))),
+                                   .description = arena_strdup(a, str_or_empty(json_get_str(it, "description"))),
+                                   .path = arena_strdup(a, str_or_empty(json_get_str(it, "jsonPath"))),
+                                   .priority = json_get_int(it, "priority", 0)};
     if (!n) list[k++] = (struct custom_column){"Age", "date", "", age_description, ".metadata.creationTimestamp", 0};
     *p = (struct table_printer){.resource = "", .columns = "", .cells = custom_cells, .custom = list, .n_custom = k};
     return p;

@@ -29,7 +29,8 @@ static int check_answer(const struct json *answer, const char *version, const ch
     const struct json *resp = json_get(answer, "response"), *result = json_get(resp, "result");
     const char *api = jstr(answer, "apiVersion"), *kind = jstr(answer, "kind"), *slash = strchr(api, '/');
     if (str_eq(version, "v1") && (!str_eq(api, "apiextensions.k8s.io/v1") || !str_eq(kind, "ConversionReview")))
-        return err_set(e, -EPROTO, "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got %s%s, Kind=%s",
+        return err_set(e, -EPROTO,
+                       "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got %s%s, Kind=%s",
                        slash ? "" : "/", api, kind);
     if (!json_is(resp, JSON_OBJECT)) return err_set(e, -EPROTO, "no response provided");
     if (str_eq(version, "v1") && !str_eq(jstr(resp, "uid"), uid))
@@ -54,10 +55,13 @@ static int restore_strings(struct arena *a, struct json *meta, const struct json
         return err_set(e, -EPROTO, "invalid metadata.%s of type %s in converted object", key,
                        json_is(now, JSON_ARRAY) ? "[]interface {}" : "string");
     JSON_FOREACH_MEMBER(m, now)
-        if (!json_is(m->value, JSON_STRING)) return err_set(e, -EPROTO, "metadata.%s[%s] must be a string", key, m->key);
+        if (!json_is(m->value, JSON_STRING))
+            return err_set(e, -EPROTO, "metadata.%s[%s] must be a string", key, m->key);
     struct vctx v = {.a = a};
-    if (str_eq(key, "labels")) v_labels(&v, FP(FP(NULL, "metadata"), key), now);
-    else v_annotations(&v, FP(FP(NULL, "metadata"), key), now);
+    if (str_eq(key, "labels"))
+        v_labels(&v, FP(FP(NULL, "metadata"), key), now);
+    else
+        v_annotations(&v, FP(FP(NULL, "metadata"), key), now);
     if (v.n && !json_equal(now, json_get(meta, key)))
         return err_set(e, -EPROTO, "%s: %s", v.items[0].field, v.items[0].message);
     json_set(a, meta, key, json_clone(a, now));
@@ -93,8 +97,8 @@ static int check_object(const struct json *in, const struct json *out, const cha
 }
 
 /* Checks, restores, prunes and defaults one object. */
-static int accept_object(struct apiserver *s, struct arena *a, const struct resource *to, const struct crd_schema *schema,
-                         const struct json *in, struct json *out, struct err *e) {
+static int accept_object(struct apiserver *s, struct arena *a, const struct resource *to,
+                         const struct crd_schema *schema, const struct json *in, struct json *out, struct err *e) {
     if (!json_is(out, JSON_OBJECT)) return err_set(e, -EPROTO, "not an object");
     int rc = check_object(in, out, resource_api_version(a, to), e);
     if (!rc) rc = restore_meta(a, in, out, e);
@@ -126,7 +130,8 @@ static int convert(struct apiserver *s, struct arena *a, const struct resource *
     uuid_new(uid);
     if (!hook || !version) return err_status(e, 500, "InternalError", "no supported conversion review versions");
     struct hook_request q = {.client_config = json_get(hook, "clientConfig"),
-                             .body = review_of(a, version, uid, desired, trees, n), .seconds = 30};
+                             .body = review_of(a, version, uid, desired, trees, n),
+                             .seconds = 30};
     int rc = hook_call(s->rules, a, &q, &answer, &why);
     if (!rc) rc = check_answer(answer, version, uid, &objects, &why);
     if (rc) return err_status(e, 500, "InternalError", "conversion webhook for %s failed: %s", gvk, why.msg);
@@ -136,8 +141,8 @@ static int convert(struct apiserver *s, struct arena *a, const struct resource *
     for (size_t i = 0; i < n; i++) {
         struct json *out = json_item(objects, i);
         if (accept_object(s, a, to, schema, trees[i], out, &why))
-            return err_status(e, 500, "InternalError", "conversion webhook for %s returned invalid object at index %zu: %s",
-                              gvk, i, why.msg);
+            return err_status(e, 500, "InternalError",
+                              "conversion webhook for %s returned invalid object at index %zu: %s", gvk, i, why.msg);
         trees[i] = out;
     }
     return 0;
@@ -196,7 +201,8 @@ static int view_batch(struct apiserver *s, const struct resource *to, struct obj
     _cleanup_arena_ struct arena *a = arena_new();
     struct json **trees = arena_alloc(a, n * sizeof(*trees));
     for (size_t i = 0; i < n; i++)
-        if (!(trees[i] = tree_of(a, items[at[i]]))) return err_status(e, 500, "InternalError", "a stored object cannot be read");
+        if (!(trees[i] = tree_of(a, items[at[i]])))
+            return err_status(e, 500, "InternalError", "a stored object cannot be read");
     int rc = convert(s, a, to, trees, n, e);
     for (size_t i = 0; i < n && !rc; i++) {
         struct object *o = items[at[i]], *view = make_view(to, o, trees[i]);
@@ -231,7 +237,9 @@ int crd_views(struct apiserver *s, const struct resource *to, struct object **it
 int crd_view(struct apiserver *s, const struct resource *to, struct object *o, struct object **out, struct err *e) {
     struct object *one = object_ref(o);
     int rc = crd_views(s, to, &one, 1, e);
-    if (rc) object_unref(one);
-    else *out = one;
+    if (rc)
+        object_unref(one);
+    else
+        *out = one;
     return rc;
 }

@@ -9,9 +9,10 @@ static bool has_defaults(const struct json *v) {
     if (json_is(v, JSON_OBJECT) && json_get(v, "default")) return true;
     JSON_FOREACH_MEMBER(m, v)
         if (has_defaults(m->value)) return true;
-    if (json_is(v, JSON_ARRAY)) JSON_FOREACH(it, v) {
-        if (has_defaults(it)) return true;
-    }
+    if (json_is(v, JSON_ARRAY))
+        JSON_FOREACH(it, v) {
+            if (has_defaults(it)) return true;
+        }
     return false;
 }
 
@@ -19,7 +20,8 @@ static void fill(struct apiserver *s, struct object *o, const struct json *schem
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_buf_ struct buf b = BUF_INIT;
     struct json *v = object_tree(a, o), *before = json_clone(a, v);
-    struct rules_ctx c = {.a = a, .group = o->res->group, .version = o->res->version, .kind = o->res->kind, .crd_schema = schema};
+    struct rules_ctx c = {
+        .a = a, .group = o->res->group, .version = o->res->version, .kind = o->res->kind, .crd_schema = schema};
     if (!v || (o->res->converts && o->version)) return; /* the schema is of another version than the data */
     crd_default(&c, v);
     if (json_equal(v, before)) return;

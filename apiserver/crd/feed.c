@@ -66,8 +66,10 @@ static void converted(void *arg) {
     struct view_feed *f = arg;
     struct http_req *r = f->q->http;
     f->state = DRAINING;
-    if (f->orphan) feed_destroy(f);
-    else f->ready(f->arg);
+    if (f->orphan)
+        feed_destroy(f);
+    else
+        f->ready(f->arg);
     http_req_unref(r);
 }
 

@@ -9,7 +9,7 @@ struct step {
     enum step_kind kind;
     const char *name; /* NAME; FILTER: path below the element */
     int64_t index;
-    const char *op;   /* FILTER: NULL asks for presence */
+    const char *op; /* FILTER: NULL asks for presence */
     struct json *operand;
 };
 
@@ -122,8 +122,10 @@ static int next_step(struct arena *a, const char **p, struct step *st, const cha
         *fault = bracket_of(a, p, st);
         return *fault ? -1 : 1;
     }
-    if (**p == '.') (*p)++;
-    else *fault = "a name is behind a dot";
+    if (**p == '.')
+        (*p)++;
+    else
+        *fault = "a name is behind a dot";
     if (*fault) return -1;
     if (!**p || **p == '}') return 0; /* "." is the whole object */
     if (**p == '[') return next_step(a, p, st, fault);
@@ -161,23 +163,24 @@ static void put(struct arena *a, struct json *out, const struct json *v) {
 static void apply(struct arena *a, const struct step *st, const struct json *v, struct json *out) {
     const struct json *it;
     switch (st->kind) {
-    case STEP_NAME: put(a, out, json_is(v, JSON_OBJECT) ? json_get(v, st->name) : NULL); break;
-    case STEP_INDEX: {
-        int64_t i = st->index < 0 ? (int64_t)json_len(v) + st->index : st->index;
-        if (json_is(v, JSON_ARRAY) && i >= 0) put(a, out, json_item(v, (size_t)i));
-        break;
-    }
-    case STEP_ALL:
-        if (json_is(v, JSON_ARRAY)) JSON_FOREACH(it, v) put(a, out, it);
-        JSON_FOREACH_MEMBER(m, v) put(a, out, m->value);
-        break;
-    case STEP_FILTER:
-        if (!json_is(v, JSON_ARRAY)) break;
-        JSON_FOREACH(it, v) {
-            const struct json *x = jsonpath_first(a, st->name, it);
-            if (x && (!st->op || compare(st->op, x, st->operand))) put(a, out, it);
+        case STEP_NAME: put(a, out, json_is(v, JSON_OBJECT) ? json_get(v, st->name) : NULL); break;
+        case STEP_INDEX: {
+            int64_t i = st->index < 0 ? (int64_t)json_len(v) + st->index : st->index;
+            if (json_is(v, JSON_ARRAY) && i >= 0) put(a, out, json_item(v, (size_t)i));
+            break;
         }
-        break;
+        case STEP_ALL:
+            if (json_is(v, JSON_ARRAY))
+                JSON_FOREACH(it, v) put(a, out, it);
+            JSON_FOREACH_MEMBER(m, v) put(a, out, m->value);
+            break;
+        case STEP_FILTER:
+            if (!json_is(v, JSON_ARRAY)) break;
+            JSON_FOREACH(it, v) {
+                const struct json *x = jsonpath_first(a, st->name, it);
+                if (x && (!st->op || compare(st->op, x, st->operand))) put(a, out, it);
+            }
+            break;
     }
 }
 

@@ -13,7 +13,8 @@ void crd_names_add(struct arena *a, struct crd_names *o, const struct json *crd)
     const struct json *n = json_at(crd, "status", "acceptedNames", NULL), *it;
     add(a, &o->resources, &o->n_resources, &o->cap_resources, json_get_str(n, "plural"));
     add(a, &o->resources, &o->n_resources, &o->cap_resources, json_get_str(n, "singular"));
-    JSON_FOREACH(it, json_get(n, "shortNames")) add(a, &o->resources, &o->n_resources, &o->cap_resources, json_as_str(it));
+    JSON_FOREACH(it, json_get(n, "shortNames"))
+        add(a, &o->resources, &o->n_resources, &o->cap_resources, json_as_str(it));
     add(a, &o->kinds, &o->n_kinds, &o->cap_kinds, json_get_str(n, "kind"));
     add(a, &o->kinds, &o->n_kinds, &o->cap_kinds, json_get_str(n, "listKind"));
 }
@@ -84,8 +85,10 @@ static void claim_short_names(struct claim *c, const struct crd_names *others) {
         c->message = arena_printf(c->a, "\"%s\" is already in use", str_or_empty(json_as_str(it)));
         return;
     }
-    if (json_len(want)) json_set(c->a, c->have, "shortNames", json_clone(c->a, want));
-    else json_del(c->have, "shortNames");
+    if (json_len(want))
+        json_set(c->a, c->have, "shortNames", json_clone(c->a, want));
+    else
+        json_del(c->have, "shortNames");
 }
 
 bool crd_wants_webhook(const struct json *crd) {
@@ -97,20 +100,25 @@ static bool establish(struct arena *a, struct json *crd, struct ktime now) {
     if (crd_condition_true(crd, "Established")) return false;
     if (!crd_condition_true(crd, "NamesAccepted"))
         return crd_condition_set(a, crd, "Established", false, "NotAccepted", "not all names are accepted", now);
-    return crd_condition_set(a, crd, "Established", true, "InitialNamesAccepted", "the initial names have been accepted", now);
+    return crd_condition_set(a, crd, "Established", true, "InitialNamesAccepted",
+                             "the initial names have been accepted", now);
 }
 
 bool crd_names_accept(struct arena *a, struct json *crd, const struct crd_names *others, struct ktime now) {
-    struct json *status = json_ensure_object(a, crd, "status"), *before = json_clone(a, json_get(status, "acceptedNames"));
-    struct claim c = {a, json_at(crd, "spec", "names", NULL), json_ensure_object(a, status, "acceptedNames"), NULL, NULL};
+    struct json *status = json_ensure_object(a, crd, "status"),
+                *before = json_clone(a, json_get(status, "acceptedNames"));
+    struct claim c = {a, json_at(crd, "spec", "names", NULL), json_ensure_object(a, status, "acceptedNames"), NULL,
+                      NULL};
     claim_name(&c, "plural", "PluralConflict", others->resources, others->n_resources);
     claim_name(&c, "singular", "SingularConflict", others->resources, others->n_resources);
     claim_short_names(&c, others);
     claim_name(&c, "kind", "KindConflict", others->kinds, others->n_kinds);
     claim_name(&c, "listKind", "ListKindConflict", others->kinds, others->n_kinds);
     const struct json *categories = json_get(c.want, "categories");
-    if (json_len(categories)) json_set(a, c.have, "categories", json_clone(a, categories));
-    else json_del(c.have, "categories");
+    if (json_len(categories))
+        json_set(a, c.have, "categories", json_clone(a, categories));
+    else
+        json_del(c.have, "categories");
     bool changed = !json_equal(before, c.have);
     changed |= c.reason ? crd_condition_set(a, crd, "NamesAccepted", false, c.reason, c.message, now)
                         : crd_condition_set(a, crd, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);

@@ -37,7 +37,8 @@ static void put_type_members(struct publish *p, struct json *schema) {
     static const char *const keys[] = {"apiVersion", "kind", "metadata"};
     struct json *props = json_ensure_object(p->a, schema, "properties");
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-        if (json_get(p->members, keys[i])) json_set(p->a, props, keys[i], json_clone(p->a, json_get(p->members, keys[i])));
+        if (json_get(p->members, keys[i]))
+            json_set(p->a, props, keys[i], json_clone(p->a, json_get(p->members, keys[i])));
     json_sort_keys(props, false);
 }
 
@@ -90,7 +91,8 @@ static void walk(struct publish *p, struct json *s) {
 }
 
 struct openapi_kind crd_openapi_kind(struct apiserver *s, struct arena *a, const struct resource *r, int version) {
-    struct openapi_kind k = {.group = r->group, .version = r->version, .kind = r->kind, .name = model_name(a, r, r->kind)};
+    struct openapi_kind k = {
+        .group = r->group, .version = r->version, .kind = r->kind, .name = model_name(a, r, r->kind)};
     const struct json *own = crd_schema_of(crd_version_of(crd_tree(s, a, crd_name_of(a, r)), r->version));
     struct publish p = {a, version, type_members(a, version, "PartialObjectMetadata")};
     struct json *schema = own ? json_clone(a, own) : json_object(a);
@@ -106,12 +108,14 @@ struct openapi_kind crd_openapi_kind(struct apiserver *s, struct arena *a, const
 }
 
 struct openapi_kind crd_openapi_list(struct arena *a, const struct resource *r, int version) {
-    struct openapi_kind k = {.group = r->group, .version = r->version, .kind = r->list_kind, .name = model_name(a, r, r->list_kind)};
+    struct openapi_kind k = {
+        .group = r->group, .version = r->version, .kind = r->list_kind, .name = model_name(a, r, r->list_kind)};
     struct publish p = {a, version, type_members(a, version, "PartialObjectMetadataList")};
     struct json *schema = json_object(a), *items = json_object(a), *ref = json_object(a);
     json_set(a, schema, "description", json_strf(a, "%s is a list of %s", r->list_kind, r->kind));
     json_append(a, json_set(a, schema, "required", json_array(a)), json_str(a, "items"));
-    json_set(a, ref, "$ref", json_strf(a, "#/%s/%s", version == 3 ? "components/schemas" : "definitions", model_name(a, r, r->kind)));
+    json_set(a, ref, "$ref",
+             json_strf(a, "#/%s/%s", version == 3 ? "components/schemas" : "definitions", model_name(a, r, r->kind)));
     json_set_str(a, items, "type", "array");
     json_set(a, items, "items", ref);
     json_set(a, json_ensure_object(a, schema, "properties"), "items", items);

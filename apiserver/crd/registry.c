@@ -12,15 +12,15 @@ enum { RETRY_S = 1, VERSIONS_MAX = 64 };
 
 struct entry {
     char *name, *group;
-    int64_t rev;        /* of the definition as last seen */
-    int64_t spec_rev;   /* schemas made from older ones are stale */
+    int64_t rev;      /* of the definition as last seen */
+    int64_t spec_rev; /* schemas made from older ones are stale */
     int64_t generation;
     bool terminating;
     struct arena *names_arena;
-    struct json *names; /* {status: {acceptedNames}}: what others must not take */
+    struct json *names;           /* {status: {acceptedNames}}: what others must not take */
     const struct resource **rows; /* served */
     size_t n_rows;
-    const struct resource *stored; /* NULL: never served */
+    const struct resource *stored;            /* NULL: never served */
     struct crd_schema *schemas[VERSIONS_MAX]; /* made so far */
     size_t n_schemas;
 };
@@ -34,8 +34,8 @@ struct crd_registry {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     bool woken, stop;
-    struct map entries; /* by name */
-    struct map retry;   /* names; of the thread alone */
+    struct map entries;  /* by name */
+    struct map retry;    /* names; of the thread alone */
     bool services_stale; /* APIServices may not fit what is served; of the thread alone */
     _Atomic uint64_t changes;
 };
@@ -72,7 +72,8 @@ static struct json *strip_each(struct arena *a, const struct json *v) {
 /* The schema without what people read: most of the bytes of big definitions. */
 static struct json *strip(struct arena *a, const struct json *s) {
     static const char *const texts[] = {"description", "title", "example", "externalDocs", "$schema", "id"};
-    static const char *const one[] = {"items", "additionalProperties", "not"}, *const many[] = {"properties", "allOf", "anyOf", "oneOf"};
+    static const char *const one[] = {"items", "additionalProperties", "not"}, *const many[] = {"properties", "allOf",
+                                                                                                "anyOf", "oneOf"};
     if (!json_is(s, JSON_OBJECT)) return json_clone(a, s);
     struct json *out = json_object(a);
     JSON_FOREACH_MEMBER(m, s) {
@@ -81,7 +82,10 @@ static struct json *strip(struct arena *a, const struct json *s) {
         for (size_t i = 0; i < ARRAY_LEN(one); i++) schema |= str_eq(m->key, one[i]);
         for (size_t i = 0; i < ARRAY_LEN(many); i++) schemas |= str_eq(m->key, many[i]);
         if (skip) continue;
-        json_set(a, out, m->key, schema ? strip(a, m->value) : schemas ? strip_each(a, m->value) : json_clone(a, m->value));
+        json_set(a, out, m->key,
+                 schema    ? strip(a, m->value)
+                 : schemas ? strip_each(a, m->value)
+                           : json_clone(a, m->value));
     }
     return out;
 }
@@ -93,7 +97,9 @@ const struct json *crd_version_of(const struct json *crd, const char *version) {
     return NULL;
 }
 
-const char *crd_name_of(struct arena *a, const struct resource *r) { return arena_printf(a, "%s.%s", r->plural, r->group); }
+const char *crd_name_of(struct arena *a, const struct resource *r) {
+    return arena_printf(a, "%s.%s", r->plural, r->group);
+}
 
 static struct object *definition(struct apiserver *s, const char *name) {
     return watchcache_get(s->cache, s->crds->crds, NULL, name);
@@ -132,7 +138,8 @@ static struct crd_schema *schema_known(struct crd_registry *g, const char *name,
     pthread_mutex_lock(&g->lock);
     struct entry *en = map_get(&g->entries, name);
     for (size_t i = 0; en && !x && i < en->n_schemas; i++)
-        if (str_eq(en->schemas[i]->version, version) && en->schemas[i]->rev >= en->spec_rev) x = schema_ref(en->schemas[i]);
+        if (str_eq(en->schemas[i]->version, version) && en->schemas[i]->rev >= en->spec_rev)
+            x = schema_ref(en->schemas[i]);
     pthread_mutex_unlock(&g->lock);
     return x;
 }
@@ -142,7 +149,8 @@ static void schema_keep(struct crd_registry *g, const char *name, struct crd_sch
     struct entry *en = map_get(&g->entries, name);
     bool have = false;
     for (size_t i = 0; en && i < en->n_schemas; i++) have |= str_eq(en->schemas[i]->version, x->version);
-    if (en && !have && x->rev >= en->spec_rev && en->n_schemas < VERSIONS_MAX) en->schemas[en->n_schemas++] = schema_ref(x);
+    if (en && !have && x->rev >= en->spec_rev && en->n_schemas < VERSIONS_MAX)
+        en->schemas[en->n_schemas++] = schema_ref(x);
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -164,7 +172,8 @@ int crd_schema_get(struct request *q, struct crd_schema **out, struct err *e) {
     q->schema = x;
     if (!x) return err_status(e, 404, "NotFound", "the server could not find the requested resource");
     if (x->terminating && str_eq(q->verb, "create") && !q->sub)
-        return err_status(e, 405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
+        return err_status(e, 405, "MethodNotAllowed",
+                          "create not allowed while custom resource definition is terminating");
     return 0;
 }
 
@@ -241,7 +250,8 @@ static int serve(struct crd_registry *g, struct entry *en, const struct json *cr
     size_t n = 0;
     JSON_FOREACH(v, versions)
         if (json_get_bool(v, "storage", false)) stored = v;
-    if (!stored || json_len(versions) > VERSIONS_MAX) return err_set(e, -EINVAL, "no storage version, or too many versions");
+    if (!stored || json_len(versions) > VERSIONS_MAX)
+        return err_set(e, -EINVAL, "no storage version, or too many versions");
     const struct resource **rows = xcalloc(json_len(versions) + 1, sizeof(*rows)), *sr = keep_row(g, crd, stored, NULL);
     bool reconvert = fresh && en->stored && (sr->converts || en->stored->converts);
     int rc = watchcache_add(g->s->cache, sr, e);
@@ -306,7 +316,8 @@ static void remember_names(struct entry *en, const struct json *crd) {
 }
 
 static void others_of(struct crd_registry *g, struct arena *a, const struct json *crd, struct crd_names *out) {
-    const char *group = json_as_str(json_at(crd, "spec", "group", NULL)), *me = json_as_str(json_at(crd, "metadata", "name", NULL));
+    const char *group = json_as_str(json_at(crd, "spec", "group", NULL)),
+               *me = json_as_str(json_at(crd, "metadata", "name", NULL));
     size_t it = 0;
     const char *name;
     void *value;
@@ -436,7 +447,7 @@ static void *run(void *arg) {
         bool late = false;
         while (!g->woken && !g->stop && !late)
             late = g->retry.n || g->services_stale ? pthread_cond_timedwait(&g->cond, &g->lock, &until) == ETIMEDOUT
-                              : pthread_cond_wait(&g->cond, &g->lock) != 0;
+                                                   : pthread_cond_wait(&g->cond, &g->lock) != 0;
         bool stop = g->stop;
         g->woken = false;
         pthread_mutex_unlock(&g->lock);

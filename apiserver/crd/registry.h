@@ -31,7 +31,7 @@ struct crd_schema {
     const struct json *schema; /* openAPIV3Schema */
     const struct crd_cel *cel; /* its rules, compiled; NULL: none */
     bool preserve_unknown, status, terminating;
-    int64_t rev;               /* of the definition */
+    int64_t rev; /* of the definition */
     char *version;
 };
 /* Sets q->schema for requests that write; the caller holds the reference in *out until the request is done. 405 for
@@ -66,7 +66,8 @@ static inline const struct json *crd_schema_of(const struct json *version) {
 }
 
 /* rows.c: a row of the definition in this version, with everything in `arena`. storage NULL: it is the stored one. */
-struct resource *crd_row(struct arena *arena, const struct json *crd, const struct json *version, const struct resource *storage);
+struct resource *crd_row(struct arena *arena, const struct json *crd, const struct json *version,
+                         const struct resource *storage);
 /* v1 before v1beta1, v2 before v1: < 0 when x comes first (upstream: version.CompareKubeAwareVersionStrings). */
 int crd_version_cmp(const char *x, const char *y);
 
@@ -97,4 +98,5 @@ bool crd_cleanup(struct apiserver *s, const char *name, const struct resource *s
 /* Writes the definition's status (names.c, cleanup.c) as the server: retries when somebody else wrote. `change` works
  * on a fresh tree and says whether there is something to write. */
 typedef bool crd_change_fn(struct apiserver *s, struct arena *a, struct json *crd, void *arg);
-int crd_update(struct apiserver *s, const char *name, const char *subresource, crd_change_fn *change, void *arg, struct err *e);
+int crd_update(struct apiserver *s, const char *name, const char *subresource, crd_change_fn *change, void *arg,
+               struct err *e);

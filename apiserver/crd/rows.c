@@ -51,7 +51,8 @@ static const char *const *fields_of(struct arena *a, const struct json *crd, con
     size_t n = 0;
     const struct json *v;
     add_fields(a, list, &n, FIELDS_MAX, version);
-    if (stored) JSON_FOREACH(v, json_at(crd, "spec", "versions", NULL)) add_fields(a, list, &n, FIELDS_MAX, v);
+    if (stored)
+        JSON_FOREACH(v, json_at(crd, "spec", "versions", NULL)) add_fields(a, list, &n, FIELDS_MAX, v);
     return n ? list : NULL;
 }
 
@@ -60,8 +61,7 @@ static const char *const *versions_of(struct arena *a, const struct json *versio
     const char **out = arena_zalloc(a, (json_len(versions) + 1) * sizeof(*out));
     size_t n = 0;
     const struct json *v;
-    JSON_FOREACH(v, versions)
-        out[n++] = S_OF(v, "name");
+    JSON_FOREACH(v, versions) out[n++] = S_OF(v, "name");
     return out;
 }
 
@@ -93,7 +93,8 @@ static const char *warning_of(struct arena *a, const struct resource *r, const s
     return arena_printf(a, "%s/%s %s is deprecated", r->group, r->version, r->kind);
 }
 
-struct resource *crd_row(struct arena *a, const struct json *crd, const struct json *version, const struct resource *storage) {
+struct resource *crd_row(struct arena *a, const struct json *crd, const struct json *version,
+                         const struct resource *storage) {
     const struct json *spec = json_get(crd, "spec"), *names = json_at(crd, "status", "acceptedNames", NULL), *v;
     struct resource *r = arena_zalloc(a, sizeof(*r));
     const char *stored = "";

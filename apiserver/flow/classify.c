@@ -122,8 +122,7 @@ static bool rule_match(const struct flow_rule *r, const struct request *q) {
     if (r->urls) return has_url(r->urls, q->http->path);
     if (!has(r->groups, q->group) || !has_resource(r->resources, q)) return false;
     const char *ns = q->ns;
-    if (str_eq(q->plural, "namespaces") && str_empty(ns))
-        ns = q->name; /* a namespace counts as being in itself */
+    if (str_eq(q->plural, "namespaces") && str_empty(ns)) ns = q->name; /* a namespace counts as being in itself */
     return str_empty(ns) ? r->cluster_scope : has(r->namespaces, ns);
 }
 
@@ -138,8 +137,7 @@ static bool account_match(const struct flow_subject *s, const char *user) {
 static bool group_match(const struct flow_subject *s, const struct user_info *u, const struct flow_who *w) {
     if (s->any) return true;
     for (size_t i = 0; i < u->n_groups; i++)
-        if ((i >= ARRAY_LEN(w->groups) || w->groups[i] == s->hash) && str_eq(u->groups[i], s->name))
-            return true;
+        if ((i >= ARRAY_LEN(w->groups) || w->groups[i] == s->hash) && str_eq(u->groups[i], s->name)) return true;
     return false;
 }
 
@@ -152,8 +150,7 @@ static bool subject_match(const struct flow_subject *s, const struct user_info *
     return false;
 }
 
-static bool rules_match(const struct flow_schema_rules *r, const struct request *q,
-                        const struct flow_who *w) {
+static bool rules_match(const struct flow_schema_rules *r, const struct request *q, const struct flow_who *w) {
     size_t i = 0;
     while (i < r->n_subjects && !subject_match(&r->subjects[i], &q->user, w)) i++;
     if (i == r->n_subjects) return false;

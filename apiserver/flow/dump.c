@@ -50,9 +50,7 @@ void flow_metrics(struct flow *f, struct buf *b) {
         for (size_t r = 0; r < FLOW_REASONS; r++)
             if (atomic_load(&s->rejected[r]))
                 buf_printf(
-                    b,
-                    PREFIX
-                    "rejected_requests_total{flow_schema=\"%s\",priority_level=\"%s\",reason=\"%s\"} %llu\n",
+                    b, PREFIX "rejected_requests_total{flow_schema=\"%s\",priority_level=\"%s\",reason=\"%s\"} %llu\n",
                     s->schema, s->level, reasons[r], (unsigned long long)atomic_load(&s->rejected[r]));
     pthread_rwlock_unlock(&f->config);
 }
@@ -70,10 +68,9 @@ static void dump_levels(struct flow *f, struct buf *b) {
         for (uint32_t k = 0; k < l->made; k++) active += l->queues[k].n > 0;
         if (l->present || l->executing)
             buf_printf(b, "%s, %u, %s, %s, %u, %u, %llu, %llu, %llu, %llu\n", l->name, active,
-                       l->executing || l->waiting ? "false" : "true", l->present ? "false" : "true",
-                       l->waiting, l->executing, (unsigned long long)l->dispatched,
-                       (unsigned long long)l->rejected, (unsigned long long)l->timed_out,
-                       (unsigned long long)l->cancelled);
+                       l->executing || l->waiting ? "false" : "true", l->present ? "false" : "true", l->waiting,
+                       l->executing, (unsigned long long)l->dispatched, (unsigned long long)l->rejected,
+                       (unsigned long long)l->timed_out, (unsigned long long)l->cancelled);
     }
 }
 
@@ -97,10 +94,9 @@ static void dump_requests(struct flow *f, struct buf *b) {
         for (uint32_t k = 0; k < f->levels[i]->made; k++) {
             int at = 0;
             for (const struct request *q = f->levels[i]->queues[k].head; q; q = q->flow.next)
-                buf_printf(b, "%s, %s, %u, %d, %s, %s, %s, %s, %u\n", f->levels[i]->name,
-                           q->flow.stat->schema, k, at++, q->user.name, q->verb, q->http->path,
-                           ktime_format_nano(ktime_add_ns(ktime_now(), q->flow.since_ns - now), when),
-                           q->flow.seats);
+                buf_printf(b, "%s, %s, %u, %d, %s, %s, %s, %s, %u\n", f->levels[i]->name, q->flow.stat->schema, k, at++,
+                           q->user.name, q->verb, q->http->path,
+                           ktime_format_nano(ktime_add_ns(ktime_now(), q->flow.since_ns - now), when), q->flow.seats);
         }
 }
 
@@ -108,9 +104,7 @@ bool flow_dump(struct flow *f, const char *what, struct buf *b) {
     static const struct {
         const char *name;
         void (*fn)(struct flow *f, struct buf *b);
-    } dumps[] = {{"dump_priority_levels", dump_levels},
-                 {"dump_queues", dump_queues},
-                 {"dump_requests", dump_requests}};
+    } dumps[] = {{"dump_priority_levels", dump_levels}, {"dump_queues", dump_queues}, {"dump_requests", dump_requests}};
     for (size_t i = 0; i < ARRAY_LEN(dumps); i++) {
         if (!str_eq(dumps[i].name, what)) continue;
         pthread_mutex_lock(&f->lock);

@@ -35,8 +35,7 @@ enum {
 struct flow_options {
     int seats;
     void *arg;
-    bool (*dispatch)(void *arg,
-                     struct request *q); /* hands a request that has waited to a worker; false: impossible */
+    bool (*dispatch)(void *arg, struct request *q); /* hands a request that has waited to a worker; false: impossible */
     void (*refuse)(void *arg, struct request *q, const char *reason);
 };
 struct flow *flow_new(const struct flow_options *o);

@@ -97,10 +97,8 @@ TEST(service_accounts_and_paths_match) {
     feed(&w, true, "l", LEVEL("30", "0", "4", "2", "5"));
     feed(
         &w, false, "sa",
-        SCHEMA(
-            "1", "l",
-            "{\"kind\":\"ServiceAccount\",\"serviceAccount\":{\"namespace\":\"kube-system\",\"name\":\"*\"}}",
-            ALL));
+        SCHEMA("1", "l",
+               "{\"kind\":\"ServiceAccount\",\"serviceAccount\":{\"namespace\":\"kube-system\",\"name\":\"*\"}}", ALL));
     feed(&w, false, "paths",
          SCHEMA("2", "l", GROUP("*"),
                 "\"nonResourceRules\":[{\"verbs\":[\"get\"],\"nonResourceURLs\":[\"/x\",\"/healthz/*\"]}]"));

@@ -27,8 +27,8 @@ struct flow_queue {
 
 struct flow_level {
     char name[FLOW_NAME_MAX], uid[FLOW_UID_MAX];
-    bool present;        /* false: its object is gone, and requests go to catch-all */
-    bool exempt, reject; /* reject: has no queues */
+    bool present;                                     /* false: its object is gone, and requests go to catch-all */
+    bool exempt, reject;                              /* reject: has no queues */
     int64_t shares, lendable_percent, borrow_percent; /* borrow_percent -1: no limit */
     uint32_t n_queues, hand, queue_limit;
     /* from the shares of all */
@@ -51,8 +51,7 @@ struct flow_subject {
     uint32_t hash; /* of name */
 };
 struct flow_rule {
-    const char **verbs, **groups, **resources, **namespaces,
-        **urls; /* NULL-terminated; urls: a non-resource rule */
+    const char **verbs, **groups, **resources, **namespaces, **urls; /* NULL-terminated; urls: a non-resource rule */
     bool cluster_scope;
 };
 struct flow_schema_rules {
@@ -76,7 +75,7 @@ struct flow_schema {
 
 struct flow {
     struct flow_options o;
-    pthread_rwlock_t config; /* schemas, and which levels there are; taken before `lock` */
+    pthread_rwlock_t config;                       /* schemas, and which levels there are; taken before `lock` */
     struct flow_schema *schemas[FLOW_SCHEMAS_MAX]; /* by precedence and name */
     size_t n_schemas;
     struct flow_level *levels[FLOW_LEVELS_MAX]; /* never freed before the flow: tickets point at them */

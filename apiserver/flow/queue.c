@@ -350,12 +350,11 @@ bool flow_waiting(const struct flow *f) { return atomic_load(&f->waiting) > 0; }
 
 /* From the front of a queue those that have waited too long, or whose client is gone; they arrived in this
  * order. */
-static size_t overdue(struct flow *f, struct flow_level *l, struct flow_queue *u, int64_t now,
-                      struct request **out, size_t max) {
+static size_t overdue(struct flow *f, struct flow_level *l, struct flow_queue *u, int64_t now, struct request **out,
+                      size_t max) {
     size_t n = 0;
     while (n < max && u->head) {
-        bool late = now - u->head->flow.since_ns > FLOW_WAIT_MAX_S * NS_PER_SEC,
-             gone = http_req_closed(u->head->http);
+        bool late = now - u->head->flow.since_ns > FLOW_WAIT_MAX_S * NS_PER_SEC, gone = http_req_closed(u->head->http);
         if (!late && !gone) break;
         if (late)
             l->timed_out++;

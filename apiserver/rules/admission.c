@@ -10,8 +10,8 @@ int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e,
     va_end(ap);
     const char *name = c->name ? c->name : json_as_str(json_at(obj, "metadata", "name", NULL));
     if (str_empty(name)) name = json_as_str(json_at(obj, "metadata", "generateName", NULL));
-    err_status(e, 403, "Forbidden", "%s%s%s \"%s\" is forbidden: %s", c->resource,
-               str_empty(c->group) ? "" : ".", str_or_empty(c->group), str_or_empty(name), why);
+    err_status(e, 403, "Forbidden", "%s%s%s \"%s\" is forbidden: %s", c->resource, str_empty(c->group) ? "" : ".",
+               str_or_empty(c->group), str_or_empty(name), why);
     err_details(e, c->group, c->resource, name);
     return -EACCES;
 }
@@ -42,8 +42,7 @@ const struct json *admission_get(struct rules_ctx *c, const char *group, const c
     return obj;
 }
 
-const struct json *admission_list(struct rules_ctx *c, const char *group, const char *resource,
-                                  const char *ns) {
+const struct json *admission_list(struct rules_ctx *c, const char *group, const char *resource, const char *ns) {
     const struct rules *r = c->rules;
     return r && r->lookup.list ? r->lookup.list(r->lookup.arg, c->a, group, resource, ns) : NULL;
 }
@@ -53,20 +52,28 @@ bool admission_is(const struct rules_ctx *c, const char *group, const char *kind
 }
 
 static admission_fn *const mutating[] = {
-    check_namespace_lifecycle,   admit_taint_nodes,    admit_limit_ranger,
-    admit_service_account,       admit_priority,       admit_toleration_seconds,
-    admit_default_storage_class, admit_storage_in_use, admit_runtime_class,
-    admit_default_ingress_class, admit_topology_labels, policies_mutate,      webhooks_mutate,
+    check_namespace_lifecycle,
+    admit_taint_nodes,
+    admit_limit_ranger,
+    admit_service_account,
+    admit_priority,
+    admit_toleration_seconds,
+    admit_default_storage_class,
+    admit_storage_in_use,
+    admit_runtime_class,
+    admit_default_ingress_class,
+    admit_topology_labels,
+    policies_mutate,
+    webhooks_mutate,
 };
 static admission_fn *const validating[] = {
-    check_namespace_lifecycle, check_limit_ranger,   check_service_account, check_node_restriction,
-    check_pod_security,        check_priority_class, check_runtime_class,   check_pvc_resize,
-    check_csr_approval,        check_csr_signing,    check_csr_subject,     check_trust_bundle,
-    policies_validate,         webhooks_validate,    check_resource_quota,
+    check_namespace_lifecycle, check_limit_ranger,  check_service_account, check_node_restriction, check_pod_security,
+    check_priority_class,      check_runtime_class, check_pvc_resize,      check_csr_approval,     check_csr_signing,
+    check_csr_subject,         check_trust_bundle,  policies_validate,     webhooks_validate,      check_resource_quota,
 };
 
-static int run_chain(admission_fn *const *chain, size_t n, struct rules_ctx *c, struct json *obj, const struct json *old,
-                     struct err *e) {
+static int run_chain(admission_fn *const *chain, size_t n, struct rules_ctx *c, struct json *obj,
+                     const struct json *old, struct err *e) {
     for (size_t i = 0; i < n; i++) {
         int r = chain[i](c, obj, old, e);
         if (r < 0) return r;
@@ -103,7 +110,8 @@ int admission_validate(struct rules_ctx *c, struct json *obj, const struct json 
 }
 
 int admission_extensions(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    static admission_fn *const change[] = {admit_topology_labels, policies_mutate, webhooks_mutate}, *const look[] = {check_node_restriction, policies_validate, webhooks_validate};
+    static admission_fn *const change[] = {admit_topology_labels, policies_mutate, webhooks_mutate},
+                               *const look[] = {check_node_restriction, policies_validate, webhooks_validate};
     struct admit_rounds rounds = {0};
     c->rounds = &rounds;
     int r = run_chain(change, ARRAY_LEN(change), c, obj, old, e);

@@ -12,7 +12,12 @@ static bool signer_allowed(struct rules_ctx *c, const char *verb, const char *si
     const struct rules_lookup *l = &c->rules->lookup;
     const char *slash = strchr(signer, '/'), *reason;
     if (!c->who || !l->authorize) return true;
-    struct rules_ask ask = {.verb = verb, .group = "certificates.k8s.io", .resource = "signers", .subresource = "", .ns = "", .name = signer};
+    struct rules_ask ask = {.verb = verb,
+                            .group = "certificates.k8s.io",
+                            .resource = "signers",
+                            .subresource = "",
+                            .ns = "",
+                            .name = signer};
     if (l->authorize(l->arg, c->a, c->who, &ask, &reason)) return true;
     if (!slash) return false;
     ask.name = arena_printf(c->a, "%.*s/*", (int)(slash - signer), signer);
@@ -20,21 +25,28 @@ static bool signer_allowed(struct rules_ctx *c, const char *verb, const char *si
 }
 
 static bool is_csr(const struct rules_ctx *c, const char *sub) {
-    return str_eq(c->group, "certificates.k8s.io") && str_eq(c->resource, "certificatesigningrequests") && str_eq(str_or_empty(c->subresource), sub);
+    return str_eq(c->group, "certificates.k8s.io") && str_eq(c->resource, "certificatesigningrequests") &&
+           str_eq(str_or_empty(c->subresource), sub);
 }
 
 int check_csr_approval(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (c->op != RULES_UPDATE || !is_csr(c, "approval")) return 0;
     const char *signer = jstr(json_get(old, "spec"), "signerName");
-    return signer_allowed(c, "approve", signer) ? 0 : admission_forbid(c, obj, e, "user not permitted to approve requests with signerName \"%s\"", signer);
+    return signer_allowed(c, "approve", signer)
+               ? 0
+               : admission_forbid(c, obj, e, "user not permitted to approve requests with signerName \"%s\"", signer);
 }
 
 int check_csr_signing(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (c->op != RULES_UPDATE || !is_csr(c, "status")) return 0;
     const struct json *now = json_get(obj, "status"), *was = json_get(old, "status");
     const char *signer = jstr(json_get(old, "spec"), "signerName");
-    if (jsame(json_get(now, "certificate"), json_get(was, "certificate")) && jsame(json_get(now, "conditions"), json_get(was, "conditions"))) return 0;
-    return signer_allowed(c, "sign", signer) ? 0 : admission_forbid(c, obj, e, "user not permitted to sign requests with signerName \"%s\"", signer);
+    if (jsame(json_get(now, "certificate"), json_get(was, "certificate")) &&
+        jsame(json_get(now, "conditions"), json_get(was, "conditions")))
+        return 0;
+    return signer_allowed(c, "sign", signer)
+               ? 0
+               : admission_forbid(c, obj, e, "user not permitted to sign requests with signerName \"%s\"", signer);
 }
 
 static bool subject_has_org(const char *pem, size_t len, const char *org) {
@@ -65,7 +77,9 @@ int check_csr_subject(struct rules_ctx *c, struct json *obj, const struct json *
 
 int check_trust_bundle(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     static const char *const gc[] = {"finalizers", "ownerReferences", "managedFields", "resourceVersion", NULL};
-    if (!obj || c->op == RULES_DELETE || !str_eq(c->group, "certificates.k8s.io") || !str_eq(c->resource, "clustertrustbundles")) return 0;
+    if (!obj || c->op == RULES_DELETE || !str_eq(c->group, "certificates.k8s.io") ||
+        !str_eq(c->resource, "clustertrustbundles"))
+        return 0;
     const char *signer = jstr(json_get(obj, "spec"), "signerName");
     bool same = old && jsame(json_get(obj, "spec"), json_get(old, "spec"));
     JSON_FOREACH_MEMBER(m, same ? json_get(obj, "metadata") : NULL)

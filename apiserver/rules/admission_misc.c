@@ -20,8 +20,7 @@ int check_namespace_lifecycle(struct rules_ctx *c, struct json *obj, const struc
         return -ENOENT;
     }
     if (!str_eq(json_as_str(json_at(ns, "status", "phase", NULL)), "Terminating")) return 0;
-    admission_forbid(c, obj, e, "unable to create new content in namespace %s because it is being terminated",
-                     c->ns);
+    admission_forbid(c, obj, e, "unable to create new content in namespace %s because it is being terminated", c->ns);
     err_cause_add(e, "NamespaceTerminating", "metadata.namespace", "namespace %s is being terminated", c->ns);
     return -EACCES;
 }
@@ -52,10 +51,13 @@ int admit_topology_labels(struct rules_ctx *c, struct json *obj, const struct js
     const struct json *target = json_get(obj, "target");
     if (binding && !str_in(jstr(target, "kind"), ONE_OF("", "Node"))) return 0;
     const char *node = binding ? jstr(target, "name") : jstr(json_get(obj, "spec"), "nodeName");
-    const struct json *labels = *node ? json_at(admission_get(c, "", "nodes", NULL, node), "metadata", "labels", NULL) : NULL;
+    const struct json *labels =
+        *node ? json_at(admission_get(c, "", "nodes", NULL, node), "metadata", "labels", NULL) : NULL;
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         const char *v = json_get_str(labels, keys[i]);
-        if (v) json_set_str(c->a, json_ensure_object(c->a, json_ensure_object(c->a, obj, "metadata"), "labels"), keys[i], v);
+        if (v)
+            json_set_str(c->a, json_ensure_object(c->a, json_ensure_object(c->a, obj, "metadata"), "labels"), keys[i],
+                         v);
     }
     return 0;
 }
@@ -79,22 +81,20 @@ int admit_storage_in_use(struct rules_ctx *c, struct json *obj, const struct jso
 }
 
 /* The newest object that an annotation marks as default; among equals the first by name. */
-static const char *default_class(struct rules_ctx *c, const char *group, const char *resource,
-                                 const char *annotation) {
+static const char *default_class(struct rules_ctx *c, const char *group, const char *resource, const char *annotation) {
     const struct json *it, *best = NULL;
     JSON_FOREACH(it, admission_list(c, group, resource, NULL)) {
         if (!str_eq(json_as_str(json_at(it, "metadata", "annotations", annotation, NULL)), "true")) continue;
         const char *t = jstr(json_get(it, "metadata"), "creationTimestamp");
         int newer = best ? strcmp(t, jstr(json_get(best, "metadata"), "creationTimestamp")) : 1;
-        if (newer > 0 || (newer == 0 && strcmp(jstr(json_get(it, "metadata"), "name"),
-                                               jstr(json_get(best, "metadata"), "name")) < 0))
+        if (newer > 0 || (newer == 0 &&
+                          strcmp(jstr(json_get(it, "metadata"), "name"), jstr(json_get(best, "metadata"), "name")) < 0))
             best = it;
     }
     return best ? jstr(json_get(best, "metadata"), "name") : NULL;
 }
 
-int admit_default_storage_class(struct rules_ctx *c, struct json *obj, const struct json *old,
-                                struct err *e) {
+int admit_default_storage_class(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (c->op != RULES_CREATE || !admission_is(c, "", "PersistentVolumeClaim")) return 0;
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     const char *beta = "volume.beta.kubernetes.io/storage-class";
@@ -102,8 +102,7 @@ int admit_default_storage_class(struct rules_ctx *c, struct json *obj, const str
     const char *name =
         default_class(c, "storage.k8s.io", "storageclasses", "storageclass.kubernetes.io/is-default-class");
     if (!name)
-        name = default_class(c, "storage.k8s.io", "storageclasses",
-                             "storageclass.beta.kubernetes.io/is-default-class");
+        name = default_class(c, "storage.k8s.io", "storageclasses", "storageclass.beta.kubernetes.io/is-default-class");
     if (name) json_set_str(c->a, spec, "storageClassName", name);
     return 0;
 }
@@ -116,8 +115,7 @@ int check_pvc_resize(struct rules_ctx *c, struct json *obj, const struct json *o
     if (!str_eq(json_as_str(json_at(old, "status", "phase", NULL)), "Bound"))
         return admission_forbid(c, obj, e, "Only bound persistent volume claims can be expanded");
     const char *class = json_as_str(json_at(obj, "spec", "storageClassName", NULL));
-    const struct json *sc =
-        str_empty(class) ? NULL : admission_get(c, "storage.k8s.io", "storageclasses", NULL, class);
+    const struct json *sc = str_empty(class) ? NULL : admission_get(c, "storage.k8s.io", "storageclasses", NULL, class);
     if (!json_get_bool(sc, "allowVolumeExpansion", false))
         return admission_forbid(c, obj, e,
                                 "only dynamically provisioned pvc can be resized and the storageclass that "
@@ -127,15 +125,13 @@ int check_pvc_resize(struct rules_ctx *c, struct json *obj, const struct json *o
 
 /* ---- ingresses ---- */
 
-int admit_default_ingress_class(struct rules_ctx *c, struct json *obj, const struct json *old,
-                                struct err *e) {
+int admit_default_ingress_class(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (c->op != RULES_CREATE || !admission_is(c, "networking.k8s.io", "Ingress")) return 0;
     struct json *spec = json_ensure_object(c->a, obj, "spec");
-    if (jget(spec, "ingressClassName") ||
-        json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL))
+    if (jget(spec, "ingressClassName") || json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL))
         return 0;
-    const char *name = default_class(c, "networking.k8s.io", "ingressclasses",
-                                     "ingressclass.kubernetes.io/is-default-class");
+    const char *name =
+        default_class(c, "networking.k8s.io", "ingressclasses", "ingressclass.kubernetes.io/is-default-class");
     if (name) json_set_str(c->a, spec, "ingressClassName", name);
     return 0;
 }
@@ -170,13 +166,11 @@ static int64_t pod_usage(const struct json *pod, const char *resource) {
 
 static int64_t claim_usage(const struct json *claim, const char *resource) {
     if (str_in(resource, ONE_OF("persistentvolumeclaims", "count/persistentvolumeclaims"))) return 1000;
-    int64_t size =
-        quantity_str_milli(json_as_str(json_at(claim, "spec", "resources", "requests", "storage", NULL)));
+    int64_t size = quantity_str_milli(json_as_str(json_at(claim, "spec", "resources", "requests", "storage", NULL)));
     if (str_eq(resource, "requests.storage")) return size;
     const char *at = strstr(resource, ".storageclass.storage.k8s.io/"),
                *class = json_as_str(json_at(claim, "spec", "storageClassName", NULL));
-    if (!at || !class || strncmp(resource, class, (size_t)(at - resource)) != 0 || class[at - resource])
-        return -1;
+    if (!at || !class || strncmp(resource, class, (size_t)(at - resource)) != 0 || class[at - resource]) return -1;
     return str_eq(strrchr(resource, '/'), "/persistentvolumeclaims") ? 1000 : size;
 }
 
@@ -185,9 +179,9 @@ static int64_t service_usage(const struct json *svc, const char *resource) {
     if (str_in(resource, ONE_OF("services", "count/services"))) return 1000;
     if (str_eq(resource, "services.loadbalancers")) return str_eq(type, "LoadBalancer") ? 1000 : 0;
     if (!str_eq(resource, "services.nodeports")) return -1;
-    bool ports = str_eq(type, "NodePort") ||
-                 (str_eq(type, "LoadBalancer") &&
-                  json_get_bool(json_get(svc, "spec"), "allocateLoadBalancerNodePorts", true));
+    bool ports =
+        str_eq(type, "NodePort") ||
+        (str_eq(type, "LoadBalancer") && json_get_bool(json_get(svc, "spec"), "allocateLoadBalancerNodePorts", true));
     return ports ? 1000 * (int64_t)json_len(json_at(svc, "spec", "ports", NULL)) : 0;
 }
 
@@ -197,13 +191,11 @@ static int64_t usage_of(struct rules_ctx *c, const struct json *obj, const char 
     if (str_empty(c->group) && str_eq(c->kind, "PersistentVolumeClaim")) return claim_usage(obj, resource);
     if (str_empty(c->group) && str_eq(c->kind, "Service")) return service_usage(obj, resource);
     if (str_has_prefix(resource, "count/")) {
-        const char *want =
-            str_empty(c->group) ? c->resource : arena_printf(c->a, "%s.%s", c->resource, c->group);
+        const char *want = str_empty(c->group) ? c->resource : arena_printf(c->a, "%s.%s", c->resource, c->group);
         return str_eq(resource + strlen("count/"), want) ? 1000 : -1;
     }
-    bool plain =
-        str_empty(c->group) &&
-        str_in(c->resource, ONE_OF("configmaps", "secrets", "replicationcontrollers", "resourcequotas"));
+    bool plain = str_empty(c->group) &&
+                 str_in(c->resource, ONE_OF("configmaps", "secrets", "replicationcontrollers", "resourcequotas"));
     return plain && str_eq(resource, c->resource) ? 1000 : -1;
 }
 
@@ -252,8 +244,7 @@ static const char *unsaid(struct rules_ctx *c, const struct json *quota, const s
     const char *out = "";
     for (size_t i = 0; i < ARRAY_LEN(counted); i++) {
         bool missing = false;
-        if (!json_get(hard, counted[i][0]) || json_at(spec, "resources", counted[i][1], counted[i][2], NULL))
-            continue;
+        if (!json_get(hard, counted[i][0]) || json_at(spec, "resources", counted[i][1], counted[i][2], NULL)) continue;
         JSON_FOREACH(k, json_get(spec, "containers"))
             missing |= !json_at(k, "resources", counted[i][1], counted[i][2], NULL);
         JSON_FOREACH(k, json_get(spec, "initContainers"))
@@ -269,24 +260,22 @@ int check_resource_quota(struct rules_ctx *c, struct json *obj, const struct jso
     const struct json *quota, *it, *all = NULL;
     JSON_FOREACH(quota, admission_list(c, "", "resourcequotas", c->ns)) {
         if (!quota_applies(quota, obj)) continue;
-        const char *missing =
-            c->op == RULES_CREATE && admission_is(c, "", "Pod") ? unsaid(c, quota, obj) : NULL;
+        const char *missing = c->op == RULES_CREATE && admission_is(c, "", "Pod") ? unsaid(c, quota, obj) : NULL;
         if (missing)
             return admission_forbid(c, obj, e, "failed quota: %s: must specify %s",
                                     jstr(json_get(quota, "metadata"), "name"), missing);
         JSON_FOREACH_MEMBER(m, json_at(quota, "spec", "hard", NULL)) {
-            int64_t adds = usage_of(c, obj, m->key),
-                    had = c->op == RULES_UPDATE ? usage_of(c, old, m->key) : 0, used = 0;
+            int64_t adds = usage_of(c, obj, m->key), had = c->op == RULES_UPDATE ? usage_of(c, old, m->key) : 0,
+                    used = 0;
             if (adds < 0 || adds <= had) continue;
             c->quota_counted = true;
             if (!all) all = admission_list(c, c->group, c->resource, c->ns);
             JSON_FOREACH(it, all)
                 if (quota_applies(quota, it)) used += MAX_OF(usage_of(c, it, m->key), INT64_C(0));
             if (used - had + adds > quantity_str_milli(json_as_str(m->value)))
-                return admission_forbid(
-                    c, obj, e, "exceeded quota: %s, requested: %s=%s, used: %s=%s, limited: %s=%s",
-                    jstr(json_get(quota, "metadata"), "name"), m->key, amount(c->a, adds - had), m->key,
-                    amount(c->a, used), m->key, json_as_str(m->value));
+                return admission_forbid(c, obj, e, "exceeded quota: %s, requested: %s=%s, used: %s=%s, limited: %s=%s",
+                                        jstr(json_get(quota, "metadata"), "name"), m->key, amount(c->a, adds - had),
+                                        m->key, amount(c->a, used), m->key, json_as_str(m->value));
         }
     }
     return 0;

@@ -11,13 +11,9 @@
 
 enum { DEFAULT_TOLERATION_SECONDS = 300, TOKEN_EXPIRATION = 3607, SA_TRIES = 10 };
 
-static bool creates_pod(const struct rules_ctx *c) {
-    return c->op == RULES_CREATE && admission_is(c, "", "Pod");
-}
+static bool creates_pod(const struct rules_ctx *c) { return c->op == RULES_CREATE && admission_is(c, "", "Pod"); }
 
-static bool is_mirror(const struct json *pod) {
-    return json_at(pod, "metadata", "annotations", MIRROR, NULL) != NULL;
-}
+static bool is_mirror(const struct json *pod) { return json_at(pod, "metadata", "annotations", MIRROR, NULL) != NULL; }
 
 /* ---- ServiceAccount ---- */
 
@@ -67,8 +63,7 @@ static void mount_token(struct rules_ctx *c, struct json *spec) {
             json_append(c->a, json_ensure_array(c->a, k, "volumeMounts"), m);
             used = true;
         }
-    if (!used || !fresh || json_parse(c->a, token_volume, sizeof token_volume - 1, &volume, NULL, NULL) < 0)
-        return;
+    if (!used || !fresh || json_parse(c->a, token_volume, sizeof token_volume - 1, &volume, NULL, NULL) < 0) return;
     struct json *named = json_object(c->a);
     json_set_str(c->a, named, "name", name);
     json_set(c->a, named, "projected", json_get(volume, "projected"));
@@ -85,8 +80,7 @@ int admit_service_account(struct rules_ctx *c, struct json *obj, const struct js
     const char *name = jstr(spec, "serviceAccountName");
     const struct json *sa = find_account(c, name);
     if (!sa)
-        return admission_forbid(c, obj, e,
-                                "error looking up service account %s/%s: serviceaccount \"%s\" not found",
+        return admission_forbid(c, obj, e, "error looking up service account %s/%s: serviceaccount \"%s\" not found",
                                 str_or_empty(c->ns), name, name);
     const struct json *pod_says = jget(spec, "automountServiceAccountToken"),
                       *sa_says = jget(sa, "automountServiceAccountToken");
@@ -199,9 +193,8 @@ int check_priority_class(struct rules_ctx *c, struct json *obj, const struct jso
     JSON_FOREACH(pc, admission_list(c, "scheduling.k8s.io", "priorityclasses", NULL)) {
         const char *other = json_as_str(json_at(pc, "metadata", "name", NULL));
         if (json_get_bool(pc, "globalDefault", false) && !str_eq(other, name))
-            return admission_forbid(
-                c, obj, e, "PriorityClass %s is already marked as default. Only one default can exist",
-                other);
+            return admission_forbid(c, obj, e,
+                                    "PriorityClass %s is already marked as default. Only one default can exist", other);
     }
     return 0;
 }
@@ -218,12 +211,11 @@ int admit_runtime_class(struct rules_ctx *c, struct json *obj, const struct json
         return err_status(e, 500, "", "invalid resource name \"%s\": [%s]", name, is_path_segment(name));
     const struct json *rc = admission_get(c, "node.k8s.io", "runtimeclasses", NULL, name);
     if (!rc) return admission_forbid(c, obj, e, "pod rejected: RuntimeClass \"%s\" not found", name);
-    const struct json *overhead = json_at(rc, "overhead", "podFixed", NULL),
-                      *sched = json_get(rc, "scheduling");
+    const struct json *overhead = json_at(rc, "overhead", "podFixed", NULL), *sched = json_get(rc, "scheduling");
     if (overhead) {
         if (jget(spec, "overhead") && !json_equal(json_get(spec, "overhead"), overhead))
-            return admission_forbid(
-                c, obj, e, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+            return admission_forbid(c, obj, e,
+                                    "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
         json_set(c->a, spec, "overhead", json_clone(c->a, overhead));
     }
     JSON_FOREACH_MEMBER(m, json_get(sched, "nodeSelector")) {
@@ -231,8 +223,7 @@ int admit_runtime_class(struct rules_ctx *c, struct json *obj, const struct json
         const char *has = json_get_str(sel, m->key);
         if (has && !str_eq(has, json_as_str(m->value)))
             return admission_forbid(
-                c, obj, e,
-                "conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; pod.spec.nodeSelector[%s] = %s",
+                c, obj, e, "conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; pod.spec.nodeSelector[%s] = %s",
                 m->key, json_as_str(m->value), m->key, has);
         json_set(c->a, sel, m->key, json_clone(c->a, m->value));
     }
@@ -245,8 +236,8 @@ int check_runtime_class(struct rules_ctx *c, struct json *obj, const struct json
     if (!creates_pod(c)) return 0;
     const struct json *spec = json_get(obj, "spec");
     if (!*jstr(spec, "runtimeClassName") && json_len(json_get(spec, "overhead")))
-        return admission_forbid(
-            c, obj, e, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+        return admission_forbid(c, obj, e,
+                                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
     return 0;
 }
 
@@ -329,8 +320,8 @@ static void check_item(struct limit_check *k, const struct json *item, const str
                      "request is 0",
                      m->key, k->type, json_as_str(m->value));
         else if (l / (double)r * 1000 > (double)ratio)
-            complain(k, "%s max limit to request ratio per %s is %s, but provided ratio is %f", m->key,
-                     k->type, json_as_str(m->value), l / (double)r);
+            complain(k, "%s max limit to request ratio per %s is %s, but provided ratio is %f", m->key, k->type,
+                     json_as_str(m->value), l / (double)r);
     }
 }
 

@@ -14,7 +14,9 @@ struct rules_kind admit_requested(const struct rules_ctx *c) {
     bool own = c->request_version != NULL;
     return (struct rules_kind){.group = own ? c->request_group : str_or_empty(c->group),
                                .version = own ? c->request_version : c->version,
-                               .kind = c->kind, .resource = c->resource, .namespaced = c->namespaced};
+                               .kind = c->kind,
+                               .resource = c->resource,
+                               .namespaced = c->namespaced};
 }
 
 const char *admit_name(const struct rules_ctx *c, const struct json *obj, const struct json *old) {
@@ -131,7 +133,8 @@ static struct json *with_type(struct rules_ctx *c, const struct json *obj) {
     const struct rules_kind *b = c->body_kind;
     struct json *o = json_object(c->a);
     json_set_str(c->a, o, "kind", b ? b->kind : c->kind);
-    json_set_str(c->a, o, "apiVersion", b ? api_version(c->a, b->group, b->version) : api_version(c->a, c->group, c->version));
+    json_set_str(c->a, o, "apiVersion",
+                 b ? api_version(c->a, b->group, b->version) : api_version(c->a, c->group, c->version));
     JSON_FOREACH_MEMBER(m, obj)
         if (!str_in(m->key, ONE_OF("kind", "apiVersion"))) json_set(c->a, o, m->key, m->value);
     return o;
@@ -161,7 +164,8 @@ int admit_replace(struct rules_ctx *c, struct json *now, struct json *obj, bool 
     struct json *clean = now;
     int rc = 0;
     if (!c->body_kind && !str_eq(jstr(now, "apiVersion"), want))
-        rc = l->convert ? l->convert(l->arg, c->a, &stored, &now, e) : err_set(e, -ENOTSUP, "no conversion to %s", want);
+        rc =
+            l->convert ? l->convert(l->arg, c->a, &stored, &now, e) : err_set(e, -ENOTSUP, "no conversion to %s", want);
     if (!rc && c->body_kind) { /* its own type is checked by whoever brought it */
         *changed = !json_equal(with_type(c, obj), now);
         *obj = *now;
@@ -219,18 +223,21 @@ static struct json *user_of(struct rules_ctx *c) {
     return u;
 }
 
-struct json *admit_request(struct rules_ctx *c, const struct rules_kind *as, const struct json *obj, const struct json *old,
-                           const char *uid) {
+struct json *admit_request(struct rules_ctx *c, const struct rules_kind *as, const struct json *obj,
+                           const struct json *old, const char *uid) {
     struct arena *a = c->a;
     struct json *r = json_object(a);
     struct rules_kind asked = admit_requested(c);
     const struct rules_kind *b = c->body_kind;
     const char *name = admit_name(c, obj, old), *ns = admit_namespace(c, obj, old), *sub = c->subresource;
     if (uid) json_set_str(a, r, "uid", uid);
-    json_set(a, r, "kind", b ? gvk(a, b->group, b->version, "kind", b->kind) : gvk(a, as->group, as->version, "kind", as->kind));
+    json_set(a, r, "kind",
+             b ? gvk(a, b->group, b->version, "kind", b->kind) : gvk(a, as->group, as->version, "kind", as->kind));
     json_set(a, r, "resource", gvk(a, as->group, as->version, "resource", as->resource));
     if (!str_empty(sub)) json_set_str(a, r, "subResource", sub);
-    json_set(a, r, "requestKind", b ? gvk(a, b->group, b->version, "kind", b->kind) : gvk(a, asked.group, asked.version, "kind", asked.kind));
+    json_set(
+        a, r, "requestKind",
+        b ? gvk(a, b->group, b->version, "kind", b->kind) : gvk(a, asked.group, asked.version, "kind", asked.kind));
     json_set(a, r, "requestResource", gvk(a, asked.group, asked.version, "resource", asked.resource));
     if (!str_empty(sub)) json_set_str(a, r, "requestSubResource", sub);
     if (*name) json_set_str(a, r, "name", name);

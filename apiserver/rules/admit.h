@@ -24,7 +24,8 @@ const char *admit_namespace(const struct rules_ctx *c, const struct json *obj, c
 bool admit_rules_match(struct rules_ctx *c, const struct json *rules, bool equivalent, const char *name,
                        struct rules_kind *as);
 /* namespaceSelector and objectSelector of `holder`. */
-bool admit_selectors_match(struct rules_ctx *c, const struct json *holder, const struct json *obj, const struct json *old);
+bool admit_selectors_match(struct rules_ctx *c, const struct json *holder, const struct json *obj,
+                           const struct json *old);
 /* A MatchResources: selectors, excludeResourceRules, resourceRules. */
 bool admit_resources_match(struct rules_ctx *c, const struct json *m, const struct json *obj, const struct json *old,
                            struct rules_kind *as);
@@ -36,8 +37,8 @@ int admit_view_make(struct rules_ctx *c, const struct rules_kind *as, const stru
  * than before. */
 int admit_replace(struct rules_ctx *c, struct json *now, struct json *obj, bool *changed, struct err *e);
 /* An AdmissionRequest without object and oldObject, for both. uid NULL: without. */
-struct json *admit_request(struct rules_ctx *c, const struct rules_kind *as, const struct json *obj, const struct json *old,
-                           const char *uid);
+struct json *admit_request(struct rules_ctx *c, const struct rules_kind *as, const struct json *obj,
+                           const struct json *old, const char *uid);
 
 /* Which plugins of a mutating round are asked again in a second one (upstream: admission.ReinvocationContext). Keys are
  * texts of the caller's. */

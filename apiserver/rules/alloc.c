@@ -35,8 +35,7 @@ int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e) 
     addr[slash - r->cidr] = '\0';
     inet_pton(AF_INET, addr, &in);
     unsigned bits = (unsigned)strtoul(slash + 1, NULL, 10);
-    if (bits < 8 || bits > 30)
-        return err_set(e, -EINVAL, "service CIDR \"%s\" must be between /8 and /30", r->cidr);
+    if (bits < 8 || bits > 30) return err_set(e, -EINVAL, "service CIDR \"%s\" must be between /8 and /30", r->cidr);
     r->mask = UINT32_MAX << (32 - bits);
     r->net = ntohl(in.s_addr) & r->mask;
     r->cidr = xstrdup(r->cidr);
@@ -59,9 +58,7 @@ static char *owner_of(const struct json *svc) {
     return xasprintf("%s/%s", jstr(m, "namespace"), jstr(m, "name"));
 }
 
-static void enter(struct map *m, const char *key, const struct json *svc) {
-    free(map_put(m, key, owner_of(svc)));
-}
+static void enter(struct map *m, const char *key, const struct json *svc) { free(map_put(m, key, owner_of(svc))); }
 
 static void enter_service(struct rules *r, const struct json *svc) {
     const struct json *it, *spec = json_get(svc, "spec");
@@ -189,9 +186,7 @@ static void drop_service(struct rules *r, struct arena *a, const struct json *wa
     }
 }
 
-static bool is_service(const struct rules_ctx *c) {
-    return str_empty(c->group) && str_eq(c->kind, "Service");
-}
+static bool is_service(const struct rules_ctx *c) { return str_empty(c->group) && str_eq(c->kind, "Service"); }
 
 void rules_stored(struct rules_ctx *c, const struct json *was, const struct json *now) {
     if (!is_service(c) || !was) return;
@@ -277,8 +272,8 @@ static int claim_ip(struct rules_ctx *c, struct json *obj, const struct json *ol
     } else if (!is_headless(spec)) {
         const struct json *val = json_get(spec, "clusterIPs");
         if (!in_range(c->rules, ip)) {
-            v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s",
-                      ip, c->rules->cidr);
+            v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s", ip,
+                      c->rules->cidr);
         } else if ((rc = take_ip(c, ip, obj, old, e)) == -EEXIST) {
             v_invalid(v, p, val, "failed to allocate IP %s: provided IP is already allocated", ip);
         } else if (rc) {
@@ -316,8 +311,8 @@ static int claim_ports(struct rules_ctx *c, struct json *obj, const struct json 
         if (c->dry_run) continue; /* a dry run does not look at the range, as upstream */
         if (n < r->port_min || n > r->port_max) {
             v_invalid(v, p, json_get(port, "nodePort"),
-                      "provided port is not in the valid range. The range of valid ports is %d-%d",
-                      r->port_min, r->port_max);
+                      "provided port is not in the valid range. The range of valid ports is %d-%d", r->port_min,
+                      r->port_max);
         } else if ((rc = take_port(c, n, obj, old, e)) == -EEXIST ||
                    (rc == 0 && same_port_seen(ports, port_i, n, jstr(port, "protocol")))) {
             v_invalid(v, p, json_get(port, "nodePort"), "provided port is already allocated");
@@ -339,8 +334,10 @@ static int claim_health_port(struct rules_ctx *c, struct json *obj, const struct
     if (rc == -EEXIST)
         v_invalid(v, FP(FP(NULL, "spec"), "healthCheckNodePort"), json_get(spec, "healthCheckNodePort"),
                   "provided port is already allocated");
-    else if (rc < 0) return rc;
-    else if (!n) json_set_int(c->a, spec, "healthCheckNodePort", rc);
+    else if (rc < 0)
+        return rc;
+    else if (!n)
+        json_set_int(c->a, spec, "healthCheckNodePort", rc);
     return 0;
 }
 
@@ -361,9 +358,8 @@ static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *o
                       "this cluster is not configured for dual-stack services");
     }
     int r = claim_ip(c, obj, old, spec, v, e);
-    bool node_ports =
-        str_eq(type, "NodePort") ||
-        (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
+    bool node_ports = str_eq(type, "NodePort") ||
+                      (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
     if (!r && node_ports) r = claim_ports(c, obj, old, spec, v, e);
     if (!r && wants_health_port(spec)) r = claim_health_port(c, obj, old, spec, v, e);
     return r;
@@ -411,8 +407,7 @@ static void drop_node_ports(struct json *spec, const struct json *old) {
 /* A client that changes clusterIP alone means clusterIPs too. */
 static void follow_cluster_ip(struct arena *a, struct json *spec, const struct json *was) {
     const char *ip = jstr(spec, "clusterIP");
-    if (str_eq(ip, jstr(was, "clusterIP")) ||
-        !json_equal(json_get(spec, "clusterIPs"), json_get(was, "clusterIPs")))
+    if (str_eq(ip, jstr(was, "clusterIP")) || !json_equal(json_get(spec, "clusterIPs"), json_get(was, "clusterIPs")))
         return;
     json_del(spec, "clusterIPs");
     if (*ip) json_append(a, json_ensure_array(a, spec, "clusterIPs"), json_str(a, ip));
@@ -422,26 +417,25 @@ PREPARE_FN(service) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     if (!str_empty(c->subresource)) return;
     const char *type = jstr(spec, "type");
-    bool cluster = !str_eq(type, "ExternalName"),
-         ports = str_eq(type, "NodePort") || str_eq(type, "LoadBalancer");
+    bool cluster = !str_eq(type, "ExternalName"), ports = str_eq(type, "NodePort") || str_eq(type, "LoadBalancer");
     const struct json *was = json_get(old, "spec");
     const char *old_type = jstr(was, "type");
-    if (old && cluster && !str_eq(old_type, "ExternalName") && !*jstr(spec, "clusterIP") &&
-        *jstr(was, "clusterIP")) {
+    if (old && cluster && !str_eq(old_type, "ExternalName") && !*jstr(spec, "clusterIP") && *jstr(was, "clusterIP")) {
         json_set_str(c->a, spec, "clusterIP", jstr(was, "clusterIP"));
         if (!json_len(json_get(spec, "clusterIPs")) && jget(was, "clusterIPs"))
             json_set(c->a, spec, "clusterIPs", json_clone(c->a, json_get(was, "clusterIPs")));
     }
     if (old && ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) carry_ports(c->a, spec, was);
-    if (old && wants_health_port(spec) && wants_health_port(was) &&
-        !json_get_int(spec, "healthCheckNodePort", 0) && jget(was, "healthCheckNodePort"))
+    if (old && wants_health_port(spec) && wants_health_port(was) && !json_get_int(spec, "healthCheckNodePort", 0) &&
+        jget(was, "healthCheckNodePort"))
         json_set_int(c->a, spec, "healthCheckNodePort", json_get_int(was, "healthCheckNodePort", 0));
     if (old && !ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) drop_node_ports(spec, was);
     if (old && !wants_health_port(spec) && wants_health_port(was)) json_del(spec, "healthCheckNodePort");
     bool open_now = ports || (str_eq(type, "ClusterIP") && json_len(json_get(spec, "externalIPs"))),
          open_before = str_in(old_type, ONE_OF("NodePort", "LoadBalancer")) ||
                        (str_eq(old_type, "ClusterIP") && json_len(json_get(was, "externalIPs")));
-    if (old && open_before && !open_now && str_eq(jstr(spec, "externalTrafficPolicy"), jstr(was, "externalTrafficPolicy")))
+    if (old && open_before && !open_now &&
+        str_eq(jstr(spec, "externalTrafficPolicy"), jstr(was, "externalTrafficPolicy")))
         json_del(spec, "externalTrafficPolicy");
     if (old && !cluster && str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy")))
         json_del(spec, "internalTrafficPolicy");

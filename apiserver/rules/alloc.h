@@ -11,8 +11,8 @@ struct policy_cache;
 
 struct rules {
     struct rules_lookup lookup;
-    struct rules_alloc alloc; /* .take_ip NULL: the maps below */
-    struct hook_pool *hooks; /* hook_client.h */
+    struct rules_alloc alloc;      /* .take_ip NULL: the maps below */
+    struct hook_pool *hooks;       /* hook_client.h */
     struct policy_cache *policies; /* policy.h */
     pthread_mutex_t lock;
     struct map ips, ports; /* text of the address or port -> owner "ns/name" (heap) */

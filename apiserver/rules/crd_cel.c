@@ -20,9 +20,8 @@ const char *crd_cel_trim(struct arena *a, const char *s) {
     return arena_strndup(a, s, n);
 }
 
-static const struct cel_prog *compile(struct arena *a, const struct cel_env *env, const char *text,
-                                      enum cel_kind want, const char *what, const char *otherwise,
-                                      const char **error) {
+static const struct cel_prog *compile(struct arena *a, const struct cel_env *env, const char *text, enum cel_kind want,
+                                      const char *what, const char *otherwise, const char **error) {
     const struct cel_prog *p = NULL;
     const char *issues = NULL;
     if (cel_compile(a, env, text, &p, &issues))
@@ -161,8 +160,8 @@ static const char *rule_name(const struct crd_rule *rule) {
     return str_empty(rule->message) ? rule->text : rule->message;
 }
 
-static void evaluation_error(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule,
-                             const struct fp *p, const char *msg, int code) {
+static void evaluation_error(struct runner *r, const struct crd_cel *n, const struct crd_rule *rule, const struct fp *p,
+                             const char *msg, int code) {
     struct json *t = type_value(r, n);
     if (code == -E2BIG) {
         v_invalid(r->v, p, t,
@@ -264,8 +263,7 @@ static void run_node(struct runner *r, const struct crd_cel *n, const struct fp 
 /* The place below: by key, or by index with the old item that has the same keys. */
 static struct was below(const struct was *w, const struct json *now, const struct json *old) {
     if (!w->correlated) return *w;
-    return (struct was){
-        .correlated = old != NULL, .now = now, .old = old, .parent_now = w->now, .parent_old = w->old};
+    return (struct was){.correlated = old != NULL, .now = now, .old = old, .parent_now = w->now, .parent_old = w->old};
 }
 
 static const struct json *same_item(const struct json *schema, const struct json *list, const struct json *item) {

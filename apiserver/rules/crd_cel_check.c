@@ -62,8 +62,7 @@ static void check_form(struct checker *c, const struct json *schema, const struc
     struct vctx *v = c->v;
     const char *text = crd_cel_trim(c->a, jstr(rule, "rule")), *given = jstr(rule, "message"),
                *message = crd_cel_trim(c->a, given);
-    const char *path = jstr(rule, "fieldPath"), *expr = jstr(rule, "messageExpression"),
-               *reason = jstr(rule, "reason");
+    const char *path = jstr(rule, "fieldPath"), *expr = jstr(rule, "messageExpression"), *reason = jstr(rule, "reason");
     static const char *const reasons[] = {"FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid",
                                           "FieldValueRequired", NULL};
     if (!*text)
@@ -125,8 +124,8 @@ static struct place inside(const struct json *s, const struct place *at, bool it
     return in;
 }
 
-static void walk(struct checker *c, const struct json *s, const struct cel_type *t, const struct fp *p,
-                 struct place at, int depth) {
+static void walk(struct checker *c, const struct json *s, const struct cel_type *t, const struct fp *p, struct place at,
+                 int depth) {
     const struct json *rules = json_get(s, "x-kubernetes-validations"), *items = json_get(s, "items"),
                       *more = json_get(s, "additionalProperties"), *it;
     if (!json_is(s, JSON_OBJECT) || depth > MAX_DEPTH) return;

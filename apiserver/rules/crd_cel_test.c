@@ -89,8 +89,7 @@ static const struct {
          "{'rule':'self == oldSelf','message':'immutable'}") "}}}",
      "{'a':'x'}", "{'a':'y'}", "Invalid spec.a: Invalid value: \"y\": immutable", NULL},
     {"a transition without a past",
-     "{'type':'object','properties':{'a':{'type':'string'," RULE("self == oldSelf") "}}}", "{}", "{'a':'y'}", "",
-     NULL},
+     "{'type':'object','properties':{'a':{'type':'string'," RULE("self == oldSelf") "}}}", "{}", "{'a':'y'}", "", NULL},
     {"an optional past",
      "{'type':'object','properties':{'a':{'type':'string'," RULES(
          "{'rule':'oldSelf.hasValue() || self == `first`','optionalOldSelf':true}") "}}}",

@@ -9,7 +9,8 @@ static void cleanup_context(pcre2_match_context **c) { pcre2_match_context_free(
 
 static pcre2_code *compile(const char *pattern, int *error) {
     PCRE2_SIZE at;
-    return pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, error, &at, NULL);
+    return pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, error, &at,
+                         NULL);
 }
 
 const char *crd_pattern_fault(struct arena *a, const char *pattern) {

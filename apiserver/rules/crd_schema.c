@@ -2,9 +2,9 @@
  * their CustomResourceDefinition. Upstream:
  * apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting,listtype} and kube-openapi's validation.
  * Rules in CEL: crd_cel.h. */
+#include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/crd_cel.h"
 #include "apiserver/rules/crd_pattern.h"
-#include "apiserver/rules/crd_schema.h"
 
 #include <math.h>
 
@@ -51,13 +51,12 @@ static void prune(struct arena *a, const struct json *s, struct json *v, const c
                   struct api_problems *u) {
     if (v->type == JSON_OBJECT) {
         bool typed = json_get(s, "properties") || json_get(s, "additionalProperties") ||
-                     flag(s, "x-kubernetes-preserve-unknown-fields") ||
-                     flag(s, "x-kubernetes-embedded-resource") || str_eq(json_get_str(s, "type"), "object");
+                     flag(s, "x-kubernetes-preserve-unknown-fields") || flag(s, "x-kubernetes-embedded-resource") ||
+                     str_eq(json_get_str(s, "type"), "object");
         if (typed) prune_object(a, s, v, path, root, u);
     } else if (v->type == JSON_ARRAY && json_get(s, "items")) {
         struct json *it;
-        JSON_FOREACH(it, v)
-            prune(a, json_get(s, "items"), it, arena_printf(a, "%s[%zu]", path, it_i), false, u);
+        JSON_FOREACH(it, v) prune(a, json_get(s, "items"), it, arena_printf(a, "%s[%zu]", path, it_i), false, u);
     }
 }
 
@@ -125,8 +124,7 @@ static bool type_fits(const char *type, const struct json *x) {
 static bool all_of_class(const char *s, size_t n, const char *pattern) {
     if (strlen(s) != n) return false;
     for (size_t i = 0; i < n; i++) {
-        bool hex =
-            (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'f') || (s[i] >= 'A' && s[i] <= 'F');
+        bool hex = (s[i] >= '0' && s[i] <= '9') || (s[i] >= 'a' && s[i] <= 'f') || (s[i] >= 'A' && s[i] <= 'F');
         if (pattern[i] == 'x' ? !hex : s[i] != pattern[i]) return false;
     }
     return true;
@@ -139,8 +137,7 @@ static bool format_fits(const char *format, const char *s) {
     if (str_eq(format, "date-time") || str_eq(format, "datetime")) return ktime_parse(s, &t) == 0;
     if (str_eq(format, "date")) {
         char text[40];
-        return strlen(s) == 10 && snprintf(text, sizeof text, "%sT00:00:00Z", s) > 0 &&
-               ktime_parse(text, &t) == 0;
+        return strlen(s) == 10 && snprintf(text, sizeof text, "%sT00:00:00Z", s) > 0 && ktime_parse(text, &t) == 0;
     }
     if (str_eq(format, "duration")) return duration_parse(s, &ns) == 0;
     if (str_eq(format, "ipv4")) return is_ip(s, &family) && family == 4;
@@ -175,8 +172,7 @@ static void check_string(struct vctx *v, const struct json *s, const struct json
 
 static void check_number(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
     double n = json_as_double(x, 0);
-    const struct json *max = json_get(s, "maximum"), *min = json_get(s, "minimum"),
-                      *of = json_get(s, "multipleOf");
+    const struct json *max = json_get(s, "maximum"), *min = json_get(s, "minimum"), *of = json_get(s, "multipleOf");
     if (max && (flag(s, "exclusiveMaximum") ? n >= json_as_double(max, 0) : n > json_as_double(max, 0)))
         v_invalid(v, p, x, "should be less than or equal to %s", json_text(v->a, max));
     if (min && (flag(s, "exclusiveMinimum") ? n <= json_as_double(min, 0) : n < json_as_double(min, 0)))
@@ -210,8 +206,7 @@ static void check_array(struct vctx *v, const struct json *s, const struct json 
         JSON_FOREACH(it, x) check(v, items, it, FPI(p, it_i));
     for (uint32_t i = 1; i < x->n && (set || map); i++)
         for (uint32_t j = 0; j < i; j++) {
-            bool same =
-                map ? same_keys(keys, x->items[i], x->items[j]) : json_equal(x->items[i], x->items[j]);
+            bool same = map ? same_keys(keys, x->items[i], x->items[j]) : json_equal(x->items[i], x->items[j]);
             if (!same) continue;
             v_duplicate(v, FPI(p, i), x->items[i]);
             break;
@@ -241,8 +236,7 @@ static size_t faults(struct vctx *v, const struct json *s, const struct json *x,
 }
 
 static void check_combined(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
-    const struct json *sub, *any = json_get(s, "anyOf"), *one = json_get(s, "oneOf"),
-                            *not = json_get(s, "not");
+    const struct json *sub, *any = json_get(s, "anyOf"), *one = json_get(s, "oneOf"), *not = json_get(s, "not");
     size_t fits = 0;
     JSON_FOREACH(sub, json_get(s, "allOf")) check(v, sub, x, p);
     JSON_FOREACH(sub, any) fits += !faults(v, sub, x, p);
@@ -268,8 +262,7 @@ static void check(struct vctx *v, const struct json *s, const struct json *x, co
     const char *type = json_get_str(s, "type");
     if (x->type == JSON_NULL && (flag(s, "nullable") || !type)) return;
     if (flag(s, "x-kubernetes-int-or-string")) {
-        if (x->type != JSON_STRING && !is_integer(x))
-            v_type_invalid(v, p, x, "must be an integer or a string");
+        if (x->type != JSON_STRING && !is_integer(x)) v_type_invalid(v, p, x, "must be an integer or a string");
         return;
     }
     if (type && !type_fits(type, x)) {

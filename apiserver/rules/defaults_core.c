@@ -2,8 +2,7 @@
 #include "apiserver/rules/kinds.h"
 #include "pkg/base/bytes.h"
 
-void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many,
-                       const char *member) {
+void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many, const char *member) {
     struct json *list = jget(o, many), *first = json_item(list, 0);
     const char *s = jstr(o, one);
     if (!json_len(list) && *s) {
@@ -129,11 +128,11 @@ DEFAULTS_FN(node) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
     sync_one_and_many(c->a, spec, "podCIDR", "podCIDRs", NULL);
     const char *cidr = json_get_str(spec, "podCIDR");
-    if (!str_empty(cidr) && !str_eq(json_as_str(json_item(json_get(spec, "podCIDRs"), 0)), cidr)) /* the old field wins */
+    if (!str_empty(cidr) &&
+        !str_eq(json_as_str(json_item(json_get(spec, "podCIDRs"), 0)), cidr)) /* the old field wins */
         json_append(c->a, json_set(c->a, spec, "podCIDRs", json_array(c->a)), json_str(c->a, cidr));
     struct json *status = jget(obj, "status"), *capacity = jget(status, "capacity");
-    if (capacity && !jget(status, "allocatable"))
-        json_set(c->a, status, "allocatable", json_clone(c->a, capacity));
+    if (capacity && !jget(status, "allocatable")) json_set(c->a, status, "allocatable", json_clone(c->a, capacity));
 }
 
 static void fill_missing(struct arena *a, struct json *item, const char *into, const char *from) {

@@ -4,9 +4,7 @@
 
 #include "apiserver/rules/kinds.h"
 
-static struct json *spec_of(struct rules_ctx *c, struct json *obj) {
-    return json_ensure_object(c->a, obj, "spec");
-}
+static struct json *spec_of(struct rules_ctx *c, struct json *obj) { return json_ensure_object(c->a, obj, "spec"); }
 
 static void def_text(struct arena *a, struct json *o, const char *key, const char *text) {
     if (jget(o, key)) return;
@@ -88,8 +86,7 @@ static void default_job_spec(struct rules_ctx *c, struct json *spec, bool whole)
     def_int(c->a, spec, "backoffLimit", jget(spec, "backoffLimitPerIndex") ? INT32_MAX : 6);
     def_ptr(c->a, spec, "completionMode", "NonIndexed");
     def_bool(c->a, spec, "suspend", false);
-    def_ptr(c->a, spec, "podReplacementPolicy",
-            jget(spec, "podFailurePolicy") ? "Failed" : "TerminatingOrFailed");
+    def_ptr(c->a, spec, "podReplacementPolicy", jget(spec, "podFailurePolicy") ? "Failed" : "TerminatingOrFailed");
     def_bool(c->a, spec, "manualSelector", false);
 }
 
@@ -104,8 +101,7 @@ DEFAULTS_FN(job) {
 
 DEFAULTS_FN(cron_job) {
     struct json *spec = spec_of(c, obj);
-    default_job_spec(c, json_ensure_object(c->a, json_ensure_object(c->a, spec, "jobTemplate"), "spec"),
-                     false);
+    default_job_spec(c, json_ensure_object(c->a, json_ensure_object(c->a, spec, "jobTemplate"), "spec"), false);
     def_str(c->a, spec, "concurrencyPolicy", "Allow");
     def_bool(c->a, spec, "suspend", false);
     def_int(c->a, spec, "successfulJobsHistoryLimit", 3);
@@ -114,8 +110,8 @@ DEFAULTS_FN(cron_job) {
 
 /* ---- autoscaling ---- */
 
-static void default_scaling_rules(struct arena *a, struct json *behavior, const char *key,
-                                  const char *policies, bool window) {
+static void default_scaling_rules(struct arena *a, struct json *behavior, const char *key, const char *policies,
+                                  bool window) {
     struct json *rules = json_ensure_object(a, behavior, key);
     if (window) def_int(a, rules, "stabilizationWindowSeconds", 0);
     def_ptr(a, rules, "selectPolicy", "Max");
@@ -133,18 +129,17 @@ DEFAULTS_FN(hpa) {
     }
     if (!json_len(json_get(spec, "metrics"))) {
         json_del(spec, "metrics");
-        def_text(
-            c->a, spec, "metrics",
-            "[{\"type\":\"Resource\",\"resource\":{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\","
-            "\"averageUtilization\":80}}}]");
+        def_text(c->a, spec, "metrics",
+                 "[{\"type\":\"Resource\",\"resource\":{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\","
+                 "\"averageUtilization\":80}}}]");
     }
     if (!behavior) return;
     default_scaling_rules(c->a, behavior, "scaleUp",
                           "[{\"type\":\"Pods\",\"value\":4,\"periodSeconds\":15},"
                           "{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]",
                           true);
-    default_scaling_rules(c->a, behavior, "scaleDown",
-                          "[{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]", false);
+    default_scaling_rules(c->a, behavior, "scaleDown", "[{\"type\":\"Percent\",\"value\":100,\"periodSeconds\":15}]",
+                          false);
 }
 
 /* ---- admissionregistration ---- */
@@ -184,9 +179,7 @@ DEFAULTS_FN(admission_policy) {
     default_match_resources(c->a, jget(spec, "matchConstraints"));
 }
 
-DEFAULTS_FN(admission_policy_binding) {
-    default_match_resources(c->a, jget(spec_of(c, obj), "matchResources"));
-}
+DEFAULTS_FN(admission_policy_binding) { default_match_resources(c->a, jget(spec_of(c, obj), "matchResources")); }
 
 /* ---- storage ---- */
 
@@ -213,8 +206,7 @@ DEFAULTS_FN(csi_driver) {
 
 DEFAULTS_FN(flow_schema) {
     struct json *spec = spec_of(c, obj);
-    if (json_get_int(spec, "matchingPrecedence", 0) == 0)
-        json_set_int(c->a, spec, "matchingPrecedence", 1000);
+    if (json_get_int(spec, "matchingPrecedence", 0) == 0) json_set_int(c->a, spec, "matchingPrecedence", 1000);
 }
 
 DEFAULTS_FN(priority_level) {
@@ -270,8 +262,7 @@ DEFAULTS_FN(role_binding) {
     struct json *s;
     def_str(c->a, json_ensure_object(c->a, obj, "roleRef"), "apiGroup", "rbac.authorization.k8s.io");
     JSON_FOREACH(s, json_get(obj, "subjects"))
-        if (str_in(jstr(s, "kind"), ONE_OF("User", "Group")))
-            def_str(c->a, s, "apiGroup", "rbac.authorization.k8s.io");
+        if (str_in(jstr(s, "kind"), ONE_OF("User", "Group"))) def_str(c->a, s, "apiGroup", "rbac.authorization.k8s.io");
 }
 
 /* ---- resource ---- */
@@ -326,8 +317,7 @@ DEFAULTS_FN(crd) {
     if (json_len(json_get(status, "storedVersions"))) return;
     JSON_FOREACH(ver, json_get(spec, "versions")) {
         if (!json_get_bool(ver, "storage", false)) continue;
-        json_append(c->a, json_ensure_array(c->a, status, "storedVersions"),
-                    json_str(c->a, jstr(ver, "name")));
+        json_append(c->a, json_ensure_array(c->a, status, "storedVersions"), json_str(c->a, jstr(ver, "name")));
         return;
     }
 }

@@ -108,8 +108,7 @@ static void default_container(struct arena *a, struct json *k) {
     struct json *it;
     JSON_FOREACH(it, json_get(k, "ports")) def_str(a, it, "protocol", "TCP");
     JSON_FOREACH(it, json_get(k, "env")) {
-        struct json *from = jget(it, "valueFrom"), *ref = jget(from, "fieldRef"),
-                    *file = jget(from, "fileKeyRef");
+        struct json *from = jget(it, "valueFrom"), *ref = jget(from, "fieldRef"), *file = jget(from, "fileKeyRef");
         if (ref) def_str(a, ref, "apiVersion", "v1");
         if (file) def_bool(a, file, "optional", false);
         struct json *rf = jget(from, "resourceFieldRef");
@@ -154,8 +153,7 @@ static void default_volume_source(struct arena *a, struct json *v) {
         struct json *source = jget(v, volume_defaults[i].source), *value;
         const char *t = volume_defaults[i].value;
         if (!source || jget(source, volume_defaults[i].member)) continue;
-        if (json_parse(a, t, strlen(t), &value, NULL, NULL) == 0)
-            json_set(a, source, volume_defaults[i].member, value);
+        if (json_parse(a, t, strlen(t), &value, NULL, NULL) == 0) json_set(a, source, volume_defaults[i].member, value);
     }
 }
 
@@ -283,7 +281,8 @@ static void default_pod_requests(struct arena *a, struct json *spec) {
             json_set_str(a, requests, supported[i], quantity_format(a, q));
     }
     JSON_FOREACH_MEMBER(m, limits)
-        if (!json_get(requests, m->key) && (str_in(m->key, ONE_OF("cpu", "memory")) || str_has_prefix(m->key, "hugepages-")))
+        if (!json_get(requests, m->key) &&
+            (str_in(m->key, ONE_OF("cpu", "memory")) || str_has_prefix(m->key, "hugepages-")))
             json_set(a, requests, m->key, json_clone(a, m->value));
     if (!json_len(requests)) json_del(res, "requests");
 }
@@ -302,8 +301,7 @@ DEFAULTS_FN(pod) {
         sync_one_and_many(a, status, "hostIP", "hostIPs", "ip");
     }
     struct json *st;
-    static const char *const lists[] = {"containerStatuses", "initContainerStatuses",
-                                        "ephemeralContainerStatuses"};
+    static const char *const lists[] = {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL))
             round_quantities(a, json_get(st, "allocatedResources"));

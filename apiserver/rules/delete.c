@@ -77,8 +77,7 @@ static enum rules_delete delete_namespace(struct rules_ctx *c, struct json *obj)
     return RULES_DELETE_STORE;
 }
 
-static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj,
-                                    const struct rules_delete_options *o) {
+static enum rules_delete delete_pod(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     int64_t grace = pod_grace(obj, o->grace_period_seconds);
     bool held = json_len(json_get(meta, "finalizers"));
@@ -119,8 +118,7 @@ static enum rules_delete delete_crd(struct rules_ctx *c, struct json *obj) {
     return RULES_DELETE_STORE;
 }
 
-enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj,
-                                       const struct rules_delete_options *o) {
+enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     bool marked = jget(meta, "deletionTimestamp") != NULL;
     if (is_core(c, "Namespace")) return delete_namespace(c, obj);

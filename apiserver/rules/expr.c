@@ -14,30 +14,35 @@ static const struct cel_type *object_type(struct arena *a, const char *name, con
     for (size_t i = 0; i < n; i++) cel_type_add_field(a, t, m[i].name, m[i].type);
     return t;
 }
-#define OBJECT(a, name, ...) \
-    object_type(a, name, (const struct member[]){__VA_ARGS__}, sizeof((const struct member[]){__VA_ARGS__}) / sizeof(struct member))
+#define OBJECT(a, name, ...)                                   \
+    object_type(a, name, (const struct member[]){__VA_ARGS__}, \
+                sizeof((const struct member[]){__VA_ARGS__}) / sizeof(struct member))
 
 static const struct cel_type *request_type(struct arena *a) {
     const struct cel_type *s = &cel_t_string, *strings = cel_type_list(a, s);
     const struct cel_type *kind = OBJECT(a, "kubernetes.GroupVersionKind", {"group", s}, {"version", s}, {"kind", s});
-    const struct cel_type *res = OBJECT(a, "kubernetes.GroupVersionResource", {"group", s}, {"version", s}, {"resource", s});
+    const struct cel_type *res =
+        OBJECT(a, "kubernetes.GroupVersionResource", {"group", s}, {"version", s}, {"resource", s});
     const struct cel_type *user = OBJECT(a, "kubernetes.UserInfo", {"username", s}, {"uid", s}, {"groups", strings},
                                          {"extra", cel_type_map(a, s, strings)});
     return OBJECT(a, "kubernetes.AdmissionRequest", {"kind", kind}, {"resource", res}, {"subResource", s},
-                  {"requestKind", kind}, {"requestResource", res}, {"requestSubResource", s}, {"name", s}, {"namespace", s},
-                  {"operation", s}, {"userInfo", user}, {"dryRun", &cel_t_bool}, {"options", &cel_t_dyn});
+                  {"requestKind", kind}, {"requestResource", res}, {"requestSubResource", s}, {"name", s},
+                  {"namespace", s}, {"operation", s}, {"userInfo", user}, {"dryRun", &cel_t_bool},
+                  {"options", &cel_t_dyn});
 }
 
 static const struct cel_type *namespace_type(struct arena *a) {
-    const struct cel_type *s = &cel_t_string, *t = &cel_t_timestamp, *map = cel_type_map(a, s, s), *strings = cel_type_list(a, s);
+    const struct cel_type *s = &cel_t_string, *t = &cel_t_timestamp, *map = cel_type_map(a, s, s),
+                          *strings = cel_type_list(a, s);
     const struct cel_type *cond = OBJECT(a, "kubernetes.NamespaceCondition", {"status", s}, {"type", s},
                                          {"lastTransitionTime", t}, {"message", s}, {"reason", s});
-    const struct cel_type *meta = OBJECT(a, "kubernetes.NamespaceMetadata", {"name", s}, {"generateName", s}, {"namespace", s},
-                                         {"labels", map}, {"annotations", map}, {"UID", s}, {"creationTimestamp", t},
-                                         {"deletionGracePeriodSeconds", &cel_t_int}, {"deletionTimestamp", t},
-                                         {"generation", &cel_t_int}, {"resourceVersion", s}, {"finalizers", strings});
+    const struct cel_type *meta =
+        OBJECT(a, "kubernetes.NamespaceMetadata", {"name", s}, {"generateName", s}, {"namespace", s}, {"labels", map},
+               {"annotations", map}, {"UID", s}, {"creationTimestamp", t}, {"deletionGracePeriodSeconds", &cel_t_int},
+               {"deletionTimestamp", t}, {"generation", &cel_t_int}, {"resourceVersion", s}, {"finalizers", strings});
     const struct cel_type *spec = OBJECT(a, "kubernetes.NamespaceSpec", {"finalizers", strings});
-    const struct cel_type *status = OBJECT(a, "kubernetes.NamespaceStatus", {"conditions", cel_type_list(a, cond)}, {"phase", s});
+    const struct cel_type *status =
+        OBJECT(a, "kubernetes.NamespaceStatus", {"conditions", cel_type_list(a, cond)}, {"phase", s});
     return OBJECT(a, "kubernetes.Namespace", {"metadata", meta}, {"spec", spec}, {"status", status});
 }
 
@@ -54,7 +59,9 @@ struct expr_env *expr_env_new(struct arena *a, unsigned decls, const struct cel_
         [VAR_OLD] = {"oldObject", object},
         [VAR_NAMESPACE] = {"namespaceObject", namespace_type(a)},
         [VAR_REQUEST] = {"request", request_type(a)},
-        [VAR_PARAMS] = {"params", !(decls & EXPR_PARAMS) ? NULL : params ? params : &cel_t_dyn},
+        [VAR_PARAMS] = {"params", !(decls & EXPR_PARAMS) ? NULL
+                                  : params               ? params
+                                                         : &cel_t_dyn},
         [VAR_AUTHORIZER] = {"authorizer", authorizer ? &cel_t_authorizer : NULL},
         [VAR_RESOURCE] = {"authorizer.requestResource", authorizer ? &cel_t_resource_check : NULL},
         [VAR_VARIABLES] = {"variables", variables},
@@ -119,7 +126,8 @@ void expr_input_init(struct expr_input *in, struct rules_ctx *c, const struct ad
 static void authorize(void *arg, struct arena *a, const struct cel_authz *ask, struct cel_decision *out) {
     struct rules_ctx *c = arg;
     const struct rules_lookup *l = &c->rules->lookup;
-    struct user_info sa = {.uid = ""}, self = {.name = c->user, .uid = "", .groups = (const char **)c->groups, .n_groups = c->n_groups};
+    struct user_info sa = {.uid = ""},
+                     self = {.name = c->user, .uid = "", .groups = (const char **)c->groups, .n_groups = c->n_groups};
     const struct user_info *who = c->who ? c->who : &self;
     const char *reason = NULL;
     *out = (struct cel_decision){.reason = ""};
@@ -131,8 +139,14 @@ static void authorize(void *arg, struct arena *a, const struct cel_authz *ask, s
         sa.groups[sa.n_groups++] = "system:authenticated";
         who = &sa;
     }
-    struct rules_ask q = {.path = ask->path, .verb = ask->verb, .group = ask->group, .resource = ask->resource,
-                          .subresource = ask->subresource, .ns = ask->ns, .name = ask->name, .field_selector = ask->field_selector};
+    struct rules_ask q = {.path = ask->path,
+                          .verb = ask->verb,
+                          .group = ask->group,
+                          .resource = ask->resource,
+                          .subresource = ask->subresource,
+                          .ns = ask->ns,
+                          .name = ask->name,
+                          .field_selector = ask->field_selector};
     if (!l->authorize) {
         out->error = "no authorizer";
         return;
@@ -141,27 +155,39 @@ static void authorize(void *arg, struct arena *a, const struct cel_authz *ask, s
     out->reason = str_or_empty(reason);
 }
 
-void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel_run *run, struct cel_val vars[EXPR_SLOTS]) {
+void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel_run *run,
+                   struct cel_val vars[EXPR_SLOTS]) {
     struct rules_ctx *c = in->c;
     struct arena *a = c->a;
     struct rules_kind asked = admit_requested(c);
-    struct cel_authz of = {.verb = "", .group = asked.group, .resource = asked.resource, .subresource = str_or_empty(c->subresource),
-                           .ns = admit_namespace(c, in->view->obj, in->view->old), .name = admit_name(c, in->view->obj, in->view->old),
-                           .field_selector = "", .label_selector = ""};
+    struct cel_authz of = {.verb = "",
+                           .group = asked.group,
+                           .resource = asked.resource,
+                           .subresource = str_or_empty(c->subresource),
+                           .ns = admit_namespace(c, in->view->obj, in->view->old),
+                           .name = admit_name(c, in->view->obj, in->view->old),
+                           .field_selector = "",
+                           .label_selector = ""};
     struct cel_val values[VARS] = {
-        [VAR_OBJECT] = cel_json(a, in->view->obj, NULL),   [VAR_OLD] = cel_json(a, in->view->old, NULL),
-        [VAR_NAMESPACE] = cel_json(a, in->ns, NULL),       [VAR_REQUEST] = cel_json(a, in->request, NULL),
-        [VAR_PARAMS] = cel_json(a, in->params, NULL),      [VAR_AUTHORIZER] = cel_authorizer(a),
-        [VAR_RESOURCE] = cel_authorizer_resource(a, &of),  [VAR_VARIABLES] = in->variables ? cel_lazy_value(in->variables) : cel_null(),
+        [VAR_OBJECT] = cel_json(a, in->view->obj, NULL),
+        [VAR_OLD] = cel_json(a, in->view->old, NULL),
+        [VAR_NAMESPACE] = cel_json(a, in->ns, NULL),
+        [VAR_REQUEST] = cel_json(a, in->request, NULL),
+        [VAR_PARAMS] = cel_json(a, in->params, NULL),
+        [VAR_AUTHORIZER] = cel_authorizer(a),
+        [VAR_RESOURCE] = cel_authorizer_resource(a, &of),
+        [VAR_VARIABLES] = in->variables ? cel_lazy_value(in->variables) : cel_null(),
     };
     *run = (struct cel_run){.arena = a, .vars = vars, .n_vars = EXPR_SLOTS, .authorize = authorize, .authorize_arg = c};
     for (size_t i = 0; i < VARS; i++)
         if (env->slot[i] >= 0) vars[env->slot[i]] = values[i];
 }
 
-static const char out_of_budget[] = "validation failed due to running out of cost budget, no further validation rules will be run";
+static const char out_of_budget[] =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
 
-int expr_eval(struct expr_input *in, const struct expr_env *env, const struct expr *x, struct cel_val *out, const char **why) {
+int expr_eval(struct expr_input *in, const struct expr_env *env, const struct expr *x, struct cel_val *out,
+              const char **why) {
     struct cel_val vars[EXPR_SLOTS];
     struct cel_run run;
     *out = cel_null();

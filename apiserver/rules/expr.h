@@ -6,7 +6,17 @@
 #include "pkg/cel/cel.h"
 
 enum expr_decl { EXPR_PARAMS = 1 << 0, EXPR_AUTHORIZER = 1 << 1, EXPR_PATCH = 1 << 2 };
-enum expr_var { VAR_OBJECT, VAR_OLD, VAR_NAMESPACE, VAR_REQUEST, VAR_PARAMS, VAR_AUTHORIZER, VAR_RESOURCE, VAR_VARIABLES, VARS };
+enum expr_var {
+    VAR_OBJECT,
+    VAR_OLD,
+    VAR_NAMESPACE,
+    VAR_REQUEST,
+    VAR_PARAMS,
+    VAR_AUTHORIZER,
+    VAR_RESOURCE,
+    VAR_VARIABLES,
+    VARS
+};
 
 struct expr_env {
     struct cel_env *env;
@@ -38,10 +48,12 @@ void expr_input_init(struct expr_input *in, struct rules_ctx *c, const struct ad
                      const struct json *old, uint64_t budget);
 /* A run for `env`: vars is filled. */
 enum { EXPR_SLOTS = VARS };
-void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel_run *run, struct cel_val vars[EXPR_SLOTS]);
+void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel_run *run,
+                   struct cel_val vars[EXPR_SLOTS]);
 
 /* 0; -EINVAL: the expression failed; -E2BIG: the budget is used up, nothing more may be evaluated. *why is the message. */
-int expr_eval(struct expr_input *in, const struct expr_env *env, const struct expr *x, struct cel_val *out, const char **why);
+int expr_eval(struct expr_input *in, const struct expr_env *env, const struct expr *x, struct cel_val *out,
+              const char **why);
 
 /* matchConditions: true when the write is meant. *why is set when that cannot be said and failurePolicy is Fail. */
 bool expr_conditions_match(struct expr_input *in, const struct expr_env *env, const struct expr *list, size_t n,

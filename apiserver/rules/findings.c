@@ -68,8 +68,7 @@ void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value
     va_start(ap, fmt);
     char *detail = arena_vprintf(v->a, fmt, ap);
     va_end(ap);
-    add(v, "FieldValueTypeInvalid", p,
-        arena_printf(v->a, "Invalid value: %s: %s", shown(v->a, value), detail));
+    add(v, "FieldValueTypeInvalid", p, arena_printf(v->a, "Invalid value: %s: %s", shown(v->a, value), detail));
 }
 
 void v_internal(struct vctx *v, const struct fp *p, const char *detail) {
@@ -81,12 +80,10 @@ void v_too_long(struct vctx *v, const struct fp *p, size_t max) {
 }
 
 void v_too_many(struct vctx *v, const struct fp *p, size_t have, size_t max) {
-    add(v, "FieldValueTooMany", p,
-        arena_printf(v->a, "Too many: %zu: must have at most %zu items", have, max));
+    add(v, "FieldValueTooMany", p, arena_printf(v->a, "Too many: %zu: must have at most %zu items", have, max));
 }
 
-void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value,
-                     const char *const *allowed) {
+void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed) {
     _cleanup_buf_ struct buf b = {.limit = 4096};
     for (size_t i = 0; allowed[i]; i++) buf_printf(&b, "%s\"%s\"", i ? ", " : "", allowed[i]);
     add(v, "FieldValueNotSupported", p,
@@ -100,8 +97,7 @@ bool str_in(const char *s, const char *const *list) {
     return false;
 }
 
-void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed,
-            bool required) {
+void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed, bool required) {
     const char *s = str_or_empty(json_as_str(value));
     if (!*s && required)
         v_required(v, p, NULL);
@@ -115,8 +111,7 @@ void v_min(struct vctx *v, const struct fp *up, const struct json *obj, const ch
     v_invalid(v, FP(up, key), x, "must be greater than or equal to %lld", (long long)min);
 }
 
-void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min,
-             int64_t max) {
+void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min, int64_t max) {
     const struct json *x = jget(obj, key);
     if (!json_is(x, JSON_INT) || (x->i >= min && x->i <= max)) return;
     v_invalid(v, FP(up, key), x, "must be between %lld and %lld, inclusive", (long long)min, (long long)max);

@@ -49,9 +49,7 @@ const char *is_dns1035_label(const char *s) {
     return n > 63 ? "must be no more than 63 bytes" : NULL;
 }
 
-const char *is_path_segment_prefix(const char *s) {
-    return strpbrk(s, "/%") ? "may not contain '/' or '%'" : NULL;
-}
+const char *is_path_segment_prefix(const char *s) { return strpbrk(s, "/%") ? "may not contain '/' or '%'" : NULL; }
 
 const char *is_path_segment(const char *s) {
     if (str_eq(s, ".") || str_eq(s, "..")) return "may not be '.' or '..'";
@@ -102,10 +100,9 @@ size_t label_value_faults(const char *s) {
 }
 
 const char *is_label_value(const char *s) {
-    return label_value_faults(s)
-               ? "a valid label must be an empty string or consist of at most 63 alphanumeric "
-                 "characters, '-', '_' or '.', and must start and end with an alphanumeric character"
-               : NULL;
+    return label_value_faults(s) ? "a valid label must be an empty string or consist of at most 63 alphanumeric "
+                                   "characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+                                 : NULL;
 }
 
 const char *is_config_map_key(const char *s) {
@@ -123,7 +120,7 @@ const char *is_config_map_key(const char *s) {
 size_t config_map_key_faults(const char *s) {
     bool chars = *s;
     for (const char *q = s; *q; q++) chars &= is_alnum(*q) || strchr("-_.", *q) != NULL;
-    return (strlen(s) > 253) + !chars + str_has_prefix(s, "." ) * (str_eq(s, ".") || str_has_prefix(s, ".."));
+    return (strlen(s) > 253) + !chars + str_has_prefix(s, ".") * (str_eq(s, ".") || str_has_prefix(s, ".."));
 }
 
 /* Any printable ASCII except '='. */
@@ -154,8 +151,7 @@ size_t port_name_faults(const char *s) {
 const char *is_http_header_name(const char *s) {
     if (!*s) return "a valid HTTP header must consist of alphanumeric characters or '-'";
     for (const char *p = s; *p; p++)
-        if (!is_alnum(*p) && *p != '-')
-            return "a valid HTTP header must consist of alphanumeric characters or '-'";
+        if (!is_alnum(*p) && *p != '-') return "a valid HTTP header must consist of alphanumeric characters or '-'";
     return NULL;
 }
 
@@ -289,14 +285,12 @@ bool is_cron(const char *s) {
             int64_t ns;
             return duration_parse(s + 7, &ns) == 0;
         }
-        return str_in(
-            s, ONE_OF("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"));
+        return str_in(s, ONE_OF("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"));
     }
     size_t i = 0;
     for (const char *p = s; *(p += strspn(p, " \t"));) {
         size_t n = strcspn(p, " \t");
-        if (i >= ARRAY_LEN(fields) || !cron_field(p, n, fields[i].min, fields[i].max, fields[i].names))
-            return false;
+        if (i >= ARRAY_LEN(fields) || !cron_field(p, n, fields[i].min, fields[i].max, fields[i].names)) return false;
         i++;
         p += n;
     }
@@ -355,8 +349,7 @@ void v_signer_name(struct vctx *v, const struct fp *p, const struct json *value)
     const char *domain = arena_strndup(v->a, s, (size_t)(slash - s));
     if (strlen(domain) > SUBDOMAIN_MAX) v_too_long(v, p, SUBDOMAIN_MAX);
     v_parts(v, p, value, domain, v_label1123);
-    if (!strchr(domain, '.'))
-        v_invalid(v, p, value, "should be a domain with at least two segments separated by dots");
+    if (!strchr(domain, '.')) v_invalid(v, p, value, "should be a domain with at least two segments separated by dots");
     v_parts(v, p, value, slash + 1, v_subdomain);
     if (strlen(s) > 2 * SUBDOMAIN_MAX + LABEL_MAX + 2) v_too_long(v, p, 2 * SUBDOMAIN_MAX + LABEL_MAX + 2);
 }
@@ -369,8 +362,7 @@ void v_config_key(struct vctx *v, const struct fp *p, const char *s) {
 }
 
 void v_label_name(struct vctx *v, const struct fp *p, const char *s) {
-    for (size_t n = qualified_name_faults(s); n; n--)
-        v_invalid(v, p, json_str(v->a, s), "%s", is_qualified_name(s));
+    for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, json_str(v->a, s), "%s", is_qualified_name(s));
 }
 
 void v_labels(struct vctx *v, const struct fp *p, const struct json *labels) {
@@ -394,17 +386,14 @@ void v_annotations(struct vctx *v, const struct fp *p, const struct json *annota
     if (total > TOTAL_MAX) v_too_long(v, p, TOTAL_MAX);
 }
 
-static void v_requirement(struct vctx *v, const struct fp *p, const struct json *r,
-                          bool allow_invalid_values) {
+static void v_requirement(struct vctx *v, const struct fp *p, const struct json *r, bool allow_invalid_values) {
     const char *op = jstr(r, "operator");
     const struct json *values = json_get(r, "values"), *s;
     if (str_in(op, ONE_OF("In", "NotIn"))) {
-        if (!json_len(values))
-            v_required(v, FP(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        if (!json_len(values)) v_required(v, FP(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
     } else if (str_in(op, ONE_OF("Exists", "DoesNotExist"))) {
         if (json_len(values))
-            v_forbidden(v, FP(p, "values"),
-                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            v_forbidden(v, FP(p, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
     } else {
         v_invalid(v, FP(p, "operator"), json_get(r, "operator"), "not a valid selector operator");
     }

@@ -37,8 +37,7 @@ struct fset *fset_child(struct arena *a, struct fset *s, const char *elem) {
 static void add_all(struct arena *a, struct fset *into, const struct fset *from) {
     if (!from) return;
     into->member |= from->member;
-    for (uint32_t i = 0; i < from->n; i++)
-        add_all(a, fset_child(a, into, from->items[i].elem), from->items[i].sub);
+    for (uint32_t i = 0; i < from->n; i++) add_all(a, fset_child(a, into, from->items[i].elem), from->items[i].sub);
 }
 
 struct fset *fset_union(struct arena *a, const struct fset *x, const struct fset *y) {
@@ -114,8 +113,7 @@ static struct json *write_node(struct arena *a, const struct fset *s, bool root)
     for (uint32_t i = 0; i < s->n; i++) children |= !fset_empty(s->items[i].sub);
     if (children && s->member && !root) json_set(a, o, ".", json_object(a));
     for (uint32_t i = 0; i < s->n; i++)
-        if (!fset_empty(s->items[i].sub))
-            json_set(a, o, s->items[i].elem, write_node(a, s->items[i].sub, false));
+        if (!fset_empty(s->items[i].sub)) json_set(a, o, s->items[i].elem, write_node(a, s->items[i].sub, false));
     return o;
 }
 
@@ -196,10 +194,11 @@ struct walk {
     struct fset *added, *modified, *removed;
     unsigned depth;
 };
-enum { EQUAL_DEPTH = 8 }; /* down to here values are first compared as a whole: in a deep tree that would be quadratic */
+enum {
+    EQUAL_DEPTH = 8
+}; /* down to here values are first compared as a whole: in a deep tree that would be quadratic */
 
-static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y,
-                    struct walk w);
+static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w);
 
 static void leaf(const struct json *x, const struct json *y, struct walk w) {
     struct fset *to = !x ? w.added : !y ? w.removed : json_equal(x, y) ? NULL : w.modified;
@@ -230,29 +229,25 @@ static void compare_objects(struct arena *a, struct schema s, const struct json 
             below(a, schema_member(s, m->key, NULL), NULL, m->value, w, fset_field_elem(a, m->key));
 }
 
-static const struct json *item_by_elem(struct arena *a, struct schema s, const struct json *list,
-                                       const char *elem) {
+static const struct json *item_by_elem(struct arena *a, struct schema s, const struct json *list, const char *elem) {
     const struct json *it;
     JSON_FOREACH(it, list)
         if (str_eq(fset_item_elem(a, s, it), elem)) return it;
     return NULL;
 }
 
-static void compare_lists(struct arena *a, struct schema s, const struct json *x, const struct json *y,
-                          struct walk w, bool keyed) {
+static void compare_lists(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w,
+                          bool keyed) {
     const struct json *it;
     const char *elem;
     struct schema is = keyed ? schema_item(s) : (struct schema){.deduced = true};
     JSON_FOREACH(it, x)
-        if ((elem = fset_item_elem(a, s, it)))
-            below(a, is, it, item_by_elem(a, s, y, elem), w, elem);
+        if ((elem = fset_item_elem(a, s, it))) below(a, is, it, item_by_elem(a, s, y, elem), w, elem);
     JSON_FOREACH(it, y)
-        if ((elem = fset_item_elem(a, s, it)) && !item_by_elem(a, s, x, elem))
-            below(a, is, NULL, it, w, elem);
+        if ((elem = fset_item_elem(a, s, it)) && !item_by_elem(a, s, x, elem)) below(a, is, NULL, it, w, elem);
 }
 
-static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y,
-                    struct walk w) {
+static void compare(struct arena *a, struct schema s, const struct json *x, const struct json *y, struct walk w) {
     enum schema_kind kind = schema_kind(s, x ? x : y);
     if (kind == SCHEMA_DEDUCED) {
         bool map = (!x || x->type == JSON_OBJECT) && (!y || y->type == JSON_OBJECT);

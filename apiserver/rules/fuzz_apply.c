@@ -18,7 +18,8 @@ static struct json *content(struct arena *a, const struct json *obj) {
 }
 
 /* The object after `config` was applied to `live` (may be NULL); NULL when that is refused. */
-static struct json *apply(struct rules_ctx *c, const char *manager, struct json *live, struct json *config, bool force) {
+static struct json *apply(struct rules_ctx *c, const char *manager, struct json *live, struct json *config,
+                          bool force) {
     struct json *once = NULL, *twice = NULL;
     _cleanup_err_ struct err e = {0};
     bool changed;
@@ -40,8 +41,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     char *text = arena_strndup(a, (const char *)p + 2, n - 2), *line;
     struct json *configs[3] = {NULL}, *live = NULL;
     if (rules_new(&conf, &r, NULL)) abort();
-    struct rules_ctx c = {.rules = r, .a = a, .group = kinds[k].group, .version = kinds[k].version, .kind = kinds[k].kind,
-                          .resource = kinds[k].plural, .namespaced = true, .ns = "n",
+    struct rules_ctx c = {.rules = r,
+                          .a = a,
+                          .group = kinds[k].group,
+                          .version = kinds[k].version,
+                          .kind = kinds[k].kind,
+                          .resource = kinds[k].plural,
+                          .namespaced = true,
+                          .ns = "n",
                           .type = api_type_find(kinds[k].group, kinds[k].version, kinds[k].kind)};
     for (size_t i = 0; i < 3 && (line = strsep(&text, "\n")); i++)
         if (json_parse(a, line, strlen(line), &configs[i], NULL, NULL)) configs[i] = NULL;

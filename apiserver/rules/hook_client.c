@@ -65,7 +65,8 @@ static struct pooled *pool_take(struct hook_pool *p, const char *ca_pem, const c
     for (size_t i = 0; i < p->n && !x; i++)
         if (str_eq(p->items[i]->ca_pem, ca_pem) && str_eq(p->items[i]->server_name, server_name)) x = p->items[i];
     if (!x) {
-        struct http_client_options o = {.ca_pem = *ca_pem ? ca_pem : NULL, .server_name = *server_name ? server_name : NULL,
+        struct http_client_options o = {.ca_pem = *ca_pem ? ca_pem : NULL,
+                                        .server_name = *server_name ? server_name : NULL,
                                         .user_agent = "kube-apiserver-admission"};
         struct http_client *c = http_client_new(&o, e);
         if (c) {
@@ -95,7 +96,8 @@ struct target {
     const char *url, *shown, *server_name, *ca_pem; /* shown: the URL as upstream names it in errors */
 };
 
-static const struct json *get(struct rules *r, struct arena *a, const char *resource, const char *ns, const char *name) {
+static const struct json *get(struct rules *r, struct arena *a, const char *resource, const char *ns,
+                              const char *name) {
     return r && r->lookup.get ? r->lookup.get(r->lookup.arg, a, "", resource, ns, name) : NULL;
 }
 
@@ -163,16 +165,18 @@ static int refused(const struct http_resp *resp, struct err *e) {
     const char *text = str_or_empty(resp->body.data);
     while (n && (text[n - 1] == '\n' || text[n - 1] == '\r')) n--;
     switch (resp->status) {
-    case 404: return err_set(e, -EPROTO, "the server could not find the requested resource");
-    case 401: return err_set(e, -EPROTO, "the server has asked for the client to provide credentials");
-    case 403: return err_set(e, -EPROTO, "%.*s", n ? n : 9, n ? text : "forbidden");
-    case 400: return err_set(e, -EPROTO, "the server rejected our request for an unknown reason");
-    case 405: return err_set(e, -EPROTO, "the server does not allow this method on the requested resource");
-    case 429: return err_set(e, -EPROTO, "the server has received too many requests and has asked us to try again later");
-    case 503: return err_set(e, -EPROTO, "the server is currently unable to handle the request");
+        case 404: return err_set(e, -EPROTO, "the server could not find the requested resource");
+        case 401: return err_set(e, -EPROTO, "the server has asked for the client to provide credentials");
+        case 403: return err_set(e, -EPROTO, "%.*s", n ? n : 9, n ? text : "forbidden");
+        case 400: return err_set(e, -EPROTO, "the server rejected our request for an unknown reason");
+        case 405: return err_set(e, -EPROTO, "the server does not allow this method on the requested resource");
+        case 429:
+            return err_set(e, -EPROTO, "the server has received too many requests and has asked us to try again later");
+        case 503: return err_set(e, -EPROTO, "the server is currently unable to handle the request");
     }
     if (resp->status >= 500)
-        return err_set(e, -EPROTO, "an error on the server (\"%.*s\") has prevented the request from succeeding", n, text);
+        return err_set(e, -EPROTO, "an error on the server (\"%.*s\") has prevented the request from succeeding", n,
+                       text);
     return err_set(e, -EPROTO, "the server responded with the status code %d but did not return more information",
                    resp->status);
 }

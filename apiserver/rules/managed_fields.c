@@ -20,9 +20,9 @@ void managers_read(struct arena *a, const struct json *list, struct managers *ou
     JSON_FOREACH(it, list) {
         if (!*jstr(it, "operation")) continue;
         ARENA_GROW(a, out->items, out->n, out->cap);
-        out->items[out->n++] = (struct manager){
-            jstr(it, "manager"),     jstr(it, "operation"), jstr(it, "apiVersion"),
-            jstr(it, "subresource"), jstr(it, "time"),      fset_from_json(a, json_get(it, "fieldsV1"))};
+        out->items[out->n++] = (struct manager){jstr(it, "manager"),    jstr(it, "operation"),
+                                                jstr(it, "apiVersion"), jstr(it, "subresource"),
+                                                jstr(it, "time"),       fset_from_json(a, json_get(it, "fieldsV1"))};
     }
 }
 
@@ -80,8 +80,8 @@ void managers_write(struct arena *a, struct managers *m, struct json *obj) {
         json_del(meta, "managedFields");
 }
 
-struct manager *managers_find(struct managers *m, const char *name, const char *operation,
-                              const char *api_version, const char *subresource) {
+struct manager *managers_find(struct managers *m, const char *name, const char *operation, const char *api_version,
+                              const char *subresource) {
     for (size_t i = 0; i < m->n; i++) {
         struct manager *k = &m->items[i];
         if (str_eq(k->name, name) && str_eq(k->operation, operation) && str_eq(k->api_version, api_version) &&
@@ -151,8 +151,7 @@ struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
     static const char *const status[] = {"f:status", NULL}, *const spec[] = {"f:spec", NULL};
     const struct kind_rules *k = kind_find(c->group, c->kind);
     for (size_t i = 0; i < ARRAY_LEN(system); i++) s = strip(c->a, s, system[i]);
-    bool has_status =
-        k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
+    bool has_status = k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
     if (str_empty(c->subresource) && has_status) s = strip(c->a, s, status);
     if (str_eq(c->subresource, "status")) s = strip(c->a, s, spec);
     return strip_member(s);
@@ -199,8 +198,7 @@ static bool is_reset(const struct json *list) { return json_len(list) == 1 && je
 void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct json *old) {
     struct arena *a = c->a;
     struct json *meta = json_ensure_object(a, obj, "metadata");
-    const struct json *sent = json_get(meta, "managedFields"),
-                      *had = json_at(old, "metadata", "managedFields", NULL);
+    const struct json *sent = json_get(meta, "managedFields"), *had = json_at(old, "metadata", "managedFields", NULL);
     struct managers m;
     const char *sub = str_or_empty(c->subresource), *gv = group_version(a, c);
     managers_read(a, sent, &m);

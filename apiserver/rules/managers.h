@@ -16,8 +16,8 @@ void managers_read(struct arena *a, const struct json *managed_fields, struct ma
 /* Sorted, as the API shows them: Apply before Update, then by time and name. Removes the member when empty.
  */
 void managers_write(struct arena *a, struct managers *m, struct json *obj);
-struct manager *managers_find(struct managers *m, const char *name, const char *operation,
-                              const char *api_version, const char *subresource);
+struct manager *managers_find(struct managers *m, const char *name, const char *operation, const char *api_version,
+                              const char *subresource);
 struct manager *managers_add(struct arena *a, struct managers *m, const char *name, const char *operation,
                              const char *api_version, const char *subresource);
 /* The manager's entry was written now. */

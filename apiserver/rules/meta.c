@@ -14,8 +14,7 @@ void meta_prepare_create(struct rules_ctx *c, struct json *obj) {
     const char *base = jstr(meta, "generateName");
     if (!*jstr(meta, "name") && *base) {
         random_name(suffix, GENERATED_SUFFIX);
-        json_set(c->a, meta, "name",
-                 json_strf(c->a, "%.*s%s", GENERATED_NAME_MAX - GENERATED_SUFFIX, base, suffix));
+        json_set(c->a, meta, "name", json_strf(c->a, "%.*s%s", GENERATED_NAME_MAX - GENERATED_SUFFIX, base, suffix));
     }
     uuid_new(uid);
     json_set_str(c->a, meta, "uid", uid);
@@ -127,8 +126,9 @@ static void v_whole(struct vctx *v, const struct json *meta, bool core, const st
 }
 
 void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p) {
-    bool core = v->c->type && !str_in(str_or_empty(v->c->group),
-                                      ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io"));
+    bool core =
+        v->c->type && !str_in(str_or_empty(v->c->group),
+                              ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io"));
     v_name(v, meta, p);
     if (v->c->namespaced) {
         const char *ns = jstr(meta, "namespace"), *bad;
@@ -209,8 +209,7 @@ static void v_change(struct vctx *v, const struct json *meta, const struct json 
             JSON_FOREACH(o, json_get(old, "finalizers")) known |= json_equal(o, f);
             added |= !known;
         }
-        if (added)
-            v_forbidden(v, FP(p, "finalizers"), "no new finalizers can be added if the object is being deleted");
+        if (added) v_forbidden(v, FP(p, "finalizers"), "no new finalizers can be added if the object is being deleted");
     }
     if (!*jstr(meta, "resourceVersion"))
         v_invalid(v, FP(p, "resourceVersion"), json_get(meta, "resourceVersion"), "must be specified for an update");

@@ -36,7 +36,8 @@ static bool parse_minor(const char *s, int *out) {
     *out = POD_VERSION_LATEST;
     if (str_eq(s, "latest")) return true;
     bool zeros = str_has_prefix(s, "v1.0") && s[4];
-    if (!str_has_prefix(s, "v1.") || zeros || s[3] == '+' || str_to_i64(s + 3, &n) || n < 0 || n >= POD_VERSION_LATEST) return false;
+    if (!str_has_prefix(s, "v1.") || zeros || s[3] == '+' || str_to_i64(s + 3, &n) || n < 0 || n >= POD_VERSION_LATEST)
+        return false;
     *out = (int)n;
     return true;
 }
@@ -110,11 +111,16 @@ static void warn_of_pods(struct rules_ctx *c, const char *ns, struct pod_standar
         found[at].n++;
     }
     if (json_len(pods) > PODS_CHECKED_MAX)
-        rules_warn(c, "new PodSecurity enforce level only checked against the first %d of %zu existing pods", PODS_CHECKED_MAX, json_len(pods));
-    if (n) rules_warn(c, "existing pods in namespace \"%s\" violate the new PodSecurity enforce level \"%s\"", ns, standard_text(a, s));
+        rules_warn(c, "new PodSecurity enforce level only checked against the first %d of %zu existing pods",
+                   PODS_CHECKED_MAX, json_len(pods));
+    if (n)
+        rules_warn(c, "existing pods in namespace \"%s\" violate the new PodSecurity enforce level \"%s\"", ns,
+                   standard_text(a, s));
     const char **lines = arena_alloc(a, (n + 1) * sizeof(*lines));
     for (size_t i = 0; i < n; i++) {
-        const char *others = found[i].n == 1 ? "" : arena_printf(a, " (and %zu other pod%s)", found[i].n - 1, found[i].n == 2 ? "" : "s");
+        const char *others =
+            found[i].n == 1 ? ""
+                            : arena_printf(a, " (and %zu other pod%s)", found[i].n - 1, found[i].n == 2 ? "" : "s");
         lines[i] = arena_printf(a, "%s%s: %s", found[i].first, others, found[i].why);
     }
     if (n) qsort(lines, n, sizeof(*lines), by_text);
@@ -122,11 +128,13 @@ static void warn_of_pods(struct rules_ctx *c, const char *ns, struct pod_standar
 }
 
 static int check_namespace(struct rules_ctx *c, const struct json *obj, const struct json *old, struct err *e) {
-    const struct json *labels = json_at(obj, "metadata", "labels", NULL), *before = json_at(old, "metadata", "labels", NULL);
+    const struct json *labels = json_at(obj, "metadata", "labels", NULL),
+                      *before = json_at(old, "metadata", "labels", NULL);
     const char *name = jstr(json_get(obj, "metadata"), "name");
     struct policy_of now = read_policy(c, labels), was = read_policy(c, before);
     bool same = old && now.faults.n == was.faults.n;
-    for (size_t i = 0; same && i < now.faults.n; i++) same = str_eq(now.faults.items[i].message, was.faults.items[i].message);
+    for (size_t i = 0; same && i < now.faults.n; i++)
+        same = str_eq(now.faults.items[i].message, was.faults.items[i].message);
     if (now.wrong && !same) return v_finish(&now.faults, name, e);
     if (!old || now.enforce.level == POD_PRIVILEGED) return 0;
     if (now.enforce.minor == was.enforce.minor && now.enforce.level <= was.enforce.level) return 0;
@@ -138,7 +146,8 @@ static int check_namespace(struct rules_ctx *c, const struct json *obj, const st
 
 /* The pod's template in a workload. */
 static const struct json *template_of(const struct rules_ctx *c, const struct json *obj) {
-    static const char *const workloads[] = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", NULL};
+    static const char *const workloads[] = {
+        "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", NULL};
     if (!str_empty(c->subresource)) return NULL;
     if (str_in(c->kind, workloads)) return json_at(obj, "spec", "template", NULL);
     if (str_eq(c->kind, "CronJob")) return json_at(obj, "spec", "jobTemplate", "spec", "template", NULL);
@@ -160,15 +169,18 @@ static bool significant(const struct json *obj, const struct json *old) {
     return false;
 }
 
-static int evaluate(struct rules_ctx *c, const struct json *obj, const struct json *meta, const struct json *spec, bool pod,
-                    struct err *e) {
+static int evaluate(struct rules_ctx *c, const struct json *obj, const struct json *meta, const struct json *spec,
+                    bool pod, struct err *e) {
     const struct json *ns = admission_get(c, "", "namespaces", NULL, str_or_empty(c->ns));
     struct policy_of p = read_policy(c, json_at(ns, "metadata", "labels", NULL));
     const char *why;
-    if (p.wrong) rules_annotate(c, LABEL "error", "Failed to parse policy: %s: %s", p.faults.items[0].field, p.faults.items[0].message);
+    if (p.wrong)
+        rules_annotate(c, LABEL "error", "Failed to parse policy: %s: %s", p.faults.items[0].field,
+                       p.faults.items[0].message);
     if (pod) rules_annotate(c, LABEL "enforce-policy", "%s", standard_text(c->a, p.enforce));
     if ((why = pod_standard_violations(c->a, p.audit, meta, spec, true)))
-        rules_annotate(c, LABEL "audit-violations", "would violate PodSecurity \"%s\": %s", standard_text(c->a, p.audit), why);
+        rules_annotate(c, LABEL "audit-violations", "would violate PodSecurity \"%s\": %s",
+                       standard_text(c->a, p.audit), why);
     if (pod && (why = pod_standard_violations(c->a, p.enforce, meta, spec, true)))
         return admission_forbid(c, obj, e, "violates PodSecurity \"%s\": %s", standard_text(c->a, p.enforce), why);
     if ((why = pod_standard_violations(c->a, p.warn, meta, spec, true)))
@@ -177,12 +189,14 @@ static int evaluate(struct rules_ctx *c, const struct json *obj, const struct js
 }
 
 int check_pod_security(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    static const char *const ignored[] = {"exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status", NULL};
+    static const char *const ignored[] = {"exec",        "attach", "binding", "eviction", "log",
+                                          "portforward", "proxy",  "status",  NULL};
     if (!obj || c->op == RULES_DELETE) return 0;
     if (admission_is(c, "", "Namespace")) return check_namespace(c, obj, old, e);
     if (!c->namespaced) return 0;
     bool pod = str_empty(c->group) && str_eq(c->kind, "Pod");
-    if (pod && (str_in(str_or_empty(c->subresource), ignored) || (c->op == RULES_UPDATE && !significant(obj, old)))) return 0;
+    if (pod && (str_in(str_or_empty(c->subresource), ignored) || (c->op == RULES_UPDATE && !significant(obj, old))))
+        return 0;
     const struct json *holder = pod ? obj : template_of(c, obj), *spec = json_get(holder, "spec");
     return spec ? evaluate(c, obj, json_get(holder, "metadata"), spec, pod, e) : 0;
 }

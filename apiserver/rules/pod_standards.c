@@ -10,7 +10,7 @@ struct exam {
     struct arena *a;
     int minor;
     const struct json *meta, *spec, *sc; /* sc: of the pod */
-    const char *reason; /* set where it is not the table's */
+    const char *reason;                  /* set where it is not the table's */
     const char *detail;
 };
 
@@ -59,7 +59,8 @@ static const struct json *nth_container(const struct json *spec, size_t n) {
     return NULL;
 }
 #define EACH_CONTAINER(k, sc_of) \
-    for (size_t k##_i = 0; (k = nth_container(x->spec, k##_i)) && (sc_of = json_get(k, "securityContext"), (void)sc_of, true); k##_i++)
+    for (size_t k##_i = 0;       \
+         (k = nth_container(x->spec, k##_i)) && (sc_of = json_get(k, "securityContext"), (void)sc_of, true); k##_i++)
 
 static bool windows(const struct exam *x) { return str_eq(jstr(json_get(x->spec, "os"), "name"), "windows"); }
 /* Users of the pod are others than the host's. */
@@ -80,13 +81,15 @@ static bool app_armor(struct exam *x) {
     bool pod = p && !str_in(jstr(p, "type"), ONE_OF("RuntimeDefault", "Localhost"));
     if (pod) add_once(x, &values, jstr(p, "type"));
     EACH_CONTAINER(k, sc) {
-        if (!(p = jget(sc, "appArmorProfile")) || str_in(jstr(p, "type"), ONE_OF("RuntimeDefault", "Localhost"))) continue;
+        if (!(p = jget(sc, "appArmorProfile")) || str_in(jstr(p, "type"), ONE_OF("RuntimeDefault", "Localhost")))
+            continue;
         add(x, &bad, jstr(k, "name"));
         add_once(x, &values, jstr(p, "type"));
     }
     JSON_FOREACH_MEMBER(m, json_get(x->meta, "annotations")) {
         const char *v = str_or_empty(json_as_str(m->value));
-        if (!str_has_prefix(m->key, prefix) || !*v || str_eq(v, "runtime/default") || str_has_prefix(v, "localhost/")) continue;
+        if (!str_has_prefix(m->key, prefix) || !*v || str_eq(v, "runtime/default") || str_has_prefix(v, "localhost/"))
+            continue;
         add_once(x, &notes, arena_printf(x->a, "%s=\"%s\"", m->key, v));
     }
     if (!pod && !bad.n && !notes.n) return true;
@@ -98,8 +101,9 @@ static bool app_armor(struct exam *x) {
 }
 
 static bool default_capabilities(struct exam *x) {
-    static const char *const ok[] = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD",
-                                     "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", NULL};
+    static const char *const ok[] = {"AUDIT_WRITE", "CHOWN",  "DAC_OVERRIDE",     "FOWNER",  "FSETID",
+                                     "KILL",        "MKNOD",  "NET_BIND_SERVICE", "SETFCAP", "SETGID",
+                                     "SETPCAP",     "SETUID", "SYS_CHROOT",       NULL};
     struct strs bad = {0}, caps = {0};
     const struct json *k, *sc, *cap;
     EACH_CONTAINER(k, sc) {
@@ -111,7 +115,8 @@ static bool default_capabilities(struct exam *x) {
             }
         if (!fits) add(x, &bad, jstr(k, "name"));
     }
-    return !bad.n || DETAIL("%s must not include %s in securityContext.capabilities.add", containers(x, &bad), quoted(x, &caps));
+    return !bad.n ||
+           DETAIL("%s must not include %s in securityContext.capabilities.add", containers(x, &bad), quoted(x, &caps));
 }
 
 static bool host_namespaces(struct exam *x) {
@@ -142,8 +147,8 @@ static bool host_ports(struct exam *x) {
             }
         if (!fits) add(x, &bad, jstr(k, "name"));
     }
-    return !bad.n || DETAIL("%s use%s hostPort%s %s", containers(x, &bad), bad.n == 1 ? "s" : "", ports.n == 1 ? "" : "s",
-                            join(x, &ports, ", ", false));
+    return !bad.n || DETAIL("%s use%s hostPort%s %s", containers(x, &bad), bad.n == 1 ? "s" : "",
+                            ports.n == 1 ? "" : "s", join(x, &ports, ", ", false));
 }
 
 static bool add_hosts(struct exam *x, struct strs *hosts, const struct json *handler) {
@@ -159,13 +164,16 @@ static bool add_hosts(struct exam *x, struct strs *hosts, const struct json *han
 }
 
 static bool probe_hosts(struct exam *x) {
-    static const char *const probes[] = {"livenessProbe", "readinessProbe", "startupProbe"}, *const hooks[] = {"postStart", "preStop"};
+    static const char *const probes[] = {"livenessProbe", "readinessProbe", "startupProbe"}, *const hooks[] = {
+                                                                                                 "postStart",
+                                                                                                 "preStop"};
     struct strs bad = {0}, hosts = {0};
     const struct json *k, *sc;
     EACH_CONTAINER(k, sc) {
         bool any = false;
         for (size_t i = 0; i < ARRAY_LEN(probes); i++) any |= add_hosts(x, &hosts, json_get(k, probes[i]));
-        for (size_t i = 0; i < ARRAY_LEN(hooks); i++) any |= add_hosts(x, &hosts, json_at(k, "lifecycle", hooks[i], NULL));
+        for (size_t i = 0; i < ARRAY_LEN(hooks); i++)
+            any |= add_hosts(x, &hosts, json_at(k, "lifecycle", hooks[i], NULL));
         if (any) add_once(x, &bad, jstr(k, "name"));
     }
     return !bad.n || DETAIL("%s use%s probe or lifecycle host%s %s", containers(x, &bad), bad.n == 1 ? "s" : "",
@@ -176,7 +184,7 @@ static bool privileged(struct exam *x) {
     struct strs bad = {0};
     const struct json *k, *sc;
     EACH_CONTAINER(k, sc)
-        if (json_get_bool(sc, "privileged", false)) add(x, &bad, jstr(k, "name"));
+    if (json_get_bool(sc, "privileged", false)) add(x, &bad, jstr(k, "name"));
     return !bad.n || DETAIL("%s must not set securityContext.privileged=true", containers(x, &bad));
 }
 
@@ -212,15 +220,18 @@ static bool se_linux(struct exam *x) {
     const struct json *k, *sc, *o = jget(x->sc, "seLinuxOptions");
     bool pod = o && !se_ok(x, o, &f);
     EACH_CONTAINER(k, sc)
-        if ((o = jget(sc, "seLinuxOptions")) && !se_ok(x, o, &f)) add(x, &bad, jstr(k, "name"));
+    if ((o = jget(sc, "seLinuxOptions")) && !se_ok(x, o, &f)) add(x, &bad, jstr(k, "name"));
     if (!pod && !bad.n) return true;
     if (f.types.n) add(x, &data, arena_printf(x->a, "type%s %s", f.types.n == 1 ? "" : "s", quoted(x, &f.types)));
     if (f.user) add(x, &data, "user may not be set");
     if (f.role) add(x, &data, "role may not be set");
-    return DETAIL("%s set forbidden securityContext.seLinuxOptions: %s", setters(x, pod, &bad), join(x, &data, "; ", false));
+    return DETAIL("%s set forbidden securityContext.seLinuxOptions: %s", setters(x, pod, &bad),
+                  join(x, &data, "; ", false));
 }
 
-static bool seccomp_value(const struct json *p) { return str_in(jstr(p, "type"), ONE_OF("RuntimeDefault", "Localhost")); }
+static bool seccomp_value(const struct json *p) {
+    return str_in(jstr(p, "type"), ONE_OF("RuntimeDefault", "Localhost"));
+}
 
 /* strict: somebody must have set one. */
 static bool seccomp(struct exam *x, bool strict) {
@@ -237,9 +248,12 @@ static bool seccomp(struct exam *x, bool strict) {
             add(x, &unset, jstr(k, "name"));
         }
     }
-    if (pod || bad.n) return DETAIL("%s must not set securityContext.seccompProfile.type to %s", setters(x, pod, &bad), quoted(x, &values));
+    if (pod || bad.n)
+        return DETAIL("%s must not set securityContext.seccompProfile.type to %s", setters(x, pod, &bad),
+                      quoted(x, &values));
     return !strict || !unset.n ||
-           DETAIL("pod or %s must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"", containers(x, &unset));
+           DETAIL("pod or %s must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
+                  containers(x, &unset));
 }
 
 static bool seccomp_annotation_ok(const char *v) {
@@ -264,16 +278,24 @@ static bool sysctls(struct exam *x) {
     static const struct {
         const char *name;
         int since;
-    } ok[] = {{"kernel.shm_rmid_forced", 0}, {"net.ipv4.ip_local_port_range", 0}, {"net.ipv4.tcp_syncookies", 0},
-              {"net.ipv4.ping_group_range", 0}, {"net.ipv4.ip_unprivileged_port_start", 0},
-              {"net.ipv4.ip_local_reserved_ports", 27}, {"net.ipv4.tcp_keepalive_time", 29}, {"net.ipv4.tcp_fin_timeout", 29},
-              {"net.ipv4.tcp_keepalive_intvl", 29}, {"net.ipv4.tcp_keepalive_probes", 29}, {"net.ipv4.tcp_rmem", 32},
+    } ok[] = {{"kernel.shm_rmid_forced", 0},
+              {"net.ipv4.ip_local_port_range", 0},
+              {"net.ipv4.tcp_syncookies", 0},
+              {"net.ipv4.ping_group_range", 0},
+              {"net.ipv4.ip_unprivileged_port_start", 0},
+              {"net.ipv4.ip_local_reserved_ports", 27},
+              {"net.ipv4.tcp_keepalive_time", 29},
+              {"net.ipv4.tcp_fin_timeout", 29},
+              {"net.ipv4.tcp_keepalive_intvl", 29},
+              {"net.ipv4.tcp_keepalive_probes", 29},
+              {"net.ipv4.tcp_rmem", 32},
               {"net.ipv4.tcp_wmem", 32}};
     struct strs bad = {0};
     const struct json *s;
     JSON_FOREACH(s, json_get(x->sc, "sysctls")) {
         bool fits = false;
-        for (size_t i = 0; i < ARRAY_LEN(ok); i++) fits |= str_eq(jstr(s, "name"), ok[i].name) && x->minor >= ok[i].since;
+        for (size_t i = 0; i < ARRAY_LEN(ok); i++)
+            fits |= str_eq(jstr(s, "name"), ok[i].name) && x->minor >= ok[i].since;
         if (!fits) add(x, &bad, jstr(s, "name"));
     }
     return !bad.n || DETAIL("%s", join(x, &bad, ", ", false));
@@ -284,8 +306,9 @@ static bool host_process(struct exam *x) {
     const struct json *k, *sc;
     bool pod = json_get_bool(json_get(x->sc, "windowsOptions"), "hostProcess", false);
     EACH_CONTAINER(k, sc)
-        if (json_get_bool(json_get(sc, "windowsOptions"), "hostProcess", false)) add(x, &bad, jstr(k, "name"));
-    return (!pod && !bad.n) || DETAIL("%s must not set securityContext.windowsOptions.hostProcess=true", setters(x, pod, &bad));
+    if (json_get_bool(json_get(sc, "windowsOptions"), "hostProcess", false)) add(x, &bad, jstr(k, "name"));
+    return (!pod && !bad.n) ||
+           DETAIL("%s must not set securityContext.windowsOptions.hostProcess=true", setters(x, pod, &bad));
 }
 
 /* ---- restricted ---- */
@@ -295,7 +318,7 @@ static bool escalation(struct exam *x) {
     const struct json *k, *sc;
     if (x->minor >= 25 && windows(x)) return true;
     EACH_CONTAINER(k, sc)
-        if (json_get_bool(sc, "allowPrivilegeEscalation", true)) add(x, &bad, jstr(k, "name"));
+    if (json_get_bool(sc, "allowPrivilegeEscalation", true)) add(x, &bad, jstr(k, "name"));
     return !bad.n || DETAIL("%s must set securityContext.allowPrivilegeEscalation=false", containers(x, &bad));
 }
 
@@ -314,15 +337,20 @@ static bool restricted_capabilities(struct exam *x) {
         if (!all) add(x, &undropped, jstr(k, "name"));
         if (added) add(x, &adding, jstr(k, "name"));
     }
-    if (undropped.n) add(x, &parts, arena_printf(x->a, "%s must set securityContext.capabilities.drop=[\"ALL\"]", containers(x, &undropped)));
+    if (undropped.n)
+        add(x, &parts,
+            arena_printf(x->a, "%s must set securityContext.capabilities.drop=[\"ALL\"]", containers(x, &undropped)));
     if (adding.n)
-        add(x, &parts, arena_printf(x->a, "%s must not include %s in securityContext.capabilities.add", containers(x, &adding), quoted(x, &caps)));
+        add(x, &parts,
+            arena_printf(x->a, "%s must not include %s in securityContext.capabilities.add", containers(x, &adding),
+                         quoted(x, &caps)));
     return !parts.n || DETAIL("%s", join(x, &parts, "; ", false));
 }
 
 static bool restricted_volumes(struct exam *x) {
-    static const char *const ok[] = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image",
-                                     "persistentVolumeClaim", "projected", "secret", NULL};
+    static const char *const ok[] = {"configMap", "csi",   "downwardAPI",           "emptyDir",
+                                     "ephemeral", "image", "persistentVolumeClaim", "projected",
+                                     "secret",    NULL};
     struct strs bad = {0}, types = {0};
     const struct json *v;
     JSON_FOREACH(v, json_get(x->spec, "volumes")) {
@@ -361,7 +389,7 @@ static bool user_zero(struct exam *x) {
     bool pod = json_get_int(x->sc, "runAsUser", 1) == 0;
     if (own_users(x)) return true;
     EACH_CONTAINER(k, sc)
-        if (json_get_int(sc, "runAsUser", 1) == 0) add(x, &bad, jstr(k, "name"));
+    if (json_get_int(sc, "runAsUser", 1) == 0) add(x, &bad, jstr(k, "name"));
     return (!pod && !bad.n) || DETAIL("%s must not set runAsUser=0", setters(x, pod, &bad));
 }
 
@@ -396,8 +424,8 @@ static const struct {
     {POD_RESTRICTED, 19, NEVER, "seccompProfile", seccomp_restricted},
 };
 
-const char *pod_standard_violations(struct arena *a, struct pod_standard s, const struct json *meta, const struct json *spec,
-                                    bool details) {
+const char *pod_standard_violations(struct arena *a, struct pod_standard s, const struct json *meta,
+                                    const struct json *spec, bool details) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     int minor = MIN_OF(s.minor, (int)NEWEST);
     for (size_t i = 0; i < ARRAY_LEN(checks); i++) {

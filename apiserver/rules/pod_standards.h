@@ -12,5 +12,5 @@ struct pod_standard {
 
 /* What a pod (annotations of its metadata, spec) violates, or NULL: "host namespaces (hostNetwork=true), privileged (...)";
  * without details: "host namespaces, privileged". In `a`. */
-const char *pod_standard_violations(struct arena *a, struct pod_standard s, const struct json *meta, const struct json *spec,
-                                    bool details);
+const char *pod_standard_violations(struct arena *a, struct pod_standard s, const struct json *meta,
+                                    const struct json *spec, bool details);

@@ -3,8 +3,8 @@
 #include <ctype.h>
 
 static const char *const bools[] = {"bool", NULL}, *const strings[] = {"string", NULL},
-                  *const annotations[] = {"string", "null_type", NULL}, *const objects[] = {"Object", NULL},
-                  *const patches[] = {"list(JSONPatch)", NULL};
+                         *const annotations[] = {"string", "null_type", NULL}, *const objects[] = {"Object", NULL},
+                         *const patches[] = {"list(JSONPatch)", NULL};
 
 /* Without white space around it, as upstream compiles some expressions. */
 static const char *trimmed(struct arena *a, const char *s) {
@@ -56,7 +56,8 @@ static void compile_mutations(struct arena *a, struct policy *p, const struct js
     JSON_FOREACH(it, list) {
         struct policy_mutation *m = &p->mutations[p->n_mutations++];
         m->json_patch = str_eq(jstr(it, "patchType"), "JSONPatch");
-        const char *src = trimmed(a, jstr(json_get(it, m->json_patch ? "jsonPatch" : "applyConfiguration"), "expression"));
+        const char *src =
+            trimmed(a, jstr(json_get(it, m->json_patch ? "jsonPatch" : "applyConfiguration"), "expression"));
         m->expr = expr_compile(a, p->env, "", src, m->json_patch ? patches : objects);
     }
 }
@@ -76,10 +77,12 @@ struct policy *policy_compile(struct arena *a, const struct json *policy, bool m
     p->match = expr_env_new(a, decls | EXPR_AUTHORIZER, NULL, object, params);
     p->env = expr_env_new(a, decls | EXPR_AUTHORIZER | (mutating ? EXPR_PATCH : 0), vt, object, params);
     p->message = expr_env_new(a, decls, vt, object, params);
-    p->conditions = compile_list(a, p->match, json_get(spec, "matchConditions"), "name", "expression", true, bools, &p->n_conditions);
+    p->conditions = compile_list(a, p->match, json_get(spec, "matchConditions"), "name", "expression", true, bools,
+                                 &p->n_conditions);
     compile_variables(a, p, vars);
     compile_validations(a, p, json_get(spec, "validations"));
-    p->annotations = compile_list(a, p->env, json_get(spec, "auditAnnotations"), "key", "valueExpression", true, annotations, &p->n_annotations);
+    p->annotations = compile_list(a, p->env, json_get(spec, "auditAnnotations"), "key", "valueExpression", true,
+                                  annotations, &p->n_annotations);
     compile_mutations(a, p, json_get(spec, "mutations"));
     return p;
 }
@@ -90,8 +93,10 @@ struct cel_lazy *policy_variables(const struct policy *p, struct expr_input *in,
     struct cel_lazy *l = cel_lazy_new(in->c->a, p->variables_type, run);
     for (size_t i = 0; i < p->n_variables; i++) {
         const struct expr *x = &p->variables[i];
-        cel_lazy_add(l, x->name, x->prog,
-                     x->prog ? NULL : arena_printf(in->c->a, "composited variable \"%s\" fails to compile: %s", x->name, x->error));
+        cel_lazy_add(
+            l, x->name, x->prog,
+            x->prog ? NULL
+                    : arena_printf(in->c->a, "composited variable \"%s\" fails to compile: %s", x->name, x->error));
     }
     in->variables = l;
     expr_run_init(in, p->env, run, vars);
@@ -102,8 +107,14 @@ bool policy_exempt(const struct rules_ctx *c) {
     if (c->no_extensions) return true;
     static const char *const own[] = {"validatingadmissionpolicies", "validatingadmissionpolicybindings",
                                       "mutatingadmissionpolicies", "mutatingadmissionpolicybindings", NULL};
-    static const char *const reviews[] = {"tokenreviews", "selfsubjectreviews", "subjectaccessreviews",
-                                          "localsubjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", NULL};
-    if (str_in(str_or_empty(c->group), ONE_OF("authentication.k8s.io", "authorization.k8s.io"))) return str_in(c->resource, reviews);
+    static const char *const reviews[] = {"tokenreviews",
+                                          "selfsubjectreviews",
+                                          "subjectaccessreviews",
+                                          "localsubjectaccessreviews",
+                                          "selfsubjectaccessreviews",
+                                          "selfsubjectrulesreviews",
+                                          NULL};
+    if (str_in(str_or_empty(c->group), ONE_OF("authentication.k8s.io", "authorization.k8s.io")))
+        return str_in(c->resource, reviews);
     return str_eq(c->group, ADMISSION_GROUP) && str_in(c->resource, own);
 }

@@ -24,7 +24,7 @@ struct policy_mutation {
 struct policy {
     const char *name;
     const struct json *spec;
-    bool ignore;              /* failurePolicy */
+    bool ignore; /* failurePolicy */
     bool has_params;
     struct expr_env *env;     /* of validations, annotations, variables, mutations */
     struct expr_env *message; /* of message expressions: no authorizer */

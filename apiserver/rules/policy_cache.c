@@ -64,7 +64,8 @@ static const struct json *list_of(struct rules_ctx *c, struct arena *a, const ch
 static void make_policies(struct rules_ctx *c, struct policy_set *s, enum policy_set_kind kind) {
     size_t n, n_bindings;
     const struct json **list = sorted(s->arena, list_of(c, s->arena, resources[kind].main), &n);
-    const struct json **bindings = sorted(s->arena, n ? list_of(c, s->arena, resources[kind].bindings) : NULL, &n_bindings);
+    const struct json **bindings =
+        sorted(s->arena, n ? list_of(c, s->arena, resources[kind].bindings) : NULL, &n_bindings);
     s->policies = arena_alloc(s->arena, (n + 1) * sizeof(*s->policies));
     for (size_t i = 0; i < n; i++) {
         const struct json **own = arena_alloc(s->arena, (n_bindings + 1) * sizeof(*own));
@@ -94,7 +95,8 @@ static void make_hooks(struct rules_ctx *c, struct policy_set *s, enum policy_se
             h->env = expr_env_new(s->arena, EXPR_AUTHORIZER, NULL, NULL, NULL);
             h->conditions = arena_zalloc(s->arena, json_len(conditions) * sizeof(*h->conditions));
             JSON_FOREACH(cond, conditions)
-                h->conditions[h->n_conditions++] = expr_compile(s->arena, h->env, jstr(cond, "name"), jstr(cond, "expression"), bools);
+                h->conditions[h->n_conditions++] =
+                    expr_compile(s->arena, h->env, jstr(cond, "name"), jstr(cond, "expression"), bools);
         }
 }
 
@@ -103,8 +105,10 @@ static struct policy_set *make(struct rules_ctx *c, enum policy_set_kind kind, i
     s->refs = 1;
     s->rev = rev;
     s->arena = arena_new_sized(256);
-    if (resources[kind].bindings) make_policies(c, s, kind);
-    else make_hooks(c, s, kind);
+    if (resources[kind].bindings)
+        make_policies(c, s, kind);
+    else
+        make_hooks(c, s, kind);
     return s;
 }
 

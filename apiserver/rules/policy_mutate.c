@@ -34,7 +34,8 @@ struct work {
 
 static const char *binding_name(const struct json *b) { return jstr(json_get(b, "metadata"), "name"); }
 
-static void fail(struct work *w, const struct policy *p, const struct json *binding, bool invalid, const char *message) {
+static void fail(struct work *w, const struct policy *p, const struct json *binding, bool invalid,
+                 const char *message) {
     if (p->ignore) return;
     ARENA_GROW(w->c->a, w->failures, w->n_failures, w->cap_failures);
     w->failures[w->n_failures++] = (struct failure){p, binding, arena_strdup(w->c->a, message), invalid};
@@ -42,7 +43,8 @@ static void fail(struct work *w, const struct policy *p, const struct json *bind
 
 /* ---- what the write is about ---- */
 
-static void collect_binding(struct work *w, const struct policy *p, const struct json *binding, const struct rules_kind *as) {
+static void collect_binding(struct work *w, const struct policy *p, const struct json *binding,
+                            const struct rules_kind *as) {
     _cleanup_err_ struct err e = {0};
     struct arena *a = w->c->a;
     struct rules_kind ignored;
@@ -57,9 +59,9 @@ static void collect_binding(struct work *w, const struct policy *p, const struct
     for (size_t i = 0; i < n; i++) {
         const struct json *meta = json_get(params[i], "metadata");
         ARENA_GROW(a, w->items, w->n, w->cap);
-        w->items[w->n++] = (struct invocation){
-            p, binding, *as, params[i],
-            arena_printf(a, "%s/%s/%s/%s", p->name, binding_name(binding), jstr(meta, "namespace"), jstr(meta, "name"))};
+        w->items[w->n++] = (struct invocation){p, binding, *as, params[i],
+                                               arena_printf(a, "%s/%s/%s/%s", p->name, binding_name(binding),
+                                                            jstr(meta, "namespace"), jstr(meta, "name"))};
     }
 }
 
@@ -112,7 +114,10 @@ static int apply_configuration(struct rules_ctx *c, const struct admit_view *vie
     struct schema s = schema_of(c, view);
     find_atomics(c->a, s, patch, "", &atomics);
     if (atomics.len)
-        return err_set(e, -EINVAL, "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: %s", atomics.data);
+        return err_set(
+            e, -EINVAL,
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: %s",
+            atomics.data);
     *out = ssa_merge(c->a, s, view->obj, patch);
     return 0;
 }
@@ -133,7 +138,8 @@ static int apply_json_patch(struct rules_ctx *c, const struct admit_view *view, 
 
 /* ---- one invocation ---- */
 
-static int mutate_once(struct work *w, const struct invocation *x, const struct policy_mutation *m, bool *changed, struct err *e) {
+static int mutate_once(struct work *w, const struct invocation *x, const struct policy_mutation *m, bool *changed,
+                       struct err *e) {
     struct rules_ctx *c = w->c;
     struct admit_view view;
     struct expr_input in;
@@ -167,7 +173,8 @@ static void invoke(struct work *w, const struct invocation *x) {
         }
         expr_input_init(&in, w->c, &view, w->obj, w->old, CEL_RUNTIME_BUDGET_MATCH);
         in.params = x->param;
-        bool match = expr_conditions_match(&in, x->policy->match, x->policy->conditions, x->policy->n_conditions, x->policy->ignore, &why);
+        bool match = expr_conditions_match(&in, x->policy->match, x->policy->conditions, x->policy->n_conditions,
+                                           x->policy->ignore, &why);
         if (why) fail(w, x->policy, x->binding, true, why);
         if (!match) return;
     }
@@ -191,9 +198,10 @@ static int refuse(struct work *w, struct err *e) {
     int rc = admission_forbid(w->c, w->obj ? w->obj : w->old, e, "admission request denied by policy");
     for (size_t i = 0; i < w->n_failures && e; i++) {
         const struct failure *f = &w->failures[i];
-        const char *text = f->binding ? arena_printf(w->c->a, "policy '%s' with binding '%s' denied request: %s", f->policy->name,
-                                                     binding_name(f->binding), f->message)
-                                      : arena_printf(w->c->a, "policy \"%s\" denied request: %s", f->policy->name, f->message);
+        const char *text = f->binding
+                               ? arena_printf(w->c->a, "policy '%s' with binding '%s' denied request: %s",
+                                              f->policy->name, binding_name(f->binding), f->message)
+                               : arena_printf(w->c->a, "policy \"%s\" denied request: %s", f->policy->name, f->message);
         if (!i) snprintf(e->msg, sizeof(e->msg), "%s", text);
         if (!i && f->invalid) e->reason = "Invalid";
         err_cause_add(e, NULL, NULL, "%s", text);

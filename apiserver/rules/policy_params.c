@@ -42,10 +42,12 @@ int policy_params(struct rules_ctx *c, const struct policy *p, const struct json
         add(c, out, n, &cap, NULL);
         return 0;
     }
-    if (!k.namespaced && *ns) return err_set(e, -EINVAL, "paramRef.namespace must not be provided for a cluster-scoped `paramKind`");
+    if (!k.namespaced && *ns)
+        return err_set(e, -EINVAL, "paramRef.namespace must not be provided for a cluster-scoped `paramKind`");
     if (k.namespaced && !*ns) ns = admit_namespace(c, obj, old);
     if (k.namespaced && !*ns)
-        return err_set(e, -EINVAL, "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources");
+        return err_set(e, -EINVAL,
+                       "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources");
     if (!k.namespaced) ns = NULL;
     if (*name) {
         const struct json *v = admission_get(c, k.group, k.resource, ns, name);

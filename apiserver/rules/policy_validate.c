@@ -20,11 +20,12 @@ struct verdicts {
     bool denied;
     struct annotation {
         const char *key, *value;
-    } *annotations; /* of the policy at hand */
+    } * annotations; /* of the policy at hand */
     size_t n_annotations, cap_annotations;
 };
 
-static void deny(struct verdicts *v, const struct policy *p, const struct json *binding, const char *message, const char *reason) {
+static void deny(struct verdicts *v, const struct policy *p, const struct json *binding, const char *message,
+                 const char *reason) {
     if (v->denied) return;
     v->denied = true;
     v->first = (struct denial){p, binding, arena_strdup(v->c->a, message), reason};
@@ -39,7 +40,8 @@ static const char *binding_name(const struct json *b) { return jstr(json_get(b, 
 
 /* ---- one validation that failed ---- */
 
-static void audit_failure(struct verdicts *v, const struct policy *p, const struct json *binding, size_t index, const char *message) {
+static void audit_failure(struct verdicts *v, const struct policy *p, const struct json *binding, size_t index,
+                          const char *message) {
     struct arena *a = v->c->a;
     struct json *list = json_array(a), *o = json_object(a);
     json_set_str(a, o, "message", message);
@@ -51,13 +53,15 @@ static void audit_failure(struct verdicts *v, const struct policy *p, const stru
     rules_annotate(v->c, "validation.policy.admission.k8s.io/validation_failure", "%s", json_text(a, list));
 }
 
-static void failed(struct verdicts *v, const struct policy *p, const struct json *binding, size_t index, const char *message,
-                   const char *reason) {
+static void failed(struct verdicts *v, const struct policy *p, const struct json *binding, size_t index,
+                   const char *message, const char *reason) {
     const struct json *it;
     JSON_FOREACH(it, json_at(binding, "spec", "validationActions", NULL)) {
         const char *action = str_or_empty(json_as_str(it));
-        if (str_eq(action, "Deny")) deny(v, p, binding, message, reason);
-        else if (str_eq(action, "Audit")) audit_failure(v, p, binding, index, message);
+        if (str_eq(action, "Deny"))
+            deny(v, p, binding, message, reason);
+        else if (str_eq(action, "Audit"))
+            audit_failure(v, p, binding, index, message);
         else if (str_eq(action, "Warn"))
             rules_warn(v->c, "Validation failed for ValidatingAdmissionPolicy '%s' with binding '%s': %s", p->name,
                        binding_name(binding), message);
@@ -112,7 +116,8 @@ static void publish(struct verdicts *v, const struct policy *p) {
     v->n_annotations = 0;
 }
 
-static void eval_annotations(struct verdicts *v, const struct policy *p, const struct json *binding, struct expr_input *in) {
+static void eval_annotations(struct verdicts *v, const struct policy *p, const struct json *binding,
+                             struct expr_input *in) {
     for (size_t i = 0; i < p->n_annotations; i++) {
         struct cel_val r;
         const char *why = NULL;
@@ -133,7 +138,8 @@ static void eval_annotations(struct verdicts *v, const struct policy *p, const s
 
 /* ---- one evaluation ---- */
 
-static void eval_validations(struct verdicts *v, const struct policy *p, const struct json *binding, struct expr_input *in) {
+static void eval_validations(struct verdicts *v, const struct policy *p, const struct json *binding,
+                             struct expr_input *in) {
     for (size_t i = 0; i < p->n_validations; i++) {
         const struct policy_validation *pv = &p->validations[i];
         struct cel_val r;
@@ -151,8 +157,8 @@ static void eval_validations(struct verdicts *v, const struct policy *p, const s
     }
 }
 
-static void eval_one(struct verdicts *v, const struct policy *p, const struct json *binding, const struct admit_view *view,
-                     struct json *param) {
+static void eval_one(struct verdicts *v, const struct policy *p, const struct json *binding,
+                     const struct admit_view *view, struct json *param) {
     struct expr_input in;
     struct cel_run run;
     struct cel_val vars[EXPR_SLOTS];
@@ -173,8 +179,8 @@ static void eval_one(struct verdicts *v, const struct policy *p, const struct js
     eval_annotations(v, p, binding, &in);
 }
 
-static void eval_binding(struct verdicts *v, const struct policy *p, const struct json *binding, const struct rules_kind *as,
-                         struct admit_view *view) {
+static void eval_binding(struct verdicts *v, const struct policy *p, const struct json *binding,
+                         const struct rules_kind *as, struct admit_view *view) {
     _cleanup_err_ struct err e = {0};
     struct rules_kind ignored;
     struct json **params;
@@ -197,7 +203,8 @@ static int refuse(struct verdicts *v, const struct json *any, struct err *e) {
     } reasons[] = {{"Invalid", 422}, {"Forbidden", 403}, {"Unauthorized", 401}, {"RequestEntityTooLarge", 413}};
     const struct denial *d = &v->first;
     const char *with = d->binding ? arena_printf(v->c->a, " with binding '%s'", binding_name(d->binding)) : "";
-    const char *message = arena_printf(v->c->a, "ValidatingAdmissionPolicy '%s'%s denied request: %s", d->policy->name, with, d->message);
+    const char *message =
+        arena_printf(v->c->a, "ValidatingAdmissionPolicy '%s'%s denied request: %s", d->policy->name, with, d->message);
     int rc = admission_forbid(v->c, any, e, "%s", message);
     err_cause_add(e, NULL, NULL, "%s", message);
     e->status = reasons[0].code;

@@ -51,8 +51,7 @@ void drop_disabled(struct rules_ctx *c, struct json *obj) {
     }
     if (str_eq(c->kind, "Node")) drop_member(spec, "configSource"); /* DynamicKubeletConfig, removed */
     if (str_eq(c->kind, "PodTemplate")) drop_disabled_pod(json_at(obj, "template", "spec", NULL));
-    if (str_eq(c->kind, "CronJob"))
-        drop_disabled_pod(json_at(spec, "jobTemplate", "spec", "template", "spec", NULL));
+    if (str_eq(c->kind, "CronJob")) drop_disabled_pod(json_at(spec, "jobTemplate", "spec", "template", "spec", NULL));
     if (str_in(c->kind, ONE_OF("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "Job", "ReplicationController")))
         drop_disabled_pod(json_at(spec, "template", "spec", NULL));
 }
@@ -260,8 +259,7 @@ PREPARE_FN(csr) {
     keep(c->a, obj, old, "spec");
     if (str_eq(c->subresource, "approval")) {
         const struct json *conds = json_get(status, "conditions");
-        struct json *merged =
-            json_clone(c->a, json_get(old, "status") ? json_get(old, "status") : json_object(c->a));
+        struct json *merged = json_clone(c->a, json_get(old, "status") ? json_get(old, "status") : json_object(c->a));
         if (conds) json_set(c->a, merged, "conditions", json_clone(c->a, conds));
         json_set(c->a, obj, "status", merged);
         status = merged;

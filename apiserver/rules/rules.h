@@ -29,40 +29,33 @@ struct vctx {
     size_t n, cap;
 };
 void v_required(struct vctx *v, const struct fp *p, const char *detail);
-void v_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...)
-    _printf_(4, 5);
+void v_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...) _printf_(4, 5);
 /* Of an object or list, whose value the message leaves out. */
 void v_invalid_whole(struct vctx *v, const struct fp *p, const char *fmt, ...) _printf_(3, 4);
 void v_forbidden(struct vctx *v, const struct fp *p, const char *fmt, ...) _printf_(3, 4);
 void v_duplicate(struct vctx *v, const struct fp *p, const struct json *value);
 void v_not_found(struct vctx *v, const struct fp *p, const struct json *value);
-void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...)
-    _printf_(4, 5);
+void v_type_invalid(struct vctx *v, const struct fp *p, const struct json *value, const char *fmt, ...) _printf_(4, 5);
 void v_internal(struct vctx *v, const struct fp *p, const char *detail);
 void v_too_long(struct vctx *v, const struct fp *p, size_t max);
 void v_too_many(struct vctx *v, const struct fp *p, size_t have, size_t max);
-void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value,
-                     const char *const *allowed);
+void v_not_supported(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed);
 /* The value is one of `allowed` (NULL-terminated). With `required`, absent or "" is Required; without, it may be absent
  * but not "" (a member that "" leaves out is absent by now). */
-void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed,
-            bool required);
+void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed, bool required);
 #define ONE_OF(...) ((const char *const[]){__VA_ARGS__, NULL})
 bool str_in(const char *s, const char *const *list);
 /* 422 Invalid when there are findings, else 0. */
 int v_finish(struct vctx *v, const char *name, struct err *e);
 /* The member is a number >= min; absent is fine. */
 void v_min(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min);
-void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min,
-             int64_t max);
+void v_range(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min, int64_t max);
 /* `obj[key]` did not change from `old[key]`; reports Invalid "field is immutable". True when it is the same.
  */
 bool v_immutable(struct vctx *v, const struct fp *p, const struct json *now, const struct json *old);
 
 /* A string member that is absent and one that is "" are the same here: never NULL. */
-static inline const char *jstr(const struct json *o, const char *key) {
-    return str_or_empty(json_get_str(o, key));
-}
+static inline const char *jstr(const struct json *o, const char *key) { return str_or_empty(json_get_str(o, key)); }
 /* Present and not null. */
 static inline struct json *jget(const struct json *o, const char *key) {
     struct json *v = json_get(o, key);
@@ -108,8 +101,7 @@ void v_config_key(struct vctx *v, const struct fp *p, const char *s);
 void v_signer_name(struct vctx *v, const struct fp *p, const struct json *value);
 /* A CSI driver's name. */
 void validate_driver_name(struct vctx *v, const struct fp *p, const struct json *name);
-void v_label_name(struct vctx *v, const struct fp *p,
-                  const char *s); /* qualified name: a finding for each fault */
+void v_label_name(struct vctx *v, const struct fp *p, const char *s); /* qualified name: a finding for each fault */
 void v_labels(struct vctx *v, const struct fp *p, const struct json *labels);
 void v_annotations(struct vctx *v, const struct fp *p, const struct json *annotations);
 void v_label_selector(struct vctx *v, const struct fp *p, const struct json *sel, bool allow_invalid_values);
@@ -156,17 +148,14 @@ void default_volumes(struct arena *a, struct json *volumes);
 void default_pod_template(struct rules_ctx *c, struct json *tmpl);
 /* A field and the list that succeeded it ("podIP", "podIPs"): whichever is absent follows the other. `member`
  * names the string inside the list's objects, NULL for a list of strings. */
-void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many,
-                       const char *member);
+void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many, const char *member);
 void default_pvc_spec(struct arena *a, struct json *spec);
 
 /* ---- validation, by topic ---- */
 void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
                        bool is_template);
-void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old,
-                           const struct fp *p);
-void validate_resources(struct vctx *v, const struct json *res, const struct fp *p,
-                        const struct json *pod_claims);
+void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old, const struct fp *p);
+void validate_resources(struct vctx *v, const struct json *res, const struct fp *p, const struct json *pod_claims);
 void validate_resource_name(struct vctx *v, const struct fp *p, const char *name);
 void validate_affinity(struct vctx *v, const struct json *aff, const struct fp *p);
 void validate_node_selector(struct vctx *v, const struct json *sel, const struct fp *p);

@@ -11,8 +11,8 @@ struct world { /* a server's context with a few objects to look up */
     const char *objects; /* JSON: {"resource/ns/name": object} */
 };
 
-static const struct json *world_get(void *arg, struct arena *a, const char *group, const char *resource,
-                                    const char *ns, const char *name) {
+static const struct json *world_get(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
+                                    const char *name) {
     struct world *w = arg;
     struct json *all = NULL;
     if (!w->objects || json_parse(a, w->objects, strlen(w->objects), &all, NULL, NULL) < 0) return NULL;
@@ -36,8 +36,7 @@ static void world_done(struct world *w) {
 }
 #define _cleanup_world_ _cleanup_(world_done)
 
-static void world_init(struct world *w, const char *group, const char *version, const char *kind,
-                       const char *plural) {
+static void world_init(struct world *w, const char *group, const char *version, const char *kind, const char *plural) {
     *w = (struct world){.a = arena_new()};
     struct rules_config conf = {.lookup = {w, world_get, world_list}, .service_cidr = "10.0.0.0/24"};
     rules_new(&conf, &w->rules, NULL);
@@ -64,8 +63,7 @@ static struct json *parse(struct world *w, const char *text) {
 /* As the server decodes: canonical and with defaults. */
 static struct json *decode(struct world *w, const char *text) {
     struct json *v = parse(w, text), *out = v;
-    if (w->c.type && api_tree_normalise(w->a, w->c.type, v, &out, NULL, NULL) < 0)
-        TEST_FAIL("not decoded: %s", text);
+    if (w->c.type && api_tree_normalise(w->a, w->c.type, v, &out, NULL, NULL) < 0) TEST_FAIL("not decoded: %s", text);
     rules_default(&w->c, out);
     return out;
 }
@@ -74,10 +72,10 @@ static struct json *decode(struct world *w, const char *text) {
 static const char *causes(struct arena *a, const struct err *e) {
     const char *out = "";
     for (size_t i = 0; i < e->n_causes; i++)
-        out = arena_printf(a, "%s%s%s %s", out, *out ? ", " : "",
-                           str_has_prefix(e->causes[i].reason, "FieldValue") ? e->causes[i].reason + 10
-                                                                             : e->causes[i].reason,
-                           e->causes[i].field);
+        out = arena_printf(
+            a, "%s%s%s %s", out, *out ? ", " : "",
+            str_has_prefix(e->causes[i].reason, "FieldValue") ? e->causes[i].reason + 10 : e->causes[i].reason,
+            e->causes[i].field);
     return out;
 }
 
@@ -111,9 +109,8 @@ TEST(an_image_without_tag_is_pulled_always) {
     };
     world_init(&w, "", "v1", "Pod", "pods");
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct json *pod =
-            decode(&w, arena_printf(w.a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"%s\"}]}}",
-                                    cases[i].image));
+        struct json *pod = decode(
+            &w, arena_printf(w.a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"%s\"}]}}", cases[i].image));
         const struct json *k = json_item(json_at(pod, "spec", "containers", NULL), 0);
         CHECK_STR(json_get_str(k, "imagePullPolicy"), cases[i].policy);
     }
@@ -161,8 +158,7 @@ TEST(findings_name_reason_and_field) {
         {"", "v1", "Service", "services", "{" META ",\"spec\":{\"ports\":[{\"port\":80},{\"port\":81}]}}",
          "Required spec.ports[0].name, Required spec.ports[1].name"},
         {"", "v1", "Service", "services",
-         "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[{\"port\":80}]}}",
-         "Invalid spec.clusterIPs"},
+         "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[{\"port\":80}]}}", "Invalid spec.clusterIPs"},
         {"apps", "v1", "Deployment", "deployments", "{" META "}",
          "Required spec.selector, Invalid spec.template.metadata.labels, Required "
          "spec.template.spec.containers"},
@@ -205,8 +201,7 @@ TEST(a_pod_needs_its_service_account_and_namespace) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
     const char *body =
-        "{" META
-        ",\"spec\":{\"serviceAccountName\":\"other\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
+        "{" META ",\"spec\":{\"serviceAccountName\":\"other\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
     CHECK_STR(create_findings(&w, decode(&w, body)), "NotFound");
     w.objects = SA;
     CHECK_STR(create_findings(&w, decode(&w, body)), "Forbidden");
@@ -220,8 +215,8 @@ TEST(pod_security_refuses_by_the_namespaces_label) {
         "{\"namespaces//n\":{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/"
         "enforce\":\"baseline\"}}}}";
     struct json *good = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
-    struct json *bad = decode(
-        &w, "{" META ",\"spec\":{\"hostPID\":true,\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
+    struct json *bad =
+        decode(&w, "{" META ",\"spec\":{\"hostPID\":true,\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
     w.c.op = RULES_CREATE;
     CHECK_INT(admission_validate(&w.c, good, NULL, &e), 0);
     CHECK(admission_validate(&w.c, bad, NULL, &e) < 0);
@@ -234,9 +229,12 @@ TEST(pod_standards_know_the_releases) {
         int minor;
         const char *spec, *want;
     } cases[] = {
-        {POD_BASELINE, POD_VERSION_LATEST, "{'hostPID':true,'hostNetwork':true}", "host namespaces (hostNetwork=true, hostPID=true)"},
+        {POD_BASELINE, POD_VERSION_LATEST, "{'hostPID':true,'hostNetwork':true}",
+         "host namespaces (hostNetwork=true, hostPID=true)"},
         {POD_PRIVILEGED, POD_VERSION_LATEST, "{'hostPID':true}", ""},
-        {POD_BASELINE, POD_VERSION_LATEST, "{'containers':[{'name':'a','securityContext':{'privileged':true}},{'name':'b','securityContext':{'privileged':true}}]}",
+        {POD_BASELINE, POD_VERSION_LATEST,
+         "{'containers':[{'name':'a','securityContext':{'privileged':true}},{'name':'b','securityContext':{'privileged'"
+         ":true}}]}",
          "privileged (containers \"a\", \"b\" must not set securityContext.privileged=true)"},
         {POD_BASELINE, POD_VERSION_LATEST, "{'containers':[{'name':'a','ports':[{'hostPort':80},{'hostPort':443}]}]}",
          "hostPort (container \"a\" uses hostPorts 443, 80)"},
@@ -248,12 +246,16 @@ TEST(pod_standards_know_the_releases) {
          "probe or lifecycle host (container \"a\" uses probe or lifecycle host \"h\")"},
         {POD_RESTRICTED, 7, "{'containers':[{'name':'a'}]}",
          "runAsNonRoot != true (pod or container \"a\" must set securityContext.runAsNonRoot=true)"},
-        {POD_RESTRICTED, 24, "{'os':{'name':'windows'},'securityContext':{'runAsNonRoot':true},'containers':[{'name':'a'}]}",
+        {POD_RESTRICTED, 24,
+         "{'os':{'name':'windows'},'securityContext':{'runAsNonRoot':true},'containers':[{'name':'a'}]}",
          "allowPrivilegeEscalation != false (container \"a\" must set securityContext.allowPrivilegeEscalation=false), "
          "unrestricted capabilities (container \"a\" must set securityContext.capabilities.drop=[\"ALL\"]), "
-         "seccompProfile (pod or container \"a\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"},
-        {POD_RESTRICTED, 25, "{'os':{'name':'windows'},'securityContext':{'runAsNonRoot':true},'containers':[{'name':'a'}]}", ""},
-        {POD_RESTRICTED, 21, "{'volumes':[{'name':'v','hostPath':{'path':'/'}}]}", "restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")"},
+         "seccompProfile (pod or container \"a\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or "
+         "\"Localhost\")"},
+        {POD_RESTRICTED, 25,
+         "{'os':{'name':'windows'},'securityContext':{'runAsNonRoot':true},'containers':[{'name':'a'}]}", ""},
+        {POD_RESTRICTED, 21, "{'volumes':[{'name':'v','hostPath':{'path':'/'}}]}",
+         "restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")"},
         {POD_RESTRICTED, 35, "{'os':{'name':'windows'},'hostUsers':false,'containers':[{'name':'a'}]}", ""},
     };
     _cleanup_arena_ struct arena *a = arena_new();
@@ -268,18 +270,26 @@ TEST(pod_standards_know_the_releases) {
     }
 }
 
-#define MATCH "\"matchConstraints\":{\"resourceRules\":[{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"*\"],\"resources\":[\"configmaps\"]}]}"
+#define MATCH                                                                                                         \
+    "\"matchConstraints\":{\"resourceRules\":[{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"*\"]," \
+    "\"resources\":[\"configmaps\"]}]}"
 
 TEST(a_validating_policy_denies_warns_and_annotates) {
     _cleanup_world_ struct world w;
     _cleanup_err_ struct err e = {0};
     world_init(&w, "", "v1", "ConfigMap", "configmaps");
-    w.objects = "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
-                "\"validatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH ",\"variables\":[{\"name\":\"size\",\"expression\":\"object.data.size()\"}],"
-                "\"auditAnnotations\":[{\"key\":\"k\",\"valueExpression\":\"string(variables.size)\"}],"
-                "\"validations\":[{\"expression\":\"variables.size < 2\",\"messageExpression\":\"'has ' + string(variables.size)\",\"reason\":\"Forbidden\"}]}},"
-                "\"validatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\",\"validationActions\":[\"Deny\",\"Audit\"]}}}";
-    struct json *good = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}"), *bad = decode(&w, "{" META ",\"data\":{\"a\":\"1\",\"b\":\"2\"}}");
+    w.objects =
+        "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
+        "\"validatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH
+        ",\"variables\":[{\"name\":\"size\",\"expression\":\"object.data.size()\"}],"
+        "\"auditAnnotations\":[{\"key\":\"k\",\"valueExpression\":\"string(variables.size)\"}],"
+        "\"validations\":[{\"expression\":\"variables.size < 2\",\"messageExpression\":\"'has ' + "
+        "string(variables.size)\",\"reason\":\"Forbidden\"}]}},"
+        "\"validatingadmissionpolicybindings//"
+        "b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\",\"validationActions\":[\"Deny\",\"Audit\"]}}"
+        "}";
+    struct json *good = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}"),
+                *bad = decode(&w, "{" META ",\"data\":{\"a\":\"1\",\"b\":\"2\"}}");
     w.c.op = RULES_CREATE;
     CHECK_INT(admission_validate(&w.c, good, NULL, &e), 0);
     CHECK_INT(w.c.n_annotations, 1);
@@ -296,11 +306,15 @@ TEST(a_mutating_policy_merges_as_an_apply) {
     _cleanup_world_ struct world w;
     _cleanup_err_ struct err e = {0};
     world_init(&w, "", "v1", "ConfigMap", "configmaps");
-    w.objects = "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
-                "\"mutatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH ",\"reinvocationPolicy\":\"Never\",\"mutations\":["
-                "{\"patchType\":\"ApplyConfiguration\",\"applyConfiguration\":{\"expression\":\"Object{data: {'b': object.data.a + '!'}}\"}},"
-                "{\"patchType\":\"JSONPatch\",\"jsonPatch\":{\"expression\":\"[JSONPatch{op: 'add', path: '/data/c', value: object.data.b}]\"}}]}},"
-                "\"mutatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\"}}}";
+    w.objects =
+        "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
+        "\"mutatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH
+        ",\"reinvocationPolicy\":\"Never\",\"mutations\":["
+        "{\"patchType\":\"ApplyConfiguration\",\"applyConfiguration\":{\"expression\":\"Object{data: {'b': "
+        "object.data.a + '!'}}\"}},"
+        "{\"patchType\":\"JSONPatch\",\"jsonPatch\":{\"expression\":\"[JSONPatch{op: 'add', path: '/data/c', value: "
+        "object.data.b}]\"}}]}},"
+        "\"mutatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\"}}}";
     struct json *obj = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}");
     w.c.op = RULES_CREATE;
     if (admission_mutate(&w.c, obj, NULL, &e)) TEST_FAIL("%s", e.msg);
@@ -321,9 +335,8 @@ TEST(only_the_image_of_a_running_pods_container_changes) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
     w.objects = SA;
-    struct json *old =
-                    decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}"),
-                *obj, *k;
+    struct json *old = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"}]}}"), *obj,
+                *k;
     CHECK_STR(create_findings(&w, old), "");
     json_set_str(w.a, json_get(old, "metadata"), "resourceVersion", "7");
     obj = json_clone(w.a, old);
@@ -379,23 +392,19 @@ TEST(services_get_different_addresses_and_give_them_back) {
     }
     struct json *taken = decode(
         &w,
-        arena_printf(
-            w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
-            ips[0]));
+        arena_printf(w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
+                     ips[0]));
     CHECK_STR(create_findings(&w, taken), "Invalid spec.clusterIPs");
     rules_stored(
         &w.c,
-        parse(&w,
-              arena_printf(
-                  w.a,
-                  "{\"metadata\":{\"name\":\"s0\",\"namespace\":\"n\"},\"spec\":{\"clusterIPs\":[\"%s\"]}}",
-                  ips[0])),
+        parse(&w, arena_printf(
+                      w.a, "{\"metadata\":{\"name\":\"s0\",\"namespace\":\"n\"},\"spec\":{\"clusterIPs\":[\"%s\"]}}",
+                      ips[0])),
         NULL);
     taken = decode(
         &w,
-        arena_printf(
-            w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
-            ips[0]));
+        arena_printf(w.a, "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}",
+                     ips[0]));
     CHECK_STR(create_findings(&w, taken), "");
 }
 
@@ -403,13 +412,11 @@ TEST(services_get_different_addresses_and_give_them_back) {
 
 TEST(deletion_waits_for_finalizers_and_grace) {
     _cleanup_world_ struct world w;
-    struct rules_delete_options none = {-1, NULL, -1}, now = {0, NULL, -1},
-                                foreground = {-1, "Foreground", -1};
+    struct rules_delete_options none = {-1, NULL, -1}, now = {0, NULL, -1}, foreground = {-1, "Foreground", -1};
     world_init(&w, "", "v1", "Pod", "pods");
     struct json *idle = parse(&w, "{" META ",\"spec\":{}}");
     CHECK_INT(rules_prepare_delete(&w.c, idle, &none), RULES_DELETE_NOW);
-    struct json *running =
-        parse(&w, "{" META ",\"spec\":{\"nodeName\":\"a\",\"terminationGracePeriodSeconds\":5}}");
+    struct json *running = parse(&w, "{" META ",\"spec\":{\"nodeName\":\"a\",\"terminationGracePeriodSeconds\":5}}");
     CHECK_INT(rules_prepare_delete(&w.c, running, &none), RULES_DELETE_STORE);
     CHECK_INT(json_as_int(json_at(running, "metadata", "deletionGracePeriodSeconds", NULL), -1), 5);
     CHECK(!rules_update_deletes(&w.c, running));
@@ -445,8 +452,7 @@ TEST(strategic_merge_patch_knows_lists_and_directives) {
          "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"b\"},{\"name\":\"a\"}]}}",
          POD("{\"name\":\"b\"},{\"name\":\"a\"}")},
         {"{\"metadata\":{\"finalizers\":[\"a\",\"b\"]}}",
-         "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"a\"]}}",
-         "{\"metadata\":{\"finalizers\":[\"b\"]}}"},
+         "{\"metadata\":{\"$deleteFromPrimitiveList/finalizers\":[\"a\"]}}", "{\"metadata\":{\"finalizers\":[\"b\"]}}"},
         {"{\"metadata\":{\"labels\":{\"a\":\"1\",\"b\":\"2\"}}}",
          "{\"metadata\":{\"labels\":{\"$patch\":\"replace\",\"c\":\"3\"}}}",
          "{\"metadata\":{\"labels\":{\"c\":\"3\"}}}"},
@@ -461,8 +467,7 @@ TEST(strategic_merge_patch_knows_lists_and_directives) {
         _cleanup_world_ struct world w;
         struct json *out = NULL;
         world_init(&w, "", "v1", "Pod", "pods");
-        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out,
-                            NULL);
+        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out, NULL);
         CHECK_STR(r < 0 ? "error" : json_text(w.a, out), cases[i].want);
     }
 }
@@ -475,8 +480,7 @@ TEST(patches_of_other_types_are_refused) {
     CHECK(patch_apply(&w.c, "application/json", parse(&w, "{}"), "{}", 2, &out, &e) < 0);
     CHECK_INT(e.status, 415);
     static const char gone[] = "[{\"op\":\"remove\",\"path\":\"/a\"}]";
-    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out,
-                      &e) < 0);
+    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out, &e) < 0);
     CHECK_INT(e.status, 422);
 }
 
@@ -486,13 +490,13 @@ static const char *managers_of(struct world *w, const struct json *obj) {
     const char *out = "";
     const struct json *it;
     JSON_FOREACH(it, json_at(obj, "metadata", "managedFields", NULL))
-        out = arena_printf(w->a, "%s%s %s %s; ", out, json_get_str(it, "manager"),
-                           json_get_str(it, "operation"), json_text(w->a, json_get(it, "fieldsV1")));
+        out = arena_printf(w->a, "%s%s %s %s; ", out, json_get_str(it, "manager"), json_get_str(it, "operation"),
+                           json_text(w->a, json_get(it, "fieldsV1")));
     return out;
 }
 
-static struct json *apply(struct world *w, const char *manager, const struct json *live, const char *config,
-                          bool force, struct err *e) {
+static struct json *apply(struct world *w, const char *manager, const struct json *live, const char *config, bool force,
+                          struct err *e) {
     struct json *out = NULL;
     bool changed;
     w->c.field_manager = manager;
@@ -505,10 +509,13 @@ TEST(a_configuration_whose_fields_cannot_be_told_apart_is_refused) {
     static const struct {
         const char *config, *why;
     } cases[] = {
-        {"{\"spec\":{\"ports\":[{\"port\":1},{\"name\":\"x\"}]}}", ".spec.ports: element 1: associative list with keys has an element "
+        {"{\"spec\":{\"ports\":[{\"port\":1},{\"name\":\"x\"}]}}",
+         ".spec.ports: element 1: associative list with keys has an element "
          "that omits key field \"port\" (and doesn't have default value)"},
-        {"{\"spec\":{\"ports\":[{\"port\":1},{\"port\":1,\"protocol\":\"TCP\"}]}}", ".spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]"},
-        {"{\"metadata\":{\"finalizers\":[\"a/b\",\"a/b\"]}}", ".metadata.finalizers: duplicate entries for key [=\"a/b\"]"},
+        {"{\"spec\":{\"ports\":[{\"port\":1},{\"port\":1,\"protocol\":\"TCP\"}]}}",
+         ".spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]"},
+        {"{\"metadata\":{\"finalizers\":[\"a/b\",\"a/b\"]}}",
+         ".metadata.finalizers: duplicate entries for key [=\"a/b\"]"},
         {"{\"spec\":{\"port\":1}}", ".spec.port: field not declared in schema"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -576,10 +583,10 @@ TEST(apply_merges_prunes_and_conflicts) {
 TEST(apply_merges_keyed_lists_by_their_keys) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
-    struct json *one = apply(
-        &w, "alice", NULL,
-        "{\"spec\":{\"containers\":[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80}]}]}}",
-        false, NULL);
+    struct json *one =
+        apply(&w, "alice", NULL,
+              "{\"spec\":{\"containers\":[{\"name\":\"a\",\"image\":\"1\",\"ports\":[{\"containerPort\":80}]}]}}",
+              false, NULL);
     struct json *two = apply(&w, "bob", one,
                              "{\"spec\":{\"containers\":[{\"name\":\"a\",\"ports\":[{\"containerPort\":80,"
                              "\"protocol\":\"TCP\",\"name\":\"p\"}]},{\"name\":\"b\",\"image\":\"2\"}]}}",
@@ -615,9 +622,7 @@ TEST(custom_resources_follow_their_schema) {
     CHECK_STR(json_text(w.a, json_get(g, "spec")), "{\"size\":3,\"code\":\"12ab\",\"mode\":\"fast\"}");
     w.objects = SA;
     CHECK_STR(create_findings(&w, g), "");
-    CHECK_STR(
-        create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":11,\"mode\":\"x\",\"code\":\"zz\"}}")),
-        "Invalid spec.size, NotSupported spec.mode, Invalid spec.code");
-    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":\"3\"}}")),
-              "TypeInvalid spec.size");
+    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":11,\"mode\":\"x\",\"code\":\"zz\"}}")),
+              "Invalid spec.size, NotSupported spec.mode, Invalid spec.code");
+    CHECK_STR(create_findings(&w, parse(&w, "{" META ",\"spec\":{\"size\":\"3\"}}")), "TypeInvalid spec.size");
 }

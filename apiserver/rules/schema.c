@@ -18,8 +18,7 @@ struct schema schema_root(const struct rules_ctx *c) {
 static bool crd_flag(const struct json *s, const char *key) { return json_get_bool(s, key, false); }
 
 static struct schema crd_member(const struct json *s, const char *key, bool root, bool *named) {
-    const struct json *prop = json_get(json_get(s, "properties"), key),
-                      *more = json_get(s, "additionalProperties");
+    const struct json *prop = json_get(json_get(s, "properties"), key), *more = json_get(s, "additionalProperties");
     bool object = root || crd_flag(s, "x-kubernetes-embedded-resource");
     *named = true;
     if (object && str_eq(key, "metadata")) return schema_of_type(object_meta());
@@ -36,8 +35,7 @@ struct schema schema_member(struct schema s, const char *key, bool *named) {
     *named = false;
     if (s.crd) return crd_member(s.crd, key, s.root, named);
     const struct api_type *t = s.type;
-    if (s.field && s.field->shape == API_MAP && !s.element)
-        return (struct schema){.field = s.field, .element = true};
+    if (s.field && s.field->shape == API_MAP && !s.element) return (struct schema){.field = s.field, .element = true};
     if (s.field) t = s.field->kind == API_MESSAGE ? s.field->type : NULL;
     const struct api_field *f = t ? api_field_find(t, key) : NULL;
     if (!f) return (struct schema){.deduced = true};
@@ -55,8 +53,7 @@ struct schema schema_item(struct schema s) {
 }
 
 static enum schema_kind crd_kind(const struct json *s, const struct json *value, bool root) {
-    const char *type = str_or_empty(json_get_str(s, "type")),
-               *list = json_get_str(s, "x-kubernetes-list-type");
+    const char *type = str_or_empty(json_get_str(s, "type")), *list = json_get_str(s, "x-kubernetes-list-type");
     if (crd_flag(s, "x-kubernetes-int-or-string")) return SCHEMA_LEAF;
     if (str_eq(type, "array"))
         return str_eq(list, "map") ? SCHEMA_LIST_MAP : str_eq(list, "set") ? SCHEMA_LIST_SET : SCHEMA_LEAF;
@@ -75,9 +72,7 @@ static enum schema_kind field_kind(struct schema s) {
     bool whole = !s.element;
     if (whole && (f->flags & API_F_ATOMIC)) return SCHEMA_LEAF;
     if (whole && f->shape == API_LIST)
-        return f->flags & API_F_LIST_MAP   ? SCHEMA_LIST_MAP
-               : f->flags & API_F_LIST_SET ? SCHEMA_LIST_SET
-                                           : SCHEMA_LEAF;
+        return f->flags & API_F_LIST_MAP ? SCHEMA_LIST_MAP : f->flags & API_F_LIST_SET ? SCHEMA_LIST_SET : SCHEMA_LEAF;
     if (whole && f->shape == API_MAP) return SCHEMA_MAP;
     if (f->kind == API_RAW) return SCHEMA_DEDUCED;
     if (f->kind != API_MESSAGE) return SCHEMA_LEAF;

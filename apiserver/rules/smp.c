@@ -28,8 +28,8 @@ static struct at member_at(struct at t, const char *key) {
     return (struct at){f->kind == API_MESSAGE ? f->type : NULL, f};
 }
 
-static int patch_object(struct arena *a, struct at t, struct json *doc, const struct json *patch,
-                        struct json **out, struct err *e);
+static int patch_object(struct arena *a, struct at t, struct json *doc, const struct json *patch, struct json **out,
+                        struct err *e);
 
 static int bad(struct err *e, const char *what) {
     return err_status(e, 400, "BadRequest", "invalid strategic merge patch: %s", what);
@@ -46,13 +46,12 @@ static size_t index_of(const struct json *list, const struct json *item, const c
     return SIZE_MAX;
 }
 
-static int merge_items(struct arena *a, struct at t, const char *key, struct json *list,
-                       const struct json *patch, struct json **out, struct err *e) {
+static int merge_items(struct arena *a, struct at t, const char *key, struct json *list, const struct json *patch,
+                       struct json **out, struct err *e) {
     const struct json *p;
     JSON_FOREACH(p, patch) {
         if (!json_is(p, JSON_OBJECT)) return bad(e, "an item of a list of objects is none");
-        if (str_eq(json_get_str(p, "$patch"),
-                   "replace")) { /* the whole list is replaced by the other items */
+        if (str_eq(json_get_str(p, "$patch"), "replace")) { /* the whole list is replaced by the other items */
             struct json *fresh = json_array(a);
             const struct json *q;
             JSON_FOREACH(q, patch)
@@ -83,8 +82,8 @@ static int merge_items(struct arena *a, struct at t, const char *key, struct jso
     return 0;
 }
 
-static struct json *reorder(struct arena *a, struct json *list, const struct json *order,
-                            const struct json *server, const char *key);
+static struct json *reorder(struct arena *a, struct json *list, const struct json *order, const struct json *server,
+                            const char *key);
 
 static struct json *merge_scalars(struct arena *a, struct json *list, const struct json *patch) {
     const struct json *p;
@@ -95,8 +94,8 @@ static struct json *merge_scalars(struct arena *a, struct json *list, const stru
 
 /* Orders `list` by the patch's $setElementOrder; items it does not name keep their place relative to
  * `server`. */
-static struct json *reorder(struct arena *a, struct json *list, const struct json *order,
-                            const struct json *server, const char *key) {
+static struct json *reorder(struct arena *a, struct json *list, const struct json *order, const struct json *server,
+                            const char *key) {
     struct json *named = json_array(a), *rest = json_array(a), *out = json_array(a), *it;
     const struct json *o;
     JSON_FOREACH(o, order) {
@@ -109,8 +108,7 @@ static struct json *reorder(struct arena *a, struct json *list, const struct jso
     while (i < json_len(rest) || j < json_len(named)) {
         bool left = j >= json_len(named);
         if (!left && i < json_len(rest)) {
-            size_t li = index_of(server, json_item(rest, i), key),
-                   ri = index_of(server, json_item(named, j), key);
+            size_t li = index_of(server, json_item(rest, i), key), ri = index_of(server, json_item(named, j), key);
             left = li != SIZE_MAX && ri != SIZE_MAX && li < ri;
         }
         json_append(a, out, left ? json_item(rest, i++) : json_item(named, j++));
@@ -171,8 +169,7 @@ static int delete_scalars(struct json *doc, const struct json *patch, struct err
         struct json *list = json_get(doc, m->key + strlen(DELETE_LIST));
         const struct json *v;
         JSON_FOREACH(v, m->value)
-            for (size_t i = index_of(list, v, NULL); i != SIZE_MAX; i = index_of(list, v, NULL))
-                json_del_at(list, i);
+            for (size_t i = index_of(list, v, NULL); i != SIZE_MAX; i = index_of(list, v, NULL)) json_del_at(list, i);
     }
     return 0;
 }
@@ -212,8 +209,8 @@ static int patch_member(struct arena *a, struct at t, struct json *doc, const ch
     return 0;
 }
 
-static int patch_object(struct arena *a, struct at t, struct json *doc, const struct json *patch,
-                        struct json **out, struct err *e) {
+static int patch_object(struct arena *a, struct at t, struct json *doc, const struct json *patch, struct json **out,
+                        struct err *e) {
     const char *directive = json_get_str(patch, "$patch");
     struct json *work = json_clone(a, doc);
     if (directive && !str_in(directive, ONE_OF("replace", "delete", "merge")))
@@ -237,8 +234,8 @@ static int patch_object(struct arena *a, struct at t, struct json *doc, const st
     return r;
 }
 
-int strategic_merge_patch(struct arena *a, const struct api_type *t, const struct json *doc,
-                          const struct json *patch, struct json **out, struct err *e) {
+int strategic_merge_patch(struct arena *a, const struct api_type *t, const struct json *doc, const struct json *patch,
+                          struct json **out, struct err *e) {
     if (!json_is(patch, JSON_OBJECT)) return bad(e, "it is no object");
     return patch_object(a, (struct at){t, NULL}, (struct json *)doc, patch, out, e);
 }

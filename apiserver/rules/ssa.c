@@ -15,13 +15,11 @@
 
 static struct json *merge(struct arena *a, struct schema s, const struct json *x, const struct json *y);
 
-static struct json *merge_objects(struct arena *a, struct schema s, const struct json *x,
-                                  const struct json *y) {
+static struct json *merge_objects(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
     struct json *out = json_object(a);
     JSON_FOREACH_MEMBER(m, x) {
         const struct json *o = json_get(y, m->key);
-        json_set(a, out, m->key,
-                 o ? merge(a, schema_member(s, m->key, NULL), m->value, o) : json_clone(a, m->value));
+        json_set(a, out, m->key, o ? merge(a, schema_member(s, m->key, NULL), m->value, o) : json_clone(a, m->value));
     }
     JSON_FOREACH_MEMBER(m, y)
         if (!json_get(x, m->key)) json_set(a, out, m->key, json_clone(a, m->value));
@@ -60,8 +58,7 @@ static const char *next_shared(const struct list_view *x, const struct list_view
 
 /* Both orders are respected as far as they go together: items of y keep their order, items that only x has
  * stay where they are relative to x's. */
-static struct json *merge_lists(struct arena *a, struct schema s, const struct json *x,
-                                const struct json *y) {
+static struct json *merge_lists(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
     struct list_view l = view_of(a, s, x), r = view_of(a, s, y);
     struct schema is = schema_item(s);
     struct json *out = json_array(a);
@@ -96,8 +93,7 @@ static struct json *merge_lists(struct arena *a, struct schema s, const struct j
 
 static struct json *merge(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
     enum schema_kind kind = schema_kind(s, y);
-    if (kind == SCHEMA_DEDUCED)
-        kind = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT) ? SCHEMA_MAP : SCHEMA_LEAF;
+    if (kind == SCHEMA_DEDUCED) kind = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT) ? SCHEMA_MAP : SCHEMA_LEAF;
     bool objects = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT),
          lists = json_is(x, JSON_ARRAY) && json_is(y, JSON_ARRAY);
     if ((kind == SCHEMA_STRUCT || kind == SCHEMA_MAP) && objects) return merge_objects(a, s, x, y);
@@ -105,12 +101,13 @@ static struct json *merge(struct arena *a, struct schema s, const struct json *x
     return json_clone(a, y);
 }
 
-struct json *ssa_merge(struct arena *a, struct schema s, const struct json *x, const struct json *y) { return merge(a, s, x, y); }
+struct json *ssa_merge(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
+    return merge(a, s, x, y);
+}
 
 /* ---- prune ---- */
 
-static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last,
-                  const struct fset *owned);
+static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last, const struct fset *owned);
 
 static void prune_object(struct arena *a, struct schema s, struct json *v, const struct fset *last,
                          const struct fset *owned) {
@@ -144,8 +141,7 @@ static void prune_list(struct arena *a, struct schema s, struct json *v, const s
 }
 
 /* Removes from v what `last` names and `owned` (all managers together) does not. */
-static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last,
-                  const struct fset *owned) {
+static void prune(struct arena *a, struct schema s, struct json *v, const struct fset *last, const struct fset *owned) {
     if (json_is(v, JSON_OBJECT))
         prune_object(a, s, v, last, owned);
     else if (json_is(v, JSON_ARRAY))
@@ -187,8 +183,7 @@ static size_t count_members(const struct fset *s) {
 }
 
 static const char *manager_label(struct arena *a, const struct manager *m) {
-    const char *with =
-        str_empty(m->subresource) ? "" : arena_printf(a, " with subresource \"%s\"", m->subresource);
+    const char *with = str_empty(m->subresource) ? "" : arena_printf(a, " with subresource \"%s\"", m->subresource);
     if (str_eq(m->operation, "Apply")) return arena_printf(a, "%s%s", m->name, with);
     return arena_printf(a, "%s\" using %s%s", m->name, m->api_version, with);
 }
@@ -199,8 +194,8 @@ static struct fset *contested(struct rules_ctx *c, const struct manager *m, stru
     return fset_intersection(c->a, m->set, fset_union(c->a, d.added, d.modified));
 }
 
-static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct manager *self,
-                           struct change *ch, struct err *e) {
+static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct manager *self, struct change *ch,
+                           struct err *e) {
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++)
         if (&m->items[i] != self) n += count_members(contested(c, &m->items[i], ch));
@@ -238,8 +233,8 @@ static struct json *without_managed(struct arena *a, const struct json *obj) {
     return o;
 }
 
-int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force,
-              struct json **out, bool *changed, struct err *e) {
+int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force, struct json **out,
+              bool *changed, struct err *e) {
     struct arena *a = c->a;
     const char *gv = group_version(a, c), *sub = str_or_empty(c->subresource);
     struct schema root = schema_root(c);

@@ -25,8 +25,9 @@ static int refuse(struct check *k, const struct place *at, const char *why) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     place_text(at, &b);
     struct rules_ctx *c = k->c;
-    return err_status(k->e, 500, "", "failed to create typed patch object (%s/%s; %s%s%s, Kind=%s): %s: %s", str_or_empty(c->ns),
-                      str_or_empty(c->name), c->group, *c->group ? "/" : "", c->version, c->kind, str_or_empty(b.data), why);
+    return err_status(k->e, 500, "", "failed to create typed patch object (%s/%s; %s%s%s, Kind=%s): %s: %s",
+                      str_or_empty(c->ns), str_or_empty(c->name), c->group, *c->group ? "/" : "", c->version, c->kind,
+                      str_or_empty(b.data), why);
 }
 
 static int check_value(struct check *k, struct schema s, const struct json *v, const struct place *at);
@@ -35,7 +36,8 @@ static int check_value(struct check *k, struct schema s, const struct json *v, c
 static const char *item_text(struct arena *a, const char *elem) {
     struct json *keys = NULL;
     _cleanup_buf_ struct buf b = BUF_INIT;
-    if (elem[0] != 'k' || json_parse(a, elem + 2, strlen(elem + 2), &keys, NULL, NULL)) return arena_printf(a, "[=%s]", elem + 2);
+    if (elem[0] != 'k' || json_parse(a, elem + 2, strlen(elem + 2), &keys, NULL, NULL))
+        return arena_printf(a, "[=%s]", elem + 2);
     JSON_FOREACH_MEMBER(m, keys) buf_printf(&b, "%s%s=%s", b.len ? "," : "", m->key, json_text(a, m->value));
     return arena_printf(a, "[%s]", str_or_empty(b.data));
 }
@@ -60,11 +62,15 @@ static int check_list(struct check *k, struct schema s, const struct json *list,
         if (keyed && !json_is(it, JSON_OBJECT)) continue; /* of the wrong type: others say so */
         const char *key = keyed ? missing_key(a, s, it) : NULL;
         if (key)
-            return refuse(k, at, arena_printf(a, "element %zu: associative list with keys has an element that omits key field "
-                                                 "\"%s\" (and doesn't have default value)", (size_t)it_i, key));
+            return refuse(k, at,
+                          arena_printf(a,
+                                       "element %zu: associative list with keys has an element that omits key field "
+                                       "\"%s\" (and doesn't have default value)",
+                                       (size_t)it_i, key));
         const char *elem = fset_item_elem(a, s, it);
         if (!elem) continue;
-        if (map_put(&seen, elem, (void *)it)) return refuse(k, at, arena_printf(a, "duplicate entries for key %s", item_text(a, elem)));
+        if (map_put(&seen, elem, (void *)it))
+            return refuse(k, at, arena_printf(a, "duplicate entries for key %s", item_text(a, elem)));
         struct place here = {at, item_text(a, elem)};
         if (keyed && (rc = check_value(k, schema_item(s), it, &here))) return rc;
     }

@@ -89,13 +89,11 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     } else if (!*ns) {
         json_set_str(c->a, meta, "namespace", str_or_empty(c->ns));
     } else if (!str_eq(ns, c->ns)) {
-        return err_status(
-            e, 400, "BadRequest",
-            "the namespace of the provided object does not match the namespace sent on the request");
+        return err_status(e, 400, "BadRequest",
+                          "the namespace of the provided object does not match the namespace sent on the request");
     }
     if (*jstr(meta, "resourceVersion") && !str_eq(jstr(meta, "resourceVersion"), "0") && !c->dry_run)
-        return err_status(e, 500, "InternalError",
-                          "resourceVersion should not be set on objects to be created");
+        return err_status(e, 500, "InternalError", "resourceVersion should not be set on objects to be created");
     json_del(meta, "resourceVersion");
     meta_prepare_create(c, obj);
     drop_disabled(c, obj);
@@ -114,8 +112,7 @@ static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const str
                                            "PriorityLevelConfiguration", "ResourceClaim", "VolumeAttachment"));
     struct json *merged = json_clone(c->a, old);
     if (keep_meta) {
-        struct json *om = json_ensure_object(c->a, merged, "metadata"),
-                    *managed = json_get(meta, "managedFields");
+        struct json *om = json_ensure_object(c->a, merged, "metadata"), *managed = json_get(meta, "managedFields");
         if (managed)
             json_set(c->a, om, "managedFields", managed);
         else
@@ -154,8 +151,7 @@ static void keep_member(struct arena *a, struct json *obj, const struct json *ol
 
 /* System metadata comes from the stored object; what a client may leave out is filled in. */
 static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const struct json *old) {
-    static const char *const filled[] = {"uid", "creationTimestamp", "deletionTimestamp",
-                                         "deletionGracePeriodSeconds"};
+    static const char *const filled[] = {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"};
     keep_member(c->a, meta, old, "generation");
     json_del(meta, "selfLink");
     for (size_t i = 0; i < ARRAY_LEN(filled); i++)
@@ -168,10 +164,8 @@ static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const s
  * annotations too, and for EndpointSlices labels. */
 static bool counts_for_generation(struct rules_ctx *c, const struct json *obj, const struct json *old) {
     const struct json *om = json_get(old, "metadata"), *nm = json_get(obj, "metadata");
-    if (str_eq(c->kind, "Deployment") && !jsame(json_get(nm, "annotations"), json_get(om, "annotations")))
-        return true;
-    if (str_eq(c->kind, "EndpointSlice") && !jsame(json_get(nm, "labels"), json_get(om, "labels")))
-        return true;
+    if (str_eq(c->kind, "Deployment") && !jsame(json_get(nm, "annotations"), json_get(om, "annotations"))) return true;
+    if (str_eq(c->kind, "EndpointSlice") && !jsame(json_get(nm, "labels"), json_get(om, "labels"))) return true;
     static const char *const apart[] = {"metadata", "status", "kind", "apiVersion", NULL};
     JSON_FOREACH_MEMBER(m, obj)
         if (!str_in(m->key, apart) && !jsame(m->value, json_get(old, m->key))) return true;
@@ -186,9 +180,8 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     const struct json *old_meta = json_get(old, "metadata");
     if (c->namespaced && *jstr(meta, "namespace") && c->ns && !str_eq(jstr(meta, "namespace"), c->ns))
-        return err_status(
-            e, 400, "BadRequest",
-            "the namespace of the provided object does not match the namespace sent on the request");
+        return err_status(e, 400, "BadRequest",
+                          "the namespace of the provided object does not match the namespace sent on the request");
     if (!(flags & K_UNCONDITIONAL_UPDATE) && !*jstr(meta, "resourceVersion")) {
         err_status(e, 422, "Invalid",
                    "%s \"%s\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for "
@@ -205,8 +198,7 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     if (str_eq(c->subresource, "status")) {
         keep_all_but_status(c, obj, old);
         keep_system_metadata(c, json_get(obj, "metadata"), old_meta);
-    } else if ((flags & K_STATUS) &&
-               !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
+    } else if ((flags & K_STATUS) && !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
         keep_member(c->a, obj, old, "status");
     }
     drop_disabled(c, obj);

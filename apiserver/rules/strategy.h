@@ -46,11 +46,10 @@ struct rules_ask {
 struct rules_lookup {
     void *arg;
     /* The object's tree or NULL. group "" is core; ns NULL for cluster-scoped kinds. */
-    const struct json *(*get)(void *arg, struct arena *a, const char *group, const char *resource,
-                              const char *ns, const char *name);
+    const struct json *(*get)(void *arg, struct arena *a, const char *group, const char *resource, const char *ns,
+                              const char *name);
     /* A JSON array of objects (ns NULL: all namespaces); never NULL. */
-    const struct json *(*list)(void *arg, struct arena *a, const char *group, const char *resource,
-                               const char *ns);
+    const struct json *(*list)(void *arg, struct arena *a, const char *group, const char *resource, const char *ns);
     /* For admission; each may be NULL. The revision of the last change of a resource's objects. */
     int64_t (*changed)(void *arg, const char *group, const char *resource);
     /* All kinds whose objects are those of this resource (other versions, other groups), this one among them. */
@@ -81,7 +80,7 @@ struct rules_config {
     const struct rules_alloc *alloc;  /* NULL: in memory, filled from the Services that lookup lists */
     const char *service_cidr;         /* "10.96.0.0/16"; NULL gives that */
     int node_port_min, node_port_max; /* 0, 0 give 30000-32767 */
-    bool no_service_accounts; /* the admission plugin ServiceAccount is off */
+    bool no_service_accounts;         /* the admission plugin ServiceAccount is off */
 };
 
 /* One API server's rules: allocators of cluster IPs and node ports, and the lookups. Thread-safe. */
@@ -91,12 +90,12 @@ void rules_free(struct rules *r); /* NULL-safe */
 
 struct rules_ctx {
     struct rules *rules;
-    struct arena *a;               /* the request's */
-    const struct api_type *type;   /* NULL for custom resources */
-    const struct json *crd_schema; /* openAPIV3Schema of the served version, NULL for built-in kinds */
-    const struct crd_cel *crd_cel; /* the schema's rules; NULL: none */
-    bool crd_preserve_unknown;     /* spec.preserveUnknownFields */
-    bool crd_status_subresource;   /* the version declares subresources.status */
+    struct arena *a;                               /* the request's */
+    const struct api_type *type;                   /* NULL for custom resources */
+    const struct json *crd_schema;                 /* openAPIV3Schema of the served version, NULL for built-in kinds */
+    const struct crd_cel *crd_cel;                 /* the schema's rules; NULL: none */
+    bool crd_preserve_unknown;                     /* spec.preserveUnknownFields */
+    bool crd_status_subresource;                   /* the version declares subresources.status */
     const char *group, *version, *kind, *resource; /* of the stored kind */
     const char *request_group,
         *request_version;    /* that the request named, where it differs (events.k8s.io); may be NULL */
@@ -110,7 +109,7 @@ struct rules_ctx {
     const struct json *options;  /* CreateOptions, ... as admission sees them; NULL: made of what is known here */
     const struct rules_kind *body_kind; /* of `obj` where it is not the resource's own: Scale, Eviction; or NULL */
     const char *field_manager_param, *field_validation; /* of the query, or NULL */
-    const char *user; /* authenticated user and groups */
+    const char *user;                                   /* authenticated user and groups */
     const char *const *groups;
     size_t n_groups;
     const char *field_manager; /* ?fieldManager=, or derived from User-Agent */
@@ -128,13 +127,13 @@ struct rules_ctx {
     struct rules_annotation {
         const char *key, *value;
         bool detail; /* for level Request and higher */
-    } *annotations;
+    } * annotations;
     size_t n_annotations, cap_annotations;
-    bool no_extensions; /* policies and webhooks have seen this write already, in another form */
+    bool no_extensions;          /* policies and webhooks have seen this write already, in another form */
     struct admit_rounds *rounds; /* of the mutating chain */
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
-    bool quota_counted; /* out: a quota limits this write; see admission_quota */
+    bool quota_counted;      /* out: a quota limits this write; see admission_quota */
     struct rules_seen *seen; /* objects that admission has looked up */
 };
 
@@ -184,8 +183,7 @@ enum rules_delete { RULES_DELETE_NOW, RULES_DELETE_STORE, RULES_DELETE_NOTHING }
 /* What a delete request does to `obj` (a copy the caller may change): remove it now; store the changed object
  * (deletionTimestamp, grace period, finalizers set: it goes when the last finalizer goes or the kubelet ends
  * it); or nothing new (already being deleted). */
-enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj,
-                                       const struct rules_delete_options *o);
+enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o);
 /* True when an object just updated must be removed: it has a deletionTimestamp, no finalizers and no grace
  * left. */
 bool rules_update_deletes(struct rules_ctx *c, const struct json *obj);
@@ -208,8 +206,8 @@ void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct j
  * creates). Conflicts are 409 with a cause FieldManagerConflict for each field, unless `force`. *out has its
  * managedFields set; the caller normalises and defaults it and goes on as for an update. *changed is false
  * when nothing but the time of the entry would change: then *out equals live. */
-int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force,
-              struct json **out, bool *changed, struct err *e);
+int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force, struct json **out,
+              bool *changed, struct err *e);
 
 /* ---- custom resources ---- */
 

@@ -22,7 +22,8 @@ static const char *trimmed(struct arena *a, const char *s) {
 }
 
 /* An expression is there, and compiles. */
-static void expression(struct vctx *v, const struct fp *p, const struct json *value, const char *missing, const struct expr *x) {
+static void expression(struct vctx *v, const struct fp *p, const struct json *value, const char *missing,
+                       const struct expr *x) {
     if (!*trimmed(v->a, str_or_empty(json_as_str(value)))) {
         v_required(v, p, missing);
     } else if (x->error) {
@@ -40,8 +41,7 @@ static void rule_list(struct vctx *v, const struct json *rule, const char *key, 
         v_invalid(v, FP(p, key), list, "if '*' is present, must not specify other %s",
                   str_eq(key, "apiGroups") ? "API groups" : "API versions");
     JSON_FOREACH(it, list)
-        if (!*str_or_empty(json_as_str(it)) && !str_eq(key, "apiGroups"))
-            v_required(v, FPI(FP(p, key), it_i), NULL);
+        if (!*str_or_empty(json_as_str(it)) && !str_eq(key, "apiGroups")) v_required(v, FPI(FP(p, key), it_i), NULL);
 }
 
 static void webhook_rule(struct vctx *v, const struct json *r, const struct fp *p) {
@@ -73,8 +73,7 @@ void validate_webhook_client(struct vctx *v, const struct json *cc, const struct
             v_invalid(v, FP(p, "url"), json_get(cc, "url"), "'https' is the only allowed URL scheme");
         else if (!url[8] || url[8] == '/')
             v_invalid(v, FP(p, "url"), json_get(cc, "url"), "host must be specified");
-        if (strchr(url, '#'))
-            v_invalid(v, FP(p, "url"), json_get(cc, "url"), "fragments are not permitted in the URL");
+        if (strchr(url, '#')) v_invalid(v, FP(p, "url"), json_get(cc, "url"), "fragments are not permitted in the URL");
         if (strchr(url, '?'))
             v_invalid(v, FP(p, "url"), json_get(cc, "url"), "query parameters are not permitted in the URL");
     } else {
@@ -83,8 +82,7 @@ void validate_webhook_client(struct vctx *v, const struct json *cc, const struct
         int64_t port = json_get_int(svc, "port", 443);
         if (!*jstr(svc, "name")) v_required(v, FP(sp, "name"), "service name is required");
         if (!*jstr(svc, "namespace")) v_required(v, FP(sp, "namespace"), "service namespace is required");
-        if (port < 1 || port > 65535)
-            v_invalid(v, FP(sp, "port"), json_get(svc, "port"), "port is not valid");
+        if (port < 1 || port > 65535) v_invalid(v, FP(sp, "port"), json_get(svc, "port"), "port is not valid");
         if (!str_empty(path) && path[0] != '/')
             v_invalid(v, FP(sp, "path"), json_get(svc, "path"), "must start with a '/'");
     }
@@ -108,8 +106,10 @@ static void match_conditions(struct vctx *v, const struct json *list, const stru
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(p, it_i), *name = FP(at, "name");
         expression(v, FP(at, "expression"), json_get(it, "expression"), NULL, &compiled[it_i]);
-        if (!*jstr(it, "name")) v_required(v, name, NULL);
-        else v_label_name(v, name, jstr(it, "name"));
+        if (!*jstr(it, "name"))
+            v_required(v, name, NULL);
+        else
+            v_label_name(v, name, jstr(it, "name"));
         for (size_t j = 0; *jstr(it, "name") && j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"))) {
                 v_duplicate(v, name, json_get(it, "name"));
@@ -133,29 +133,26 @@ VALIDATE_FN(webhooks) {
     const struct json *w, *it, *list = json_get(obj, "webhooks");
     JSON_FOREACH(w, list) {
         const struct fp *p = FPI(FP(NULL, "webhooks"), w_i);
-        const struct json *versions = json_get(w, "admissionReviewVersions"),
-                          *timeout = jget(w, "timeoutSeconds");
+        const struct json *versions = json_get(w, "admissionReviewVersions"), *timeout = jget(w, "timeoutSeconds");
         qualified_domain(v, FP(p, "name"), json_get(w, "name"));
         JSON_FOREACH(it, json_get(w, "rules")) webhook_rule(v, it, FPI(FP(p, "rules"), it_i));
         v_enum(v, FP(p, "failurePolicy"), json_get(w, "failurePolicy"), ONE_OF("Fail", "Ignore"), false);
         v_enum(v, FP(p, "matchPolicy"), json_get(w, "matchPolicy"), ONE_OF("Equivalent", "Exact"), false);
-        v_enum(v, FP(p, "reinvocationPolicy"), json_get(w, "reinvocationPolicy"), ONE_OF("IfNeeded", "Never"),
-               false);
+        v_enum(v, FP(p, "reinvocationPolicy"), json_get(w, "reinvocationPolicy"), ONE_OF("IfNeeded", "Never"), false);
         v_enum(v, FP(p, "sideEffects"), json_get(w, "sideEffects"), ONE_OF("None", "NoneOnDryRun"), true);
         int64_t t = json_as_int(timeout, 10);
         if (t < 1 || t > 30)
-            v_invalid(v, FP(p, "timeoutSeconds"), timeout,
-                      "the timeout value must be between 1 and 30 seconds");
+            v_invalid(v, FP(p, "timeoutSeconds"), timeout, "the timeout value must be between 1 and 30 seconds");
         v_label_selector(v, FP(p, "namespaceSelector"), json_get(w, "namespaceSelector"), false);
         v_label_selector(v, FP(p, "objectSelector"), json_get(w, "objectSelector"), false);
         validate_webhook_client(v, json_get(w, "clientConfig"), FP(p, "clientConfig"));
-        hook_conditions(v, json_get(w, "matchConditions"), json_get(json_item(json_get(old, "webhooks"), w_i), "matchConditions"),
+        hook_conditions(v, json_get(w, "matchConditions"),
+                        json_get(json_item(json_get(old, "webhooks"), w_i), "matchConditions"),
                         FP(p, "matchConditions"));
         if (!json_len(versions))
             v_required(v, FP(p, "admissionReviewVersions"), "must specify one of v1, v1beta1");
         else if (!list_has(versions, "v1") && !list_has(versions, "v1beta1"))
-            v_invalid(v, FP(p, "admissionReviewVersions"), versions,
-                      "must include at least one of v1, v1beta1");
+            v_invalid(v, FP(p, "admissionReviewVersions"), versions, "must include at least one of v1, v1beta1");
         for (size_t j = 0; *jstr(w, "name") && j < w_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), jstr(w, "name"))) {
                 v_duplicate(v, FP(p, "name"), json_get(w, "name"));
@@ -206,27 +203,33 @@ static void param_kind(struct vctx *v, const struct json *k, const struct fp *p)
     char *lower = arena_strdup(v->a, kind);
     for (char *q = lower; *q; q++) *q = (char)tolower((unsigned char)*q);
     const char *group = slash ? arena_strndup(v->a, gv, (size_t)(slash - gv)) : "", *version = slash ? slash + 1 : gv;
-    if (!*gv) v_required(v, FP(p, "apiVersion"), NULL);
+    if (!*gv)
+        v_required(v, FP(p, "apiVersion"), NULL);
     else if (strchr(version, '/'))
         v_invalid(v, FP(p, "apiVersion"), json_get(k, "apiVersion"), "unexpected GroupVersion string: %s", gv);
     else if (*group && is_dns1123_subdomain(group))
         v_invalid(v, FP(p, "apiVersion"), json_str(v->a, group), "%s", is_dns1123_subdomain(group));
-    else if (!*version) v_invalid(v, FP(p, "apiVersion"), json_get(k, "apiVersion"), "version must be specified");
-    else if (is_dns1035_label(version)) v_invalid(v, FP(p, "apiVersion"), json_str(v->a, version), "%s", is_dns1035_label(version));
-    if (!*kind) v_required(v, FP(p, "kind"), NULL);
+    else if (!*version)
+        v_invalid(v, FP(p, "apiVersion"), json_get(k, "apiVersion"), "version must be specified");
+    else if (is_dns1035_label(version))
+        v_invalid(v, FP(p, "apiVersion"), json_str(v->a, version), "%s", is_dns1035_label(version));
+    if (!*kind)
+        v_required(v, FP(p, "kind"), NULL);
     else if (is_dns1035_label(lower))
-        v_invalid(v, FP(p, "kind"), json_get(k, "kind"), "may have mixed case, but should otherwise match: %s", is_dns1035_label(lower));
+        v_invalid(v, FP(p, "kind"), json_get(k, "kind"), "may have mixed case, but should otherwise match: %s",
+                  is_dns1035_label(lower));
 }
 
 static bool is_cel_identifier(const char *s) {
-    static const char *const reserved[] = {"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for",
-                                           "function", "if", "import", "let", "loop", "package", "namespace", "return", "var",
-                                           "void", "while", NULL};
+    static const char *const reserved[] = {
+        "true", "false",  "null", "in",   "as",      "break",     "const",  "continue", "else", "for",   "function",
+        "if",   "import", "let",  "loop", "package", "namespace", "return", "var",      "void", "while", NULL};
     return is_c_identifier(s) && !str_in(s, reserved);
 }
 
 /* What both kinds of policy have. */
-static void policy_common(struct vctx *v, const struct json *spec, const struct json *before, const struct policy *p, const struct fp *at) {
+static void policy_common(struct vctx *v, const struct json *spec, const struct json *before, const struct policy *p,
+                          const struct fp *at) {
     const struct json *m = jget(spec, "matchConstraints"), *it;
     v_enum(v, FP(at, "failurePolicy"), json_get(spec, "failurePolicy"), ONE_OF("Fail", "Ignore"), true);
     if (p->has_params) param_kind(v, json_get(spec, "paramKind"), FP(at, "paramKind"));
@@ -234,15 +237,19 @@ static void policy_common(struct vctx *v, const struct json *spec, const struct 
         v_required(v, FP(at, "matchConstraints"), NULL);
     } else {
         match_resources(v, m, FP(at, "matchConstraints"));
-        if (!json_len(json_get(m, "resourceRules"))) v_required(v, FP(FP(at, "matchConstraints"), "resourceRules"), NULL);
+        if (!json_len(json_get(m, "resourceRules")))
+            v_required(v, FP(FP(at, "matchConstraints"), "resourceRules"), NULL);
     }
     if (!before || !jsame(json_get(spec, "matchConditions"), json_get(before, "matchConditions")))
         match_conditions(v, json_get(spec, "matchConditions"), p->conditions, FP(at, "matchConditions"));
     JSON_FOREACH(it, json_get(spec, "variables")) {
         const struct fp *x = FPI(FP(at, "variables"), it_i);
-        if (!*trimmed(v->a, jstr(it, "name"))) v_required(v, FP(x, "name"), "name is not specified");
-        else if (!is_cel_identifier(jstr(it, "name"))) v_invalid(v, FP(x, "name"), json_get(it, "name"), "must be a valid CEL identifier");
-        expression(v, FP(x, "expression"), json_get(it, "expression"), "expression is not specified", &p->variables[it_i]);
+        if (!*trimmed(v->a, jstr(it, "name")))
+            v_required(v, FP(x, "name"), "name is not specified");
+        else if (!is_cel_identifier(jstr(it, "name")))
+            v_invalid(v, FP(x, "name"), json_get(it, "name"), "must be a valid CEL identifier");
+        expression(v, FP(x, "expression"), json_get(it, "expression"), "expression is not specified",
+                   &p->variables[it_i]);
     }
 }
 
@@ -261,16 +268,20 @@ static void validation(struct vctx *v, const struct json *it, const struct polic
     v_enum(v, FP(at, "reason"), json_get(it, "reason"), reasons, false);
 }
 
-static void audit_annotation(struct vctx *v, const struct json *list, const struct json *it, size_t i, const char *policy,
-                             const struct expr *x, const struct fp *at) {
+static void audit_annotation(struct vctx *v, const struct json *list, const struct json *it, size_t i,
+                             const char *policy, const struct expr *x, const struct fp *at) {
     const char *key = jstr(it, "key");
-    if (!*policy) v_invalid(v, FP(at, "key"), json_get(it, "key"), "requires metadata.name be non-empty");
-    else v_label_name(v, FP(at, "key"), arena_printf(v->a, "%s/%s", policy, key));
+    if (!*policy)
+        v_invalid(v, FP(at, "key"), json_get(it, "key"), "requires metadata.name be non-empty");
+    else
+        v_label_name(v, FP(at, "key"), arena_printf(v->a, "%s/%s", policy, key));
     if (strlen(trimmed(v->a, jstr(it, "valueExpression"))) > VALUE_EXPRESSION_MAX)
         v_required(v, FP(at, "valueExpression"), "must not exceed 5120 bytes in length");
     else if (x->error && *x->src)
         v_invalid(v, FP(at, "valueExpression"), json_get(it, "valueExpression"), "%s", x->error);
-    else expression(v, FP(at, "valueExpression"), json_get(it, "valueExpression"), "valueExpression is not specified", x);
+    else
+        expression(v, FP(at, "valueExpression"), json_get(it, "valueExpression"), "valueExpression is not specified",
+                   x);
     for (size_t j = 0; j < i; j++)
         if (str_eq(jstr(json_item(list, j), "key"), key)) {
             v_duplicate(v, FP(at, "key"), json_get(it, "key"));
@@ -290,7 +301,8 @@ VALIDATE_FN(admission_policy) {
     }
     JSON_FOREACH(it, checks) validation(v, it, &c->validations[it_i], FPI(FP(p, "validations"), it_i));
     if (json_len(notes) > AUDIT_ANNOTATIONS_MAX)
-        v_invalid(v, FP(p, "auditAnnotations"), notes, "must not have more than %d auditAnnotations", AUDIT_ANNOTATIONS_MAX);
+        v_invalid(v, FP(p, "auditAnnotations"), notes, "must not have more than %d auditAnnotations",
+                  AUDIT_ANNOTATIONS_MAX);
     JSON_FOREACH(it, notes)
         audit_annotation(v, notes, it, it_i, c->name, &c->annotations[it_i], FPI(FP(p, "auditAnnotations"), it_i));
 }
@@ -303,11 +315,15 @@ static void mutation(struct vctx *v, const struct json *m, const struct expr *x,
     if (!str_in(type, types)) return;
     bool is_patch = str_eq(type, "JSONPatch");
     const struct json *mine = is_patch ? patch : apply, *other = is_patch ? apply : patch;
-    const char *key = is_patch ? "jsonPatch" : "applyConfiguration", *not_key = is_patch ? "applyConfiguration" : "jsonPatch";
-    if (!mine) v_required(v, FP(at, key), arena_printf(v->a, "must be specified when patchType is %s", type));
-    else expression(v, FP(FP(at, key), "expression"), json_get(mine, "expression"), NULL, x);
+    const char *key = is_patch ? "jsonPatch" : "applyConfiguration",
+               *not_key = is_patch ? "applyConfiguration" : "jsonPatch";
+    if (!mine)
+        v_required(v, FP(at, key), arena_printf(v->a, "must be specified when patchType is %s", type));
+    else
+        expression(v, FP(FP(at, key), "expression"), json_get(mine, "expression"), NULL, x);
     if (other)
-        v_invalid(v, FP(at, not_key), json_strf(v->a, "{%s}", not_key), "must not be specified when patchType is %s", type);
+        v_invalid(v, FP(at, not_key), json_strf(v->a, "{%s}", not_key), "must not be specified when patchType is %s",
+                  type);
 }
 
 VALIDATE_FN(mutating_policy) {
@@ -331,13 +347,16 @@ static void param_ref(struct vctx *v, const struct json *ref, const struct fp *p
     if (selector) v_label_selector(v, FP(p, "selector"), selector, false);
     if (*name && selector) v_forbidden(v, FP(p, "selector"), "name and selector are mutually exclusive");
     if (!*name && !selector) v_required(v, p, "one of name or selector must be specified");
-    v_enum(v, FP(p, "parameterNotFoundAction"), json_get(ref, "parameterNotFoundAction"), ONE_OF("Deny", "Allow"), true);
+    v_enum(v, FP(p, "parameterNotFoundAction"), json_get(ref, "parameterNotFoundAction"), ONE_OF("Deny", "Allow"),
+           true);
 }
 
 static void binding_common(struct vctx *v, const struct json *spec, const struct fp *p) {
     const char *name = jstr(spec, "policyName");
-    if (!*name) v_required(v, FP(p, "policyName"), NULL);
-    else if (is_dns1123_subdomain(name)) v_invalid(v, FP(p, "policyName"), json_get(spec, "policyName"), "%s", is_dns1123_subdomain(name));
+    if (!*name)
+        v_required(v, FP(p, "policyName"), NULL);
+    else if (is_dns1123_subdomain(name))
+        v_invalid(v, FP(p, "policyName"), json_get(spec, "policyName"), "%s", is_dns1123_subdomain(name));
     if (jget(spec, "paramRef")) param_ref(v, json_get(spec, "paramRef"), FP(p, "paramRef"));
     if (jget(spec, "matchResources")) match_resources(v, json_get(spec, "matchResources"), FP(p, "matchResources"));
 }
@@ -356,8 +375,9 @@ VALIDATE_FN(admission_policy_binding) {
             }
     }
     if (list_has(list, "Deny") && list_has(list, "Warn"))
-        v_invalid(v, p, list, "must not contain both Deny and Warn (repeating the same validation failure information in the "
-                              "API response and headers serves no purpose)");
+        v_invalid(v, p, list,
+                  "must not contain both Deny and Warn (repeating the same validation failure information in the "
+                  "API response and headers serves no purpose)");
     if (!json_len(list)) v_required(v, p, "at least one validation action is required");
 }
 

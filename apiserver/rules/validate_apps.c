@@ -2,8 +2,7 @@
  * Upstream: pkg/apis/apps/validation/validation.go and the ReplicationController part of core's. */
 #include "apiserver/rules/kinds.h"
 
-static void non_negative(struct vctx *v, const struct fp *p, const struct json *spec,
-                         const char *const *keys) {
+static void non_negative(struct vctx *v, const struct fp *p, const struct json *spec, const char *const *keys) {
     for (; *keys; keys++) v_min(v, p, spec, *keys, 0);
 }
 
@@ -36,8 +35,7 @@ static bool selector(struct vctx *v, const struct json *spec, const struct fp *p
 }
 
 static void template_labels(struct vctx *v, const struct json *spec, const struct fp *p) {
-    const struct json *sel = jget(spec, "selector"),
-                      *labels = json_at(spec, "template", "metadata", "labels", NULL);
+    const struct json *sel = jget(spec, "selector"), *labels = json_at(spec, "template", "metadata", "labels", NULL);
     if (sel && selector_matches(sel, labels)) return;
     v_invalid(v, FP(FP(FP(p, "template"), "metadata"), "labels"), labels,
               "`selector` does not match template `labels`");
@@ -49,8 +47,7 @@ static void always_running(struct vctx *v, const struct json *spec, const struct
     if (!str_eq(jstr(ps, "restartPolicy"), "Always"))
         v_not_supported(v, FP(at, "restartPolicy"), json_get(ps, "restartPolicy"), ONE_OF("Always"));
     if (jget(ps, "activeDeadlineSeconds"))
-        v_forbidden(v, FP(at, "activeDeadlineSeconds"), "activeDeadlineSeconds in %s is not Supported",
-                    v->c->kind);
+        v_forbidden(v, FP(at, "activeDeadlineSeconds"), "activeDeadlineSeconds in %s is not Supported", v->c->kind);
 }
 
 /* ---- numbers and percentages ---- */
@@ -95,20 +92,17 @@ static void strategy(struct vctx *v, const struct json *s, const struct fp *p) {
 VALIDATE_FN(deployment) {
     const struct json *spec = json_get(obj, "spec");
     const struct fp *p = FP(NULL, "spec");
-    non_negative(v, p, spec,
-                 ONE_OF("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"));
+    non_negative(v, p, spec, ONE_OF("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"));
     if (selector(v, spec, p, true)) {
         template_labels(v, spec, p);
-        validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL),
-                              FP(p, "template"));
+        validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL), FP(p, "template"));
         always_running(v, spec, p);
     }
     strategy(v, json_get(spec, "strategy"), FP(p, "strategy"));
     const struct json *deadline = jget(spec, "progressDeadlineSeconds");
     if (deadline && json_as_int(deadline, 0) <= json_get_int(spec, "minReadySeconds", 0))
         v_invalid(v, FP(p, "progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds");
-    if (old)
-        v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
+    if (old) v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
 }
 
 VALIDATE_FN(replica_set) {
@@ -117,17 +111,14 @@ VALIDATE_FN(replica_set) {
     non_negative(v, p, spec, ONE_OF("replicas", "minReadySeconds"));
     if (selector(v, spec, p, true)) {
         template_labels(v, spec, p);
-        validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL),
-                              FP(p, "template"));
+        validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL), FP(p, "template"));
         always_running(v, spec, p);
     }
-    if (old)
-        v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
+    if (old) v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
 }
 
 VALIDATE_FN(replication_controller) {
-    const struct json *spec = json_get(obj, "spec"), *sel = json_get(spec, "selector"),
-                      *tmpl = jget(spec, "template");
+    const struct json *spec = json_get(obj, "spec"), *sel = json_get(spec, "selector"), *tmpl = jget(spec, "template");
     const struct fp *p = FP(NULL, "spec");
     non_negative(v, p, spec, ONE_OF("replicas", "minReadySeconds"));
     if (!json_len(sel)) v_required(v, FP(p, "selector"), NULL);
@@ -137,8 +128,7 @@ VALIDATE_FN(replication_controller) {
     }
     JSON_FOREACH_MEMBER(m, sel)
         if (!str_eq(json_as_str(json_at(tmpl, "metadata", "labels", m->key, NULL)), json_as_str(m->value))) {
-            v_invalid(v, FP(FP(FP(p, "template"), "metadata"), "labels"),
-                      json_at(tmpl, "metadata", "labels", NULL),
+            v_invalid(v, FP(FP(FP(p, "template"), "metadata"), "labels"), json_at(tmpl, "metadata", "labels", NULL),
                       "`selector` does not match template `labels`");
             break;
         }
@@ -184,8 +174,7 @@ static void stateful_strategy(struct vctx *v, const struct json *s, const struct
     }
 }
 
-static void stateful_update(struct vctx *v, const struct json *spec, const struct json *old,
-                            const struct fp *p) {
+static void stateful_update(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
     static const char *const free_to_change[] = {"replicas",
                                                  "ordinals",
                                                  "template",
@@ -223,20 +212,19 @@ VALIDATE_FN(stateful_set) {
     static const char *const when[] = {"whenDeleted", "whenScaled"};
     for (size_t i = 0; retain && i < 2; i++)
         if (!str_in(jstr(retain, when[i]), ONE_OF("Retain", "Delete")))
-            v_not_supported(v, FP(FP(p, "persistentVolumeClaimRetentionPolicy"), when[i]),
-                            json_get(retain, when[i]), ONE_OF("Retain", "Delete"));
+            v_not_supported(v, FP(FP(p, "persistentVolumeClaimRetentionPolicy"), when[i]), json_get(retain, when[i]),
+                            ONE_OF("Retain", "Delete"));
     if (!old)
         JSON_FOREACH(claim, json_get(spec, "volumeClaimTemplates"))
-            validate_pvc_spec(v, json_get(claim, "spec"),
-                              FP(FPI(FP(p, "volumeClaimTemplates"), claim_i), "spec"));
+            validate_pvc_spec(v, json_get(claim, "spec"), FP(FPI(FP(p, "volumeClaimTemplates"), claim_i), "spec"));
     non_negative(v, p, spec, ONE_OF("replicas", "minReadySeconds"));
     v_min(v, FP(p, "ordinals"), json_get(spec, "ordinals"), "start", 0);
     if (!old && *svc && is_dns1123_label(svc))
         v_invalid(v, FP(p, "serviceName"), json_get(spec, "serviceName"), "%s", is_dns1123_label(svc));
     if (selector(v, spec, p, true)) {
         template_labels(v, spec, p);
-        validate_pod_template(v, with_claims(v->a, spec),
-                              old ? with_claims(v->a, json_get(old, "spec")) : NULL, FP(p, "template"));
+        validate_pod_template(v, with_claims(v->a, spec), old ? with_claims(v->a, json_get(old, "spec")) : NULL,
+                              FP(p, "template"));
     }
     always_running(v, spec, p);
     if (old) stateful_update(v, spec, json_get(old, "spec"), p);
@@ -263,22 +251,19 @@ static void daemon_strategy(struct vctx *v, const struct json *s, const struct f
     at_most_all(v, FP(at, "maxSurge"), surge);
     if (amount(un) && amount(surge))
         v_invalid(v, FP(at, "maxSurge"), surge, "may not be set when maxUnavailable is non-zero");
-    if (!amount(un) && !amount(surge))
-        v_required(v, FP(at, "maxUnavailable"), "cannot be 0 when maxSurge is 0");
+    if (!amount(un) && !amount(surge)) v_required(v, FP(at, "maxUnavailable"), "cannot be 0 when maxSurge is 0");
 }
 
 VALIDATE_FN(daemon_set) {
     const struct json *spec = json_get(obj, "spec");
     const struct fp *p = FP(NULL, "spec");
-    if (old)
-        v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
+    if (old) v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
     const struct json *sel = jget(spec, "selector");
     if (sel) v_label_selector(v, FP(p, "selector"), sel, false);
     if (selector_usable(sel)) template_labels(v, spec, p);
     if (sel && !json_len(json_get(sel, "matchLabels")) && !json_len(json_get(sel, "matchExpressions")))
         v_invalid(v, FP(p, "selector"), sel, "empty selector is invalid for daemonset");
-    validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL),
-                          FP(p, "template"));
+    validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL), FP(p, "template"));
     always_running(v, spec, p);
     non_negative(v, p, spec, ONE_OF("minReadySeconds", "revisionHistoryLimit"));
     daemon_strategy(v, json_get(spec, "updateStrategy"), FP(p, "updateStrategy"));

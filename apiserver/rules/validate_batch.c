@@ -41,15 +41,13 @@ static void exit_codes(struct vctx *v, const struct json *x, const struct json *
 static void failure_policy(struct vctx *v, const struct json *spec, const struct fp *p) {
     const struct json *rules = json_at(spec, "podFailurePolicy", "rules", NULL), *r, *c;
     static const char *const actions[] = {"Count", "FailIndex", "FailJob", "Ignore", NULL};
-    if (json_len(rules) > FAILURE_RULES_MAX)
-        v_too_many(v, FP(p, "rules"), json_len(rules), FAILURE_RULES_MAX);
+    if (json_len(rules) > FAILURE_RULES_MAX) v_too_many(v, FP(p, "rules"), json_len(rules), FAILURE_RULES_MAX);
     JSON_FOREACH(r, rules) {
         const struct fp *at = FPI(FP(p, "rules"), r_i);
         const struct json *codes = jget(r, "onExitCodes"), *conds = json_get(r, "onPodConditions");
         v_enum(v, FP(at, "action"), json_get(r, "action"), actions, true);
         if (str_eq(jstr(r, "action"), "FailIndex") && !jget(spec, "backoffLimitPerIndex"))
-            v_invalid(v, FP(at, "action"), json_get(r, "action"),
-                      "requires the backoffLimitPerIndex to be set");
+            v_invalid(v, FP(at, "action"), json_get(r, "action"), "requires the backoffLimitPerIndex to be set");
         if (codes) exit_codes(v, codes, json_get(spec, "template"), FP(at, "onExitCodes"));
         if (json_len(conds) > CONDITION_PATTERNS_MAX)
             v_too_many(v, FP(at, "onPodConditions"), json_len(conds), CONDITION_PATTERNS_MAX);
@@ -95,10 +93,8 @@ static void success_policy(struct vctx *v, const struct json *spec, const struct
         return;
     }
     if (!json_len(rules))
-        v_required(v, FP(p, "rules"),
-                   "at least one rules must be specified when the successPolicy is specified");
-    if (json_len(rules) > SUCCESS_RULES_MAX)
-        v_too_many(v, FP(p, "rules"), json_len(rules), SUCCESS_RULES_MAX);
+        v_required(v, FP(p, "rules"), "at least one rules must be specified when the successPolicy is specified");
+    if (json_len(rules) > SUCCESS_RULES_MAX) v_too_many(v, FP(p, "rules"), json_len(rules), SUCCESS_RULES_MAX);
     JSON_FOREACH(r, rules) {
         const struct fp *at = FPI(FP(p, "rules"), r_i);
         const char *indexes = json_get_str(r, "succeededIndexes");
@@ -107,8 +103,7 @@ static void success_policy(struct vctx *v, const struct json *spec, const struct
         if (!count && !indexes)
             v_required(v, at, "at least one of succeededCount or succeededIndexes must be specified");
         if (total < 0)
-            v_invalid(v, FP(at, "succeededIndexes"), json_get(r, "succeededIndexes"),
-                      "error parsing succeededIndexes");
+            v_invalid(v, FP(at, "succeededIndexes"), json_get(r, "succeededIndexes"), "error parsing succeededIndexes");
         if (!count) continue;
         int64_t n = json_as_int(count, 0);
         if (n < 0) v_invalid(v, FP(at, "succeededCount"), count, "must be greater than or equal to 0");
@@ -127,46 +122,37 @@ static void success_policy(struct vctx *v, const struct json *spec, const struct
 /* ---- the spec of a Job ---- */
 
 static void indexed(struct vctx *v, const struct json *spec, const struct fp *p) {
-    const struct json *per_index = jget(spec, "backoffLimitPerIndex"),
-                      *max_failed = jget(spec, "maxFailedIndexes"), *completions = jget(spec, "completions");
-    if (max_failed && !per_index)
-        v_required(v, FP(p, "backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    const struct json *per_index = jget(spec, "backoffLimitPerIndex"), *max_failed = jget(spec, "maxFailedIndexes"),
+                      *completions = jget(spec, "completions");
+    if (max_failed && !per_index) v_required(v, FP(p, "backoffLimitPerIndex"), "when maxFailedIndexes is specified");
     if (str_in(jstr(spec, "completionMode"), ONE_OF("", "NonIndexed"))) {
-        if (per_index)
-            v_invalid(v, FP(p, "backoffLimitPerIndex"), per_index, "requires indexed completion mode");
-        if (max_failed)
-            v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "requires indexed completion mode");
+        if (per_index) v_invalid(v, FP(p, "backoffLimitPerIndex"), per_index, "requires indexed completion mode");
+        if (max_failed) v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "requires indexed completion mode");
         return;
     }
     if (!str_eq(jstr(spec, "completionMode"), "Indexed")) return;
     if (!completions) v_required(v, FP(p, "completions"), "when completion mode is Indexed");
     if (json_get_int(spec, "parallelism", 0) > INDEXED_PARALLELISM_MAX)
         v_invalid(v, FP(p, "parallelism"), json_get(spec, "parallelism"),
-                  "must be less than or equal to %d when completion mode is Indexed",
-                  INDEXED_PARALLELISM_MAX);
+                  "must be less than or equal to %d when completion mode is Indexed", INDEXED_PARALLELISM_MAX);
     if (completions && max_failed && json_as_int(max_failed, 0) > json_as_int(completions, 0))
         v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "must be less than or equal to completions");
 }
 
 static void job_spec(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
-    static const char *const counts[] = {"parallelism",
-                                         "completions",
-                                         "activeDeadlineSeconds",
-                                         "backoffLimit",
-                                         "ttlSecondsAfterFinished",
-                                         "backoffLimitPerIndex",
-                                         "maxFailedIndexes"};
+    static const char *const counts[] = {
+        "parallelism",          "completions",     "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex", "maxFailedIndexes"};
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) v_min(v, p, spec, counts[i], 0);
     const char *by = json_get_str(spec, "managedBy"), *slash = by ? strchr(by, '/') : NULL;
     if (by && !*by)
         v_required(v, FP(p, "managedBy"), NULL);
     else if (by && (!slash || slash == by || !slash[1] ||
-               is_dns1123_subdomain(arena_strndup(v->a, by, (size_t)(slash - by)))))
+                    is_dns1123_subdomain(arena_strndup(v->a, by, (size_t)(slash - by)))))
         v_invalid(v, FP(p, "managedBy"), json_get(spec, "managedBy"),
                   "must be a domain-prefixed path (such as \"acme.io/foo\")");
     if (by && strlen(by) > MANAGED_BY_MAX) v_too_long(v, FP(p, "managedBy"), MANAGED_BY_MAX);
-    v_enum(v, FP(p, "completionMode"), json_get(spec, "completionMode"), ONE_OF("NonIndexed", "Indexed"),
-           false);
+    v_enum(v, FP(p, "completionMode"), json_get(spec, "completionMode"), ONE_OF("NonIndexed", "Indexed"), false);
     indexed(v, spec, p);
     bool failure = jget(spec, "podFailurePolicy");
     if (failure) failure_policy(v, spec, FP(p, "podFailurePolicy"));
@@ -215,8 +201,7 @@ static void job_update(struct vctx *v, const struct json *spec, const struct jso
         "managedBy", "successPolicy"};
     static const char *const when_suspended[] = {"nodeSelector", "tolerations", "schedulingGates"};
     struct json *before = json_clone(v->a, old), *was = json_get(before, "template");
-    if (json_get_bool(old, "suspend",
-                      false)) { /* a suspended Job may still be given other scheduling directives */
+    if (json_get_bool(old, "suspend", false)) { /* a suspended Job may still be given other scheduling directives */
         const struct json *now = json_get(spec, "template");
         for (size_t i = 0; i < ARRAY_LEN(when_suspended); i++) {
             const struct json *x = json_at(now, "spec", when_suspended[i], NULL);
@@ -226,8 +211,7 @@ static void job_update(struct vctx *v, const struct json *spec, const struct jso
             else
                 json_del(ws, when_suspended[i]);
         }
-        if (json_get(now, "metadata"))
-            json_set(v->a, was, "metadata", json_clone(v->a, json_get(now, "metadata")));
+        if (json_get(now, "metadata")) json_set(v->a, was, "metadata", json_clone(v->a, json_get(now, "metadata")));
     }
     bool is_indexed = str_eq(jstr(spec, "completionMode"), "Indexed");
     const struct json *done = json_get(spec, "completions"), *done_before = json_get(old, "completions");
@@ -240,8 +224,7 @@ static void job_update(struct vctx *v, const struct json *spec, const struct jso
 }
 
 static void job_checks(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
-    const struct json *sel = jget(spec, "selector"),
-                      *labels = json_at(spec, "template", "metadata", "labels", NULL);
+    const struct json *sel = jget(spec, "selector"), *labels = json_at(spec, "template", "metadata", "labels", NULL);
     job_spec(v, spec, old, p);
     if (!sel)
         v_required(v, FP(p, "selector"), NULL);
@@ -285,8 +268,7 @@ static bool is_time_zone(const char *s) {
     char path[512];
     int n = snprintf(path, sizeof path, "/usr/share/zoneinfo/%s", s);
     /* without a zone database every well-formed name passes */
-    return n > 0 && (size_t)n < sizeof path &&
-           (access(path, R_OK) == 0 || access("/usr/share/zoneinfo", R_OK) != 0);
+    return n > 0 && (size_t)n < sizeof path && (access(path, R_OK) == 0 || access("/usr/share/zoneinfo", R_OK) != 0);
 }
 
 VALIDATE_FN(cron_job) {
@@ -294,8 +276,7 @@ VALIDATE_FN(cron_job) {
                       *zone = jget(spec, "timeZone");
     const struct fp *p = FP(NULL, "spec");
     const char *schedule = jstr(spec, "schedule"), *name = jstr(json_get(obj, "metadata"), "name");
-    bool tz = strstr(schedule, "TZ") != NULL,
-         had_tz = strstr(jstr(json_get(old, "spec"), "schedule"), "TZ") != NULL;
+    bool tz = strstr(schedule, "TZ") != NULL, had_tz = strstr(jstr(json_get(old, "spec"), "schedule"), "TZ") != NULL;
     if (!*schedule) {
         v_required(v, FP(p, "schedule"), NULL);
     } else {
@@ -314,10 +295,10 @@ VALIDATE_FN(cron_job) {
     if (zone && !*str_or_empty(json_as_str(zone)))
         v_invalid(v, FP(p, "timeZone"), zone, "timeZone must be nil or non-empty string");
     else if (zone && !jsame(zone, json_at(old, "spec", "timeZone", NULL)) &&
-        !is_time_zone(str_or_empty(json_as_str(zone))))
+             !is_time_zone(str_or_empty(json_as_str(zone))))
         v_invalid(v, FP(p, "timeZone"), zone, "unknown time zone");
-    v_enum(v, FP(p, "concurrencyPolicy"), json_get(spec, "concurrencyPolicy"),
-           ONE_OF("Allow", "Forbid", "Replace"), true);
+    v_enum(v, FP(p, "concurrencyPolicy"), json_get(spec, "concurrencyPolicy"), ONE_OF("Allow", "Forbid", "Replace"),
+           true);
     const struct fp *jp = FP(FP(p, "jobTemplate"), "spec");
     job_spec(v, job, json_at(old, "spec", "jobTemplate", "spec", NULL), jp);
     if (jget(job, "selector"))

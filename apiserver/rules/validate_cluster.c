@@ -59,17 +59,16 @@ VALIDATE_FN(flow_schema) {
     int64_t precedence = json_get_int(spec, "matchingPrecedence", 0);
     bool exempt = str_eq(jstr(json_get(obj, "metadata"), "name"), "exempt");
     if (precedence <= 0)
-        v_invalid(v, FP(p, "matchingPrecedence"), json_get(spec, "matchingPrecedence"),
-                  "must be a positive value");
+        v_invalid(v, FP(p, "matchingPrecedence"), json_get(spec, "matchingPrecedence"), "must be a positive value");
     if (precedence > MATCHING_PRECEDENCE_MAX)
-        v_invalid(v, FP(p, "matchingPrecedence"), json_get(spec, "matchingPrecedence"),
-                  "must not be greater than %d", MATCHING_PRECEDENCE_MAX);
+        v_invalid(v, FP(p, "matchingPrecedence"), json_get(spec, "matchingPrecedence"), "must not be greater than %d",
+                  MATCHING_PRECEDENCE_MAX);
     if (precedence == 1 && !exempt)
         v_invalid(v, FP(p, "matchingPrecedence"), json_get(spec, "matchingPrecedence"),
                   "only the schema named 'exempt' may have matchingPrecedence 1");
     if (jget(spec, "distinguisherMethod"))
-        v_enum(v, FP(FP(p, "distinguisherMethod"), "type"),
-               json_at(spec, "distinguisherMethod", "type", NULL), ONE_OF("ByNamespace", "ByUser"), true);
+        v_enum(v, FP(FP(p, "distinguisherMethod"), "type"), json_at(spec, "distinguisherMethod", "type", NULL),
+               ONE_OF("ByNamespace", "ByUser"), true);
     const struct fp *lp = FP(FP(p, "priorityLevelConfiguration"), "name");
     if (str_empty(json_as_str(level)))
         v_required(v, lp, "must reference a priority level");
@@ -79,8 +78,7 @@ VALIDATE_FN(flow_schema) {
         const struct fp *at = FPI(FP(p, "rules"), r_i);
         const struct json *subjects = json_get(r, "subjects"), *res = json_get(r, "resourceRules"),
                           *urls = json_get(r, "nonResourceRules");
-        if (!json_len(subjects))
-            v_required(v, FP(at, "subjects"), "subjects must contain at least one value");
+        if (!json_len(subjects)) v_required(v, FP(at, "subjects"), "subjects must contain at least one value");
         JSON_FOREACH(it, subjects) flow_subject(v, it, FPI(FP(at, "subjects"), it_i));
         if (!json_len(res) && !json_len(urls))
             v_required(v, at, "at least one of resourceRules and nonResourceRules has to be non-empty");
@@ -113,15 +111,13 @@ static void concurrency(struct vctx *v, const struct json *c, const struct fp *p
 }
 
 VALIDATE_FN(priority_level) {
-    const struct json *spec = json_get(obj, "spec"), *limited = jget(spec, "limited"),
-                      *exempt = jget(spec, "exempt");
+    const struct json *spec = json_get(obj, "spec"), *limited = jget(spec, "limited"), *exempt = jget(spec, "exempt");
     const char *type = jstr(spec, "type");
     const struct fp *p = FP(NULL, "spec"), *lp = FP(p, "limited");
     bool is_exempt = str_eq(jstr(json_get(obj, "metadata"), "name"), "exempt");
     if (is_exempt != str_eq(type, "Exempt")) {
         if (str_in(type, ONE_OF("Exempt", "Limited")))
-            v_invalid(v, FP(p, "type"), json_get(spec, "type"),
-                      "must be 'Exempt' if and only if `name` is 'exempt'");
+            v_invalid(v, FP(p, "type"), json_get(spec, "type"), "must be 'Exempt' if and only if `name` is 'exempt'");
     }
     if (str_eq(type, "Exempt")) {
         if (limited) v_forbidden(v, lp, "must be nil if the type is not Limited");
@@ -143,8 +139,7 @@ VALIDATE_FN(priority_level) {
     const char *how = jstr(resp, "type");
     if (!str_in(how, ONE_OF("Queue", "Reject")))
         v_not_supported(v, FP(rp, "type"), json_get(resp, "type"), ONE_OF("Queue", "Reject"));
-    if (str_eq(how, "Reject") && q)
-        v_forbidden(v, qp, "must be nil if limited.limitResponse.type is not Limited");
+    if (str_eq(how, "Reject") && q) v_forbidden(v, qp, "must be nil if limited.limitResponse.type is not Limited");
     if (!str_eq(how, "Queue")) return;
     if (!q) {
         v_required(v, qp, "must not be empty if limited.limitResponse.type is Limited");
@@ -214,12 +209,10 @@ VALIDATE_FN(csr) {
         v_invalid(v, FP(p, "request"), NULL, "PEM block type must be CERTIFICATE REQUEST");
     if (!json_len(list)) v_required(v, FP(p, "usages"), "usages must be provided");
     JSON_FOREACH(it, list)
-        if (!str_in(str_or_empty(json_as_str(it)), usages))
-            v_not_supported(v, FPI(FP(p, "usages"), it_i), it, usages);
+        if (!str_in(str_or_empty(json_as_str(it)), usages)) v_not_supported(v, FPI(FP(p, "usages"), it_i), it, usages);
     if (!*signer)
         v_required(v, FP(p, "signerName"), NULL);
-    else if (!slash || !slash[1] ||
-             is_dns1123_subdomain(arena_strndup(v->a, signer, (size_t)(slash - signer))))
+    else if (!slash || !slash[1] || is_dns1123_subdomain(arena_strndup(v->a, signer, (size_t)(slash - signer))))
         v_invalid(v, FP(p, "signerName"), json_get(spec, "signerName"),
                   "must be a fully qualified domain and path of the form 'example.com/signer-name'");
     const struct json *sec = jget(spec, "expirationSeconds");
@@ -236,8 +229,7 @@ static void device_request(struct vctx *v, const struct json *r, const struct fp
     if (!*class)
         v_required(v, FP(p, "deviceClassName"), NULL);
     else if (is_dns1123_subdomain(class))
-        v_invalid(v, FP(p, "deviceClassName"), json_get(r, "deviceClassName"), "%s",
-                  is_dns1123_subdomain(class));
+        v_invalid(v, FP(p, "deviceClassName"), json_get(r, "deviceClassName"), "%s", is_dns1123_subdomain(class));
     v_enum(v, FP(p, "allocationMode"), json_get(r, "allocationMode"), ONE_OF("All", "ExactCount"), true);
     if (str_eq(jstr(r, "allocationMode"), "All") && json_as_int(count, 0) != 0)
         v_invalid(v, FP(p, "count"), count, "must not be specified when allocationMode is 'All'");
@@ -258,12 +250,10 @@ static void claim_spec(struct vctx *v, const struct json *spec, const struct fp 
             v_invalid(v, FP(at, "name"), json_get(r, "name"), "%s", is_dns1123_label(name));
         for (size_t j = 0; j < r_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), name)) v_duplicate(v, at, json_get(r, "name"));
-        if (!exact && !json_len(first))
-            v_required(v, at, "exactly one of `exactly` or `firstAvailable` is required");
+        if (!exact && !json_len(first)) v_required(v, at, "exactly one of `exactly` or `firstAvailable` is required");
         if (exact && json_len(first))
-            v_invalid(
-                v, at, NULL,
-                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set");
+            v_invalid(v, at, NULL,
+                      "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set");
         if (exact) device_request(v, exact, FP(at, "exactly"));
         JSON_FOREACH(sub, first) device_request(v, sub, FPI(FP(at, "firstAvailable"), sub_i));
     }

@@ -76,8 +76,7 @@ void validate_field_ref(struct vctx *v, const struct json *ref, const struct fp 
         v_invalid(v, FP(p, "fieldPath"), json_get(ref, "fieldPath"),
                   "error converting fieldPath: field label not supported");
     else if (!str_in(path, volume ? volume_fields : env_fields))
-        v_not_supported(v, FP(p, "fieldPath"), json_get(ref, "fieldPath"),
-                        volume ? volume_fields : env_fields);
+        v_not_supported(v, FP(p, "fieldPath"), json_get(ref, "fieldPath"), volume ? volume_fields : env_fields);
 }
 
 void validate_resource_field_ref(struct vctx *v, const struct json *ref, const struct fp *p, bool volume) {
@@ -91,9 +90,8 @@ void validate_resource_field_ref(struct vctx *v, const struct json *ref, const s
         v_not_supported(v, FP(p, "resource"), json_get(ref, "resource"), resource_fields);
     const char *div = jstr(ref, "divisor");
     if (!*div || str_eq(div, "0")) return;
-    static const char *const cpu[] = {"1m", "1", NULL}, *const mem[] = {"1",   "1k",  "1M",  "1G",  "1T",
-                                                                        "1P",  "1E",  "1Ki", "1Mi", "1Gi",
-                                                                        "1Ti", "1Pi", "1Ei", NULL};
+    static const char *const cpu[] = {"1m", "1", NULL}, *const mem[] = {"1",   "1k",  "1M",  "1G",  "1T",  "1P",  "1E",
+                                                                        "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei", NULL};
     bool is_cpu = str_has_suffix(res, ".cpu");
     if (!str_in(res, resource_fields) && !str_has_prefix(res, "limits.hugepages-") &&
         !str_has_prefix(res, "requests.hugepages-"))
@@ -217,13 +215,15 @@ static void recursive_read_only(struct vctx *v, const struct json *m, const stru
         v_forbidden(v, p, "may only be specified when mountPropagation is None or not specified");
 }
 
-static void mount(struct vctx *v, const struct json *k, const struct json *it, const struct fp *mp, const struct fp *at) {
+static void mount(struct vctx *v, const struct json *k, const struct json *it, const struct fp *mp,
+                  const struct fp *at) {
     const struct json *devices = json_get(k, "volumeDevices"), *prop = jget(it, "mountPropagation");
     bool privileged = json_get_bool(json_get(k, "securityContext"), "privileged", false);
     if (has_key(devices, "name", jstr(it, "name")))
         v_invalid(v, FP(at, "name"), json_get(it, "name"), "must not already exist in volumeDevices");
     if (has_key(devices, "devicePath", jstr(it, "mountPath")))
-        v_invalid(v, FP(at, "mountPath"), json_get(it, "mountPath"), "must not already exist as a path in volumeDevices");
+        v_invalid(v, FP(at, "mountPath"), json_get(it, "mountPath"),
+                  "must not already exist as a path in volumeDevices");
     if (*jstr(it, "subPath")) validate_local_path(v, FP(mp, "subPath"), json_get(it, "subPath"));
     if (*jstr(it, "subPathExpr")) {
         if (*jstr(it, "subPath"))
@@ -289,11 +289,27 @@ static bool is_hugepages(const char *name) { return str_has_prefix(name, "hugepa
 bool resource_is_native(const char *name) { return !strchr(name, '/') || strstr(name, "kubernetes.io/"); }
 
 bool resource_is_standard(const char *name) {
-    static const char *const standard[] = {
-        "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
-        "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
-        "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "storage", "requests.storage",
-        "services.nodeports", "services.loadbalancers", NULL};
+    static const char *const standard[] = {"cpu",
+                                           "memory",
+                                           "ephemeral-storage",
+                                           "requests.cpu",
+                                           "requests.memory",
+                                           "requests.ephemeral-storage",
+                                           "limits.cpu",
+                                           "limits.memory",
+                                           "limits.ephemeral-storage",
+                                           "pods",
+                                           "resourcequotas",
+                                           "services",
+                                           "replicationcontrollers",
+                                           "secrets",
+                                           "configmaps",
+                                           "persistentvolumeclaims",
+                                           "storage",
+                                           "requests.storage",
+                                           "services.nodeports",
+                                           "services.loadbalancers",
+                                           NULL};
     return str_in(name, standard) || is_hugepages(name) || str_has_prefix(name, "requests.hugepages-");
 }
 
@@ -305,9 +321,7 @@ bool resource_is_extended(const char *name) {
     return ok;
 }
 
-void validate_resource_name(struct vctx *v, const struct fp *p, const char *name) {
-    v_label_name(v, p, name);
-}
+void validate_resource_name(struct vctx *v, const struct fp *p, const char *name) { v_label_name(v, p, name); }
 
 void validate_compute_name(struct vctx *v, const struct fp *p, const char *name) {
     size_t before = v->n;
@@ -349,10 +363,10 @@ void validate_resource_value(struct vctx *v, const struct fp *p, const char *nam
     struct quantity q;
     if (quantity_parse(str_or_empty(json_as_str(value)), &q) < 0) return;
     if (q.nano < 0) v_invalid(v, p, value, "must be greater than or equal to 0");
-    bool whole = resource_is_extended(name) ||
-                 str_in(name, ONE_OF("pods", "services", "replicationcontrollers", "resourcequotas",
-                                     "secrets", "configmaps", "persistentvolumeclaims", "services.nodeports",
-                                     "services.loadbalancers"));
+    bool whole =
+        resource_is_extended(name) ||
+        str_in(name, ONE_OF("pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps",
+                            "persistentvolumeclaims", "services.nodeports", "services.loadbalancers"));
     if (whole && q.nano % 1000000000 != 0) v_invalid(v, p, value, "must be an integer");
 }
 
@@ -470,8 +484,8 @@ static void common(struct vctx *v, const struct json *k, const struct pod_view *
     environment(v, k, p);
     mounts(v, k, pod->volumes, p);
     devices(v, k, pod->volumes, p);
-    v_enum(v, FP(p, "imagePullPolicy"), json_get(k, "imagePullPolicy"),
-           ONE_OF("Always", "IfNotPresent", "Never"), true);
+    v_enum(v, FP(p, "imagePullPolicy"), json_get(k, "imagePullPolicy"), ONE_OF("Always", "IfNotPresent", "Never"),
+           true);
     validate_resources(v, json_get(k, "resources"), FP(p, "resources"), pod->claims);
     const struct json *resize = json_get(k, "resizePolicy");
     const struct fp *rp = FP(p, "resizePolicy");
@@ -481,7 +495,8 @@ static void common(struct vctx *v, const struct json *k, const struct pod_view *
         v_enum(v, rp, json_get(it, "resourceName"), ONE_OF("cpu", "memory"), true);
         v_enum(v, rp, json_get(it, "restartPolicy"), ONE_OF("NotRequired", "RestartContainer"), true);
         if (!str_eq(jstr(it, "restartPolicy"), "NotRequired") && str_eq(pod->restart_policy, "Never"))
-            v_invalid(v, rp, json_get(it, "restartPolicy"), "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+            v_invalid(v, rp, json_get(it, "restartPolicy"),
+                      "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
     }
     validate_container_security(v, k, pod->host_users, p);
 }
@@ -494,11 +509,9 @@ static void host_port_conflicts(struct vctx *v, const struct json *list, const s
         JSON_FOREACH(port, json_get(k, "ports")) {
             int64_t n = json_get_int(port, "hostPort", 0);
             if (!n) continue;
-            char *key =
-                arena_printf(v->a, "%s/%s/%lld", jstr(port, "protocol"), jstr(port, "hostIP"), (long long)n);
+            char *key = arena_printf(v->a, "%s/%s/%lld", jstr(port, "protocol"), jstr(port, "hostIP"), (long long)n);
             if (json_get(seen, key))
-                v_duplicate(v, FP(FPI(FP(FPI(p, k_i), "ports"), port_i), "hostPort"),
-                            json_get(port, "hostPort"));
+                v_duplicate(v, FP(FPI(FP(FPI(p, k_i), "ports"), port_i), "hostPort"), json_get(port, "hostPort"));
             else
                 json_set_bool(v->a, seen, key, true);
         }
@@ -547,15 +560,13 @@ static void regular(struct vctx *v, const struct pod_view *pod, const struct jso
     host_port_conflicts(v, list, p);
 }
 
-static void init(struct vctx *v, const struct pod_view *pod, const struct json *list,
-                 const struct json *others, const struct fp *p) {
-    static const char *const sidecar_only[] = {"lifecycle", "livenessProbe", "readinessProbe",
-                                               "startupProbe"};
+static void init(struct vctx *v, const struct pod_view *pod, const struct json *list, const struct json *others,
+                 const struct fp *p) {
+    static const char *const sidecar_only[] = {"lifecycle", "livenessProbe", "readinessProbe", "startupProbe"};
     const struct json *k;
     JSON_FOREACH(k, list) {
         const struct fp *at = FPI(p, k_i);
-        bool sidecar = str_eq(jstr(k, "restartPolicy"), "Always"),
-             taken = has_key(others, "name", jstr(k, "name"));
+        bool sidecar = str_eq(jstr(k, "restartPolicy"), "Always"), taken = has_key(others, "name", jstr(k, "name"));
         common(v, k, pod, at);
         restart_rules(v, k, true, at);
         for (size_t j = 0; j < k_i; j++) taken |= str_eq(jstr(json_item(list, j), "name"), jstr(k, "name"));
@@ -572,11 +583,9 @@ static void init(struct vctx *v, const struct pod_view *pod, const struct json *
     }
 }
 
-static void ephemeral(struct vctx *v, const struct pod_view *pod, const struct json *spec,
-                      const struct fp *p) {
-    static const char *const barred[] = {
-        "lifecycle", "livenessProbe", "readinessProbe", "startupProbe",
-        "ports",     "resizePolicy",  "restartPolicy",  "restartPolicyRules"};
+static void ephemeral(struct vctx *v, const struct pod_view *pod, const struct json *spec, const struct fp *p) {
+    static const char *const barred[] = {"lifecycle", "livenessProbe", "readinessProbe", "startupProbe",
+                                         "ports",     "resizePolicy",  "restartPolicy",  "restartPolicyRules"};
     const struct json *k, *m, *list = json_get(spec, "ephemeralContainers");
     JSON_FOREACH(k, list) {
         const struct fp *at = FPI(p, k_i);
@@ -606,9 +615,9 @@ static void ephemeral(struct vctx *v, const struct pod_view *pod, const struct j
 }
 
 void validate_containers(struct vctx *v, const struct json *spec, const struct json *volumes, const struct fp *p) {
-    struct pod_view pod = {
-        volumes, json_get(spec, "resourceClaims"), jstr(spec, "restartPolicy"),
-        json_get_int(spec, "terminationGracePeriodSeconds", 30), json_get_bool(spec, "hostUsers", true)};
+    struct pod_view pod = {volumes, json_get(spec, "resourceClaims"), jstr(spec, "restartPolicy"),
+                           json_get_int(spec, "terminationGracePeriodSeconds", 30),
+                           json_get_bool(spec, "hostUsers", true)};
     const struct json *list = json_get(spec, "containers");
     if (!json_len(list)) v_required(v, FP(p, "containers"), NULL);
     regular(v, &pod, list, FP(p, "containers"));

@@ -7,8 +7,7 @@ enum { SECRET_MAX = 1 << 20, EVENT_REASON_MAX = 128, EVENT_MESSAGE_MAX = 1024 };
 
 /* ---- ConfigMap, Secret ---- */
 
-static void immutable_data(struct vctx *v, const struct json *obj, const struct json *old,
-                           const char *const *fields) {
+static void immutable_data(struct vctx *v, const struct json *obj, const struct json *old, const char *const *fields) {
     if (!json_get_bool(old, "immutable", false)) return;
     if (!json_get_bool(obj, "immutable", false))
         v_forbidden(v, FP(NULL, "immutable"), "field is immutable when `immutable` is set");
@@ -31,8 +30,7 @@ VALIDATE_FN(config_map) {
     JSON_FOREACH_MEMBER(m, data) {
         const struct fp *p = FPK(FP(NULL, "data"), m->key);
         v_config_key(v, p, m->key);
-        if (json_get(bin, m->key))
-            v_invalid(v, p, json_str(v->a, m->key), "duplicate of key present in binaryData");
+        if (json_get(bin, m->key)) v_invalid(v, p, json_str(v->a, m->key), "duplicate of key present in binaryData");
         total += json_is(m->value, JSON_STRING) ? m->value->n : 0;
     }
     JSON_FOREACH_MEMBER(m, bin) {
@@ -72,12 +70,9 @@ VALIDATE_FN(secret) {
     }
     if (total > SECRET_MAX) v_too_long(v, p, SECRET_MAX);
     if (str_eq(type, "kubernetes.io/service-account-token") &&
-        str_empty(
-            json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/service-account.name", NULL))))
-        v_required(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "kubernetes.io/service-account.name"),
-                   NULL);
-    if (str_eq(type, "kubernetes.io/basic-auth") && !json_get(data, "username") &&
-        !json_get(data, "password")) {
+        str_empty(json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/service-account.name", NULL))))
+        v_required(v, FPK(FP(FP(NULL, "metadata"), "annotations"), "kubernetes.io/service-account.name"), NULL);
+    if (str_eq(type, "kubernetes.io/basic-auth") && !json_get(data, "username") && !json_get(data, "password")) {
         v_required(v, FPK(p, "username"), NULL);
         v_required(v, FPK(p, "password"), NULL);
     }
@@ -101,8 +96,7 @@ VALIDATE_FN(service_account) {}
 /* ---- volumes and claims ---- */
 
 static void access_modes(struct vctx *v, const struct json *modes, const struct fp *p, const char *why) {
-    static const char *const ok[] = {"ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod",
-                                     NULL};
+    static const char *const ok[] = {"ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod", NULL};
     const struct json *m;
     bool single = false, other = false;
     if (!json_len(modes)) v_required(v, p, why);
@@ -130,16 +124,14 @@ static void data_source(struct vctx *v, const struct json *spec, const char *key
     if (!*jstr(s, "name")) v_required(v, FP(p, "name"), NULL);
     if (!*jstr(s, "kind")) v_required(v, FP(p, "kind"), NULL);
     if (!*jstr(s, "apiGroup") && !str_eq(jstr(s, "kind"), "PersistentVolumeClaim"))
-        v_invalid(v, p, json_get(s, "kind"),
-                  "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        v_invalid(v, p, json_get(s, "kind"), "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     if (*jstr(s, "apiGroup")) v_subdomain(v, FP(p, "apiGroup"), json_get(s, "apiGroup"));
     if (*jstr(s, "namespace")) v_label1123(v, FP(p, "namespace"), json_get(s, "namespace"));
 }
 
 void validate_pvc_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
     struct quantity q;
-    access_modes(v, json_get(spec, "accessModes"), FP(p, "accessModes"),
-                 "at least 1 access mode is required");
+    access_modes(v, json_get(spec, "accessModes"), FP(p, "accessModes"), "at least 1 access mode is required");
     if (jget(spec, "selector")) v_label_selector(v, FP(p, "selector"), json_get(spec, "selector"), false);
     const struct json *size = json_at(spec, "resources", "requests", "storage", NULL);
     const struct fp *at = FPK(FP(p, "resources"), "storage");
@@ -204,7 +196,9 @@ static void pv_capacity(struct vctx *v, const struct json *cap, const struct fp 
 }
 
 /* "/", also as "//" and "/.". */
-static bool is_root(const char *path) { return *path == '/' && strspn(path, "/.") == strlen(path) && !strstr(path, ".."); }
+static bool is_root(const char *path) {
+    return *path == '/' && strspn(path, "/.") == strlen(path) && !strstr(path, "..");
+}
 
 /* What an attachment that holds a volume's spec within it may not have. */
 static void inline_only(struct vctx *v, const struct json *spec, const struct fp *p) {
@@ -245,7 +239,8 @@ void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name,
             validate_node_selector(v, json_get(aff, "required"), FP(FP(p, "nodeAffinity"), "required"));
     }
     if (!validate_volume_source(v, spec, true, p)) v_required(v, p, "must specify a volume type");
-    if (iscsi && jget(iscsi, "initiatorName") && strlen(name) + 1 + strlen(jstr(iscsi, "targetPortal")) > ISCSI_NAME_MAX)
+    if (iscsi && jget(iscsi, "initiatorName") &&
+        strlen(name) + 1 + strlen(jstr(iscsi, "targetPortal")) > ISCSI_NAME_MAX)
         v_invalid(v, FP(FP(p, "iscsi"), "targetportal"), json_get(iscsi, "targetPortal"),
                   "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if "
                   "iscsi.initiatorName is specified.");
@@ -269,8 +264,7 @@ VALIDATE_FN(persistent_volume) {
     if (jget(was, "csi") && !json_at(was, "csi", "controllerExpandSecretRef", NULL))
         json_del(json_get(now, "csi"), "controllerExpandSecretRef");
     if (!jsame(now, before))
-        v_forbidden(v, FP(p, "persistentvolumesource"),
-                    "spec.persistentvolumesource is immutable after creation");
+        v_forbidden(v, FP(p, "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
     v_immutable(v, FP(NULL, "volumeMode"), json_get(spec, "volumeMode"), json_get(was, "volumeMode"));
     if (jget(was, "nodeAffinity") && !jsame(json_get(spec, "nodeAffinity"), json_get(was, "nodeAffinity")))
         v_invalid(v, FP(NULL, "nodeAffinity"), json_get(spec, "nodeAffinity"), "field is immutable");
@@ -325,8 +319,7 @@ static void finalizer(struct vctx *v, const struct json *f, const struct fp *p) 
 
 VALIDATE_FN(namespace) {
     const struct json *f;
-    JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL))
-        finalizer(v, f, FP(FP(NULL, "spec"), "finalizers"));
+    JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL)) finalizer(v, f, FP(FP(NULL, "spec"), "finalizers"));
 }
 
 static void taints_of(struct vctx *v, const struct json *taints) {
@@ -336,8 +329,7 @@ static void taints_of(struct vctx *v, const struct json *taints) {
         v_label_name(v, FP(p, "key"), jstr(t, "key"));
         if (is_label_value(jstr(t, "value")))
             v_invalid(v, FP(p, "value"), json_get(t, "value"), "%s", is_label_value(jstr(t, "value")));
-        v_enum(v, FP(p, "effect"), json_get(t, "effect"),
-               ONE_OF("NoSchedule", "PreferNoSchedule", "NoExecute"), true);
+        v_enum(v, FP(p, "effect"), json_get(t, "effect"), ONE_OF("NoSchedule", "PreferNoSchedule", "NoExecute"), true);
         for (size_t j = 0; j < t_i; j++)
             if (str_eq(jstr(json_item(taints, j), "key"), jstr(t, "key")) &&
                 str_eq(jstr(json_item(taints, j), "effect"), jstr(t, "effect"))) {
@@ -362,8 +354,7 @@ VALIDATE_FN(node) {
     if (!str_eq(jstr(spec, "externalID"), jstr(was, "externalID")))
         v_forbidden(v, FP(sp, "externalID"), "may not be updated");
     if (*jstr(was, "providerID") && !str_eq(jstr(was, "providerID"), jstr(spec, "providerID")))
-        v_forbidden(v, FP(sp, "providerID"),
-                    "node updates may not change providerID except from \"\" to valid");
+        v_forbidden(v, FP(sp, "providerID"), "node updates may not change providerID except from \"\" to valid");
 }
 
 /* ---- Event ---- */
@@ -399,10 +390,9 @@ static void event_common(struct vctx *v, const struct json *obj, bool strict) {
 
 static void event_strict(struct vctx *v, const struct json *obj, const struct json *old) {
     static const char *const unset[] = {"firstTimestamp", "lastTimestamp", "count"};
-    static const char *const fixed[] = {"involvedObject",   "reason",        "message", "source",
-                                        "firstTimestamp",   "lastTimestamp", "count",   "type",
-                                        "eventTime",        "action",        "related", "reportingComponent",
-                                        "reportingInstance"};
+    static const char *const fixed[] = {
+        "involvedObject", "reason",    "message", "source",  "firstTimestamp",     "lastTimestamp",    "count",
+        "type",           "eventTime", "action",  "related", "reportingComponent", "reportingInstance"};
     for (size_t i = 0; old && i < ARRAY_LEN(fixed); i++)
         v_immutable(v, FP(NULL, fixed[i]), json_get(obj, fixed[i]), json_get(old, fixed[i]));
     const struct json *series = jget(obj, "series");
@@ -416,8 +406,7 @@ static void event_strict(struct vctx *v, const struct json *obj, const struct js
     for (size_t i = 0; i < ARRAY_LEN(unset); i++)
         if (!jempty(json_get(obj, unset[i]))) v_invalid(v, FP(NULL, unset[i]), NULL, "needs to be unset");
     const struct json *src = json_get(obj, "source");
-    if (*jstr(src, "component") || *jstr(src, "host"))
-        v_invalid(v, FP(NULL, "source"), NULL, "needs to be unset");
+    if (*jstr(src, "component") || *jstr(src, "host")) v_invalid(v, FP(NULL, "source"), NULL, "needs to be unset");
 }
 
 VALIDATE_FN(event) {

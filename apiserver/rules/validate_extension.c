@@ -20,8 +20,7 @@ static void crd_name(struct vctx *v, const struct json *names, const char *key, 
         if (required) v_required(v, FP(p, key), NULL);
         return;
     }
-    if (is_dns1035_label(lower))
-        v_invalid(v, FP(p, key), json_get(names, key), "%s", is_dns1035_label(lower));
+    if (is_dns1035_label(lower)) v_invalid(v, FP(p, key), json_get(names, key), "%s", is_dns1035_label(lower));
 }
 
 static void crd_names(struct vctx *v, const struct json *names, const struct fp *p) {
@@ -34,8 +33,7 @@ static void crd_names(struct vctx *v, const struct json *names, const struct fp 
     for (size_t i = 0; i < 2; i++)
         JSON_FOREACH(it, json_get(names, lists[i]))
             if (is_dns1035_label(str_or_empty(json_as_str(it))))
-                v_invalid(v, FPI(FP(p, lists[i]), it_i), it, "%s",
-                          is_dns1035_label(str_or_empty(json_as_str(it))));
+                v_invalid(v, FPI(FP(p, lists[i]), it_i), it, "%s", is_dns1035_label(str_or_empty(json_as_str(it))));
     if (*jstr(names, "kind") && str_eq(jstr(names, "kind"), jstr(names, "listKind")))
         v_invalid(v, FP(p, "listKind"), json_get(names, "listKind"), "kind and listKind may not be the same");
 }
@@ -182,13 +180,11 @@ static void versions(struct vctx *v, const struct json *spec, const struct json 
                          all_same(list, "additionalPrinterColumns"), all_same(list, "selectableFields")};
     JSON_FOREACH(it, list) {
         storage += json_get_bool(it, "storage", false);
-        for (size_t j = 0; j < it_i; j++)
-            duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
+        for (size_t j = 0; j < it_i; j++) duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
         version(v, it, version_named(was, jstr(it, "name")), FPI(FP(p, "versions"), it_i), it_i, &one);
     }
     if (duplicate) v_invalid(v, FP(p, "versions"), NULL, "must contain unique version names");
-    if (storage != 1)
-        v_invalid(v, FP(p, "versions"), NULL, "must have exactly one version marked as storage version");
+    if (storage != 1) v_invalid(v, FP(p, "versions"), NULL, "must have exactly one version marked as storage version");
 }
 
 /* Upstream hands the two names over in the wrong order, so that each is missed where the other is. */
@@ -243,8 +239,7 @@ static void stored_versions(struct vctx *v, const struct json *obj) {
 }
 
 VALIDATE_FN(crd) {
-    const struct json *spec = json_get(obj, "spec"), *names = json_get(spec, "names"),
-                      *was = json_get(old, "spec");
+    const struct json *spec = json_get(obj, "spec"), *names = json_get(spec, "names"), *was = json_get(old, "spec");
     const struct fp *p = FP(NULL, "spec");
     const char *group = jstr(spec, "group"), *scope = jstr(spec, "scope"),
                *name = jstr(json_get(obj, "metadata"), "name");
@@ -264,8 +259,9 @@ VALIDATE_FN(crd) {
         v_not_supported(v, FP(p, "scope"), json_get(spec, "scope"), ONE_OF("Cluster", "Namespaced"));
     if (json_get_bool(spec, "preserveUnknownFields", false)) {
         v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"), "must be false");
-        v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
-                  "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead");
+        v_invalid(
+            v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead");
         if (str_eq(jstr(json_get(spec, "conversion"), "strategy"), "Webhook"))
             v_invalid(v, FP(FP(p, "conversion"), "strategy"), json_at(spec, "conversion", "strategy", NULL),
                       "must be None if spec.preserveUnknownFields is true");
@@ -276,8 +272,7 @@ VALIDATE_FN(crd) {
     stored_versions(v, obj);
     if (!old) return;
     v_immutable(v, FP(p, "group"), json_get(spec, "group"), json_get(was, "group"));
-    v_immutable(v, FP(FP(p, "names"), "plural"), json_get(names, "plural"),
-                json_at(was, "names", "plural", NULL));
+    v_immutable(v, FP(FP(p, "names"), "plural"), json_get(names, "plural"), json_at(was, "names", "plural", NULL));
     const struct json *cond, *conds = json_at(old, "status", "conditions", NULL);
     bool established = false;
     JSON_FOREACH(cond, conds)
@@ -303,8 +298,7 @@ VALIDATE_FN(api_service) {
         v_required(v, FP(p, "group"), "only v1 may have an empty group and it better be legacy kube");
     else if (*group && is_dns1123_subdomain(group))
         v_invalid(v, FP(p, "group"), json_get(spec, "group"), "%s", is_dns1123_subdomain(group));
-    if (is_dns1035_label(ver))
-        v_invalid(v, FP(p, "version"), json_get(spec, "version"), "%s", is_dns1035_label(ver));
+    if (is_dns1035_label(ver)) v_invalid(v, FP(p, "version"), json_get(spec, "version"), "%s", is_dns1035_label(ver));
     if (gp <= 0 || gp > 20000)
         v_invalid(v, FP(p, "groupPriorityMinimum"), json_get(spec, "groupPriorityMinimum"),
                   "must be positive and less than 20000");

@@ -27,8 +27,10 @@ static void names(struct vctx *v, const struct json *item, const char *field, co
     bool container = str_in(jstr(item, "type"), ONE_OF("Pod", "Container"));
     JSON_FOREACH_MEMBER(m, json_get(item, field)) {
         const struct fp *at = FPK(FP(p, field), m->key);
-        if (container) validate_container_resource_name(v, at, m->key);
-        else validate_compute_name(v, at, m->key);
+        if (container)
+            validate_container_resource_name(v, at, m->key);
+        else
+            validate_compute_name(v, at, m->key);
     }
 }
 
@@ -50,8 +52,9 @@ static void no_overcommit(struct vctx *v, const struct json *item, const struct 
     JSON_FOREACH_MEMBER(m, json_get(item, "default")) {
         const struct json *asked = json_at(item, "defaultRequest", m->key, NULL);
         if (!asked || resource_may_overcommit(m->key) || compare_limits(m->value, asked) == 0) continue;
-        v_invalid(v, FPK(FP(p, "defaultRequest"), m->key), asked, "default value %s must equal to defaultRequest value %s in %s",
-                  json_as_str(m->value), json_as_str(asked), m->key);
+        v_invalid(v, FPK(FP(p, "defaultRequest"), m->key), asked,
+                  "default value %s must equal to defaultRequest value %s in %s", json_as_str(m->value),
+                  json_as_str(asked), m->key);
     }
 }
 
@@ -61,14 +64,14 @@ static void limit_item(struct vctx *v, const struct json *item, const struct fp 
     names(v, item, "max", p);
     names(v, item, "min", p);
     for (size_t i = 0; i < ARRAY_LEN(defaults); i++) {
-        if (!pod) names(v, item, defaults[i], p);
+        if (!pod)
+            names(v, item, defaults[i], p);
         else if (json_len(json_get(item, defaults[i])))
             v_forbidden(v, FP(p, defaults[i]), "may not be specified when `type` is 'Pod'");
     }
     if (str_eq(jstr(item, "type"), "PersistentVolumeClaim") && !json_at(item, "min", "storage", NULL) &&
         !json_at(item, "max", "storage", NULL))
-        v_required(v, FP(p, "limits"),
-                   "either minimum or maximum storage value is required, but neither was provided");
+        v_required(v, FP(p, "limits"), "either minimum or maximum storage value is required, but neither was provided");
     names(v, item, "maxLimitRequestRatio", p);
     for (size_t i = 0; i < ARRAY_LEN(order); i++) {
         bool of_defaults = strchr("d", order[i].low[0]) || strchr("d", order[i].high[0]);
@@ -105,28 +108,51 @@ VALIDATE_FN(limit_range) {
 /* ---- ResourceQuota ---- */
 
 static bool is_quota_resource(const char *name) {
-    static const char *const known[] = {
-        "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage",
-        "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods",
-        "resourcequotas", "services", "replicationcontrollers", "secrets", "persistentvolumeclaims", "configmaps",
-        "services.nodeports", "services.loadbalancers", NULL};
+    static const char *const known[] = {"cpu",
+                                        "memory",
+                                        "ephemeral-storage",
+                                        "requests.cpu",
+                                        "requests.memory",
+                                        "requests.storage",
+                                        "requests.ephemeral-storage",
+                                        "limits.cpu",
+                                        "limits.memory",
+                                        "limits.ephemeral-storage",
+                                        "pods",
+                                        "resourcequotas",
+                                        "services",
+                                        "replicationcontrollers",
+                                        "secrets",
+                                        "persistentvolumeclaims",
+                                        "configmaps",
+                                        "services.nodeports",
+                                        "services.loadbalancers",
+                                        NULL};
     return str_in(name, known) || str_has_prefix(name, "hugepages-") || str_has_prefix(name, "requests.hugepages-");
 }
 
-static const char *const scopes_known[] = {"Terminating",   "NotTerminating",           "BestEffort",           "NotBestEffort",
-                                           "PriorityClass", "CrossNamespacePodAffinity", "VolumeAttributesClass", NULL};
+static const char *const scopes_known[] = {"Terminating",
+                                           "NotTerminating",
+                                           "BestEffort",
+                                           "NotBestEffort",
+                                           "PriorityClass",
+                                           "CrossNamespacePodAffinity",
+                                           "VolumeAttributesClass",
+                                           NULL};
 
 /* Whether counting a resource can be narrowed by the scope. */
 static bool scope_fits(const char *scope, const char *resource) {
     static const char *const compute[] = {"cpu",          "memory",          "limits.cpu", "limits.memory",
                                           "requests.cpu", "requests.memory", NULL};
     if (str_eq(scope, "BestEffort")) return str_eq(resource, "pods");
-    if (str_eq(scope, "VolumeAttributesClass")) return str_in(resource, ONE_OF("persistentvolumeclaims", "requests.storage"));
+    if (str_eq(scope, "VolumeAttributesClass"))
+        return str_in(resource, ONE_OF("persistentvolumeclaims", "requests.storage"));
     if (!str_in(scope, scopes_known)) return true;
     return str_eq(resource, "pods") || str_in(resource, compute);
 }
 
-static void unfit(struct vctx *v, const struct json *hard, const char *scope, const struct json *value, const struct fp *p) {
+static void unfit(struct vctx *v, const struct json *hard, const char *scope, const struct json *value,
+                  const struct fp *p) {
     JSON_FOREACH_MEMBER(m, hard)
         if (is_quota_resource(m->key) && !scope_fits(scope, m->key))
             v_invalid(v, p, value, "unsupported scope applied to resource");
@@ -152,21 +178,25 @@ static void scope_requirement(struct vctx *v, const struct json *s, const struct
     size_t n = json_len(json_get(s, "values"));
     if (!str_in(scope, scopes_known)) v_invalid(v, FP(at, "scopeName"), json_get(s, "scopeName"), "unsupported scope");
     unfit(v, hard, scope, sel, at);
-    if (str_in(scope, scopes_known) && !str_in(scope, ONE_OF("PriorityClass", "VolumeAttributesClass")) && !str_eq(op, "Exists"))
+    if (str_in(scope, scopes_known) && !str_in(scope, ONE_OF("PriorityClass", "VolumeAttributesClass")) &&
+        !str_eq(op, "Exists"))
         v_invalid(v, FP(at, "operator"), json_get(s, "operator"), "must be 'Exists' for this scope");
     if (str_in(op, ONE_OF("In", "NotIn"))) {
-        if (!n) v_required(v, FP(at, "values"),
-                           "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
+        if (!n)
+            v_required(v, FP(at, "values"),
+                       "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
     } else if (str_in(op, ONE_OF("Exists", "DoesNotExist"))) {
-        if (n) v_invalid(v, FP(at, "values"), json_get(s, "values"),
-                         "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
+        if (n)
+            v_invalid(v, FP(at, "values"), json_get(s, "values"),
+                      "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector");
     } else {
         v_invalid(v, FP(at, "operator"), json_get(s, "operator"), "not a valid selector operator");
     }
 }
 
 VALIDATE_FN(resource_quota) {
-    const struct json *spec = json_get(obj, "spec"), *s, *scopes = json_get(spec, "scopes"), *hard = json_get(spec, "hard");
+    const struct json *spec = json_get(obj, "spec"), *s, *scopes = json_get(spec, "scopes"),
+                      *hard = json_get(spec, "hard");
     const struct json *sel = json_get(spec, "scopeSelector"), *terms = json_get(sel, "matchExpressions");
     const struct fp *p = FP(NULL, "spec"), *tp = FP(FP(p, "scopeSelector"), "matchExpressions");
     JSON_FOREACH_MEMBER(m, hard) {

@@ -13,8 +13,7 @@ static void policy_port(struct vctx *v, const struct json *x, const struct fp *p
         if (end) v_invalid(v, FP(p, "endPort"), end, "may not be specified when `port` is not specified");
     } else if (json_is(port, JSON_STRING)) {
         if (end) v_invalid(v, FP(p, "endPort"), end, "may not be specified when `port` is non-numeric");
-        for (size_t n = port_name_faults(port->str); n; n--)
-            v_invalid(v, FP(p, "port"), port, "must be a port name");
+        for (size_t n = port_name_faults(port->str); n; n--) v_invalid(v, FP(p, "port"), port, "must be a port name");
     } else {
         v_port(v, FP(p, "port"), port);
         if (end && json_as_int(end, 0) < json_as_int(port, 0))
@@ -41,15 +40,13 @@ static void ip_block(struct vctx *v, const struct json *b, const struct fp *p) {
         const struct fp *at = FPI(FP(p, "except"), it_i);
         if (!is_cidr(s, &other))
             v_invalid(v, at, it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        else if (other != family ||
-                 strtol(strchr(s, '/') + 1, NULL, 10) <= strtol(strchr(cidr, '/') + 1, NULL, 10))
+        else if (other != family || strtol(strchr(s, '/') + 1, NULL, 10) <= strtol(strchr(cidr, '/') + 1, NULL, 10))
             v_invalid(v, at, it, "must be a strict subset of `cidr`");
     }
 }
 
 static void policy_peer(struct vctx *v, const struct json *x, const struct fp *p) {
-    const struct json *pods = jget(x, "podSelector"), *ns = jget(x, "namespaceSelector"),
-                      *ip = jget(x, "ipBlock");
+    const struct json *pods = jget(x, "podSelector"), *ns = jget(x, "namespaceSelector"), *ip = jget(x, "ipBlock");
     if (pods) v_label_selector(v, FP(p, "podSelector"), pods, false);
     if (ns) v_label_selector(v, FP(p, "namespaceSelector"), ns, false);
     if (ip) ip_block(v, ip, FP(p, "ipBlock"));
@@ -134,8 +131,7 @@ static void host(struct vctx *v, const struct json *h, const struct fp *p, bool 
 }
 
 static void ingress_path(struct vctx *v, const struct json *x, const struct fp *p) {
-    static const char *const sequences[] = {"//", "/./", "/../", "%2f", "%2F"}, *const suffixes[] = {"/..",
-                                                                                                     "/."};
+    static const char *const sequences[] = {"//", "/./", "/../", "%2f", "%2F"}, *const suffixes[] = {"/..", "/."};
     const char *type = jstr(x, "pathType"), *path = jstr(x, "path");
     if (!*type) {
         v_required(v, FP(p, "pathType"), "pathType must be specified");
@@ -150,8 +146,7 @@ static void ingress_path(struct vctx *v, const struct json *x, const struct fp *
             if (str_has_suffix(path, suffixes[i]))
                 v_invalid(v, FP(p, "path"), json_get(x, "path"), "cannot end with '%s'", suffixes[i]);
     } else if (str_eq(type, "ImplementationSpecific")) {
-        if (*path && path[0] != '/')
-            v_invalid(v, FP(p, "path"), json_get(x, "path"), "must be an absolute path");
+        if (*path && path[0] != '/') v_invalid(v, FP(p, "path"), json_get(x, "path"), "must be an absolute path");
     } else {
         v_not_supported(v, FP(p, "pathType"), json_get(x, "pathType"),
                         ONE_OF("Exact", "ImplementationSpecific", "Prefix"));
@@ -164,10 +159,8 @@ VALIDATE_FN(ingress) {
                       *dflt = jget(spec, "defaultBackend");
     const struct fp *p = FP(NULL, "spec");
     const char *class = jstr(spec, "ingressClassName"),
-               *noted =
-                   json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL));
-    if (!json_len(rules) && !dflt)
-        v_invalid(v, p, rules, "either `defaultBackend` or `rules` must be specified");
+               *noted = json_as_str(json_at(obj, "metadata", "annotations", "kubernetes.io/ingress.class", NULL));
+    if (!json_len(rules) && !dflt) v_invalid(v, p, rules, "either `defaultBackend` or `rules` must be specified");
     if (dflt) backend(v, dflt, FP(p, "defaultBackend"));
     JSON_FOREACH(rule, rules) {
         const struct fp *at = FPI(FP(p, "rules"), rule_i);
@@ -182,8 +175,7 @@ VALIDATE_FN(ingress) {
         const char *secret = jstr(it, "secretName");
         JSON_FOREACH(h, json_get(it, "hosts")) host(v, h, FPI(FP(at, "hosts"), h_i), false);
         if (*secret && is_dns1123_subdomain(secret))
-            v_invalid(v, FP(at, "secretName"), json_get(it, "secretName"), "%s",
-                      is_dns1123_subdomain(secret));
+            v_invalid(v, FP(at, "secretName"), json_get(it, "secretName"), "%s", is_dns1123_subdomain(secret));
     }
     if (jget(spec, "ingressClassName")) v_subdomain(v, FP(p, "ingressClassName"), json_get(spec, "ingressClassName"));
     if (!old && noted && *class && !str_eq(noted, class))
@@ -210,8 +202,7 @@ VALIDATE_FN(ingress_class) {
     const struct json *spec = json_get(obj, "spec"), *ref = jget(spec, "parameters");
     const struct fp *p = FP(NULL, "spec"), *at = FP(p, "parameters");
     if (old)
-        v_immutable(v, FP(p, "controller"), json_get(spec, "controller"),
-                    json_at(old, "spec", "controller", NULL));
+        v_immutable(v, FP(p, "controller"), json_get(spec, "controller"), json_at(old, "spec", "controller", NULL));
     if (strlen(jstr(spec, "controller")) > CONTROLLER_MAX) v_too_long(v, FP(p, "controller"), CONTROLLER_MAX);
     domain_path(v, FP(p, "controller"), json_get(spec, "controller"));
     if (!ref) return;
@@ -324,6 +315,5 @@ VALIDATE_FN(endpoint_slice) {
         v_enum(v, FP(p, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"), true);
         if (jget(it, "appProtocol")) v_label_name(v, FP(p, "appProtocol"), app);
     }
-    if (old)
-        v_immutable(v, FP(NULL, "addressType"), json_get(obj, "addressType"), json_get(old, "addressType"));
+    if (old) v_immutable(v, FP(NULL, "addressType"), json_get(obj, "addressType"), json_get(old, "addressType"));
 }

@@ -4,17 +4,12 @@
 
 #include "apiserver/rules/warnings.h"
 
-enum {
-    DNS_NAMESERVERS_MAX = 3,
-    DNS_SEARCHES_MAX = 32,
-    DNS_SEARCH_CHARS_MAX = 2048,
-    HOSTNAME_OVERRIDE_MAX = 64
-};
+enum { DNS_NAMESERVERS_MAX = 3, DNS_SEARCHES_MAX = 32, DNS_SEARCH_CHARS_MAX = 2048, HOSTNAME_OVERRIDE_MAX = 64 };
 
 /* ---- names of other things ---- */
 
-static void name_rule(struct vctx *v, const struct json *spec, const char *key,
-                      const char *(*rule)(const char *), const struct fp *p) {
+static void name_rule(struct vctx *v, const struct json *spec, const char *key, const char *(*rule)(const char *),
+                      const struct fp *p) {
     const char *s = jstr(spec, key);
     if (*s && rule(s)) v_invalid(v, FP(p, key), json_get(spec, key), "%s", rule(s));
 }
@@ -32,23 +27,20 @@ static void dns(struct vctx *v, const struct json *spec, const struct fp *up) {
             return;
         }
         if (!json_len(json_get(conf, "nameservers"))) {
-            v_required(v, FP(p, "nameservers"),
-                       "must provide at least one DNS nameserver when `dnsPolicy` is None");
+            v_required(v, FP(p, "nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
             return;
         }
     }
     if (!conf) return;
     const struct json *servers = json_get(conf, "nameservers"), *searches = json_get(conf, "searches");
     if (json_len(servers) > DNS_NAMESERVERS_MAX)
-        v_invalid(v, FP(p, "nameservers"), servers, "must not have more than %d nameservers",
-                  DNS_NAMESERVERS_MAX);
+        v_invalid(v, FP(p, "nameservers"), servers, "must not have more than %d nameservers", DNS_NAMESERVERS_MAX);
     JSON_FOREACH(it, servers)
         if (!is_ip(str_or_empty(json_as_str(it)), NULL))
             v_invalid(v, FPI(FP(p, "nameservers"), it_i), it,
                       "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     if (json_len(searches) > DNS_SEARCHES_MAX)
-        v_invalid(v, FP(p, "searches"), searches, "must not have more than %d search paths",
-                  DNS_SEARCHES_MAX);
+        v_invalid(v, FP(p, "searches"), searches, "must not have more than %d search paths", DNS_SEARCHES_MAX);
     size_t chars = 0;
     JSON_FOREACH(it, searches) {
         char *s = arena_strdup(v->a, str_or_empty(json_as_str(it)));
@@ -58,13 +50,11 @@ static void dns(struct vctx *v, const struct json *spec, const struct fp *up) {
         if (n && s[n - 1] == '.') s[n - 1] = '\0';
         for (char *q = s; *q; q++)
             if (*q == '_') *q = 'a';
-        if (is_dns1123_subdomain(s))
-            v_invalid(v, FPI(FP(p, "searches"), it_i), it, "%s", is_dns1123_subdomain(s));
+        if (is_dns1123_subdomain(s)) v_invalid(v, FPI(FP(p, "searches"), it_i), it, "%s", is_dns1123_subdomain(s));
     }
     if (chars > DNS_SEARCH_CHARS_MAX + 1)
         v_invalid(v, FP(p, "searches"), searches,
-                  "must not have more than %d characters (including spaces) in the search list",
-                  DNS_SEARCH_CHARS_MAX);
+                  "must not have more than %d characters (including spaces) in the search list", DNS_SEARCH_CHARS_MAX);
     JSON_FOREACH(it, json_get(conf, "options"))
         if (!*jstr(it, "name")) v_required(v, FPI(FP(p, "options"), it_i), "must not be empty");
 }
@@ -104,8 +94,7 @@ void validate_security_context(struct vctx *v, const struct json *spec, const st
     validate_id(v, p, sc, "runAsGroup");
     JSON_FOREACH(it, json_get(sc, "supplementalGroups"))
         if (json_as_int(it, 0) < 0 || json_as_int(it, 0) > INT32_MAX)
-            v_invalid(v, FPI(FP(p, "supplementalGroups"), it_i), it,
-                      "must be between 0 and 2147483647, inclusive");
+            v_invalid(v, FPI(FP(p, "supplementalGroups"), it_i), it, "must be between 0 and 2147483647, inclusive");
     if (json_get_bool(spec, "shareProcessNamespace", false) && json_get_bool(spec, "hostPID", false))
         v_invalid(v, FP(p, "shareProcessNamespace"), json_get(spec, "shareProcessNamespace"),
                   "ShareProcessNamespace and HostPID cannot both be enabled");
@@ -123,12 +112,12 @@ void validate_security_context(struct vctx *v, const struct json *spec, const st
                 break;
             }
     }
-    v_enum(v, FP(p, "fsGroupChangePolicy"), json_get(sc, "fsGroupChangePolicy"),
-           ONE_OF("OnRootMismatch", "Always"), false);
-    v_enum(v, FP(p, "supplementalGroupsPolicy"), json_get(sc, "supplementalGroupsPolicy"),
-           ONE_OF("Merge", "Strict"), false);
-    v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"),
-           ONE_OF("Recursive", "MountOption"), false);
+    v_enum(v, FP(p, "fsGroupChangePolicy"), json_get(sc, "fsGroupChangePolicy"), ONE_OF("OnRootMismatch", "Always"),
+           false);
+    v_enum(v, FP(p, "supplementalGroupsPolicy"), json_get(sc, "supplementalGroupsPolicy"), ONE_OF("Merge", "Strict"),
+           false);
+    v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"), ONE_OF("Recursive", "MountOption"),
+           false);
     validate_profiles(v, sc, p);
     validate_windows_options(v, sc, p);
 }
@@ -141,8 +130,7 @@ static void host_namespaces(struct vctx *v, const struct json *spec, bool is_tem
             int64_t hp = json_get_int(port, "hostPort", 0), cp = json_get_int(port, "containerPort", 0);
             if ((!is_template || hp) && hp != cp)
                 v_invalid(v, FP(FPI(FP(FPI(FP(p, "containers"), k_i), "ports"), port_i), "hostPort"),
-                          json_get(port, "hostPort"),
-                          "must match `containerPort` when `hostNetwork` is true");
+                          json_get(port, "hostPort"), "must match `containerPort` when `hostNetwork` is true");
         }
     if (json_get_bool(spec, "hostUsers", true)) return;
     if (host) v_forbidden(v, FP(p, "hostNetwork"), "when `hostUsers` is false");
@@ -154,8 +142,8 @@ static void gates(struct vctx *v, const struct json *spec, const struct fp *p) {
     const struct json *it, *list = json_get(spec, "schedulingGates");
     JSON_FOREACH(it, json_get(spec, "readinessGates"))
         for (size_t n = qualified_name_faults(jstr(it, "conditionType")); n; n--)
-            v_invalid(v, FP(FPI(FP(p, "readinessGates"), it_i), "conditionType"),
-                      json_get(it, "conditionType"), "%s", is_qualified_name(jstr(it, "conditionType")));
+            v_invalid(v, FP(FPI(FP(p, "readinessGates"), it_i), "conditionType"), json_get(it, "conditionType"), "%s",
+                      is_qualified_name(jstr(it, "conditionType")));
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(FP(p, "schedulingGates"), it_i);
         for (size_t n = qualified_name_faults(jstr(it, "name")); n; n--)
@@ -182,8 +170,7 @@ static void resource_claims(struct vctx *v, const struct json *list, const struc
             if (*name && str_eq(jstr(json_item(list, j), "name"), name))
                 v_duplicate(v, FP(at, "name"), json_get(it, "name"));
         if (claim && tmpl)
-            v_invalid(v, at, it,
-                      "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+            v_invalid(v, at, it, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
         else if (!claim && !tmpl)
             v_invalid(v, at, it, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`");
         if (claim) v_subdomain(v, FP(at, "resourceClaimName"), json_get(it, "resourceClaimName"));
@@ -211,15 +198,13 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     resource_claims(v, json_get(spec, "resourceClaims"), FP(p, "resourceClaims"));
     validate_containers(v, spec, volumes, p);
     host_namespaces(v, spec, is_template, p);
-    v_enum(v, FP(p, "restartPolicy"), json_get(spec, "restartPolicy"), ONE_OF("Always", "OnFailure", "Never"),
-           true);
+    v_enum(v, FP(p, "restartPolicy"), json_get(spec, "restartPolicy"), ONE_OF("Always", "OnFailure", "Never"), true);
     dns(v, spec, p);
     v_labels(v, FP(p, "nodeSelector"), json_get(spec, "nodeSelector"));
     validate_security_context(v, spec, p);
     validate_affinity(v, jget(spec, "affinity"), FP(p, "affinity"));
     gates(v, spec, p);
-    validate_topology_spread(v, json_get(spec, "topologySpreadConstraints"),
-                             FP(p, "topologySpreadConstraints"));
+    validate_topology_spread(v, json_get(spec, "topologySpreadConstraints"), FP(p, "topologySpreadConstraints"));
     name_rule(v, spec, "serviceAccountName", is_dns1123_subdomain, p);
     name_rule(v, spec, "nodeName", is_dns1123_subdomain, p);
     v_range(v, p, spec, "activeDeadlineSeconds", 1, INT32_MAX);
@@ -229,8 +214,8 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     host_aliases(v, json_get(spec, "hostAliases"), FP(p, "hostAliases"));
     name_rule(v, spec, "priorityClassName", is_dns1123_subdomain, p);
     name_rule(v, spec, "runtimeClassName", is_dns1123_subdomain, p);
-    v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"),
-           ONE_OF("PreemptLowerPriority", "Never"), jget(spec, "preemptionPolicy") != NULL);
+    v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"), ONE_OF("PreemptLowerPriority", "Never"),
+           jget(spec, "preemptionPolicy") != NULL);
     if (jget(spec, "overhead")) {
         struct json *limits = json_object(v->a);
         json_set(v->a, limits, "limits", json_clone(v->a, json_get(spec, "overhead")));
@@ -241,16 +226,13 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     hostname_override(v, spec, p);
 }
 
-
-void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old,
-                           const struct fp *p) {
+void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct json *old, const struct fp *p) {
     const struct json *meta = json_get(tmpl, "metadata"), *spec = json_get(tmpl, "spec");
     v_labels(v, FP(p, "labels"), json_get(meta, "labels"));
     v_annotations(v, FP(p, "annotations"), json_get(meta, "annotations"));
     validate_pod_spec(v, spec, NULL, FP(p, "spec"), true);
     if (json_len(json_get(spec, "ephemeralContainers")))
-        v_forbidden(v, FP(FP(p, "spec"), "ephemeralContainers"),
-                    "ephemeral containers not allowed in pod template");
+        v_forbidden(v, FP(FP(p, "spec"), "ephemeralContainers"), "ephemeral containers not allowed in pod template");
     if (!old || !jsame(tmpl, old)) warn_pod(v, meta, spec, p);
 }
 
@@ -266,8 +248,8 @@ static void keep(struct arena *a, struct json *o, const struct json *old, const 
 
 /* Puts the old images (and on /resize the old resources) into `spec`, as far as both have the containers.
  * False when their number changed, which is reported. */
-static bool mask_containers(struct vctx *v, struct json *spec, const struct json *old, const char *key,
-                            bool resize, const struct fp *p) {
+static bool mask_containers(struct vctx *v, struct json *spec, const struct json *old, const char *key, bool resize,
+                            const struct fp *p) {
     struct json *list = json_get(spec, key), *k;
     const struct json *was = json_get(old, key);
     if (json_len(list) != json_len(was)) {
@@ -285,8 +267,7 @@ static bool mask_containers(struct vctx *v, struct json *spec, const struct json
     return true;
 }
 
-static void deadline_update(struct vctx *v, const struct json *spec, const struct json *old,
-                            const struct fp *p) {
+static void deadline_update(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
     const struct json *now = jget(spec, "activeDeadlineSeconds"), *was = jget(old, "activeDeadlineSeconds");
     const struct fp *at = FP(p, "activeDeadlineSeconds");
     if (!now) {
@@ -350,19 +331,17 @@ static void update(struct vctx *v, const struct json *obj, const struct json *ol
     if (json_len(json_get(old, "schedulingGates"))) mask_gated(v->a, munged, old);
     if (resize) keep(v->a, munged, old, "resources");
     if (!jsame(munged, old) || !jget(munged, "resources") != !jget(old, "resources"))
-        v_forbidden(
-            v, p,
-            "pod updates may not change fields other than `spec.containers[*].image`, "
-            "`spec.initContainers[*].image`, "
-            "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), "
-            "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
+        v_forbidden(v, p,
+                    "pod updates may not change fields other than `spec.containers[*].image`, "
+                    "`spec.initContainers[*].image`, "
+                    "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), "
+                    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
 }
 
 static void update_resize(struct vctx *v, const struct json *obj, const struct json *old) {
     const char *now = pod_qos_class(json_get(obj, "spec")), *was = jstr(json_get(old, "status"), "qosClass");
     if (*was && !str_eq(now, was))
-        v_invalid(v, FP(NULL, "spec"), json_str(v->a, now),
-                  "Pod QOS Class may not change as a result of resizing");
+        v_invalid(v, FP(NULL, "spec"), json_str(v->a, now), "Pod QOS Class may not change as a result of resizing");
 }
 
 static void update_ephemeral(struct vctx *v, const struct json *obj, const struct json *old) {

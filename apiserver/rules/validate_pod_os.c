@@ -22,13 +22,24 @@ static void barred(struct vctx *v, const struct json *o, const char *const *keys
 }
 
 static void windows_only(struct vctx *v, const struct json *spec, const struct fp *p) {
-    static const char *const pod[] = {
-        "appArmorProfile", "seLinuxOptions", "seccompProfile", "fsGroup", "fsGroupChangePolicy", "sysctls", "runAsUser",
-        "runAsGroup", "supplementalGroups", "supplementalGroupsPolicy", "seLinuxChangePolicy", NULL};
+    static const char *const pod[] = {"appArmorProfile",     "seLinuxOptions",
+                                      "seccompProfile",      "fsGroup",
+                                      "fsGroupChangePolicy", "sysctls",
+                                      "runAsUser",           "runAsGroup",
+                                      "supplementalGroups",  "supplementalGroupsPolicy",
+                                      "seLinuxChangePolicy", NULL};
     static const char *const top[] = {"hostUsers", "shareProcessNamespace", NULL};
-    static const char *const container[] = {
-        "appArmorProfile", "seLinuxOptions", "seccompProfile", "capabilities", "readOnlyRootFilesystem", "privileged",
-        "allowPrivilegeEscalation", "procMount", "runAsUser", "runAsGroup", NULL};
+    static const char *const container[] = {"appArmorProfile",
+                                            "seLinuxOptions",
+                                            "seccompProfile",
+                                            "capabilities",
+                                            "readOnlyRootFilesystem",
+                                            "privileged",
+                                            "allowPrivilegeEscalation",
+                                            "procMount",
+                                            "runAsUser",
+                                            "runAsGroup",
+                                            NULL};
     static const char *const flags[] = {"hostPID", "hostIPC"};
     const struct json *k;
     barred(v, json_get(spec, "securityContext"), pod, FP(p, "securityContext"));
@@ -49,14 +60,15 @@ static void host_processes(struct vctx *v, const struct json *spec, const struct
             const struct json *own = json_at(k, "securityContext", "windowsOptions", "hostProcess", NULL);
             all++;
             if (own && of_pod && own->b != of_pod->b)
-                v_invalid(v, FP(FP(FP(FPI(FP(p, lists[i]), k_i), "securityContext"), "windowsOptions"), "hostProcess"), own,
-                          "pod hostProcess value must be identical if both are specified");
+                v_invalid(v, FP(FP(FP(FPI(FP(p, lists[i]), k_i), "securityContext"), "windowsOptions"), "hostProcess"),
+                          own, "pod hostProcess value must be identical if both are specified");
             const struct json *decides = own ? own : of_pod;
             host += decides && decides->b;
         }
     if (!host) return;
     if (host != all)
-        v_invalid(v, p, NULL, "If pod contains any hostProcess containers then all containers must be HostProcess containers");
+        v_invalid(v, p, NULL,
+                  "If pod contains any hostProcess containers then all containers must be HostProcess containers");
     if (!json_get_bool(spec, "hostNetwork", false))
         v_invalid(v, FP(p, "hostNetwork"), json_bool(v->a, false),
                   "hostNetwork must be true if pod contains any hostProcess containers");
@@ -83,8 +95,8 @@ void validate_file_keys(struct vctx *v, const struct json *spec, const struct fp
         JSON_FOREACH(k, json_get(spec, lists[i]))
             JSON_FOREACH(e, json_get(k, "env")) {
                 const struct json *ref = json_at(e, "valueFrom", "fileKeyRef", NULL), *found = NULL;
-                const struct fp *at = FP(FP(FP(FPI(FP(FPI(FP(p, lists[i]), k_i), "env"), e_i), "valueFrom"), "fileKeyRef"),
-                                         "volumeName");
+                const struct fp *at =
+                    FP(FP(FP(FPI(FP(FPI(FP(p, lists[i]), k_i), "env"), e_i), "valueFrom"), "fileKeyRef"), "volumeName");
                 if (!ref) continue;
                 JSON_FOREACH(vol, json_get(spec, "volumes"))
                     if (str_eq(jstr(vol, "name"), jstr(ref, "volumeName"))) found = vol;

@@ -43,17 +43,14 @@ static void reference(struct vctx *v, const struct json *ref, const struct fp *p
 
 static void target(struct vctx *v, const struct json *t, const struct fp *p) {
     static const char *const values[] = {"value", "averageValue"};
-    if (!*jstr(t, "type"))
-        v_required(v, FP(p, "type"), "must specify a metric target type");
+    if (!*jstr(t, "type")) v_required(v, FP(p, "type"), "must specify a metric target type");
     if (!str_in(jstr(t, "type"), ONE_OF("Utilization", "Value", "AverageValue")))
-        v_invalid(v, FP(p, "type"), json_get(t, "type"),
-                  "must be either Utilization, Value, or AverageValue");
+        v_invalid(v, FP(p, "type"), json_get(t, "type"), "must be either Utilization, Value, or AverageValue");
     for (size_t i = 0; i < 2; i++)
         if (jget(t, values[i]) && quantity_str_milli(json_get_str(t, values[i])) <= 0)
             v_invalid(v, FP(p, values[i]), json_get(t, values[i]), "must be positive");
     if (jget(t, "averageUtilization") && json_get_int(t, "averageUtilization", 0) < 1)
-        v_invalid(v, FP(p, "averageUtilization"), json_get(t, "averageUtilization"),
-                  "must be greater than 0");
+        v_invalid(v, FP(p, "averageUtilization"), json_get(t, "averageUtilization"), "must be greater than 0");
 }
 
 static void identifier(struct vctx *v, const struct json *id, const struct fp *p) {
@@ -70,7 +67,8 @@ static void metric_source(struct vctx *v, const struct json *src, const char *ki
     bool util = jget(t, "averageUtilization"), avg = jget(t, "averageValue"), value = jget(t, "value");
     target(v, t, tp);
     if (str_in(kind, ONE_OF("resource", "containerResource"))) {
-        if (!*jstr(src, "name")) v_required(v, FP(p, "name"), "must specify a resource name");
+        if (!*jstr(src, "name"))
+            v_required(v, FP(p, "name"), "must specify a resource name");
         else if (str_eq(kind, "containerResource"))
             validate_container_resource_name(v, FP(p, "name"), jstr(src, "name"));
         if (str_eq(kind, "containerResource") && !*jstr(src, "container"))
@@ -78,16 +76,13 @@ static void metric_source(struct vctx *v, const struct json *src, const char *ki
         else if (str_eq(kind, "containerResource"))
             v_label1123(v, FP(p, "container"), json_get(src, "container"));
         if (!util && !avg)
-            v_required(v, FP(tp, "averageUtilization"),
-                       "must set either a target raw value or a target utilization");
+            v_required(v, FP(tp, "averageUtilization"), "must set either a target raw value or a target utilization");
         if (util && avg)
-            v_forbidden(v, FP(tp, "averageValue"),
-                        "may not set both a target raw value and a target utilization");
+            v_forbidden(v, FP(tp, "averageValue"), "may not set both a target raw value and a target utilization");
         return;
     }
     identifier(v, json_get(src, "metric"), FP(p, "metric"));
-    if (str_eq(kind, "object"))
-        reference(v, json_get(src, "describedObject"), FP(p, "describedObject"), false);
+    if (str_eq(kind, "object")) reference(v, json_get(src, "describedObject"), FP(p, "describedObject"), false);
     if (str_eq(kind, "pods") ? !avg : !avg && !value)
         v_required(v, FP(tp, "averageValue"), "must set either a target value or averageValue");
     if (str_eq(kind, "external") && avg && value)
@@ -134,8 +129,7 @@ static void scaling_rules(struct vctx *v, const struct json *r, const struct fp 
     v_enum(v, FP(p, "selectPolicy"), json_get(r, "selectPolicy"), ONE_OF("Disabled", "Max", "Min"), false);
     if (quantity_str_milli(json_get_str(r, "tolerance")) < 0)
         v_invalid(v, FP(p, "tolerance"), json_get(r, "tolerance"), "must be greater than or equal to 0");
-    if (!json_len(json_get(r, "policies")))
-        v_required(v, FP(p, "policies"), "must specify at least one Policy");
+    if (!json_len(json_get(r, "policies"))) v_required(v, FP(p, "policies"), "must specify at least one Policy");
     JSON_FOREACH(it, json_get(r, "policies")) {
         const struct fp *at = FPI(FP(p, "policies"), it_i);
         if (!str_in(jstr(it, "type"), ONE_OF("Percent", "Pods")))
@@ -146,8 +140,8 @@ static void scaling_rules(struct vctx *v, const struct json *r, const struct fp 
         if (period <= 0)
             v_invalid(v, FP(at, "periodSeconds"), json_get(it, "periodSeconds"), "must be greater than zero");
         if (period > POLICY_PERIOD_MAX)
-            v_invalid(v, FP(at, "periodSeconds"), json_get(it, "periodSeconds"),
-                      "must be less than or equal to %d", POLICY_PERIOD_MAX);
+            v_invalid(v, FP(at, "periodSeconds"), json_get(it, "periodSeconds"), "must be less than or equal to %d",
+                      POLICY_PERIOD_MAX);
     }
 }
 
@@ -156,13 +150,11 @@ VALIDATE_FN(hpa) {
     const struct fp *p = FP(NULL, "spec");
     int64_t min = json_get_int(spec, "minReplicas", 1), max = json_get_int(spec, "maxReplicas", 0);
     if (min < 1)
-        v_invalid(v, FP(p, "minReplicas"), json_get(spec, "minReplicas"),
-                  "must be greater than or equal to 1");
+        v_invalid(v, FP(p, "minReplicas"), json_get(spec, "minReplicas"), "must be greater than or equal to 1");
     if (max == 0)
         v_required(v, FP(p, "maxReplicas"), "must be set and greater than 0");
     else if (max < 1)
-        v_invalid(v, FP(p, "maxReplicas"), json_get(spec, "maxReplicas"),
-                  "must be greater than or equal to 1");
+        v_invalid(v, FP(p, "maxReplicas"), json_get(spec, "maxReplicas"), "must be greater than or equal to 1");
     if (max < min)
         v_invalid(v, FP(p, "maxReplicas"), json_get(spec, "maxReplicas"),
                   "must be greater than or equal to `minReplicas`");
@@ -177,8 +169,7 @@ VALIDATE_FN(hpa) {
 
 static void policy_rule(struct vctx *v, const struct json *r, bool namespaced, const struct fp *p) {
     bool urls = json_len(json_get(r, "nonResourceURLs"));
-    if (!json_len(json_get(r, "verbs")))
-        v_required(v, FP(p, "verbs"), "verbs must contain at least one value");
+    if (!json_len(json_get(r, "verbs"))) v_required(v, FP(p, "verbs"), "verbs must contain at least one value");
     if (urls) {
         if (namespaced)
             v_invalid(v, FP(p, "nonResourceURLs"), json_get(r, "nonResourceURLs"),
@@ -233,11 +224,9 @@ VALIDATE_FN(role_binding) {
             if (*group) v_not_supported(v, FP(at, "apiGroup"), json_get(it, "apiGroup"), ONE_OF(""));
             if (!*jstr(it, "namespace") && cluster) v_required(v, FP(at, "namespace"), NULL);
         } else if (!str_in(kind, ONE_OF("User", "Group"))) {
-            v_not_supported(v, FP(at, "kind"), json_get(it, "kind"),
-                            ONE_OF("ServiceAccount", "User", "Group"));
+            v_not_supported(v, FP(at, "kind"), json_get(it, "kind"), ONE_OF("ServiceAccount", "User", "Group"));
         } else if (!str_eq(group, "rbac.authorization.k8s.io")) {
-            v_not_supported(v, FP(at, "apiGroup"), json_get(it, "apiGroup"),
-                            ONE_OF("rbac.authorization.k8s.io"));
+            v_not_supported(v, FP(at, "apiGroup"), json_get(it, "apiGroup"), ONE_OF("rbac.authorization.k8s.io"));
         }
     }
     if (old && !jsame(ref, json_get(old, "roleRef"))) v_invalid(v, p, ref, "cannot change roleRef");
@@ -260,16 +249,13 @@ VALIDATE_FN(priority_class) {
             v_forbidden(v, FP(FP(NULL, "metadata"), "name"),
                         "priority class names with 'system-' prefix are reserved for system use only");
     } else if (value > USER_PRIORITY_MAX) {
-        v_forbidden(v, FP(NULL, "value"), "maximum allowed value of a user defined priority is %d",
-                    USER_PRIORITY_MAX);
+        v_forbidden(v, FP(NULL, "value"), "maximum allowed value of a user defined priority is %d", USER_PRIORITY_MAX);
     }
-    v_enum(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"),
-           ONE_OF("Never", "PreemptLowerPriority"), false);
+    v_enum(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"), ONE_OF("Never", "PreemptLowerPriority"),
+           false);
     if (!old) return;
-    if (value != json_get_int(old, "value", 0))
-        v_forbidden(v, FP(NULL, "Value"), "may not be changed in an update.");
-    v_immutable(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"),
-                json_get(old, "preemptionPolicy"));
+    if (value != json_get_int(old, "value", 0)) v_forbidden(v, FP(NULL, "Value"), "may not be changed in an update.");
+    v_immutable(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"), json_get(old, "preemptionPolicy"));
 }
 
 VALIDATE_FN(runtime_class) {
@@ -307,8 +293,7 @@ VALIDATE_FN(lease) {
         v_invalid(v, FP(p, "leaseTransitions"), moves, "must be greater than or equal to 0");
     const char *strategy = json_get_str(spec, "strategy");
     if (strategy && !str_in(strategy, ONE_OF("OldestEmulationVersion")) && !strchr(strategy, '/'))
-        v_invalid(v, FP(p, "strategy"), json_get(spec, "strategy"),
-                  "must be a known strategy or domain-prefixed");
+        v_invalid(v, FP(p, "strategy"), json_get(spec, "strategy"), "must be a known strategy or domain-prefixed");
     if (jget(spec, "preferredHolder") && !strategy)
         v_forbidden(v, FP(p, "preferredHolder"), "may only be specified when `strategy` is defined");
 }

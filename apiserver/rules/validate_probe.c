@@ -63,8 +63,8 @@ static size_t handler(struct vctx *v, const struct json *h, const struct fp *p, 
 }
 
 void validate_probe(struct vctx *v, const struct json *k, const char *which, const struct fp *up) {
-    static const char *const counts[] = {"initialDelaySeconds", "timeoutSeconds", "periodSeconds",
-                                         "successThreshold", "failureThreshold"};
+    static const char *const counts[] = {"initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold",
+                                         "failureThreshold"};
     const struct json *pr = jget(k, which);
     const struct fp *p = FP(up, which);
     if (!pr) return;
@@ -95,8 +95,7 @@ void validate_lifecycle(struct vctx *v, const struct json *k, int64_t grace, con
 void validate_id(struct vctx *v, const struct fp *up, const struct json *o, const char *key) {
     const struct json *x = jget(o, key);
     int64_t n = json_as_int(x, 0);
-    if (x && (n < 0 || n > INT32_MAX))
-        v_invalid(v, FP(up, key), x, "must be between 0 and 2147483647, inclusive");
+    if (x && (n < 0 || n > INT32_MAX)) v_invalid(v, FP(up, key), x, "must be between 0 and 2147483647, inclusive");
 }
 
 void validate_profiles(struct vctx *v, const struct json *sc, const struct fp *p) {
@@ -106,8 +105,7 @@ void validate_profiles(struct vctx *v, const struct json *sc, const struct fp *p
         const struct fp *at = FP(p, kinds_of[i]);
         if (!pr) continue;
         const char *type = jstr(pr, "type"), *local = json_get_str(pr, "localhostProfile");
-        v_enum(v, FP(at, "type"), json_get(pr, "type"), ONE_OF("Localhost", "RuntimeDefault", "Unconfined"),
-               true);
+        v_enum(v, FP(at, "type"), json_get(pr, "type"), ONE_OF("Localhost", "RuntimeDefault", "Unconfined"), true);
         if (str_eq(type, "Localhost")) {
             if (str_empty(local))
                 v_required(v, FP(at, "localhostProfile"), "must be set when seccomp type is Localhost");
@@ -127,9 +125,10 @@ static void windows_user(struct vctx *v, const struct json *x, const struct fp *
     bool control = false;
     for (const char *q = s; *q; q++) control |= (unsigned char)*q < 0x20 || *q == 0x7f;
     if (!*s || control || (slash && strchr(slash + 1, '\\'))) {
-        v_invalid(v, p, x, !*s ? "runAsUserName cannot be an empty string"
-                         : control ? "runAsUserName cannot contain control characters"
-                                   : "runAsUserName cannot contain more than one backslash");
+        v_invalid(v, p, x,
+                  !*s       ? "runAsUserName cannot be an empty string"
+                  : control ? "runAsUserName cannot contain control characters"
+                            : "runAsUserName cannot contain more than one backslash");
         return;
     }
     size_t n = slash ? (size_t)(slash - s) : 0;
@@ -155,8 +154,9 @@ void validate_windows_options(struct vctx *v, const struct json *sc, const struc
     const struct fp *p = FP(up, "windowsOptions");
     if ((x = jget(w, "gmsaCredentialSpecName"))) v_subdomain(v, FP(p, "gmsaCredentialSpecName"), x);
     if ((x = jget(w, "gmsaCredentialSpec")) && (!x->n || x->n > CREDENTIAL_SPEC_MAX))
-        v_invalid(v, FP(p, "gmsaCredentialSpec"), x,
-                  x->n ? "gmsaCredentialSpec size must be under 64 KiB" : "gmsaCredentialSpec cannot be an empty string");
+        v_invalid(
+            v, FP(p, "gmsaCredentialSpec"), x,
+            x->n ? "gmsaCredentialSpec size must be under 64 KiB" : "gmsaCredentialSpec cannot be an empty string");
     if ((x = jget(w, "runAsUserName"))) windows_user(v, x, FP(p, "runAsUserName"));
 }
 
@@ -169,8 +169,7 @@ void validate_container_security(struct vctx *v, const struct json *k, bool host
     const char *proc = jstr(sc, "procMount");
     v_enum(v, FP(p, "procMount"), json_get(sc, "procMount"), ONE_OF("Default", "Unmasked"), false);
     if (str_eq(proc, "Unmasked") && host_users)
-        v_invalid(v, FP(p, "procMount"), json_get(sc, "procMount"),
-                  "`hostUsers` must be false to use `Unmasked`");
+        v_invalid(v, FP(p, "procMount"), json_get(sc, "procMount"), "`hostUsers` must be false to use `Unmasked`");
     validate_profiles(v, sc, p);
     validate_windows_options(v, sc, p);
     const struct json *esc = jget(sc, "allowPrivilegeEscalation");
@@ -179,6 +178,5 @@ void validate_container_security(struct vctx *v, const struct json *k, bool host
         v_invalid(v, p, sc, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
     JSON_FOREACH(cap, json_at(sc, "capabilities", "add", NULL))
         if (str_in(str_or_empty(json_as_str(cap)), ONE_OF("CAP_SYS_ADMIN", "SYS_ADMIN")))
-            v_invalid(v, p, sc,
-                      "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            v_invalid(v, p, sc, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
 }

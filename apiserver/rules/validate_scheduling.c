@@ -8,12 +8,10 @@ static void requirement(struct vctx *v, const struct json *r, bool any_value, co
     const char *op = jstr(r, "operator");
     const struct json *values = json_get(r, "values"), *s;
     if (str_in(op, ONE_OF("In", "NotIn"))) {
-        if (!json_len(values))
-            v_required(v, FP(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        if (!json_len(values)) v_required(v, FP(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
     } else if (str_in(op, ONE_OF("Exists", "DoesNotExist"))) {
         if (json_len(values))
-            v_forbidden(v, FP(p, "values"),
-                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            v_forbidden(v, FP(p, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
     } else if (str_in(op, ONE_OF("Gt", "Lt"))) {
         if (json_len(values) != 1)
             v_required(v, FP(p, "values"), "must be specified single value when `operator` is 'Lt' or 'Gt'");
@@ -57,8 +55,7 @@ void validate_node_selector_term(struct vctx *v, const struct json *term, const 
 
 void validate_node_selector(struct vctx *v, const struct json *sel, const struct fp *p) {
     const struct json *term, *terms = json_get(sel, "nodeSelectorTerms");
-    if (!json_len(terms))
-        v_required(v, FP(p, "nodeSelectorTerms"), "must have at least one node selector term");
+    if (!json_len(terms)) v_required(v, FP(p, "nodeSelectorTerms"), "must have at least one node selector term");
     JSON_FOREACH(term, terms) validate_node_selector_term(v, term, FPI(FP(p, "nodeSelectorTerms"), term_i));
 }
 
@@ -100,8 +97,7 @@ static void label_keys(struct vctx *v, const struct json *t, const char *key, co
 
 static void pod_term(struct vctx *v, const struct json *t, const struct fp *p) {
     const struct json *s;
-    if (jget(t, "labelSelector"))
-        v_label_selector(v, FP(p, "labelSelector"), json_get(t, "labelSelector"), false);
+    if (jget(t, "labelSelector")) v_label_selector(v, FP(p, "labelSelector"), json_get(t, "labelSelector"), false);
     if (jget(t, "namespaceSelector"))
         v_label_selector(v, FP(p, "namespaceSelector"), json_get(t, "namespaceSelector"), false);
     JSON_FOREACH(s, json_get(t, "namespaces"))
@@ -143,9 +139,8 @@ void validate_tolerations(struct vctx *v, const struct json *tols, const struct 
                    *effect = jstr(t, "effect");
         if (*key) v_label_name(v, FP(at, "key"), key);
         if (!*key && !str_eq(op, "Exists"))
-            v_invalid(
-                v, FP(at, "operator"), json_get(t, "operator"),
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+            v_invalid(v, FP(at, "operator"), json_get(t, "operator"),
+                      "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
         if (jget(t, "tolerationSeconds") && !str_eq(effect, "NoExecute"))
             v_invalid(v, FP(at, "effect"), json_get(t, "effect"),
                       "effect must be 'NoExecute' when `tolerationSeconds` is set");
@@ -196,17 +191,12 @@ void validate_topology_spread(struct vctx *v, const struct json *list, const str
                 break;
             }
         const struct json *min = jget(t, "minDomains");
-        if (min && json_as_int(min, 1) <= 0)
-            v_invalid(v, FP(at, "minDomains"), min, "must be greater than zero");
+        if (min && json_as_int(min, 1) <= 0) v_invalid(v, FP(at, "minDomains"), min, "must be greater than zero");
         if (min && !str_eq(when, "DoNotSchedule"))
-            v_invalid(v, FP(at, "minDomains"), min,
-                      "can only use minDomains if whenUnsatisfiable=DoNotSchedule");
-        v_enum(v, FP(at, "nodeAffinityPolicy"), json_get(t, "nodeAffinityPolicy"), ONE_OF("Ignore", "Honor"),
-               false);
-        v_enum(v, FP(at, "nodeTaintsPolicy"), json_get(t, "nodeTaintsPolicy"), ONE_OF("Ignore", "Honor"),
-               false);
+            v_invalid(v, FP(at, "minDomains"), min, "can only use minDomains if whenUnsatisfiable=DoNotSchedule");
+        v_enum(v, FP(at, "nodeAffinityPolicy"), json_get(t, "nodeAffinityPolicy"), ONE_OF("Ignore", "Honor"), false);
+        v_enum(v, FP(at, "nodeTaintsPolicy"), json_get(t, "nodeTaintsPolicy"), ONE_OF("Ignore", "Honor"), false);
         spread_keys(v, t, FP(at, "matchLabelKeys"));
-        if (jget(t, "labelSelector"))
-            v_label_selector(v, FP(at, "labelSelector"), json_get(t, "labelSelector"), false);
+        if (jget(t, "labelSelector")) v_label_selector(v, FP(at, "labelSelector"), json_get(t, "labelSelector"), false);
     }
 }

@@ -16,14 +16,12 @@ static bool externally_accessible(const struct json *spec) {
 }
 
 static void port(struct vctx *v, const struct json *spec, size_t i, const struct fp *p) {
-    const struct json *ports = json_get(spec, "ports"), *it = json_item(ports, i),
-                      *target = json_get(it, "targetPort");
+    const struct json *ports = json_get(spec, "ports"), *it = json_item(ports, i), *target = json_get(it, "targetPort");
     const char *name = jstr(it, "name"), *app = jstr(it, "appProtocol");
     if (!*name && json_len(ports) > 1) {
         v_required(v, FP(p, "name"), NULL);
     } else if (*name) {
-        if (is_dns1123_label(name))
-            v_invalid(v, FP(p, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+        if (is_dns1123_label(name)) v_invalid(v, FP(p, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
         for (size_t j = 0; j < i; j++)
             if (str_eq(jstr(json_item(ports, j), "name"), name)) {
                 v_duplicate(v, FP(p, "name"), json_get(it, "name"));
@@ -43,8 +41,7 @@ static void port(struct vctx *v, const struct json *spec, size_t i, const struct
     for (size_t j = 0; j < i; j++) {
         const struct json *o = json_item(ports, j);
         if (!str_eq(jstr(o, "protocol"), jstr(it, "protocol"))) continue;
-        if (json_get_int(it, "nodePort", 0) &&
-            json_get_int(o, "nodePort", 0) == json_get_int(it, "nodePort", 0))
+        if (json_get_int(it, "nodePort", 0) && json_get_int(o, "nodePort", 0) == json_get_int(it, "nodePort", 0))
             v_duplicate(v, FP(p, "nodePort"), json_get(it, "nodePort"));
         if (json_get_int(o, "port", 0) == json_get_int(it, "port", 0)) {
             v_duplicate(v, p, it);
@@ -97,8 +94,7 @@ static void addresses(struct vctx *v, const struct json *spec, const struct fp *
                 v_invalid(v, p, ips, "may specify no more than one IP for each IP family");
             const char *said = json_as_str(json_item(families, it_i));
             if (said && known_families(families) && !str_eq(said, family == 4 ? "IPv4" : "IPv6"))
-                v_invalid(v, FPI(p, it_i), it, "expected an %s value as indicated by `ipFamilies[%zu]`", said,
-                          it_i);
+                v_invalid(v, FPI(p, it_i), it, "expected an %s value as indicated by `ipFamilies[%zu]`", said, it_i);
             if (it_i == 0) first = family;
             continue;
         }
@@ -141,8 +137,7 @@ static void external_name(struct vctx *v, const struct json *spec, const struct 
     if (!*name)
         v_required(v, FP(sp, "externalName"), NULL);
     else if (is_dns1123_subdomain(name))
-        v_invalid(v, FP(sp, "externalName"), json_get(spec, "externalName"), "%s",
-                  is_dns1123_subdomain(name));
+        v_invalid(v, FP(sp, "externalName"), json_get(spec, "externalName"), "%s", is_dns1123_subdomain(name));
 }
 
 static void affinity(struct vctx *v, const struct json *spec, const struct fp *sp) {
@@ -168,8 +163,8 @@ static void traffic(struct vctx *v, const struct json *spec, const struct fp *sp
             v_invalid(v, FP(sp, "externalTrafficPolicy"), json_get(spec, "externalTrafficPolicy"),
                       "may only be set for externally-accessible services");
     } else {
-        v_enum(v, FP(sp, "externalTrafficPolicy"), json_get(spec, "externalTrafficPolicy"),
-               ONE_OF("Cluster", "Local"), true);
+        v_enum(v, FP(sp, "externalTrafficPolicy"), json_get(spec, "externalTrafficPolicy"), ONE_OF("Cluster", "Local"),
+               true);
     }
     const struct json *hp = jget(spec, "healthCheckNodePort");
     if (!health && json_as_int(hp, 0))
@@ -177,14 +172,12 @@ static void traffic(struct vctx *v, const struct json *spec, const struct fp *sp
                   "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
     else if (json_as_int(hp, 0))
         v_port(v, FP(sp, "healthCheckNodePort"), hp);
-    v_enum(v, FP(sp, "internalTrafficPolicy"), json_get(spec, "internalTrafficPolicy"),
-           ONE_OF("Cluster", "Local"),
+    v_enum(v, FP(sp, "internalTrafficPolicy"), json_get(spec, "internalTrafficPolicy"), ONE_OF("Cluster", "Local"),
            !jget(spec, "internalTrafficPolicy") && str_in(type, ONE_OF("ClusterIP", "NodePort", "LoadBalancer")));
     v_enum(v, FP(sp, "trafficDistribution"), json_get(spec, "trafficDistribution"),
            ONE_OF("PreferClose", "PreferSameZone", "PreferSameNode"), false);
     if (!lb && jget(spec, "allocateLoadBalancerNodePorts"))
-        v_forbidden(v, FP(sp, "allocateLoadBalancerNodePorts"),
-                    "may only be used when `type` is 'LoadBalancer'");
+        v_forbidden(v, FP(sp, "allocateLoadBalancerNodePorts"), "may only be used when `type` is 'LoadBalancer'");
     const char *class = json_get_str(spec, "loadBalancerClass");
     if (class && !lb)
         v_forbidden(v, FP(sp, "loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'");
@@ -214,12 +207,10 @@ static void update(struct vctx *v, const struct json *spec, const struct json *o
         v_invalid(v, FPI(FP(sp, "ipFamilies"), 0), fam, "may not change once set");
     if (str_eq(jstr(spec, "type"), "LoadBalancer") && str_eq(jstr(old, "type"), "LoadBalancer") &&
         !str_eq(jstr(spec, "loadBalancerClass"), jstr(old, "loadBalancerClass")))
-        v_invalid(v, FP(sp, "loadBalancerClass"), json_get(spec, "loadBalancerClass"),
-                  "may not change once set");
+        v_invalid(v, FP(sp, "loadBalancerClass"), json_get(spec, "loadBalancerClass"), "may not change once set");
     if (jget(spec, "loadBalancerClass") && !str_eq(jstr(spec, "type"), "LoadBalancer"))
         v_forbidden(v, FP(sp, "loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'");
-    int64_t hp = json_get_int(spec, "healthCheckNodePort", 0),
-            old_hp = json_get_int(old, "healthCheckNodePort", 0);
+    int64_t hp = json_get_int(spec, "healthCheckNodePort", 0), old_hp = json_get_int(old, "healthCheckNodePort", 0);
     if (hp && old_hp && hp != old_hp) v_forbidden(v, FP(sp, "healthCheckNodePort"), "field is immutable");
 }
 
@@ -238,9 +229,8 @@ VALIDATE_FN(service) {
     v_labels(v, FP(sp, "selector"), json_get(spec, "selector"));
     affinity(v, spec, sp);
     if (!str_eq(type, "ExternalName")) addresses(v, spec, sp);
-    JSON_FOREACH(it, json_get(spec, "externalIPs"))
-        validate_endpoint_ip(v, FPI(FP(sp, "externalIPs"), it_i), it);
-    v_enum(v, FP(sp, "type"), json_get(spec, "type"),
-           ONE_OF("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"), true);
+    JSON_FOREACH(it, json_get(spec, "externalIPs")) validate_endpoint_ip(v, FPI(FP(sp, "externalIPs"), it_i), it);
+    v_enum(v, FP(sp, "type"), json_get(spec, "type"), ONE_OF("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
+           true);
     traffic(v, spec, sp);
 }

@@ -63,8 +63,7 @@ static void service_ingress(struct vctx *v, const struct json *obj, const struct
         if (*ip && !is_ip(ip, NULL))
             v_invalid(v, FP(FPI(at, it_i), "ip"), json_get(it, "ip"),
                       "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        if (mode && !*ip)
-            v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
+        if (mode && !*ip) v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
     }
 }
 

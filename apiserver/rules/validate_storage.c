@@ -62,10 +62,13 @@ VALIDATE_FN(csi_driver) {
            ONE_OF("File", "None", "ReadWriteOnceWithFSType"), false);
     const struct json *period = jget(spec, "nodeAllocatableUpdatePeriodSeconds");
     if (period && json_as_int(period, 0) < ALLOCATABLE_PERIOD_MIN)
-        v_invalid(v, FP(p, "nodeAllocatableUpdatePeriodSeconds"), period, "must be greater than or equal to 10 seconds");
+        v_invalid(v, FP(p, "nodeAllocatableUpdatePeriodSeconds"), period,
+                  "must be greater than or equal to 10 seconds");
     if (json_len(tokens) && !jget(spec, "serviceAccountTokenInSecrets"))
-        rules_warn(v->c, "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
-                         "possible logging of tokens in volume context");
+        rules_warn(
+            v->c,
+            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
+            "possible logging of tokens in volume context");
     JSON_FOREACH(it, tokens) {
         const struct fp *at = FPI(FP(p, "tokenRequests"), it_i);
         const struct json *sec = jget(it, "expirationSeconds");
@@ -98,9 +101,12 @@ VALIDATE_FN(csi_node) {
             const char *key = str_or_empty(json_as_str(k));
             bool again = false;
             for (size_t j = 0; j < k_i; j++) again |= json_equal(json_item(json_get(it, "topologyKeys"), j), k);
-            if (!*key) v_required(v, p, NULL);
-            else if (again) v_duplicate(v, p, k);
-            else v_label_name(v, p, key);
+            if (!*key)
+                v_required(v, p, NULL);
+            else if (again)
+                v_duplicate(v, p, k);
+            else
+                v_label_name(v, p, key);
         }
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), name)) {
@@ -119,8 +125,7 @@ VALIDATE_FN(csi_storage_capacity) {
     if (jget(obj, "capacity")) v_quantity(v, FP(NULL, "capacity"), jstr(obj, "capacity"), true);
     if (!old) return;
     v_immutable(v, FP(NULL, "nodeTopology"), json_get(obj, "nodeTopology"), json_get(old, "nodeTopology"));
-    v_immutable(v, FP(NULL, "storageClassName"), json_get(obj, "storageClassName"),
-                json_get(old, "storageClassName"));
+    v_immutable(v, FP(NULL, "storageClassName"), json_get(obj, "storageClassName"), json_get(old, "storageClassName"));
 }
 
 VALIDATE_FN(volume_attachment) {
@@ -130,11 +135,9 @@ VALIDATE_FN(volume_attachment) {
     bool inline_spec = jget(src, "inlineVolumeSpec");
     validate_driver_name(v, FP(p, "attacher"), json_get(spec, "attacher"));
     if (!*pv && !inline_spec)
-        v_required(v, FP(p, "source"),
-                   "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+        v_required(v, FP(p, "source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
     else if (*pv && inline_spec)
-        v_forbidden(v, FP(p, "source"),
-                    "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+        v_forbidden(v, FP(p, "source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
     if (inline_spec)
         validate_pv_spec(v, json_get(src, "inlineVolumeSpec"), "", true, FP(FP(p, "source"), "inlineVolumeSpec"));
     v_subdomain(v, FP(p, "nodeName"), json_str(v->a, node));

@@ -28,8 +28,7 @@ static void key_items(struct vctx *v, const struct json *items, const struct fp 
 static void default_mode(struct vctx *v, const struct json *s, const struct fp *p) {
     const struct json *mode = jget(s, "defaultMode");
     if (mode && (json_as_int(mode, 0) > 0777 || json_as_int(mode, 0) < 0))
-        v_invalid(v, FP(p, "defaultMode"), mode,
-                  "must be a number between 0 and 0777 (octal), both inclusive");
+        v_invalid(v, FP(p, "defaultMode"), mode, "must be a number between 0 and 0777 (octal), both inclusive");
 }
 
 static void secret(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -45,8 +44,7 @@ static void config_map(struct vctx *v, const struct json *s, const struct fp *p)
 }
 
 static void downward_file(struct vctx *v, const struct json *it, const struct fp *p) {
-    const struct json *ref = jget(it, "fieldRef"), *res = jget(it, "resourceFieldRef"),
-                      *mode = jget(it, "mode");
+    const struct json *ref = jget(it, "fieldRef"), *res = jget(it, "resourceFieldRef"), *mode = jget(it, "mode");
     if (!*jstr(it, "path")) v_required(v, FP(p, "path"), NULL);
     validate_free_path(v, FP(p, "path"), json_get(it, "path"));
     if (ref) {
@@ -140,8 +138,7 @@ static void projected(struct vctx *v, const struct json *s, const struct fp *p) 
             claim_paths(v, seen, json_get(src, "items"), p);
         }
         if ((src = jget(it, "serviceAccountToken"))) n++, projected_token(v, src, FP(at, "serviceAccountToken"), p);
-        if ((src = jget(it, "podCertificate")))
-            n++, projected_certificate(v, seen, src, FP(at, "podCertificate"), p);
+        if ((src = jget(it, "podCertificate"))) n++, projected_certificate(v, seen, src, FP(at, "podCertificate"), p);
         if (n > 1) v_forbidden(v, at, "may not specify more than 1 volume type per source");
     }
 }
@@ -164,15 +161,15 @@ static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) 
     v_annotations(v, FP(mp, "annotations"), json_get(meta, "annotations"));
     v_labels(v, FP(mp, "labels"), json_get(meta, "labels"));
     JSON_FOREACH_MEMBER(m, meta)
-        if (!str_in(m->key, known) && m->value->type != JSON_NULL && !(json_is(m->value, JSON_INT) && m->value->i == 0 && str_eq(m->key, "generation")))
+        if (!str_in(m->key, known) && m->value->type != JSON_NULL &&
+            !(json_is(m->value, JSON_INT) && m->value->i == 0 && str_eq(m->key, "generation")))
             v_forbidden(v, FP(mp, str_eq(m->key, "uid") ? "uID" : m->key), "cannot be set");
     validate_pvc_spec(v, json_get(tmpl, "spec"), FP(tp, "spec"));
 }
 
 static void image(struct vctx *v, const struct json *s, const struct fp *p) {
     if (!*jstr(s, "reference")) v_required(v, FP(p, "reference"), NULL);
-    v_enum(v, FP(p, "pullPolicy"), json_get(s, "pullPolicy"), ONE_OF("Always", "IfNotPresent", "Never"),
-           true);
+    v_enum(v, FP(p, "pullPolicy"), json_get(s, "pullPolicy"), ONE_OF("Always", "IfNotPresent", "Never"), true);
 }
 
 /* Sources that only pods have, and that volume_sources.c does not know. */
@@ -187,15 +184,60 @@ static const struct volume_source projections[] = {
 };
 
 /* The orders in which upstream looks: the second source found is the one that is too many. */
-static const char *const in_pods[] = {
-    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi",
-    "glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc",
-    "flexVolume", "configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk",
-    "storageos", "projected", "scaleIO", "csi", "ephemeral", "image", NULL};
-static const char *const in_volumes[] = {
-    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs",
-    "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume",
-    "azureDisk", "scaleIO", "local", "storageos", "csi", NULL};
+static const char *const in_pods[] = {"emptyDir",
+                                      "hostPath",
+                                      "gitRepo",
+                                      "gcePersistentDisk",
+                                      "awsElasticBlockStore",
+                                      "secret",
+                                      "nfs",
+                                      "iscsi",
+                                      "glusterfs",
+                                      "flocker",
+                                      "persistentVolumeClaim",
+                                      "rbd",
+                                      "cinder",
+                                      "cephfs",
+                                      "quobyte",
+                                      "downwardAPI",
+                                      "fc",
+                                      "flexVolume",
+                                      "configMap",
+                                      "azureFile",
+                                      "vsphereVolume",
+                                      "photonPersistentDisk",
+                                      "portworxVolume",
+                                      "azureDisk",
+                                      "storageos",
+                                      "projected",
+                                      "scaleIO",
+                                      "csi",
+                                      "ephemeral",
+                                      "image",
+                                      NULL};
+static const char *const in_volumes[] = {"hostPath",
+                                         "gcePersistentDisk",
+                                         "awsElasticBlockStore",
+                                         "glusterfs",
+                                         "flocker",
+                                         "nfs",
+                                         "rbd",
+                                         "quobyte",
+                                         "cephfs",
+                                         "iscsi",
+                                         "cinder",
+                                         "fc",
+                                         "flexVolume",
+                                         "azureFile",
+                                         "vsphereVolume",
+                                         "photonPersistentDisk",
+                                         "portworxVolume",
+                                         "azureDisk",
+                                         "scaleIO",
+                                         "local",
+                                         "storageos",
+                                         "csi",
+                                         NULL};
 
 static const struct volume_source *find(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(projections); i++)

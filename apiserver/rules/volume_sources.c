@@ -69,7 +69,8 @@ static bool iscsi_name(const char *s) {
         if (!str_has_prefix(s, "iqn.") || digits(s + 4, 4) != 4 || s[8] != '-' || digits(s + 9, 2) != 2 || s[11] != '.')
             return false;
         size_t n = strspn(s + 12, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-");
-        return n > 0 && isalnum((unsigned char)s[12]) && (s[12 + n] == ':' ? s[13 + n] && !strpbrk(s + 13 + n, " \t\n\r") : !s[12 + n]);
+        return n > 0 && isalnum((unsigned char)s[12]) &&
+               (s[12 + n] == ':' ? s[13 + n] && !strpbrk(s + 13 + n, " \t\n\r") : !s[12 + n]);
     }
     size_t n = strlen(s) > 4 ? strlen(s + 4) : 0;
     bool hex = n && s[3] == '.' && strspn(s + 4, "0123456789abcdefABCDEF") == n;
@@ -109,8 +110,7 @@ static void iscsi_volume(struct vctx *v, const struct json *s, const struct fp *
 static void fc(struct vctx *v, const struct json *s, const struct fp *p) {
     size_t wwns = json_len(json_get(s, "targetWWNs")), wwids = json_len(json_get(s, "wwids"));
     const struct json *lun = jget(s, "lun");
-    if (!wwns && !wwids)
-        v_required(v, FP(p, "targetWWNs"), "must specify either targetWWNs or wwids, but not both");
+    if (!wwns && !wwids) v_required(v, FP(p, "targetWWNs"), "must specify either targetWWNs or wwids, but not both");
     if (wwns && wwids)
         v_invalid(v, FP(p, "targetWWNs"), json_get(s, "targetWWNs"),
                   "targetWWNs and wwids can not be specified simultaneously");
@@ -182,8 +182,10 @@ static void azure_disk(struct vctx *v, const struct json *s, const struct fp *p)
     if (!str_has_prefix(uri, managed ? "/subscriptions/" : "https://"))
         v_not_supported(
             v, FP(p, "diskURI"), json_get(s, "diskURI"),
-            managed ? ONE_OF("/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}")
-                    : ONE_OF("https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"));
+            managed
+                ? ONE_OF(
+                      "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}")
+                : ONE_OF("https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"));
 }
 
 static void azure_file_volume(struct vctx *v, const struct json *s, const struct fp *p) {
@@ -236,10 +238,14 @@ static void csi_volume(struct vctx *v, const struct json *s, const struct fp *p)
         const struct json *ref = jget(s, refs[i]);
         const struct fp *at = FP(p, refs[i]);
         if (!ref) continue;
-        if (!*jstr(ref, "name")) v_required(v, FP(at, "name"), NULL);
-        else v_subdomain(v, FP(at, "name"), json_get(ref, "name"));
-        if (!*jstr(ref, "namespace")) v_required(v, FP(at, "namespace"), NULL);
-        else v_label1123(v, FP(at, "namespace"), json_get(ref, "namespace"));
+        if (!*jstr(ref, "name"))
+            v_required(v, FP(at, "name"), NULL);
+        else
+            v_subdomain(v, FP(at, "name"), json_get(ref, "name"));
+        if (!*jstr(ref, "namespace"))
+            v_required(v, FP(at, "namespace"), NULL);
+        else
+            v_label1123(v, FP(at, "namespace"), json_get(ref, "namespace"));
     }
 }
 

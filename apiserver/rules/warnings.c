@@ -16,10 +16,8 @@ static const struct {
     {"beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"},
     {"failure-domain.beta.kubernetes.io/region",
      "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"},
-    {"failure-domain.beta.kubernetes.io/zone",
-     "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"},
-    {"beta.kubernetes.io/instance-type",
-     "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"},
+    {"failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"},
+    {"beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"},
     {"app.kubernetes.io/created-by", "deprecated since v1.9"},
     {"scheduler.alpha.kubernetes.io/preferAvoidPods", "deprecated since v1.22; use Taints and Tolerations instead"},
     {"node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"},
@@ -79,8 +77,7 @@ static void scheduling(struct vctx *v, const struct json *spec, const struct fp 
     JSON_FOREACH(t, json_get(spec, "topologySpreadConstraints")) {
         const struct fp *tp = FPI(FP(sp, "topologySpreadConstraints"), t_i);
         const char *m = old_label(jstr(t, "topologyKey"));
-        if (m)
-            rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(tp, "topologyKey")), jstr(t, "topologyKey"), m);
+        if (m) rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(tp, "topologyKey")), jstr(t, "topologyKey"), m);
         if (!jget(t, "labelSelector"))
             at(v, FP(tp, "labelSelector"), "a null labelSelector results in matching no pod");
     }
@@ -162,9 +159,11 @@ static void overlaps(struct vctx *v, const struct json *vol) {
             continue;
         }
         if ((x = jget(src, "configMap")))
-            files_of(v, &all, json_get(x, "items"), arena_printf(v->a, "ConfigMap \"%s\"", jstr(x, "name")), name, "Projected");
+            files_of(v, &all, json_get(x, "items"), arena_printf(v->a, "ConfigMap \"%s\"", jstr(x, "name")), name,
+                     "Projected");
         else if ((x = jget(src, "secret")))
-            files_of(v, &all, json_get(x, "items"), arena_printf(v->a, "Secret \"%s\"", jstr(x, "name")), name, "Projected");
+            files_of(v, &all, json_get(x, "items"), arena_printf(v->a, "Secret \"%s\"", jstr(x, "name")), name,
+                     "Projected");
         else if ((x = jget(src, "downwardAPI")))
             files_of(v, &all, json_get(x, "items"), "DownwardAPI", name, "Projected");
         else if ((x = jget(src, "serviceAccountToken")))
@@ -172,14 +171,12 @@ static void overlaps(struct vctx *v, const struct json *vol) {
     }
 }
 
-static void repeated(struct vctx *v, const struct json *list, const char *key, const char *what,
-                     const struct fp *p) {
+static void repeated(struct vctx *v, const struct json *list, const char *key, const char *what, const struct fp *p) {
     const struct json *it;
     JSON_FOREACH(it, list)
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), key), jstr(it, key))) {
-                rules_warn(v->c, "%s: duplicate %s \"%s\"", fp_text(v->a, FP(FPI(p, it_i), key)), what,
-                           jstr(it, key));
+                rules_warn(v->c, "%s: duplicate %s \"%s\"", fp_text(v->a, FP(FPI(p, it_i), key)), what, jstr(it, key));
                 break;
             }
 }
@@ -216,8 +213,7 @@ struct port_seen {
     const char *path;
 };
 
-static void compare_ports(struct vctx *v, const struct json *port, const char *path,
-                          const struct port_seen *o) {
+static void compare_ports(struct vctx *v, const struct json *port, const char *path, const struct port_seen *o) {
     int64_t hp = json_get_int(port, "hostPort", 0), ohp = json_get_int(o->port, "hostPort", 0);
     const char *ip = jstr(port, "hostIP"), *oip = jstr(o->port, "hostIP");
     if (json_get_int(port, "containerPort", 0) != json_get_int(o->port, "containerPort", 0) ||
@@ -243,7 +239,8 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
                            *name = jstr(port, "name");
                 if (*jstr(port, "hostIP") && !json_get_int(port, "hostPort", 0))
                     rules_warn(v->c,
-                               "%s: hostIP set without hostPort: {Name:%s HostPort:0 ContainerPort:%lld Protocol:%s HostIP:%s}",
+                               "%s: hostIP set without hostPort: {Name:%s HostPort:0 ContainerPort:%lld Protocol:%s "
+                               "HostIP:%s}",
                                path, name, (long long)json_get_int(port, "containerPort", 0), jstr(port, "protocol"),
                                jstr(port, "hostIP"));
                 bool named = false;
@@ -275,8 +272,8 @@ static void selector_labels(struct vctx *v, const struct json *sel, const struct
     const struct json *r;
     JSON_FOREACH(r, json_get(sel, "matchExpressions"))
         if (old_label(jstr(r, "key")))
-            rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(FPI(FP(p, "matchExpressions"), r_i), "key")), jstr(r, "key"),
-                       old_label(jstr(r, "key")));
+            rules_warn(v->c, "%s: %s is %s", fp_text(v->a, FP(FPI(FP(p, "matchExpressions"), r_i), "key")),
+                       jstr(r, "key"), old_label(jstr(r, "key")));
     JSON_FOREACH_MEMBER(m, json_get(sel, "matchLabels"))
         if (old_label(m->key)) at(v, FP(FP(p, "matchLabels"), m->key), old_label(m->key));
 }
@@ -286,10 +283,8 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
     static const char *const notes[][2] = {
         {"scheduler.alpha.kubernetes.io/critical-pod",
          "non-functional in v1.16+; use the \"priorityClassName\" field instead"},
-        {"security.alpha.kubernetes.io/sysctls",
-         "non-functional in v1.11+; use the \"sysctls\" field instead"},
-        {"security.alpha.kubernetes.io/unsafe-sysctls",
-         "non-functional in v1.11+; use the \"sysctls\" field instead"},
+        {"security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"},
+        {"security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"},
         {"seccomp.security.alpha.kubernetes.io/pod",
          "non-functional in v1.27+; use the \"seccompProfile\" field instead"},
     };
@@ -311,8 +306,7 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
     repeated(v, json_get(spec, "hostAliases"), "ip", "ip", FP(sp, "hostAliases"));
     repeated(v, json_get(spec, "imagePullSecrets"), "name", "name", FP(sp, "imagePullSecrets"));
     JSON_FOREACH(it, json_get(spec, "imagePullSecrets"))
-        if (!*jstr(it, "name"))
-            at(v, FP(FPI(FP(sp, "imagePullSecrets"), it_i), "name"), "invalid empty name \"\"");
+        if (!*jstr(it, "name")) at(v, FP(FPI(FP(sp, "imagePullSecrets"), it_i), "name"), "invalid empty name \"\"");
     fractions(v, json_get(spec, "overhead"), FP(sp, "overhead"));
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(it, json_get(spec, lists[i])) {
@@ -391,9 +385,10 @@ static const char *tls_fault(const char *cert, size_t n_cert, const char *key, s
     BIO *c = BIO_new_mem_buf(cert, (int)n_cert), *k = BIO_new_mem_buf(key, (int)n_key);
     X509 *x = c ? PEM_read_bio_X509(c, NULL, NULL, NULL) : NULL;
     EVP_PKEY *p = k ? PEM_read_bio_PrivateKey(k, NULL, NULL, NULL) : NULL;
-    const char *bad = !x ? "tls: failed to find any PEM data in certificate input"
-                      : !p ? "tls: failed to find any PEM data in key input"
-                      : X509_check_private_key(x, p) != 1 ? "tls: private key does not match public key" : NULL;
+    const char *bad = !x                                  ? "tls: failed to find any PEM data in certificate input"
+                      : !p                                ? "tls: failed to find any PEM data in key input"
+                      : X509_check_private_key(x, p) != 1 ? "tls: private key does not match public key"
+                                                          : NULL;
     ERR_clear_error();
     X509_free(x);
     EVP_PKEY_free(p);
@@ -431,22 +426,23 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         {"storage.k8s.io", "CSIStorageCapacity", warn_storage_capacity},
         {"node.k8s.io", "RuntimeClass", warn_runtime_class},
     };
-    if (old && !str_eq(v->c->kind, "Service") && jget(obj, "spec") && jsame(json_get(obj, "spec"), json_get(old, "spec"))) return;
+    if (old && !str_eq(v->c->kind, "Service") && jget(obj, "spec") &&
+        jsame(json_get(obj, "spec"), json_get(old, "spec")))
+        return;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group)))
-            rows[i].fn(v, obj);
+        if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group))) rows[i].fn(v, obj);
     const struct json *claim;
     const struct json *history = json_at(obj, "spec", "revisionHistoryLimit", NULL);
     if (str_eq(v->c->kind, "StatefulSet") && json_as_int(history, 0) < 0)
-        rules_warn(v->c, "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is "
-                         "recommended");
+        rules_warn(v->c,
+                   "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is "
+                   "recommended");
     if (str_eq(v->c->kind, "StatefulSet"))
         JSON_FOREACH(claim, json_at(obj, "spec", "volumeClaimTemplates", NULL))
             claim_spec(v, json_get(claim, "spec"),
                        FP(FPI(FP(FP(NULL, "spec"), "volumeClaimTemplates"), claim_i), "spec"));
     const char *name = jstr(json_get(obj, "metadata"), "name");
-    if (!old && str_in(v->c->kind, ONE_OF("Deployment", "ReplicaSet", "CronJob", "Job")) &&
-        is_dns1123_label(name))
+    if (!old && str_in(v->c->kind, ONE_OF("Deployment", "ReplicaSet", "CronJob", "Job")) && is_dns1123_label(name))
         rules_warn(v->c,
                    "metadata.name: this is used in Pod names and hostnames, which can result in surprising "
                    "behavior; a DNS label is recommended: %s",

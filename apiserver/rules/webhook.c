@@ -31,9 +31,13 @@ struct call {
 /* ---- which ---- */
 
 static bool exempt(const struct rules_ctx *c) {
-    static const char *const own[] = {"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "ValidatingAdmissionPolicy",
-                                      "ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicy",
-                                      "MutatingAdmissionPolicyBinding", NULL};
+    static const char *const own[] = {"ValidatingWebhookConfiguration",
+                                      "MutatingWebhookConfiguration",
+                                      "ValidatingAdmissionPolicy",
+                                      "ValidatingAdmissionPolicyBinding",
+                                      "MutatingAdmissionPolicy",
+                                      "MutatingAdmissionPolicyBinding",
+                                      NULL};
     return c->no_extensions || (str_eq(c->group, ADMISSION_GROUP) && str_in(c->kind, own));
 }
 
@@ -86,24 +90,31 @@ static int verify(const struct call *x, const struct json *answer, const char *u
     if (!json_is(resp, JSON_OBJECT)) return err_set(e, -EPROTO, "webhook response was absent");
     *out = resp;
     if (lax) return 0;
-    if (!str_eq(jstr(resp, "uid"), uid)) return err_set(e, -EPROTO, "expected response.uid=\"%s\", got \"%s\"", uid, jstr(resp, "uid"));
+    if (!str_eq(jstr(resp, "uid"), uid))
+        return err_set(e, -EPROTO, "expected response.uid=\"%s\", got \"%s\"", uid, jstr(resp, "uid"));
     if (!str_eq(api, "admission.k8s.io/v1") || !str_eq(kind, "AdmissionReview"))
-        return err_set(e, -EPROTO, "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got %s%s, Kind=%s", strchr(api, '/') ? "" : "/", api, kind);
-    if (patched && !*jstr(resp, "patchType")) return err_set(e, -EPROTO, "webhook returned response.patch but not response.patchType");
-    if (*jstr(resp, "patchType") && !patched && x->mutating) return err_set(e, -EPROTO, "webhook returned response.patchType but not response.patch");
+        return err_set(e, -EPROTO,
+                       "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got %s%s, Kind=%s",
+                       strchr(api, '/') ? "" : "/", api, kind);
+    if (patched && !*jstr(resp, "patchType"))
+        return err_set(e, -EPROTO, "webhook returned response.patch but not response.patchType");
+    if (*jstr(resp, "patchType") && !patched && x->mutating)
+        return err_set(e, -EPROTO, "webhook returned response.patchType but not response.patch");
     if (patched && !str_eq(jstr(resp, "patchType"), "JSONPatch"))
         return err_set(e, -EPROTO, "webhook returned invalid response.patchType of \"%s\"", jstr(resp, "patchType"));
     return 0;
 }
 
 /* Calls one webhook: its response in *out. */
-static int send(struct rules_ctx *c, const struct call *x, const struct json *obj, const struct json *old, struct json **out,
-                struct err *e) {
+static int send(struct rules_ctx *c, const struct call *x, const struct json *obj, const struct json *old,
+                struct json **out, struct err *e) {
     struct json *answer = NULL;
     char uid[37];
     uuid_new(uid);
     if (!x->version)
-        return err_set(e, -EINVAL, "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)");
+        return err_set(
+            e, -EINVAL,
+            "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)");
     struct hook_request q = {.client_config = json_get(x->hook->hook, "clientConfig"),
                              .body = review(c, x, obj, old, uid),
                              .seconds = json_get_int(x->hook->hook, "timeoutSeconds", DEFAULT_SECONDS),
@@ -119,15 +130,33 @@ static int denied(struct rules_ctx *c, const char *name, const struct json *resp
     const struct json *st = json_get(resp, "status"), *d = json_get(st, "details"), *cause;
     int64_t code = json_get_int(st, "code", 0);
     const char *msg = jstr(st, "message"), *reason = jstr(st, "reason");
-    static const char *const known[] = {"Unauthorized", "Forbidden", "NotFound", "AlreadyExists", "Conflict", "Gone", "Invalid",
-                                        "ServerTimeout", "Timeout", "TooManyRequests", "BadRequest", "MethodNotAllowed",
-                                        "NotAcceptable", "RequestEntityTooLarge", "UnsupportedMediaType", "InternalError",
-                                        "Expired", "ServiceUnavailable", "PaymentRequired", NULL};
+    static const char *const known[] = {"Unauthorized",
+                                        "Forbidden",
+                                        "NotFound",
+                                        "AlreadyExists",
+                                        "Conflict",
+                                        "Gone",
+                                        "Invalid",
+                                        "ServerTimeout",
+                                        "Timeout",
+                                        "TooManyRequests",
+                                        "BadRequest",
+                                        "MethodNotAllowed",
+                                        "NotAcceptable",
+                                        "RequestEntityTooLarge",
+                                        "UnsupportedMediaType",
+                                        "InternalError",
+                                        "Expired",
+                                        "ServiceUnavailable",
+                                        "PaymentRequired",
+                                        NULL};
     const char *given = NULL;
     for (size_t i = 0; known[i]; i++)
         if (str_eq(known[i], reason)) given = known[i];
     if (code < 400 || code > 599) code = 400;
-    const char *why = *msg ? arena_printf(c->a, ": %s", msg) : *reason ? arena_printf(c->a, ": %s", reason) : " without explanation";
+    const char *why = *msg      ? arena_printf(c->a, ": %s", msg)
+                      : *reason ? arena_printf(c->a, ": %s", reason)
+                                : " without explanation";
     int rc = err_status(e, (int)code, given, "admission webhook \"%s\" denied the request%s", name, why);
     if (d) err_details(e, json_get_str(d, "group"), json_get_str(d, "kind"), json_get_str(d, "name"));
     JSON_FOREACH(cause, json_get(d, "causes"))
@@ -137,19 +166,22 @@ static int denied(struct rules_ctx *c, const char *name, const struct json *resp
 
 static void failed_open(struct rules_ctx *c, const struct call *x) {
     const char *kind = x->mutating ? "mutation" : "validating";
-    rules_annotate(c, arena_printf(c->a, "failed-open.%s.webhook.admission.k8s.io/round_%u_index_%zu", kind, x->round, x->index), "%s", x->hook->name);
+    rules_annotate(
+        c, arena_printf(c->a, "failed-open.%s.webhook.admission.k8s.io/round_%u_index_%zu", kind, x->round, x->index),
+        "%s", x->hook->name);
 }
 
 static int call_failed(struct rules_ctx *c, const struct call *x, const char *why, struct err *e) {
     if (!ignores(x->hook))
-        return err_status(e, 500, "InternalError", "Internal error occurred: failed calling webhook \"%s\": %s", x->hook->name, why);
+        return err_status(e, 500, "InternalError", "Internal error occurred: failed calling webhook \"%s\": %s",
+                          x->hook->name, why);
     failed_open(c, x);
     return 0;
 }
 
 /* What a webhook says about the write, with failurePolicy applied. *resp NULL: nothing (ignored). */
-static int ask(struct rules_ctx *c, const struct call *x, const struct json *obj, const struct json *old, struct json **resp,
-               struct err *e) {
+static int ask(struct rules_ctx *c, const struct call *x, const struct json *obj, const struct json *old,
+               struct json **resp, struct err *e) {
     const char *name = x->hook->name;
     _cleanup_err_ struct err why = {0};
     const struct json *w;
@@ -183,11 +215,16 @@ static int apply_patch(struct rules_ctx *c, const struct call *x, const struct j
     if (!*b64) return 0;
     size_t n = strlen(b64);
     char *text = arena_alloc(c->a, n / 4 * 3 + 4);
-    if (base64_decode(b64, n, text, &n) < 0 || json_parse(c->a, text, n, &patch, NULL, &why) < 0 || !json_is(patch, JSON_ARRAY))
+    if (base64_decode(b64, n, text, &n) < 0 || json_parse(c->a, text, n, &patch, NULL, &why) < 0 ||
+        !json_is(patch, JSON_ARRAY))
         return call_failed(c, x, arena_printf(c->a, "received undecodable patch in webhook response: %s", why.msg), e);
     if (!json_len(patch)) return 0;
     if (!obj)
-        return internal(e, arena_printf(c->a, "admission webhook \"%s\" attempted to modify the object, which is not supported for this operation", x->hook->name));
+        return internal(
+            e, arena_printf(
+                   c->a,
+                   "admission webhook \"%s\" attempted to modify the object, which is not supported for this operation",
+                   x->hook->name));
     int r = json_patch(c->a, x->view.obj, patch, &out, &why);
     if (r == 0) r = admit_replace(c, out, obj, changed, &why);
     if (r < 0) return internal(e, why.msg);
@@ -196,7 +233,8 @@ static int apply_patch(struct rules_ctx *c, const struct call *x, const struct j
     json_set_str(c->a, note, "webhook", x->hook->name);
     json_set(c->a, note, "patch", patch);
     json_set_str(c->a, note, "patchType", "JSONPatch");
-    rules_annotate(c, arena_printf(c->a, "patch.webhook.admission.k8s.io/round_%u_index_%zu", x->round, x->index), "%s", json_text(c->a, note));
+    rules_annotate(c, arena_printf(c->a, "patch.webhook.admission.k8s.io/round_%u_index_%zu", x->round, x->index), "%s",
+                   json_text(c->a, note));
     c->annotations[c->n_annotations - 1].detail = true;
     return 0;
 }
@@ -206,7 +244,8 @@ static void note_mutation(struct rules_ctx *c, const struct call *x, bool change
     json_set_str(c->a, note, "configuration", x->hook->config);
     json_set_str(c->a, note, "webhook", x->hook->name);
     json_set_bool(c->a, note, "mutated", changed);
-    rules_annotate(c, arena_printf(c->a, "mutation.webhook.admission.k8s.io/round_%u_index_%zu", x->round, x->index), "%s", json_text(c->a, note));
+    rules_annotate(c, arena_printf(c->a, "mutation.webhook.admission.k8s.io/round_%u_index_%zu", x->round, x->index),
+                   "%s", json_text(c->a, note));
 }
 
 static int mutate_one(struct rules_ctx *c, struct call *x, struct json *obj, const struct json *old, struct err *e) {

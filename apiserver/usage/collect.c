@@ -17,8 +17,8 @@ enum {
 
 /* ---- rates ---- */
 
-double usage_rate(const struct usage_sample *last, const struct usage_point *p,
-                  const struct usage_sample *prev, int64_t *window_ms) {
+double usage_rate(const struct usage_sample *last, const struct usage_point *p, const struct usage_sample *prev,
+                  int64_t *window_ms) {
     const struct usage_point *before = usage_find(prev, p->ns, p->pod, p->container);
     bool started_between = prev && p->started * 1000 > (double)prev->at_ms;
     int64_t from = prev ? prev->at_ms : 0;
@@ -100,8 +100,7 @@ static void fetch(struct usage *u, const char *node) {
 static void *fetcher(void *arg) {
     struct round *r = arg;
     size_t i;
-    while (!http_cancelled(&r->u->cancel) && (i = atomic_fetch_add(&r->next, 1)) < r->n)
-        fetch(r->u, r->names[i]);
+    while (!http_cancelled(&r->u->cancel) && (i = atomic_fetch_add(&r->next, 1)) < r->n) fetch(r->u, r->names[i]);
     return NULL;
 }
 
@@ -130,8 +129,7 @@ static void collect(struct usage *u) {
     r.names = arena_alloc(a, (l.n + 1) * sizeof(*r.names));
     for (; r.n < l.n; r.n++) r.names[r.n] = object_name(l.items[r.n]);
     forget_gone(u, &r);
-    while (n_threads + 1 < MIN_OF(r.n, (size_t)FETCHERS) &&
-           pthread_create(&threads[n_threads], NULL, fetcher, &r) == 0)
+    while (n_threads + 1 < MIN_OF(r.n, (size_t)FETCHERS) && pthread_create(&threads[n_threads], NULL, fetcher, &r) == 0)
         n_threads++;
     fetcher(&r);
     for (size_t i = 0; i < n_threads; i++) pthread_join(threads[i], NULL);

@@ -30,8 +30,8 @@ void usage_ask(struct usage *u);
 
 /* The rate of a counter in cores between two samples, or a negative number when they do not tell. *window_ms
  * out. */
-double usage_rate(const struct usage_sample *last, const struct usage_point *p,
-                  const struct usage_sample *prev, int64_t *window_ms);
+double usage_rate(const struct usage_sample *last, const struct usage_point *p, const struct usage_sample *prev,
+                  int64_t *window_ms);
 double usage_node_rate(const struct usage_pair *pair, int64_t *window_ms);
 
 /* documents.c: JSON texts. */

@@ -191,8 +191,7 @@ void usage_sample_free(struct usage_sample *s) {
 /* ---- looking ---- */
 
 /* The first point that is not before the name. */
-static size_t lower_bound(const struct usage_sample *s, const char *ns, const char *pod,
-                          const char *container) {
+static size_t lower_bound(const struct usage_sample *s, const char *ns, const char *pod, const char *container) {
     size_t lo = 0, hi = s->n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
@@ -210,8 +209,7 @@ const struct usage_point *usage_find(const struct usage_sample *s, const char *n
     return s && i < s->n && compare(ns, pod, container, &s->points[i]) == 0 ? &s->points[i] : NULL;
 }
 
-const struct usage_point *usage_pod(const struct usage_sample *s, const char *ns, const char *pod,
-                                    size_t *n) {
+const struct usage_point *usage_pod(const struct usage_sample *s, const char *ns, const char *pod, size_t *n) {
     *n = 0;
     if (!s) return NULL;
     size_t i = lower_bound(s, ns, pod, "");

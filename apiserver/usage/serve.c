@@ -14,8 +14,7 @@
 /* In canonical form: 250000000n is 250m. */
 static struct json *usage_tree(struct arena *a, double cores, int64_t memory) {
     struct json *u = json_object(a);
-    json_set_str(a, u, "cpu",
-                 quantity_canonical(a, arena_printf(a, "%lldn", (long long)llround(cores * 1e9))));
+    json_set_str(a, u, "cpu", quantity_canonical(a, arena_printf(a, "%lldn", (long long)llround(cores * 1e9))));
     const char *unit = memory % 1024 ? "" : "Ki";
     long long n = *unit ? memory / 1024 : memory;
     json_set_str(a, u, "memory", quantity_canonical(a, arena_printf(a, "%lld%s", n, unit)));
@@ -23,8 +22,8 @@ static struct json *usage_tree(struct arena *a, double cores, int64_t memory) {
 }
 
 /* metadata, timestamp and window; what is used follows. */
-static struct json *begin(struct arena *a, const char *kind, const struct json *of,
-                          const struct usage_sample *at, int64_t window_ms) {
+static struct json *begin(struct arena *a, const char *kind, const struct json *of, const struct usage_sample *at,
+                          int64_t window_ms) {
     char now[KTIME_MAX], window[KTIME_MAX];
     const struct json *meta = json_get(of, "metadata");
     struct json *o = json_object(a), *m = json_object(a);
@@ -41,8 +40,7 @@ static struct json *begin(struct arena *a, const char *kind, const struct json *
 }
 
 static struct json *node_tree(struct usage *u, struct arena *a, const struct json *node) {
-    const struct usage_pair *p =
-        map_get(&u->nodes, str_or_empty(json_as_str(json_at(node, "metadata", "name", NULL))));
+    const struct usage_pair *p = map_get(&u->nodes, str_or_empty(json_as_str(json_at(node, "metadata", "name", NULL))));
     int64_t window = 0;
     double cores = p ? usage_node_rate(p, &window) : -1;
     if (cores < 0) return NULL;
@@ -53,12 +51,10 @@ static struct json *node_tree(struct usage *u, struct arena *a, const struct jso
 
 /* NULL unless all containers that the kubelet speaks of have a rate. */
 static struct json *pod_tree(struct usage *u, struct arena *a, const struct json *pod) {
-    const struct usage_pair *p =
-        map_get(&u->nodes, str_or_empty(json_as_str(json_at(pod, "spec", "nodeName", NULL))));
+    const struct usage_pair *p = map_get(&u->nodes, str_or_empty(json_as_str(json_at(pod, "spec", "nodeName", NULL))));
     const char *ns = json_as_str(json_at(pod, "metadata", "namespace", NULL)),
                *name = json_as_str(json_at(pod, "metadata", "name", NULL));
-    if (!p || !p->last || !ns || !name ||
-        !str_eq(json_as_str(json_at(pod, "status", "phase", NULL)), "Running"))
+    if (!p || !p->last || !ns || !name || !str_eq(json_as_str(json_at(pod, "status", "phase", NULL)), "Running"))
         return NULL;
     size_t n;
     const struct usage_point *c = usage_pod(p->last, ns, name, &n);
@@ -82,8 +78,7 @@ static struct json *pod_tree(struct usage *u, struct arena *a, const struct json
 
 /* ---- tables ---- */
 
-static void column(struct arena *a, struct json *to, const char *name, const char *format,
-                   const char *description) {
+static void column(struct arena *a, struct json *to, const char *name, const char *format, const char *description) {
     struct json *c = json_object(a);
     json_set_str(a, c, "name", name);
     json_set_str(a, c, "type", "string");
@@ -147,14 +142,13 @@ static struct json *table(struct request *q, const struct json *items) {
 
 typedef struct json *tree_fn(struct usage *u, struct arena *a, const struct json *of);
 
-static int answer_list(struct request *q, struct usage *u, const struct resource *r, const char *kind,
-                       tree_fn *tree, struct err *e) {
+static int answer_list(struct request *q, struct usage *u, const struct resource *r, const char *kind, tree_fn *tree,
+                       struct err *e) {
     _cleanup_wc_list_ struct wc_list l = {0};
     struct selector sel = {0};
     struct arena *a = q->a;
     struct json *doc = json_object(a), *items = json_array(a);
-    int rc = selector_parse(a, r, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
-                            &sel, e);
+    int rc = selector_parse(a, r, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"), &sel, e);
     if (rc) return rc;
     watchcache_list(q->s->cache, r, q->ns, &sel, NULL, 0, &l);
     pthread_mutex_lock(&u->lock);
@@ -172,8 +166,7 @@ static int answer_list(struct request *q, struct usage *u, const struct resource
     return 0;
 }
 
-static int answer_get(struct request *q, struct usage *u, const struct resource *r, tree_fn *tree,
-                      struct err *e) {
+static int answer_get(struct request *q, struct usage *u, const struct resource *r, tree_fn *tree, struct err *e) {
     _cleanup_object_ struct object *o = watchcache_get(q->s->cache, r, q->ns, q->name);
     struct json *v = NULL;
     pthread_mutex_lock(&u->lock);
@@ -210,8 +203,7 @@ static void handle(struct request *q, void *arg) {
         (get && !q->ns && kinds[i].namespaced)) {
         err_status(&e, 404, "NotFound", "the server could not find the requested resource");
     } else if (!get && !list) {
-        err_status(&e, 405, "MethodNotAllowed",
-                   "the server does not allow this method on the requested resource");
+        err_status(&e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     } else if (!q->acceptable || q->as == AS_PARTIAL) {
         err_status(&e, 406, "NotAcceptable",
                    "only the following media types are accepted: application/json, application/yaml");

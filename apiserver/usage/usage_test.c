@@ -47,8 +47,8 @@ TEST(lines_of_one_container_become_one_point) {
 }
 
 TEST(labels_may_hold_anything_quoted) {
-    struct usage_sample *s = read_text(
-        "container_cpu_usage_seconds_total{x=\"},\\\"\",container=\"a\\\\b\",namespace=\"n\",pod=\"p\"} 1\n");
+    struct usage_sample *s =
+        read_text("container_cpu_usage_seconds_total{x=\"},\\\"\",container=\"a\\\\b\",namespace=\"n\",pod=\"p\"} 1\n");
     CHECK(usage_find(s, "n", "p", "a\\b"));
     usage_sample_free(s);
 }
@@ -76,8 +76,8 @@ TEST(a_rate_is_between_two_samples) {
                "container_cpu_usage_seconds_total" C("p", "a") "11 5000\n", &w) == 0.25);
     CHECK_INT(w, 4000);
     CHECK(rate(NULL, "container_cpu_usage_seconds_total" C("p", "a") "11 5000\n", &w) < 0);
-    CHECK(rate("node_cpu_usage_seconds_total 1 1000\n",
-               "container_cpu_usage_seconds_total" C("p", "a") "11 5000\n", &w) < 0);
+    CHECK(rate("node_cpu_usage_seconds_total 1 1000\n", "container_cpu_usage_seconds_total" C("p", "a") "11 5000\n",
+               &w) < 0);
 }
 
 TEST(a_counter_that_went_back_tells_nothing) {
@@ -89,13 +89,12 @@ TEST(a_counter_that_went_back_tells_nothing) {
 TEST(a_container_that_started_since_counts_from_its_start) {
     int64_t w = 0;
     static const char old[] = "container_cpu_usage_seconds_total" C("p", "a") "10 1000\n";
-    CHECK(rate(old,
-               "container_cpu_usage_seconds_total" C("p", "a") "5 22000\ncontainer_start_time_seconds" C(
-                   "p", "a") "2\n",
-               &w) == 0.25);
+    CHECK(
+        rate(old,
+             "container_cpu_usage_seconds_total" C("p", "a") "5 22000\ncontainer_start_time_seconds" C("p", "a") "2\n",
+             &w) == 0.25);
     CHECK_INT(w, 20000);
     CHECK(rate(old,
-               "container_cpu_usage_seconds_total" C("p", "a") "5 4000\ncontainer_start_time_seconds" C(
-                   "p", "a") "2\n",
+               "container_cpu_usage_seconds_total" C("p", "a") "5 4000\ncontainer_start_time_seconds" C("p", "a") "2\n",
                &w) < 0); /* too young */
 }

@@ -112,61 +112,76 @@ struct ktime_map {
 const char *str_map_get(const struct str_map *m, const char *key);
 
 enum api_kind { /* of a field's (element's) type */
-    API_STRING, API_BOOL, API_INT32, API_INT64, API_UINT32, API_UINT64, API_DOUBLE, API_BYTES, API_TIME, API_MICROTIME,
-    API_DURATION, API_QUANTITY, API_INT_OR_STRING, API_RAW, /* any JSON */
-    API_FIELDS_V1, API_MESSAGE, API_ENUM /* int32 in C and protobuf: CRI and etcd */
+                API_STRING,
+                API_BOOL,
+                API_INT32,
+                API_INT64,
+                API_UINT32,
+                API_UINT64,
+                API_DOUBLE,
+                API_BYTES,
+                API_TIME,
+                API_MICROTIME,
+                API_DURATION,
+                API_QUANTITY,
+                API_INT_OR_STRING,
+                API_RAW, /* any JSON */
+                API_FIELDS_V1,
+                API_MESSAGE,
+                API_ENUM /* int32 in C and protobuf: CRI and etcd */
 };
 enum api_shape { API_ONE, API_PTR, API_LIST, API_MAP, API_MAP_LISTS /* map[string][]string: str_vec_map */ };
 
 enum api_field_flags {
-    API_F_REQUIRED = 1 << 0,    /* must be present (validation: Required) */
-    API_F_OMITEMPTY = 1 << 1,   /* left out of JSON when empty; without it a zero value is written */
-    API_F_INLINE = 1 << 2,      /* a struct whose members stand in the parent's JSON object: only among .wire */
-    API_F_LIST_MAP = 1 << 3,    /* listType=map, keys in .list_keys */
-    API_F_LIST_SET = 1 << 4,    /* listType=set */
-    API_F_ATOMIC = 1 << 5,      /* listType=atomic, mapType=atomic or structType=atomic */
-    API_F_PATCH_MERGE = 1 << 6, /* strategic merge: patchStrategy=merge, key in .patch_key (NULL: primitives) */
-    API_F_RETAIN_KEYS = 1 << 7, /* patchStrategy=retainKeys */
-    API_F_ONEOF = 1 << 8,       /* protobuf oneof member */
-    API_F_NOT_HONOURED = 1 << 9,/* accepted, but nothing acts on it yet: answered with a Warning */
+    API_F_REQUIRED = 1 << 0,     /* must be present (validation: Required) */
+    API_F_OMITEMPTY = 1 << 1,    /* left out of JSON when empty; without it a zero value is written */
+    API_F_INLINE = 1 << 2,       /* a struct whose members stand in the parent's JSON object: only among .wire */
+    API_F_LIST_MAP = 1 << 3,     /* listType=map, keys in .list_keys */
+    API_F_LIST_SET = 1 << 4,     /* listType=set */
+    API_F_ATOMIC = 1 << 5,       /* listType=atomic, mapType=atomic or structType=atomic */
+    API_F_PATCH_MERGE = 1 << 6,  /* strategic merge: patchStrategy=merge, key in .patch_key (NULL: primitives) */
+    API_F_RETAIN_KEYS = 1 << 7,  /* patchStrategy=retainKeys */
+    API_F_ONEOF = 1 << 8,        /* protobuf oneof member */
+    API_F_NOT_HONOURED = 1 << 9, /* accepted, but nothing acts on it yet: answered with a Warning */
     API_F_IMMUTABLE = 1 << 10,
-    API_F_PACKED = 1 << 11,     /* repeated scalar, packed in protobuf */
-    API_F_OMITZERO = 1 << 12,   /* a struct value that is left out of JSON when zero (creationTimestamp) */
-    API_F_WRAPPED = 1 << 13,    /* list that is a message {repeated items = 1} in protobuf */
+    API_F_PACKED = 1 << 11,        /* repeated scalar, packed in protobuf */
+    API_F_OMITZERO = 1 << 12,      /* a struct value that is left out of JSON when zero (creationTimestamp) */
+    API_F_WRAPPED = 1 << 13,       /* list that is a message {repeated items = 1} in protobuf */
     API_F_DISCRIMINATOR = 1 << 14, /* names the member that is set in a union */
-    API_F_GRANULAR = 1 << 15,   /* mapType=granular, said explicitly */
-    API_F_PATCH_REPLACE = 1 << 16 /* patchStrategy=replace: strategic merge takes the whole value */
+    API_F_GRANULAR = 1 << 15,      /* mapType=granular, said explicitly */
+    API_F_PATCH_REPLACE = 1 << 16  /* patchStrategy=replace: strategic merge takes the whole value */
 };
 
 struct api_type;
 struct api_field {
-    const char *json;          /* "" for inline */
-    uint32_t offset;           /* in the C struct */
-    uint32_t proto;            /* field number, 0: not in protobuf (or in that of an inline struct) */
+    const char *json; /* "" for inline */
+    uint32_t offset;  /* in the C struct */
+    uint32_t proto;   /* field number, 0: not in protobuf (or in that of an inline struct) */
     uint32_t flags;
     uint8_t kind, shape, json_len;
-    const struct api_type *type; /* MESSAGE */
+    const struct api_type *type;  /* MESSAGE */
     const char *const *list_keys; /* listMapKeys, NULL-terminated, or NULL */
     const char *patch_key;
-    const char *dflt;          /* JSON text of the declared default, or NULL */
-    const char *const *enums;  /* allowed values, NULL-terminated, or NULL */
-    const char *format;        /* validation rule's name, or NULL */
-    const char *doc;           /* a sentence, or NULL */
+    const char *dflt;         /* JSON text of the declared default, or NULL */
+    const char *const *enums; /* allowed values, NULL-terminated, or NULL */
+    const char *format;       /* validation rule's name, or NULL */
+    const char *doc;          /* a sentence, or NULL */
 };
 
 struct api_type {
-    const char *name;      /* "PodSpec" */
-    const char *openapi;   /* "io.k8s.api.core.v1.PodSpec" */
-    const char *group, *version; /* of the file that declares it; "" for core */
+    const char *name;               /* "PodSpec" */
+    const char *openapi;            /* "io.k8s.api.core.v1.PodSpec" */
+    const char *group, *version;    /* of the file that declares it; "" for core */
     const struct api_field *fields; /* in declaration order, the order of canonical JSON; inlined ones in their place */
-    const uint16_t *wire;  /* protobuf's view: indices into .fields by rising number; inline structs stand behind n_fields */
+    const uint16_t
+        *wire; /* protobuf's view: indices into .fields by rising number; inline structs stand behind n_fields */
     uint32_t n_fields, n_wire, size;
-    uint32_t vec_stride;   /* == size */
-    bool is_kind;          /* has TypeMeta: an object (or list, or options) of the API */
-    bool atomic;           /* structType=atomic: apply owns it as one value */
-    bool bare;             /* JSON shows one member's value alone, chosen by its JSON type (JSONSchemaPropsOrBool) */
-    bool is_union;         /* at most one member is set */
-    bool proto3;           /* CRI, etcd: zero values are not written; JSON is proto3's */
+    uint32_t vec_stride; /* == size */
+    bool is_kind;        /* has TypeMeta: an object (or list, or options) of the API */
+    bool atomic;         /* structType=atomic: apply owns it as one value */
+    bool bare;           /* JSON shows one member's value alone, chosen by its JSON type (JSONSchemaPropsOrBool) */
+    bool is_union;       /* at most one member is set */
+    bool proto3;         /* CRI, etcd: zero values are not written; JSON is proto3's */
     const char *doc;
 };
 
@@ -199,7 +214,7 @@ struct api_problems { /* findings of strict decoding */
     struct {
         const char *kind; /* "unknown field", "duplicate field" */
         const char *path;
-    } *items;
+    } * items;
     size_t n, cap;
 };
 

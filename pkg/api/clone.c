@@ -9,17 +9,20 @@ static void mend_one(struct arena *a, const struct api_field *f, void *p) {
     struct int_or_string *ios = p;
     const char **str = p;
     switch ((enum api_kind)f->kind) {
-    case API_STRING: case API_QUANTITY: case API_DURATION: *str = arena_strdup(a, *str); break;
-    case API_BYTES:
-        if (bytes->p) bytes->p = arena_memdup(a, bytes->p, bytes->n);
-        break;
-    case API_RAW: case API_FIELDS_V1:
-        if (raw->p) raw->p = arena_strndup(a, raw->p, raw->n);
-        if (raw->tree) raw->tree = json_clone(a, raw->tree);
-        break;
-    case API_INT_OR_STRING: ios->s = arena_strdup(a, ios->s); break;
-    case API_MESSAGE: mend_message(a, f->type, p); break;
-    default: break;
+        case API_STRING:
+        case API_QUANTITY:
+        case API_DURATION: *str = arena_strdup(a, *str); break;
+        case API_BYTES:
+            if (bytes->p) bytes->p = arena_memdup(a, bytes->p, bytes->n);
+            break;
+        case API_RAW:
+        case API_FIELDS_V1:
+            if (raw->p) raw->p = arena_strndup(a, raw->p, raw->n);
+            if (raw->tree) raw->tree = json_clone(a, raw->tree);
+            break;
+        case API_INT_OR_STRING: ios->s = arena_strdup(a, ios->s); break;
+        case API_MESSAGE: mend_message(a, f->type, p); break;
+        default: break;
     }
 }
 

@@ -41,8 +41,10 @@ TEST(struct_values_appear_even_when_empty) {
 
 TEST(members_come_in_declared_order_and_empty_ones_go) {
     NORMAL(api_core_config_map,
-           "{\"data\":{\"b\":\"2\",\"a\":\"1\"},\"metadata\":{\"labels\":{},\"name\":\"n\"},\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\"}",
-           "{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"n\"},\"data\":{\"a\":\"1\",\"b\":\"2\"}}");
+           "{\"data\":{\"b\":\"2\",\"a\":\"1\"},\"metadata\":{\"labels\":{},\"name\":\"n\"},\"kind\":\"ConfigMap\","
+           "\"apiVersion\":\"v1\"}",
+           "{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"n\"},\"data\":{\"a\":\"1\",\"b\":"
+           "\"2\"}}");
 }
 
 TEST(lists_without_omitempty_tell_null_from_empty) {
@@ -53,7 +55,8 @@ TEST(lists_without_omitempty_tell_null_from_empty) {
 TEST(the_store_knows_no_empty_lists) {
     struct arena *a = arena_new();
     struct json *out;
-    REQUIRE(api_tree_stored(a, &api_rbac_role, parse(a, "{\"rules\":[{\"verbs\":[],\"apiGroups\":[]}]}"), &out, NULL) == 0);
+    REQUIRE(api_tree_stored(a, &api_rbac_role, parse(a, "{\"rules\":[{\"verbs\":[],\"apiGroups\":[]}]}"), &out, NULL) ==
+            0);
     CHECK_STR(json_text(a, out), "{\"metadata\":{},\"rules\":[{\"verbs\":null}]}");
     REQUIRE(api_tree_stored(a, &api_rbac_role, parse(a, "{\"rules\":[]}"), &out, NULL) == 0);
     CHECK_STR(json_text(a, out), "{\"metadata\":{},\"rules\":null}");
@@ -68,7 +71,8 @@ TEST(null_means_absent) {
 
 TEST(pointers_keep_zero_values) {
     NORMAL(api_apps_deployment_spec, "{\"replicas\":0,\"paused\":false,\"minReadySeconds\":0}",
-           "{\"replicas\":0,\"selector\":null,\"template\":{\"metadata\":{},\"spec\":{\"containers\":null}},\"strategy\":{}}");
+           "{\"replicas\":0,\"selector\":null,\"template\":{\"metadata\":{},\"spec\":{\"containers\":null}},"
+           "\"strategy\":{}}");
 }
 
 TEST(inlined_members_stand_in_their_parent) {
@@ -113,7 +117,8 @@ TEST(unknown_fields_are_dropped_and_noted_with_their_path) {
     struct arena *a = arena_new();
     struct json *out;
     struct api_problems unknown = {0};
-    struct json *v = parse(a, "{\"bogus\":1,\"spec\":{\"containers\":[{\"name\":\"c\",\"Image\":\"x\",\"env\":[{\"foo\":{}}]}]}}");
+    struct json *v =
+        parse(a, "{\"bogus\":1,\"spec\":{\"containers\":[{\"name\":\"c\",\"Image\":\"x\",\"env\":[{\"foo\":{}}]}]}}");
     REQUIRE(api_tree_normalise(a, &api_core_pod, v, &out, &unknown, NULL) == 0);
     REQUIRE(unknown.n == 3);
     CHECK_STR(unknown.items[0].path, "bogus");
@@ -132,16 +137,19 @@ TEST(raw_values_pass_unchanged) {
 
 TEST(bare_types_show_the_member_that_is_set) {
     NORMAL(api_apiextensions_json_schema_props,
-           "{\"items\":{\"type\":\"string\",\"zzz\":1},\"additionalProperties\":true,\"maximum\":10,\"default\":{\"a\":1}}",
+           "{\"items\":{\"type\":\"string\",\"zzz\":1},\"additionalProperties\":true,\"maximum\":10,\"default\":{\"a\":"
+           "1}}",
            "{\"default\":{\"a\":1},\"maximum\":10,\"items\":{\"type\":\"string\"},\"additionalProperties\":true}");
-    NORMAL(api_apiextensions_json_schema_props,
-           "{\"additionalProperties\":{\"type\":\"integer\"},\"dependencies\":{\"x\":[\"y\"],\"z\":{\"type\":\"null\"}}}",
-           "{\"additionalProperties\":{\"type\":\"integer\"},\"dependencies\":{\"x\":[\"y\"],\"z\":{\"type\":\"null\"}}}");
+    NORMAL(
+        api_apiextensions_json_schema_props,
+        "{\"additionalProperties\":{\"type\":\"integer\"},\"dependencies\":{\"x\":[\"y\"],\"z\":{\"type\":\"null\"}}}",
+        "{\"additionalProperties\":{\"type\":\"integer\"},\"dependencies\":{\"x\":[\"y\"],\"z\":{\"type\":\"null\"}}}");
 }
 
 TEST(declared_defaults_fill_what_is_absent) {
     struct arena *a = arena_new();
-    struct json *v = parse(a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"ports\":[{\"containerPort\":1},{\"protocol\":\"UDP\"}]}]}}");
+    struct json *v = parse(
+        a, "{\"spec\":{\"containers\":[{\"name\":\"c\",\"ports\":[{\"containerPort\":1},{\"protocol\":\"UDP\"}]}]}}");
     api_tree_default(a, &api_core_pod, v);
     CHECK_STR(json_text(a, json_at(json_item(json_at(v, "spec", "containers", NULL), 0), "ports", NULL)),
               "[{\"containerPort\":1,\"protocol\":\"TCP\"},{\"protocol\":\"UDP\"}]");
@@ -150,8 +158,11 @@ TEST(declared_defaults_fill_what_is_absent) {
 
 TEST(json_text_goes_straight_to_a_struct) {
     struct arena *a = arena_new();
-    const char *text = "{\"metadata\":{\"name\":\"p\",\"labels\":{\"b\":\"2\",\"a\":\"1\",\"b\":\"3\"}},\"spec\":{\"containers\":[{\"name\":"
-                       "\"c\",\"image\":\"i\",\"extra\":[{}]}],\"terminationGracePeriodSeconds\":7},\"status\":{\"phase\":\"Running\"}}";
+    const char *text =
+        "{\"metadata\":{\"name\":\"p\",\"labels\":{\"b\":\"2\",\"a\":\"1\",\"b\":\"3\"}},\"spec\":{\"containers\":[{"
+        "\"name\":"
+        "\"c\",\"image\":\"i\",\"extra\":[{}]}],\"terminationGracePeriodSeconds\":7},\"status\":{\"phase\":\"Running\"}"
+        "}";
     struct core_pod p;
     REQUIRE(api_from_json(a, &api_core_pod, text, strlen(text), &p, NULL) == 0);
     CHECK_STR(p.metadata.name, "p");
@@ -167,7 +178,8 @@ TEST(json_text_goes_straight_to_a_struct) {
 }
 
 TEST(json_errors_are_reported_wherever_they_are) {
-    const char *text = "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"command\":[\"a\",\"b\"]}]}}";
+    const char *text =
+        "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"command\":[\"a\",\"b\"]}]}}";
     struct arena *a = arena_new();
     struct core_pod p;
     for (size_t n = 0; n < strlen(text); n++)
@@ -219,7 +231,8 @@ TEST(grpc_protobuf_leaves_zero_values_out) {
 TEST(oneof_members_are_written_even_when_zero) {
     struct buf b = BUF_INIT;
     int64_t zero = 0;
-    struct etcd_compare c = {.target = ETCD_COMPARE_TARGET_MOD, .mod_revision = &zero, .key = {(const uint8_t *)"k", 1}};
+    struct etcd_compare c = {
+        .target = ETCD_COMPARE_TARGET_MOD, .mod_revision = &zero, .key = {(const uint8_t *)"k", 1}};
     api_to_proto(&b, &api_etcd_compare, &c);
     check_bytes(&b, "\x10\x02\x1a\x01k\x30\x00", 7);
     buf_reset(&b);
@@ -231,8 +244,9 @@ TEST(oneof_members_are_written_even_when_zero) {
 TEST(proto3_json_takes_numbers_as_strings_and_enums_by_name) {
     struct arena *a = arena_new();
     struct etcd_watch_response w;
-    const char *text = "{\"header\":{\"revision\":\"9007199254740993\",\"cluster_id\":\"14841639068965178418\"},\"watch_id\":3,"
-                       "\"events\":[{\"type\":\"DELETE\",\"kv\":{\"key\":\"aw==\",\"mod_revision\":\"7\"}}]}";
+    const char *text =
+        "{\"header\":{\"revision\":\"9007199254740993\",\"cluster_id\":\"14841639068965178418\"},\"watch_id\":3,"
+        "\"events\":[{\"type\":\"DELETE\",\"kv\":{\"key\":\"aw==\",\"mod_revision\":\"7\"}}]}";
     REQUIRE(api_from_json(a, &api_etcd_watch_response, text, strlen(text), &w, NULL) == 0);
     CHECK(w.header->revision == 9007199254740993);
     CHECK(w.header->cluster_id == UINT64_C(14841639068965178418));
@@ -277,8 +291,14 @@ TEST(malformed_protobuf_is_refused) {
     static const struct {
         const char *bytes;
         size_t n;
-    } bad[] = {{"\x0a", 1}, {"\x0a\x05", 2}, {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 11}, {"\x0b", 1}, {"\x08\x01", 2},
-               {"\x0a\x03\x0a\x01\xff", 5}, {"\x00\x00", 2}, {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 11}};
+    } bad[] = {{"\x0a", 1},
+               {"\x0a\x05", 2},
+               {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 11},
+               {"\x0b", 1},
+               {"\x08\x01", 2},
+               {"\x0a\x03\x0a\x01\xff", 5},
+               {"\x00\x00", 2},
+               {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 11}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         if (api_from_proto(a, &api_core_pod, (const uint8_t *)bad[i].bytes, bad[i].n, &p, NULL) != -EINVAL)
             TEST_FAIL("case %zu passed", i);
@@ -311,7 +331,11 @@ TEST(nul_bytes_survive_both_encodings) {
     struct json *out;
     struct buf b = BUF_INIT;
     api_tree_to_proto(&b, &api_core_env_var, parse(a, "{\"name\":\"a\\u0000b\"}"));
-    check_bytes(&b, "\x0a\x03" "a\0b" "\x12\x00", 7);
+    check_bytes(&b,
+                "\x0a\x03"
+                "a\0b"
+                "\x12\x00",
+                7);
     REQUIRE(api_tree_from_proto(a, &api_core_env_var, (uint8_t *)b.data, b.len, &out, NULL) == 0);
     CHECK_STR(json_text(a, out), "{\"name\":\"a\\u0000b\"}");
     buf_done(&b);

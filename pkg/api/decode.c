@@ -41,20 +41,20 @@ static void load_token(struct decoder *d, enum json_tok t, struct value *v) {
 static void load_node(const struct json *node, struct value *v) {
     *v = (struct value){.node = node};
     switch (node->type) {
-    case JSON_NULL: v->t = JTOK_NULL; break;
-    case JSON_BOOL: v->t = node->b ? JTOK_TRUE : JTOK_FALSE; break;
-    case JSON_INT:
-        v->t = JTOK_INT;
-        v->i = node->i;
-        break;
-    case JSON_NUMBER:
-    case JSON_STRING:
-        v->t = node->type == JSON_STRING ? JTOK_STRING : JTOK_NUMBER;
-        v->s = node->str;
-        v->n = node->n;
-        break;
-    case JSON_ARRAY: v->t = JTOK_ARR_BEGIN; break;
-    case JSON_OBJECT: v->t = JTOK_OBJ_BEGIN; break;
+        case JSON_NULL: v->t = JTOK_NULL; break;
+        case JSON_BOOL: v->t = node->b ? JTOK_TRUE : JTOK_FALSE; break;
+        case JSON_INT:
+            v->t = JTOK_INT;
+            v->i = node->i;
+            break;
+        case JSON_NUMBER:
+        case JSON_STRING:
+            v->t = node->type == JSON_STRING ? JTOK_STRING : JTOK_NUMBER;
+            v->s = node->str;
+            v->n = node->n;
+            break;
+        case JSON_ARRAY: v->t = JTOK_ARR_BEGIN; break;
+        case JSON_OBJECT: v->t = JTOK_OBJ_BEGIN; break;
     }
 }
 
@@ -103,31 +103,36 @@ static int skip(struct decoder *d, const struct value *v) {
 
 static const char *go_kind(const struct api_field *f, char out[160]) {
     static const char *const names[] = {
-        [API_STRING] = "string", [API_BOOL] = "bool", [API_INT32] = "int32", [API_INT64] = "int64",
-        [API_UINT32] = "uint32", [API_UINT64] = "uint64", [API_DOUBLE] = "float64", [API_BYTES] = "[]uint8",
-        [API_TIME] = "string", [API_MICROTIME] = "string", [API_DURATION] = "string", [API_QUANTITY] = "string",
-        [API_INT_OR_STRING] = "int32", [API_RAW] = "object", [API_FIELDS_V1] = "object", [API_ENUM] = "int32"};
+        [API_STRING] = "string",       [API_BOOL] = "bool",       [API_INT32] = "int32",
+        [API_INT64] = "int64",         [API_UINT32] = "uint32",   [API_UINT64] = "uint64",
+        [API_DOUBLE] = "float64",      [API_BYTES] = "[]uint8",   [API_TIME] = "string",
+        [API_MICROTIME] = "string",    [API_DURATION] = "string", [API_QUANTITY] = "string",
+        [API_INT_OR_STRING] = "int32", [API_RAW] = "object",      [API_FIELDS_V1] = "object",
+        [API_ENUM] = "int32"};
     char base[128];
     if (f->kind == API_MESSAGE)
         snprintf(base, sizeof(base), "%s.%s", f->type->version, f->type->name);
     else
         snprintf(base, sizeof(base), "%s", names[f->kind]);
-    const char *prefix = f->shape == API_LIST ? "[]" : f->shape == API_MAP ? "map[string]"
-                         : f->shape == API_MAP_LISTS ? "map[string][]" : "";
+    const char *prefix = f->shape == API_LIST        ? "[]"
+                         : f->shape == API_MAP       ? "map[string]"
+                         : f->shape == API_MAP_LISTS ? "map[string][]"
+                                                     : "";
     snprintf(out, 160, "%s%s", prefix, base);
     return out;
 }
 
 static const char *token_name(const struct value *v, char out[64]) {
     switch (v->t) {
-    case JTOK_STRING: return "string";
-    case JTOK_TRUE: case JTOK_FALSE: return "bool";
-    case JTOK_ARR_BEGIN: return "array";
-    case JTOK_OBJ_BEGIN: return "object";
-    case JTOK_NULL: return "null";
-    case JTOK_INT: snprintf(out, 64, "number %lld", (long long)v->i); return out;
-    case JTOK_NUMBER: snprintf(out, 64, "number %.40s", v->s); return out;
-    default: return "value";
+        case JTOK_STRING: return "string";
+        case JTOK_TRUE:
+        case JTOK_FALSE: return "bool";
+        case JTOK_ARR_BEGIN: return "array";
+        case JTOK_OBJ_BEGIN: return "object";
+        case JTOK_NULL: return "null";
+        case JTOK_INT: snprintf(out, 64, "number %lld", (long long)v->i); return out;
+        case JTOK_NUMBER: snprintf(out, 64, "number %.40s", v->s); return out;
+        default: return "value";
     }
 }
 
@@ -173,7 +178,8 @@ static bool unsigned64(const struct value *v, uint64_t *out) {
         *out = (uint64_t)v->i;
         return true;
     }
-    if ((v->t != JTOK_NUMBER && v->t != JTOK_STRING) || !v->n || strspn(v->s, "0123456789") != v->n || v->n > 20) return false;
+    if ((v->t != JTOK_NUMBER && v->t != JTOK_STRING) || !v->n || strspn(v->s, "0123456789") != v->n || v->n > 20)
+        return false;
     errno = 0;
     *out = strtoull(v->s, NULL, 10);
     return errno == 0;
@@ -190,8 +196,10 @@ static int decode_quantity(struct decoder *d, const struct value *v, const char 
     }
     *out = text ? quantity_canonical(d->a, text) : NULL;
     if (*out) return 0;
-    return bad_value(d, at, "quantities must match the regular expression "
-                     "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'", text);
+    return bad_value(d, at,
+                     "quantities must match the regular expression "
+                     "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+                     text);
 }
 
 static int decode_bytes(struct decoder *d, const struct value *v, struct bytes *out, const struct api_at *at) {
@@ -257,14 +265,14 @@ static int decode_textual(struct decoder *d, const struct api_field *f, const st
     int64_t ns;
     char text[KTIME_MAX];
     switch ((enum api_kind)f->kind) {
-    case API_BYTES: return decode_bytes(d, v, out, at);
-    case API_DURATION:
-        if (duration_parse(v->s, &ns)) return bad_value(d, at, "time: invalid duration", v->s);
-        *(const char **)out = arena_strdup(d->a, duration_format(ns, text));
-        return 0;
-    default:
-        if (api_time_parse(f->kind, v->s, out)) return bad_value(d, at, "cannot parse as an RFC 3339 time", v->s);
-        return 0;
+        case API_BYTES: return decode_bytes(d, v, out, at);
+        case API_DURATION:
+            if (duration_parse(v->s, &ns)) return bad_value(d, at, "time: invalid duration", v->s);
+            *(const char **)out = arena_strdup(d->a, duration_format(ns, text));
+            return 0;
+        default:
+            if (api_time_parse(f->kind, v->s, out)) return bad_value(d, at, "cannot parse as an RFC 3339 time", v->s);
+            return 0;
     }
 }
 
@@ -273,53 +281,56 @@ static int decode_one(struct decoder *d, const struct api_type *owner, const str
     int64_t i;
     bool is_str = v->t == JTOK_STRING, proto3_str = owner->proto3 && is_str;
     switch ((enum api_kind)f->kind) {
-    case API_MESSAGE: return decode_message(d, f->type, v, out, at);
-    case API_RAW: return decode_raw(d, v, out);
-    case API_FIELDS_V1:
-        if (v->t != JTOK_OBJ_BEGIN) break;
-        return decode_raw(d, v, out);
-    case API_QUANTITY: return decode_quantity(d, v, out, at);
-    case API_INT_OR_STRING: return decode_int_or_string(d, owner, f, v, out, at);
-    case API_STRING:
-        if (!is_str) break;
-        *(const char **)out = keep(d, v);
-        return 0;
-    case API_BYTES: case API_DURATION: case API_TIME: case API_MICROTIME:
-        if (!is_str) break;
-        return decode_textual(d, f, v, out, at);
-    case API_BOOL:
-        if (v->t != JTOK_TRUE && v->t != JTOK_FALSE) break;
-        *(bool *)out = v->t == JTOK_TRUE;
-        return 0;
-    case API_INT32:
-        if (!integer(v, INT32_MIN, INT32_MAX, &i)) break;
-        *(int32_t *)out = (int32_t)i;
-        return 0;
-    case API_UINT32:
-        if (!integer(v, 0, UINT32_MAX, &i)) break;
-        *(uint32_t *)out = (uint32_t)i;
-        return 0;
-    case API_INT64:
-        if (!integer(v, INT64_MIN, INT64_MAX, out) && !(proto3_str && str_to_i64(v->s, out) == 0)) break;
-        return 0;
-    case API_UINT64:
-        if ((is_str && !proto3_str) || !unsigned64(v, out)) break;
-        return 0;
-    case API_DOUBLE:
-        if (v->t != JTOK_INT && v->t != JTOK_NUMBER) break;
-        *(double *)out = v->t == JTOK_INT ? (double)v->i : strtod(v->s, NULL);
-        return 0;
-    case API_ENUM:
-        if (!decode_enum(f, v, out)) break;
-        return 0;
+        case API_MESSAGE: return decode_message(d, f->type, v, out, at);
+        case API_RAW: return decode_raw(d, v, out);
+        case API_FIELDS_V1:
+            if (v->t != JTOK_OBJ_BEGIN) break;
+            return decode_raw(d, v, out);
+        case API_QUANTITY: return decode_quantity(d, v, out, at);
+        case API_INT_OR_STRING: return decode_int_or_string(d, owner, f, v, out, at);
+        case API_STRING:
+            if (!is_str) break;
+            *(const char **)out = keep(d, v);
+            return 0;
+        case API_BYTES:
+        case API_DURATION:
+        case API_TIME:
+        case API_MICROTIME:
+            if (!is_str) break;
+            return decode_textual(d, f, v, out, at);
+        case API_BOOL:
+            if (v->t != JTOK_TRUE && v->t != JTOK_FALSE) break;
+            *(bool *)out = v->t == JTOK_TRUE;
+            return 0;
+        case API_INT32:
+            if (!integer(v, INT32_MIN, INT32_MAX, &i)) break;
+            *(int32_t *)out = (int32_t)i;
+            return 0;
+        case API_UINT32:
+            if (!integer(v, 0, UINT32_MAX, &i)) break;
+            *(uint32_t *)out = (uint32_t)i;
+            return 0;
+        case API_INT64:
+            if (!integer(v, INT64_MIN, INT64_MAX, out) && !(proto3_str && str_to_i64(v->s, out) == 0)) break;
+            return 0;
+        case API_UINT64:
+            if ((is_str && !proto3_str) || !unsigned64(v, out)) break;
+            return 0;
+        case API_DOUBLE:
+            if (v->t != JTOK_INT && v->t != JTOK_NUMBER) break;
+            *(double *)out = v->t == JTOK_INT ? (double)v->i : strtod(v->s, NULL);
+            return 0;
+        case API_ENUM:
+            if (!decode_enum(f, v, out)) break;
+            return 0;
     }
     return wrong_type(d, owner, f, v, at, false);
 }
 
 /* ---- lists and maps ---- */
 
-static int decode_list(struct decoder *d, const struct api_type *owner, const struct api_field *f, const struct value *arr,
-                       struct any_vec *out, const struct api_at *at) {
+static int decode_list(struct decoder *d, const struct api_type *owner, const struct api_field *f,
+                       const struct value *arr, struct any_vec *out, const struct api_at *at) {
     if (arr->t != JTOK_ARR_BEGIN) return wrong_type(d, owner, f, arr, at, true);
     size_t elem = api_elem_size(f);
     *out = (struct any_vec){d->drop_empty ? NULL : api_empty_items, 0};
@@ -339,8 +350,8 @@ static int decode_list(struct decoder *d, const struct api_type *owner, const st
     return r;
 }
 
-static int decode_map(struct decoder *d, const struct api_type *owner, const struct api_field *f, const struct value *obj,
-                      struct any_vec *out, const struct api_at *at) {
+static int decode_map(struct decoder *d, const struct api_type *owner, const struct api_field *f,
+                      const struct value *obj, struct any_vec *out, const struct api_at *at) {
     if (obj->t != JTOK_OBJ_BEGIN) return wrong_type(d, owner, f, obj, at, true);
     static const struct api_field strings = {.kind = API_STRING, .shape = API_LIST};
     size_t entry = api_entry_size(f), key_len;
@@ -371,8 +382,8 @@ static int decode_map(struct decoder *d, const struct api_type *owner, const str
 
 /* ---- structs ---- */
 
-static int decode_field(struct decoder *d, const struct api_type *owner, const struct api_field *f, const struct value *v,
-                        char *out, const struct api_at *at) {
+static int decode_field(struct decoder *d, const struct api_type *owner, const struct api_field *f,
+                        const struct value *v, char *out, const struct api_at *at) {
     void *p = out + f->offset;
     if (v->t == JTOK_NULL) {
         if (api_is_pointer(f)) *(void **)p = NULL;
@@ -380,12 +391,13 @@ static int decode_field(struct decoder *d, const struct api_type *owner, const s
         return 0;
     }
     switch ((enum api_shape)f->shape) {
-    case API_LIST: return decode_list(d, owner, f, v, p, at);
-    case API_MAP: case API_MAP_LISTS: return decode_map(d, owner, f, v, p, at);
-    case API_PTR:
-        if (api_is_pointer(f)) p = *(void **)p = arena_zalloc(d->a, api_elem_size(f));
-        break;
-    case API_ONE: break;
+        case API_LIST: return decode_list(d, owner, f, v, p, at);
+        case API_MAP:
+        case API_MAP_LISTS: return decode_map(d, owner, f, v, p, at);
+        case API_PTR:
+            if (api_is_pointer(f)) p = *(void **)p = arena_zalloc(d->a, api_elem_size(f));
+            break;
+        case API_ONE: break;
     }
     return decode_one(d, owner, f, v, p, at);
 }
@@ -398,7 +410,8 @@ static int decode_bare(struct decoder *d, const struct api_type *t, const struct
     for (uint32_t i = 0; i < t->n_fields; i++) {
         const struct api_field *f = &t->fields[i];
         if (f->kind == API_BOOL && (is_bool || v->t == JTOK_OBJ_BEGIN)) *(bool *)(out + f->offset) = v->t != JTOK_FALSE;
-        if ((f->shape == API_PTR && v->t == JTOK_OBJ_BEGIN) || (f->shape == API_LIST && v->t == JTOK_ARR_BEGIN)) hit = f;
+        if ((f->shape == API_PTR && v->t == JTOK_OBJ_BEGIN) || (f->shape == API_LIST && v->t == JTOK_ARR_BEGIN))
+            hit = f;
     }
     if (hit) return decode_field(d, t, hit, v, out, at);
     if (is_bool && t->fields[0].kind == API_BOOL) return 0;
@@ -476,7 +489,8 @@ int api_decode_tree_strict(struct arena *a, const struct api_type *t, const stru
     return decode_message(&d, t, &v, out, NULL);
 }
 
-int api_decode_tree_stored(struct arena *a, const struct api_type *t, const struct json *tree, void *out, struct err *e) {
+int api_decode_tree_stored(struct arena *a, const struct api_type *t, const struct json *tree, void *out,
+                           struct err *e) {
     struct decoder d = {.a = a, .e = e, .keep_trees = true, .drop_empty = true};
     struct value v;
     memset(out, 0, t->size);

@@ -8,7 +8,7 @@
 #include "pkg/base/bytes.h"
 
 struct sink {
-    struct buf *b;   /* text */
+    struct buf *b; /* text */
     bool comma;
     struct arena *a; /* tree */
     bool share;      /* tree: strings may be shared with the struct */
@@ -201,28 +201,31 @@ static void put_one(struct sink *s, const struct api_type *owner, const struct a
     const struct int_or_string *ios = p;
     const char *str;
     switch ((enum api_kind)f->kind) {
-    case API_STRING: put_str(s, *(const char *const *)p); break;
-    case API_QUANTITY: case API_DURATION:
-        str = *(const char *const *)p;
-        put_str(s, str_empty(str) ? (f->kind == API_QUANTITY ? "0" : "0s") : str);
-        break;
-    case API_BOOL: put_bare(s, make_bool, *(const bool *)p ? "true" : "false"); break;
-    case API_INT32: put_int(s, *(const int32_t *)p); break;
-    case API_UINT32: put_int(s, *(const uint32_t *)p); break;
-    case API_INT64: put_int64(s, owner, *(const int64_t *)p, false); break;
-    case API_UINT64: put_int64(s, owner, *(const int64_t *)p, true); break;
-    case API_DOUBLE: put_double(s, *(const double *)p); break;
-    case API_BYTES: put_bytes(s, *(const struct bytes *)p); break;
-    case API_TIME: case API_MICROTIME: put_time(s, f->kind, p); break;
-    case API_INT_OR_STRING:
-        if (ios->is_str)
-            put_str(s, ios->s);
-        else
-            put_int(s, ios->i);
-        break;
-    case API_RAW: case API_FIELDS_V1: put_raw(s, p); break;
-    case API_MESSAGE: put_message(s, f->type, p); break;
-    case API_ENUM: put_enum(s, f, *(const int32_t *)p); break;
+        case API_STRING: put_str(s, *(const char *const *)p); break;
+        case API_QUANTITY:
+        case API_DURATION:
+            str = *(const char *const *)p;
+            put_str(s, str_empty(str) ? (f->kind == API_QUANTITY ? "0" : "0s") : str);
+            break;
+        case API_BOOL: put_bare(s, make_bool, *(const bool *)p ? "true" : "false"); break;
+        case API_INT32: put_int(s, *(const int32_t *)p); break;
+        case API_UINT32: put_int(s, *(const uint32_t *)p); break;
+        case API_INT64: put_int64(s, owner, *(const int64_t *)p, false); break;
+        case API_UINT64: put_int64(s, owner, *(const int64_t *)p, true); break;
+        case API_DOUBLE: put_double(s, *(const double *)p); break;
+        case API_BYTES: put_bytes(s, *(const struct bytes *)p); break;
+        case API_TIME:
+        case API_MICROTIME: put_time(s, f->kind, p); break;
+        case API_INT_OR_STRING:
+            if (ios->is_str)
+                put_str(s, ios->s);
+            else
+                put_int(s, ios->i);
+            break;
+        case API_RAW:
+        case API_FIELDS_V1: put_raw(s, p); break;
+        case API_MESSAGE: put_message(s, f->type, p); break;
+        case API_ENUM: put_enum(s, f, *(const int32_t *)p); break;
     }
 }
 
@@ -278,11 +281,13 @@ static bool is_nil(const struct api_field *f, const void *p) {
     if (f->shape == API_ONE && f->kind != API_BYTES) return false;
     if (f->shape >= API_LIST) return !((const struct any_vec *)p)->items;
     switch ((enum api_kind)f->kind) {
-    case API_BYTES: return !((const struct bytes *)p)->p;
-    case API_TIME: case API_MICROTIME: return !((const struct ktime *)p)->set;
-    case API_INT_OR_STRING: return !((const struct int_or_string *)p)->set;
-    case API_RAW: case API_FIELDS_V1: return !((const struct raw_json *)p)->p;
-    default: return !*(void *const *)p;
+        case API_BYTES: return !((const struct bytes *)p)->p;
+        case API_TIME:
+        case API_MICROTIME: return !((const struct ktime *)p)->set;
+        case API_INT_OR_STRING: return !((const struct int_or_string *)p)->set;
+        case API_RAW:
+        case API_FIELDS_V1: return !((const struct raw_json *)p)->p;
+        default: return !*(void *const *)p;
     }
 }
 
@@ -291,11 +296,16 @@ static bool is_empty(const struct api_field *f, const void *p) {
     if (f->shape >= API_LIST) return ((const struct any_vec *)p)->n == 0;
     if (f->shape == API_PTR) return is_nil(f, p);
     switch ((enum api_kind)f->kind) {
-    case API_STRING: return str_empty(*(const char *const *)p);
-    case API_BYTES: return ((const struct bytes *)p)->n == 0;
-    case API_BOOL: case API_INT32: case API_INT64: case API_UINT32: case API_UINT64: case API_DOUBLE: case API_ENUM:
-        return all_zero(p, api_elem_size(f));
-    default: return false;
+        case API_STRING: return str_empty(*(const char *const *)p);
+        case API_BYTES: return ((const struct bytes *)p)->n == 0;
+        case API_BOOL:
+        case API_INT32:
+        case API_INT64:
+        case API_UINT32:
+        case API_UINT64:
+        case API_DOUBLE:
+        case API_ENUM: return all_zero(p, api_elem_size(f));
+        default: return false;
     }
 }
 
@@ -312,10 +322,11 @@ static void put_field(struct sink *s, const struct api_type *t, const struct api
         return;
     }
     switch ((enum api_shape)f->shape) {
-    case API_ONE: put_one(s, t, f, p); break;
-    case API_PTR: put_one(s, t, f, api_is_pointer(f) ? *(const void *const *)p : p); break;
-    case API_LIST: put_list(s, t, f, (const void *)p); break;
-    case API_MAP: case API_MAP_LISTS: put_map(s, t, f, (const void *)p); break;
+        case API_ONE: put_one(s, t, f, p); break;
+        case API_PTR: put_one(s, t, f, api_is_pointer(f) ? *(const void *const *)p : p); break;
+        case API_LIST: put_list(s, t, f, (const void *)p); break;
+        case API_MAP:
+        case API_MAP_LISTS: put_map(s, t, f, (const void *)p); break;
     }
 }
 

@@ -3,11 +3,21 @@
 #include "pkg/api/cri.h"
 
 static const struct api_type *const types[] = {
-    &api_cri_run_pod_sandbox_request,   &api_cri_create_container_request,   &api_cri_update_container_resources_request,
-    &api_cri_pull_image_request,        &api_cri_exec_sync_request,          &api_cri_port_forward_request,
-    &api_cri_list_containers_request,   &api_cri_list_pod_sandbox_response,  &api_cri_container_status_response,
-    &api_cri_pod_sandbox_status_response, &api_cri_list_containers_response, &api_cri_list_container_stats_response,
-    &api_cri_image_status_response,     &api_cri_container_event_response,   &api_cri_status_response,
+    &api_cri_run_pod_sandbox_request,
+    &api_cri_create_container_request,
+    &api_cri_update_container_resources_request,
+    &api_cri_pull_image_request,
+    &api_cri_exec_sync_request,
+    &api_cri_port_forward_request,
+    &api_cri_list_containers_request,
+    &api_cri_list_pod_sandbox_response,
+    &api_cri_container_status_response,
+    &api_cri_pod_sandbox_status_response,
+    &api_cri_list_containers_response,
+    &api_cri_list_container_stats_response,
+    &api_cri_image_status_response,
+    &api_cri_container_event_response,
+    &api_cri_status_response,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);

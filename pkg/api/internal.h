@@ -29,9 +29,9 @@ void *api_vec_push(struct arena *a, struct any_vec *v, size_t elem);
 void api_map_sort(struct arena *a, struct any_vec *m, size_t entry);
 /* Is the C value of a scalar *bool, *int32, ... a pointer? */
 static inline bool api_is_pointer(const struct api_field *f) {
-    return f->shape == API_PTR && (f->kind == API_BOOL || f->kind == API_INT32 || f->kind == API_INT64 ||
-                                   f->kind == API_UINT32 || f->kind == API_UINT64 || f->kind == API_DOUBLE ||
-                                   f->kind == API_ENUM || f->kind == API_MESSAGE);
+    return f->shape == API_PTR &&
+           (f->kind == API_BOOL || f->kind == API_INT32 || f->kind == API_INT64 || f->kind == API_UINT32 ||
+            f->kind == API_UINT64 || f->kind == API_DOUBLE || f->kind == API_ENUM || f->kind == API_MESSAGE);
 }
 
 /* Where a codec is in a document: a chain on the C stack, turned into text only for messages. */

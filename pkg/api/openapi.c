@@ -63,9 +63,9 @@ static struct json *value_schema(struct openapi *o, const struct api_field *f) {
     static const struct {
         const char *type, *format;
     } plain[] = {
-        [API_STRING] = {"string", NULL}, [API_BOOL] = {"boolean", NULL}, [API_INT32] = {"integer", "int32"},
-        [API_INT64] = {"integer", "int64"}, [API_UINT32] = {"integer", "int64"}, [API_UINT64] = {"integer", "int64"},
-        [API_DOUBLE] = {"number", "double"}, [API_BYTES] = {"string", "byte"}, [API_ENUM] = {"integer", "int32"},
+        [API_STRING] = {"string", NULL},     [API_BOOL] = {"boolean", NULL},      [API_INT32] = {"integer", "int32"},
+        [API_INT64] = {"integer", "int64"},  [API_UINT32] = {"integer", "int64"}, [API_UINT64] = {"integer", "int64"},
+        [API_DOUBLE] = {"number", "double"}, [API_BYTES] = {"string", "byte"},    [API_ENUM] = {"integer", "int32"},
     };
     size_t scalar = 0;
     const char *name = field_schema_name(f, &scalar);
@@ -89,10 +89,14 @@ static const char *implied_default(const struct api_field *f) {
     if (f->kind == API_MESSAGE) return f->type->bare ? NULL : "{}";
     if (f->flags & (API_F_OMITEMPTY | API_F_OMITZERO)) return NULL;
     switch ((enum api_kind)f->kind) {
-    case API_STRING: return "\"\"";
-    case API_BOOL: return "false";
-    case API_INT32: case API_INT64: case API_UINT32: case API_UINT64: case API_DOUBLE: return "0";
-    default: return NULL;
+        case API_STRING: return "\"\"";
+        case API_BOOL: return "false";
+        case API_INT32:
+        case API_INT64:
+        case API_UINT32:
+        case API_UINT64:
+        case API_DOUBLE: return "0";
+        default: return NULL;
     }
 }
 
@@ -113,7 +117,10 @@ static void add_extensions(struct arena *a, struct json *v, const struct api_fie
     if (f->patch_key) json_set_str(a, v, "x-kubernetes-patch-merge-key", f->patch_key);
     bool merge = f->flags & API_F_PATCH_MERGE, retain = f->flags & API_F_RETAIN_KEYS;
     if (merge || retain)
-        json_set_str(a, v, "x-kubernetes-patch-strategy", merge && retain ? "merge,retainKeys" : merge ? "merge" : "retainKeys");
+        json_set_str(a, v, "x-kubernetes-patch-strategy",
+                     merge && retain ? "merge,retainKeys"
+                     : merge         ? "merge"
+                                     : "retainKeys");
     if (f->flags & API_F_PATCH_REPLACE) json_set_str(a, v, "x-kubernetes-patch-strategy", "replace");
 }
 
@@ -184,7 +191,8 @@ static void add_gvks(struct openapi *o, struct json *schema, const struct api_ty
     for (size_t i = 0; o->groups && o->groups[i]; i++) {
         const char *slash = strchr(o->groups[i], '/');
         if (!slash || slash == o->groups[i]) continue; /* the core stands there already */
-        json_append(a, list, openapi_gvk(a, arena_strndup(a, o->groups[i], (size_t)(slash - o->groups[i])), slash + 1, t->name));
+        json_append(a, list,
+                    openapi_gvk(a, arena_strndup(a, o->groups[i], (size_t)(slash - o->groups[i])), slash + 1, t->name));
     }
 }
 

@@ -27,7 +27,7 @@ struct openapi_kind {
 };
 
 struct openapi_subresource {
-    const char *name; /* "status", "scale", "log", "proxy", ... */
+    const char *name;         /* "status", "scale", "log", "proxy", ... */
     struct openapi_kind kind; /* of bodies and answers; unused for attach, exec, log, portforward, proxy */
     unsigned verbs;           /* GET, UPDATE, PATCH, CREATE, DELETE; unused for those five */
 };

@@ -10,7 +10,7 @@ struct openapi {
     const char *const *groups;
     const struct api_type **types;
     size_t n, cap;
-    uint32_t scalars; /* bits: indices of scalar_schemas that are referred to */
+    uint32_t scalars;    /* bits: indices of scalar_schemas that are referred to */
     bool all_namespaces; /* the operation at hand is over all namespaces */
 };
 

@@ -11,31 +11,57 @@
 static const struct {
     const char *name, *in, *type;
 } params[] = {
-    {"allowWatchBookmarks", "query", "boolean"}, {"command", "query", "string"}, {"container", "query", "string"},
-    {"continue", "query", "string"}, {"dryRun", "query", "string"}, {"fieldManager", "query", "string"},
-    {"fieldSelector", "query", "string"}, {"fieldValidation", "query", "string"}, {"follow", "query", "boolean"},
-    {"force", "query", "boolean"}, {"gracePeriodSeconds", "query", "integer"},
+    {"allowWatchBookmarks", "query", "boolean"},
+    {"command", "query", "string"},
+    {"container", "query", "string"},
+    {"continue", "query", "string"},
+    {"dryRun", "query", "string"},
+    {"fieldManager", "query", "string"},
+    {"fieldSelector", "query", "string"},
+    {"fieldValidation", "query", "string"},
+    {"follow", "query", "boolean"},
+    {"force", "query", "boolean"},
+    {"gracePeriodSeconds", "query", "integer"},
     {"ignoreStoreReadErrorWithClusterBreakingPotential", "query", "boolean"},
-    {"insecureSkipTLSVerifyBackend", "query", "boolean"}, {"labelSelector", "query", "string"},
-    {"limit", "query", "integer"}, {"limitBytes", "query", "integer"}, {"name", "path", "string"},
-    {"namespace", "path", "string"}, {"orphanDependents", "query", "boolean"}, {"path", "path", "string"},
-    {"path", "query", "string"}, {"ports", "query", "integer"}, {"pretty", "query", "string"},
-    {"previous", "query", "boolean"}, {"propagationPolicy", "query", "string"}, {"resourceVersion", "query", "string"},
-    {"resourceVersionMatch", "query", "string"}, {"sendInitialEvents", "query", "boolean"},
-    {"shardSelector", "query", "string"}, {"sinceSeconds", "query", "integer"}, {"stderr", "query", "boolean"},
-    {"stdin", "query", "boolean"}, {"stdout", "query", "boolean"}, {"stream", "query", "string"},
-    {"tailLines", "query", "integer"}, {"timeoutSeconds", "query", "integer"}, {"timestamps", "query", "boolean"},
-    {"tty", "query", "boolean"}, {"watch", "query", "boolean"},
+    {"insecureSkipTLSVerifyBackend", "query", "boolean"},
+    {"labelSelector", "query", "string"},
+    {"limit", "query", "integer"},
+    {"limitBytes", "query", "integer"},
+    {"name", "path", "string"},
+    {"namespace", "path", "string"},
+    {"orphanDependents", "query", "boolean"},
+    {"path", "path", "string"},
+    {"path", "query", "string"},
+    {"ports", "query", "integer"},
+    {"pretty", "query", "string"},
+    {"previous", "query", "boolean"},
+    {"propagationPolicy", "query", "string"},
+    {"resourceVersion", "query", "string"},
+    {"resourceVersionMatch", "query", "string"},
+    {"sendInitialEvents", "query", "boolean"},
+    {"shardSelector", "query", "string"},
+    {"sinceSeconds", "query", "integer"},
+    {"stderr", "query", "boolean"},
+    {"stdin", "query", "boolean"},
+    {"stdout", "query", "boolean"},
+    {"stream", "query", "string"},
+    {"tailLines", "query", "integer"},
+    {"timeoutSeconds", "query", "integer"},
+    {"timestamps", "query", "boolean"},
+    {"tty", "query", "boolean"},
+    {"watch", "query", "boolean"},
 };
 
-#define LIST_PARAMS                                                                                              \
-    "allowWatchBookmarks continue fieldSelector labelSelector limit resourceVersion resourceVersionMatch "        \
+#define LIST_PARAMS                                                                                        \
+    "allowWatchBookmarks continue fieldSelector labelSelector limit resourceVersion resourceVersionMatch " \
     "sendInitialEvents shardSelector timeoutSeconds watch pretty"
-#define DELETE_PARAMS                                                                                            \
-    "dryRun gracePeriodSeconds ignoreStoreReadErrorWithClusterBreakingPotential orphanDependents propagationPolicy pretty"
-#define COLLECTION_PARAMS                                                                                        \
-    DELETE_PARAMS " continue fieldSelector labelSelector limit resourceVersion resourceVersionMatch "             \
-                  "sendInitialEvents shardSelector timeoutSeconds"
+#define DELETE_PARAMS                                                                                                \
+    "dryRun gracePeriodSeconds ignoreStoreReadErrorWithClusterBreakingPotential orphanDependents propagationPolicy " \
+    "pretty"
+#define COLLECTION_PARAMS                                                                   \
+    DELETE_PARAMS                                                                           \
+        " continue fieldSelector labelSelector limit resourceVersion resourceVersionMatch " \
+        "sendInitialEvents shardSelector timeoutSeconds"
 #define WRITE_PARAMS "dryRun fieldManager fieldValidation pretty"
 
 enum body { BODY_NONE, BODY_OBJECT, BODY_PATCH, BODY_DELETE };
@@ -51,18 +77,25 @@ struct op {
 };
 static const struct op op_get = {"get", "get", "readGNKS", "pretty", BODY_NONE, ANSWER_OBJECT, "200"};
 static const struct op op_list = {"get", "list", "listGNKA", LIST_PARAMS, BODY_NONE, ANSWER_LIST, "200"};
-static const struct op op_create = {"post", "post", "createGNKS", WRITE_PARAMS, BODY_OBJECT, ANSWER_OBJECT, "200 201 202"};
+static const struct op op_create = {"post",      "post",        "createGNKS", WRITE_PARAMS,
+                                    BODY_OBJECT, ANSWER_OBJECT, "200 201 202"};
 static const struct op op_update = {"put", "put", "replaceGNKS", WRITE_PARAMS, BODY_OBJECT, ANSWER_OBJECT, "200 201"};
-static const struct op op_patch = {"patch", "patch", "patchGNKS", WRITE_PARAMS " force", BODY_PATCH, ANSWER_OBJECT,
-                                   "200 201"};
-static const struct op op_delete = {"delete", "delete", "deleteGNKS", DELETE_PARAMS, BODY_DELETE, ANSWER_STATUS,
-                                    "200 202"};
-static const struct op op_deletecollection = {"delete", "deletecollection", "deleteGCNK", COLLECTION_PARAMS, BODY_DELETE,
-                                              ANSWER_STATUS, "200"};
+static const struct op op_patch = {"patch",    "patch",       "patchGNKS", WRITE_PARAMS " force",
+                                   BODY_PATCH, ANSWER_OBJECT, "200 201"};
+static const struct op op_delete = {"delete",    "delete",      "deleteGNKS", DELETE_PARAMS,
+                                    BODY_DELETE, ANSWER_STATUS, "200 202"};
+static const struct op op_deletecollection = {"delete",    "deletecollection", "deleteGCNK", COLLECTION_PARAMS,
+                                              BODY_DELETE, ANSWER_STATUS,      "200"};
 static const struct op op_watch = {"get", "watch", "watchGNK", LIST_PARAMS, BODY_NONE, ANSWER_WATCH, "200"};
 static const struct op op_watchlist = {"get", "watchlist", "watchGNKLA", LIST_PARAMS, BODY_NONE, ANSWER_WATCH, "200"};
-static const struct op op_log = {"get", "get", "readGNKS", "pretty container follow insecureSkipTLSVerifyBackend limitBytes "
-                                 "previous sinceSeconds stream tailLines timestamps", BODY_NONE, ANSWER_TEXT, "200"};
+static const struct op op_log = {"get",
+                                 "get",
+                                 "readGNKS",
+                                 "pretty container follow insecureSkipTLSVerifyBackend limitBytes "
+                                 "previous sinceSeconds stream tailLines timestamps",
+                                 BODY_NONE,
+                                 ANSWER_TEXT,
+                                 "200"};
 
 /* Subresources that connect through. */
 static const struct {
@@ -132,14 +165,14 @@ static char *operation_id(const struct path *p, const char *pattern, const char 
         const char *piece = "";
         char one[2] = {*pattern, 0};
         switch (*pattern) {
-        case 'G': piece = arena_printf(a, "%s%s", words, capital(a, p->version)); break;
-        case 'C': piece = "Collection"; break;
-        case 'N': piece = namespaced ? "Namespaced" : ""; break;
-        case 'K': piece = kind; break;
-        case 'L': piece = "List"; break;
-        case 'S': piece = sub ? capital(a, sub) : ""; break;
-        case 'A': piece = p->o->all_namespaces ? "ForAllNamespaces" : ""; break;
-        default: piece = one;
+            case 'G': piece = arena_printf(a, "%s%s", words, capital(a, p->version)); break;
+            case 'C': piece = "Collection"; break;
+            case 'N': piece = namespaced ? "Namespaced" : ""; break;
+            case 'K': piece = kind; break;
+            case 'L': piece = "List"; break;
+            case 'S': piece = sub ? capital(a, sub) : ""; break;
+            case 'A': piece = p->o->all_namespaces ? "ForAllNamespaces" : ""; break;
+            default: piece = one;
         }
         size_t n = strlen(out);
         snprintf(out + n, sizeof(out) - n, "%s", piece);
@@ -194,7 +227,9 @@ static char *parameter_name(struct arena *a, size_t i) {
 
 /* Most of version 2's parameters are references. kubectl up to 1.26 looks for patches' dryRun by name, though, and follows
  * none. */
-static bool written_out(const struct openapi *o, size_t i) { return o->version == 3 || strcmp(params[i].name, "dryRun") == 0; }
+static bool written_out(const struct openapi *o, size_t i) {
+    return o->version == 3 || strcmp(params[i].name, "dryRun") == 0;
+}
 
 static void set_parameters(struct openapi *o, struct json *owner, uint64_t mask, struct json *body) {
     if (!mask && !body) return;
@@ -217,14 +252,18 @@ static void set_parameters(struct openapi *o, struct json *owner, uint64_t mask,
 
 static const char *const plain_types[] = {"application/json", "application/vnd.kubernetes.protobuf", "application/yaml",
                                           NULL};
-static const char *const watch_types[] = {"application/json", "application/json;stream=watch",
+static const char *const watch_types[] = {"application/json",
+                                          "application/json;stream=watch",
                                           "application/vnd.kubernetes.protobuf",
-                                          "application/vnd.kubernetes.protobuf;stream=watch", "application/yaml", NULL};
+                                          "application/vnd.kubernetes.protobuf;stream=watch",
+                                          "application/yaml",
+                                          NULL};
 static const char *const text_types[] = {"application/json", "application/vnd.kubernetes.protobuf", "application/yaml",
                                          "text/plain", NULL};
 static const char *const any_type[] = {"*/*", NULL};
 static const char *const patch_types[] = {"application/apply-patch+yaml", "application/json-patch+json",
-                                          "application/merge-patch+json", "application/strategic-merge-patch+json", NULL};
+                                          "application/merge-patch+json", "application/strategic-merge-patch+json",
+                                          NULL};
 
 /* Custom resources know neither protobuf nor strategic merge patch. */
 static bool spoken(const struct path *p, const char *type) {
@@ -253,11 +292,12 @@ static struct json *answer_schema(const struct path *p, enum answer answer, cons
     static const struct openapi_kind status = {.type = &api_meta_status}, event = {.type = &api_meta_watch_event};
     struct json *text;
     switch (answer) {
-    case ANSWER_OBJECT: return kind_ref(p->o, kind);
-    case ANSWER_LIST: return kind_ref(p->o, list);
-    case ANSWER_STATUS: return kind_ref(p->o, &status);
-    case ANSWER_WATCH: return kind_ref(p->o, &event);
-    case ANSWER_TEXT: case ANSWER_STREAM: break;
+        case ANSWER_OBJECT: return kind_ref(p->o, kind);
+        case ANSWER_LIST: return kind_ref(p->o, list);
+        case ANSWER_STATUS: return kind_ref(p->o, &status);
+        case ANSWER_WATCH: return kind_ref(p->o, &event);
+        case ANSWER_TEXT:
+        case ANSWER_STREAM: break;
     }
     text = json_object(p->o->a);
     json_set_str(p->o->a, text, "type", "string");
@@ -278,9 +318,10 @@ static void set_answers(const struct path *p, struct json *op, const struct op *
     for (const char *c = o->codes; *c; c += strspn(c, " ")) {
         char code[4] = {c[0], c[1], c[2], 0};
         struct json *one = json_set(a, all, code, json_object(a));
-        json_set_str(a, one, "description", strcmp(code, "200") == 0   ? "OK"
-                                            : strcmp(code, "201") == 0 ? "Created"
-                                                                       : "Accepted");
+        json_set_str(a, one, "description",
+                     strcmp(code, "200") == 0   ? "OK"
+                     : strcmp(code, "201") == 0 ? "Created"
+                                                : "Accepted");
         if (p->o->version == 3)
             json_set(a, one, "content", content(p, types, schema));
         else
@@ -315,10 +356,10 @@ static struct json *set_body(const struct path *p, struct json *op, enum body bo
 static struct json *body_schema(const struct path *p, enum body body, const struct openapi_kind *kind) {
     static const struct openapi_kind options = {.type = &api_meta_delete_options}, patch = {.type = &api_meta_patch};
     switch (body) {
-    case BODY_OBJECT: return kind_ref(p->o, kind);
-    case BODY_PATCH: return kind_ref(p->o, &patch);
-    case BODY_DELETE: return kind_ref(p->o, &options);
-    case BODY_NONE: break;
+        case BODY_OBJECT: return kind_ref(p->o, kind);
+        case BODY_PATCH: return kind_ref(p->o, &patch);
+        case BODY_DELETE: return kind_ref(p->o, &options);
+        case BODY_NONE: break;
     }
     return NULL;
 }
@@ -347,16 +388,19 @@ static void add_operation(struct path *p, const struct op *o, const struct opena
     if (o->body == BODY_DELETE && o->answer == ANSWER_STATUS && row->delete_gives_object && o == &op_delete)
         use.answer = ANSWER_OBJECT;
     size_t at = p->n;
-    struct json *op = new_operation(p, o->method, operation_id(p, o->id, kind_name(&row->kind), sub), mask_of(o->params));
+    struct json *op =
+        new_operation(p, o->method, operation_id(p, o->id, kind_name(&row->kind), sub), mask_of(o->params));
     p->bodies[at] = set_body(p, op, use.body, body_schema(p, use.body, kind));
     set_answers(p, op, &use, answer_schema(p, use.answer, kind, &row->list));
     json_set_str(a, op, "x-kubernetes-action", o->action);
-    json_set(a, op, "x-kubernetes-group-version-kind", openapi_gvk(a, kind_group(kind), kind_version(kind), kind_name(kind)));
+    json_set(a, op, "x-kubernetes-group-version-kind",
+             openapi_gvk(a, kind_group(kind), kind_version(kind), kind_name(kind)));
 }
 
 static struct path begin_path(struct openapi *o, struct json *paths, const char *group, const char *version,
                               const struct openapi_resource *row, const char *url) {
-    struct path p = {.o = o, .paths = paths, .group = group, .version = version, .url = url, .custom = row && !row->kind.type};
+    struct path p = {
+        .o = o, .paths = paths, .group = group, .version = version, .url = url, .custom = row && !row->kind.type};
     if (strstr(url, "{name}")) p.in_path |= mask_of("name");
     if (strstr(url, "{namespace}")) p.in_path |= mask_of("namespace");
     if (strstr(url, "{path}")) p.in_path |= mask_of("path");
@@ -459,7 +503,8 @@ static void add_connect(const struct rows *r, const struct openapi_resource *row
     end_path(&p);
 }
 
-static void add_subresource(const struct rows *r, const struct openapi_resource *row, const struct openapi_subresource *s) {
+static void add_subresource(const struct rows *r, const struct openapi_resource *row,
+                            const struct openapi_subresource *s) {
     for (size_t i = 0; i < ARRAY_LEN(connects); i++) {
         if (strcmp(connects[i].name, s->name) != 0) continue;
         add_connect(r, row, i, false);
@@ -612,7 +657,8 @@ struct json *openapi_v2_begin(struct arena *a, const char *release) {
 
 /* Definitions that an earlier group brought along already stay as they are. */
 static void merge_definitions(struct arena *a, struct json *into, const struct json *from) {
-    JSON_FOREACH_MEMBER(m, from) if (!json_get(into, m->key)) json_set(a, into, m->key, m->value);
+    JSON_FOREACH_MEMBER(m, from)
+        if (!json_get(into, m->key)) json_set(a, into, m->key, m->value);
 }
 
 void openapi_v2_add(struct arena *a, struct json *doc, const char *group, const char *version,

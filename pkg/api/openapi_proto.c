@@ -6,18 +6,18 @@
 #include "pkg/api/openapi.h"
 
 enum form {
-    F_STR,      /* string */
-    F_STRS,     /* list of strings */
+    F_STR,  /* string */
+    F_STRS, /* list of strings */
     F_BOOL,
     F_INT,
     F_DOUBLE,
-    F_ANY,      /* {2: yaml} */
+    F_ANY, /* {2: yaml} */
     F_ANYS,
-    F_MSG,      /* message */
-    F_MSGS,     /* list of messages */
-    F_NAMED,    /* {field: [{1: name, 2: message}]} */
-    F_STRLIST,  /* {1: [string]}: "type" */
-    F_ITEMS,    /* {1: [message]} */
+    F_MSG,     /* message */
+    F_MSGS,    /* list of messages */
+    F_NAMED,   /* {field: [{1: name, 2: message}]} */
+    F_STRLIST, /* {1: [string]}: "type" */
+    F_ITEMS,   /* {1: [message]} */
     F_SCHEMA_OR_BOOL,
     F_NAMED_STRS, /* security requirement: the object is the list of {1: name, 2: {1: [string]}} */
 };
@@ -31,24 +31,43 @@ struct member {
 };
 struct message {
     const struct member *members;
-    uint32_t extensions;              /* number of vendor_extension */
+    uint32_t extensions;                                  /* number of vendor_extension */
     const struct member *(*choose)(const struct json *v); /* oneof: which alternative; NULL: none */
-    uint32_t named;                   /* members of any other name go here as {1: name, 2: .of} */
+    uint32_t named;                                       /* members of any other name go here as {1: name, 2: .of} */
     const struct message *named_of;
 };
 
 static const struct message schema, operation, path_item, parameter, parameter_or_ref, response, security;
 
-static const struct member schema_members[] = {
-    {"$ref", 1, F_STR, NULL}, {"format", 2, F_STR, NULL}, {"title", 3, F_STR, NULL}, {"description", 4, F_STR, NULL},
-    {"default", 5, F_ANY, NULL}, {"multipleOf", 6, F_DOUBLE, NULL}, {"maximum", 7, F_DOUBLE, NULL},
-    {"exclusiveMaximum", 8, F_BOOL, NULL}, {"minimum", 9, F_DOUBLE, NULL}, {"exclusiveMinimum", 10, F_BOOL, NULL},
-    {"maxLength", 11, F_INT, NULL}, {"minLength", 12, F_INT, NULL}, {"pattern", 13, F_STR, NULL},
-    {"maxItems", 14, F_INT, NULL}, {"minItems", 15, F_INT, NULL}, {"uniqueItems", 16, F_BOOL, NULL},
-    {"maxProperties", 17, F_INT, NULL}, {"minProperties", 18, F_INT, NULL}, {"required", 19, F_STRS, NULL},
-    {"enum", 20, F_ANYS, NULL}, {"additionalProperties", 21, F_SCHEMA_OR_BOOL, &schema}, {"type", 22, F_STRLIST, NULL},
-    {"items", 23, F_ITEMS, &schema}, {"allOf", 24, F_MSGS, &schema}, {"properties", 25, F_NAMED, &schema},
-    {"discriminator", 26, F_STR, NULL}, {"readOnly", 27, F_BOOL, NULL}, {"example", 30, F_ANY, NULL}, {0}};
+static const struct member schema_members[] = {{"$ref", 1, F_STR, NULL},
+                                               {"format", 2, F_STR, NULL},
+                                               {"title", 3, F_STR, NULL},
+                                               {"description", 4, F_STR, NULL},
+                                               {"default", 5, F_ANY, NULL},
+                                               {"multipleOf", 6, F_DOUBLE, NULL},
+                                               {"maximum", 7, F_DOUBLE, NULL},
+                                               {"exclusiveMaximum", 8, F_BOOL, NULL},
+                                               {"minimum", 9, F_DOUBLE, NULL},
+                                               {"exclusiveMinimum", 10, F_BOOL, NULL},
+                                               {"maxLength", 11, F_INT, NULL},
+                                               {"minLength", 12, F_INT, NULL},
+                                               {"pattern", 13, F_STR, NULL},
+                                               {"maxItems", 14, F_INT, NULL},
+                                               {"minItems", 15, F_INT, NULL},
+                                               {"uniqueItems", 16, F_BOOL, NULL},
+                                               {"maxProperties", 17, F_INT, NULL},
+                                               {"minProperties", 18, F_INT, NULL},
+                                               {"required", 19, F_STRS, NULL},
+                                               {"enum", 20, F_ANYS, NULL},
+                                               {"additionalProperties", 21, F_SCHEMA_OR_BOOL, &schema},
+                                               {"type", 22, F_STRLIST, NULL},
+                                               {"items", 23, F_ITEMS, &schema},
+                                               {"allOf", 24, F_MSGS, &schema},
+                                               {"properties", 25, F_NAMED, &schema},
+                                               {"discriminator", 26, F_STR, NULL},
+                                               {"readOnly", 27, F_BOOL, NULL},
+                                               {"example", 30, F_ANY, NULL},
+                                               {0}};
 static const struct message schema = {.members = schema_members, .extensions = 31};
 
 /* SchemaItem {1: Schema} */
@@ -62,20 +81,25 @@ static const struct message plain_response = {.members = response_members, .exte
 static const struct member reference_members[] = {{"$ref", 1, F_STR, NULL}, {"description", 2, F_STR, NULL}, {0}};
 static const struct message reference = {.members = reference_members};
 static const struct member response_alternatives[] = {{"", 1, F_MSG, &plain_response}, {"", 2, F_MSG, &reference}};
-static const struct member *choose_response(const struct json *v) { return &response_alternatives[json_get(v, "$ref") != NULL]; }
+static const struct member *choose_response(const struct json *v) {
+    return &response_alternatives[json_get(v, "$ref") != NULL];
+}
 static const struct message response = {.choose = choose_response};
 static const struct message responses = {.named = 1, .named_of = &response, .extensions = 2};
 
-static const struct member body_members[] = {{"description", 1, F_STR, NULL}, {"name", 2, F_STR, NULL}, {"in", 3, F_STR, NULL},
-                                             {"required", 4, F_BOOL, NULL}, {"schema", 5, F_MSG, &schema}, {0}};
+static const struct member body_members[] = {{"description", 1, F_STR, NULL}, {"name", 2, F_STR, NULL},
+                                             {"in", 3, F_STR, NULL},          {"required", 4, F_BOOL, NULL},
+                                             {"schema", 5, F_MSG, &schema},   {0}};
 static const struct message body = {.members = body_members, .extensions = 6};
-static const struct member query_members[] = {
-    {"required", 1, F_BOOL, NULL}, {"in", 2, F_STR, NULL}, {"description", 3, F_STR, NULL}, {"name", 4, F_STR, NULL},
-    {"type", 6, F_STR, NULL}, {"format", 7, F_STR, NULL}, {"uniqueItems", 20, F_BOOL, NULL}, {0}};
+static const struct member query_members[] = {{"required", 1, F_BOOL, NULL},     {"in", 2, F_STR, NULL},
+                                              {"description", 3, F_STR, NULL},   {"name", 4, F_STR, NULL},
+                                              {"type", 6, F_STR, NULL},          {"format", 7, F_STR, NULL},
+                                              {"uniqueItems", 20, F_BOOL, NULL}, {0}};
 static const struct message query = {.members = query_members, .extensions = 23};
-static const struct member path_members[] = {
-    {"required", 1, F_BOOL, NULL}, {"in", 2, F_STR, NULL}, {"description", 3, F_STR, NULL}, {"name", 4, F_STR, NULL},
-    {"type", 5, F_STR, NULL}, {"format", 6, F_STR, NULL}, {"uniqueItems", 19, F_BOOL, NULL}, {0}};
+static const struct member path_members[] = {{"required", 1, F_BOOL, NULL},     {"in", 2, F_STR, NULL},
+                                             {"description", 3, F_STR, NULL},   {"name", 4, F_STR, NULL},
+                                             {"type", 5, F_STR, NULL},          {"format", 6, F_STR, NULL},
+                                             {"uniqueItems", 19, F_BOOL, NULL}, {0}};
 static const struct message in_path = {.members = path_members, .extensions = 22};
 static const struct member non_body_alternatives[] = {{"", 3, F_MSG, &query}, {"", 4, F_MSG, &in_path}};
 static const struct member *choose_non_body(const struct json *v) {
@@ -94,32 +118,47 @@ static const struct member *choose_parameter_or_ref(const struct json *v) {
 static const struct message parameter_or_ref = {.choose = choose_parameter_or_ref};
 
 static const struct message security = {0};
-static const struct member operation_members[] = {
-    {"tags", 1, F_STRS, NULL}, {"summary", 2, F_STR, NULL}, {"description", 3, F_STR, NULL},
-    {"operationId", 5, F_STR, NULL}, {"produces", 6, F_STRS, NULL}, {"consumes", 7, F_STRS, NULL},
-    {"parameters", 8, F_MSGS, &parameter_or_ref}, {"responses", 9, F_MSG, &responses}, {"schemes", 10, F_STRS, NULL},
-    {"deprecated", 11, F_BOOL, NULL}, {0}};
+static const struct member operation_members[] = {{"tags", 1, F_STRS, NULL},
+                                                  {"summary", 2, F_STR, NULL},
+                                                  {"description", 3, F_STR, NULL},
+                                                  {"operationId", 5, F_STR, NULL},
+                                                  {"produces", 6, F_STRS, NULL},
+                                                  {"consumes", 7, F_STRS, NULL},
+                                                  {"parameters", 8, F_MSGS, &parameter_or_ref},
+                                                  {"responses", 9, F_MSG, &responses},
+                                                  {"schemes", 10, F_STRS, NULL},
+                                                  {"deprecated", 11, F_BOOL, NULL},
+                                                  {0}};
 static const struct message operation = {.members = operation_members, .extensions = 13};
-static const struct member path_item_members[] = {
-    {"get", 2, F_MSG, &operation}, {"put", 3, F_MSG, &operation}, {"post", 4, F_MSG, &operation},
-    {"delete", 5, F_MSG, &operation}, {"options", 6, F_MSG, &operation}, {"head", 7, F_MSG, &operation},
-    {"patch", 8, F_MSG, &operation}, {"parameters", 9, F_MSGS, &parameter_or_ref}, {0}};
+static const struct member path_item_members[] = {{"get", 2, F_MSG, &operation},
+                                                  {"put", 3, F_MSG, &operation},
+                                                  {"post", 4, F_MSG, &operation},
+                                                  {"delete", 5, F_MSG, &operation},
+                                                  {"options", 6, F_MSG, &operation},
+                                                  {"head", 7, F_MSG, &operation},
+                                                  {"patch", 8, F_MSG, &operation},
+                                                  {"parameters", 9, F_MSGS, &parameter_or_ref},
+                                                  {0}};
 static const struct message path_item = {.members = path_item_members, .extensions = 10};
 static const struct message paths = {.named = 2, .named_of = &path_item, .extensions = 1};
 
 static const struct member info_members[] = {
     {"title", 1, F_STR, NULL}, {"version", 2, F_STR, NULL}, {"description", 3, F_STR, NULL}, {0}};
 static const struct message info = {.members = info_members, .extensions = 7};
-static const struct member key_members[] = {{"type", 1, F_STR, NULL}, {"name", 2, F_STR, NULL}, {"in", 3, F_STR, NULL},
-                                            {"description", 4, F_STR, NULL}, {0}};
+static const struct member key_members[] = {
+    {"type", 1, F_STR, NULL}, {"name", 2, F_STR, NULL}, {"in", 3, F_STR, NULL}, {"description", 4, F_STR, NULL}, {0}};
 static const struct message api_key = {.members = key_members, .extensions = 5};
 static const struct member key_alternative = {"", 2, F_MSG, &api_key};
 static const struct member *choose_key(const struct json *v) { return &key_alternative; }
 static const struct message security_definition = {.choose = choose_key};
-static const struct member document_members[] = {
-    {"swagger", 1, F_STR, NULL}, {"info", 2, F_MSG, &info}, {"paths", 8, F_MSG, &paths},
-    {"definitions", 9, F_NAMED, &schema}, {"parameters", 10, F_NAMED, &parameter}, {"security", 12, F_NAMED_STRS, &security},
-    {"securityDefinitions", 13, F_NAMED, &security_definition}, {0}};
+static const struct member document_members[] = {{"swagger", 1, F_STR, NULL},
+                                                 {"info", 2, F_MSG, &info},
+                                                 {"paths", 8, F_MSG, &paths},
+                                                 {"definitions", 9, F_NAMED, &schema},
+                                                 {"parameters", 10, F_NAMED, &parameter},
+                                                 {"security", 12, F_NAMED_STRS, &security},
+                                                 {"securityDefinitions", 13, F_NAMED, &security_definition},
+                                                 {0}};
 static const struct message document = {.members = document_members, .extensions = 16};
 
 /* ---- writing ---- */
@@ -147,7 +186,8 @@ static void put_string(struct buf *b, uint32_t number, const struct json *v) {
 static void put_strings(struct buf *b, uint32_t number, const struct json *v) {
     struct json *item;
     if (json_is(v, JSON_STRING)) put_string(b, number, v);
-    if (json_is(v, JSON_ARRAY)) JSON_FOREACH(item, v) put_string(b, number, item);
+    if (json_is(v, JSON_ARRAY))
+        JSON_FOREACH(item, v) put_string(b, number, item);
 }
 
 static void put_message(struct buf *b, const struct message *m, const struct json *v);
@@ -217,19 +257,26 @@ static void put_wrapped(struct buf *b, const struct member *f, const struct json
 static void put_member(struct buf *b, const struct member *f, const struct json *v) {
     struct json *item;
     switch ((enum form)f->form) {
-    case F_STR: put_string(b, f->number, v); break;
-    case F_STRS: put_strings(b, f->number, v); break;
-    case F_BOOL:
-        if (json_is(v, JSON_BOOL) && v->b) put_number(b, f->number, 1);
-        break;
-    case F_INT: put_number(b, f->number, (uint64_t)json_as_int(v, 0)); break;
-    case F_DOUBLE: put_double(b, f->number, json_as_double(v, 0)); break;
-    case F_ANY: put_any(b, f->number, v); break;
-    case F_ANYS: JSON_FOREACH(item, v) put_any(b, f->number, item); break;
-    case F_MSG: put_nested(b, f->number, f->of, v); break;
-    case F_MSGS: JSON_FOREACH(item, v) put_nested(b, f->number, f->of, item); break;
-    case F_NAMED_STRS: put_security(b, f->number, v); break;
-    case F_NAMED: case F_STRLIST: case F_ITEMS: case F_SCHEMA_OR_BOOL: put_wrapped(b, f, v); break;
+        case F_STR: put_string(b, f->number, v); break;
+        case F_STRS: put_strings(b, f->number, v); break;
+        case F_BOOL:
+            if (json_is(v, JSON_BOOL) && v->b) put_number(b, f->number, 1);
+            break;
+        case F_INT: put_number(b, f->number, (uint64_t)json_as_int(v, 0)); break;
+        case F_DOUBLE: put_double(b, f->number, json_as_double(v, 0)); break;
+        case F_ANY: put_any(b, f->number, v); break;
+        case F_ANYS:
+            JSON_FOREACH(item, v) put_any(b, f->number, item);
+            break;
+        case F_MSG: put_nested(b, f->number, f->of, v); break;
+        case F_MSGS:
+            JSON_FOREACH(item, v) put_nested(b, f->number, f->of, item);
+            break;
+        case F_NAMED_STRS: put_security(b, f->number, v); break;
+        case F_NAMED:
+        case F_STRLIST:
+        case F_ITEMS:
+        case F_SCHEMA_OR_BOOL: put_wrapped(b, f, v); break;
     }
 }
 

@@ -10,10 +10,13 @@ static const struct openapi_subresource subs[] = {
     {"status", {.type = &api_apps_deployment}, OPENAPI_GET | OPENAPI_UPDATE | OPENAPI_PATCH},
     {"scale", {.type = &api_autoscaling_v1_scale}, OPENAPI_GET | OPENAPI_UPDATE | OPENAPI_PATCH},
 };
-static const struct openapi_resource rows[] = {{.plural = "deployments", .namespaced = true,
+static const struct openapi_resource rows[] = {{.plural = "deployments",
+                                                .namespaced = true,
                                                 .kind = {.type = &api_apps_deployment},
                                                 .list = {.type = &api_apps_deployment_list},
-                                                .verbs = OPENAPI_ALL, .subs = subs, .n_subs = 2}};
+                                                .verbs = OPENAPI_ALL,
+                                                .subs = subs,
+                                                .n_subs = 2}};
 
 static struct json *property(struct json *schemas, const char *type, const char *name) {
     return json_at(schemas, type, "properties", name, NULL);
@@ -34,7 +37,8 @@ TEST(a_struct_value_is_a_reference_with_an_empty_default) {
     const struct api_type *t[] = {&api_core_pod};
     struct json *spec = json_clone(a, property(openapi_v3_schemas(a, t, 1), "io.k8s.api.core.v1.Pod", "spec"));
     json_del(spec, "description");
-    CHECK_STR(json_text(a, spec), "{\"allOf\":[{\"$ref\":\"#/components/schemas/io.k8s.api.core.v1.PodSpec\"}],\"default\":{}}");
+    CHECK_STR(json_text(a, spec),
+              "{\"allOf\":[{\"$ref\":\"#/components/schemas/io.k8s.api.core.v1.PodSpec\"}],\"default\":{}}");
     spec = json_clone(a, property(openapi_v2_definitions(a, t, 1), "io.k8s.api.core.v1.Pod", "spec"));
     json_del(spec, "description");
     CHECK_STR(json_text(a, spec), "{\"$ref\":\"#/definitions/io.k8s.api.core.v1.PodSpec\"}");
@@ -63,7 +67,9 @@ TEST(a_row_becomes_its_paths_with_shared_parameters_at_the_path) {
     CHECK_STR(json_get_str(json_at(paths, "/apis/apps/v1/deployments", "get", NULL), "operationId"),
               "listAppsV1DeploymentForAllNamespaces");
     CHECK_STR(json_get_str(json_at(paths, "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "get",
-                                   "x-kubernetes-group-version-kind", NULL), "kind"), "Scale");
+                                   "x-kubernetes-group-version-kind", NULL),
+                           "kind"),
+              "Scale");
     arena_free(a);
 }
 
@@ -72,15 +78,18 @@ TEST(custom_kinds_bring_their_schema) {
     struct json *schema;
     const char *text = "{\"type\":\"object\",\"properties\":{\"spec\":{\"type\":\"object\"}}}";
     REQUIRE(json_parse(a, text, strlen(text), &schema, NULL, NULL) == 0);
-    struct openapi_resource r = {.plural = "gadgets", .verbs = OPENAPI_ALL,
-                                 .kind = {.group = "x.example", .version = "v1", .kind = "Gadget", .schema = schema,
-                                          .name = "example.x.v1.Gadget"},
-                                 .list = {.group = "x.example", .version = "v1", .kind = "GadgetList",
-                                          .name = "example.x.v1.GadgetList"}};
+    struct openapi_resource r = {
+        .plural = "gadgets",
+        .verbs = OPENAPI_ALL,
+        .kind =
+            {.group = "x.example", .version = "v1", .kind = "Gadget", .schema = schema, .name = "example.x.v1.Gadget"},
+        .list = {.group = "x.example", .version = "v1", .kind = "GadgetList", .name = "example.x.v1.GadgetList"}};
     struct json *doc = openapi_v3_document(a, "1.36", "x.example", "v1", &r, 1);
     CHECK(json_at(doc, "components", "schemas", "example.x.v1.Gadget", "properties", "spec", NULL) != NULL);
-    struct json *patch = json_at(doc, "paths", "/apis/x.example/v1/gadgets/{name}", "patch", "requestBody", "content", NULL);
-    CHECK(json_get(patch, "application/merge-patch+json") && !json_get(patch, "application/strategic-merge-patch+json"));
+    struct json *patch =
+        json_at(doc, "paths", "/apis/x.example/v1/gadgets/{name}", "patch", "requestBody", "content", NULL);
+    CHECK(json_get(patch, "application/merge-patch+json") &&
+          !json_get(patch, "application/strategic-merge-patch+json"));
     CHECK(!json_at(doc, "paths", "/apis/x.example/v1/watch/gadgets", NULL));
     arena_free(a);
 }
@@ -94,7 +103,10 @@ TEST(version_two_is_written_as_protobuf) {
     CHECK(json_at(doc, "definitions", "io.k8s.api.apps.v1.Deployment", NULL) != NULL);
     CHECK(json_at(doc, "paths", "/apis/apps/", NULL) != NULL);
     openapi_v2_to_proto(&b, doc);
-    static const char start[] = "\x0a\x03" "2.0\x12\x12\x0a\x0aKubernetes\x12\x04" "1.36";
+    static const char start[] =
+        "\x0a\x03"
+        "2.0\x12\x12\x0a\x0aKubernetes\x12\x04"
+        "1.36";
     CHECK(b.len > 10000 && memcmp(b.data, start, sizeof(start) - 1) == 0);
     buf_done(&b);
     arena_free(a);

@@ -17,39 +17,43 @@ static const char *some(const char *const *list, uint32_t n) { return list[rnd(n
 static void fill(struct arena *a, const struct api_type *t, char *obj, int depth);
 
 static void fill_one(struct arena *a, const struct api_field *f, void *p, int depth) {
-    static const char *const strings[] = {"", "a", "web", "ümläut", "quote\"back\\slash", "line\nbreak", "nul\xc0\x80."};
+    static const char *const strings[] = {
+        "", "a", "web", "ümläut", "quote\"back\\slash", "line\nbreak", "nul\xc0\x80."};
     static const char *const quantities[] = {"0", "100m", "1Gi", "5k"};
     static const char *const durations[] = {"0s", "1m0s", "1.5s"};
     static const char *const raws[] = {"{}", "{\"a\":[1,\"x\",null]}", "{\"k\":{\"z\":true}}"};
     int64_t n = (int64_t)rnd(3) - 1;
     struct bytes *bytes = p;
     switch ((enum api_kind)f->kind) {
-    case API_STRING: *(const char **)p = some(strings, ARRAY_LEN(strings)); break;
-    case API_QUANTITY: *(const char **)p = some(quantities, ARRAY_LEN(quantities)); break;
-    case API_DURATION: *(const char **)p = some(durations, ARRAY_LEN(durations)); break;
-    case API_BOOL: *(bool *)p = rnd(2); break;
-    case API_INT32: *(int32_t *)p = (int32_t)n * INT32_MAX; break;
-    case API_UINT32: *(uint32_t *)p = rnd(2) ? UINT32_MAX : 0; break;
-    case API_INT64: *(int64_t *)p = n * INT64_MAX; break;
-    case API_UINT64: *(uint64_t *)p = rnd(2) ? UINT64_MAX : 1; break;
-    case API_DOUBLE: *(double *)p = rnd(2) ? 1e-7 : 12345.5; break;
-    case API_ENUM: *(int32_t *)p = (int32_t)rnd(2); break;
-    case API_BYTES:
-        bytes->n = rnd(4);
-        bytes->p = (const uint8_t *)"\x00\xff\x7f";
-        break;
-    case API_TIME: *(struct ktime *)p = (struct ktime){.sec = 1700000000 + rnd(1000), .set = true}; break;
-    case API_MICROTIME: *(struct ktime *)p = (struct ktime){.sec = 1700000000, .nsec = 123456000, .set = true}; break;
-    case API_INT_OR_STRING:
-        *(struct int_or_string *)p = rnd(2) ? (struct int_or_string){.set = true, .i = (int32_t)n, .s = ""}
-                                            : (struct int_or_string){.set = true, .is_str = true, .s = "50%"};
-        break;
-    case API_RAW: case API_FIELDS_V1: {
-        const char *text = some(raws, ARRAY_LEN(raws));
-        *(struct raw_json *)p = (struct raw_json){.p = text, .n = strlen(text)};
-        break;
-    }
-    case API_MESSAGE: fill(a, f->type, p, depth - 1); break;
+        case API_STRING: *(const char **)p = some(strings, ARRAY_LEN(strings)); break;
+        case API_QUANTITY: *(const char **)p = some(quantities, ARRAY_LEN(quantities)); break;
+        case API_DURATION: *(const char **)p = some(durations, ARRAY_LEN(durations)); break;
+        case API_BOOL: *(bool *)p = rnd(2); break;
+        case API_INT32: *(int32_t *)p = (int32_t)n * INT32_MAX; break;
+        case API_UINT32: *(uint32_t *)p = rnd(2) ? UINT32_MAX : 0; break;
+        case API_INT64: *(int64_t *)p = n * INT64_MAX; break;
+        case API_UINT64: *(uint64_t *)p = rnd(2) ? UINT64_MAX : 1; break;
+        case API_DOUBLE: *(double *)p = rnd(2) ? 1e-7 : 12345.5; break;
+        case API_ENUM: *(int32_t *)p = (int32_t)rnd(2); break;
+        case API_BYTES:
+            bytes->n = rnd(4);
+            bytes->p = (const uint8_t *)"\x00\xff\x7f";
+            break;
+        case API_TIME: *(struct ktime *)p = (struct ktime){.sec = 1700000000 + rnd(1000), .set = true}; break;
+        case API_MICROTIME:
+            *(struct ktime *)p = (struct ktime){.sec = 1700000000, .nsec = 123456000, .set = true};
+            break;
+        case API_INT_OR_STRING:
+            *(struct int_or_string *)p = rnd(2) ? (struct int_or_string){.set = true, .i = (int32_t)n, .s = ""}
+                                                : (struct int_or_string){.set = true, .is_str = true, .s = "50%"};
+            break;
+        case API_RAW:
+        case API_FIELDS_V1: {
+            const char *text = some(raws, ARRAY_LEN(raws));
+            *(struct raw_json *)p = (struct raw_json){.p = text, .n = strlen(text)};
+            break;
+        }
+        case API_MESSAGE: fill(a, f->type, p, depth - 1); break;
     }
 }
 

@@ -52,21 +52,25 @@ static bool next(struct input *in, struct wire *w) {
     w->number = (uint32_t)(tag >> 3);
     w->type = tag & 7;
     switch (w->type) {
-    case WT_VARINT: return varint(in, &w->v);
-    case WT_64: return fixed(in, 8, &w->v);
-    case WT_32: return fixed(in, 4, &w->v);
-    case WT_BYTES:
-        if (!varint(in, &n) || n > (uint64_t)(in->end - in->p)) return false;
-        w->in = (struct input){in->p, in->p + n};
-        in->p += n;
-        return true;
-    default: return false; /* groups are not used by any of the protocols */
+        case WT_VARINT: return varint(in, &w->v);
+        case WT_64: return fixed(in, 8, &w->v);
+        case WT_32: return fixed(in, 4, &w->v);
+        case WT_BYTES:
+            if (!varint(in, &n) || n > (uint64_t)(in->end - in->p)) return false;
+            w->in = (struct input){in->p, in->p + n};
+            in->p += n;
+            return true;
+        default: return false; /* groups are not used by any of the protocols */
     }
 }
 
 static unsigned utf8_len(const uint8_t *p, const uint8_t *end) {
     uint8_t c = p[0];
-    unsigned n = c < 0x80 ? 1 : c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    unsigned n = c < 0x80                 ? 1
+                 : c >= 0xc2 && c <= 0xdf ? 2
+                 : c >= 0xe0 && c <= 0xef ? 3
+                 : c >= 0xf0 && c <= 0xf4 ? 4
+                                          : 0;
     if (!n || (size_t)(end - p) < n) return 0;
     for (unsigned i = 1; i < n; i++)
         if ((p[i] & 0xc0) != 0x80) return 0;
@@ -176,11 +180,12 @@ static int read_duration(struct proto *d, struct input in, const char **out) {
 
 static void set_number(const struct api_field *f, uint64_t v, void *out) {
     switch ((enum api_kind)f->kind) {
-    case API_BOOL: *(bool *)out = v != 0; break;
-    case API_INT32: case API_ENUM: *(int32_t *)out = (int32_t)v; break;
-    case API_UINT32: *(uint32_t *)out = (uint32_t)v; break;
-    case API_DOUBLE: memcpy(out, &v, sizeof(v)); break;
-    default: *(uint64_t *)out = v;
+        case API_BOOL: *(bool *)out = v != 0; break;
+        case API_INT32:
+        case API_ENUM: *(int32_t *)out = (int32_t)v; break;
+        case API_UINT32: *(uint32_t *)out = (uint32_t)v; break;
+        case API_DOUBLE: memcpy(out, &v, sizeof(v)); break;
+        default: *(uint64_t *)out = v;
     }
 }
 
@@ -196,18 +201,20 @@ static int read_one(struct proto *d, const struct api_field *f, const struct wir
     if (w->type != wire_type(f)) return err_set(d->e, -EINVAL, "protobuf: field %u has the wrong wire type", w->number);
     struct bytes *bytes = out;
     switch ((enum api_kind)f->kind) {
-    case API_STRING: return read_string(d, w->in, out);
-    case API_BYTES:
-        bytes->n = (size_t)(w->in.end - w->in.p);
-        bytes->p = arena_memdup(d->a, w->in.p, bytes->n);
-        return 0;
-    case API_TIME: case API_MICROTIME: return read_time(d, w->in, f->kind, out);
-    case API_DURATION: return read_duration(d, w->in, out);
-    case API_QUANTITY: return read_quantity(d, w->in, out);
-    case API_INT_OR_STRING: return read_int_or_string(d, w->in, out);
-    case API_RAW: case API_FIELDS_V1: return read_raw(d, w->in, out);
-    case API_MESSAGE: return read_message(d, f->type, w->in, out);
-    default: set_number(f, w->v, out); return 0;
+        case API_STRING: return read_string(d, w->in, out);
+        case API_BYTES:
+            bytes->n = (size_t)(w->in.end - w->in.p);
+            bytes->p = arena_memdup(d->a, w->in.p, bytes->n);
+            return 0;
+        case API_TIME:
+        case API_MICROTIME: return read_time(d, w->in, f->kind, out);
+        case API_DURATION: return read_duration(d, w->in, out);
+        case API_QUANTITY: return read_quantity(d, w->in, out);
+        case API_INT_OR_STRING: return read_int_or_string(d, w->in, out);
+        case API_RAW:
+        case API_FIELDS_V1: return read_raw(d, w->in, out);
+        case API_MESSAGE: return read_message(d, f->type, w->in, out);
+        default: set_number(f, w->v, out); return 0;
     }
 }
 
@@ -262,18 +269,17 @@ static int read_entry(struct proto *d, const struct api_field *f, struct input i
 static int read_field(struct proto *d, const struct api_field *f, const struct wire *w, char *out) {
     void *p = out + f->offset;
     switch ((enum api_shape)f->shape) {
-    case API_LIST:
-        if (f->flags & API_F_WRAPPED)
-            return w->type == WT_BYTES ? read_wrapped(d, f, w->in, p) : truncated(d);
-        return read_element(d, f, w, p);
-    case API_MAP: case API_MAP_LISTS:
-        return w->type == WT_BYTES ? read_entry(d, f, w->in, p) : truncated(d);
-    case API_PTR:
-        if (!api_is_pointer(f)) break;
-        if (!*(void **)p) *(void **)p = arena_zalloc(d->a, api_elem_size(f));
-        p = *(void **)p;
-        break;
-    case API_ONE: break;
+        case API_LIST:
+            if (f->flags & API_F_WRAPPED) return w->type == WT_BYTES ? read_wrapped(d, f, w->in, p) : truncated(d);
+            return read_element(d, f, w, p);
+        case API_MAP:
+        case API_MAP_LISTS: return w->type == WT_BYTES ? read_entry(d, f, w->in, p) : truncated(d);
+        case API_PTR:
+            if (!api_is_pointer(f)) break;
+            if (!*(void **)p) *(void **)p = arena_zalloc(d->a, api_elem_size(f));
+            p = *(void **)p;
+            break;
+        case API_ONE: break;
     }
     return read_one(d, f, w, p);
 }
@@ -321,7 +327,8 @@ int api_proto_unwrap(struct arena *a, const uint8_t *p, size_t n, const char **a
     struct proto d = {.a = a, .e = e};
     struct wire w, m;
     if (n < 4 || memcmp(p, "k8s", 4) != 0)
-        return err_set(e, -EINVAL, "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]");
+        return err_set(e, -EINVAL,
+                       "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]");
     struct input in = {p + 4, p + n};
     *api_version = *kind = "";
     *raw = (struct bytes){(const uint8_t *)api_empty_items, 0};

@@ -19,7 +19,9 @@ static void put_varint(struct buf *b, uint64_t v) {
     buf_add(b, out, n);
 }
 
-static void put_tag(struct buf *b, uint32_t number, unsigned wire_type) { put_varint(b, (uint64_t)number << 3 | wire_type); }
+static void put_tag(struct buf *b, uint32_t number, unsigned wire_type) {
+    put_varint(b, (uint64_t)number << 3 | wire_type);
+}
 
 static size_t open_message(struct buf *b, uint32_t number) {
     put_tag(b, number, WT_BYTES);
@@ -111,11 +113,12 @@ static void put_duration(struct buf *b, uint32_t number, const char *text) {
 static uint64_t scalar_bits(const struct api_field *f, const void *p) {
     uint64_t bits = 0;
     switch ((enum api_kind)f->kind) {
-    case API_BOOL: return *(const bool *)p;
-    case API_INT32: case API_ENUM: return (uint64_t)(int64_t)*(const int32_t *)p;
-    case API_UINT32: return *(const uint32_t *)p;
-    case API_DOUBLE: memcpy(&bits, p, sizeof(bits)); return bits;
-    default: return *(const uint64_t *)p;
+        case API_BOOL: return *(const bool *)p;
+        case API_INT32:
+        case API_ENUM: return (uint64_t)(int64_t) * (const int32_t *)p;
+        case API_UINT32: return *(const uint32_t *)p;
+        case API_DOUBLE: memcpy(&bits, p, sizeof(bits)); return bits;
+        default: return *(const uint64_t *)p;
     }
 }
 
@@ -128,27 +131,29 @@ static void put_fixed64(struct buf *b, uint64_t v) {
 static void put_one(struct buf *b, const struct api_field *f, uint32_t number, const void *p) {
     size_t start;
     switch ((enum api_kind)f->kind) {
-    case API_STRING: put_string(b, number, *(const char *const *)p); break;
-    case API_BYTES: put_blob(b, number, ((const struct bytes *)p)->p, ((const struct bytes *)p)->n); break;
-    case API_TIME: case API_MICROTIME: put_time(b, number, p); break;
-    case API_DURATION: put_duration(b, number, *(const char *const *)p); break;
-    case API_QUANTITY:
-        start = open_message(b, number);
-        put_string(b, 1, str_empty(*(const char *const *)p) ? "0" : *(const char *const *)p);
-        close_message(b, start);
-        break;
-    case API_INT_OR_STRING: put_int_or_string(b, number, p); break;
-    case API_RAW: case API_FIELDS_V1: put_raw(b, number, p); break;
-    case API_MESSAGE:
-        start = open_message(b, number);
-        put_message(b, f->type, p);
-        close_message(b, start);
-        break;
-    case API_DOUBLE:
-        put_tag(b, number, WT_64);
-        put_fixed64(b, scalar_bits(f, p));
-        break;
-    default: put_number(b, number, scalar_bits(f, p));
+        case API_STRING: put_string(b, number, *(const char *const *)p); break;
+        case API_BYTES: put_blob(b, number, ((const struct bytes *)p)->p, ((const struct bytes *)p)->n); break;
+        case API_TIME:
+        case API_MICROTIME: put_time(b, number, p); break;
+        case API_DURATION: put_duration(b, number, *(const char *const *)p); break;
+        case API_QUANTITY:
+            start = open_message(b, number);
+            put_string(b, 1, str_empty(*(const char *const *)p) ? "0" : *(const char *const *)p);
+            close_message(b, start);
+            break;
+        case API_INT_OR_STRING: put_int_or_string(b, number, p); break;
+        case API_RAW:
+        case API_FIELDS_V1: put_raw(b, number, p); break;
+        case API_MESSAGE:
+            start = open_message(b, number);
+            put_message(b, f->type, p);
+            close_message(b, start);
+            break;
+        case API_DOUBLE:
+            put_tag(b, number, WT_64);
+            put_fixed64(b, scalar_bits(f, p));
+            break;
+        default: put_number(b, number, scalar_bits(f, p));
     }
 }
 
@@ -203,22 +208,29 @@ static void put_map(struct buf *b, const struct api_field *f, const struct any_v
 /* proto3 leaves zero values out. */
 static bool is_zero(const struct api_field *f, const void *p) {
     switch ((enum api_kind)f->kind) {
-    case API_STRING: return str_empty(*(const char *const *)p);
-    case API_BYTES: return ((const struct bytes *)p)->n == 0;
-    case API_BOOL: case API_INT32: case API_UINT32: case API_ENUM: case API_INT64: case API_UINT64: case API_DOUBLE:
-        return scalar_bits(f, p) == 0;
-    default: return false;
+        case API_STRING: return str_empty(*(const char *const *)p);
+        case API_BYTES: return ((const struct bytes *)p)->n == 0;
+        case API_BOOL:
+        case API_INT32:
+        case API_UINT32:
+        case API_ENUM:
+        case API_INT64:
+        case API_UINT64:
+        case API_DOUBLE: return scalar_bits(f, p) == 0;
+        default: return false;
     }
 }
 
 static bool is_absent(const struct api_type *t, const struct api_field *f, const void *p) {
     if (f->shape == API_PTR) {
         switch ((enum api_kind)f->kind) {
-        case API_BYTES: return !((const struct bytes *)p)->p;
-        case API_TIME: case API_MICROTIME: return !((const struct ktime *)p)->set;
-        case API_INT_OR_STRING: return !((const struct int_or_string *)p)->set;
-        case API_RAW: case API_FIELDS_V1: return !((const struct raw_json *)p)->p;
-        default: return !*(void *const *)p;
+            case API_BYTES: return !((const struct bytes *)p)->p;
+            case API_TIME:
+            case API_MICROTIME: return !((const struct ktime *)p)->set;
+            case API_INT_OR_STRING: return !((const struct int_or_string *)p)->set;
+            case API_RAW:
+            case API_FIELDS_V1: return !((const struct raw_json *)p)->p;
+            default: return !*(void *const *)p;
         }
     }
     if (f->kind == API_BYTES && (!t->proto3 || f->flags & API_F_ONEOF)) return !((const struct bytes *)p)->p;

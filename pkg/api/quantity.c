@@ -18,9 +18,9 @@ static const struct {
     int8_t power; /* of 1000, or of 1024 */
     bool binary;
 } suffixes[] = {
-    {"", 0, false}, {"n", -3, false}, {"u", -2, false}, {"m", -1, false}, {"k", 1, false}, {"M", 2, false},
-    {"G", 3, false}, {"T", 4, false}, {"P", 5, false}, {"E", 6, false}, {"Ki", 1, true}, {"Mi", 2, true},
-    {"Gi", 3, true}, {"Ti", 4, true}, {"Pi", 5, true}, {"Ei", 6, true},
+    {"", 0, false},  {"n", -3, false}, {"u", -2, false}, {"m", -1, false}, {"k", 1, false}, {"M", 2, false},
+    {"G", 3, false}, {"T", 4, false},  {"P", 5, false},  {"E", 6, false},  {"Ki", 1, true}, {"Mi", 2, true},
+    {"Gi", 3, true}, {"Ti", 4, true},  {"Pi", 5, true},  {"Ei", 6, true},
 };
 
 enum { EXACT_DIGITS = 18, MAX_DIGITS = 28, MAX_EXPONENT = 60 };
@@ -126,8 +126,7 @@ int quantity_parse(const char *s, struct quantity *out) {
 
 static char *put_number(char *end, unsigned __int128 v) {
     *end = 0;
-    do
-        *--end = (char)('0' + (int)(v % 10));
+    do *--end = (char)('0' + (int)(v % 10));
     while (v /= 10);
     return end;
 }

@@ -5,16 +5,23 @@ char api_empty_items[1];
 
 size_t api_elem_size(const struct api_field *f) {
     switch ((enum api_kind)f->kind) {
-    case API_STRING: case API_QUANTITY: case API_DURATION: return sizeof(char *);
-    case API_BOOL: return sizeof(bool);
-    case API_INT32: case API_UINT32: case API_ENUM: return sizeof(int32_t);
-    case API_INT64: case API_UINT64: return sizeof(int64_t);
-    case API_DOUBLE: return sizeof(double);
-    case API_BYTES: return sizeof(struct bytes);
-    case API_TIME: case API_MICROTIME: return sizeof(struct ktime);
-    case API_INT_OR_STRING: return sizeof(struct int_or_string);
-    case API_RAW: case API_FIELDS_V1: return sizeof(struct raw_json);
-    case API_MESSAGE: return f->type->size;
+        case API_STRING:
+        case API_QUANTITY:
+        case API_DURATION: return sizeof(char *);
+        case API_BOOL: return sizeof(bool);
+        case API_INT32:
+        case API_UINT32:
+        case API_ENUM: return sizeof(int32_t);
+        case API_INT64:
+        case API_UINT64: return sizeof(int64_t);
+        case API_DOUBLE: return sizeof(double);
+        case API_BYTES: return sizeof(struct bytes);
+        case API_TIME:
+        case API_MICROTIME: return sizeof(struct ktime);
+        case API_INT_OR_STRING: return sizeof(struct int_or_string);
+        case API_RAW:
+        case API_FIELDS_V1: return sizeof(struct raw_json);
+        case API_MESSAGE: return f->type->size;
     }
     return 0;
 }

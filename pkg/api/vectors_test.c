@@ -40,12 +40,14 @@ static int check(const struct json *item) {
     json_set_str(a, tree, "apiVersion", version);
     int bad = 0;
     struct json *claim, *plain = json_clone(a, object);
-    JSON_FOREACH(claim, json_at(plain, "spec", "volumeClaimTemplates", NULL)) { /* protobuf has no place for these two */
+    JSON_FOREACH(claim,
+                 json_at(plain, "spec", "volumeClaimTemplates", NULL)) { /* protobuf has no place for these two */
         json_del(claim, "kind");
         json_del(claim, "apiVersion");
     }
     if (!json_equal(tree, plain))
-        bad += fail("tree from protobuf differs", kind, arena_printf(a, "\n got %s\nwant %s", json_text(a, tree), json_text(a, object)));
+        bad += fail("tree from protobuf differs", kind,
+                    arena_printf(a, "\n got %s\nwant %s", json_text(a, tree), json_text(a, object)));
     struct json *same;
     struct api_problems unknown = {0};
     const char *before = json_text(a, object);

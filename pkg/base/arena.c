@@ -20,7 +20,9 @@ struct arena {
     char *last;   /* newest block, which can grow in place */
 };
 
-struct arena *arena_new(void) { return xcalloc(1, sizeof(struct arena)); }
+struct arena *arena_new(void) {
+    return xcalloc(1, sizeof(struct arena));
+}
 
 struct arena *arena_new_sized(size_t n) {
     struct arena *a = arena_new();

@@ -35,11 +35,11 @@ char *arena_vprintf(struct arena *a, const char *fmt, va_list ap);
 size_t arena_used(const struct arena *a);
 
 /* Makes room for one more element in an arena vector; `cap` counts elements. */
-#define ARENA_GROW(a, items, n, cap)                                                              \
-    do {                                                                                          \
-        if ((n) >= (cap)) {                                                                       \
-            size_t _new = (cap) ? (size_t)(cap)*2 : 4;                                            \
+#define ARENA_GROW(a, items, n, cap)                                                                  \
+    do {                                                                                              \
+        if ((n) >= (cap)) {                                                                           \
+            size_t _new = (cap) ? (size_t)(cap)*2 : 4;                                                \
             (items) = arena_realloc((a), (items), (cap) * sizeof(*(items)), _new * sizeof(*(items))); \
-            (cap) = _new;                                                                         \
-        }                                                                                         \
+            (cap) = _new;                                                                             \
+        }                                                                                             \
     } while (0)

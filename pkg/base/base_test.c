@@ -82,8 +82,15 @@ TEST(times_parse_and_print) {
         CHECK_STR(ktime_format(t, out), cases[i].seconds);
         CHECK_STR(ktime_format_micro(t, out), cases[i].micro);
     }
-    static const char *const bad[] = {"", "2024-02-30T00:00:00Z", "2023-02-29T00:00:00Z", "2024-01-01", "2024-01-01T00:00:00",
-                                      "2024-01-01 00:00:00Z", "2024-13-01T00:00:00Z", "2024-01-01T24:00:00Z", "2024-01-01T00:00:00Zx"};
+    static const char *const bad[] = {"",
+                                      "2024-02-30T00:00:00Z",
+                                      "2023-02-29T00:00:00Z",
+                                      "2024-01-01",
+                                      "2024-01-01T00:00:00",
+                                      "2024-01-01 00:00:00Z",
+                                      "2024-13-01T00:00:00Z",
+                                      "2024-01-01T24:00:00Z",
+                                      "2024-01-01T00:00:00Zx"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) CHECK_INT(ktime_parse(bad[i], &t), -EINVAL);
 }
 
@@ -92,8 +99,9 @@ TEST(durations_parse_and_print_as_go_does) {
         const char *in;
         int64_t ns;
         const char *out;
-    } cases[] = {{"1h30m", 5400 * NS_PER_SEC, "1h30m0s"}, {"1.5s", 1500 * NS_PER_MS, "1.5s"}, {"0", 0, "0s"},
-                 {"-250ms", -250 * NS_PER_MS, "-250ms"}, {"10us", 10000, "10\u00b5s"}, {"90s", 90 * NS_PER_SEC, "1m30s"}};
+    } cases[] = {
+        {"1h30m", 5400 * NS_PER_SEC, "1h30m0s"}, {"1.5s", 1500 * NS_PER_MS, "1.5s"}, {"0", 0, "0s"},
+        {"-250ms", -250 * NS_PER_MS, "-250ms"},  {"10us", 10000, "10\u00b5s"},       {"90s", 90 * NS_PER_SEC, "1m30s"}};
     char out[KTIME_MAX];
     int64_t ns = 0;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -149,11 +157,13 @@ TEST(flags_come_from_their_table) {
     int64_t n = 1, d = 0;
     bool b = true;
     struct flag_list l = {0};
-    const struct flag flags[] = {{"s", 0, FLAG_STR, &s, "X", ""},        {"num", 'n', FLAG_INT, &n, "N", ""},
-                                 {"b", 0, FLAG_BOOL, &b, NULL, ""},      {"d", 0, FLAG_DURATION, &d, "D", ""},
-                                 {"list", 0, FLAG_LIST, &l, "A,B", ""},  {0}};
-    char *argv[] = {(char *)"p", (char *)"one", (char *)"--s=v", (char *)"-n", (char *)"7", (char *)"--b=false",
-                    (char *)"--d", (char *)"2m", (char *)"--list=a,b", (char *)"two", (char *)"--list", (char *)"c", NULL};
+    const struct flag flags[] = {{"s", 0, FLAG_STR, &s, "X", ""},       {"num", 'n', FLAG_INT, &n, "N", ""},
+                                 {"b", 0, FLAG_BOOL, &b, NULL, ""},     {"d", 0, FLAG_DURATION, &d, "D", ""},
+                                 {"list", 0, FLAG_LIST, &l, "A,B", ""}, {0}};
+    char *argv[] = {
+        (char *)"p",   (char *)"one", (char *)"--s=v",      (char *)"-n",  (char *)"7",      (char *)"--b=false",
+        (char *)"--d", (char *)"2m",  (char *)"--list=a,b", (char *)"two", (char *)"--list", (char *)"c",
+        NULL};
     int args = 0;
     CHECK_INT(flags_parse(flags, 12, argv, &args, NULL), 0);
     CHECK_STR(s, "v");

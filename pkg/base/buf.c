@@ -34,7 +34,6 @@ void buf_add_slow(struct buf *b, const void *p, size_t n) {
     b->len += n;
 }
 
-
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) {
     va_list again;
     va_copy(again, ap);

@@ -13,7 +13,8 @@ struct buf {
     bool failed;
 };
 
-#define BUF_INIT {0}
+#define BUF_INIT \
+    { 0 }
 #define _cleanup_buf_ _cleanup_(buf_done)
 
 void buf_done(struct buf *b);

@@ -63,15 +63,20 @@ int err_wrap(struct err *e, const char *fmt, ...) {
 
 static int code_of_status(int status) {
     switch (status) {
-    case 400: case 405: case 406: case 415: case 422: return -EINVAL;
-    case 401: case 403: return -EACCES;
-    case 404: return -ENOENT;
-    case 409: return -EEXIST;
-    case 410: return -ESTALE;
-    case 413: return -EFBIG;
-    case 429: return -EBUSY;
-    case 504: return -ETIMEDOUT;
-    default: return -EIO;
+        case 400:
+        case 405:
+        case 406:
+        case 415:
+        case 422: return -EINVAL;
+        case 401:
+        case 403: return -EACCES;
+        case 404: return -ENOENT;
+        case 409: return -EEXIST;
+        case 410: return -ESTALE;
+        case 413: return -EFBIG;
+        case 429: return -EBUSY;
+        case 504: return -ETIMEDOUT;
+        default: return -EIO;
     }
 }
 

@@ -12,8 +12,8 @@
 #define ERR_MSG_MAX 1024
 
 struct err_cause {
-    char *reason;  /* FieldValueInvalid, FieldValueRequired, ... */
-    char *field;   /* spec.containers[0].name */
+    char *reason; /* FieldValueInvalid, FieldValueRequired, ... */
+    char *field;  /* spec.containers[0].name */
     char *message;
 };
 

@@ -33,20 +33,23 @@ static void add_list(struct flag_list *l, const char *value) {
 
 static int set(const struct flag *f, const char *value, struct err *e) {
     switch (f->kind) {
-    case FLAG_STR: *(const char **)f->value = value; return 0;
-    case FLAG_INT:
-        if (str_to_i64(value, f->value) == 0) return 0;
-        return err_set(e, -EINVAL, "--%s wants a number, not \"%s\"", f->name, value);
-    case FLAG_DURATION:
-        if (duration_parse(value, f->value) == 0) return 0;
-        return err_set(e, -EINVAL, "--%s wants a duration such as 10s or 5m, not \"%s\"", f->name, value);
-    case FLAG_BOOL:
-        if (str_eq(value, "true") || str_eq(value, "1")) *(bool *)f->value = true;
-        else if (str_eq(value, "false") || str_eq(value, "0")) *(bool *)f->value = false;
-        else return err_set(e, -EINVAL, "--%s is true or false, not \"%s\"", f->name, value);
-        return 0;
-    case FLAG_LIST: add_list(f->value, value); return 0;
-    case FLAG_IGNORED: return 0;
+        case FLAG_STR: *(const char **)f->value = value; return 0;
+        case FLAG_INT:
+            if (str_to_i64(value, f->value) == 0) return 0;
+            return err_set(e, -EINVAL, "--%s wants a number, not \"%s\"", f->name, value);
+        case FLAG_DURATION:
+            if (duration_parse(value, f->value) == 0) return 0;
+            return err_set(e, -EINVAL, "--%s wants a duration such as 10s or 5m, not \"%s\"", f->name, value);
+        case FLAG_BOOL:
+            if (str_eq(value, "true") || str_eq(value, "1"))
+                *(bool *)f->value = true;
+            else if (str_eq(value, "false") || str_eq(value, "0"))
+                *(bool *)f->value = false;
+            else
+                return err_set(e, -EINVAL, "--%s is true or false, not \"%s\"", f->name, value);
+            return 0;
+        case FLAG_LIST: add_list(f->value, value); return 0;
+        case FLAG_IGNORED: return 0;
     }
     return 0;
 }
@@ -91,16 +94,16 @@ int flags_parse(const struct flag *flags, int argc, char **argv, int *n_args, st
 static void print_default(const struct flag *f, FILE *to) {
     char text[KTIME_MAX];
     switch (f->kind) {
-    case FLAG_STR:
-        if (*(const char **)f->value) fprintf(to, " (default %s)", *(const char **)f->value);
-        break;
-    case FLAG_INT: fprintf(to, " (default %lld)", (long long)*(int64_t *)f->value); break;
-    case FLAG_DURATION: fprintf(to, " (default %s)", duration_format(*(int64_t *)f->value, text)); break;
-    case FLAG_BOOL:
-        if (*(bool *)f->value) fprintf(to, " (default true)");
-        break;
-    case FLAG_LIST: break;
-    case FLAG_IGNORED: fprintf(to, " (accepted, no effect)"); break;
+        case FLAG_STR:
+            if (*(const char **)f->value) fprintf(to, " (default %s)", *(const char **)f->value);
+            break;
+        case FLAG_INT: fprintf(to, " (default %lld)", (long long)*(int64_t *)f->value); break;
+        case FLAG_DURATION: fprintf(to, " (default %s)", duration_format(*(int64_t *)f->value, text)); break;
+        case FLAG_BOOL:
+            if (*(bool *)f->value) fprintf(to, " (default true)");
+            break;
+        case FLAG_LIST: break;
+        case FLAG_IGNORED: fprintf(to, " (accepted, no effect)"); break;
     }
 }
 

@@ -103,8 +103,10 @@ static int format_seconds(struct ktime t, char *out) {
         char before;
     } parts[] = {{m, '-'}, {d, '-'}, {rem / 3600, 'T'}, {rem / 60 % 60, ':'}, {rem % 60, ':'}};
     char *o = out;
-    if (y < 0 || y > 9999) o += snprintf(out, KTIME_MAX, "%04d", (int)y);
-    else o = put_digits(o, y, 4);
+    if (y < 0 || y > 9999)
+        o += snprintf(out, KTIME_MAX, "%04d", (int)y);
+    else
+        o = put_digits(o, y, 4);
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
         *o++ = parts[i].before;
         o = put_digits(o, parts[i].value, 2);
@@ -153,7 +155,9 @@ int64_t ktime_diff_ns(struct ktime a, struct ktime b) {
     return d;
 }
 
-struct ktime ktime_add_ns(struct ktime t, int64_t ns) { return ktime_from_unix_ns(ktime_unix_ns(t) + ns); }
+struct ktime ktime_add_ns(struct ktime t, int64_t ns) {
+    return ktime_from_unix_ns(ktime_unix_ns(t) + ns);
+}
 
 int ktime_cmp(struct ktime a, struct ktime b) {
     if (a.sec != b.sec) return a.sec < b.sec ? -1 : 1;
@@ -163,7 +167,7 @@ int ktime_cmp(struct ktime a, struct ktime b) {
 static const struct {
     const char *name;
     int64_t ns;
-} duration_units[] = {{"ns", 1},        {"us", 1000},         {"\u00b5s", 1000},          {"ms", NS_PER_MS},
+} duration_units[] = {{"ns", 1},         {"us", 1000},           {"\u00b5s", 1000},       {"ms", NS_PER_MS},
                       {"s", NS_PER_SEC}, {"m", 60 * NS_PER_SEC}, {"h", 3600 * NS_PER_SEC}};
 
 int duration_parse(const char *s, int64_t *out) {

@@ -15,7 +15,8 @@ struct map {
     size_t cap, n, used; /* cap: power of two or 0; used counts tombstones too */
 };
 
-#define MAP_INIT {0}
+#define MAP_INIT \
+    { 0 }
 #define _cleanup_map_ _cleanup_(map_done)
 
 /* Frees the keys and the table; call map_done_with() to free the values too. */

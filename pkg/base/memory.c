@@ -27,7 +27,7 @@ struct mapping {
 
 static void drop(const struct mapping *m, unsigned long anonymous) {
     bool read_only = m->perms[0] == 'r' && m->perms[1] == '-' && m->perms[3] == 'p';
-    if (read_only && m->inode && !anonymous) madvise((void *)m->start, m->end - m->start, MADV_DONTNEED); // NOLINT
+    if (read_only && m->inode && !anonymous) madvise((void *)m->start, m->end - m->start, MADV_DONTNEED);  // NOLINT
 }
 
 static void drop_clean_pages(void) {

@@ -30,15 +30,13 @@ void prom_write(struct buf *b, const char *name, const char *labels, const struc
     const char *comma = *labels ? "," : "";
     for (size_t i = 0; i < PROM_BUCKETS_MAX && bounds[i] > 0; i++) {
         n += atomic_load(&h->counts[i]);
-        buf_printf(b, "%s_bucket{%s%sle=\"%.15g\"} %llu\n", name, labels, comma, bounds[i],
-                   (unsigned long long)n);
+        buf_printf(b, "%s_bucket{%s%sle=\"%.15g\"} %llu\n", name, labels, comma, bounds[i], (unsigned long long)n);
     }
     n += atomic_load(&h->counts[PROM_BUCKETS_MAX]);
     buf_printf(b, "%s_bucket{%s%sle=\"+Inf\"} %llu\n", name, labels, comma, (unsigned long long)n);
     buf_printf(b, "%s_sum%s%s%s %.9g\n", name, *labels ? "{" : "", labels, *labels ? "}" : "",
                (double)atomic_load(&h->sum_ns) / 1e9);
-    buf_printf(b, "%s_count%s%s%s %llu\n", name, *labels ? "{" : "", labels, *labels ? "}" : "",
-               (unsigned long long)n);
+    buf_printf(b, "%s_count%s%s%s %llu\n", name, *labels ? "{" : "", labels, *labels ? "}" : "", (unsigned long long)n);
 }
 
 void prom_label(struct buf *b, const char *name, const char *value) {
@@ -88,9 +86,8 @@ void prom_process(struct buf *b) {
     getrusage(RUSAGE_SELF, &u);
     getrlimit(RLIMIT_NOFILE, &l);
     gettimeofday(&now, NULL);
-    double ticks = (double)sysconf(_SC_CLK_TCK),
-           cpu = (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
-                 (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    double ticks = (double)sysconf(_SC_CLK_TCK), cpu = (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+                                                       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
     double started = (double)now.tv_sec + (double)now.tv_usec / 1e6 - (uptime() - f[STARTTIME_FIELD] / ticks);
     const struct {
         const char *name, *type, *help;
@@ -102,8 +99,7 @@ void prom_process(struct buf *b) {
         {"process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", f[VSIZE_FIELD]},
         {"process_open_fds", "gauge", "Number of open file descriptors.", (double)open_files()},
         {"process_max_fds", "gauge", "Maximum number of open file descriptors.", (double)l.rlim_cur},
-        {"process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.",
-         started}};
+        {"process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", started}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         prom_head(b, rows[i].name, rows[i].type, rows[i].help);
         buf_printf(b, "%s %.15g\n", rows[i].name, rows[i].value);

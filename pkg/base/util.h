@@ -24,11 +24,11 @@
 #define MIN_OF(a, b) ((a) < (b) ? (a) : (b))
 #define MAX_OF(a, b) ((a) > (b) ? (a) : (b))
 
-#define take_ptr(p)                \
-    ({                             \
+#define take_ptr(p)                 \
+    ({                              \
         __typeof__(p) _taken = (p); \
-        (p) = NULL;                \
-        _taken;                    \
+        (p) = NULL;                 \
+        _taken;                     \
     })
 
 static inline int take_fd(int *fd) {
@@ -49,16 +49,12 @@ static inline void cleanup_file(FILE **f) {
 #define _cleanup_file_ _cleanup_(cleanup_file)
 
 /* NULL-safe string equality: NULL equals only NULL. */
-static inline bool str_eq(const char *a, const char *b) {
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
+static inline bool str_eq(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
 /* True for NULL and "". */
 static inline bool str_empty(const char *s) { return !s || !*s; }
 /* `s`, or "" for NULL. */
 static inline const char *str_or_empty(const char *s) { return s ? s : ""; }
-static inline bool str_has_prefix(const char *s, const char *prefix) {
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
+static inline bool str_has_prefix(const char *s, const char *prefix) { return strncmp(s, prefix, strlen(prefix)) == 0; }
 static inline bool str_has_suffix(const char *s, const char *suffix) {
     size_t n = strlen(s), m = strlen(suffix);
     return n >= m && memcmp(s + n - m, suffix, m) == 0;
@@ -74,12 +70,12 @@ char *xstrndup(const char *s, size_t n);
 char *xasprintf(const char *fmt, ...) _printf_(1, 2);
 
 /* Makes room for one more element in a heap vector (doubling). Use: VEC_GROW(v->items, v->n, v->cap). */
-#define VEC_GROW(items, n, cap)                                              \
-    do {                                                                     \
-        if ((n) >= (cap)) {                                                  \
-            (cap) = (cap) ? (cap)*2 : 8;                                     \
-            (items) = xrealloc((items), (cap) * sizeof(*(items)));           \
-        }                                                                    \
+#define VEC_GROW(items, n, cap)                                    \
+    do {                                                           \
+        if ((n) >= (cap)) {                                        \
+            (cap) = (cap) ? (cap)*2 : 8;                           \
+            (items) = xrealloc((items), (cap) * sizeof(*(items))); \
+        }                                                          \
     } while (0)
 
 /* Decimal integer in all of `s` (no spaces, optional '-'): 0, or -EINVAL / -ERANGE. */

@@ -213,7 +213,7 @@ struct cel_run {
     void *interrupted_arg;
     cel_authorize_fn *authorize; /* NULL: every check is an error */
     void *authorize_arg;
-    uint64_t cost; /* out: of the last cel_eval, without that of lazy variables */
+    uint64_t cost;     /* out: of the last cel_eval, without that of lazy variables */
     const char *stack; /* private: where the outermost evaluation began */
 };
 

@@ -76,9 +76,9 @@ static void all_fail(struct world *w, const struct failing *f, size_t n) {
 TEST(literals_of_all_kinds) {
     WORLD(w, CEL_LIB_K8S);
     ALL_TRUE(&w, "0x10 == 16", "-9223372036854775808 < 0", "0xFFu == 255u", "1e3 == 1000.0", ".5 == 0.5",
-             "'\\u00e9' == 'é'", "r'\\d' == '\\\\d'", "'''a'b''' == \"a'b\"", "b'\\xff' == b'\\377'",
-             "'\\x41' == 'A'", "size('héllo') == 5", "size(b'h\\303\\251') == 3", "'a\\u0000b'.size() == 3",
-             "null == null", "[1, 2,][1] == 2", "{'a': 1,}['a'] == 1", "true // a comment\n && true");
+             "'\\u00e9' == 'é'", "r'\\d' == '\\\\d'", "'''a'b''' == \"a'b\"", "b'\\xff' == b'\\377'", "'\\x41' == 'A'",
+             "size('héllo') == 5", "size(b'h\\303\\251') == 3", "'a\\u0000b'.size() == 3", "null == null",
+             "[1, 2,][1] == 2", "{'a': 1,}['a'] == 1", "true // a comment\n && true");
     ALL_FAIL(&w, {"9223372036854775808", "invalid int literal"},
              {"1 +", "mismatched input '<EOF>' expecting {'[', '{'"}, {"'abc", "token recognition error"},
              {"a.true", "mismatched input 'true' expecting IDENTIFIER"}, {"for", "reserved identifier: for"},
@@ -199,11 +199,10 @@ TEST(kubernetes_libraries) {
              "quantity('1Gi').isGreaterThan(quantity('1G'))",
              "quantity('200M').add(quantity('1k')).sub(5).asInteger() == 200000995", "quantity('0.5').sign() == 1",
              "!isQuantity('1 kg')", "quantity('1500m') == quantity('1.5')", "ip('fe80::1').isLinkLocalUnicast()",
-             "ip('10.0.0.1').family() == 4", "!isIP('010.0.0.1')",
-             "ip.isCanonical('::1') && !ip.isCanonical('::0:1')", "cidr('10.0.0.0/8').containsIP('10.1.2.3')",
-             "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')", "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8')",
-             "string(cidr('10.0.0.0/8').ip()) == '10.0.0.0'", "!isCIDR('10.0.0.0/33')",
-             "url('https://user@h.example:80/a b?x=1&x=2').getPort() == '80'",
+             "ip('10.0.0.1').family() == 4", "!isIP('010.0.0.1')", "ip.isCanonical('::1') && !ip.isCanonical('::0:1')",
+             "cidr('10.0.0.0/8').containsIP('10.1.2.3')", "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')",
+             "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8')", "string(cidr('10.0.0.0/8').ip()) == '10.0.0.0'",
+             "!isCIDR('10.0.0.0/33')", "url('https://user@h.example:80/a b?x=1&x=2').getPort() == '80'",
              "url('https://[::1]:80/').getHostname() == '::1'", "url('https://h/a b').getEscapedPath() == '/a%20b'",
              "url('https://h/?x=1&x=%20').getQuery() == {'x': ['1', ' ']}", "!isURL('a b')",
              "semver('1.2.3-rc.1').isLessThan(semver('1.2.3'))", "semver('v1.02', true) == semver('1.2.0')",
@@ -405,8 +404,9 @@ TEST(depth_and_size_of_expressions_are_bounded) {
 #if !defined(__SANITIZE_ADDRESS__) && !__has_feature(address_sanitizer)
 /* As deep as it may be, on the stack that requests are served on. */
 static void *deep(void *arg) {
-    static const char *const shapes[][3] = {{"(", "true", ")"}, {"!(", "true", ")"}, {"[", "1", "].size()"}, {"{'a': ", "1", "}.a"},
-                                            {"size([", "1", "])"}, {"[1].map(x, ", "1", ")[0]"}, {"(true ? ", "1", " : 2)"}};
+    static const char *const shapes[][3] = {
+        {"(", "true", ")"},    {"!(", "true", ")"},          {"[", "1", "].size()"},    {"{'a': ", "1", "}.a"},
+        {"size([", "1", "])"}, {"[1].map(x, ", "1", ")[0]"}, {"(true ? ", "1", " : 2)"}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
         for (int n = 40; n < 300; n += 10) {
             WORLD(w, CEL_LIB_K8S | CEL_MIXED_LITERALS);

@@ -95,8 +95,7 @@ static const char *candidate(struct checker *c, const char *name, size_t *at) {
 /* The variable of a loop goes before whatever is declared outside; a qualified name that begins with one is none. */
 static const struct local *find_local(const struct checker *c, const char *name, size_t n) {
     for (uint32_t i = c->n_locals; i > 0; i--)
-        if (strlen(c->locals[i - 1].name) == n && memcmp(c->locals[i - 1].name, name, n) == 0)
-            return &c->locals[i - 1];
+        if (strlen(c->locals[i - 1].name) == n && memcmp(c->locals[i - 1].name, name, n) == 0) return &c->locals[i - 1];
     return NULL;
 }
 
@@ -126,8 +125,7 @@ static const char *qualified(struct checker *c, const struct node *n) {
 }
 
 static void undeclared(struct checker *c, const struct node *n, const char *name) {
-    if (!c->lax)
-        issue_add(c->is, n->pos, "undeclared reference to '%s' (in container '%s')", name, c->env->container);
+    if (!c->lax) issue_add(c->is, n->pos, "undeclared reference to '%s' (in container '%s')", name, c->env->container);
 }
 
 static void check_ident(struct checker *c, struct node *n) {
@@ -273,8 +271,8 @@ static void check_call(struct checker *c, struct node *n) {
     if (n_fns) n->call.target = NULL;
     if (!n_fns) {
         if (n->call.target) check(c, n->call.target);
-        n_fns = n->call.target ? env_fns(c->env, name = n->name, fns, FN_MAX_OVERLOADS)
-                               : find_fns(c, n->name, fns, &name);
+        n_fns =
+            n->call.target ? env_fns(c->env, name = n->name, fns, FN_MAX_OVERLOADS) : find_fns(c, n->name, fns, &name);
     }
     if (!n_fns) {
         n->type = c->lax ? &cel_t_dyn : &type_error;
@@ -409,9 +407,8 @@ static void check_fold(struct checker *c, struct node *n) {
 
 static const struct cel_type *literal_type(const struct cel_val *v) {
     static const struct cel_type *const of[] = {
-        [CEL_NULL] = &cel_t_null,  [CEL_BOOL] = &cel_t_bool,     [CEL_INT] = &cel_t_int,
-        [CEL_UINT] = &cel_t_uint,  [CEL_DOUBLE] = &cel_t_double, [CEL_STRING] = &cel_t_string,
-        [CEL_BYTES] = &cel_t_bytes};
+        [CEL_NULL] = &cel_t_null,     [CEL_BOOL] = &cel_t_bool,     [CEL_INT] = &cel_t_int,    [CEL_UINT] = &cel_t_uint,
+        [CEL_DOUBLE] = &cel_t_double, [CEL_STRING] = &cel_t_string, [CEL_BYTES] = &cel_t_bytes};
     return of[v->kind];
 }
 
@@ -491,8 +488,7 @@ static void validate(struct node *n, void *arg) {
     if (n->kind == N_CALL) validate_call(n, is);
     uint32_t seen = is->seen;
     for (uint32_t i = 0; n->kind == N_LIST && i < n->n && is->seen == seen; i++)
-        same_types(is, n->list.args[i], &value,
-                   inner(n->list.args[i]->type, n->list.optional && n->list.optional[i]));
+        same_types(is, n->list.args[i], &value, inner(n->list.args[i]->type, n->list.optional && n->list.optional[i]));
     for (uint32_t i = 0; n->kind == N_MAP && i < n->n; i++) {
         const struct entry *e = &n->map.entries[i];
         same_types(is, e->key, &key, e->key->type);

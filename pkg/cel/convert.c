@@ -103,9 +103,8 @@ static struct cel_val fn_bytes(struct ev *E, const struct cel_val *args, int n) 
 }
 
 static struct cel_val fn_bool(struct ev *E, const struct cel_val *args, int n) {
-    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"}, *const no[] = {"0",     "f",
-                                                                                             "F",     "false",
-                                                                                             "FALSE", "False"};
+    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"}, *const no[] = {"0",     "f",     "F",
+                                                                                             "false", "FALSE", "False"};
     if (A0.kind == CEL_BOOL) return A0;
     for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
         if (strcmp(A0.s, yes[i]) == 0) return cel_bool(true);

@@ -57,8 +57,7 @@ static struct cost_estimate est_replace(const struct cost_call *k) {
 static struct cost_estimate est_split(const struct cost_call *k) {
     range sz = target_size(k);
     uint64_t max = sz.max;
-    if (k->argc > 1 && k->args[1]->kind == N_LIT && k->args[1]->lit.kind == CEL_INT)
-        max = (uint64_t)k->args[1]->lit.i;
+    if (k->argc > 1 && k->args[1]->kind == N_LIT && k->args[1]->lit.kind == CEL_INT) max = (uint64_t)k->args[1]->lit.i;
     return with_size(by(sz, 0.2), (range){0, max});
 }
 
@@ -246,8 +245,7 @@ static bool est_opaque_equal(const struct cost_call *k, struct cost_estimate *ou
 }
 
 static bool is_order(const char *name) {
-    return strcmp(name, FN_LT) == 0 || strcmp(name, FN_LE) == 0 || strcmp(name, FN_GT) == 0 ||
-           strcmp(name, FN_GE) == 0;
+    return strcmp(name, FN_LT) == 0 || strcmp(name, FN_LE) == 0 || strcmp(name, FN_GT) == 0 || strcmp(name, FN_GE) == 0;
 }
 
 static struct cost_estimate est_compare(const struct cost_call *k) {

@@ -36,8 +36,7 @@ size_t env_fns(const struct cel_env *env, const char *name, const struct cel_fn 
     size_t n = 0;
     for (size_t t = 0; t < ARRAY_LEN(tables); t++)
         for (const struct cel_fn *f = tables[t]; f->name; f++) {
-            if (f->name[0] != name[0] || strcmp(f->name, name) != 0 || (f->libs && !(f->libs & env->libs)) ||
-                n == max)
+            if (f->name[0] != name[0] || strcmp(f->name, name) != 0 || (f->libs && !(f->libs & env->libs)) || n == max)
                 continue;
             if (out) out[n] = f;
             n++;

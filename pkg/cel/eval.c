@@ -197,8 +197,7 @@ int cel_compile(struct arena *a, const struct cel_env *env, const char *src, con
     if (!utf8_valid(src, is.len))
         issue_add(&is, 0, "invalid UTF-8");
     else if (is.len > CEL_MAX_EXPR_BYTES)
-        issue_add(&is, 0, "expression code point size exceeds limit: size: %zu, limit %d", is.len,
-                  CEL_MAX_EXPR_BYTES);
+        issue_add(&is, 0, "expression code point size exceeds limit: size: %zu, limit %d", is.len, CEL_MAX_EXPR_BYTES);
     if (!is.seen) root = parse_expr(a, env, &is);
     if (!is.seen) check_prog(a, scratch, p, root, &is);
     if (!is.seen) validate_literals(env, root, &is);

@@ -18,8 +18,8 @@ static struct cel_val quantity_value_of(struct ev *E, struct quantity q) {
 static struct cel_val fn_quantity(struct ev *E, const struct cel_val *args, int n) {
     struct quantity q;
     if (quantity_parse(A0.s, &q))
-        return val_errf(
-            E->a, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+        return val_errf(E->a,
+                        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
     return quantity_value_of(E, q);
 }
 static struct cel_val fn_is_quantity(struct ev *E, const struct cel_val *args, int n) {
@@ -237,8 +237,8 @@ static bool full_match(struct arena *a, const char *pattern, const char *s) {
     return r && regex_find(a, r, s, strlen(s), 0, NULL, NULL);
 }
 
-static void apply_rule(struct arena *a, const struct name_rule *r, const char *prefix, const char *s,
-                       const char ***out, size_t *n, size_t *cap) {
+static void apply_rule(struct arena *a, const struct name_rule *r, const char *prefix, const char *s, const char ***out,
+                       size_t *n, size_t *cap) {
     bool too_long = strlen(s) > r->max, bad = !full_match(a, r->pattern, s);
     const char *max = arena_printf(
         a, "%smust be no more than %zu %s", prefix, r->max,

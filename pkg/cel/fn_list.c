@@ -52,9 +52,7 @@ static struct cel_val sum(struct ev *E, const struct cel_val *args, struct cel_v
     return acc;
 }
 static struct cel_val fn_sum_int(struct ev *E, const struct cel_val *args, int n) { return sum(E, args, cel_int(0)); }
-static struct cel_val fn_sum_uint(struct ev *E, const struct cel_val *args, int n) {
-    return sum(E, args, cel_uint(0));
-}
+static struct cel_val fn_sum_uint(struct ev *E, const struct cel_val *args, int n) { return sum(E, args, cel_uint(0)); }
 static struct cel_val fn_sum_double(struct ev *E, const struct cel_val *args, int n) {
     return sum(E, args, cel_double(0));
 }
@@ -92,8 +90,7 @@ static struct cel_val fn_last_index_of(struct ev *E, const struct cel_val *args,
 
 static struct cel_val fn_slice(struct ev *E, const struct cel_val *args, int n) {
     long long from = A1.i, to = args[2].i, len = (long long)list_len(&A0);
-    if (from < 0 || to < 0)
-        return val_errf(E->a, "cannot slice(%lld, %lld), negative indexes not supported", from, to);
+    if (from < 0 || to < 0) return val_errf(E->a, "cannot slice(%lld, %lld), negative indexes not supported", from, to);
     if (from > to)
         return val_errf(E->a, "cannot slice(%lld, %lld), start index must be less than or equal to end index", from,
                         to);

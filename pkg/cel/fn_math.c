@@ -58,9 +58,7 @@ static struct cel_val fn_sign(struct ev *E, const struct cel_val *args, int n) {
 }
 static struct cel_val fn_is_inf(struct ev *E, const struct cel_val *args, int n) { return cel_bool(isinf(A0.d)); }
 static struct cel_val fn_is_nan(struct ev *E, const struct cel_val *args, int n) { return cel_bool(isnan(A0.d)); }
-static struct cel_val fn_is_finite(struct ev *E, const struct cel_val *args, int n) {
-    return cel_bool(isfinite(A0.d));
-}
+static struct cel_val fn_is_finite(struct ev *E, const struct cel_val *args, int n) { return cel_bool(isfinite(A0.d)); }
 
 static struct cel_val with_bits(const struct cel_val *as, uint64_t u) {
     struct cel_val v = *as;

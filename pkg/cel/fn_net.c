@@ -27,11 +27,10 @@ static const char *parse_ip(struct arena *a, const char *s, struct op_ip *out) {
     if (strchr(s, '%')) return arena_printf(a, "IP address \"%s\" with zone value is not allowed", s);
     if (inet_pton(AF_INET6, s, out->addr) != 1)
         return arena_printf(
-            a, "IP Address \"%s\" parse error during conversion from string: ParseAddr(\"%s\"): unable to parse IP",
-            s, s);
+            a, "IP Address \"%s\" parse error during conversion from string: ParseAddr(\"%s\"): unable to parse IP", s,
+            s);
     out->len = 16;
-    if (memcmp(out->addr, mapped, 12) == 0)
-        return arena_printf(a, "IPv4-mapped IPv6 address \"%s\" is not allowed", s);
+    if (memcmp(out->addr, mapped, 12) == 0) return arena_printf(a, "IPv4-mapped IPv6 address \"%s\" is not allowed", s);
     return NULL;
 }
 

@@ -275,9 +275,7 @@ static struct cel_val fn_opt_none(struct ev *E, const struct cel_val *args, int 
 static struct cel_val fn_opt_value(struct ev *E, const struct cel_val *args, int n) {
     return A0.some ? *A0.some : val_errf(E->a, "optional.none() dereference");
 }
-static struct cel_val fn_opt_has(struct ev *E, const struct cel_val *args, int n) {
-    return cel_bool(A0.some != NULL);
-}
+static struct cel_val fn_opt_has(struct ev *E, const struct cel_val *args, int n) { return cel_bool(A0.some != NULL); }
 
 static struct cel_val fn_opt_unwrap(struct ev *E, const struct cel_val *args, int n) {
     size_t len = list_len(&A0), kept = 0;

@@ -21,9 +21,7 @@ static struct cel_val fn_char_at(struct ev *E, const struct cel_val *args, int n
 }
 
 /* Code points before byte `at`. */
-static int64_t place(const struct cel_val *s, const char *at) {
-    return (int64_t)utf8_count(s->s, (size_t)(at - s->s));
-}
+static int64_t place(const struct cel_val *s, const char *at) { return (int64_t)utf8_count(s->s, (size_t)(at - s->s)); }
 
 static struct cel_val fn_index_of(struct ev *E, const struct cel_val *args, int n) {
     int64_t from = n > 2 ? A2.i : 0;
@@ -54,9 +52,7 @@ static struct cel_val change_case(struct ev *E, const struct cel_val *v, char fr
         if (s[i] >= from && s[i] <= from + 25) s[i] = (char)(s[i] + by);
     return cel_strn(s, v->n);
 }
-static struct cel_val fn_lower(struct ev *E, const struct cel_val *args, int n) {
-    return change_case(E, &A0, 'A', 32);
-}
+static struct cel_val fn_lower(struct ev *E, const struct cel_val *args, int n) { return change_case(E, &A0, 'A', 32); }
 static struct cel_val fn_upper(struct ev *E, const struct cel_val *args, int n) {
     return change_case(E, &A0, 'a', -32);
 }
@@ -182,9 +178,7 @@ static struct cel_val fn_reverse(struct ev *E, const struct cel_val *args, int n
     return cel_strn(out, A0.n);
 }
 
-static struct cel_val fn_format(struct ev *E, const struct cel_val *args, int n) {
-    return string_format(E, &A0, &A1);
-}
+static struct cel_val fn_format(struct ev *E, const struct cel_val *args, int n) { return string_format(E, &A0, &A1); }
 
 /* ---- regex ---- */
 

@@ -108,9 +108,7 @@ static void put_string(struct formatter *f, const struct cel_val *v, bool nested
                 buf_add(&f->out, v->s, v->n);
             }
             break;
-        case CEL_TYPE:
-            buf_printf(&f->out, nested && !f->plain ? "type(%s)" : "%s", type_value_name(v->t_value));
-            break;
+        case CEL_TYPE: buf_printf(&f->out, nested && !f->plain ? "type(%s)" : "%s", type_value_name(v->t_value)); break;
         case CEL_DURATION:
             buf_printf(&f->out, nested && !f->plain ? "duration(\"%s\")" : "%s", duration_text(f->E->a, v->i));
             break;
@@ -122,8 +120,8 @@ static void put_string(struct formatter *f, const struct cel_val *v, bool nested
         case CEL_INT:
         case CEL_UINT: buf_adds(&f->out, cel_val_text(f->E->a, *v)); break;
         default:
-            bad_type(f, "string",
-                     "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps", v);
+            bad_type(f, "string", "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
+                     v);
     }
 }
 
@@ -178,9 +176,8 @@ static void put_fixed(struct formatter *f, const struct cel_val *v, int precisio
 }
 
 static void put_scientific(struct formatter *f, const struct cel_val *v, int precision) {
-    static const char *const super[] = {"\xe2\x81\xb0", "\xc2\xb9",     "\xc2\xb2",     "\xc2\xb3",
-                                        "\xe2\x81\xb4", "\xe2\x81\xb5", "\xe2\x81\xb6", "\xe2\x81\xb7",
-                                        "\xe2\x81\xb8", "\xe2\x81\xb9"};
+    static const char *const super[] = {"\xe2\x81\xb0", "\xc2\xb9",     "\xc2\xb2",     "\xc2\xb3",     "\xe2\x81\xb4",
+                                        "\xe2\x81\xb5", "\xe2\x81\xb6", "\xe2\x81\xb7", "\xe2\x81\xb8", "\xe2\x81\xb9"};
     double d;
     if (!number(f, v, &d)) {
         bad_type(f, "scientific", "doubles", v);

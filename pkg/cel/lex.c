@@ -163,8 +163,8 @@ struct token lex_next(struct lexer *l) {
         size_t after = pos;
         utf8_next(l->is->src, l->is->len, &after);
         if (prefix != SIZE_MAX) after = l->is->len; /* an open string: the rest of the text */
-        issue_add(l->is, pos, "Syntax error: token recognition error at: '%.*s'",
-                  (int)MIN_OF(after - pos, (size_t)256), l->is->src + pos);
+        issue_add(l->is, pos, "Syntax error: token recognition error at: '%.*s'", (int)MIN_OF(after - pos, (size_t)256),
+                  l->is->src + pos);
         l->at = (uint32_t)after;
     }
 }

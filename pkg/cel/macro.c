@@ -150,8 +150,7 @@ static struct node *bad_vars(struct parser_call *c, const struct macro_row *m) {
     for (uint32_t i = 0; i < m->vars; i++) {
         const struct node *v = c->args[i];
         if (v->kind != N_IDENT) return fail(c, v, m->vars == 1 ? one[m->what] : "argument must be a simple name");
-        if (strcmp(v->name, "__result__") == 0)
-            return fail(c, v, "iteration variable overwrites accumulator variable");
+        if (strcmp(v->name, "__result__") == 0) return fail(c, v, "iteration variable overwrites accumulator variable");
     }
     if (m->vars == 2 && strcmp(c->args[0]->name, c->args[1]->name) == 0)
         return fail(c, c->args[1], arena_printf(c->a, "duplicate variable name: %s", c->args[0]->name));
@@ -164,8 +163,7 @@ static struct node *make_loop(struct parser_call *c, const struct macro_row *m) 
         [M_FILTER] = FOLD_LIST, [M_LIST] = FOLD_LIST,     [M_MAP_VALUES] = FOLD_MAP,        [M_ENTRIES] = FOLD_ENTRY};
     struct node *bad = bad_vars(c, m);
     if (bad) return bad;
-    struct node *f =
-        fold_node(c, kinds[m->what], c->target, c->args[0]->name, m->vars == 2 ? c->args[1]->name : NULL);
+    struct node *f = fold_node(c, kinds[m->what], c->target, c->args[0]->name, m->vars == 2 ? c->args[1]->name : NULL);
     uint32_t rest = c->n - m->vars;
     struct node **args = c->args + m->vars;
     if (f->fold_kind <= FOLD_EXISTS_ONE)
@@ -225,9 +223,8 @@ static struct node *make_extreme(struct parser_call *c, const char *fn) {
     if (!is_name(c->target, "math")) return NULL;
     for (uint32_t i = 0; i < c->n; i++) {
         const struct node *a = c->args[i];
-        bool bad =
-            a->kind == N_MAP || a->kind == N_STRUCT ||
-            (a->kind == N_LIT && a->lit.kind != CEL_INT && a->lit.kind != CEL_UINT && a->lit.kind != CEL_DOUBLE);
+        bool bad = a->kind == N_MAP || a->kind == N_STRUCT ||
+                   (a->kind == N_LIT && a->lit.kind != CEL_INT && a->lit.kind != CEL_UINT && a->lit.kind != CEL_DOUBLE);
         if (!bad && c->n == 1 && a->kind == N_LIST) {
             bad = a->n == 0;
             for (uint32_t k = 0; k < a->n; k++)
@@ -248,8 +245,7 @@ static struct node *make_extreme(struct parser_call *c, const char *fn) {
 struct node *macro_expand(struct parser_call *c, const char *fn) {
     for (size_t i = 0; i < ARRAY_LEN(macros); i++) {
         const struct macro_row *m = &macros[i];
-        if (strcmp(m->name, fn) != 0 || m->member != (c->target != NULL) || (m->libs && !(m->libs & c->libs)))
-            continue;
+        if (strcmp(m->name, fn) != 0 || m->member != (c->target != NULL) || (m->libs && !(m->libs & c->libs))) continue;
         if (m->args >= 0 ? (uint32_t)m->args != c->n : c->n == 0) continue;
         switch (m->what) {
             case M_HAS:

@@ -33,8 +33,7 @@ bool opaque_equal(const struct cel_opaque *x, const struct cel_opaque *y) {
         return p->len == q->len && p->bits == q->bits && memcmp(p->addr, q->addr, p->len) == 0;
     }
     if (x->type == &type_url) return strcmp(((const struct op_url *)x)->text, ((const struct op_url *)y)->text) == 0;
-    if (x->type == &type_format)
-        return ((const struct op_format *)x)->format == ((const struct op_format *)y)->format;
+    if (x->type == &type_format) return ((const struct op_format *)x)->format == ((const struct op_format *)y)->format;
     if (x->type == &type_semver) return semver_cmp((const struct op_semver *)x, (const struct op_semver *)y) == 0;
     const struct op_check *p = (const struct op_check *)x, *q = (const struct op_check *)y;
     return checks_equal(&p->ask, &q->ask) && p->decision.allowed == q->decision.allowed &&

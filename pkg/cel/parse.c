@@ -382,8 +382,7 @@ static struct node *parse_dot(struct parser *p, struct node *of) {
     bool plain = p->tok.kind == T_IDENT;
     const char *name = field_name(p);
     if (!name) {
-        if (p->tok.kind == T_TRUE || p->tok.kind == T_FALSE || p->tok.kind == T_NULL)
-            return mismatch(p, "IDENTIFIER");
+        if (p->tok.kind == T_TRUE || p->tok.kind == T_FALSE || p->tok.kind == T_NULL) return mismatch(p, "IDENTIFIER");
         return mismatch(p, "{IDENTIFIER, ESC_IDENTIFIER}");
     }
     if (optional) return binary(p, pos, FN_OPT_SELECT, of, node_lit(p->a, name_pos, cel_str(name)));

@@ -178,8 +178,7 @@ static uint32_t escaped_char(struct re_parser *p) {
         p->at++;
         if (hex_escape(p, &v)) return v;
     } else if (c == '0') {
-        for (v = 0; look(p, 0) >= '0' && look(p, 0) <= '7'; p->at++)
-            v = (v * 8 + (uint32_t)(look(p, 0) - '0')) & 0x1FF;
+        for (v = 0; look(p, 0) >= '0' && look(p, 0) <= '7'; p->at++) v = (v * 8 + (uint32_t)(look(p, 0) - '0')) & 0x1FF;
         return v;
     } else if (c && strchr(from, c)) {
         p->at++;
@@ -429,8 +428,7 @@ static void emit_repeat(struct re_parser *p, const struct re_node *n) {
         emit_node(p, n->l);
     }
     for (uint32_t i = first; i < p->re->n && !p->err; i++)
-        if (p->re->prog[i].op == RE_SPLIT && p->re->prog[i].x == UINT32_MAX)
-            set_split(p, i, i + 1, p->re->n, n->lazy);
+        if (p->re->prog[i].op == RE_SPLIT && p->re->prog[i].x == UINT32_MAX) set_split(p, i, i + 1, p->re->n, n->lazy);
 }
 
 static void emit_node(struct re_parser *p, const struct re_node *n) {

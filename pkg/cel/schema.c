@@ -114,9 +114,7 @@ static const struct cel_type *list_type(struct builder *b, const struct json *s,
     t->p[0] = elem;
     t->max = limit(s, "maxItems", (MAX_REQUEST - 2) / ((int64_t)elem->min_size + 1));
     t->min_size = 2;
-    t->list_type = strcmp(kind, "set") == 0   ? CEL_LIST_SET
-                   : strcmp(kind, "map") == 0 ? CEL_LIST_MAP
-                                              : CEL_LIST_ATOMIC;
+    t->list_type = strcmp(kind, "set") == 0 ? CEL_LIST_SET : strcmp(kind, "map") == 0 ? CEL_LIST_MAP : CEL_LIST_ATOMIC;
     t->list_keys = json_get(s, "x-kubernetes-list-map-keys");
     return t;
 }
@@ -196,8 +194,7 @@ static const struct cel_type *build(struct builder *b, const struct json *s, con
         return scalar(b, CEL_DYN, "dyn", max >= 0 ? max * 4 : MAX_REQUEST - 2, 1);
     }
     if (!type)
-        return root && json_get_bool(s, "x-kubernetes-embedded-resource", false) ? object_type(b, s, name, root)
-                                                                                 : NULL;
+        return root && json_get_bool(s, "x-kubernetes-embedded-resource", false) ? object_type(b, s, name, root) : NULL;
     b->depth++;
     if (strcmp(type, "object") == 0)
         t = object_type(b, s, name, root);

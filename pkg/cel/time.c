@@ -38,8 +38,7 @@ void civil_of(int64_t sec, struct civil *c) {
         days--;
     }
     int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097, doe = z - era * 146097;
-    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365,
-            doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     int mp = (int)((5 * doy + 2) / 153);
     c->day = (int)(doy - (153 * mp + 2) / 5 + 1);
     c->month = mp < 10 ? mp + 3 : mp - 9;
@@ -137,8 +136,7 @@ static bool fixed_offset(const char *zone, size_t n, int64_t *out) {
     struct scan s = {zone, zone + n};
     int h, m = 0, sign = literal(&s, '-') ? -1 : 1;
     if (sign > 0) literal(&s, '+');
-    if (!digits(&s, 2, &h) || !literal(&s, ':') || !digits(&s, 2, &m) || s.p != s.end || h > 23 || m > 59)
-        return false;
+    if (!digits(&s, 2, &h) || !literal(&s, ':') || !digits(&s, 2, &m) || s.p != s.end || h > 23 || m > 59) return false;
     *out = sign * (h * 3600 + m * 60);
     return true;
 }

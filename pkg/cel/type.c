@@ -212,8 +212,7 @@ static bool not_within(struct type_map *m, const struct cel_type *t, const struc
 static bool assignable(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2);
 
 /* May t1 stand for the parameter t2? */
-static bool valid_substitution(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2,
-                               bool *bound) {
+static bool valid_substitution(struct type_map *m, const struct cel_type *t1, const struct cel_type *t2, bool *bound) {
     *bound = true;
     if (cel_type_eq(t1, t2)) return true;
     const struct cel_type *is = map_lookup(m, t2);

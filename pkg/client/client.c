@@ -180,10 +180,9 @@ int client_new(const struct client_config *cfg, struct client **out, struct err 
     struct client *c = xcalloc(1, sizeof(*c));
     c->arena = arena_new();
     c->cfg = *cfg;
-    const char **strings[] = {&c->cfg.server,     &c->cfg.ca_file,        &c->cfg.ca_data,
-                              &c->cfg.cert_file,  &c->cfg.cert_data,      &c->cfg.key_file,
-                              &c->cfg.key_data,   &c->cfg.token,          &c->cfg.token_file,
-                              &c->cfg.user_agent, &c->cfg.tls_server_name};
+    const char **strings[] = {&c->cfg.server,     &c->cfg.ca_file,    &c->cfg.ca_data,        &c->cfg.cert_file,
+                              &c->cfg.cert_data,  &c->cfg.key_file,   &c->cfg.key_data,       &c->cfg.token,
+                              &c->cfg.token_file, &c->cfg.user_agent, &c->cfg.tls_server_name};
     for (size_t i = 0; i < ARRAY_LEN(strings); i++) *strings[i] = arena_strdup(c->arena, *strings[i]);
     char *server = (char *)c->cfg.server;
     for (size_t n = strlen(server); n && server[n - 1] == '/';) server[--n] = 0;
@@ -312,8 +311,7 @@ void client_response_done(struct client_response *r) {
     *r = (struct client_response){0};
 }
 
-static int do_once(struct client *c, const struct client_request *rq, struct client_response *out,
-                   struct err *e) {
+static int do_once(struct client *c, const struct client_request *rq, struct client_response *out, struct err *e) {
     struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     client_do_async(c, rq, wait_done, &w);
     pthread_mutex_lock(&w.lock);

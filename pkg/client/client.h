@@ -45,14 +45,13 @@ struct client_config {
 int client_new(const struct client_config *cfg, struct client **out, struct err *e);
 /* The current context of a kubeconfig file. `base` (may be NULL) gives user_agent, timeout_ms, max_in_flight.
  */
-int client_new_from_kubeconfig(const char *path, const struct client_config *base, struct client **out,
-                               struct err *e);
+int client_new_from_kubeconfig(const char *path, const struct client_config *base, struct client **out, struct err *e);
 /* The same of a kubeconfig that has been read already; `path` is what relative file names are relative to. */
 struct json;
-int client_config_from_tree(struct arena *a, const char *path, struct json *doc, struct client_config *out, struct err *e);
+int client_config_from_tree(struct arena *a, const char *path, struct json *doc, struct client_config *out,
+                            struct err *e);
 /* Reads a kubeconfig into the arena: for programs that want the parts. */
-int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out,
-                                  struct err *e);
+int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out, struct err *e);
 /* Service account files and KUBERNETES_SERVICE_HOST/PORT; -ENOENT outside of a pod. */
 int client_config_in_cluster(struct arena *a, struct client_config *out, struct err *e);
 /* Ends the thread; requests in flight fail with -ECANCELED. All informers of the client must be freed before.
@@ -74,17 +73,16 @@ struct client_resource {
     const struct api_type *type;
 };
 
-#define CLIENT_RESOURCES(X)                                                                               \
-    X(pods)                                                                                               \
-    X(nodes) X(services) X(endpoints) X(namespaces) X(configmaps) X(secrets) X(events) X(serviceaccounts) \
-        X(persistentvolumes) X(persistentvolumeclaims) X(replicationcontrollers) X(resourcequotas)        \
-            X(limitranges) X(deployments) X(replicasets) X(daemonsets) X(statefulsets)                    \
-                X(controllerrevisions) X(jobs) X(cronjobs) X(endpointslices) X(leases) X(networkpolicies) \
-                    X(ingresses) X(ingressclasses) X(storageclasses) X(csinodes) X(csidrivers)            \
-                        X(csistoragecapacities) X(volumeattachments) X(priorityclasses) X(runtimeclasses) \
-                            X(poddisruptionbudgets) X(horizontalpodautoscalers)                           \
-                                X(certificatesigningrequests) X(roles) X(clusterroles) X(rolebindings)    \
-                                    X(clusterrolebindings) X(servicecidrs) X(ipaddresses)
+#define CLIENT_RESOURCES(X)                                                                                           \
+    X(pods)                                                                                                           \
+    X(nodes)                                                                                                          \
+    X(services) X(endpoints) X(namespaces) X(configmaps) X(secrets) X(events) X(serviceaccounts) X(persistentvolumes) \
+        X(persistentvolumeclaims) X(replicationcontrollers) X(resourcequotas) X(limitranges) X(deployments)           \
+            X(replicasets) X(daemonsets) X(statefulsets) X(controllerrevisions) X(jobs) X(cronjobs) X(endpointslices) \
+                X(leases) X(networkpolicies) X(ingresses) X(ingressclasses) X(storageclasses) X(csinodes)             \
+                    X(csidrivers) X(csistoragecapacities) X(volumeattachments) X(priorityclasses) X(runtimeclasses)   \
+                        X(poddisruptionbudgets) X(horizontalpodautoscalers) X(certificatesigningrequests) X(roles)    \
+                            X(clusterroles) X(rolebindings) X(clusterrolebindings) X(servicecidrs) X(ipaddresses)
 #define CLIENT_DECLARE(name) extern const struct client_resource client_##name;
 CLIENT_RESOURCES(CLIENT_DECLARE)
 #undef CLIENT_DECLARE
@@ -98,29 +96,29 @@ struct client_opts {
     bool dry_run, force;       /* force: server-side apply takes over conflicting fields */
 };
 
-int client_get(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-               const char *name, void *out, struct err *e);
+int client_get(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const char *name,
+               void *out, struct err *e);
 /* `obj` is encoded with apiVersion and kind filled in; the answer goes to `out` (may be NULL; may be `obj`).
  * With an empty name, metadata.generateName is used by the server. `o` may be NULL. */
-int client_create(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-                  const void *obj, const struct client_opts *o, void *out, struct err *e);
+int client_create(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const void *obj,
+                  const struct client_opts *o, void *out, struct err *e);
 /* The name and resourceVersion are those in obj's metadata; a resourceVersion makes the update conditional.
  */
-int client_update(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-                  const void *obj, const struct client_opts *o, void *out, struct err *e);
+int client_update(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const void *obj,
+                  const struct client_opts *o, void *out, struct err *e);
 /* client_update of the "status" subresource. */
 int client_update_status(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
                          const void *obj, const struct client_opts *o, void *out, struct err *e);
 
 enum client_patch_type { CLIENT_PATCH_JSON, CLIENT_PATCH_MERGE, CLIENT_PATCH_STRATEGIC, CLIENT_PATCH_APPLY };
-int client_patch(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-                 const char *name, enum client_patch_type type, const char *body, size_t body_len,
-                 const struct client_opts *o, void *out, struct err *e);
+int client_patch(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const char *name,
+                 enum client_patch_type type, const char *body, size_t body_len, const struct client_opts *o, void *out,
+                 struct err *e);
 
 struct client_delete_opts {
     const char *cause;
-    const char *uid, *resource_version; /* preconditions */
-    const char *propagation; /* "Background", "Foreground", "Orphan"; NULL: the resource's default */
+    const char *uid, *resource_version;  /* preconditions */
+    const char *propagation;             /* "Background", "Foreground", "Orphan"; NULL: the resource's default */
     const int64_t *grace_period_seconds; /* NULL: the object's own */
 };
 int client_delete(struct client *c, const struct client_resource *r, const char *ns, const char *name,
@@ -144,11 +142,10 @@ int client_list(struct client *c, struct arena *a, const struct client_resource 
                 const struct client_list_opts *o, struct client_list *out, struct err *e);
 
 /* pods/eviction. -EBUSY with status 429 when a disruption budget forbids it now. */
-int client_evict(struct client *c, const char *ns, const char *pod, const struct client_delete_opts *o,
-                 struct err *e);
+int client_evict(struct client *c, const char *ns, const char *pod, const struct client_delete_opts *o, struct err *e);
 /* pods/binding to a node; uid (may be NULL) must match. */
-int client_bind(struct client *c, const char *ns, const char *pod, const char *uid, const char *node,
-                const char *cause, struct err *e);
+int client_bind(struct client *c, const char *ns, const char *pod, const char *uid, const char *node, const char *cause,
+                struct err *e);
 /* serviceaccounts/token: a TokenRequest bound to a pod (pod names may be NULL: unbound). */
 struct client_token_request {
     const char *ns, *service_account;

@@ -129,16 +129,12 @@ TEST(tolerations_match_by_key_operator_and_effect) {
     CHECK(toleration_tolerates(&(struct core_toleration){.operator = "Exists"}, &t));
     CHECK(toleration_tolerates(&(struct core_toleration){.key = "k", .value = "v"}, &t));
     CHECK(!toleration_tolerates(&(struct core_toleration){.key = "k", .value = "w"}, &t));
-    CHECK(!toleration_tolerates(
-        &(struct core_toleration){.key = "k", .operator= "Exists", .effect = "NoExecute"}, &t));
+    CHECK(!toleration_tolerates(&(struct core_toleration){.key = "k", .operator= "Exists", .effect = "NoExecute"}, &t));
     CHECK(!toleration_tolerates(&(struct core_toleration){0}, &t));
     struct core_taint soft = {.key = "k", .effect = "PreferNoSchedule"};
-    CHECK(!untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1},
-                       "NoSchedule,NoExecute"));
-    CHECK(untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1},
-                      "PreferNoSchedule"));
-    CHECK(
-        !untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&t, 1}, "PreferNoSchedule"));
+    CHECK(!untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1}, "NoSchedule,NoExecute"));
+    CHECK(untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&soft, 1}, "PreferNoSchedule"));
+    CHECK(!untolerated(&(struct core_toleration_vec){0}, &(struct core_taint_vec){&t, 1}, "PreferNoSchedule"));
 }
 
 /* ---- cache ---- */
@@ -231,7 +227,7 @@ static void *canned_thread(void *arg) {
         if (i < 16) snprintf(c->requests[i], 256, "%.*s", (int)strcspn(rq, "\r"), rq);
         const char *s = c->script[i];
         bool gone = strcmp(s, "410") == 0;
-        const char *body = gone ? "{\"kind\":\"Status\",\"reason\":\"Expired\",\"code\":410}"
+        const char *body = gone                      ? "{\"kind\":\"Status\",\"reason\":\"Expired\",\"code\":410}"
                            : str_has_prefix(s, "W:") ? s + 2
                                                      : s;
         char *head = xasprintf(
@@ -276,8 +272,8 @@ static bool wait_until(struct canned *c, int n) {
 
 TEST(a_get_decodes_and_a_missing_object_is_an_error) {
     static const char *const script[] = {
-        "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"namespace\":\"d\"},\"spec\":{\"nodeName\":\"n1\"}}",
-        "410", NULL};
+        "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"namespace\":\"d\"},\"spec\":{\"nodeName\":\"n1\"}}", "410",
+        NULL};
     struct canned c;
     struct client *client = canned_start(&c, script);
     REQUIRE(client);
@@ -304,8 +300,7 @@ static void ev_update(void *arg, struct object *old, struct object *o) {
 }
 static void ev_delete(void *arg, struct object *o) { ((struct events *)arg)->deletes++; }
 
-#define CM(name, rv) \
-    "{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"d\",\"resourceVersion\":\"" rv "\"}}"
+#define CM(name, rv) "{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"d\",\"resourceVersion\":\"" rv "\"}}"
 
 TEST(an_informer_lists_in_pages_watches_resumes_and_relists_after_410) {
     static const char *const script[] = {

@@ -38,12 +38,11 @@ static int decode(struct arena *a, const struct json *obj, const char *key, cons
 }
 
 int client_config_from_tree(struct arena *a, const char *path, struct json *doc, struct client_config *out,
-                      struct err *e) {
+                            struct err *e) {
     const char *current = json_get_str(doc, "current-context");
     struct json *ctx = json_get(named(json_get(doc, "contexts"), str_or_empty(current)), "context");
     if (!ctx) return err_set(e, -EINVAL, "no context \"%s\"", str_or_empty(current));
-    struct json *cluster =
-        json_get(named(json_get(doc, "clusters"), json_get_str(ctx, "cluster")), "cluster");
+    struct json *cluster = json_get(named(json_get(doc, "clusters"), json_get_str(ctx, "cluster")), "cluster");
     struct json *user = json_get(named(json_get(doc, "users"), json_get_str(ctx, "user")), "user");
     if (!cluster) return err_set(e, -EINVAL, "no cluster \"%s\"", str_or_empty(json_get_str(ctx, "cluster")));
     out->server = arena_strdup(a, json_get_str(cluster, "server"));
@@ -62,8 +61,7 @@ int client_config_from_tree(struct arena *a, const char *path, struct json *doc,
     return r;
 }
 
-int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out,
-                                  struct err *e) {
+int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out, struct err *e) {
     _cleanup_free_ char *text = NULL;
     size_t len = 0;
     int r = file_read(path, KUBECONFIG_MAX, &text, &len);
@@ -75,8 +73,7 @@ int client_config_from_kubeconfig(struct arena *a, const char *path, struct clie
     return r < 0 ? err_wrap(e, "%s", path) : 0;
 }
 
-int client_new_from_kubeconfig(const char *path, const struct client_config *base, struct client **out,
-                               struct err *e) {
+int client_new_from_kubeconfig(const char *path, const struct client_config *base, struct client **out, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct client_config cfg;
     int r = client_config_from_kubeconfig(a, path, &cfg, e);

@@ -218,9 +218,8 @@ static void make_room(struct event_recorder *r) {
 }
 
 static bool spam(struct event_recorder *r, struct arena *a, const struct event_ref *o, int64_t now) {
-    struct source *s =
-        source_of(r, arena_printf(a, "b|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
-                                  str_or_empty(o->name), str_or_empty(o->uid)));
+    struct source *s = source_of(r, arena_printf(a, "b|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
+                                                 str_or_empty(o->name), str_or_empty(o->uid)));
     int64_t spent = MAX_OF(s->spent_until, now - BURST * REFILL) + REFILL;
     if (spent > now) return true;
     s->spent_until = spent;
@@ -249,8 +248,8 @@ static void record(struct event_recorder *r, const struct event_ref *o, const ch
     _cleanup_arena_ struct arena *a = arena_new();
     int64_t now = mono_ns();
     const char *about =
-        arena_printf(a, "%s|%s|%s|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns),
-                     str_or_empty(o->name), str_or_empty(o->uid), str_or_empty(o->field_path), type, reason);
+        arena_printf(a, "%s|%s|%s|%s|%s|%s|%s", str_or_empty(o->kind), str_or_empty(o->ns), str_or_empty(o->name),
+                     str_or_empty(o->uid), str_or_empty(o->field_path), type, reason);
     const char *key = arena_printf(a, "%s|%s", about, message);
     if (spam(r, a, o, now)) return;
     struct record *x = map_get(&r->records, key);
@@ -278,8 +277,8 @@ static void record(struct event_recorder *r, const struct event_ref *o, const ch
         send(x);
 }
 
-static void record_va(struct event_recorder *r, const struct event_ref *o, const char *type,
-                      const char *reason, const char *fmt, va_list ap) {
+static void record_va(struct event_recorder *r, const struct event_ref *o, const char *type, const char *reason,
+                      const char *fmt, va_list ap) {
     char message[MESSAGE_MAX];
     vsnprintf(message, sizeof(message), fmt, ap);
     pthread_mutex_lock(&r->lock);
@@ -287,8 +286,8 @@ static void record_va(struct event_recorder *r, const struct event_ref *o, const
     pthread_mutex_unlock(&r->lock);
 }
 
-void event_record(struct event_recorder *r, const struct event_ref *about, const char *type,
-                  const char *reason, const char *fmt, ...) {
+void event_record(struct event_recorder *r, const struct event_ref *about, const char *type, const char *reason,
+                  const char *fmt, ...) {
     if (!r) return;
     va_list ap;
     va_start(ap, fmt);
@@ -301,9 +300,8 @@ struct event_ref event_ref_of(const struct client_resource *res, const struct me
         .kind = res->kind, .ns = m->namespace, .name = m->name, .uid = m->uid, .rv = m->resource_version};
 }
 
-void event_record_obj(struct event_recorder *r, const struct client_resource *res,
-                      const struct meta_object_meta *m, const char *type, const char *reason, const char *fmt,
-                      ...) {
+void event_record_obj(struct event_recorder *r, const struct client_resource *res, const struct meta_object_meta *m,
+                      const char *type, const char *reason, const char *fmt, ...) {
     if (!r) return;
     char version[128];
     snprintf(version, sizeof(version), "%s%s%s", res->group, *res->group ? "/" : "", res->version);

@@ -19,9 +19,8 @@ struct event_ref { /* the object an event is about */
 /* Without apiVersion, which needs memory: set it, or use event_record_obj. */
 struct event_ref event_ref_of(const struct client_resource *r, const struct meta_object_meta *m);
 /* type: "Normal" or "Warning". Does not block; any thread. */
-void event_record(struct event_recorder *r, const struct event_ref *about, const char *type,
-                  const char *reason, const char *fmt, ...) _printf_(5, 6);
+void event_record(struct event_recorder *r, const struct event_ref *about, const char *type, const char *reason,
+                  const char *fmt, ...) _printf_(5, 6);
 /* The same about a typed object of a resource. */
-void event_record_obj(struct event_recorder *r, const struct client_resource *res,
-                      const struct meta_object_meta *m, const char *type, const char *reason, const char *fmt,
-                      ...) _printf_(6, 7);
+void event_record_obj(struct event_recorder *r, const struct client_resource *res, const struct meta_object_meta *m,
+                      const char *type, const char *reason, const char *fmt, ...) _printf_(6, 7);

@@ -45,8 +45,7 @@ int health_start(const char *address, int port, struct health **out, struct err 
     char service[16];
     snprintf(service, sizeof(service), "%d", port);
     struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *ai = NULL;
-    if (getaddrinfo(address, service, &hints, &ai) != 0)
-        return err_set(e, -EINVAL, "bad address %s:%d", address, port);
+    if (getaddrinfo(address, service, &hints, &ai) != 0) return err_set(e, -EINVAL, "bad address %s:%d", address, port);
     struct health *h = xcalloc(1, sizeof(*h));
     h->fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1, r = h->fd < 0 ? -errno : 0;

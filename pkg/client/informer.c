@@ -214,8 +214,7 @@ static void on_page(void *arg, int result, const struct client_response *resp, s
         if (result == 0) result = take_page(i, resp, &pe);
         if (result < 0) {
             if (result != -ECANCELED)
-                log_debug("list failed", "resource", i->r->plural, "error", e->msg[0] ? e->msg : pe.msg,
-                          NULL);
+                log_debug("list failed", "resource", i->r->plural, "error", e->msg[0] ? e->msg : pe.msg, NULL);
             set_str(&i->next_page, NULL);
             back_off(i);
         } else {
@@ -341,8 +340,7 @@ static void on_watch_end(void *arg, int result, struct err *e) {
     if (i->dead) return;
     if (e->status == 410) i->need_list = true;
     bool lived = i->event_seen || mono_ns() - i->watch_started > NS_PER_SEC;
-    if (e->status == 404 || e->status == 403)
-        i->need_list = true; /* the resource went away: list until it is back */
+    if (e->status == 404 || e->status == 403) i->need_list = true; /* the resource went away: list until it is back */
     if (lived) {
         i->backoff = 0;
         later(i, 10 * NS_PER_MS);
@@ -379,8 +377,7 @@ static void start(struct informer *i) {
 
 /* ---- public ---- */
 
-struct informer *informer_new(struct client *c, const struct client_resource *r,
-                              const struct informer_opts *o) {
+struct informer *informer_new(struct client *c, const struct client_resource *r, const struct informer_opts *o) {
     struct informer *i = xcalloc(1, sizeof(*i));
     i->refs = 1;
     i->c = c;
@@ -484,12 +481,9 @@ int informer_wait_synced(struct informer *i, int64_t timeout_ms, struct err *e) 
     int r = 0;
     pthread_mutex_lock(&i->lock);
     while ((!i->listed || i->pending_handlers) && r == 0)
-        r = timeout_ms < 0 ? pthread_cond_wait(&i->cond, &i->lock)
-                           : pthread_cond_timedwait(&i->cond, &i->lock, &until);
+        r = timeout_ms < 0 ? pthread_cond_wait(&i->cond, &i->lock) : pthread_cond_timedwait(&i->cond, &i->lock, &until);
     pthread_mutex_unlock(&i->lock);
-    return r ? err_set(e, -ETIMEDOUT, "%s could not be listed within %lld ms", i->r->plural,
-                       (long long)timeout_ms)
-             : 0;
+    return r ? err_set(e, -ETIMEDOUT, "%s could not be listed within %lld ms", i->r->plural, (long long)timeout_ms) : 0;
 }
 
 bool informer_disconnected(struct informer *i) {
@@ -510,9 +504,7 @@ struct object *informer_get_ns(struct informer *i, const char *ns, const char *n
     return cache_get(i->cache, key);
 }
 
-void informer_list(struct informer *i, const char *ns, struct object_list *out) {
-    cache_list(i->cache, ns, out);
-}
+void informer_list(struct informer *i, const char *ns, struct object_list *out) { cache_list(i->cache, ns, out); }
 size_t informer_count(struct informer *i) { return cache_count(i->cache); }
 int informer_add_index(struct informer *i, informer_index_fn *fn) { return cache_add_index(i->cache, fn); }
 void informer_by_index(struct informer *i, int index, const char *value, struct object_list *out) {

@@ -58,8 +58,7 @@ struct informer_opts {
 };
 
 /* Starts at once. `r` must stay valid; `o` may be NULL. */
-struct informer *informer_new(struct client *c, const struct client_resource *r,
-                              const struct informer_opts *o);
+struct informer *informer_new(struct client *c, const struct client_resource *r, const struct informer_opts *o);
 /* Ends the watch; no handler runs any more when this returns. Objects held stay valid. NULL-safe. Must be
  * called before client_free. */
 void informer_free(struct informer *i);

@@ -34,8 +34,7 @@ static bool holder_is_live(struct leader *l, const struct coordination_lease *le
         l->seen_rv = xstrdup(str_or_empty(lease->metadata.resource_version));
         l->seen_at = now;
     }
-    int64_t ms =
-        lease->spec.lease_duration_seconds ? *lease->spec.lease_duration_seconds * 1000LL : l->lease_ms;
+    int64_t ms = lease->spec.lease_duration_seconds ? *lease->spec.lease_duration_seconds * 1000LL : l->lease_ms;
     return now - l->seen_at < ms * NS_PER_MS;
 }
 

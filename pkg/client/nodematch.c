@@ -24,15 +24,14 @@ bool toleration_tolerates(const struct core_toleration *t, const struct core_tai
     return strcmp(op, "Lt") == 0 && have < want;
 }
 
-const struct core_taint *untolerated(const struct core_toleration_vec *tolerations,
-                                     const struct core_taint_vec *taints, const char *effects) {
+const struct core_taint *untolerated(const struct core_toleration_vec *tolerations, const struct core_taint_vec *taints,
+                                     const char *effects) {
     for (size_t i = 0; i < taints->n; i++) {
         const struct core_taint *t = &taints->items[i];
         if (str_empty(t->effect) || !strstr(effects, t->effect)) continue;
         if (strcmp(t->effect, "NoSchedule") == 0 && strcmp(effects, "PreferNoSchedule") == 0) continue;
         bool ok = false;
-        for (size_t k = 0; k < tolerations->n && !ok; k++)
-            ok = toleration_tolerates(&tolerations->items[k], t);
+        for (size_t k = 0; k < tolerations->n && !ok; k++) ok = toleration_tolerates(&tolerations->items[k], t);
         if (!ok) return t;
     }
     return NULL;
@@ -45,8 +44,7 @@ static bool requirement_matches(const struct core_node_selector_requirement *q, 
     if (strcmp(op, "Exists") == 0) return value != NULL;
     if (strcmp(op, "DoesNotExist") == 0) return value == NULL;
     int64_t have, want;
-    if (!value || q->values.n != 1 || str_to_i64(value, &have) < 0 ||
-        str_to_i64(q->values.items[0], &want) < 0)
+    if (!value || q->values.n != 1 || str_to_i64(value, &have) < 0 || str_to_i64(q->values.items[0], &want) < 0)
         return false;
     if (strcmp(op, "Gt") == 0) return have > want;
     return strcmp(op, "Lt") == 0 && have < want;
@@ -74,7 +72,6 @@ bool node_selector_matches(const struct core_node_selector *s, const struct core
 bool pod_node_affinity_matches(const struct core_pod *p, const struct core_node *n) {
     if (!label_map_matches(&p->spec.node_selector, &n->metadata.labels)) return false;
     const struct core_affinity *a = p->spec.affinity;
-    if (!a || !a->node_affinity || !a->node_affinity->required_during_scheduling_ignored_during_execution)
-        return true;
+    if (!a || !a->node_affinity || !a->node_affinity->required_during_scheduling_ignored_during_execution) return true;
     return node_selector_matches(a->node_affinity->required_during_scheduling_ignored_during_execution, n);
 }

@@ -10,8 +10,7 @@ static const struct meta_object_meta *meta_in(const struct api_type *t, const vo
 }
 
 /* Takes over `a`, which holds `obj`. */
-struct object *object_adopt(struct arena *a, const struct client_resource *r, const struct api_type *t,
-                            void *obj) {
+struct object *object_adopt(struct arena *a, const struct client_resource *r, const struct api_type *t, void *obj) {
     struct object *o = arena_zalloc(a, sizeof(*o));
     o->refs = 1;
     o->arena = a;
@@ -77,8 +76,7 @@ static bool str_vec_has(const struct str_vec *v, const char *s) {
     return false;
 }
 
-static bool requirement_matches(const struct meta_label_selector_requirement *q,
-                                const struct str_map *labels) {
+static bool requirement_matches(const struct meta_label_selector_requirement *q, const struct str_map *labels) {
     const char *value = str_map_get(labels, q->key);
     const char *op = str_or_empty(q->operator);
     if (strcmp(op, "In") == 0) return value && str_vec_has(&q->values, value);

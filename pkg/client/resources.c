@@ -59,5 +59,4 @@ R(certificatesigningrequests, "certificates.k8s.io", "v1", false, "CertificateSi
 R(roles, "rbac.authorization.k8s.io", "v1", true, "Role", rbac_role)
 R(clusterroles, "rbac.authorization.k8s.io", "v1", false, "ClusterRole", rbac_cluster_role)
 R(rolebindings, "rbac.authorization.k8s.io", "v1", true, "RoleBinding", rbac_role_binding)
-R(clusterrolebindings, "rbac.authorization.k8s.io", "v1", false, "ClusterRoleBinding",
-  rbac_cluster_role_binding)
+R(clusterrolebindings, "rbac.authorization.k8s.io", "v1", false, "ClusterRoleBinding", rbac_cluster_role_binding)

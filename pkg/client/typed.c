@@ -31,8 +31,8 @@ char *client_path_query(struct arena *a, char *path, const char *key, const char
     struct buf b = BUF_INIT;
     buf_printf(&b, "%s%c%s=", path, strchr(path, '?') ? '&' : '?', key);
     for (const unsigned char *p = (const unsigned char *)value; *p; p++) {
-        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-                     strchr("-._~", *p);
+        bool plain =
+            (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("-._~", *p);
         if (plain)
             buf_addc(&b, (char)*p);
         else
@@ -72,8 +72,8 @@ static void encode(struct arena *a, const struct client_resource *r, const void 
 }
 
 /* Sends and decodes the answer into `out` (may be NULL) as `t`. */
-static int exchange(struct client *c, struct arena *a, const struct client_request *rq,
-                    const struct api_type *t, void *out, struct err *e) {
+static int exchange(struct client *c, struct arena *a, const struct client_request *rq, const struct api_type *t,
+                    void *out, struct err *e) {
     struct client_response resp = {0};
     int r = client_do(c, rq, &resp, e);
     if (r == 0 && out) {
@@ -84,15 +84,14 @@ static int exchange(struct client *c, struct arena *a, const struct client_reque
     return r;
 }
 
-int client_get(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-               const char *name, void *out, struct err *e) {
+int client_get(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const char *name,
+               void *out, struct err *e) {
     struct client_request rq = {.method = "GET", .path = client_path(a, r, ns, name, NULL)};
     return exchange(c, a, &rq, r->type, out, e);
 }
 
 static int write_obj(struct client *c, struct arena *a, const char *method, const struct client_resource *r,
-                     const char *path, const void *obj, const struct client_opts *o, void *out,
-                     struct err *e) {
+                     const char *path, const void *obj, const struct client_opts *o, void *out, struct err *e) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     encode(a, r, obj, &b);
     struct client_request rq = {.method = method,
@@ -103,17 +102,16 @@ static int write_obj(struct client *c, struct arena *a, const char *method, cons
     return exchange(c, a, &rq, r->type, out, e);
 }
 
-int client_create(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-                  const void *obj, const struct client_opts *o, void *out, struct err *e) {
+int client_create(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const void *obj,
+                  const struct client_opts *o, void *out, struct err *e) {
     return write_obj(c, a, "POST", r, client_path(a, r, ns, NULL, NULL), obj, o, out, e);
 }
 
-int client_update(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-                  const void *obj, const struct client_opts *o, void *out, struct err *e) {
+int client_update(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const void *obj,
+                  const struct client_opts *o, void *out, struct err *e) {
     const struct meta_object_meta *m = meta_of(r->type, obj);
     if (!m || str_empty(m->name)) return err_set(e, -EINVAL, "update of a %s without a name", r->kind);
-    return write_obj(c, a, "PUT", r, client_path(a, r, ns, m->name, o ? o->subresource : NULL), obj, o, out,
-                     e);
+    return write_obj(c, a, "PUT", r, client_path(a, r, ns, m->name, o ? o->subresource : NULL), obj, o, out, e);
 }
 
 int client_update_status(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
@@ -123,9 +121,9 @@ int client_update_status(struct client *c, struct arena *a, const struct client_
     return client_update(c, a, r, ns, obj, &with, out, e);
 }
 
-int client_patch(struct client *c, struct arena *a, const struct client_resource *r, const char *ns,
-                 const char *name, enum client_patch_type type, const char *body, size_t body_len,
-                 const struct client_opts *o, void *out, struct err *e) {
+int client_patch(struct client *c, struct arena *a, const struct client_resource *r, const char *ns, const char *name,
+                 enum client_patch_type type, const char *body, size_t body_len, const struct client_opts *o, void *out,
+                 struct err *e) {
     static const char *const types[] = {
         [CLIENT_PATCH_JSON] = "application/json-patch+json",
         [CLIENT_PATCH_MERGE] = "application/merge-patch+json",
@@ -160,11 +158,10 @@ static struct json *delete_options(struct arena *a, const struct client_delete_o
     return d;
 }
 
-static int send_tree(struct client *c, struct arena *a, const char *method, const char *path,
-                     const struct json *body, const char *cause, struct err *e) {
+static int send_tree(struct client *c, struct arena *a, const char *method, const char *path, const struct json *body,
+                     const char *cause, struct err *e) {
     const char *text = json_text(a, body);
-    struct client_request rq = {
-        .method = method, .path = path, .body = text, .body_len = strlen(text), .cause = cause};
+    struct client_request rq = {.method = method, .path = path, .body = text, .body_len = strlen(text), .cause = cause};
     return exchange(c, a, &rq, NULL, NULL, e);
 }
 
@@ -172,8 +169,7 @@ int client_delete(struct client *c, const struct client_resource *r, const char 
                   const struct client_delete_opts *o, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     if (str_empty(name)) return err_set(e, -EINVAL, "delete of a %s without a name", r->kind);
-    return send_tree(c, a, "DELETE", client_path(a, r, ns, name, NULL), delete_options(a, o),
-                     o ? o->cause : NULL, e);
+    return send_tree(c, a, "DELETE", client_path(a, r, ns, name, NULL), delete_options(a, o), o ? o->cause : NULL, e);
 }
 
 int client_delete_collection(struct client *c, const struct client_resource *r, const char *ns,
@@ -183,8 +179,7 @@ int client_delete_collection(struct client *c, const struct client_resource *r, 
     return send_tree(c, a, "DELETE", path, delete_options(a, o), o ? o->cause : NULL, e);
 }
 
-int client_evict(struct client *c, const char *ns, const char *pod, const struct client_delete_opts *o,
-                 struct err *e) {
+int client_evict(struct client *c, const char *ns, const char *pod, const struct client_delete_opts *o, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *ev = json_object(a), *m;
     json_set_str(a, ev, "apiVersion", "policy/v1");
@@ -193,14 +188,13 @@ int client_evict(struct client *c, const char *ns, const char *pod, const struct
     json_set_str(a, m, "name", pod);
     json_set_str(a, m, "namespace", ns);
     if (o) json_set(a, ev, "deleteOptions", delete_options(a, o));
-    return send_tree(c, a, "POST", client_path(a, &client_pods, ns, pod, "eviction"), ev, o ? o->cause : NULL,
-                     e);
+    return send_tree(c, a, "POST", client_path(a, &client_pods, ns, pod, "eviction"), ev, o ? o->cause : NULL, e);
 }
 
 /* ---- list ---- */
 
-static int read_items(struct arena *a, const struct api_type *t, struct json_reader *r,
-                      struct client_list *out, struct err *e) {
+static int read_items(struct arena *a, const struct api_type *t, struct json_reader *r, struct client_list *out,
+                      struct err *e) {
     enum json_tok tok = json_next(r);
     size_t cap = 0;
     if (tok == JTOK_NULL) return 0;
@@ -215,13 +209,11 @@ static int read_items(struct arena *a, const struct api_type *t, struct json_rea
         ARENA_GROW(a, out->items, out->n, cap);
         out->items[out->n++] = obj;
     }
-    return tok == JTOK_ARR_END ? 0
-           : tok == JTOK_ERROR ? json_reader_err(r, e)
-                               : err_set(e, -EINVAL, "bad list item");
+    return tok == JTOK_ARR_END ? 0 : tok == JTOK_ERROR ? json_reader_err(r, e) : err_set(e, -EINVAL, "bad list item");
 }
 
-static int read_list(struct arena *a, const struct api_type *t, const char *p, size_t len,
-                     struct client_list *out, struct err *e) {
+static int read_list(struct arena *a, const struct api_type *t, const char *p, size_t len, struct client_list *out,
+                     struct err *e) {
     struct json_reader r;
     json_reader_init(&r, a, p, len);
     if (json_next(&r) != JTOK_OBJ_BEGIN) return err_set(e, -EINVAL, "a list was expected");
@@ -253,8 +245,7 @@ int client_list(struct client *c, struct arena *a, const struct client_resource 
         path = client_path_query(a, path, "labelSelector", o->label_selector);
         path = client_path_query(a, path, "fieldSelector", o->field_selector);
         path = client_path_query(a, path, "resourceVersion", o->resource_version);
-        if (o->limit)
-            path = client_path_query(a, path, "limit", arena_printf(a, "%lld", (long long)o->limit));
+        if (o->limit) path = client_path_query(a, path, "limit", arena_printf(a, "%lld", (long long)o->limit));
         path = client_path_query(a, path, "continue", o->continue_);
     }
     struct client_request rq = {.method = "GET", .path = path};
@@ -268,8 +259,8 @@ int client_list(struct client *c, struct arena *a, const struct client_resource 
 
 /* ---- other subresources ---- */
 
-int client_bind(struct client *c, const char *ns, const char *pod, const char *uid, const char *node,
-                const char *cause, struct err *e) {
+int client_bind(struct client *c, const char *ns, const char *pod, const char *uid, const char *node, const char *cause,
+                struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *b = json_object(a), *m, *t;
     json_set_str(a, b, "apiVersion", "v1");
@@ -286,8 +277,7 @@ int client_bind(struct client *c, const char *ns, const char *pod, const char *u
 
 int client_create_token(struct client *c, struct arena *a, const struct client_token_request *t,
                         struct client_token *out, struct err *e) {
-    struct authentication_token_request rq = {.kind = "TokenRequest",
-                                              .api_version = "authentication.k8s.io/v1"};
+    struct authentication_token_request rq = {.kind = "TokenRequest", .api_version = "authentication.k8s.io/v1"};
     struct authentication_bound_object_reference bound = {
         .kind = t->bound_kind, .api_version = "v1", .name = t->bound_name, .uid = t->bound_uid};
     rq.spec.audiences.items = (const char **)t->audiences;
@@ -297,11 +287,10 @@ int client_create_token(struct client *c, struct arena *a, const struct client_t
     if (t->bound_kind) rq.spec.bound_object_ref = &bound;
     _cleanup_buf_ struct buf b = BUF_INIT;
     api_to_json(&b, &api_authentication_token_request, &rq);
-    struct client_request req = {
-        .method = "POST",
-        .body = b.data,
-        .body_len = b.len,
-        .path = client_path(a, &client_serviceaccounts, t->ns, t->service_account, "token")};
+    struct client_request req = {.method = "POST",
+                                 .body = b.data,
+                                 .body_len = b.len,
+                                 .path = client_path(a, &client_serviceaccounts, t->ns, t->service_account, "token")};
     struct authentication_token_request got = {0};
     int r = exchange(c, a, &req, &api_authentication_token_request, &got, e);
     if (r < 0) return r;
@@ -332,8 +321,8 @@ static int get_tree(struct client *c, struct arena *a, const char *path, struct 
     return r;
 }
 
-static int add_group(struct client *c, struct arena *a, const char *group, const char *version,
-                     const char *path, struct client_discovery *out, size_t *cap, struct err *e) {
+static int add_group(struct client *c, struct arena *a, const char *group, const char *version, const char *path,
+                     struct client_discovery *out, size_t *cap, struct err *e) {
     struct json *list = NULL, *it;
     int r = get_tree(c, a, path, &list, e);
     if (r < 0) return r;
@@ -341,13 +330,12 @@ static int add_group(struct client *c, struct arena *a, const char *group, const
         const char *name = json_get_str(it, "name");
         if (!name || strchr(name, '/')) continue;
         ARENA_GROW(a, out->items, out->n, *cap);
-        out->items[out->n++] =
-            (struct client_api_resource){.group = group,
-                                         .version = version,
-                                         .plural = name,
-                                         .kind = json_get_str(it, "kind"),
-                                         .namespaced = json_get_bool(it, "namespaced", false),
-                                         .verbs = verb_bits(json_get(it, "verbs"))};
+        out->items[out->n++] = (struct client_api_resource){.group = group,
+                                                            .version = version,
+                                                            .plural = name,
+                                                            .kind = json_get_str(it, "kind"),
+                                                            .namespaced = json_get_bool(it, "namespaced", false),
+                                                            .verbs = verb_bits(json_get(it, "verbs"))};
     }
     return 0;
 }

@@ -207,8 +207,8 @@ static bool run_one(struct workpool *p, struct arena *a) {
     int r = q->fn(q->arg, a, it->key, &e);
     if (r < 0) {
         /* a conflict is how optimistic concurrency works, not news */
-        log_kv(e.status == 409 ? LOG_DEBUG : LOG_WARN, "reconcile failed, will retry", "queue", q->name,
-               "key", it->key, "error", e.msg, NULL);
+        log_kv(e.status == 409 ? LOG_DEBUG : LOG_WARN, "reconcile failed, will retry", "queue", q->name, "key", it->key,
+               "error", e.msg, NULL);
     }
     pthread_mutex_lock(&p->lock);
     finish(it, r < 0);

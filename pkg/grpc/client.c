@@ -27,9 +27,9 @@ struct call {
     int32_t id;
     struct buf out; /* request frame */
     size_t out_at;
-    struct buf in;  /* response frames not taken yet */
+    struct buf in;                /* response frames not taken yet */
     int http_status, grpc_status; /* -1: not seen */
-    char *message;  /* grpc-message, as it came */
+    char *message;                /* grpc-message, as it came */
     bool closed, overflow;
     uint32_t reset_code;
     pthread_cond_t changed;
@@ -78,7 +78,8 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t 
     const char *n = (const char *)name, *v = (const char *)value; /* NUL-terminated by nghttp2 */
     if (str_eq(n, ":status")) c->http_status = (int)strtol(v, NULL, 10);
     if (str_eq(n, "grpc-status")) c->grpc_status = (int)strtol(v, NULL, 10);
-    if (str_eq(n, "grpc-message") && !c->message) c->message = xstrndup(v, MIN_OF(vn, (size_t)GRPC_STATUS_TEXT_MAX * 3));
+    if (str_eq(n, "grpc-message") && !c->message)
+        c->message = xstrndup(v, MIN_OF(vn, (size_t)GRPC_STATUS_TEXT_MAX * 3));
     return 0;
 }
 
@@ -133,9 +134,12 @@ static void conn_send(struct gconn *g) {
             if (!g->unsent.len) return;
         }
         ssize_t n = send(g->fd, g->unsent.data, g->unsent.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0) buf_consume(&g->unsent, (size_t)n);
-        else if (errno == EAGAIN) return;
-        else if (errno != EINTR) g->dead = true;
+        if (n > 0)
+            buf_consume(&g->unsent, (size_t)n);
+        else if (errno == EAGAIN)
+            return;
+        else if (errno != EINTR)
+            g->dead = true;
     }
 }
 
@@ -153,8 +157,10 @@ static void conn_turn(struct gconn *g, char *buf) {
     ssize_t n = 0;
     if (p[0].revents & (POLLIN | POLLHUP | POLLERR)) {
         n = recv(g->fd, buf, READ_SIZE, MSG_DONTWAIT);
-        if (n == 0) n = -ECONNRESET;
-        else if (n < 0) n = errno == EAGAIN || errno == EINTR ? 0 : -errno;
+        if (n == 0)
+            n = -ECONNRESET;
+        else if (n < 0)
+            n = errno == EAGAIN || errno == EINTR ? 0 : -errno;
     }
     pthread_mutex_lock(&g->lock);
     uint64_t drained;
@@ -244,8 +250,10 @@ static void conn_drop(struct gconn *g, bool stop) {
     pthread_t t = g->thread;
     conn_wake(g);
     pthread_mutex_unlock(&g->lock);
-    if (stop) pthread_join(t, NULL);
-    else pthread_detach(t);
+    if (stop)
+        pthread_join(t, NULL);
+    else
+        pthread_detach(t);
     conn_unref(g);
 }
 
@@ -319,7 +327,8 @@ static void call_leave(struct gconn *g, struct call *c) {
 
 /* The status of a call that has ended. */
 static int call_status(const struct gconn *g, const struct call *c, struct arena *a, struct err *e) {
-    if (c->overflow) return grpc_err(e, GRPC_RESOURCE_EXHAUSTED, "the answer is larger than %d bytes", GRPC_MESSAGE_MAX);
+    if (c->overflow)
+        return grpc_err(e, GRPC_RESOURCE_EXHAUSTED, "the answer is larger than %d bytes", GRPC_MESSAGE_MAX);
     if (c->grpc_status > 0)
         return grpc_err(e, (enum grpc_code)c->grpc_status, "%s", grpc_percent_decode(a, str_or_empty(c->message)));
     if (c->grpc_status == 0) return 0;

@@ -71,7 +71,7 @@ int grpc_stream_send(struct grpc_call *c, const void *message, struct err *e);
 
 struct grpc_server_options {
     const char *unix_path;
-    mode_t unix_mode; /* [0600] */
+    mode_t unix_mode;                  /* [0600] */
     const struct grpc_method *methods; /* stays the caller's; must live as long as the server */
     size_t n_methods;
     void *arg;

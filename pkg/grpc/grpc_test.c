@@ -11,7 +11,8 @@ static _Atomic int stream_ended;
 static int h_version(struct grpc_call *c, struct err *e) {
     const struct cri_version_request *q = c->request;
     struct cri_version_response *r = c->response;
-    if (str_eq(q->version, "missing")) return grpc_err(e, GRPC_NOT_FOUND, "no such thing: \"%s\" 100%% \n\xc3\xbc", q->version);
+    if (str_eq(q->version, "missing"))
+        return grpc_err(e, GRPC_NOT_FOUND, "no such thing: \"%s\" 100%% \n\xc3\xbc", q->version);
     if (str_eq(q->version, "plain")) return err_set(e, -EXDEV, "plain error");
     if (str_eq(q->version, "slow"))
         for (int i = 0; i < 200 && !grpc_call_cancelled(c); i++) usleep(10000);

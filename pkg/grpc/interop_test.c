@@ -8,12 +8,12 @@
 #include "pkg/grpc/grpc.h"
 
 static int failures;
-#define EXPECT(cond)                                                          \
-    do {                                                                      \
-        if (!(cond)) {                                                        \
+#define EXPECT(cond)                                                           \
+    do {                                                                       \
+        if (!(cond)) {                                                         \
             fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #cond); \
-            failures++;                                                       \
-        }                                                                     \
+            failures++;                                                        \
+        }                                                                      \
     } while (0)
 
 static bool key_is(const struct bytes *k, const char *s) { return k->n == strlen(s) && memcmp(k->p, s, k->n) == 0; }
@@ -85,9 +85,10 @@ static void our_client_calls_etcd(const char *dir) {
     pid_t pid = fork();
     if (pid == 0) {
         if (chdir(dir) < 0 || !freopen("etcd.log", "w", stderr)) _exit(126);
-        execlp("etcd", "etcd", "--data-dir", "d", "--listen-client-urls", "unix://localhost:1", "--advertise-client-urls",
-               "unix://localhost:1", "--listen-peer-urls", "unix://localhost:2", "--initial-advertise-peer-urls",
-               "unix://localhost:2", "--initial-cluster", "default=unix://localhost:2", NULL);
+        execlp("etcd", "etcd", "--data-dir", "d", "--listen-client-urls", "unix://localhost:1",
+               "--advertise-client-urls", "unix://localhost:1", "--listen-peer-urls", "unix://localhost:2",
+               "--initial-advertise-peer-urls", "unix://localhost:2", "--initial-cluster", "default=unix://localhost:2",
+               NULL);
         _exit(127);
     }
     _cleanup_free_ char *path = xasprintf("%s/localhost:1", dir);

@@ -174,14 +174,14 @@ struct grpc_server *grpc_server_new(const struct grpc_server_options *o, struct 
     unsigned streams = o->stream_threads ? o->stream_threads : 16;
     s->unary = http_workers_new(o->threads ? o->threads : 64, CALL_QUEUE);
     s->streams = http_workers_new(streams, 1);
-    s->http = http_server_new(&(struct http_server_options){
-        .handler = on_request,
-        .arg = s,
-        .limits = {.body_bytes = GRPC_MESSAGE_MAX + GRPC_PREFIX,
-                   .h2_buffered_bytes = 4 * (size_t)GRPC_MESSAGE_MAX,
-                   .queued_bytes = 4 * (size_t)GRPC_MESSAGE_MAX,
-                   .h2_streams = 1000,
-                   .idle_ms = 24 * 3600 * 1000u}});
+    s->http =
+        http_server_new(&(struct http_server_options){.handler = on_request,
+                                                      .arg = s,
+                                                      .limits = {.body_bytes = GRPC_MESSAGE_MAX + GRPC_PREFIX,
+                                                                 .h2_buffered_bytes = 4 * (size_t)GRPC_MESSAGE_MAX,
+                                                                 .queued_bytes = 4 * (size_t)GRPC_MESSAGE_MAX,
+                                                                 .h2_streams = 1000,
+                                                                 .idle_ms = 24 * 3600 * 1000u}});
     int rc = http_server_listen(s->http, &(struct http_listen){.unix_path = o->unix_path, .unix_mode = o->unix_mode},
                                 NULL, e);
     if (!rc) rc = http_server_start(s->http, e);

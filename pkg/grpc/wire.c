@@ -59,9 +59,10 @@ enum grpc_code grpc_code_of(const struct err *e) {
 
 const char *grpc_code_name(enum grpc_code code) {
     static const char *const names[] = {
-        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-        "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
-        "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+        "OK",       "Canceled",        "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+        "NotFound", "AlreadyExists",   "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+        "Aborted",  "OutOfRange",      "Unimplemented",    "Internal",          "Unavailable",
+        "DataLoss", "Unauthenticated",
     };
     return (unsigned)code < ARRAY_LEN(names) ? names[code] : "Unknown";
 }
@@ -128,7 +129,8 @@ char *grpc_percent_decode(struct arena *a, const char *s) {
 static const struct {
     char unit;
     int64_t ns;
-} units[] = {{'n', 1}, {'u', 1000}, {'m', NS_PER_MS}, {'S', NS_PER_SEC}, {'M', 60 * NS_PER_SEC}, {'H', 3600 * NS_PER_SEC}};
+} units[] = {
+    {'n', 1}, {'u', 1000}, {'m', NS_PER_MS}, {'S', NS_PER_SEC}, {'M', 60 * NS_PER_SEC}, {'H', 3600 * NS_PER_SEC}};
 
 int64_t grpc_timeout_parse(const char *s) {
     int64_t v = 0;

@@ -21,9 +21,10 @@ enum {
 static char *dup_or_null(const char *s) { return s ? xstrdup(s) : NULL; }
 
 /* The strings of the options, for copying and freeing. */
-#define OPTION_STRINGS(X) \
-    X(base_url) X(unix_socket) X(ca_file) X(ca_pem) X(cert_file) X(key_file) X(cert_pem) X(key_pem) X(server_name) \
-    X(token) X(token_file) X(username) X(password) X(user_agent)
+#define OPTION_STRINGS(X)                                                                                       \
+    X(base_url)                                                                                                 \
+    X(unix_socket) X(ca_file) X(ca_pem) X(cert_file) X(key_file) X(cert_pem) X(key_pem) X(server_name) X(token) \
+        X(token_file) X(username) X(password) X(user_agent)
 
 static void global_init(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
@@ -153,8 +154,10 @@ void resp_reset(struct http_resp *r) {
     r->status = 0;
     r->headers = NULL;
     r->n_headers = 0;
-    if (r->arena) arena_reset(r->arena);
-    else r->arena = arena_new();
+    if (r->arena)
+        arena_reset(r->arena);
+    else
+        r->arena = arena_new();
     buf_reset(&r->body);
     if (!r->body.limit) r->body.limit = HTTP_RESP_MAX;
 }
@@ -187,7 +190,7 @@ void resp_add_header(struct http_resp *r, const char *name, size_t nn, const cha
 struct transfer {
     struct http_resp *resp;
     const struct http_stream_cb *cb; /* NULL: all into resp->body */
-    bool any_status; /* the callbacks get errors' bodies too */
+    bool any_status;                 /* the callbacks get errors' bodies too */
     bool head_told;
     int cb_rc;
     int64_t last_ns;
@@ -236,20 +239,20 @@ static int curl_error(CURLcode code, const char *text, const char *url, const st
     const char *why = text && *text ? text : curl_easy_strerror(code);
     int rc = -EIO;
     switch (code) {
-    case CURLE_COULDNT_CONNECT: rc = -ECONNREFUSED; break;
-    case CURLE_OPERATION_TIMEDOUT: rc = -ETIMEDOUT; break;
-    case CURLE_COULDNT_RESOLVE_HOST: rc = -EHOSTUNREACH; break;
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_CERTPROBLEM:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_ISSUER_ERROR: rc = -EPROTO; break;
-    case CURLE_URL_MALFORMAT: rc = -EINVAL; break;
-    case CURLE_WRITE_ERROR:
-        if (t->resp->body.failed) return err_set(e, -EMSGSIZE, "%s: the answer is larger than %zu bytes", url,
-                                                 t->resp->body.limit);
-        break;
-    default: break;
+        case CURLE_COULDNT_CONNECT: rc = -ECONNREFUSED; break;
+        case CURLE_OPERATION_TIMEDOUT: rc = -ETIMEDOUT; break;
+        case CURLE_COULDNT_RESOLVE_HOST: rc = -EHOSTUNREACH; break;
+        case CURLE_SSL_CONNECT_ERROR:
+        case CURLE_PEER_FAILED_VERIFICATION:
+        case CURLE_SSL_CERTPROBLEM:
+        case CURLE_SSL_CACERT_BADFILE:
+        case CURLE_SSL_ISSUER_ERROR: rc = -EPROTO; break;
+        case CURLE_URL_MALFORMAT: rc = -EINVAL; break;
+        case CURLE_WRITE_ERROR:
+            if (t->resp->body.failed)
+                return err_set(e, -EMSGSIZE, "%s: the answer is larger than %zu bytes", url, t->resp->body.limit);
+            break;
+        default: break;
     }
     return err_set(e, rc, "%s: %s", url, why);
 }
@@ -278,13 +281,19 @@ static CURL *handle_new(struct http_client *c) {
         curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 1L);
         curl_easy_setopt(h, CURLOPT_MAXREDIRS, 10L);
     }
-    if (o->ca_pem) set_blob(h, CURLOPT_CAINFO_BLOB, o->ca_pem);
-    else if (o->ca_file) curl_easy_setopt(h, CURLOPT_CAINFO, o->ca_file);
+    if (o->ca_pem)
+        set_blob(h, CURLOPT_CAINFO_BLOB, o->ca_pem);
+    else if (o->ca_file)
+        curl_easy_setopt(h, CURLOPT_CAINFO, o->ca_file);
     if (o->ca_pem || o->ca_file) curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
-    if (o->cert_pem) set_blob(h, CURLOPT_SSLCERT_BLOB, o->cert_pem);
-    else if (o->cert_file) curl_easy_setopt(h, CURLOPT_SSLCERT, o->cert_file);
-    if (o->key_pem) set_blob(h, CURLOPT_SSLKEY_BLOB, o->key_pem);
-    else if (o->key_file) curl_easy_setopt(h, CURLOPT_SSLKEY, o->key_file);
+    if (o->cert_pem)
+        set_blob(h, CURLOPT_SSLCERT_BLOB, o->cert_pem);
+    else if (o->cert_file)
+        curl_easy_setopt(h, CURLOPT_SSLCERT, o->cert_file);
+    if (o->key_pem)
+        set_blob(h, CURLOPT_SSLKEY_BLOB, o->key_pem);
+    else if (o->key_file)
+        curl_easy_setopt(h, CURLOPT_SSLKEY, o->key_file);
     if (o->insecure) {
         curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 0L);
         curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
@@ -424,9 +433,12 @@ int http_client_exchange(struct http_client *c, const char *method, const char *
     curl_easy_setopt(h, CURLOPT_XFERINFODATA, cancel);
     CURLcode code = curl_easy_perform(h);
     int rc = t.cb_rc;
-    if (!rc && code == CURLE_ABORTED_BY_CALLBACK) rc = err_set(e, -ECANCELED, "cancelled");
-    else if (!rc && code != CURLE_OK) rc = curl_error(code, errbuf, full, &t, e);
-    else if (!rc) rc = tell_head(&t);
+    if (!rc && code == CURLE_ABORTED_BY_CALLBACK)
+        rc = err_set(e, -ECANCELED, "cancelled");
+    else if (!rc && code != CURLE_OK)
+        rc = curl_error(code, errbuf, full, &t, e);
+    else if (!rc)
+        rc = tell_head(&t);
     curl_easy_setopt(h, CURLOPT_NOPROGRESS, 1L);
     curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, NULL);
     unprepare(h, l, to);
@@ -449,7 +461,8 @@ static int stream_loop(CURLM *m, struct transfer *t, const char *errbuf, const c
         if (t->resp->status >= 200 && t->resp->status < 300 && tell_head(t)) return t->cb_rc;
         if (http_cancelled(cancel)) return err_set(e, -ECANCELED, "cancelled");
         int64_t idle = (mono_ns() - t->last_ns) / NS_PER_MS;
-        if (idle_ms && idle >= (int64_t)idle_ms) return err_set(e, -ETIMEDOUT, "%s: nothing came for %u ms", url, idle_ms);
+        if (idle_ms && idle >= (int64_t)idle_ms)
+            return err_set(e, -ETIMEDOUT, "%s: nothing came for %u ms", url, idle_ms);
         struct curl_waitfd w = {cancel ? cancel->fd : -1, CURL_WAIT_POLLIN, 0};
         int wait = idle_ms ? (int)MIN_OF((int64_t)idle_ms - idle, (int64_t)60000) : 60000;
         curl_multi_poll(m, &w, cancel ? 1 : 0, wait, NULL);

@@ -18,21 +18,21 @@ struct http_client;
 
 /* PEM text wins over the file of the same name. Strings are copied. */
 struct http_client_options {
-    const char *base_url;    /* "https://127.0.0.1:6443": put before paths that start with '/'; may be NULL */
-    const char *unix_socket; /* connect here, whatever the URL's host says */
+    const char *base_url;             /* "https://127.0.0.1:6443": put before paths that start with '/'; may be NULL */
+    const char *unix_socket;          /* connect here, whatever the URL's host says */
     const char *ca_file, *ca_pem;     /* neither: the system's CAs */
     const char *cert_file, *key_file; /* client certificate */
     const char *cert_pem, *key_pem;
-    const char *server_name; /* expected in the certificate instead of the URL's host (TLS SNI and Host too) */
-    bool insecure;           /* do not verify the server */
-    const char *token;       /* bearer token */
-    const char *token_file;  /* read again when it changed */
+    const char *server_name;         /* expected in the certificate instead of the URL's host (TLS SNI and Host too) */
+    bool insecure;                   /* do not verify the server */
+    const char *token;               /* bearer token */
+    const char *token_file;          /* read again when it changed */
     const char *username, *password; /* basic authentication */
     const char *user_agent;
-    unsigned connect_ms;     /* [10 s] */
-    unsigned idle_handles;   /* kept connections [8] */
-    bool http2;              /* offer h2 */
-    bool follow;             /* follow redirects (at most 10) */
+    unsigned connect_ms;   /* [10 s] */
+    unsigned idle_handles; /* kept connections [8] */
+    bool http2;            /* offer h2 */
+    bool follow;           /* follow redirects (at most 10) */
 };
 
 struct http_client *http_client_new(const struct http_client_options *o, struct err *e);
@@ -46,7 +46,7 @@ struct http_resp {
     int status;
     struct http_header *headers; /* names in lower case */
     size_t n_headers;
-    struct buf body; /* body.limit: at most this many bytes, 0 means HTTP_RESP_MAX */
+    struct buf body;     /* body.limit: at most this many bytes, 0 means HTTP_RESP_MAX */
     struct arena *arena; /* holds the headers */
 };
 enum { HTTP_RESP_MAX = 256 * 1024 * 1024 };

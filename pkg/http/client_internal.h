@@ -8,9 +8,9 @@
 struct http_client {
     pthread_mutex_t lock;
     struct http_client_options opt; /* owned copies */
-    char *connect_to; /* libcurl's "::host:port", when opt.server_name replaces the URL's host */
-    unsigned generation; /* of the certificate: older connections are not reused */
-    void **idle; /* CURL easy handles */
+    char *connect_to;               /* libcurl's "::host:port", when opt.server_name replaces the URL's host */
+    unsigned generation;            /* of the certificate: older connections are not reused */
+    void **idle;                    /* CURL easy handles */
     unsigned n_idle;
     char *file_token; /* what token_file held at file_token_mtime */
     int64_t file_token_mtime;

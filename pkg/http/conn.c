@@ -101,8 +101,10 @@ static void on_alloc(uv_handle_t *h, size_t want, uv_buf_t *b) {
 static void on_eof(struct conn *c) {
     c->eof = true;
     conn_read_stop(c);
-    if (c->proto == CONN_TUNNEL) tunnel_eof(c);
-    else conn_kill(c); /* a half-closed client counts as gone, as in Go */
+    if (c->proto == CONN_TUNNEL)
+        tunnel_eof(c);
+    else
+        conn_kill(c); /* a half-closed client counts as gone, as in Go */
 }
 
 /* Handshake done: which protocol? */
@@ -146,8 +148,10 @@ static void tls_input(struct conn *c, const char *p, size_t n) {
             continue;
         }
         int why = SSL_get_error(c->ssl, m);
-        if (why == SSL_ERROR_ZERO_RETURN) on_eof(c);
-        else if (why != SSL_ERROR_WANT_READ) conn_kill(c);
+        if (why == SSL_ERROR_ZERO_RETURN)
+            on_eof(c);
+        else if (why != SSL_ERROR_WANT_READ)
+            conn_kill(c);
         break;
     }
     c->cipher_in = NULL;
@@ -161,10 +165,14 @@ static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b) {
     struct conn *c = h->data;
     if (c->dead) return;
     if (n > 0 && c->proto == CONN_LINGER) return;
-    if (n > 0 && c->ssl) tls_input(c, b->base, (size_t)n);
-    else if (n > 0) conn_input(c, b->base, (size_t)n);
-    else if (n < 0 && n == UV_EOF) on_eof(c);
-    else if (n < 0) conn_kill(c);
+    if (n > 0 && c->ssl)
+        tls_input(c, b->base, (size_t)n);
+    else if (n > 0)
+        conn_input(c, b->base, (size_t)n);
+    else if (n < 0 && n == UV_EOF)
+        on_eof(c);
+    else if (n < 0)
+        conn_kill(c);
 }
 
 static void detect_input(struct conn *c, const char *p, size_t n) {
@@ -184,12 +192,12 @@ static void detect_input(struct conn *c, const char *p, size_t n) {
 
 void conn_input(struct conn *c, const char *p, size_t n) {
     switch (c->proto) {
-    case CONN_DETECT: detect_input(c, p, n); break;
-    case CONN_H1: h1_input(c, p, n); break;
-    case CONN_H2: h2_input(c, p, n); break;
-    case CONN_TUNNEL: tunnel_input(c, p, n); break;
-    case CONN_TLS_HELLO:
-    case CONN_LINGER: break;
+        case CONN_DETECT: detect_input(c, p, n); break;
+        case CONN_H1: h1_input(c, p, n); break;
+        case CONN_H2: h2_input(c, p, n); break;
+        case CONN_TUNNEL: tunnel_input(c, p, n); break;
+        case CONN_TLS_HELLO:
+        case CONN_LINGER: break;
     }
     conn_mark_dirty(c);
 }
@@ -212,8 +220,10 @@ void conn_accept(struct listener *l, uv_stream_t *server_handle) {
     struct conn *c = xcalloc(1, sizeof(*c));
     c->srv = server_ref(s);
     c->lst = l;
-    if (l->is_pipe) uv_pipe_init(s->loop, &c->u.pipe, 0);
-    else uv_tcp_init(s->loop, &c->u.tcp);
+    if (l->is_pipe)
+        uv_pipe_init(s->loop, &c->u.pipe, 0);
+    else
+        uv_tcp_init(s->loop, &c->u.tcp);
     s->n_handles++;
     c->u.handle.data = c;
     c->peer = peer_new();
@@ -247,8 +257,10 @@ void conn_mark_dirty(struct conn *c) {
     if (c->dirty || c->closing) return;
     c->dirty = true;
     struct http_server *s = c->srv;
-    if (s->dirty_tail) s->dirty_tail->dirty_next = c;
-    else s->dirty_head = c;
+    if (s->dirty_tail)
+        s->dirty_tail->dirty_next = c;
+    else
+        s->dirty_head = c;
     s->dirty_tail = c;
 }
 
@@ -374,19 +386,19 @@ void conn_emit(struct conn *c, const char *p, size_t n) {
 
 static bool pump(struct conn *c) {
     switch (c->proto) {
-    case CONN_H1: return h1_pump(c);
-    case CONN_H2: return h2_pump(c);
-    case CONN_TUNNEL:
-    case CONN_LINGER: {
-        const char *p;
-        size_t n = outq_peek(&c->out, GATHER_SIZE, &p);
-        if (!n) return false;
-        conn_emit(c, p, n);
-        outq_pop(&c->out, n);
-        return true;
-    }
-    case CONN_TLS_HELLO:
-    case CONN_DETECT: break;
+        case CONN_H1: return h1_pump(c);
+        case CONN_H2: return h2_pump(c);
+        case CONN_TUNNEL:
+        case CONN_LINGER: {
+            const char *p;
+            size_t n = outq_peek(&c->out, GATHER_SIZE, &p);
+            if (!n) return false;
+            conn_emit(c, p, n);
+            outq_pop(&c->out, n);
+            return true;
+        }
+        case CONN_TLS_HELLO:
+        case CONN_DETECT: break;
     }
     return false;
 }
@@ -421,8 +433,10 @@ void conn_put_off(struct conn *c, struct conn_list *l) {
     if (c->dirty || c->closing) return;
     c->dirty = true;
     c->dirty_next = NULL;
-    if (l->tail) l->tail->dirty_next = c;
-    else l->head = c;
+    if (l->tail)
+        l->tail->dirty_next = c;
+    else
+        l->head = c;
     l->tail = c;
 }
 
@@ -439,8 +453,10 @@ void conn_flush(struct conn *c) {
         gather_flush(c);
         send_out(c);
         if (c->dead) return;
-        if (c->proto == CONN_H1) h1_settle(c);
-        else if (c->proto == CONN_TUNNEL) tunnel_settle(c);
+        if (c->proto == CONN_H1)
+            h1_settle(c);
+        else if (c->proto == CONN_TUNNEL)
+            tunnel_settle(c);
     } while (!c->dead && left && c->proto == CONN_H1 && !c->inflight && (c->out.n || (c->cur && c->cur->out.n)));
     c->bulk = !left;
     if (c->bulk) c->srv->bulk_left -= MIN_OF(c->srv->bulk_left, TURN_PIECES);
@@ -463,8 +479,10 @@ void conn_destroy(struct conn *c) {
     if (c->closing) return;
     c->closing = true;
     struct http_server *s = c->srv;
-    if (c->prev) c->prev->next = c->next;
-    else s->conns = c->next;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     atomic_fetch_sub(&s->n_conns, 1);
     tunnel_conn_gone(c);

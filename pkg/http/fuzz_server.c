@@ -33,8 +33,10 @@ static void handle(struct http_req *r, void *arg) {
 
 static void set_up(void) {
     uv_loop_init(&world.loop);
-    struct http_server_options o = {.loop = &world.loop, .handler = handle,
-                                    .limits = {.body_bytes = 20000, .header_bytes = 8000, .uri_bytes = 2000, .header_count = 50}};
+    struct http_server_options o = {
+        .loop = &world.loop,
+        .handler = handle,
+        .limits = {.body_bytes = 20000, .header_bytes = 8000, .uri_bytes = 2000, .header_count = 50}};
     world.s = http_server_new(&o);
     world.at.sun_family = AF_UNIX;
     snprintf(world.at.sun_path, sizeof(world.at.sun_path), "/tmp/fuzz-server-%d.sock", (int)getpid());

@@ -111,8 +111,10 @@ static int apply_header(struct h1_head *h, const struct http_header *f, bool *ha
         if (++*hosts > 1 || strpbrk(f->value, " \t/")) return 400;
         if (!h->host) h->host = f->value;
     } else if (str_eq(f->name, "connection")) {
-        if (has_token(f->value, "close")) h->keep_alive = false;
-        else if (h->version == 10 && has_token(f->value, "keep-alive")) h->keep_alive = true;
+        if (has_token(f->value, "close"))
+            h->keep_alive = false;
+        else if (h->version == 10 && has_token(f->value, "keep-alive"))
+            h->keep_alive = true;
     } else if (str_eq(f->name, "expect")) {
         if (strcasecmp(f->value, "100-continue") != 0) return 417;
         h->expect_continue = h->version >= 11;
@@ -154,13 +156,13 @@ int h1_parse_head(struct arena *a, const char *in, size_t n, const struct http_l
 /* ---- chunked bodies ---- */
 
 enum {
-    CH_SIZE,     /* hex digits */
-    CH_EXT,      /* ;extension, up to CR */
+    CH_SIZE, /* hex digits */
+    CH_EXT,  /* ;extension, up to CR */
     CH_SIZE_LF,
     CH_DATA,
     CH_DATA_CR,
     CH_DATA_LF,
-    CH_TRAILER,  /* start of a trailer line */
+    CH_TRAILER, /* start of a trailer line */
     CH_TRAILER_LINE,
     CH_TRAILER_LF,
     CH_END_LF,
@@ -180,43 +182,48 @@ static int chunk_size_char(struct h1_chunked *d, char c) {
         return 0;
     }
     if (!d->digits) return -1;
-    if (c == '\r') d->state = CH_SIZE_LF;
-    else if (c == ';' || c == ' ' || c == '\t') d->state = CH_EXT, d->line = 0;
-    else return -1;
+    if (c == '\r')
+        d->state = CH_SIZE_LF;
+    else if (c == ';' || c == ' ' || c == '\t')
+        d->state = CH_EXT, d->line = 0;
+    else
+        return -1;
     return 0;
 }
 
 /* One byte in any state but CH_DATA. */
 static int chunk_char(struct h1_chunked *d, char c, bool *done) {
     switch (d->state) {
-    case CH_SIZE: return chunk_size_char(d, c);
-    case CH_EXT:
-        if (c == '\r') d->state = CH_SIZE_LF;
-        else if (++d->line > H1_CHUNK_EXT_MAX || ((unsigned char)c < ' ' && c != '\t')) return -1;
-        return 0;
-    case CH_SIZE_LF:
-        d->state = d->left ? CH_DATA : CH_TRAILER;
-        return c == '\n' ? 0 : -1;
-    case CH_DATA_CR: d->state = CH_DATA_LF; return c == '\r' ? 0 : -1;
-    case CH_DATA_LF:
-        d->state = CH_SIZE;
-        d->digits = 0;
-        d->left = 0;
-        return c == '\n' ? 0 : -1;
-    case CH_TRAILER:
-        if (c == '\r') {
-            d->state = CH_END_LF;
+        case CH_SIZE: return chunk_size_char(d, c);
+        case CH_EXT:
+            if (c == '\r')
+                d->state = CH_SIZE_LF;
+            else if (++d->line > H1_CHUNK_EXT_MAX || ((unsigned char)c < ' ' && c != '\t'))
+                return -1;
             return 0;
-        }
-        d->state = CH_TRAILER_LINE;
-        return is_tchar((unsigned char)c) ? 0 : -1;
-    case CH_TRAILER_LINE:
-        if (c == '\r') d->state = CH_TRAILER_LF;
-        else if (c == '\n') return -1;
-        return ++d->trailer > H1_TRAILER_MAX ? -1 : 0;
-    case CH_TRAILER_LF: d->state = CH_TRAILER; return c == '\n' ? 0 : -1;
-    case CH_END_LF: *done = true; return c == '\n' ? 0 : -1;
-    default: return -1;
+        case CH_SIZE_LF: d->state = d->left ? CH_DATA : CH_TRAILER; return c == '\n' ? 0 : -1;
+        case CH_DATA_CR: d->state = CH_DATA_LF; return c == '\r' ? 0 : -1;
+        case CH_DATA_LF:
+            d->state = CH_SIZE;
+            d->digits = 0;
+            d->left = 0;
+            return c == '\n' ? 0 : -1;
+        case CH_TRAILER:
+            if (c == '\r') {
+                d->state = CH_END_LF;
+                return 0;
+            }
+            d->state = CH_TRAILER_LINE;
+            return is_tchar((unsigned char)c) ? 0 : -1;
+        case CH_TRAILER_LINE:
+            if (c == '\r')
+                d->state = CH_TRAILER_LF;
+            else if (c == '\n')
+                return -1;
+            return ++d->trailer > H1_TRAILER_MAX ? -1 : 0;
+        case CH_TRAILER_LF: d->state = CH_TRAILER; return c == '\n' ? 0 : -1;
+        case CH_END_LF: *done = true; return c == '\n' ? 0 : -1;
+        default: return -1;
     }
 }
 

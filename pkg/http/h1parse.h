@@ -8,8 +8,8 @@
 
 enum {
     H1_METHOD_MAX = 32,
-    H1_CHUNK_EXT_MAX = 256,      /* bytes of a chunk's extension */
-    H1_TRAILER_MAX = 16 * 1024,  /* bytes of a chunked body's trailers, which are read and dropped */
+    H1_CHUNK_EXT_MAX = 256,     /* bytes of a chunk's extension */
+    H1_TRAILER_MAX = 16 * 1024, /* bytes of a chunked body's trailers, which are read and dropped */
 };
 
 struct h1_head {
@@ -31,7 +31,7 @@ int h1_parse_head(struct arena *a, const char *p, size_t n, const struct http_li
 
 struct h1_chunked {
     uint8_t state;
-    uint64_t left; /* of the current chunk */
+    uint64_t left;         /* of the current chunk */
     unsigned digits, line; /* bytes seen of a size, of a line */
     size_t trailer;
 };

@@ -23,16 +23,21 @@ void h2_check_bodies(struct conn *c, uint64_t now) {
         if (r->state != REQ_READING && !r->early_status) continue;
         if (now >= r->progress_ms + c->srv->lim.body_ms)
             nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, r->stream_id, NGHTTP2_CANCEL);
-        else if (!oldest || r->progress_ms < oldest) oldest = r->progress_ms;
+        else if (!oldest || r->progress_ms < oldest)
+            oldest = r->progress_ms;
     }
     conn_mark_dirty(c);
-    if (oldest) conn_deadline(c, DL_BODY, (unsigned)(oldest + c->srv->lim.body_ms - now));
-    else conn_deadline(c, c->n_streams ? DL_NONE : DL_IDLE, c->srv->lim.idle_ms);
+    if (oldest)
+        conn_deadline(c, DL_BODY, (unsigned)(oldest + c->srv->lim.body_ms - now));
+    else
+        conn_deadline(c, c->n_streams ? DL_NONE : DL_IDLE, c->srv->lim.idle_ms);
 }
 
 static void untrack(struct conn *c, struct hreq *r) {
-    if (r->prev) r->prev->next = r->next;
-    else c->streams = r->next;
+    if (r->prev)
+        r->prev->next = r->next;
+    else
+        c->streams = r->next;
     if (r->next) r->next->prev = r->prev;
     r->prev = r->next = NULL;
     c->n_streams--;
@@ -60,8 +65,8 @@ static void add_header(struct hreq *r, const char *name, size_t nn, const char *
     struct http_header *list = (struct http_header *)(uintptr_t)r->pub.headers;
     ARENA_GROW(r->pub.arena, list, r->pub.n_headers, r->cap_headers);
     r->pub.headers = list;
-    list[r->pub.n_headers++] = (struct http_header){arena_strndup(r->pub.arena, name, nn),
-                                                    arena_strndup(r->pub.arena, value, vn)};
+    list[r->pub.n_headers++] =
+        (struct http_header){arena_strndup(r->pub.arena, name, nn), arena_strndup(r->pub.arena, value, vn)};
 }
 
 static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t *name, size_t nn, const uint8_t *value,
@@ -78,8 +83,10 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t 
     if (nn == 7 && memcmp(n, ":method", 7) == 0) {
         r->pub.method = arena_strndup(r->pub.arena, v, vn);
     } else if (nn == 5 && memcmp(n, ":path", 5) == 0) {
-        if (vn > lim->uri_bytes) r->early_status = 414;
-        else r->pub.target = arena_strndup(r->pub.arena, v, vn);
+        if (vn > lim->uri_bytes)
+            r->early_status = 414;
+        else
+            r->pub.target = arena_strndup(r->pub.arena, v, vn);
     } else if (nn == 10 && memcmp(n, ":authority", 10) == 0) {
         r->pub.host = arena_strndup(r->pub.arena, v, vn);
     } else if (nn && n[0] != ':') {
@@ -158,8 +165,10 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *f, void *arg) {
     struct hreq *r = stream_of(c, f->hd.stream_id);
     if (!r || r->state != REQ_READING) return 0;
     bool end = f->hd.flags & NGHTTP2_FLAG_END_STREAM;
-    if (f->hd.type == NGHTTP2_HEADERS && f->headers.cat == NGHTTP2_HCAT_REQUEST) head_complete(c, r, end);
-    else if (end) dispatch(c, r);
+    if (f->hd.type == NGHTTP2_HEADERS && f->headers.cat == NGHTTP2_HCAT_REQUEST)
+        head_complete(c, r, end);
+    else if (end)
+        dispatch(c, r);
     return 0;
 }
 

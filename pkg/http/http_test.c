@@ -127,8 +127,14 @@ static void setup(struct fixture *f, size_t body_limit) {
     int id;
     CHECK_INT(http_server_listen(f->s, &(struct http_listen){.address = "127.0.0.1"}, &id, &e), 0);
     f->plain = http_server_port(f->s, id);
-    CHECK_INT(http_server_listen(f->s, &(struct http_listen){.address = "127.0.0.1", .cert_pem = f->server.cert_pem,
-                                 .key_pem = f->server.key_pem, .client_cas = cas, .n_client_cas = 2}, &f->tls_id, &e), 0);
+    CHECK_INT(http_server_listen(f->s,
+                                 &(struct http_listen){.address = "127.0.0.1",
+                                                       .cert_pem = f->server.cert_pem,
+                                                       .key_pem = f->server.key_pem,
+                                                       .client_cas = cas,
+                                                       .n_client_cas = 2},
+                                 &f->tls_id, &e),
+              0);
     f->tls = http_server_port(f->s, f->tls_id);
     CHECK_INT(http_server_start(f->s, &e), 0);
     test_cert_done(&first_ca);
@@ -148,9 +154,13 @@ static struct http_client *client(struct fixture *f, bool tls, bool h2, const st
     char url[64];
     snprintf(url, sizeof(url), "%s://127.0.0.1:%u", tls ? "https" : "http", tls ? f->tls : f->plain);
     _cleanup_err_ struct err e = {0};
-    struct http_client *c = http_client_new(&(struct http_client_options){
-        .base_url = url, .ca_pem = f->ca.cert_pem, .http2 = h2, .token = "secret",
-        .cert_pem = cert ? cert->cert_pem : NULL, .key_pem = cert ? cert->key_pem : NULL}, &e);
+    struct http_client *c = http_client_new(&(struct http_client_options){.base_url = url,
+                                                                          .ca_pem = f->ca.cert_pem,
+                                                                          .http2 = h2,
+                                                                          .token = "secret",
+                                                                          .cert_pem = cert ? cert->cert_pem : NULL,
+                                                                          .key_pem = cert ? cert->key_pem : NULL},
+                                            &e);
     if (!c) TEST_FAIL("%s", e.msg);
     return c;
 }
@@ -160,9 +170,12 @@ static struct http_client *client(struct fixture *f, bool tls, bool h2, const st
 static size_t unescape_case(const char *s, char *out) {
     char *o = out;
     for (; *s && *s != '\n'; s++) {
-        if (*s != '\\') *o++ = *s;
-        else if (*++s == 'x') *o++ = (char)strtol((char[]){s[1], s[2], 0}, NULL, 16), s += 2;
-        else *o++ = *s == 'r' ? '\r' : *s == 'n' ? '\n' : *s == 't' ? '\t' : *s == '0' ? 0 : *s;
+        if (*s != '\\')
+            *o++ = *s;
+        else if (*++s == 'x')
+            *o++ = (char)strtol((char[]){s[1], s[2], 0}, NULL, 16), s += 2;
+        else
+            *o++ = *s == 'r' ? '\r' : *s == 'n' ? '\n' : *s == 't' ? '\t' : *s == '0' ? 0 : *s;
     }
     return (size_t)(o - out);
 }
@@ -209,7 +222,8 @@ static void run_case(struct fixture *f, char *line, bool bytewise) {
         if (send(fd, raw + i, 1, MSG_NOSIGNAL) < 0) break;
     if (!bytewise && fd_write_all(fd, raw, n) < 0) TEST_FAIL("write");
     statuses(fd, false, got, sizeof(got));
-    if (!str_eq(got, tab1 + 1)) TEST_FAIL("%s%s: got %s, should be %s", line, bytewise ? " (bytewise)" : "", got, tab1 + 1);
+    if (!str_eq(got, tab1 + 1))
+        TEST_FAIL("%s%s: got %s, should be %s", line, bytewise ? " (bytewise)" : "", got, tab1 + 1);
     close(fd);
 }
 
@@ -273,8 +287,10 @@ static void check_get(struct http_client *c, const char *path, const char *want)
     _cleanup_http_resp_ struct http_resp r = {0};
     _cleanup_err_ struct err e = {0};
     int rc = http_client_do(c, "GET", path, NULL, 0, NULL, 0, &r, 5000, &e);
-    if (rc) TEST_FAIL("%s: %s", path, e.msg);
-    else CHECK_STR(r.body.data, want);
+    if (rc)
+        TEST_FAIL("%s: %s", path, e.msg);
+    else
+        CHECK_STR(r.body.data, want);
 }
 
 TEST(requests_in_all_protocols) {
@@ -463,8 +479,10 @@ TEST(silent_clients_are_closed) {
     struct test_cert ca = test_cert_new("ca", NULL, NULL), cert = test_cert_new("localhost", NULL, &ca);
     int plain, tls;
     CHECK_INT(http_server_listen(s, &(struct http_listen){.address = "127.0.0.1"}, &plain, NULL), 0);
-    CHECK_INT(http_server_listen(s, &(struct http_listen){.address = "127.0.0.1", .cert_pem = cert.cert_pem,
-                                 .key_pem = cert.key_pem}, &tls, NULL), 0);
+    CHECK_INT(http_server_listen(
+                  s, &(struct http_listen){.address = "127.0.0.1", .cert_pem = cert.cert_pem, .key_pem = cert.key_pem},
+                  &tls, NULL),
+              0);
     CHECK_INT(http_server_start(s, NULL), 0);
     static const struct {
         const char *what, *send;
@@ -520,8 +538,8 @@ TEST(a_client_that_does_not_read_is_closed_at_the_limit) {
 }
 
 TEST(connections_beyond_the_limit_are_closed_at_once) {
-    struct http_server *s = http_server_new(
-        &(struct http_server_options){.handler = handler, .limits = {.connections = 2}});
+    struct http_server *s =
+        http_server_new(&(struct http_server_options){.handler = handler, .limits = {.connections = 2}});
     int id, fd[3];
     CHECK_INT(http_server_listen(s, &(struct http_listen){.address = "127.0.0.1"}, &id, NULL), 0);
     CHECK_INT(http_server_start(s, NULL), 0);
@@ -574,8 +592,8 @@ TEST(a_server_is_verified_by_the_name_given_for_it) {
     snprintf(url, sizeof(url), "https://127.0.0.1:%u/x", f.tls);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         _cleanup_http_resp_ struct http_resp r = {0};
-        struct http_client *c = http_client_new(
-            &(struct http_client_options){.ca_pem = f.ca.cert_pem, .server_name = cases[i].name}, NULL);
+        struct http_client *c =
+            http_client_new(&(struct http_client_options){.ca_pem = f.ca.cert_pem, .server_name = cases[i].name}, NULL);
         int rc = http_client_do(c, "GET", url, NULL, 0, NULL, 0, &r, 5000, NULL);
         CHECK_INT(rc == 0, cases[i].ok);
         http_client_free(c);

@@ -20,19 +20,19 @@
 #include "pkg/http/server.h"
 
 enum {
-    READ_SIZE = 64 * 1024,       /* one read from a socket */
-    GATHER_SIZE = 16 * 1024,     /* one TLS record */
-    FLUSH_HIGH = 128 * 1024,     /* bytes waiting in libuv for one connection */
-    TURN_PIECES = 8,             /* of GATHER_SIZE that a connection may send in a turn of the loop: then others have theirs; */
-    TURN_BULK = 64,              /* and that all connections with more than that to send may: they take turns */
-    PIPELINE_MAX = 64 * 1024,    /* bytes kept behind a request that is being handled */
-    TUNNEL_HIGH = 256 * 1024,    /* bytes waiting in one direction of a tunnel */
-    LINGER_MS = 2000,            /* reading on after the last answer, so that it is not lost to a reset */
+    READ_SIZE = 64 * 1024,   /* one read from a socket */
+    GATHER_SIZE = 16 * 1024, /* one TLS record */
+    FLUSH_HIGH = 128 * 1024, /* bytes waiting in libuv for one connection */
+    TURN_PIECES = 8, /* of GATHER_SIZE that a connection may send in a turn of the loop: then others have theirs; */
+    TURN_BULK = 64,  /* and that all connections with more than that to send may: they take turns */
+    PIPELINE_MAX = 64 * 1024, /* bytes kept behind a request that is being handled */
+    TUNNEL_HIGH = 256 * 1024, /* bytes waiting in one direction of a tunnel */
+    LINGER_MS = 2000,         /* reading on after the last answer, so that it is not lost to a reset */
     LISTEN_BACKLOG = 1024,
     H2_STREAM_WINDOW = 1024 * 1024,
     H2_CONN_WINDOW = 4 * 1024 * 1024,
-    H2_RESET_BURST = 5000,       /* streams a client may reset at once (cancelled watches), */
-    H2_RESET_RATE = 500,         /* and per second */
+    H2_RESET_BURST = 5000, /* streams a client may reset at once (cancelled watches), */
+    H2_RESET_RATE = 500,   /* and per second */
     RESP_HEADERS_MAX = 64,
 };
 
@@ -75,28 +75,28 @@ struct peer {
 };
 
 struct hreq {
-    struct http_req pub; /* first: http_req and hreq are cast into each other */
-    _Atomic uint32_t refs;        /* (any) */
-    struct http_server *server;   /* (any) referenced */
+    struct http_req pub;        /* first: http_req and hreq are cast into each other */
+    _Atomic uint32_t refs;      /* (any) */
+    struct http_server *server; /* (any) referenced */
     struct peer *peer;
-    struct conn *conn;            /* NULL when the connection or stream is gone */
+    struct conn *conn; /* NULL when the connection or stream is gone */
     enum req_state state;
-    int32_t stream_id;            /* HTTP/2 */
-    uint64_t progress_ms;         /* HTTP/2: when bytes of it last came */
-    struct hreq *prev, *next;     /* HTTP/2: streams of the connection */
+    int32_t stream_id;        /* HTTP/2 */
+    uint64_t progress_ms;     /* HTTP/2: when bytes of it last came */
+    struct hreq *prev, *next; /* HTTP/2: streams of the connection */
     bool is_head;
-    bool no_body_response;        /* HEAD, 204, 304 */
-    bool chunked, close_after;    /* HTTP/1.1 response framing */
+    bool no_body_response;     /* HEAD, 204, 304 */
+    bool chunked, close_after; /* HTTP/1.1 response framing */
     bool data_deferred, submitted;
     bool drain_wanted;
-    int early_status;             /* HTTP/2: refused with this status before it was read */
-    size_t dropped;               /* HTTP/2: bytes of a refused body */
+    int early_status; /* HTTP/2: refused with this status before it was read */
+    size_t dropped;   /* HTTP/2: bytes of a refused body */
     size_t body_limit, header_bytes, cap_headers;
-    int64_t content_length;       /* announced, -1 unknown */
+    int64_t content_length; /* announced, -1 unknown */
     struct buf body;
     struct outq out;
     struct hdrs *trailers;
-    _Atomic size_t queued;        /* (any) bytes of `out`, and those still on their way to it */
+    _Atomic size_t queued;         /* (any) bytes of `out`, and those still on their way to it */
     _Atomic bool closed, finished; /* (any) */
     void (*on_close)(struct http_req *r, void *arg);
     void *on_close_arg;
@@ -104,7 +104,7 @@ struct hreq {
     void *on_drain_arg;
     void *data;
     void (*free_data)(void *);
-    _Atomic int status;           /* (any) of the answer */
+    _Atomic int status; /* (any) of the answer */
     void (*observe)(struct http_req *r, enum http_req_stage stage, void *arg);
     void *observe_arg;
 };
@@ -168,7 +168,7 @@ struct conn {
     struct http_server *srv;
     struct listener *lst;
     enum conn_proto proto;
-    struct conn *prev, *next;   /* all connections */
+    struct conn *prev, *next; /* all connections */
     struct conn *dirty_next;
     bool bulk; /* had more to send than a turn gives */
     bool dirty, dead, closing, reading, eof, close_after, fin_sent;
@@ -177,9 +177,9 @@ struct conn {
     const char *cipher_in; /* what the TLS BIO reads from, during conn_on_read */
     size_t cipher_in_len;
     struct peer *peer;
-    struct buf in;       /* bytes not parsed yet */
-    struct outq out;     /* goes out before the current request's bytes */
-    size_t inflight;     /* given to libuv, not written yet */
+    struct buf in;              /* bytes not parsed yet */
+    struct outq out;            /* goes out before the current request's bytes */
+    size_t inflight;            /* given to libuv, not written yet */
     uint64_t write_progress_ms; /* when inflight last shrank or became non-zero */
     enum deadline_kind dl_kind;
     uint64_t deadline_ms;
@@ -221,7 +221,7 @@ void conn_cipher_out(struct conn *c, const char *p, size_t n);
 
 /* h1.c */
 void h1_input(struct conn *c, const char *p, size_t n);
-bool h1_pump(struct conn *c); /* emits some output; false when there is none */
+bool h1_pump(struct conn *c);   /* emits some output; false when there is none */
 void h1_settle(struct conn *c); /* after a flush: request done? next one, or close */
 void h1_head(struct hreq *r, int status, const struct hdrs *h, int64_t length); /* queues the response head */
 void h1_conn_gone(struct conn *c);
@@ -270,7 +270,7 @@ struct listener {
     uint16_t port;
     char *unix_path;
     void *tag;
-    struct tls_conf *tls; /* under the server's lock */
+    struct tls_conf *tls;   /* under the server's lock */
     struct http_listen cfg; /* owned copies of file names and PEMs, for reloading */
     struct listener *next;
 };
@@ -300,7 +300,7 @@ struct http_server {
     struct conn *conns;
     struct conn *dirty_head, *dirty_tail;
     struct conn_list later, behind; /* dirty in the next turn: not served in this one; served, and have more to send */
-    unsigned bulk_left; /* pieces of TURN_BULK */
+    unsigned bulk_left;             /* pieces of TURN_BULK */
     _Atomic size_t n_conns, n_streams;
     _Atomic uint64_t n_requests, n_accepted;
     struct buf out; /* ciphertext (or plain bytes) of the connection being flushed */

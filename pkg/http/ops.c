@@ -75,7 +75,8 @@ static struct hdrs *hdrs_pack(const struct http_header *h, size_t n, bool h2, bo
     char *text = (char *)&out->h[n + ARRAY_LEN(gz)];
     for (size_t i = 0; i < n; i++) {
         if (h2 && hop_by_hop(h[i].name)) continue;
-        if (framing && (strcasecmp(h[i].name, "content-length") == 0 || strcasecmp(h[i].name, "transfer-encoding") == 0))
+        if (framing &&
+            (strcasecmp(h[i].name, "content-length") == 0 || strcasecmp(h[i].name, "transfer-encoding") == 0))
             continue;
         out->h[kept].name = text;
         text = put_text(text, h[i].name, h2);
@@ -162,7 +163,8 @@ void http_respond_bytes(struct http_req *r, int status, const struct http_header
     op->flags = flags;
     op->hdrs = hdrs_pack(h, n_h, r->version == 20, !(hreq_of(r)->is_head && !total), gz != NULL);
     op->n_parts = gz ? 1 : n_parts;
-    if (gz) op->parts[0] = gz;
+    if (gz)
+        op->parts[0] = gz;
     else
         for (size_t i = 0; i < n_parts; i++) op->parts[i] = rbytes_ref(parts[i]);
     post_finishing(op);
@@ -283,8 +285,10 @@ static void run_respond(struct op *op, struct hreq *r) {
         atomic_store(&r->queued, total);
     }
     r->state = REQ_ENDED;
-    if (r->pub.version == 20) h2_head(r, op->status, op->hdrs, length, r->no_body_response || !total);
-    else h1_head(r, op->status, op->hdrs, length);
+    if (r->pub.version == 20)
+        h2_head(r, op->status, op->hdrs, length, r->no_body_response || !total);
+    else
+        h1_head(r, op->status, op->hdrs, length);
 }
 
 static void run_begin(struct op *op, struct hreq *r) {
@@ -299,7 +303,8 @@ static void run_begin(struct op *op, struct hreq *r) {
         return;
     }
     r->chunked = !has_length && !r->no_body_response && r->pub.version == 11;
-    if (!has_length && !r->no_body_response && !r->chunked) r->close_after = true; /* HTTP/1.0: ends with the connection */
+    if (!has_length && !r->no_body_response && !r->chunked)
+        r->close_after = true; /* HTTP/1.0: ends with the connection */
     h1_head(r, op->status, op->hdrs, -1);
 }
 
@@ -312,8 +317,10 @@ static void run_write(struct op *op, struct hreq *r) {
     outq_push(&r->out, take_ptr(op->bytes));
     if (r->out.bytes > HTTP_DRAIN_LOW) r->drain_wanted = true;
     if (r->out.bytes > r->server->lim.queued_bytes) {
-        if (r->pub.version == 20) h2_abort(r, NGHTTP2_ENHANCE_YOUR_CALM);
-        else conn_kill(r->conn);
+        if (r->pub.version == 20)
+            h2_abort(r, NGHTTP2_ENHANCE_YOUR_CALM);
+        else
+            conn_kill(r->conn);
         return;
     }
     if (r->pub.version == 20) h2_resume(r);
@@ -322,8 +329,10 @@ static void run_write(struct op *op, struct hreq *r) {
 static void run_end(struct op *op, struct hreq *r) {
     if (r->state == REQ_HANDLING) { /* never begun: nothing sensible was said */
         r->close_after = true;
-        if (r->pub.version == 20) h2_abort(r, NGHTTP2_INTERNAL_ERROR);
-        else conn_kill(r->conn);
+        if (r->pub.version == 20)
+            h2_abort(r, NGHTTP2_INTERNAL_ERROR);
+        else
+            conn_kill(r->conn);
         return;
     }
     r->trailers = take_ptr(op->hdrs);
@@ -340,8 +349,10 @@ static void run_tunnel(struct op *op, struct hreq *r) {
 }
 
 static void run_abort(struct hreq *r) {
-    if (r->pub.version == 20) h2_abort(r, NGHTTP2_INTERNAL_ERROR);
-    else conn_kill(r->conn);
+    if (r->pub.version == 20)
+        h2_abort(r, NGHTTP2_INTERNAL_ERROR);
+    else
+        conn_kill(r->conn);
 }
 
 static void op_perform(struct op *op) {
@@ -351,13 +362,13 @@ static void op_perform(struct op *op) {
         op->fn(op->arg);
     } else if (c && !c->dead) {
         switch (op->kind) {
-        case OP_RESPOND: run_respond(op, r); break;
-        case OP_BEGIN: run_begin(op, r); break;
-        case OP_WRITE: run_write(op, r); break;
-        case OP_END: run_end(op, r); break;
-        case OP_TUNNEL: run_tunnel(op, r); break;
-        case OP_ABORT: run_abort(r); break;
-        case OP_CALL: break;
+            case OP_RESPOND: run_respond(op, r); break;
+            case OP_BEGIN: run_begin(op, r); break;
+            case OP_WRITE: run_write(op, r); break;
+            case OP_END: run_end(op, r); break;
+            case OP_TUNNEL: run_tunnel(op, r); break;
+            case OP_ABORT: run_abort(r); break;
+            case OP_CALL: break;
         }
         conn_mark_dirty(c);
     }

@@ -174,7 +174,9 @@ const char *http_query(struct http_req *r, const char *name) {
 bool http_req_closed(const struct http_req *r) {
     return atomic_load(&hreq_of(r)->closed) || atomic_load(&hreq_of(r)->finished);
 }
-struct http_server *http_req_server(const struct http_req *r) { return hreq_of(r)->server; }
+struct http_server *http_req_server(const struct http_req *r) {
+    return hreq_of(r)->server;
+}
 
 void http_req_set_data(struct http_req *r, void *data, void (*free_data)(void *)) {
     hreq_of(r)->data = data;
@@ -182,7 +184,8 @@ void http_req_set_data(struct http_req *r, void *data, void (*free_data)(void *)
 }
 void *http_req_data(const struct http_req *r) { return hreq_of(r)->data; }
 
-void http_req_observe(struct http_req *r, void (*fn)(struct http_req *r, enum http_req_stage stage, void *arg), void *arg) {
+void http_req_observe(struct http_req *r, void (*fn)(struct http_req *r, enum http_req_stage stage, void *arg),
+                      void *arg) {
     hreq_of(r)->observe_arg = arg;
     hreq_of(r)->observe = fn;
 }

@@ -85,8 +85,10 @@ void server_post_op(struct http_server *s, struct op *op) {
     bool down = s->down;
     if (!down) {
         bool first = !s->ops_head;
-        if (first) s->ops_head = op;
-        else s->ops_tail->next = op;
+        if (first)
+            s->ops_head = op;
+        else
+            s->ops_tail->next = op;
         s->ops_tail = op;
         atomic_store(&s->ops_waiting, true);
         if (first) uv_async_send(&s->async); /* under the lock: the handle is closed only after `down` was set */
@@ -106,8 +108,10 @@ int http_server_post(struct http_server *s, void (*fn)(void *arg), void *arg) {
     bool down = s->down;
     if (!down) {
         bool first = !s->ops_head;
-        if (first) s->ops_head = op;
-        else s->ops_tail->next = op;
+        if (first)
+            s->ops_head = op;
+        else
+            s->ops_tail->next = op;
         s->ops_tail = op;
         atomic_store(&s->ops_waiting, true);
         if (first) uv_async_send(&s->async);
@@ -139,8 +143,10 @@ static void next_turn(struct http_server *s) {
     struct conn_list *l[] = {&s->later, &s->behind};
     for (size_t i = 0; i < ARRAY_LEN(l); i++) {
         if (!l[i]->head) continue;
-        if (s->dirty_tail) s->dirty_tail->dirty_next = l[i]->head;
-        else s->dirty_head = l[i]->head;
+        if (s->dirty_tail)
+            s->dirty_tail->dirty_next = l[i]->head;
+        else
+            s->dirty_head = l[i]->head;
         s->dirty_tail = l[i]->tail;
         *l[i] = (struct conn_list){0};
     }
@@ -230,9 +236,12 @@ static const struct http_ca *dup_cas(const struct http_ca *cas, size_t n) {
 
 static void cfg_copy(struct http_listen *to, const struct http_listen *from) {
     *to = (struct http_listen){
-        .cert_file = dup_or_null(from->cert_file), .key_file = dup_or_null(from->key_file),
-        .cert_pem = dup_or_null(from->cert_pem),   .key_pem = dup_or_null(from->key_pem),
-        .n_client_cas = from->n_client_cas,        .client_cas = dup_cas(from->client_cas, from->n_client_cas),
+        .cert_file = dup_or_null(from->cert_file),
+        .key_file = dup_or_null(from->key_file),
+        .cert_pem = dup_or_null(from->cert_pem),
+        .key_pem = dup_or_null(from->key_pem),
+        .n_client_cas = from->n_client_cas,
+        .client_cas = dup_cas(from->client_cas, from->n_client_cas),
     };
 }
 
@@ -355,8 +364,10 @@ int http_server_listen(struct http_server *s, const struct http_listen *cfg, int
     l->next = s->listeners;
     s->listeners = l;
     pthread_mutex_unlock(&s->lock);
-    if (rc) uv_close(&l->u.handle, on_listener_closed);
-    else if (id) *id = l->id;
+    if (rc)
+        uv_close(&l->u.handle, on_listener_closed);
+    else if (id)
+        *id = l->id;
     return rc;
 }
 
@@ -501,10 +512,14 @@ static void stop_on_loop(void *arg) {
     uv_update_time(s->loop);
     s->stop_at = uv_now(s->loop) + grace;
     for (struct conn *c = s->conns; c; c = c->next) {
-        if (!grace) conn_kill(c);
-        else if (c->proto == CONN_H2) h2_goaway(c);
-        else if (c->proto == CONN_H1 && !c->cur && !c->in.len) conn_kill(c);
-        else if (c->proto == CONN_H1) c->close_after = true;
+        if (!grace)
+            conn_kill(c);
+        else if (c->proto == CONN_H2)
+            h2_goaway(c);
+        else if (c->proto == CONN_H1 && !c->cur && !c->in.len)
+            conn_kill(c);
+        else if (c->proto == CONN_H1)
+            c->close_after = true;
     }
     s->timer_at = 0;
     if (s->conns) server_arm_timer(s, s->stop_at);
@@ -516,9 +531,7 @@ void http_server_stop(struct http_server *s, unsigned grace_ms) {
     if (http_server_post(s, stop_on_loop, a) < 0) free(a);
 }
 
-void server_handle_closed(struct http_server *s) {
-    s->n_handles--;
-}
+void server_handle_closed(struct http_server *s) { s->n_handles--; }
 
 static void on_own_handle_closed(uv_handle_t *h) { server_handle_closed(h->data); }
 

@@ -26,21 +26,21 @@ struct http_header {
 
 /* Who is at the other end of a connection. Strings live as long as the request. */
 struct http_peer {
-    char addr[64];      /* "10.1.2.3" or "fd00::1"; "" on a unix socket */
+    char addr[64]; /* "10.1.2.3" or "fd00::1"; "" on a unix socket */
     uint16_t port;
     bool unix_socket;
-    uid_t uid;          /* of the peer process on a unix socket, else (uid_t)-1 */
+    uid_t uid; /* of the peer process on a unix socket, else (uid_t)-1 */
     pid_t pid;
-    bool cert_given;    /* the client sent a certificate */
-    bool cert_verified; /* and it chains to one of the listener's client CAs, is for client use and is in date */
-    uint64_t ca_mask;   /* bit i: the chain ends at a certificate of client_cas[i] */
-    const char *cert_error;         /* why it was not verified, or NULL */
-    const char *common_name;        /* subject; trust them only when cert_verified */
+    bool cert_given;         /* the client sent a certificate */
+    bool cert_verified;      /* and it chains to one of the listener's client CAs, is for client use and is in date */
+    uint64_t ca_mask;        /* bit i: the chain ends at a certificate of client_cas[i] */
+    const char *cert_error;  /* why it was not verified, or NULL */
+    const char *common_name; /* subject; trust them only when cert_verified */
     const char *const *organizations;
     size_t n_organizations;
-    const char *cert_uid;           /* subject attribute 1.3.6.1.4.1.57683.2 (Kubernetes' user uid), or NULL */
-    char cert_sha256[65];           /* lower-case hex of the DER */
-    int64_t cert_not_after;         /* seconds since 1970 */
+    const char *cert_uid;   /* subject attribute 1.3.6.1.4.1.57683.2 (Kubernetes' user uid), or NULL */
+    char cert_sha256[65];   /* lower-case hex of the DER */
+    int64_t cert_not_after; /* seconds since 1970 */
 };
 
 /* A request. Everything public is read-only and lives until the last reference goes. */
@@ -54,7 +54,7 @@ struct http_req {
     bool tls;
     const struct http_header *headers; /* in order of arrival, names in lower case, repeated ones kept */
     size_t n_headers;
-    const char *body;   /* NUL-terminated; "" when empty */
+    const char *body; /* NUL-terminated; "" when empty */
     size_t body_len;
     const struct http_peer *peer;
     struct arena *arena; /* for the handler: freed with the request */
@@ -65,19 +65,19 @@ struct http_req {
 
 /* What a peer may do. A zero field means the default (in brackets). */
 struct http_limits {
-    size_t header_bytes;       /* request head [64 KiB] */
-    size_t header_count;       /* [256] */
-    size_t uri_bytes;          /* request target [16 KiB] */
-    size_t body_bytes;         /* [3 MiB + 1 KiB] */
-    size_t connections;        /* [10000] */
-    uint32_t h2_streams;       /* concurrent on one connection [250] */
-    size_t h2_buffered_bytes;  /* request bodies being received on one connection [16 MiB] */
-    size_t queued_bytes;       /* unsent response bytes of one streaming response before it is closed [16 MiB] */
-    unsigned tls_hello_ms;     /* from accept to the end of the TLS handshake [10 s] */
-    unsigned header_ms;        /* from a request's first byte to the end of its head [15 s] */
-    unsigned body_ms;          /* without a byte of an announced body [60 s] */
-    unsigned idle_ms;          /* between requests [180 s] */
-    unsigned write_ms;         /* with response bytes waiting and none accepted by the peer [120 s] */
+    size_t header_bytes;      /* request head [64 KiB] */
+    size_t header_count;      /* [256] */
+    size_t uri_bytes;         /* request target [16 KiB] */
+    size_t body_bytes;        /* [3 MiB + 1 KiB] */
+    size_t connections;       /* [10000] */
+    uint32_t h2_streams;      /* concurrent on one connection [250] */
+    size_t h2_buffered_bytes; /* request bodies being received on one connection [16 MiB] */
+    size_t queued_bytes;      /* unsent response bytes of one streaming response before it is closed [16 MiB] */
+    unsigned tls_hello_ms;    /* from accept to the end of the TLS handshake [10 s] */
+    unsigned header_ms;       /* from a request's first byte to the end of its head [15 s] */
+    unsigned body_ms;         /* without a byte of an announced body [60 s] */
+    unsigned idle_ms;         /* between requests [180 s] */
+    unsigned write_ms;        /* with response bytes waiting and none accepted by the peer [120 s] */
 };
 
 struct http_server_options {
@@ -103,12 +103,12 @@ struct http_listen {
     const char *unix_path; /* an old socket at the path is replaced */
     mode_t unix_mode;      /* [0600] */
     bool use_fd;
-    int fd;                /* already bound; the server owns it on success */
+    int fd; /* already bound; the server owns it on success */
     const char *cert_file, *key_file;
     const char *cert_pem, *key_pem;
     const struct http_ca { /* CAs for client certificates; with none the client is not asked for one */
         const char *file, *pem;
-    } *client_cas;
+    } * client_cas;
     size_t n_client_cas; /* at most 64 */
     void *tag;           /* becomes req->listener */
 };
@@ -175,7 +175,8 @@ void *http_req_data(const struct http_req *r);
  * answered or not (on the thread that lets go of it last; what belongs to the request is still there). One observer;
  * set it before the request can be answered. */
 enum http_req_stage { HTTP_REQ_STARTED, HTTP_REQ_OVER };
-void http_req_observe(struct http_req *r, void (*fn)(struct http_req *r, enum http_req_stage stage, void *arg), void *arg);
+void http_req_observe(struct http_req *r, void (*fn)(struct http_req *r, enum http_req_stage stage, void *arg),
+                      void *arg);
 /* The status that was answered, 0 while there is none. */
 int http_req_status(const struct http_req *r);
 

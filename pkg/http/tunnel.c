@@ -41,8 +41,10 @@ static void on_pipe_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b) {
 static void pipe_read(struct tunnel *t, bool on) {
     if (t->reading == on || t->pipe_eof) return;
     t->reading = on;
-    if (on) uv_read_start((uv_stream_t *)&t->pipe, on_alloc, on_pipe_read);
-    else uv_read_stop((uv_stream_t *)&t->pipe);
+    if (on)
+        uv_read_start((uv_stream_t *)&t->pipe, on_alloc, on_pipe_read);
+    else
+        uv_read_stop((uv_stream_t *)&t->pipe);
 }
 
 void tunnel_start(struct conn *c, int fd) {
@@ -127,8 +129,10 @@ void tunnel_settle(struct conn *c) {
     }
     pipe_read(t, c->out.bytes + c->inflight < TUNNEL_HIGH);
     if (!t->pipe_eof || c->out.n || c->inflight) return;
-    if (c->eof) conn_kill(c); /* both directions have ended and all is delivered */
-    else c->close_after = true;
+    if (c->eof)
+        conn_kill(c); /* both directions have ended and all is delivered */
+    else
+        c->close_after = true;
 }
 
 void tunnel_conn_gone(struct conn *c) {

@@ -147,7 +147,8 @@ static int handshake(struct link *l, struct http_client *c, const char *host, st
     static const unsigned char alpn[] = "\x08http/1.1";
     const char *name = c->opt.server_name ? c->opt.server_name : host;
     SSL_set_alpn_protos(l->ssl, alpn, sizeof(alpn) - 1);
-    SSL_set_mode(l->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_set_mode(l->ssl,
+                 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_set_verify(l->ssl, c->opt.insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
     if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(l->ssl), name) != 1) {
         ERR_clear_error();
@@ -287,15 +288,21 @@ static bool pump_in(struct pump *p) {
     if (!p->in.len && !p->in_eof) {
         ERR_clear_error();
         int n = SSL_read(p->ssl, p->in.data, PUMP_BUF), why = n > 0 ? 0 : SSL_get_error(p->ssl, n);
-        if (n > 0) p->in.at = 0, p->in.len = (size_t)n, progress = true;
-        else if (why == SSL_ERROR_WANT_READ) p->net_events |= POLLIN;
-        else if (why == SSL_ERROR_WANT_WRITE) p->net_events |= POLLOUT;
-        else p->in_eof = progress = true, p->failed = why != SSL_ERROR_ZERO_RETURN;
+        if (n > 0)
+            p->in.at = 0, p->in.len = (size_t)n, progress = true;
+        else if (why == SSL_ERROR_WANT_READ)
+            p->net_events |= POLLIN;
+        else if (why == SSL_ERROR_WANT_WRITE)
+            p->net_events |= POLLOUT;
+        else
+            p->in_eof = progress = true, p->failed = why != SSL_ERROR_ZERO_RETURN;
     }
     if (p->in.len) {
         ssize_t n = send(p->local, p->in.data + p->in.at, p->in.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0) p->in.at += (size_t)n, p->in.len -= (size_t)n, progress = true;
-        else if (n < 0 && errno != EAGAIN && errno != EINTR) p->failed = true, p->in.len = 0;
+        if (n > 0)
+            p->in.at += (size_t)n, p->in.len -= (size_t)n, progress = true;
+        else if (n < 0 && errno != EAGAIN && errno != EINTR)
+            p->failed = true, p->in.len = 0;
     }
     if (p->in_eof && !p->in.len && !p->in_told) {
         shutdown(p->local, SHUT_WR);
@@ -308,16 +315,22 @@ static bool pump_out(struct pump *p) {
     bool progress = false;
     if (!p->out.len && !p->out_eof) {
         ssize_t n = recv(p->local, p->out.data, PUMP_BUF, MSG_DONTWAIT);
-        if (n > 0) p->out.at = 0, p->out.len = (size_t)n, progress = true;
-        else if (n == 0 || (errno != EAGAIN && errno != EINTR)) p->out_eof = progress = true;
+        if (n > 0)
+            p->out.at = 0, p->out.len = (size_t)n, progress = true;
+        else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+            p->out_eof = progress = true;
     }
     if (p->out.len) {
         ERR_clear_error();
         int n = SSL_write(p->ssl, p->out.data + p->out.at, (int)p->out.len), why = n > 0 ? 0 : SSL_get_error(p->ssl, n);
-        if (n > 0) p->out.at += (size_t)n, p->out.len -= (size_t)n, progress = true;
-        else if (why == SSL_ERROR_WANT_WRITE) p->net_events |= POLLOUT;
-        else if (why == SSL_ERROR_WANT_READ) p->net_events |= POLLIN;
-        else p->failed = true, p->out.len = 0;
+        if (n > 0)
+            p->out.at += (size_t)n, p->out.len -= (size_t)n, progress = true;
+        else if (why == SSL_ERROR_WANT_WRITE)
+            p->net_events |= POLLOUT;
+        else if (why == SSL_ERROR_WANT_READ)
+            p->net_events |= POLLIN;
+        else
+            p->failed = true, p->out.len = 0;
     }
     if (p->out_eof && !p->out.len && !p->out_told) {
         SSL_shutdown(p->ssl);
@@ -392,8 +405,8 @@ static void target_done(struct target *t) {
 
 static int parse_url(const char *url, struct target *t, struct err *e) {
     CURLU *u = curl_url();
-    bool bad = curl_url_set(u, CURLUPART_URL, url, CURLU_PATH_AS_IS) || curl_url_get(u, CURLUPART_SCHEME, &t->scheme, 0) ||
-               curl_url_get(u, CURLUPART_HOST, &t->host, 0) ||
+    bool bad = curl_url_set(u, CURLUPART_URL, url, CURLU_PATH_AS_IS) ||
+               curl_url_get(u, CURLUPART_SCHEME, &t->scheme, 0) || curl_url_get(u, CURLUPART_HOST, &t->host, 0) ||
                curl_url_get(u, CURLUPART_PORT, &t->port, CURLU_DEFAULT_PORT) ||
                curl_url_get(u, CURLUPART_PATH, &t->path, 0);
     if (!bad) curl_url_get(u, CURLUPART_QUERY, &t->query, 0);

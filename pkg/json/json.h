@@ -105,7 +105,7 @@ struct json *json_num(struct arena *a, const char *text);
 struct json *json_double(struct arena *a, double d); /* shortest text that reads back the same */
 enum { JSON_DOUBLE_MAX = 64 };
 char *json_double_text(double d, char out[JSON_DOUBLE_MAX]); /* that text */
-struct json *json_str(struct arena *a, const char *s); /* copies; NULL gives JSON null */
+struct json *json_str(struct arena *a, const char *s);       /* copies; NULL gives JSON null */
 struct json *json_strn(struct arena *a, const char *s, size_t n);
 struct json *json_strf(struct arena *a, const char *fmt, ...) _printf_(2, 3);
 struct json *json_array(struct arena *a);
@@ -155,12 +155,12 @@ bool json_equal(const struct json *a, const struct json *b);
 
 /* Elements (of an array) or values (of an object), and members. `v` is evaluated once; the outer loop only holds it, so
  * that break and continue do what they say. */
-#define JSON_FOREACH(it, v)                                                                     \
-    for (const struct json *it##_of = (v); it##_of; it##_of = NULL)                             \
+#define JSON_FOREACH(it, v)                                         \
+    for (const struct json *it##_of = (v); it##_of; it##_of = NULL) \
         for (size_t it##_i = 0; it##_i < json_len(it##_of) && ((it) = json_item(it##_of, it##_i), true); it##_i++)
-#define JSON_FOREACH_MEMBER(m, v)                                                               \
-    for (const struct json *m##_of = (v); m##_of; m##_of = NULL)                                \
-        for (struct json_member *m = json_is(m##_of, JSON_OBJECT) ? m##_of->members : NULL;     \
+#define JSON_FOREACH_MEMBER(m, v)                                                           \
+    for (const struct json *m##_of = (v); m##_of; m##_of = NULL)                            \
+        for (struct json_member *m = json_is(m##_of, JSON_OBJECT) ? m##_of->members : NULL; \
              m && m < m##_of->members + m##_of->n; m++)
 
 /* ---- writing ---- */

@@ -11,16 +11,27 @@ static char *round_trip(struct arena *a, const char *text) {
 
 TEST(values_survive_a_round_trip) {
     _cleanup_arena_ struct arena *a = arena_new();
-    static const char *const texts[] = {
-        "null", "true", "[1,-2,0]", "9007199254740993", "-9223372036854775808", "18446744073709551616", "1.50", "1e400",
-        "{\"b\":1,\"a\":{\"c\":[]}}", "\"\\u0000x\"", "\"\\\"\\\\\\n\"", "\"h\u00e9\U0001F600\"", "{}"};
+    static const char *const texts[] = {"null",
+                                        "true",
+                                        "[1,-2,0]",
+                                        "9007199254740993",
+                                        "-9223372036854775808",
+                                        "18446744073709551616",
+                                        "1.50",
+                                        "1e400",
+                                        "{\"b\":1,\"a\":{\"c\":[]}}",
+                                        "\"\\u0000x\"",
+                                        "\"\\\"\\\\\\n\"",
+                                        "\"h\u00e9\U0001F600\"",
+                                        "{}"};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) CHECK_STR(round_trip(a, texts[i]), texts[i]);
 }
 
 TEST(bad_documents_are_refused) {
     _cleanup_arena_ struct arena *a = arena_new();
-    static const char *const texts[] = {"", "{", "[1,]", "{\"a\":1,}", "01", "1.", "nul", "\"\x01\"", "\"\xff\"", "\"\xc0\x80\"",
-                                        "{\"a\" 1}", "[1 2]", "1 2", "\"\\x\"", "\"\\u12\"", "\"abc", "-", "{1:2}"};
+    static const char *const texts[] = {"",    "{",        "[1,]",      "{\"a\":1,}",   "01",        "1.",
+                                        "nul", "\"\x01\"", "\"\xff\"",  "\"\xc0\x80\"", "{\"a\" 1}", "[1 2]",
+                                        "1 2", "\"\\x\"",  "\"\\u12\"", "\"abc",        "-",         "{1:2}"};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) CHECK_STR(round_trip(a, texts[i]), "error");
 }
 

@@ -104,8 +104,7 @@ static int drop(const struct target *t, const char *ptr, struct err *e) {
     return ok ? 0 : err_set(e, -ENOENT, "nothing to remove at \"%s\"", ptr);
 }
 
-static int replace(struct json **doc, const struct target *t, struct json *v, const char *ptr,
-                   struct err *e) {
+static int replace(struct json **doc, const struct target *t, struct json *v, const char *ptr, struct err *e) {
     if (!t->parent) {
         *doc = v;
         return 0;
@@ -154,10 +153,8 @@ static int take_from(struct arena *a, struct json **doc, const char *from, bool 
     return 0;
 }
 
-static int apply_one(struct arena *a, struct json **doc, const struct json *op, size_t *copied,
-                     struct err *e) {
-    const char *name = json_get_str(op, "op"), *path = json_get_str(op, "path"),
-               *from = json_get_str(op, "from");
+static int apply_one(struct arena *a, struct json **doc, const struct json *op, size_t *copied, struct err *e) {
+    const char *name = json_get_str(op, "op"), *path = json_get_str(op, "path"), *from = json_get_str(op, "from");
     struct json *value = json_get(op, "value");
     if (!name || !path) return err_set(e, -EINVAL, "a JSON patch operation needs op and path");
     bool copy = str_eq(name, "copy"), move = str_eq(name, "move");
@@ -188,12 +185,11 @@ static int apply_one(struct arena *a, struct json **doc, const struct json *op, 
     return err_set(e, -EINVAL, "unknown JSON patch operation \"%s\"", name);
 }
 
-int json_patch(struct arena *a, const struct json *doc, const struct json *patch, struct json **out,
-               struct err *e) {
+int json_patch(struct arena *a, const struct json *doc, const struct json *patch, struct json **out, struct err *e) {
     if (!json_is(patch, JSON_ARRAY)) return err_set(e, -EINVAL, "a JSON patch is an array of operations");
     if (json_len(patch) > JSON_PATCH_MAX_OPS)
-        return err_set(e, -E2BIG, "the allowed maximum operations in a JSON patch is %d, got %zu",
-                       JSON_PATCH_MAX_OPS, json_len(patch));
+        return err_set(e, -E2BIG, "the allowed maximum operations in a JSON patch is %d, got %zu", JSON_PATCH_MAX_OPS,
+                       json_len(patch));
     struct json *work = json_clone(a, doc), *op;
     size_t copied = 0;
     JSON_FOREACH(op, patch) {

@@ -16,8 +16,7 @@ static const struct {
     {"{\"a\":1}", "[{\"op\":\"test\",\"path\":\"/a\",\"value\":2}]", NULL},
     {"{\"a\":1}", "[{\"op\":\"test\",\"path\":\"/a\",\"value\":1}]", "{\"a\":1}"},
     {"{\"a\":{\"b\":1}}", "[{\"op\":\"move\",\"from\":\"/a/b\",\"path\":\"/c\"}]", "{\"a\":{},\"c\":1}"},
-    {"{\"a\":{\"b\":1}}", "[{\"op\":\"copy\",\"from\":\"/a\",\"path\":\"/c\"}]",
-     "{\"a\":{\"b\":1},\"c\":{\"b\":1}}"},
+    {"{\"a\":{\"b\":1}}", "[{\"op\":\"copy\",\"from\":\"/a\",\"path\":\"/c\"}]", "{\"a\":{\"b\":1},\"c\":{\"b\":1}}"},
     {"{\"a\":{\"b\":1}}", "[{\"op\":\"move\",\"from\":\"/a\",\"path\":\"/a/b\"}]", NULL},
     {"{}", "{\"op\":\"add\"}", NULL},
     {"{}", "[{\"op\":\"frob\",\"path\":\"/a\"}]", NULL},
@@ -62,7 +61,6 @@ TEST(json_patch_bounds_copies) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *patch = json_array(a), *out = NULL;
     for (int i = 0; i < 64; i++)
-        json_append(a, patch,
-                    parse(a, arena_printf(a, "{\"op\":\"copy\",\"from\":\"/a\",\"path\":\"/a/x%d\"}", i)));
+        json_append(a, patch, parse(a, arena_printf(a, "{\"op\":\"copy\",\"from\":\"/a\",\"path\":\"/a/x%d\"}", i)));
     CHECK_INT(json_patch(a, parse(a, "{\"a\":{\"k\":1}}"), patch, &out, NULL), -E2BIG);
 }

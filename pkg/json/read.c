@@ -54,7 +54,7 @@ static bool hex4(const char *p, const char *end, uint32_t *out) {
     uint32_t v = 0;
     for (int i = 0; i < 4; i++) {
         char c = p[i];
-        uint32_t d = c >= '0' && c <= '9' ? (uint32_t)(c - '0')
+        uint32_t d = c >= '0' && c <= '9'   ? (uint32_t)(c - '0')
                      : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10)
                      : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10)
                                             : 16;
@@ -92,8 +92,8 @@ static bool read_unicode(const char **pp, const char *end, char **o) {
     uint32_t c, low;
     if (!hex4(*pp, end, &c)) return false;
     *pp += 4;
-    if (c >= 0xd800 && c < 0xdc00 && end - *pp >= 6 && (*pp)[0] == '\\' && (*pp)[1] == 'u' && hex4(*pp + 2, end, &low) &&
-        low >= 0xdc00 && low < 0xe000) {
+    if (c >= 0xd800 && c < 0xdc00 && end - *pp >= 6 && (*pp)[0] == '\\' && (*pp)[1] == 'u' &&
+        hex4(*pp + 2, end, &low) && low >= 0xdc00 && low < 0xe000) {
         c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
         *pp += 6;
     } else if (c >= 0xd800 && c < 0xe000) {
@@ -139,19 +139,21 @@ static bool read_string(struct json_reader *r) {
             char esc = p[1];
             p += 2;
             switch (esc) {
-            case '"': case '\\': case '/': *o++ = esc; break;
-            case 'b': *o++ = '\b'; break;
-            case 'f': *o++ = '\f'; break;
-            case 'n': *o++ = '\n'; break;
-            case 'r': *o++ = '\r'; break;
-            case 't': *o++ = '\t'; break;
-            case 'u':
-                if (read_unicode(&p, q, &o)) break;
-                /* fall through */
-            default:
-                r->p = p;
-                fail(r, "invalid escape in string");
-                return false;
+                case '"':
+                case '\\':
+                case '/': *o++ = esc; break;
+                case 'b': *o++ = '\b'; break;
+                case 'f': *o++ = '\f'; break;
+                case 'n': *o++ = '\n'; break;
+                case 'r': *o++ = '\r'; break;
+                case 't': *o++ = '\t'; break;
+                case 'u':
+                    if (read_unicode(&p, q, &o)) break;
+                    /* fall through */
+                default:
+                    r->p = p;
+                    fail(r, "invalid escape in string");
+                    return false;
             }
         } else if (c < 0x20) {
             r->p = p;
@@ -241,11 +243,11 @@ static enum json_tok read_value(struct json_reader *r) {
     if (c == '[') return open_bracket(r, false);
     enum json_tok t;
     switch (c) {
-    case '"': t = read_string(r) ? JTOK_STRING : JTOK_ERROR; break;
-    case 't': t = literal(r, "true", 4, JTOK_TRUE); break;
-    case 'f': t = literal(r, "false", 5, JTOK_FALSE); break;
-    case 'n': t = literal(r, "null", 4, JTOK_NULL); break;
-    default: t = read_number(r);
+        case '"': t = read_string(r) ? JTOK_STRING : JTOK_ERROR; break;
+        case 't': t = literal(r, "true", 4, JTOK_TRUE); break;
+        case 'f': t = literal(r, "false", 5, JTOK_FALSE); break;
+        case 'n': t = literal(r, "null", 4, JTOK_NULL); break;
+        default: t = read_number(r);
     }
     if (t != JTOK_ERROR) r->state = r->depth ? ST_AFTER : ST_DONE;
     return t;
@@ -279,22 +281,22 @@ enum json_tok json_next(struct json_reader *r) {
     if (r->state == ST_DONE) return r->p == r->end ? JTOK_END : fail(r, "unexpected data after the document");
     if (r->p >= r->end) return fail(r, "unexpected end");
     switch ((enum state)r->state) {
-    case ST_FIRST_KEY:
-        if (*r->p == '}') return close_bracket(r);
-        return read_key(r);
-    case ST_FIRST_VALUE:
-        if (*r->p == ']') return close_bracket(r);
-        return read_value(r);
-    case ST_KEY: return read_key(r);
-    case ST_VALUE: return read_value(r);
-    case ST_AFTER:
-        if (*r->p == (in_object(r) ? '}' : ']')) return close_bracket(r);
-        if (*r->p != ',') return fail(r, "expected ',' or a closing bracket");
-        r->p++;
-        skip_space(r);
-        if (r->p >= r->end) return fail(r, "unexpected end");
-        return in_object(r) ? read_key(r) : read_value(r);
-    case ST_DONE: break;
+        case ST_FIRST_KEY:
+            if (*r->p == '}') return close_bracket(r);
+            return read_key(r);
+        case ST_FIRST_VALUE:
+            if (*r->p == ']') return close_bracket(r);
+            return read_value(r);
+        case ST_KEY: return read_key(r);
+        case ST_VALUE: return read_value(r);
+        case ST_AFTER:
+            if (*r->p == (in_object(r) ? '}' : ']')) return close_bracket(r);
+            if (*r->p != ',') return fail(r, "expected ',' or a closing bracket");
+            r->p++;
+            skip_space(r);
+            if (r->p >= r->end) return fail(r, "unexpected end");
+            return in_object(r) ? read_key(r) : read_value(r);
+        case ST_DONE: break;
     }
     return fail(r, "unexpected end");
 }
@@ -306,8 +308,10 @@ bool json_skip(struct json_reader *r, const char **raw, size_t *raw_len) {
         enum json_tok t = json_next(r);
         if (t == JTOK_ERROR) return false;
         start = r->tok_start;
-        if (t != JTOK_OBJ_BEGIN && t != JTOK_ARR_BEGIN) depth = r->depth + 1;
-        else depth = r->depth;
+        if (t != JTOK_OBJ_BEGIN && t != JTOK_ARR_BEGIN)
+            depth = r->depth + 1;
+        else
+            depth = r->depth;
     }
     while (r->depth >= depth)
         if (json_next(r) == JTOK_ERROR) return false;
@@ -455,25 +459,25 @@ static struct json *build_array(struct builder *bd, const struct place *at) {
 static struct json *build(struct builder *bd, enum json_tok t, const struct place *at) {
     struct json *v;
     switch (t) {
-    case JTOK_OBJ_BEGIN: return build_object(bd, at);
-    case JTOK_ARR_BEGIN: return build_array(bd, at);
-    case JTOK_STRING:
-    case JTOK_NUMBER:
-        v = node(bd->a, t == JTOK_STRING ? JSON_STRING : JSON_NUMBER);
-        v->str = bd->r.str;
-        v->n = (uint32_t)bd->r.len;
-        return v;
-    case JTOK_INT:
-        v = node(bd->a, JSON_INT);
-        v->i = bd->r.i;
-        return v;
-    case JTOK_TRUE:
-    case JTOK_FALSE:
-        v = node(bd->a, JSON_BOOL);
-        v->b = t == JTOK_TRUE;
-        return v;
-    case JTOK_NULL: return node(bd->a, JSON_NULL);
-    default: return NULL;
+        case JTOK_OBJ_BEGIN: return build_object(bd, at);
+        case JTOK_ARR_BEGIN: return build_array(bd, at);
+        case JTOK_STRING:
+        case JTOK_NUMBER:
+            v = node(bd->a, t == JTOK_STRING ? JSON_STRING : JSON_NUMBER);
+            v->str = bd->r.str;
+            v->n = (uint32_t)bd->r.len;
+            return v;
+        case JTOK_INT:
+            v = node(bd->a, JSON_INT);
+            v->i = bd->r.i;
+            return v;
+        case JTOK_TRUE:
+        case JTOK_FALSE:
+            v = node(bd->a, JSON_BOOL);
+            v->b = t == JTOK_TRUE;
+            return v;
+        case JTOK_NULL: return node(bd->a, JSON_NULL);
+        default: return NULL;
     }
 }
 

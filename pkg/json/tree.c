@@ -10,9 +10,15 @@ static struct json *node(struct arena *a, enum json_type t) {
     return v;
 }
 
-struct json *json_null(struct arena *a) { return node(a, JSON_NULL); }
-struct json *json_array(struct arena *a) { return node(a, JSON_ARRAY); }
-struct json *json_object(struct arena *a) { return node(a, JSON_OBJECT); }
+struct json *json_null(struct arena *a) {
+    return node(a, JSON_NULL);
+}
+struct json *json_array(struct arena *a) {
+    return node(a, JSON_ARRAY);
+}
+struct json *json_object(struct arena *a) {
+    return node(a, JSON_OBJECT);
+}
 
 struct json *json_bool(struct arena *a, bool b) {
     struct json *v = node(a, JSON_BOOL);
@@ -64,7 +70,9 @@ struct json *json_strn(struct arena *a, const char *s, size_t n) {
     return v;
 }
 
-struct json *json_str(struct arena *a, const char *s) { return s ? json_strn(a, s, strlen(s)) : json_null(a); }
+struct json *json_str(struct arena *a, const char *s) {
+    return s ? json_strn(a, s, strlen(s)) : json_null(a);
+}
 
 struct json *json_strf(struct arena *a, const char *fmt, ...) {
     va_list ap;
@@ -138,20 +146,21 @@ struct json *json_clone(struct arena *a, const struct json *v) {
     if (!v) return NULL;
     struct json *c = arena_memdup(a, v, sizeof(*v));
     switch (v->type) {
-    case JSON_STRING:
-    case JSON_NUMBER: c->str = arena_strndup(a, v->str, v->n); break;
-    case JSON_ARRAY:
-        c->cap = v->n;
-        c->items = arena_alloc(a, v->n * sizeof(*v->items));
-        for (uint32_t i = 0; i < v->n; i++) c->items[i] = json_clone(a, v->items[i]);
-        break;
-    case JSON_OBJECT:
-        c->cap = v->n;
-        c->members = arena_alloc(a, v->n * sizeof(*v->members));
-        for (uint32_t i = 0; i < v->n; i++)
-            c->members[i] = (struct json_member){arena_strdup(a, v->members[i].key), json_clone(a, v->members[i].value)};
-        break;
-    default: break;
+        case JSON_STRING:
+        case JSON_NUMBER: c->str = arena_strndup(a, v->str, v->n); break;
+        case JSON_ARRAY:
+            c->cap = v->n;
+            c->items = arena_alloc(a, v->n * sizeof(*v->items));
+            for (uint32_t i = 0; i < v->n; i++) c->items[i] = json_clone(a, v->items[i]);
+            break;
+        case JSON_OBJECT:
+            c->cap = v->n;
+            c->members = arena_alloc(a, v->n * sizeof(*v->members));
+            for (uint32_t i = 0; i < v->n; i++)
+                c->members[i] =
+                    (struct json_member){arena_strdup(a, v->members[i].key), json_clone(a, v->members[i].value)};
+            break;
+        default: break;
     }
     return c;
 }
@@ -211,29 +220,30 @@ bool json_equal(const struct json *a, const struct json *b) {
     if (a == b) return true;
     if (!a || !b) return false;
     if (a->type != b->type) {
-        bool numbers = (a->type == JSON_INT || a->type == JSON_NUMBER) && (b->type == JSON_INT || b->type == JSON_NUMBER);
+        bool numbers =
+            (a->type == JSON_INT || a->type == JSON_NUMBER) && (b->type == JSON_INT || b->type == JSON_NUMBER);
         return numbers && json_as_double(a, 0) == json_as_double(b, 0);
     }
     switch (a->type) {
-    case JSON_NULL: return true;
-    case JSON_BOOL: return a->b == b->b;
-    case JSON_INT: return a->i == b->i;
-    case JSON_NUMBER: return strcmp(a->str, b->str) == 0 || json_as_double(a, 0) == json_as_double(b, 0);
-    case JSON_STRING: return a->n == b->n && memcmp(a->str, b->str, a->n) == 0;
-    case JSON_ARRAY:
-        if (a->n != b->n) return false;
-        for (uint32_t i = 0; i < a->n; i++)
-            if (!json_equal(a->items[i], b->items[i])) return false;
-        return true;
-    case JSON_OBJECT:
-        if (a->n != b->n) return false;
-        for (uint32_t i = 0; i < a->n; i++) {
-            const struct json *other = i < b->n && strcmp(b->members[i].key, a->members[i].key) == 0
-                                           ? b->members[i].value
-                                           : json_get(b, a->members[i].key);
-            if (!other || !json_equal(a->members[i].value, other)) return false;
-        }
-        return true;
+        case JSON_NULL: return true;
+        case JSON_BOOL: return a->b == b->b;
+        case JSON_INT: return a->i == b->i;
+        case JSON_NUMBER: return strcmp(a->str, b->str) == 0 || json_as_double(a, 0) == json_as_double(b, 0);
+        case JSON_STRING: return a->n == b->n && memcmp(a->str, b->str, a->n) == 0;
+        case JSON_ARRAY:
+            if (a->n != b->n) return false;
+            for (uint32_t i = 0; i < a->n; i++)
+                if (!json_equal(a->items[i], b->items[i])) return false;
+            return true;
+        case JSON_OBJECT:
+            if (a->n != b->n) return false;
+            for (uint32_t i = 0; i < a->n; i++) {
+                const struct json *other = i < b->n && strcmp(b->members[i].key, a->members[i].key) == 0
+                                               ? b->members[i].value
+                                               : json_get(b, a->members[i].key);
+                if (!other || !json_equal(a->members[i].value, other)) return false;
+            }
+            return true;
     }
     return false;
 }

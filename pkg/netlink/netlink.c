@@ -64,8 +64,8 @@ int netlink_lo_addr(const char *addr, bool present, struct err *e) {
     start(&rq, sizeof(rq.addr));
     rq.h.nlmsg_type = present ? RTM_NEWADDR : RTM_DELADDR;
     rq.h.nlmsg_flags = present ? NLM_F_CREATE | NLM_F_EXCL : 0;
-    rq.addr = (struct ifaddrmsg){.ifa_family = v6 ? AF_INET6 : AF_INET, .ifa_prefixlen = v6 ? 128 : 32,
-                                 .ifa_index = if_nametoindex("lo")};
+    rq.addr = (struct ifaddrmsg){
+        .ifa_family = v6 ? AF_INET6 : AF_INET, .ifa_prefixlen = v6 ? 128 : 32, .ifa_index = if_nametoindex("lo")};
     add_attr(&rq, IFA_LOCAL, raw, v6 ? 16 : 4);
     add_attr(&rq, IFA_ADDRESS, raw, v6 ? 16 : 4);
     int r = transact(&rq);
@@ -92,8 +92,11 @@ static int start_route(struct request *rq, const char *cidr, struct err *e) {
     int r = parse_cidr(cidr, &net, &bits, e);
     if (r < 0) return r;
     start(rq, sizeof(rq->route));
-    rq->route = (struct rtmsg){.rtm_family = AF_INET, .rtm_dst_len = bits, .rtm_table = RT_TABLE_MAIN,
-                               .rtm_protocol = NETLINK_ROUTE_PROTO, .rtm_type = RTN_UNICAST};
+    rq->route = (struct rtmsg){.rtm_family = AF_INET,
+                               .rtm_dst_len = bits,
+                               .rtm_table = RT_TABLE_MAIN,
+                               .rtm_protocol = NETLINK_ROUTE_PROTO,
+                               .rtm_type = RTN_UNICAST};
     add_attr(rq, RTA_DST, &net, 4);
     return 0;
 }
@@ -164,8 +167,10 @@ int netlink_route_flush(struct err *e) {
             if (got <= 0) return err_errno(e, errno, "netlink");
             size_t len = (size_t)got;
             for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
-                if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR) done = true;
-                else if (h->nlmsg_type == RTM_NEWROUTE && n < AT_ONCE && deletion_of(h, &doomed[n])) n++;
+                if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
+                    done = true;
+                else if (h->nlmsg_type == RTM_NEWROUTE && n < AT_ONCE && deletion_of(h, &doomed[n]))
+                    n++;
             }
         }
         for (size_t i = 0; i < n; i++)

@@ -53,8 +53,8 @@ static int write_kubeconfig(const struct pki_cluster *c, const char *name, const
     return r < 0 ? err_errno(e, r, "cannot write %s", path) : 0;
 }
 
-static int ensure_one(const struct pki_cluster *c, const struct identity *id, const struct pki_pair *ca, struct arena *a,
-                      struct err *e) {
+static int ensure_one(const struct pki_cluster *c, const struct identity *id, const struct pki_pair *ca,
+                      struct arena *a, struct err *e) {
     const char *cn = id->cn ? id->cn : arena_printf(a, "system:node:%s", c->node_name);
     struct pki_spec spec = {.cn = cn, .orgs = &id->org, .n_orgs = id->org != NULL, .usages = PKI_CLIENT_AUTH};
     const char *cert = arena_printf(a, "%s/pki/%s.crt", c->data_dir, id->name);

@@ -54,8 +54,14 @@ int pki_csr_parse(struct arena *a, const char *csr_pem, size_t len, struct pki_c
         int type = -1;
         const char *s = pki_san_text(a, sk_GENERAL_NAME_value(names, i), &type);
         if (!s) continue;
-        const char ***list = type == GEN_DNS ? &out->dns : type == GEN_IPADD ? &out->ips : type == GEN_EMAIL ? &out->emails : &out->uris;
-        size_t *n = type == GEN_DNS ? &out->n_dns : type == GEN_IPADD ? &out->n_ips : type == GEN_EMAIL ? &out->n_emails : &out->n_uris;
+        const char ***list = type == GEN_DNS     ? &out->dns
+                             : type == GEN_IPADD ? &out->ips
+                             : type == GEN_EMAIL ? &out->emails
+                                                 : &out->uris;
+        size_t *n = type == GEN_DNS     ? &out->n_dns
+                    : type == GEN_IPADD ? &out->n_ips
+                    : type == GEN_EMAIL ? &out->n_emails
+                                        : &out->n_uris;
         size_t *cap = &caps[type == GEN_DNS ? 0 : type == GEN_IPADD ? 1 : type == GEN_EMAIL ? 2 : 3];
         ARENA_GROW(a, *list, *n, *cap);
         (*list)[(*n)++] = s;
@@ -72,7 +78,8 @@ int pki_csr_sign(const struct pki_pair *ca, const char *csr_pem, size_t len, uns
     _cleanup_pkey_ EVP_PKEY *ca_key = ca_cert ? pki_key_parse(ca->key_pem, e) : NULL;
     if (!ca_key) return err_wrap(e, "CA");
     _cleanup_x509_ X509 *cert = X509_new();
-    if (!X509_set_subject_name(cert, X509_REQ_get_subject_name(req)) || !X509_set_pubkey(cert, X509_REQ_get0_pubkey(req)))
+    if (!X509_set_subject_name(cert, X509_REQ_get_subject_name(req)) ||
+        !X509_set_pubkey(cert, X509_REQ_get0_pubkey(req)))
         return pki_openssl_err(e, "certificate");
     GENERAL_NAMES *names = csr_sans(req);
     bool ok = !names || X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, 0);

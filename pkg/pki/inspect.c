@@ -40,13 +40,13 @@ const char *pki_san_text(struct arena *a, const GENERAL_NAME *g, int *type) {
     int n = ASN1_STRING_length(v);
     char ip[INET6_ADDRSTRLEN];
     switch (*type) {
-    case GEN_DNS:
-    case GEN_EMAIL:
-    case GEN_URI: return memchr(p, 0, (size_t)n) ? NULL : arena_strndup(a, (const char *)p, (size_t)n);
-    case GEN_IPADD:
-        if (n != 4 && n != 16) return NULL;
-        return arena_strdup(a, inet_ntop(n == 4 ? AF_INET : AF_INET6, p, ip, sizeof(ip)));
-    default: return NULL;
+        case GEN_DNS:
+        case GEN_EMAIL:
+        case GEN_URI: return memchr(p, 0, (size_t)n) ? NULL : arena_strndup(a, (const char *)p, (size_t)n);
+        case GEN_IPADD:
+            if (n != 4 && n != 16) return NULL;
+            return arena_strdup(a, inet_ntop(n == 4 ? AF_INET : AF_INET6, p, ip, sizeof(ip)));
+        default: return NULL;
     }
 }
 

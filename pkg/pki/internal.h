@@ -10,9 +10,9 @@
 
 #include "pkg/pki/pki.h"
 
-#define PKI_DEFINE_CLEANUP(type, free_fn)            \
-    static inline void cleanup_##type(type **p) {    \
-        if (*p) free_fn(*p);                         \
+#define PKI_DEFINE_CLEANUP(type, free_fn)         \
+    static inline void cleanup_##type(type **p) { \
+        if (*p) free_fn(*p);                      \
     }
 PKI_DEFINE_CLEANUP(BIO, BIO_free)
 PKI_DEFINE_CLEANUP(EVP_PKEY, EVP_PKEY_free)

@@ -3,8 +3,8 @@
  * A token without a kid is tried with every key of its algorithm. See jwt.h. */
 #include "pkg/pki/jwt.h"
 
-#include <openssl/ec.h>
 #include <openssl/core_names.h>
+#include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <openssl/param_build.h>
 #include <openssl/rsa.h>
@@ -75,7 +75,8 @@ void jwt_signer_free(struct jwt_signer *s) {
 static bool es256_from_der(const unsigned char *der, size_t n, unsigned char out[JWT_ES256_SIZE]) {
     ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &der, (long)n);
     if (!sig) return false;
-    bool ok = BN_bn2binpad(ECDSA_SIG_get0_r(sig), out, 32) == 32 && BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + 32, 32) == 32;
+    bool ok =
+        BN_bn2binpad(ECDSA_SIG_get0_r(sig), out, 32) == 32 && BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + 32, 32) == 32;
     ECDSA_SIG_free(sig);
     return ok;
 }
@@ -118,7 +119,9 @@ int jwt_sign(struct jwt_signer *s, struct arena *a, const struct json *claims, c
 
 /* ---- keys ---- */
 
-struct jwt_keys *jwt_keys_new(void) { return xcalloc(1, sizeof(struct jwt_keys)); }
+struct jwt_keys *jwt_keys_new(void) {
+    return xcalloc(1, sizeof(struct jwt_keys));
+}
 
 void jwt_keys_free(struct jwt_keys *k) {
     if (!k) return;
@@ -188,7 +191,9 @@ static EVP_PKEY *pkey_from(const char *type, OSSL_PARAM_BLD *b) {
     EVP_PKEY *out = NULL;
     OSSL_PARAM *params = OSSL_PARAM_BLD_to_param(b);
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
-    if (!params || !ctx || EVP_PKEY_fromdata_init(ctx) != 1 || EVP_PKEY_fromdata(ctx, &out, EVP_PKEY_PUBLIC_KEY, params) != 1) out = NULL;
+    if (!params || !ctx || EVP_PKEY_fromdata_init(ctx) != 1 ||
+        EVP_PKEY_fromdata(ctx, &out, EVP_PKEY_PUBLIC_KEY, params) != 1)
+        out = NULL;
     EVP_PKEY_CTX_free(ctx);
     OSSL_PARAM_free(params);
     ERR_clear_error();
@@ -317,7 +322,8 @@ const char *jwt_times_problem(const struct json *claims, struct ktime now) {
     const struct json *exp = json_get(claims, "exp"), *nbf = json_get(claims, "nbf"), *iat = json_get(claims, "iat");
     const struct json *all[] = {exp, nbf, iat};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        if (all[i] && all[i]->type != JSON_INT && all[i]->type != JSON_NUMBER) return "token has a time that is no number";
+        if (all[i] && all[i]->type != JSON_INT && all[i]->type != JSON_NUMBER)
+            return "token has a time that is no number";
     if (exp && json_as_double(exp, 0) < (double)now.sec) return "token has expired";
     if (nbf && json_as_double(nbf, 0) > (double)now.sec + 60) return "token is not valid yet";
     if (iat && json_as_double(iat, 0) > (double)now.sec + 60) return "token was issued in the future";

@@ -43,15 +43,15 @@ struct sa_token {
     const char *issuer;
     const char *const *audiences;
     size_t n_audiences;
-    const char *ns, *name, *uid;           /* the ServiceAccount */
-    const char *pod_name, *pod_uid;        /* bound object: at most one of pod, secret, node (a pod may name its node) */
+    const char *ns, *name, *uid;    /* the ServiceAccount */
+    const char *pod_name, *pod_uid; /* bound object: at most one of pod, secret, node (a pod may name its node) */
     const char *secret_name, *secret_uid;
     const char *node_name, *node_uid;
-    const char *jti;                       /* token id; NULL when signing makes one */
-    int64_t expires_in;                    /* seconds; signing: 0 means no exp claim (legacy) */
-    int64_t warn_after_in;                 /* seconds, 0: none */
-    struct ktime issued, expires;          /* out of parsing */
-    bool legacy;                           /* iss kubernetes/serviceaccount: claims in the flat form */
+    const char *jti;              /* token id; NULL when signing makes one */
+    int64_t expires_in;           /* seconds; signing: 0 means no exp claim (legacy) */
+    int64_t warn_after_in;        /* seconds, 0: none */
+    struct ktime issued, expires; /* out of parsing */
+    bool legacy;                  /* iss kubernetes/serviceaccount: claims in the flat form */
 };
 /* The claims object upstream would make. */
 struct json *sa_token_claims(struct arena *a, const struct sa_token *t, struct ktime now);

@@ -67,9 +67,7 @@ int pki_cert_text(X509 *cert, char **pem, struct err *e) {
 
 /* ---- keys ---- */
 
-EVP_PKEY *pki_key_generate(const char *type) {
-    return str_eq(type, "RSA") ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
-}
+EVP_PKEY *pki_key_generate(const char *type) { return str_eq(type, "RSA") ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256"); }
 
 int pki_key_new(const char *type, char **key_pem, struct err *e) {
     _cleanup_pkey_ EVP_PKEY *key = pki_key_generate(type);
@@ -152,11 +150,10 @@ static bool serial_set(X509 *cert) {
 
 static bool usages_add(X509 *cert, unsigned usages) {
     bool sign = usages & PKI_DIGITAL_SIGNATURE, encipher = usages & PKI_KEY_ENCIPHERMENT;
-    if ((sign || encipher) &&
-        !ext_add(cert, cert, NID_key_usage,
-                 sign && encipher ? "critical,digitalSignature,keyEncipherment"
-                 : sign           ? "critical,digitalSignature"
-                                  : "critical,keyEncipherment"))
+    if ((sign || encipher) && !ext_add(cert, cert, NID_key_usage,
+                                       sign && encipher ? "critical,digitalSignature,keyEncipherment"
+                                       : sign           ? "critical,digitalSignature"
+                                                        : "critical,keyEncipherment"))
         return false;
     char text[80];
     snprintf(text, sizeof(text), "%s%s%s", usages & PKI_SERVER_AUTH ? ",serverAuth" : "",
@@ -232,7 +229,8 @@ int pki_load(const char *cert_path, const char *key_path, struct pki_pair *out, 
 
 typedef int file_writer(const char *path, const void *data, size_t len, unsigned mode);
 
-static int save(const char *cert_path, const char *key_path, const struct pki_pair *p, file_writer *write, struct err *e) {
+static int save(const char *cert_path, const char *key_path, const struct pki_pair *p, file_writer *write,
+                struct err *e) {
     int r = write(key_path, p->key_pem, strlen(p->key_pem), 0600);
     if (r < 0) return err_errno(e, r, "%s", key_path);
     r = write(cert_path, p->cert_pem, strlen(p->cert_pem), 0644);

@@ -35,8 +35,8 @@ struct pki_spec {
     size_t n_orgs;
     const char *const *sans; /* DNS names and IP addresses, told apart by their form */
     size_t n_sans;
-    unsigned usages;         /* PKI_SERVER_AUTH | PKI_CLIENT_AUTH */
-    int64_t seconds;         /* 0: PKI_CERT_SECONDS; cut to the CA's own end */
+    unsigned usages; /* PKI_SERVER_AUTH | PKI_CLIENT_AUTH */
+    int64_t seconds; /* 0: PKI_CERT_SECONDS; cut to the CA's own end */
 };
 
 /* A self-signed CA with a new key. seconds 0: PKI_CA_SECONDS. */
@@ -61,7 +61,7 @@ struct pki_info {
     struct ktime not_before, not_after;
     bool is_ca;
     unsigned usages;
-    char sha256[65]; /* of the DER, lower-case hex */
+    char sha256[65];    /* of the DER, lower-case hex */
     const char *serial; /* decimal */
 };
 /* The first certificate of the PEM text. */

@@ -12,8 +12,8 @@ static struct ktime now_fake(void) { return fake_now; }
 
 static const char *const orgs[] = {"system:masters", "other"};
 static const char *const sans[] = {"localhost", "10.96.0.1", "0:0::1", "kubernetes.default.svc"};
-static const struct pki_spec spec = {.cn = "admin", .orgs = orgs, .n_orgs = 2, .sans = sans, .n_sans = 4,
-                                     .usages = PKI_SERVER_AUTH | PKI_CLIENT_AUTH};
+static const struct pki_spec spec = {
+    .cn = "admin", .orgs = orgs, .n_orgs = 2, .sans = sans, .n_sans = 4, .usages = PKI_SERVER_AUTH | PKI_CLIENT_AUTH};
 
 static struct pki_pair make_ca(void) {
     struct pki_pair ca = {0};
@@ -81,8 +81,9 @@ static int remove_one(const char *p, const struct stat *st, int type, struct FTW
 TEST(files_are_kept_while_good_and_keys_are_private) {
     char dir[] = "/tmp/pki-test-XXXXXX";
     REQUIRE(mkdtemp(dir));
-    _cleanup_free_ char *cert = xasprintf("%s/a.crt", dir), *key = xasprintf("%s/a.key", dir), *ca_crt = xasprintf("%s/ca.crt", dir),
-                        *ca_key = xasprintf("%s/ca.key", dir), *sa = xasprintf("%s/sa.key", dir);
+    _cleanup_free_ char *cert = xasprintf("%s/a.crt", dir), *key = xasprintf("%s/a.key", dir),
+                        *ca_crt = xasprintf("%s/ca.crt", dir), *ca_key = xasprintf("%s/ca.key", dir),
+                        *sa = xasprintf("%s/sa.key", dir);
     _cleanup_pki_pair_ struct pki_pair ca = {0}, again = {0};
     CHECK_INT(pki_ensure_ca(ca_crt, ca_key, "ca", &ca, NULL), 0);
     CHECK_INT(pki_ensure_ca(ca_crt, ca_key, "ca", &again, NULL), 0);
@@ -211,8 +212,18 @@ TEST(key_sets_take_public_keys_and_list_each_once) {
 TEST(service_account_claims_survive_a_round_trip) {
     _cleanup_arena_ struct arena *a = arena_new();
     static const char *const aud[] = {"https://kubernetes.default.svc"};
-    struct sa_token t = {.issuer = "https://issuer", .audiences = aud, .n_audiences = 1, .ns = "default", .name = "sa", .uid = "u1",
-                         .pod_name = "p", .pod_uid = "u2", .node_name = "n", .node_uid = "u3", .jti = "id", .expires_in = 3607,
+    struct sa_token t = {.issuer = "https://issuer",
+                         .audiences = aud,
+                         .n_audiences = 1,
+                         .ns = "default",
+                         .name = "sa",
+                         .uid = "u1",
+                         .pod_name = "p",
+                         .pod_uid = "u2",
+                         .node_name = "n",
+                         .node_uid = "u3",
+                         .jti = "id",
+                         .expires_in = 3607,
                          .warn_after_in = 3600};
     struct json *claims = sa_token_claims(a, &t, fake_now);
     struct sa_token got;

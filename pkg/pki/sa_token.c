@@ -91,6 +91,7 @@ int sa_token_parse(struct arena *a, const struct json *claims, struct sa_token *
     if (str_empty(out->ns) || str_empty(out->name) || str_empty(out->uid))
         return err_set(e, -EACCES, "not a service account's token");
     const char *sub = arena_printf(a, SA_PREFIX "%s:%s", out->ns, out->name);
-    if (!str_eq(json_get_str(claims, "sub"), sub)) return err_set(e, -EACCES, "token's subject is not its service account");
+    if (!str_eq(json_get_str(claims, "sub"), sub))
+        return err_set(e, -EACCES, "token's subject is not its service account");
     return 0;
 }

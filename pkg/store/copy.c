@@ -22,8 +22,12 @@ struct page {
 
 static int write_one(struct page *p, const struct store_kv *kv, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new_sized(1024);
-    struct store_txn t = {.op = p->op, .key = kv->key, .value = kv->value, .value_len = kv->value_len,
-                          .expect_rev = p->op == STORE_PUT ? 0 : STORE_ANY_REV, .cause = {"coracle storage copy", 0}};
+    struct store_txn t = {.op = p->op,
+                          .key = kv->key,
+                          .value = kv->value,
+                          .value_len = kv->value_len,
+                          .expect_rev = p->op == STORE_PUT ? 0 : STORE_ANY_REV,
+                          .cause = {"coracle storage copy", 0}};
     struct store_txn_result r = {0};
     int rc = store_txn(p->to, a, &t, &r, e);
     if (rc) return rc;
@@ -49,7 +53,8 @@ static void *writer(void *arg) {
 }
 
 /* Puts or deletes all keys of the list in the target. */
-static int write_page(struct store *to, const struct store_list *l, enum store_op op, int64_t *keys, int64_t *bytes, struct err *e) {
+static int write_page(struct store *to, const struct store_list *l, enum store_op op, int64_t *keys, int64_t *bytes,
+                      struct err *e) {
     struct page p = {.to = to, .list = l, .op = op, .lock = PTHREAD_MUTEX_INITIALIZER};
     pthread_t threads[WRITERS];
     size_t n = 0;
@@ -59,15 +64,20 @@ static int write_page(struct store *to, const struct store_list *l, enum store_o
     *keys += p.keys;
     *bytes += p.bytes;
     int rc = p.err.code;
-    if (e) err_move(e, &p.err);
-    else err_done(&p.err);
+    if (e)
+        err_move(e, &p.err);
+    else
+        err_done(&p.err);
     return rc;
 }
 
-static const char *behind(struct arena *a, const struct store_list *l) { return arena_printf(a, "%s%c", l->items[l->n - 1].key, 1); }
+static const char *behind(struct arena *a, const struct store_list *l) {
+    return arena_printf(a, "%s%c", l->items[l->n - 1].key, 1);
+}
 
 /* All pages of `from` at `rev`, to be put into `to` or (from == to) deleted there. */
-static int each_page(struct store *from, struct store *to, enum store_op op, int64_t rev, int64_t *keys, int64_t *bytes, struct err *e) {
+static int each_page(struct store *from, struct store *to, enum store_op op, int64_t rev, int64_t *keys, int64_t *bytes,
+                     struct err *e) {
     _cleanup_arena_ struct arena *last = arena_new();
     const char *next = NULL;
     for (bool more = true; more;) {
@@ -106,20 +116,24 @@ static int cursor_next(struct cursor *c, const struct store_kv **out, struct err
     }
 }
 
-static int compare(struct store *from, int64_t from_rev, struct store *to, int64_t to_rev, int64_t keys, struct err *e) {
+static int compare(struct store *from, int64_t from_rev, struct store *to, int64_t to_rev, int64_t keys,
+                   struct err *e) {
     struct cursor x = {.s = from, .rev = from_rev}, y = {.s = to, .rev = to_rev};
     const struct store_kv *a, *b;
     int64_t n = 0;
     int rc;
     for (;; n++) {
         if ((rc = cursor_next(&x, &a, e)) || (rc = cursor_next(&y, &b, e)) || (!a && !b)) break;
-        if (!a || !b || strcmp(a->key, b->key) != 0 || a->value_len != b->value_len || memcmp(a->value, b->value, a->value_len) != 0)
+        if (!a || !b || strcmp(a->key, b->key) != 0 || a->value_len != b->value_len ||
+            memcmp(a->value, b->value, a->value_len) != 0)
             rc = err_set(e, -EIO, "the copy differs from the source at %s", a ? a->key : b->key);
         else if (b->mod_rev <= from_rev)
-            rc = err_set(e, -EIO, "%s has revision %lld in the copy, which is not above the source's", b->key, (long long)b->mod_rev);
+            rc = err_set(e, -EIO, "%s has revision %lld in the copy, which is not above the source's", b->key,
+                         (long long)b->mod_rev);
         if (rc) break;
     }
-    if (!rc && n != keys) rc = err_set(e, -EIO, "%lld keys were copied, but %lld are there", (long long)keys, (long long)n);
+    if (!rc && n != keys)
+        rc = err_set(e, -EIO, "%lld keys were copied, but %lld are there", (long long)keys, (long long)n);
     arena_free(x.a);
     arena_free(y.a);
     return rc;
@@ -145,7 +159,8 @@ int store_copy(struct store *from, struct store *to, bool overwrite, struct stor
     if (!rc) rc = compare(from, report->from_rev, to, report->to_rev, report->keys, e);
     if (!rc) rc = store_current_rev(from, &now, e);
     if (rc) return rc;
-    if (now != report->from_rev) return err_set(e, -EBUSY, "the source was written to meanwhile: stop its API servers and copy again");
+    if (now != report->from_rev)
+        return err_set(e, -EBUSY, "the source was written to meanwhile: stop its API servers and copy again");
     store_compact(to, report->to_rev, NULL); /* what was there before must not be read at clients' old revisions */
     return 0;
 }

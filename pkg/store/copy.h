@@ -4,9 +4,9 @@
 #include "pkg/store/store.h"
 
 struct store_copy_report {
-    int64_t keys, bytes;       /* copied, and found to be the same afterwards */
-    int64_t removed;           /* of the target before, with `overwrite` */
-    int64_t from_rev, to_rev;  /* the revision copied, and the target's after it: higher */
+    int64_t keys, bytes;      /* copied, and found to be the same afterwards */
+    int64_t removed;          /* of the target before, with `overwrite` */
+    int64_t from_rev, to_rev; /* the revision copied, and the target's after it: higher */
 };
 
 /* Copies all keys below /registry/ with their values, while nobody else uses either store. The target gets revisions above

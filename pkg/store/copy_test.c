@@ -1,6 +1,6 @@
 /* Copies between both kinds of store, and what must stop one. */
-#include "pkg/base/ktime.h"
 #include "pkg/store/copy.h"
+#include "pkg/base/ktime.h"
 #include "pkg/store/test_etcd.h"
 #include "tests/test.h"
 
@@ -35,7 +35,8 @@ static void end(void) {
 }
 
 static int64_t put(struct store *s, struct arena *a, const char *key, const char *value) {
-    struct store_txn t = {.op = STORE_PUT, .key = key, .value = value, .value_len = strlen(value), .expect_rev = STORE_ANY_REV};
+    struct store_txn t = {
+        .op = STORE_PUT, .key = key, .value = value, .value_len = strlen(value), .expect_rev = STORE_ANY_REV};
     struct store_txn_result r = {0};
     CHECK_INT(store_txn(s, a, &t, &r, NULL), 0);
     return r.rev;
@@ -45,7 +46,8 @@ enum { KEYS = 2500 }; /* more than a page */
 
 static int64_t fill(struct store *s, struct arena *a) {
     int64_t rev = 0;
-    for (int i = 0; i < KEYS; i++) rev = put(s, a, arena_printf(a, "/registry/configmaps/n/%04d", i), arena_printf(a, "{\"n\":%d}", i));
+    for (int i = 0; i < KEYS; i++)
+        rev = put(s, a, arena_printf(a, "/registry/configmaps/n/%04d", i), arena_printf(a, "{\"n\":%d}", i));
     put(s, a, "/registry/masterleases/192.0.2.1", "{}");
     put(s, a, "/registry/configmaps/n/0000", "{\"n\":\"again\"}");
     return rev;

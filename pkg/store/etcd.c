@@ -35,8 +35,8 @@ static int range(struct etcd *s, struct arena *a, const struct etcd_range_reques
     return r;
 }
 
-static int etcd_get(struct store *st, struct arena *a, const char *key, int64_t rev, struct store_kv *out, int64_t *store_rev,
-                    struct err *e) {
+static int etcd_get(struct store *st, struct arena *a, const char *key, int64_t rev, struct store_kv *out,
+                    int64_t *store_rev, struct err *e) {
     struct etcd_range_request q = {.key = bytes_of(key), .revision = rev};
     struct etcd_range_response p;
     int r = range((struct etcd *)st, a, &q, &p, e);
@@ -84,7 +84,8 @@ static int etcd_list(struct store *st, struct arena *a, const char *prefix, cons
     return 0;
 }
 
-static int etcd_count(struct store *st, const char *prefix, const char *from, int64_t rev, int64_t *out, struct err *e) {
+static int etcd_count(struct store *st, const char *prefix, const char *from, int64_t rev, int64_t *out,
+                      struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct etcd_range_request q = range_of(a, prefix, from, rev);
     struct etcd_range_response p;
@@ -128,8 +129,10 @@ static int etcd_current_rev(struct store *st, int64_t *out, struct err *e) {
     pthread_mutex_lock(&s->rev_lock);
     uint64_t wanted = s->rev_started + 1;
     while (s->rev_done < wanted) {
-        if (s->rev_reading) pthread_cond_wait(&s->rev_read, &s->rev_lock);
-        else rev_read(s);
+        if (s->rev_reading)
+            pthread_cond_wait(&s->rev_read, &s->rev_lock);
+        else
+            rev_read(s);
     }
     *out = s->rev;
     if (s->rev_err.code) r = err_set(e, s->rev_err.code, "%s", s->rev_err.msg);
@@ -149,7 +152,8 @@ static void result_fill(struct arena *a, const struct etcd_txn_response *p, stru
     const struct etcd_response_op *op = p->responses.n ? &p->responses.items[0] : NULL;
     if (!op) return;
     if (op->response_put) prev_fill(a, op->response_put->prev_kv, out);
-    if (op->response_delete_range && op->response_delete_range->prev_kvs.n) prev_fill(a, &op->response_delete_range->prev_kvs.items[0], out);
+    if (op->response_delete_range && op->response_delete_range->prev_kvs.n)
+        prev_fill(a, &op->response_delete_range->prev_kvs.items[0], out);
     if (op->response_range && op->response_range->kvs.n) prev_fill(a, &op->response_range->kvs.items[0], out);
 }
 
@@ -165,7 +169,8 @@ static int claim_lost_try(const struct store_txn *t, struct store_txn_result *ou
         out->prev = (struct store_kv){0};
         return 0;
     }
-    return err_set(e, -ETIMEDOUT, "etcd went away during a write, and the key has changed since: its outcome is unknown");
+    return err_set(e, -ETIMEDOUT,
+                   "etcd went away during a write, and the key has changed since: its outcome is unknown");
 }
 
 /* An etcd lease of `ttl_s` seconds for one key. Nobody keeps it alive: the next write takes a new one. */
@@ -173,22 +178,29 @@ static int lease_grant(struct etcd *s, int64_t ttl_s, int64_t *id, struct err *e
     _cleanup_arena_ struct arena *a = arena_new();
     struct etcd_lease_grant_request q = {.ttl = ttl_s};
     struct etcd_lease_grant_response p = {0};
-    int r = etcd_invoke(s, a, ETCD_GRANT, &api_etcd_lease_grant_request, &q, &api_etcd_lease_grant_response, &p, NULL, e);
+    int r =
+        etcd_invoke(s, a, ETCD_GRANT, &api_etcd_lease_grant_request, &q, &api_etcd_lease_grant_response, &p, NULL, e);
     if (r == -ETIMEDOUT) r = err_set(e, -EAGAIN, "etcd is not in reach"); /* at worst a lease runs out unused */
     *id = p.id;
     return r;
 }
 
-static int etcd_txn(struct store *st, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e) {
+static int etcd_txn(struct store *st, struct arena *a, const struct store_txn *t, struct store_txn_result *out,
+                    struct err *e) {
     int64_t expect = t->expect_rev;
-    struct etcd_compare compare = {.result = ETCD_COMPARE_RESULT_EQUAL, .target = ETCD_COMPARE_TARGET_MOD, .key = bytes_of(t->key),
+    struct etcd_compare compare = {.result = ETCD_COMPARE_RESULT_EQUAL,
+                                   .target = ETCD_COMPARE_TARGET_MOD,
+                                   .key = bytes_of(t->key),
                                    .mod_revision = &expect};
-    struct etcd_put_request put = {.key = bytes_of(t->key), .value = {(const uint8_t *)t->value, t->value_len}, .prev_kv = true};
+    struct etcd_put_request put = {
+        .key = bytes_of(t->key), .value = {(const uint8_t *)t->value, t->value_len}, .prev_kv = true};
     struct etcd_delete_range_request del = {.key = bytes_of(t->key), .prev_kv = true};
     struct etcd_range_request get = {.key = bytes_of(t->key)};
     struct etcd_request_op then = {0}, otherwise = {.request_range = &get};
-    if (t->op == STORE_PUT) then.request_put = &put;
-    else then.request_delete_range = &del;
+    if (t->op == STORE_PUT)
+        then.request_put = &put;
+    else
+        then.request_delete_range = &del;
     struct etcd_txn_request q = {.success = {&then, 1}, .failure = {&otherwise, 1}};
     if (t->expect_rev != STORE_ANY_REV) q.compare = (struct etcd_compare_vec){&compare, 1};
     if (t->op == STORE_PUT && t->ttl_s > 0) {
@@ -198,7 +210,8 @@ static int etcd_txn(struct store *st, struct arena *a, const struct store_txn *t
     _cleanup_arena_ struct arena *scratch = arena_new();
     struct etcd_txn_response p = {0};
     bool unsure = false;
-    int r = etcd_invoke((struct etcd *)st, scratch, ETCD_TXN, &api_etcd_txn_request, &q, &api_etcd_txn_response, &p, &unsure, e);
+    int r = etcd_invoke((struct etcd *)st, scratch, ETCD_TXN, &api_etcd_txn_request, &q, &api_etcd_txn_response, &p,
+                        &unsure, e);
     if (r == -EAGAIN && unsure) r = err_set(e, -ETIMEDOUT, "etcd went away during a write: its outcome is unknown");
     if (r < 0) return r;
     if (!p.header) return err_set(e, -EIO, "etcd: answer without a header");
@@ -210,7 +223,8 @@ static int etcd_compact(struct store *st, int64_t rev, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct etcd_compaction_request q = {.revision = rev};
     struct etcd_compaction_response p = {0};
-    return etcd_invoke((struct etcd *)st, a, ETCD_COMPACT, &api_etcd_compaction_request, &q, &api_etcd_compaction_response, &p, NULL, e);
+    return etcd_invoke((struct etcd *)st, a, ETCD_COMPACT, &api_etcd_compaction_request, &q,
+                       &api_etcd_compaction_response, &p, NULL, e);
 }
 
 /* ---- counting up ---- */
@@ -222,7 +236,7 @@ struct advance {
     int64_t to;
     _Atomic int64_t at; /* the highest revision seen */
     pthread_mutex_t lock;
-    struct err err;     /* the first */
+    struct err err; /* the first */
 };
 
 static void *advance_run(void *arg) {

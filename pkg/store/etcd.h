@@ -13,13 +13,13 @@ enum {
     ETCD_RESPONSE_MAX = 64 << 20, /* bytes of one answer, or of one message of a watch */
     ETCD_IN_FLIGHT = 128,         /* exchanges at a time; others wait */
     ETCD_ENDPOINTS_MAX = 16,
-    ETCD_PAGE = 1000,             /* keys asked for at once */
+    ETCD_PAGE = 1000, /* keys asked for at once */
     ETCD_CONNECT_MS = 2000,
-    ETCD_ATTEMPT_MS = 7000,       /* one try of a call */
-    ETCD_GIVE_UP_MS = 15000,      /* all tries of a call */
-    ETCD_BACKOFF_MS = 50,         /* first pause between tries, doubled up to ETCD_BACKOFF_MAX_MS */
+    ETCD_ATTEMPT_MS = 7000,  /* one try of a call */
+    ETCD_GIVE_UP_MS = 15000, /* all tries of a call */
+    ETCD_BACKOFF_MS = 50,    /* first pause between tries, doubled up to ETCD_BACKOFF_MAX_MS */
     ETCD_BACKOFF_MAX_MS = 1000,
-    ETCD_REPLAY_MS = 10000,       /* reading history for a watch that begins in the past */
+    ETCD_REPLAY_MS = 10000, /* reading history for a watch that begins in the past */
 };
 
 enum etcd_rpc { ETCD_RANGE, ETCD_TXN, ETCD_COMPACT, ETCD_WATCH, ETCD_GRANT };
@@ -73,10 +73,10 @@ struct etcd {
     int64_t rev; /* the last one's outcome */
     struct err rev_err;
     /* the watch that feeds the hub */
-    struct hub *hub;                /* made by the first watch; guarded by lock */
+    struct hub *hub; /* made by the first watch; guarded by lock */
     struct etcd_call watch;
     bool watch_running;
-    int64_t watch_at;               /* mono_ns of the next try, 0: none due; the I/O thread's own */
+    int64_t watch_at; /* mono_ns of the next try, 0: none due; the I/O thread's own */
     int64_t watch_backoff_ms;
 };
 
@@ -91,8 +91,8 @@ void etcd_call_done(struct etcd_call *c);
 /* 0 when the answer came; else the error: -EAGAIN (etcd has not acted), -ETIMEDOUT (it may have), -ESTALE, -ERANGE, ... */
 int etcd_outcome(const struct etcd_call *c, struct err *e);
 /* A call with retries. *unsure (may be NULL) is set when a try failed whose effect is unknown. */
-int etcd_invoke(struct etcd *s, struct arena *a, enum etcd_rpc rpc, const struct api_type *request_type, const void *request,
-                const struct api_type *response_type, void *response, bool *unsure, struct err *e);
+int etcd_invoke(struct etcd *s, struct arena *a, enum etcd_rpc rpc, const struct api_type *request_type,
+                const void *request, const struct api_type *response_type, void *response, bool *unsure, struct err *e);
 
 /* etcd_watch.c */
 int etcd_watch(struct store *st, const char *prefix, int64_t after_rev, store_watch_fn *fn, void *arg,

@@ -11,7 +11,14 @@
 #include "pkg/base/ktime.h"
 #include "pkg/store/etcd.h"
 
-enum { POLL_MS = 1000, GRPC_UNAVAILABLE = 14, GRPC_DEADLINE = 4, GRPC_RESOURCE_EXHAUSTED = 8, GRPC_UNKNOWN = 2, GRPC_INVALID = 3 };
+enum {
+    POLL_MS = 1000,
+    GRPC_UNAVAILABLE = 14,
+    GRPC_DEADLINE = 4,
+    GRPC_RESOURCE_EXHAUSTED = 8,
+    GRPC_UNKNOWN = 2,
+    GRPC_INVALID = 3
+};
 
 static const struct {
     const char *grpc, *json;
@@ -61,8 +68,8 @@ static bool message_next(const struct etcd_call *c, const char **p, size_t *n, s
     return b->len >= *taken;
 }
 
-static int decode(const struct etcd_call *c, struct arena *a, const struct api_type *type, const char *p, size_t n, void *out,
-                  struct err *e) {
+static int decode(const struct etcd_call *c, struct arena *a, const struct api_type *type, const char *p, size_t n,
+                  void *out, struct err *e) {
     return c->s->grpc ? api_from_proto(a, type, (const uint8_t *)p, n, out, e) : api_from_json(a, type, p, n, out, e);
 }
 
@@ -140,7 +147,8 @@ static void call_begin(struct etcd *s, struct etcd_call *c) {
     if (!c->easy) abort();
     c->endpoint = atomic_load(&s->endpoint) % s->n_endpoints;
     char url[512];
-    snprintf(url, sizeof(url), "%s%s", s->endpoints[c->endpoint], s->grpc ? rpc_paths[c->rpc].grpc : rpc_paths[c->rpc].json);
+    snprintf(url, sizeof(url), "%s%s", s->endpoints[c->endpoint],
+             s->grpc ? rpc_paths[c->rpc].grpc : rpc_paths[c->rpc].json);
     curl_easy_setopt(c->easy, CURLOPT_URL, url);
     curl_easy_setopt(c->easy, CURLOPT_POST, 1L);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE, (long)c->out.len);
@@ -187,9 +195,12 @@ static void call_end(struct etcd *s, struct etcd_call *c, CURLcode rc) {
     /* The next call tries another endpoint, unless one has moved on already. */
     unsigned used = c->endpoint;
     bool lost = rc != CURLE_OK && rc != CURLE_WRITE_ERROR && rc != CURLE_ABORTED_BY_CALLBACK;
-    if (lost && s->n_endpoints > 1 && atomic_load(&s->endpoint) % s->n_endpoints == used) atomic_fetch_add(&s->endpoint, 1);
-    if (c->on_end) c->on_end(c);
-    else sem_post(&c->done);
+    if (lost && s->n_endpoints > 1 && atomic_load(&s->endpoint) % s->n_endpoints == used)
+        atomic_fetch_add(&s->endpoint, 1);
+    if (c->on_end)
+        c->on_end(c);
+    else
+        sem_post(&c->done);
 }
 
 static void queue_take(struct etcd *s) {
@@ -266,9 +277,11 @@ static int endpoints_parse(struct etcd *s, const char *text, struct err *e) {
         size_t n = strlen(one);
         while (n && one[n - 1] == '/') one[--n] = 0;
         bool tls = str_has_prefix(one, "https://");
-        if (!tls && !str_has_prefix(one, "http://")) return err_set(e, -EINVAL, "store: etcd server \"%s\" is no http(s) URL", one);
+        if (!tls && !str_has_prefix(one, "http://"))
+            return err_set(e, -EINVAL, "store: etcd server \"%s\" is no http(s) URL", one);
         if (s->n_endpoints && tls != s->grpc) return err_set(e, -EINVAL, "store: etcd servers mix http and https");
-        if (s->n_endpoints == ETCD_ENDPOINTS_MAX) return err_set(e, -EINVAL, "store: more than %d etcd servers", ETCD_ENDPOINTS_MAX);
+        if (s->n_endpoints == ETCD_ENDPOINTS_MAX)
+            return err_set(e, -EINVAL, "store: more than %d etcd servers", ETCD_ENDPOINTS_MAX);
         s->grpc = tls;
         s->endpoints[s->n_endpoints++] = xstrdup(one);
     }
@@ -317,11 +330,11 @@ static const struct {
     const char *text;
     int code;
 } refusals[] = {
-    {"has been compacted", -ESTALE},      {"future revision", -ERANGE},
-    {"request is too large", -E2BIG},     {"space exceeded", -ENOSPC},
-    {"leader changed", -ETIMEDOUT},       {"no leader", -EAGAIN},
-    {"request timed out", -ETIMEDOUT},    {"timed out", -ETIMEDOUT},
-    {"too many requests", -EAGAIN},       {"etcdserver: server stopped", -ETIMEDOUT},
+    {"has been compacted", -ESTALE},   {"future revision", -ERANGE},
+    {"request is too large", -E2BIG},  {"space exceeded", -ENOSPC},
+    {"leader changed", -ETIMEDOUT},    {"no leader", -EAGAIN},
+    {"request timed out", -ETIMEDOUT}, {"timed out", -ETIMEDOUT},
+    {"too many requests", -EAGAIN},    {"etcdserver: server stopped", -ETIMEDOUT},
 };
 
 static int refusal(int status, const char *message, struct err *e) {
@@ -342,17 +355,19 @@ static int json_refusal(const struct etcd_call *c, struct err *e) {
 }
 
 int etcd_outcome(const struct etcd_call *c, struct err *e) {
-    bool no_connection = c->rc == CURLE_COULDNT_CONNECT || c->rc == CURLE_COULDNT_RESOLVE_HOST || c->rc == CURLE_SSL_CONNECT_ERROR ||
-                         c->rc == CURLE_PEER_FAILED_VERIFICATION;
+    bool no_connection = c->rc == CURLE_COULDNT_CONNECT || c->rc == CURLE_COULDNT_RESOLVE_HOST ||
+                         c->rc == CURLE_SSL_CONNECT_ERROR || c->rc == CURLE_PEER_FAILED_VERIFICATION;
     bool unsent = no_connection && !c->sent; /* it may be a second connection, after a kept one broke */
     if (c->in.failed) return err_set(e, -EIO, "etcd: answer larger than %d bytes", ETCD_RESPONSE_MAX);
     if (c->bad) return err_set(e, -EIO, "etcd: cannot read its message");
     if (c->grpc_status > 0) return refusal(c->grpc_status, c->message, e);
     if (c->rc != CURLE_OK)
-        return err_set(e, unsent ? -EAGAIN : -ETIMEDOUT, "etcd: %s: %s", c->s->endpoints[c->endpoint], curl_easy_strerror(c->rc));
+        return err_set(e, unsent ? -EAGAIN : -ETIMEDOUT, "etcd: %s: %s", c->s->endpoints[c->endpoint],
+                       curl_easy_strerror(c->rc));
     if (*c->message) return refusal(GRPC_UNKNOWN, c->message, e);
     if (!c->s->grpc && c->http != 200) return json_refusal(c, e);
-    if (c->s->grpc && c->grpc_status != 0) return err_set(e, -ETIMEDOUT, "etcd: HTTP %ld without a gRPC status", c->http);
+    if (c->s->grpc && c->grpc_status != 0)
+        return err_set(e, -ETIMEDOUT, "etcd: HTTP %ld without a gRPC status", c->http);
     return 0;
 }
 
@@ -377,8 +392,9 @@ static int invoke_once(struct etcd *s, struct arena *a, enum etcd_rpc rpc, const
     return r;
 }
 
-int etcd_invoke(struct etcd *s, struct arena *a, enum etcd_rpc rpc, const struct api_type *request_type, const void *request,
-                const struct api_type *response_type, void *response, bool *unsure, struct err *e) {
+int etcd_invoke(struct etcd *s, struct arena *a, enum etcd_rpc rpc, const struct api_type *request_type,
+                const void *request, const struct api_type *response_type, void *response, bool *unsure,
+                struct err *e) {
     int64_t give_up = mono_ns() + ETCD_GIVE_UP_MS * NS_PER_MS;
     unsigned pause = ETCD_BACKOFF_MS;
     for (;;) {

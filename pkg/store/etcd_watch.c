@@ -12,7 +12,9 @@
 #include "pkg/base/ktime.h"
 #include "pkg/store/etcd.h"
 
-static struct rbytes *value_of(const struct etcd_key_value *kv) { return kv ? rbytes_new(kv->value.p ? (const char *)kv->value.p : "", kv->value.n) : NULL; }
+static struct rbytes *value_of(const struct etcd_key_value *kv) {
+    return kv ? rbytes_new(kv->value.p ? (const char *)kv->value.p : "", kv->value.n) : NULL;
+}
 
 /* NULL for keys that are no strings: not ours. */
 static struct version *version_of(const struct etcd_event *ev) {
@@ -29,8 +31,8 @@ static struct version *version_of(const struct etcd_event *ev) {
 
 static void watch_body(struct etcd_call *c, int64_t from_rev) {
     static const uint8_t zero[1] = {0};
-    struct etcd_watch_create_request create = {.key = {zero, 1}, .range_end = {zero, 1}, .start_revision = from_rev, .prev_kv = true,
-                                               .progress_notify = true};
+    struct etcd_watch_create_request create = {
+        .key = {zero, 1}, .range_end = {zero, 1}, .start_revision = from_rev, .prev_kv = true, .progress_notify = true};
     struct etcd_watch_request request = {.create_request = &create};
     etcd_body(c, &api_etcd_watch_request, &request);
 }
@@ -104,8 +106,10 @@ static bool replay_message(struct etcd_call *c, const struct etcd_watch_response
             return false;
         }
         struct version *v = version_of(ev);
-        if (v && str_has_prefix(v->key, r->prefix)) version_vec_add(r->out, v);
-        else version_unref(v);
+        if (v && str_has_prefix(v->key, r->prefix))
+            version_vec_add(r->out, v);
+        else
+            version_unref(v);
     }
     if (m->events.n) *r->reached = m->events.items[m->events.n - 1].kv->mod_revision;
     return *r->reached < r->to && r->out->n < r->max;
@@ -114,7 +118,8 @@ static bool replay_message(struct etcd_call *c, const struct etcd_watch_response
 static int etcd_replay(void *arg, const char *prefix, int64_t after, int64_t to, size_t max, struct version_vec *out,
                        int64_t *reached) {
     struct replay r = {.prefix = prefix, .to = to, .max = max, .out = out, .reached = reached};
-    struct etcd_call c = {.s = arg, .rpc = ETCD_WATCH, .timeout_ms = ETCD_REPLAY_MS, .on_message = replay_message, .arg = &r};
+    struct etcd_call c = {
+        .s = arg, .rpc = ETCD_WATCH, .timeout_ms = ETCD_REPLAY_MS, .on_message = replay_message, .arg = &r};
     sem_init(&c.done, 0, 0);
     watch_body(&c, after + 1);
     etcd_submit(&c);

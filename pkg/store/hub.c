@@ -36,8 +36,8 @@ struct store_watch {
 
 struct hub {
     pthread_mutex_t lock;
-    pthread_cond_t wake;   /* the thread has something to do */
-    pthread_cond_t idle;   /* a callback has returned */
+    pthread_cond_t wake; /* the thread has something to do */
+    pthread_cond_t idle; /* a callback has returned */
     pthread_t thread;
     bool stopping, joined, kick;
     bool in_round; /* some thread gives out a batch */
@@ -86,10 +86,8 @@ static bool watch_call(struct hub *h, struct store_watch *w, const struct store_
 }
 
 static void event_fill(struct store_event *ev, const struct version *v) {
-    *ev = (struct store_event){.op = v->deleted ? STORE_DELETE : STORE_PUT,
-                               .key = v->key,
-                               .create_rev = v->create_rev,
-                               .mod_rev = v->rev};
+    *ev = (struct store_event){
+        .op = v->deleted ? STORE_DELETE : STORE_PUT, .key = v->key, .create_rev = v->create_rev, .mod_rev = v->rev};
     if (v->value) ev->value = v->value->data, ev->value_len = v->value->len;
     if (v->prev) ev->prev_value = v->prev->data, ev->prev_len = v->prev->len;
 }

@@ -21,7 +21,8 @@ struct store_backend {
     int (*list)(struct store *s, struct arena *a, const char *prefix, const char *from, size_t limit, int64_t rev,
                 struct store_list *out, struct err *e);
     int (*count)(struct store *s, const char *prefix, const char *from, int64_t rev, int64_t *out, struct err *e);
-    int (*txn)(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e);
+    int (*txn)(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out,
+               struct err *e);
     int (*current_rev)(struct store *s, int64_t *out, struct err *e);
     int (*compact)(struct store *s, int64_t rev, struct err *e);
     int (*advance)(struct store *s, int64_t rev, struct err *e);

@@ -16,7 +16,8 @@ static struct store *fresh(void) {
 }
 
 static struct store_txn_result put(struct store *s, struct arena *a, const char *key, int64_t ttl_s) {
-    struct store_txn t = {.op = STORE_PUT, .key = key, .value = "v", .value_len = 1, .expect_rev = STORE_ANY_REV, .ttl_s = ttl_s};
+    struct store_txn t = {
+        .op = STORE_PUT, .key = key, .value = "v", .value_len = 1, .expect_rev = STORE_ANY_REV, .ttl_s = ttl_s};
     struct store_txn_result r = {0};
     CHECK_INT(store_txn(s, a, &t, &r, NULL), 0);
     return r;

@@ -63,7 +63,8 @@ int sq_connect(struct sq *s, bool writer, sqlite3 **out, struct err *e) {
     }
     sqlite3_busy_timeout(*out, 10000);
     char sql[200];
-    snprintf(sql, sizeof(sql), "PRAGMA synchronous=%s; PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY; PRAGMA query_only=%d;",
+    snprintf(sql, sizeof(sql),
+             "PRAGMA synchronous=%s; PRAGMA cache_size=-%d; PRAGMA temp_store=MEMORY; PRAGMA query_only=%d;",
              s->no_fsync ? "OFF" : "FULL", writer ? 2000 : 400, !writer);
     return run(*out, sql, e);
 }

@@ -9,13 +9,13 @@
 #include "pkg/store/internal.h"
 
 enum {
-    SQ_READERS = 4,               /* read connections */
-    SQ_BATCH = 512,               /* transactions of one commit */
-    SQ_RESERVE = 100000,          /* revisions reserved at once for lazy writes */
-    SQ_LAZY_MAX_BYTES = 4 << 20,  /* lazy writes in memory; beyond, they are flushed at once */
+    SQ_READERS = 4,              /* read connections */
+    SQ_BATCH = 512,              /* transactions of one commit */
+    SQ_RESERVE = 100000,         /* revisions reserved at once for lazy writes */
+    SQ_LAZY_MAX_BYTES = 4 << 20, /* lazy writes in memory; beyond, they are flushed at once */
     SQ_LAZY_MAX = 20000,
-    SQ_COMPACT_WINDOW = 2000,     /* revisions compacted in one sqlite transaction */
-    SQ_CHECKPOINT_PAGES = 4000,   /* WAL size that starts a checkpoint: 16 MB */
+    SQ_COMPACT_WINDOW = 2000,   /* revisions compacted in one sqlite transaction */
+    SQ_CHECKPOINT_PAGES = 4000, /* WAL size that starts a checkpoint: 16 MB */
 };
 #define SQ_LAZY_FLUSH_MS INT64_C(1800000) /* rarely: flash wears, and any durable commit takes them along */
 
@@ -77,13 +77,13 @@ struct sq {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool stopping;
-    bool busy;            /* a thread is committing */
-    bool compact_due;     /* the committer is to look for history to drop */
+    bool busy;        /* a thread is committing */
+    bool compact_due; /* the committer is to look for history to drop */
     struct sq_request *head, **tail;
-    int64_t visible_rev;  /* what readers see */
-    int64_t durable_rev;  /* all revisions up to here are in the file, the later ones in `lazy` */
+    int64_t visible_rev; /* what readers see */
+    int64_t durable_rev; /* all revisions up to here are in the file, the later ones in `lazy` */
     struct lazy lazy;
-    int64_t flush_at;     /* mono_ns when lazy writes go to the file; 0: there are none */
+    int64_t flush_at; /* mono_ns when lazy writes go to the file; 0: there are none */
     _Atomic int64_t compact_rev;
 
     struct hub *hub;

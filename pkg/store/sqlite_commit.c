@@ -87,7 +87,7 @@ static int lazy_write(struct sq *s) {
 /* ---- one transaction ---- */
 
 struct current {
-    int64_t row_rev; /* newest row, a tombstone too; 0: none */
+    int64_t row_rev;         /* newest row, a tombstone too; 0: none */
     int64_t rev, create_rev; /* of the live key; 0: absent */
     struct rbytes *value;
 };
@@ -247,9 +247,12 @@ static void batch_run(struct sq *s, struct sq_request *batch, bool flush) {
         batch = q->next;
         version_unref(q->made);
         q->made = NULL;
-        if (r < 0) q->code = r;
-        else if (q->kind == SQ_COMPACT) q->code = compact_begin(s, q->rev);
-        else if (q->kind == SQ_ADVANCE) q->code = advance(s, q->rev);
+        if (r < 0)
+            q->code = r;
+        else if (q->kind == SQ_COMPACT)
+            q->code = compact_begin(s, q->rev);
+        else if (q->kind == SQ_ADVANCE)
+            q->code = advance(s, q->rev);
         sem_post(&q->done);
     }
 }
@@ -323,7 +326,7 @@ void *sq_commit_main(void *arg) {
         pthread_mutex_lock(&s->lock);
         s->busy = false;
         if (due && s->flush_at) s->flush_at = mono_ns() + s->flush_ns; /* it failed: try again later */
-        if (s->stopping && !s->head) compacting = false; /* goes on at the next start */
+        if (s->stopping && !s->head) compacting = false;               /* goes on at the next start */
     }
     pthread_mutex_unlock(&s->lock);
     if (s->lazy.items.n) batch_run(s, NULL, true);

@@ -29,11 +29,13 @@ static int reader_new(struct sq *s, struct sq_reader **out, struct err *e) {
         const char *sql;
     } all[] = {
         {&r->get, "SELECT rev,create_rev,deleted,value FROM kv WHERE key=?1 AND rev<=?2 ORDER BY rev DESC LIMIT 1"},
-        {&r->keys, "SELECT key,max(rev) FROM kv WHERE key>=?1 AND (?2 IS NULL OR key<?2) AND rev<=?3 GROUP BY key ORDER BY key"},
+        {&r->keys,
+         "SELECT key,max(rev) FROM kv WHERE key>=?1 AND (?2 IS NULL OR key<?2) AND rev<=?3 GROUP BY key ORDER BY key"},
         {&r->row, "SELECT create_rev,deleted,value FROM kv WHERE rev=?1"},
         {&r->count, "SELECT deleted FROM kv WHERE rev=?1"},
-        {&r->history, "SELECT v.rev,v.key,v.create_rev,v.deleted,v.value,p.value FROM kv v LEFT JOIN kv p ON p.rev=v.prev"
-                      " WHERE v.rev>?1 AND v.rev<=?2 ORDER BY v.rev"},
+        {&r->history,
+         "SELECT v.rev,v.key,v.create_rev,v.deleted,v.value,p.value FROM kv v LEFT JOIN kv p ON p.rev=v.prev"
+         " WHERE v.rev>?1 AND v.rev<=?2 ORDER BY v.rev"},
         {&r->cause, "SELECT key,actor,cause_rev,ns FROM kv WHERE rev=?1"},
     };
     int rc = sq_connect(s, false, &r->db, e);
@@ -305,7 +307,8 @@ static struct version *version_from_row(sqlite3_stmt *st) {
     v->create_rev = sqlite3_column_int64(st, 2);
     v->deleted = sqlite3_column_int(st, 3);
     const void *p = sqlite3_column_blob(st, 5);
-    if (p || sqlite3_column_type(st, 5) == SQLITE_BLOB) v->prev = rbytes_new(p ? p : "", (size_t)sqlite3_column_bytes(st, 5));
+    if (p || sqlite3_column_type(st, 5) == SQLITE_BLOB)
+        v->prev = rbytes_new(p ? p : "", (size_t)sqlite3_column_bytes(st, 5));
     if (v->deleted) {
         if (v->prev) v->value = rbytes_ref(v->prev);
     } else {
@@ -315,8 +318,8 @@ static struct version *version_from_row(sqlite3_stmt *st) {
     return v;
 }
 
-static int history_read(struct sq *s, const char *prefix, int64_t after, int64_t to, size_t max, struct version_vec *out,
-                        int64_t *reached) {
+static int history_read(struct sq *s, const char *prefix, int64_t after, int64_t to, size_t max,
+                        struct version_vec *out, int64_t *reached) {
     struct sq_reader *r;
     int code = reader_get(s, &r, NULL);
     if (code < 0) return code;
@@ -354,7 +357,8 @@ int sq_replay(void *arg, const char *prefix, int64_t after, int64_t to, size_t m
     return after < atomic_load(&s->compact_rev) ? -ESTALE : r;
 }
 
-static void cause_fill(struct arena *a, struct store_cause_record *out, int64_t rev, const char *key, const char *actor) {
+static void cause_fill(struct arena *a, struct store_cause_record *out, int64_t rev, const char *key,
+                       const char *actor) {
     out->rev = rev;
     out->key = arena_strdup(a, key);
     out->actor = arena_strdup(a, str_or_empty(actor));

@@ -37,7 +37,8 @@ int store_count(struct store *s, const char *prefix, const char *from, int64_t r
     return s->backend->count(s, prefix, from, rev, out, e);
 }
 
-int store_txn(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out, struct err *e) {
+int store_txn(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out,
+              struct err *e) {
     *out = (struct store_txn_result){0};
     int r = key_check(t->key, e);
     if (r < 0) return r;

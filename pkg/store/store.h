@@ -30,16 +30,16 @@ struct store_kv {
 struct store_list {
     struct store_kv *items; /* ascending by key */
     size_t n;
-    int64_t rev;   /* the revision that the list shows */
-    bool more;     /* `limit` cut it */
+    int64_t rev; /* the revision that the list shows */
+    bool more;   /* `limit` cut it */
 };
 
 enum store_op { STORE_PUT, STORE_DELETE };
 
 /* Who wrote and why: recorded with the revision, for `coracle trace`. */
 struct store_cause {
-    const char *actor;  /* user name */
-    int64_t cause_rev;  /* the resourceVersion that the writer acted on, 0 unknown */
+    const char *actor; /* user name */
+    int64_t cause_rev; /* the resourceVersion that the writer acted on, 0 unknown */
 };
 
 /* One compare-and-set: when the key's mod_rev is `expect_rev` (0: the key is absent; STORE_ANY_REV: whatever) it is
@@ -70,7 +70,7 @@ struct store_options {
     const char *sqlite_path; /* embedded store: path of the file */
     /* etcd: comma-separated endpoints; TLS files may be NULL with http:// */
     const char *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
-    bool no_fsync;        /* tests only */
+    bool no_fsync;         /* tests only */
     int64_t lazy_flush_ms; /* write-back interval of lazy writes; 0: default of 30 minutes */
 };
 

@@ -32,8 +32,10 @@ static void *writer(void *arg) {
                               .value_len = VALUE_LEN,
                               .expect_rev = STORE_ANY_REV};
         struct store_txn_result r;
-        if (store_txn(b->store, a, &t, &r, NULL)) b->failed++;
-        else b->done++;
+        if (store_txn(b->store, a, &t, &r, NULL))
+            b->failed++;
+        else
+            b->done++;
     }
     return NULL;
 }
@@ -62,8 +64,8 @@ int main(int argc, char **argv) {
         if (pthread_create(&t[i], NULL, writer, &b)) return 1;
     for (int64_t i = 0; i < threads; i++) pthread_join(t[i], NULL);
     double wall = (double)(mono_ns() - start) / 1e9;
-    printf("{\"label\":\"store_txn_%lld\",\"txn_per_s\":%.0f,\"txn_per_cpu_s\":%.0f,\"failed\":%lld}\n", (long long)threads,
-           (double)b.done / wall, (double)b.done / cpu_seconds(), (long long)b.failed);
+    printf("{\"label\":\"store_txn_%lld\",\"txn_per_s\":%.0f,\"txn_per_cpu_s\":%.0f,\"failed\":%lld}\n",
+           (long long)threads, (double)b.done / wall, (double)b.done / cpu_seconds(), (long long)b.failed);
     store_close(b.store);
     return b.failed ? 1 : 0;
 }

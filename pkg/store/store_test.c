@@ -62,9 +62,10 @@ static void done(struct store *s) {
     if (use_etcd()) test_etcd_wipe();
 }
 
-static struct store_txn_result txn(struct store *s, struct arena *a, enum store_op op, const char *key, const char *value,
-                                   int64_t expect) {
-    struct store_txn t = {.op = op, .key = key, .value = value, .value_len = value ? strlen(value) : 0, .expect_rev = expect};
+static struct store_txn_result txn(struct store *s, struct arena *a, enum store_op op, const char *key,
+                                   const char *value, int64_t expect) {
+    struct store_txn t = {
+        .op = op, .key = key, .value = value, .value_len = value ? strlen(value) : 0, .expect_rev = expect};
     struct store_txn_result r;
     struct err e = {0};
     if (store_txn(s, a, &t, &r, &e) < 0) TEST_FAIL("store_txn %s: %s", key, e.msg);
@@ -80,8 +81,13 @@ static int64_t del(struct store *s, struct arena *a, const char *key) {
 }
 
 static int64_t put_lazy(struct store *s, struct arena *a, const char *key, const char *value) {
-    struct store_txn t = {.op = STORE_PUT, .key = key, .value = value, .value_len = strlen(value),
-                          .expect_rev = STORE_ANY_REV, .lazy = true, .cause = {.actor = "lazy", .cause_rev = 7}};
+    struct store_txn t = {.op = STORE_PUT,
+                          .key = key,
+                          .value = value,
+                          .value_len = strlen(value),
+                          .expect_rev = STORE_ANY_REV,
+                          .lazy = true,
+                          .cause = {.actor = "lazy", .cause_rev = 7}};
     struct store_txn_result r;
     if (store_txn(s, a, &t, &r, NULL) < 0) TEST_FAIL("lazy put %s", key);
     return r.rev;
@@ -90,11 +96,16 @@ static int64_t put_lazy(struct store *s, struct arena *a, const char *key, const
 static const char *get_at(struct store *s, struct arena *a, const char *key, int64_t rev) {
     struct store_kv kv;
     int r = store_get(s, a, key, rev, &kv, NULL, NULL);
-    return r == 0 ? kv.value : r == -ENOENT ? "(absent)" : r == -ESTALE ? "(stale)" : r == -ERANGE ? "(future)" : "(error)";
+    return r == 0         ? kv.value
+           : r == -ENOENT ? "(absent)"
+           : r == -ESTALE ? "(stale)"
+           : r == -ERANGE ? "(future)"
+                          : "(error)";
 }
 
 /* "key=value ..." of a list. */
-static const char *list_at(struct store *s, struct arena *a, const char *prefix, const char *from, size_t limit, int64_t rev) {
+static const char *list_at(struct store *s, struct arena *a, const char *prefix, const char *from, size_t limit,
+                           int64_t rev) {
     struct store_list l;
     int r = store_list(s, a, prefix, from, limit, rev, &l, NULL);
     if (r < 0) return r == -ESTALE ? "(stale)" : r == -ERANGE ? "(future)" : "(error)";
@@ -123,14 +134,19 @@ static void seen_init(struct seen *w) {
 static void on_events(void *arg, const struct store_event *ev, size_t n, int64_t rev, int error) {
     struct seen *w = arg;
     pthread_mutex_lock(&w->lock);
-    if (error) w->error = error;
-    else if (n == 0) w->progress = rev;
+    if (error)
+        w->error = error;
+    else if (n == 0)
+        w->progress = rev;
     for (size_t i = 0; i < n; i++) {
         if (ev[i].mod_rev <= w->last) w->out_of_order = true;
         w->last = ev[i].mod_rev;
         w->n++;
         if (!w->quiet)
-            buf_printf(&w->text, "%s %s=%s<%s ", ev[i].op == STORE_DELETE ? "DEL" : ev[i].create_rev == ev[i].mod_rev ? "NEW" : "PUT",
+            buf_printf(&w->text, "%s %s=%s<%s ",
+                       ev[i].op == STORE_DELETE            ? "DEL"
+                       : ev[i].create_rev == ev[i].mod_rev ? "NEW"
+                                                           : "PUT",
                        ev[i].key, ev[i].value ? ev[i].value : "-", ev[i].prev_value ? ev[i].prev_value : "-");
     }
     pthread_mutex_unlock(&w->lock);

@@ -25,7 +25,8 @@ static int test_etcd_port(void) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof(sa);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || getsockname(fd, (struct sockaddr *)&sa, &n) < 0) abort();
+    if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || getsockname(fd, (struct sockaddr *)&sa, &n) < 0)
+        abort();
     close(fd);
     return ntohs(sa.sin_port);
 }
@@ -38,11 +39,28 @@ static void test_etcd_start(void) {
     int null = open("/dev/null", O_RDWR);
     dup2(null, 1);
     dup2(null, 2);
-    const char *argv[] = {"etcd", "--data-dir", test_etcd.data, "--listen-client-urls", test_etcd.url, "--advertise-client-urls",
-                          test_etcd.url, "--listen-peer-urls", test_etcd.peer, "--initial-advertise-peer-urls", test_etcd.peer,
-                          "--initial-cluster", xasprintf("default=%s", test_etcd.peer), "--unsafe-no-fsync",
-                          test_etcd.tls ? "--cert-file" : NULL, test_etcd.cert, "--key-file", test_etcd.key, "--trusted-ca-file",
-                          test_etcd.ca, "--client-cert-auth", NULL};
+    const char *argv[] = {"etcd",
+                          "--data-dir",
+                          test_etcd.data,
+                          "--listen-client-urls",
+                          test_etcd.url,
+                          "--advertise-client-urls",
+                          test_etcd.url,
+                          "--listen-peer-urls",
+                          test_etcd.peer,
+                          "--initial-advertise-peer-urls",
+                          test_etcd.peer,
+                          "--initial-cluster",
+                          xasprintf("default=%s", test_etcd.peer),
+                          "--unsafe-no-fsync",
+                          test_etcd.tls ? "--cert-file" : NULL,
+                          test_etcd.cert,
+                          "--key-file",
+                          test_etcd.key,
+                          "--trusted-ca-file",
+                          test_etcd.ca,
+                          "--client-cert-auth",
+                          NULL};
     execvp("etcd", (char **)argv);
     _exit(127);
 }
@@ -83,7 +101,8 @@ static void test_etcd_options(struct store_options *o) {
     if (!mkdtemp(test_etcd.dir)) abort();
     snprintf(test_etcd.data, sizeof(test_etcd.data), "%s/data", test_etcd.dir);
     test_etcd.tls = str_eq(getenv("STORE_TEST_ETCD"), "https");
-    snprintf(test_etcd.url, sizeof(test_etcd.url), "%s://127.0.0.1:%d", test_etcd.tls ? "https" : "http", test_etcd_port());
+    snprintf(test_etcd.url, sizeof(test_etcd.url), "%s://127.0.0.1:%d", test_etcd.tls ? "https" : "http",
+             test_etcd_port());
     snprintf(test_etcd.peer, sizeof(test_etcd.peer), "http://127.0.0.1:%d", test_etcd_port());
     if (test_etcd.tls) {
         test_etcd_certs();

@@ -55,9 +55,12 @@ void link_send(struct link *l) {
     size_t at = 0;
     while (at < b->len && !l->gone) {
         ssize_t n = send(l->fd, b->data + at, b->len - at, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0) at += (size_t)n;
-        else if (errno == EAGAIN) break;
-        else if (errno != EINTR) l->gone = true;
+        if (n > 0)
+            at += (size_t)n;
+        else if (errno == EAGAIN)
+            break;
+        else if (errno != EINTR)
+            l->gone = true;
     }
     buf_consume(b, at);
     if (l->gone) buf_done(b);

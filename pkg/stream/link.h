@@ -8,17 +8,17 @@
 
 enum {
     LINK_READ = 32 * 1024,
-    LINK_HIGH = 512 * 1024,     /* bytes waiting for the client before output is no longer read */
-    LINK_FLUSH_MS = 10 * 1000,  /* for the last bytes to leave */
-    LINK_LINGER_MS = 2 * 1000,  /* for the client to close after that */
+    LINK_HIGH = 512 * 1024,    /* bytes waiting for the client before output is no longer read */
+    LINK_FLUSH_MS = 10 * 1000, /* for the last bytes to leave */
+    LINK_LINGER_MS = 2 * 1000, /* for the client to close after that */
     SESSION_IDLE_MS = 4 * 3600 * 1000,
 };
 
 struct link {
     int fd;
     enum remotecmd_transport transport;
-    struct spdy *spdy; /* SPDY and WS_SPDY */
-    struct ws ws;      /* the WebSocket transports */
+    struct spdy *spdy;                                                 /* SPDY and WS_SPDY */
+    struct ws ws;                                                      /* the WebSocket transports */
     int (*on_message)(int opcode, const char *p, size_t n, void *arg); /* WS, WS_BASE64 */
     void *arg;
     bool gone;

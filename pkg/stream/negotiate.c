@@ -12,14 +12,18 @@ struct offer {
     struct remotecmd_proto proto;
 };
 
-static const struct offer spdy_exec[] = {
-    {"v4.channel.k8s.io", {REMOTECMD_SPDY, 4}}, {"v3.channel.k8s.io", {REMOTECMD_SPDY, 3}},
-    {"v2.channel.k8s.io", {REMOTECMD_SPDY, 2}}, {"channel.k8s.io", {REMOTECMD_SPDY, 1}}, {0}};
+static const struct offer spdy_exec[] = {{"v4.channel.k8s.io", {REMOTECMD_SPDY, 4}},
+                                         {"v3.channel.k8s.io", {REMOTECMD_SPDY, 3}},
+                                         {"v2.channel.k8s.io", {REMOTECMD_SPDY, 2}},
+                                         {"channel.k8s.io", {REMOTECMD_SPDY, 1}},
+                                         {0}};
 static const struct offer spdy_forward[] = {{"portforward.k8s.io", {REMOTECMD_SPDY, 1}}, {0}};
-static const struct offer ws_exec[] = {
-    {"v5.channel.k8s.io", {REMOTECMD_WS, 5}}, {"v4.channel.k8s.io", {REMOTECMD_WS, 4}},
-    {"v4.base64.channel.k8s.io", {REMOTECMD_WS_BASE64, 4}}, {"channel.k8s.io", {REMOTECMD_WS, 1}},
-    {"base64.channel.k8s.io", {REMOTECMD_WS_BASE64, 1}}, {0}};
+static const struct offer ws_exec[] = {{"v5.channel.k8s.io", {REMOTECMD_WS, 5}},
+                                       {"v4.channel.k8s.io", {REMOTECMD_WS, 4}},
+                                       {"v4.base64.channel.k8s.io", {REMOTECMD_WS_BASE64, 4}},
+                                       {"channel.k8s.io", {REMOTECMD_WS, 1}},
+                                       {"base64.channel.k8s.io", {REMOTECMD_WS_BASE64, 1}},
+                                       {0}};
 static const struct offer ws_forward[] = {{"SPDY/3.1+portforward.k8s.io", {REMOTECMD_WS_SPDY, 1}}, {0}};
 
 static const struct offer *choose(const struct http_req *r, const char *header, const struct offer *offers) {

@@ -106,8 +106,10 @@ static int on_stream(struct spdy *s, uint32_t id, const struct http_header *h, s
     }
     spdy_reply(s, id, NULL, 0, false);
     p->port = (uint16_t)number;
-    if (error) p->error_id = id;
-    else p->data_id = id, p->client_fin = fin;
+    if (error)
+        p->error_id = id;
+    else
+        p->data_id = id, p->client_fin = fin;
     if (p->error_id && p->data_id) connect_pair(f, p);
     return 0;
 }
@@ -184,8 +186,10 @@ static bool turn(struct forward *f, unsigned idle_ms) {
         if (p[1 + i].revents & POLLOUT) pair_flush(f, q);
         if (!q->over && !q->pod_fin && (p[1 + i].revents & (POLLIN | POLLHUP | POLLERR))) pod_input(f, q);
     }
-    if (p[0].revents & POLLIN) link_recv(&f->link); /* last: it may add pairs */
-    else if (p[0].revents & (POLLHUP | POLLERR)) f->link.gone = true;
+    if (p[0].revents & POLLIN)
+        link_recv(&f->link); /* last: it may add pairs */
+    else if (p[0].revents & (POLLHUP | POLLERR))
+        f->link.gone = true;
     sweep(f);
     if (!f->link.gone) link_send(&f->link);
     return true;

@@ -135,8 +135,10 @@ static int on_message(int opcode, const char *p, size_t n, void *arg) {
     if (!n) return 0;
     if (r->proto.transport == REMOTECMD_WS) {
         int ch = (unsigned char)p[0];
-        if (ch == CH_CLOSE && r->proto.version >= 5) channel_input(r, n > 1 ? (unsigned char)p[1] : -1, "", 0, true);
-        else channel_input(r, ch, p + 1, n - 1, false);
+        if (ch == CH_CLOSE && r->proto.version >= 5)
+            channel_input(r, n > 1 ? (unsigned char)p[1] : -1, "", 0, true);
+        else
+            channel_input(r, ch, p + 1, n - 1, false);
         return 0;
     }
     _cleanup_free_ char *raw = xmalloc(n);
@@ -166,8 +168,10 @@ static void channel_output(struct remotecmd *r, int ch, const char *p, size_t n,
 static void read_output(struct remotecmd *r, int i) {
     char buf[LINK_READ];
     ssize_t n = read(r->out_r[i], buf, sizeof(buf));
-    if (n > 0) channel_output(r, CH_STDOUT + i, buf, (size_t)n, false);
-    else if (n == 0 || (errno != EAGAIN && errno != EINTR)) close(take_fd(&r->out_r[i]));
+    if (n > 0)
+        channel_output(r, CH_STDOUT + i, buf, (size_t)n, false);
+    else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+        close(take_fd(&r->out_r[i]));
 }
 
 /* metav1.Status as v4 wants it; older versions get the message as text, and nothing on success. */
@@ -179,9 +183,9 @@ static void send_status(struct remotecmd *r) {
     if (!r->failed && !r->exit_code) {
         json_set_str(a, st, "status", "Success");
     } else {
-        const char *msg = r->failed ? str_or_empty(r->message)
-                                    : arena_printf(a, "command terminated with non-zero exit code: exit status %d",
-                                                   r->exit_code);
+        const char *msg =
+            r->failed ? str_or_empty(r->message)
+                      : arena_printf(a, "command terminated with non-zero exit code: exit status %d", r->exit_code);
         if (r->proto.version < 4) buf_adds(&b, msg);
         json_set_str(a, st, "status", "Failure");
         json_set_str(a, st, "message", r->failed ? arena_printf(a, "Internal error occurred: %s", msg) : msg);
@@ -229,10 +233,14 @@ static void turn(struct remotecmd *r, int64_t until_ns) {
                           {r->wake_fd, POLLIN, 0}};
     if (r->to_stdin.len < STDIN_HIGH) p[0].events |= POLLIN;
     if (pending) p[0].events |= POLLOUT;
-    if (poll(p, 5, poll_ms(r, until_ns)) > 0) r->last_ns = mono_ns();
-    else if (mono_ns() - r->last_ns >= (int64_t)r->opt.idle_ms * NS_PER_MS) r->link.gone = true;
-    if (p[0].revents & POLLIN) link_recv(&r->link);
-    else if (p[0].revents & (POLLHUP | POLLERR)) r->link.gone = true;
+    if (poll(p, 5, poll_ms(r, until_ns)) > 0)
+        r->last_ns = mono_ns();
+    else if (mono_ns() - r->last_ns >= (int64_t)r->opt.idle_ms * NS_PER_MS)
+        r->link.gone = true;
+    if (p[0].revents & POLLIN)
+        link_recv(&r->link);
+    else if (p[0].revents & (POLLHUP | POLLERR))
+        r->link.gone = true;
     if (p[1].revents) stdin_flush(r);
     for (int i = 0; i < 2; i++)
         if (p[2 + i].revents) read_output(r, i);

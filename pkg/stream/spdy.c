@@ -67,7 +67,9 @@ struct spdy *spdy_free(struct spdy *s) {
     return NULL;
 }
 
-struct buf *spdy_out(struct spdy *s) { return &s->out; }
+struct buf *spdy_out(struct spdy *s) {
+    return &s->out;
+}
 
 /* ---- streams ---- */
 
@@ -90,8 +92,10 @@ static void del(struct spdy *s, uint32_t id) {
 static void fin(struct spdy *s, uint32_t id, bool local) {
     struct stream *st = find(s, id);
     if (!st) return;
-    if (local) st->local_fin = true;
-    else st->remote_fin = true;
+    if (local)
+        st->local_fin = true;
+    else
+        st->remote_fin = true;
     if (st->local_fin && st->remote_fin) del(s, id);
 }
 
@@ -232,29 +236,29 @@ static int on_control(struct spdy *s, struct err *e) {
     const uint8_t *p = (const uint8_t *)s->payload.data;
     size_t n = s->payload.len;
     switch (type) {
-    case SYN_STREAM: return on_syn_stream(s, flags, p, n, e);
-    case SYN_REPLY:
-    case HEADERS: return on_headers(s, type, flags, p, n, e);
-    case RST_STREAM: {
-        if (n < 8) return err_set(e, -EPROTO, "SPDY: short RST_STREAM");
-        uint32_t id = be32(p) & 0x7fffffff;
-        if (!find(s, id)) return 0;
-        del(s, id);
-        return s->cb.on_reset ? s->cb.on_reset(s, id, be32(p + 4), s->cb.arg) : 0;
-    }
-    case PING:
-        if (n < 4) return err_set(e, -EPROTO, "SPDY: short PING");
-        if (be32(p) % 2 == (s->server ? 1 : 0)) { /* theirs: answer; ours: that was the answer */
-            put_control(&s->out, PING, 0, 4);
-            buf_add(&s->out, p, 4);
+        case SYN_STREAM: return on_syn_stream(s, flags, p, n, e);
+        case SYN_REPLY:
+        case HEADERS: return on_headers(s, type, flags, p, n, e);
+        case RST_STREAM: {
+            if (n < 8) return err_set(e, -EPROTO, "SPDY: short RST_STREAM");
+            uint32_t id = be32(p) & 0x7fffffff;
+            if (!find(s, id)) return 0;
+            del(s, id);
+            return s->cb.on_reset ? s->cb.on_reset(s, id, be32(p + 4), s->cb.arg) : 0;
         }
-        return 0;
-    case GOAWAY:
-        if (n < 8) return err_set(e, -EPROTO, "SPDY: short GOAWAY");
-        return s->cb.on_goaway ? s->cb.on_goaway(s, be32(p + 4), s->cb.arg) : 0;
-    case SETTINGS:
-    case WINDOW_UPDATE:
-    case CREDENTIAL: break;
+        case PING:
+            if (n < 4) return err_set(e, -EPROTO, "SPDY: short PING");
+            if (be32(p) % 2 == (s->server ? 1 : 0)) { /* theirs: answer; ours: that was the answer */
+                put_control(&s->out, PING, 0, 4);
+                buf_add(&s->out, p, 4);
+            }
+            return 0;
+        case GOAWAY:
+            if (n < 8) return err_set(e, -EPROTO, "SPDY: short GOAWAY");
+            return s->cb.on_goaway ? s->cb.on_goaway(s, be32(p + 4), s->cb.arg) : 0;
+        case SETTINGS:
+        case WINDOW_UPDATE:
+        case CREDENTIAL: break;
     }
     return 0; /* unknown control frames are to be ignored */
 }

@@ -15,19 +15,19 @@
 #include "pkg/http/server.h"
 
 enum spdy_status { /* of RST_STREAM */
-    SPDY_PROTOCOL_ERROR = 1,
-    SPDY_INVALID_STREAM = 2,
-    SPDY_REFUSED_STREAM = 3,
-    SPDY_UNSUPPORTED_VERSION = 4,
-    SPDY_CANCEL = 5,
-    SPDY_INTERNAL_ERROR = 6,
+                   SPDY_PROTOCOL_ERROR = 1,
+                   SPDY_INVALID_STREAM = 2,
+                   SPDY_REFUSED_STREAM = 3,
+                   SPDY_UNSUPPORTED_VERSION = 4,
+                   SPDY_CANCEL = 5,
+                   SPDY_INTERNAL_ERROR = 6,
 };
 
 enum {
-    SPDY_FRAME_MAX = 1024 * 1024,       /* payload of one control frame */
-    SPDY_HEADERS_MAX = 64 * 1024,       /* of one decompressed header block */
+    SPDY_FRAME_MAX = 1024 * 1024, /* payload of one control frame */
+    SPDY_HEADERS_MAX = 64 * 1024, /* of one decompressed header block */
     SPDY_HEADER_COUNT_MAX = 64,
-    SPDY_STREAMS_MAX = 1024,            /* open at once */
+    SPDY_STREAMS_MAX = 1024, /* open at once */
 };
 
 struct spdy;

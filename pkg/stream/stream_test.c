@@ -97,7 +97,8 @@ TEST(spdy_pings_are_answered_and_nonsense_refused) {
     } bad[] = {{"version 2", "\x80\x02\x00\x06\x00\x00\x00\x04", 8},
                {"huge control frame", "\x80\x03\x00\x04\x00\xff\xff\xff", 8},
                {"short SYN_STREAM", "\x80\x03\x00\x01\x00\x00\x00\x01\x00", 9},
-               {"even stream id from a client", "\x80\x03\x00\x01\x00\x00\x00\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00", 18},
+               {"even stream id from a client",
+                "\x80\x03\x00\x01\x00\x00\x00\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00", 18},
                {"bad compression", "\x80\x03\x00\x01\x00\x00\x00\x0e\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00zlib", 22}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         s = logging(true, &l);
@@ -151,7 +152,8 @@ TEST(websocket_vectors_of_rfc_6455) {
             for (size_t at = 0; at < rows[i].n && !rc; at += bytewise ? 1 : rows[i].n)
                 rc = ws_feed(&w, rows[i].bytes + at, bytewise ? 1 : rows[i].n, log_message, &seen, NULL);
             if (rc != rows[i].rc || !str_eq(str_or_empty(seen.data), str_or_empty(rows[i].seen)) ||
-                w.out.len != rows[i].out_n || (rows[i].out && w.out.len && memcmp(w.out.data, rows[i].out, w.out.len) != 0))
+                w.out.len != rows[i].out_n ||
+                (rows[i].out && w.out.len && memcmp(w.out.data, rows[i].out, w.out.len) != 0))
                 TEST_FAIL("row %zu: rc %d, saw %s, sent %zu bytes", i, rc, str_or_empty(seen.data), w.out.len);
             ws_done(&w);
         }
@@ -189,8 +191,13 @@ static void on_disconnect(void *arg) { atomic_fetch_add(&disconnected, 1); }
 /* Stands for a process: copies stdin to stdout, says "done" on stderr and exits with 3. */
 static void *process(void *arg) {
     struct session *ss = arg;
-    struct remotecmd_options o = {.stdin_ = true, .stdout_ = true, .stderr_ = true, .tty = ss->tty,
-                                  .on_resize = on_resize, .on_disconnect = on_disconnect, .create_ms = 2000};
+    struct remotecmd_options o = {.stdin_ = true,
+                                  .stdout_ = true,
+                                  .stderr_ = true,
+                                  .tty = ss->tty,
+                                  .on_resize = on_resize,
+                                  .on_disconnect = on_disconnect,
+                                  .create_ms = 2000};
     struct remotecmd *r;
     _cleanup_err_ struct err e = {0};
     if (remotecmd_start(ss->fd, &ss->proto, &o, &r, &e) == 0) {
@@ -238,7 +245,8 @@ static void proxy_on_worker(void *arg) {
     }
     _cleanup_buf_ struct buf head = BUF_INIT;
     buf_adds(&head, "HTTP/1.1 101 Switching Protocols\r\n");
-    for (size_t i = 0; i < resp.n_headers; i++) buf_printf(&head, "%s: %s\r\n", resp.headers[i].name, resp.headers[i].value);
+    for (size_t i = 0; i < resp.n_headers; i++)
+        buf_printf(&head, "%s: %s\r\n", resp.headers[i].name, resp.headers[i].value);
     buf_adds(&head, "\r\n");
     if (http_tunnel(r, head.data, head.len, fd, &e) < 0) {
         close(fd);
@@ -287,8 +295,11 @@ static const char status_json[] =
     "\"reason\":\"NonZeroExitCode\",\"details\":{\"causes\":[{\"reason\":\"ExitCode\",\"message\":\"3\"}]}}";
 
 static int connect_ws(struct chain *c, const char *path, const char *proto, struct http_resp *r) {
-    const struct http_header h[] = {{"Connection", "Upgrade"}, {"Upgrade", "websocket"}, {"Sec-WebSocket-Version", "13"},
-                                    {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}, {"Sec-WebSocket-Protocol", proto}};
+    const struct http_header h[] = {{"Connection", "Upgrade"},
+                                    {"Upgrade", "websocket"},
+                                    {"Sec-WebSocket-Version", "13"},
+                                    {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="},
+                                    {"Sec-WebSocket-Protocol", proto}};
     int fd = -1;
     _cleanup_err_ struct err e = {0};
     if (http_client_upgrade(c->to_front, "GET", path, h, 5, NULL, 0, r, &fd, 5000, &e) < 0) TEST_FAIL("%s", e.msg);
@@ -379,7 +390,8 @@ TEST(spdy_v4_session_through_a_proxy) {
     struct chain c;
     chain_start(&c);
     _cleanup_http_resp_ struct http_resp r = {0};
-    static const struct http_header h[] = {{"Connection", "Upgrade"}, {"Upgrade", "SPDY/3.1"},
+    static const struct http_header h[] = {{"Connection", "Upgrade"},
+                                           {"Upgrade", "SPDY/3.1"},
                                            {"X-Stream-Protocol-Version", "v4.channel.k8s.io"},
                                            {"X-Stream-Protocol-Version", "v3.channel.k8s.io"}};
     int fd = -1;

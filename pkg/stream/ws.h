@@ -12,12 +12,12 @@ enum ws_opcode { WS_CONT = 0, WS_TEXT = 1, WS_BINARY = 2, WS_CLOSE = 8, WS_PING 
 enum { WS_MESSAGE_MAX = 1024 * 1024 }; /* longer data messages end the connection with 1009 */
 
 struct ws {
-    bool server;     /* the peer masks */
+    bool server; /* the peer masks */
     bool close_seen, close_sent;
-    struct buf in;   /* not yet complete frame */
-    struct buf msg;  /* fragments of a message */
+    struct buf in;  /* not yet complete frame */
+    struct buf msg; /* fragments of a message */
     int msg_op;
-    struct buf out;  /* for the peer: take from the front with buf_consume */
+    struct buf out; /* for the peer: take from the front with buf_consume */
 };
 
 void ws_init(struct ws *w, bool server);

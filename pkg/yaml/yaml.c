@@ -21,13 +21,13 @@ static const struct {
     const char *text;
     enum { W_NULL, W_TRUE, W_FALSE, W_NOT_JSON } word;
 } words[] = {
-    {"", W_NULL},       {"~", W_NULL},      {"null", W_NULL},      {"Null", W_NULL},      {"NULL", W_NULL},
-    {"true", W_TRUE},   {"True", W_TRUE},   {"TRUE", W_TRUE},      {"y", W_TRUE},         {"Y", W_TRUE},
-    {"yes", W_TRUE},    {"Yes", W_TRUE},    {"YES", W_TRUE},       {"on", W_TRUE},        {"On", W_TRUE},
-    {"ON", W_TRUE},     {"false", W_FALSE}, {"False", W_FALSE},    {"FALSE", W_FALSE},    {"n", W_FALSE},
-    {"N", W_FALSE},     {"no", W_FALSE},    {"No", W_FALSE},       {"NO", W_FALSE},       {"off", W_FALSE},
-    {"Off", W_FALSE},   {"OFF", W_FALSE},   {".nan", W_NOT_JSON},  {".NaN", W_NOT_JSON},  {".NAN", W_NOT_JSON},
-    {".inf", W_NOT_JSON}, {".Inf", W_NOT_JSON}, {".INF", W_NOT_JSON}, {"+.inf", W_NOT_JSON}, {"+.Inf", W_NOT_JSON},
+    {"", W_NULL},          {"~", W_NULL},         {"null", W_NULL},      {"Null", W_NULL},      {"NULL", W_NULL},
+    {"true", W_TRUE},      {"True", W_TRUE},      {"TRUE", W_TRUE},      {"y", W_TRUE},         {"Y", W_TRUE},
+    {"yes", W_TRUE},       {"Yes", W_TRUE},       {"YES", W_TRUE},       {"on", W_TRUE},        {"On", W_TRUE},
+    {"ON", W_TRUE},        {"false", W_FALSE},    {"False", W_FALSE},    {"FALSE", W_FALSE},    {"n", W_FALSE},
+    {"N", W_FALSE},        {"no", W_FALSE},       {"No", W_FALSE},       {"NO", W_FALSE},       {"off", W_FALSE},
+    {"Off", W_FALSE},      {"OFF", W_FALSE},      {".nan", W_NOT_JSON},  {".NaN", W_NOT_JSON},  {".NAN", W_NOT_JSON},
+    {".inf", W_NOT_JSON},  {".Inf", W_NOT_JSON},  {".INF", W_NOT_JSON},  {"+.inf", W_NOT_JSON}, {"+.Inf", W_NOT_JSON},
     {"+.INF", W_NOT_JSON}, {"-.inf", W_NOT_JSON}, {"-.Inf", W_NOT_JSON}, {"-.INF", W_NOT_JSON},
 };
 
@@ -62,10 +62,14 @@ static struct json *integer(struct arena *a, const char *text) {
     bool neg = *s == '-';
     if (*s == '-' || *s == '+') s++;
     int base = 10;
-    if (s[0] == '0' && (s[1] == 'x' || s[1] == 'X')) base = 16, s += 2;
-    else if (s[0] == '0' && (s[1] == 'b' || s[1] == 'B')) base = 2, s += 2;
-    else if (s[0] == '0' && (s[1] == 'o' || s[1] == 'O')) base = 8, s += 2;
-    else if (s[0] == '0' && s[1]) base = 8, s++;
+    if (s[0] == '0' && (s[1] == 'x' || s[1] == 'X'))
+        base = 16, s += 2;
+    else if (s[0] == '0' && (s[1] == 'b' || s[1] == 'B'))
+        base = 2, s += 2;
+    else if (s[0] == '0' && (s[1] == 'o' || s[1] == 'O'))
+        base = 8, s += 2;
+    else if (s[0] == '0' && s[1])
+        base = 8, s++;
     if (!*s) return NULL;
     static const char all[] = "0123456789abcdef";
     unsigned __int128 v = 0;
@@ -117,12 +121,10 @@ static struct json *plain_scalar(struct reader *r, const char *s, size_t n, size
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
         if (strcmp(words[i].text, s) != 0) continue;
         switch (words[i].word) {
-        case W_NULL: return json_null(r->a);
-        case W_TRUE:
-        case W_FALSE: return json_bool(r->a, words[i].word == W_TRUE);
-        case W_NOT_JSON:
-            err_set(r->e, -EINVAL, "yaml: line %zu: JSON has no value for %s", line, s);
-            return NULL;
+            case W_NULL: return json_null(r->a);
+            case W_TRUE:
+            case W_FALSE: return json_bool(r->a, words[i].word == W_TRUE);
+            case W_NOT_JSON: err_set(r->e, -EINVAL, "yaml: line %zu: JSON has no value for %s", line, s); return NULL;
         }
     }
     if (strchr("0123456789+-.", s[0])) {
@@ -227,18 +229,18 @@ static struct json *convert(struct reader *r, int index, unsigned depth, const c
         return NULL;
     }
     switch (node->type) {
-    case YAML_SCALAR_NODE: return scalar(r, node);
-    case YAML_MAPPING_NODE: return mapping(r, node, depth, path);
-    case YAML_SEQUENCE_NODE: {
-        struct json *arr = json_array(r->a);
-        for (yaml_node_item_t *it = node->data.sequence.items.start; it < node->data.sequence.items.top; it++) {
-            struct json *v = convert(r, *it, depth + 1, arena_printf(r->a, "%s[%u]", path, arr->n));
-            if (!v) return NULL;
-            json_append(r->a, arr, v);
+        case YAML_SCALAR_NODE: return scalar(r, node);
+        case YAML_MAPPING_NODE: return mapping(r, node, depth, path);
+        case YAML_SEQUENCE_NODE: {
+            struct json *arr = json_array(r->a);
+            for (yaml_node_item_t *it = node->data.sequence.items.start; it < node->data.sequence.items.top; it++) {
+                struct json *v = convert(r, *it, depth + 1, arena_printf(r->a, "%s[%u]", path, arr->n));
+                if (!v) return NULL;
+                json_append(r->a, arr, v);
+            }
+            return arr;
         }
-        return arr;
-    }
-    case YAML_NO_NODE: break;
+        case YAML_NO_NODE: break;
     }
     return json_null(r->a);
 }
@@ -309,9 +311,9 @@ static bool emit_scalar(yaml_emitter_t *em, const char *s, size_t n, yaml_scalar
 }
 
 static bool emit_string(yaml_emitter_t *em, struct arena *a, const char *s, size_t n) {
-    yaml_scalar_style_t style = needs_quotes(a, s)   ? YAML_DOUBLE_QUOTED_SCALAR_STYLE
-                                : strchr(s, '\n') ? YAML_LITERAL_SCALAR_STYLE
-                                                  : YAML_ANY_SCALAR_STYLE;
+    yaml_scalar_style_t style = needs_quotes(a, s) ? YAML_DOUBLE_QUOTED_SCALAR_STYLE
+                                : strchr(s, '\n')  ? YAML_LITERAL_SCALAR_STYLE
+                                                   : YAML_ANY_SCALAR_STYLE;
     return emit_scalar(em, s, n, style);
 }
 
@@ -320,23 +322,23 @@ static bool emit(yaml_emitter_t *em, struct arena *a, const struct json *v) {
     yaml_mapping_style_t map_style = v->n ? YAML_BLOCK_MAPPING_STYLE : YAML_FLOW_MAPPING_STYLE;
     yaml_sequence_style_t seq_style = v->n ? YAML_BLOCK_SEQUENCE_STYLE : YAML_FLOW_SEQUENCE_STYLE;
     switch (v->type) {
-    case JSON_OBJECT:
-        if (!yaml_mapping_start_event_initialize(&ev, NULL, NULL, 1, map_style) || !yaml_emitter_emit(em, &ev))
-            return false;
-        JSON_FOREACH_MEMBER(m, v)
-            if (!emit_string(em, a, m->key, strlen(m->key)) || !emit(em, a, m->value)) return false;
-        return yaml_mapping_end_event_initialize(&ev) && yaml_emitter_emit(em, &ev);
-    case JSON_ARRAY:
-        if (!yaml_sequence_start_event_initialize(&ev, NULL, NULL, 1, seq_style) || !yaml_emitter_emit(em, &ev))
-            return false;
-        for (uint32_t i = 0; i < v->n; i++)
-            if (!emit(em, a, v->items[i])) return false;
-        return yaml_sequence_end_event_initialize(&ev) && yaml_emitter_emit(em, &ev);
-    case JSON_STRING: return emit_string(em, a, v->str, v->n);
-    default: {
-        const char *text = json_text(a, v);
-        return emit_scalar(em, text, strlen(text), YAML_PLAIN_SCALAR_STYLE);
-    }
+        case JSON_OBJECT:
+            if (!yaml_mapping_start_event_initialize(&ev, NULL, NULL, 1, map_style) || !yaml_emitter_emit(em, &ev))
+                return false;
+            JSON_FOREACH_MEMBER(m, v)
+                if (!emit_string(em, a, m->key, strlen(m->key)) || !emit(em, a, m->value)) return false;
+            return yaml_mapping_end_event_initialize(&ev) && yaml_emitter_emit(em, &ev);
+        case JSON_ARRAY:
+            if (!yaml_sequence_start_event_initialize(&ev, NULL, NULL, 1, seq_style) || !yaml_emitter_emit(em, &ev))
+                return false;
+            for (uint32_t i = 0; i < v->n; i++)
+                if (!emit(em, a, v->items[i])) return false;
+            return yaml_sequence_end_event_initialize(&ev) && yaml_emitter_emit(em, &ev);
+        case JSON_STRING: return emit_string(em, a, v->str, v->n);
+        default: {
+            const char *text = json_text(a, v);
+            return emit_scalar(em, text, strlen(text), YAML_PLAIN_SCALAR_STYLE);
+        }
     }
 }
 

@@ -19,14 +19,28 @@ TEST(scalars_are_read_as_kubernetes_reads_them) {
     static const struct {
         const char *yaml, *json;
     } cases[] = {
-        {"a: yes", "{\"a\":true}"},          {"a: Off", "{\"a\":false}"},        {"a: 'yes'", "{\"a\":\"yes\"}"},
-        {"a: 0777", "{\"a\":511}"},          {"a: 0o17", "{\"a\":15}"},          {"a: 0x1F", "{\"a\":31}"},
-        {"a: 1_000", "{\"a\":1000}"},        {"a: 1.5", "{\"a\":1.5}"},          {"a: 1e3", "{\"a\":1000}"},
-        {"a: 1.2.3", "{\"a\":\"1.2.3\"}"},   {"a: ~", "{\"a\":null}"},           {"a:", "{\"a\":null}"},
-        {"a: \"\"", "{\"a\":\"\"}"},         {"1: x", "{\"1\":\"x\"}"},          {"true: x", "{\"true\":\"x\"}"},
-        {"a: 2001-01-01", "{\"a\":\"2001-01-01\"}"}, {"a: 100m", "{\"a\":\"100m\"}"},
-        {"a: !!str 12", "{\"a\":12}"},       {"a: 18446744073709551615", "{\"a\":18446744073709551615}"},
-        {"a: |\n  x\n  y\n", "{\"a\":\"x\\ny\\n\"}"}, {"a: -7", "{\"a\":-7}"}, {"a: 08", "{\"a\":8}"},
+        {"a: yes", "{\"a\":true}"},
+        {"a: Off", "{\"a\":false}"},
+        {"a: 'yes'", "{\"a\":\"yes\"}"},
+        {"a: 0777", "{\"a\":511}"},
+        {"a: 0o17", "{\"a\":15}"},
+        {"a: 0x1F", "{\"a\":31}"},
+        {"a: 1_000", "{\"a\":1000}"},
+        {"a: 1.5", "{\"a\":1.5}"},
+        {"a: 1e3", "{\"a\":1000}"},
+        {"a: 1.2.3", "{\"a\":\"1.2.3\"}"},
+        {"a: ~", "{\"a\":null}"},
+        {"a:", "{\"a\":null}"},
+        {"a: \"\"", "{\"a\":\"\"}"},
+        {"1: x", "{\"1\":\"x\"}"},
+        {"true: x", "{\"true\":\"x\"}"},
+        {"a: 2001-01-01", "{\"a\":\"2001-01-01\"}"},
+        {"a: 100m", "{\"a\":\"100m\"}"},
+        {"a: !!str 12", "{\"a\":12}"},
+        {"a: 18446744073709551615", "{\"a\":18446744073709551615}"},
+        {"a: |\n  x\n  y\n", "{\"a\":\"x\\ny\\n\"}"},
+        {"a: -7", "{\"a\":-7}"},
+        {"a: 08", "{\"a\":8}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         if (strstr(cases[i].yaml, "!!str")) continue;
@@ -37,13 +51,15 @@ TEST(scalars_are_read_as_kubernetes_reads_them) {
 TEST(documents_anchors_and_merges) {
     _cleanup_arena_ struct arena *a = arena_new();
     CHECK_STR(as_json(a, "a: 1\n---\n# nothing\n---\nb: 2\n"), "{\"a\":1};{\"b\":2}");
-    CHECK_STR(as_json(a, "x: &x {p: 1, q: 2}\nz: {<<: *x, q: 3}\n"), "{\"x\":{\"p\":1,\"q\":2},\"z\":{\"q\":3,\"p\":1}}");
+    CHECK_STR(as_json(a, "x: &x {p: 1, q: 2}\nz: {<<: *x, q: 3}\n"),
+              "{\"x\":{\"p\":1,\"q\":2},\"z\":{\"q\":3,\"p\":1}}");
     CHECK_STR(as_json(a, "a: &a [1]\nb: *a\n"), "{\"a\":[1],\"b\":[1]}");
 }
 
 TEST(bad_streams_are_refused) {
     _cleanup_arena_ struct arena *a = arena_new();
-    static const char *const bad[] = {"a: [", "a: .inf", "\tx: 1", "a: *nope", "a: &a [*a]", "? [x]\n: y", "a: !!binary \"?\""};
+    static const char *const bad[] = {"a: [",       "a: .inf",    "\tx: 1",           "a: *nope",
+                                      "a: &a [*a]", "? [x]\n: y", "a: !!binary \"?\""};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) CHECK_STR(as_json(a, bad[i]), "error");
 }
 
@@ -72,7 +88,9 @@ TEST(duplicate_keys_are_noted) {
 
 TEST(written_yaml_reads_back) {
     _cleanup_arena_ struct arena *a = arena_new();
-    const char *text = "{\"a\":\"yes\",\"b\":[1,{\"c\":null}],\"d\":\"x\\ny\\n\",\"e\":{},\"f\":[],\"g\":\"1.0\",\"h\":\"2001-01-01T00:00:00Z\",\"i\":true,\"<<\":\"x\"}";
+    const char *text =
+        "{\"a\":\"yes\",\"b\":[1,{\"c\":null}],\"d\":\"x\\ny\\n\",\"e\":{},\"f\":[],\"g\":\"1.0\",\"h\":\"2001-01-"
+        "01T00:00:00Z\",\"i\":true,\"<<\":\"x\"}";
     struct json *v;
     json_parse(a, text, strlen(text), &v, NULL, NULL);
     _cleanup_buf_ struct buf b = BUF_INIT;
