@@ -155,7 +155,8 @@ static bool fetch_v3_index(struct aggregator *g, struct agg_back *b) {
 }
 
 static void fetch_documents(struct aggregator *g, struct agg_back *b) {
-    bool ok = fetch_v2(g, b) & fetch_v3_index(g, b);
+    bool v2 = fetch_v2(g, b), v3 = fetch_v3_index(g, b); /* both, whatever the first gives */
+    bool ok = v2 && v3;
     b->docs_backoff_ns = ok ? DOCS_NS : MIN_OF(MAX_OF(b->docs_backoff_ns, AGAIN_NS) * 2, DOCS_MAX_NS);
     b->next_docs_ns = mono_ns() + b->docs_backoff_ns;
 }
