@@ -27,8 +27,8 @@ helm_session() { # HELM VERSION NAMESPACE, and its flags for rolling back on fai
   export HELM_CACHE_HOME=$WORK/helm-cache HELM_CONFIG_HOME=$WORK/helm-config HELM_DATA_HOME=$WORK/helm-data
   check "$V lint" "$H" lint "$HERE/chart"
   check_out "$V template" 'kind: Deployment' "$H" template r "$HERE/chart"
-  check_out "$V install --dry-run" 'kind: Deployment' "$H" install r "$HERE/chart" -n "$ns" --create-namespace "$dry"
   check_out "$V install --wait" 'r says hello \(v1.36' "$H" install r "$HERE/chart" -n "$ns" --create-namespace --wait --timeout 90s
+  check_out "$V upgrade --dry-run" 'kind: Deployment' "$H" upgrade r "$HERE/chart" -n "$ns" "$dry"
   check_out "$V the workload is ready" '^1$' kubectl -n "$ns" get deployment r -o 'jsonpath={.status.readyReplicas}'
   check_out "$V hooks ran, and go when told" '^job.batch/r-post-install$' kubectl -n "$ns" get jobs -o name
   check_out "$V the chart's own kind" 'hello' kubectl -n "$ns" get greeting r -o 'jsonpath={.spec.text}'
