@@ -41,6 +41,10 @@ class Victim:
         self.times, self.bad = [], []
         return (statistics.median(t) * 1000, t[int(len(t) * 0.95)] * 1000, bad) if t else (1e9, 1e9, ["nothing was answered"])
 
+# A flood that nothing bounds makes others wait for seconds; how few milliseconds it can be is hack/bench's matter.
+FLOODED_MS = 500
+
+
 def served(victim, what, limit_ms=1000):
     median, p95, bad = victim.take()
     return check(f"{what}: another client is served (median {median:.1f} ms, p95 {p95:.1f} ms)", not bad and p95 < limit_ms, (median, p95, bad[:3]))
@@ -198,9 +202,9 @@ def test_floods(api, victim):
         p = wrk(api, "flood-token", 5, conns, path, post)
         time.sleep(1); victim.take(); node.take(); time.sleep(3)
         median, p95, bad = victim.take()
-        check(f"a flood of {what} on {conns} connections: another user waits {median:.1f} ms ({quiet:.1f} when it is quiet), p95 {p95:.1f}", not bad and median < max(60, 25 * quiet), (quiet, median, p95, bad[:3]))
+        check(f"a flood of {what} on {conns} connections: another user waits {median:.1f} ms ({quiet:.1f} when it is quiet), p95 {p95:.1f}", not bad and median < max(FLOODED_MS, 100 * quiet), (quiet, median, p95, bad[:3]))
         median, p95, bad = node.take()
-        check(f"and a node {median:.1f} ms, p95 {p95:.1f}", not bad and median < max(60, 25 * quiet), (median, p95, bad[:3]))
+        check(f"and a node {median:.1f} ms, p95 {p95:.1f}", not bad and median < max(FLOODED_MS, 100 * quiet), (median, p95, bad[:3]))
         p.wait(30)
     node.stop = True
     m = api.call("GET", "/metrics", headers={"Authorization": "Bearer admin-token"}, cert=None).text
