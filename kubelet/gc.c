@@ -148,7 +148,8 @@ static void drop_oldest(struct kubelet *kl, struct arena *a, const char *path) {
     if (d) closedir(d);
     if (n) qsort(r, n, sizeof(*r), by_name);   /* the time is in the name */
     int64_t files = kl->cfg.log_max_files - 1; /* the current file counts */
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i + (files > 0) < n;
+         i++) { /* but the newest stays whatever its size: somebody may want to read it */
         if ((int64_t)(n - i) <= files && bytes <= kl->cfg.log_max_size * files) return;
         unlink(r[i].path);
         bytes -= r[i].size;

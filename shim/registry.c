@@ -136,7 +136,8 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg) {
         return !x->overflow && fd_write_all(x->fd, p, n) == 0 ? n : 0;
     }
     buf_add(x->buf, p, n);
-    return x->buf->failed ? 0 : n;
+    x->overflow = x->buf->failed;
+    return x->overflow ? 0 : n;
 }
 
 static size_t on_header(char *p, size_t size, size_t n, void *arg) {
@@ -204,7 +205,9 @@ static long perform(struct exchange *x, const char *url, struct err *e) {
     long status = 0;
     curl_easy_getinfo(x->curl, CURLINFO_RESPONSE_CODE, &status);
     if (x->overflow)
-        return err_set(e, -EBADMSG, "%s: more than the %lld bytes that its descriptor gives", url, (long long)x->max);
+        return x->fd < 0 ? err_set(e, -EFBIG, "%s: the answer is too large", url)
+                         : err_set(e, -EBADMSG, "%s: more than the %lld bytes that its descriptor gives", url,
+                                   (long long)x->max);
     if (rc != CURLE_OK) return err_set(e, -EIO, "%s: %s", url, curl_easy_strerror(rc));
     return status;
 }
@@ -321,7 +324,7 @@ static int fetch(struct exchange *x, const char *url, bool manifest, struct err 
             if (status == 416 && x->fd >= 0 && ftruncate(x->fd, 0) < 0) break; /* what is there is of no use */
         }
         if (!transient(status > 0 ? status : r)) break;
-        idle = x->got > 0 ? 1 : idle + 1;
+        idle = x->fd >= 0 && x->got > 0 ? 1 : idle + 1; /* a file keeps what came, a buffer starts again */
         if (idle < TRIES) usleep((useconds_t)(RETRY_MS * 1000 << idle));
     }
     curl_slist_free_all(headers);
