@@ -55,18 +55,11 @@ static int make_volume(struct lp_controller *c, struct arena *a, const pvc_t *k,
     pv_t v = {0};
     const char *host = str_map_get(&node->metadata.labels, "kubernetes.io/hostname");
     const char *name = arena_printf(a, "pvc-%s", k->metadata.uid);
-    struct core_object_reference *ref = arena_zalloc(a, sizeof(*ref));
-    *ref = (struct core_object_reference){.kind = "PersistentVolumeClaim",
-                                          .api_version = "v1",
-                                          .namespace = k->metadata.namespace,
-                                          .name = k->metadata.name,
-                                          .uid = k->metadata.uid,
-                                          .resource_version = k->metadata.resource_version};
     v.metadata.name = name;
     map_set(a, &v.metadata.annotations, ANNOT_PROVISIONED_BY, PROVISIONER);
     map_set(a, &v.spec.capacity, "storage", str_map_get(&k->spec.resources.requests, "storage"));
     v.spec.access_modes = k->spec.access_modes;
-    v.spec.claim_ref = ref;
+    v.spec.claim_ref = claim_reference(a, k);
     v.spec.storage_class_name = k->spec.storage_class_name;
     v.spec.persistent_volume_reclaim_policy = str_empty(sc->reclaim_policy) ? "Delete" : sc->reclaim_policy;
     v.spec.volume_mode = "Filesystem";

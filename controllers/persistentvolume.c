@@ -102,15 +102,8 @@ static int bind(struct pv_controller *c, struct arena *a, const pv_t *v, const p
     pv_t vol = *v;
     int r = 0;
     if (!vol.spec.claim_ref || str_empty(vol.spec.claim_ref->uid)) {
-        struct core_object_reference *ref = arena_zalloc(a, sizeof(*ref));
-        *ref = (struct core_object_reference){.kind = "PersistentVolumeClaim",
-                                              .api_version = "v1",
-                                              .namespace = k->metadata.namespace,
-                                              .name = k->metadata.name,
-                                              .uid = k->metadata.uid,
-                                              .resource_version = k->metadata.resource_version};
         if (!vol.spec.claim_ref) map_set(a, &vol.metadata.annotations, BOUND_BY_US, "yes");
-        vol.spec.claim_ref = ref;
+        vol.spec.claim_ref = claim_reference(a, k);
         r = client_update(c->m->client, a, &client_persistentvolumes, NULL, &vol, &o, &vol, e);
     }
     if (r == 0) r = set_volume_phase(c, a, &vol, "Bound", e);

@@ -272,3 +272,14 @@ void expectations_forget(struct expectations *x, const char *key) {
     if (k) expected_free(k);
     pthread_mutex_unlock(&x->lock);
 }
+
+struct core_object_reference *claim_reference(struct arena *a, const struct core_persistent_volume_claim *k) {
+    struct core_object_reference *ref = arena_zalloc(a, sizeof(*ref));
+    *ref = (struct core_object_reference){.kind = "PersistentVolumeClaim",
+                                          .api_version = "v1",
+                                          .namespace = k->metadata.namespace,
+                                          .name = k->metadata.name,
+                                          .uid = k->metadata.uid,
+                                          .resource_version = k->metadata.resource_version};
+    return ref;
+}

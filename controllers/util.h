@@ -79,3 +79,5 @@ void creation_observed(struct expectations *x, const char *key); /* or failed */
 void expect_deletion(struct expectations *x, const char *key, const char *uid);
 void deletion_observed(struct expectations *x, const char *key, const char *uid);
 void expectations_forget(struct expectations *x, const char *key);
+/* What a PersistentVolume's claimRef says of a claim; in `a`. */
+struct core_object_reference *claim_reference(struct arena *a, const struct core_persistent_volume_claim *k);

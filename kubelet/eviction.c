@@ -137,6 +137,13 @@ static bool stats_are_of(const struct cri_container_stats *c, const char *uid) {
     return c->attributes && str_eq(str_map_get(&c->attributes->labels, LABEL_POD_UID), uid);
 }
 
+/* The pod's container that the numbers are of; NULL: they are another pod's. */
+static const struct core_container *container_of_stats(const struct cri_container_stats *c, const struct core_pod *p) {
+    if (!stats_are_of(c, p->metadata.uid)) return NULL;
+    const char *name = str_map_get(&c->attributes->labels, LABEL_CONTAINER_NAME);
+    return name ? pod_container(p, name, NULL) : NULL;
+}
+
 /* Writable layers, logs and volumes on disk. */
 static int64_t pod_disk(struct kubelet *kl, struct arena *a, const struct core_pod *p,
                         const struct cri_list_container_stats_response *stats, bool inodes) {
@@ -152,15 +159,7 @@ static int64_t pod_usage(struct kubelet *kl, struct arena *a, const struct core_
     if (signals[signal].pressure == PRESSURE_DISK)
         return pod_disk(kl, a, p, stats, str_eq(signals[signal].resource, "inodes"));
     struct cgroup_usage u = {0};
-    const char *qos = pod_qos_class(p);
-    if (kl->cgroups)
-        cgroups_usage(kl->cgroups,
-                      arena_printf(a, "/kubepods%s/pod%s",
-                                   str_eq(qos, "BestEffort")  ? "/besteffort"
-                                   : str_eq(qos, "Burstable") ? "/burstable"
-                                                              : "",
-                                   p->metadata.uid),
-                      &u);
+    if (kl->cgroups) cgroups_usage(kl->cgroups, cgroups_pod_path(kl->cgroups, a, p), &u);
     return signal == SIGNAL_PID ? (int64_t)u.pids : (int64_t)u.memory_working_set;
 }
 
@@ -189,16 +188,14 @@ static const char *reason_text(struct arena *a, const struct core_pod *p, const 
                amount_text(a, o->available, t->signal));
     for (size_t i = 0; i < stats->stats.n && t->signal != SIGNAL_PID; i++) {
         const struct cri_container_stats *c = &stats->stats.items[i];
-        const char *name = c->attributes ? str_map_get(&c->attributes->labels, LABEL_CONTAINER_NAME) : NULL;
-        const struct core_container *spec =
-            name && stats_are_of(c, p->metadata.uid) ? pod_container(p, name, NULL) : NULL;
+        const struct core_container *spec = container_of_stats(c, p);
         if (!spec) continue;
         int64_t used = t->signal != SIGNAL_MEMORY                  ? container_disk(c, str_eq(resource, "inodes"))
                        : c->memory && c->memory->working_set_bytes ? (int64_t)c->memory->working_set_bytes->value
                                                                    : 0;
         const char *request = str_map_get(&spec->resources.requests, resource);
         if (used > quantity_str_value(request))
-            buf_printf(&b, "Container %s was using %s, request is %s, has larger consumption of %s. ", name,
+            buf_printf(&b, "Container %s was using %s, request is %s, has larger consumption of %s. ", spec->name,
                        amount_text(a, used, t->signal), request ? request : "0", resource);
     }
     return arena_strdup(a, b.data);
@@ -271,13 +268,13 @@ static const char *over_local_limit(struct kubelet *kl, struct arena *a, const s
                             quantity_format(a, limit));
     for (size_t i = 0; i < stats->stats.n; i++) {
         const struct cri_container_stats *c = &stats->stats.items[i];
-        const char *name = c->attributes ? str_map_get(&c->attributes->labels, LABEL_CONTAINER_NAME) : NULL;
-        const struct core_container *spec =
-            name && stats_are_of(c, p->metadata.uid) ? pod_container(p, name, NULL) : NULL;
+        const struct core_container *spec = container_of_stats(c, p);
         const char *text = spec ? str_map_get(&spec->resources.limits, "ephemeral-storage") : NULL;
-        const char *logs = arena_printf(a, "%s/%s", kubelet_pod_log_dir(kl, a, p), name);
-        if (text && container_disk(c, false) + path_usage(logs, INT64_MAX, false) > quantity_str_value(text))
-            return arena_printf(a, "Container %s exceeded its local ephemeral storage limit \"%s\". ", name, text);
+        if (!text) continue;
+        const char *logs = arena_printf(a, "%s/%s", kubelet_pod_log_dir(kl, a, p), spec->name);
+        if (container_disk(c, false) + path_usage(logs, INT64_MAX, false) > quantity_str_value(text))
+            return arena_printf(a, "Container %s exceeded its local ephemeral storage limit \"%s\". ", spec->name,
+                                text);
     }
     return NULL;
 }

@@ -85,16 +85,21 @@ int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *ol
     return check_resource_quota(c, obj, old, e);
 }
 
-/* When a webhook or a policy changed something all plugins look once more, and of webhooks and policies those that asked
+/* When a webhook or a policy changed something the chain looks once more, and of webhooks and policies those that asked
  * for it. */
-int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+static int run_rounds(admission_fn *const *chain, size_t n, struct rules_ctx *c, struct json *obj,
+                      const struct json *old, struct err *e) {
     struct admit_rounds rounds = {0};
     c->rounds = &rounds;
-    int r = run_chain(mutating, ARRAY_LEN(mutating), c, obj, old, e);
+    int r = run_chain(chain, n, c, obj, old, e);
     rounds.second = true;
-    if (r == 0 && rounds.wanted) r = run_chain(mutating, ARRAY_LEN(mutating), c, obj, old, e);
+    if (r == 0 && rounds.wanted) r = run_chain(chain, n, c, obj, old, e);
     c->rounds = NULL;
     return r;
+}
+
+int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
+    return run_rounds(mutating, ARRAY_LEN(mutating), c, obj, old, e);
 }
 
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
@@ -112,11 +117,6 @@ int admission_validate(struct rules_ctx *c, struct json *obj, const struct json 
 int admission_extensions(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     static admission_fn *const change[] = {admit_topology_labels, policies_mutate, webhooks_mutate},
                                *const look[] = {check_node_restriction, policies_validate, webhooks_validate};
-    struct admit_rounds rounds = {0};
-    c->rounds = &rounds;
-    int r = run_chain(change, ARRAY_LEN(change), c, obj, old, e);
-    rounds.second = true;
-    if (r == 0 && rounds.wanted) r = run_chain(change, ARRAY_LEN(change), c, obj, old, e);
-    c->rounds = NULL;
+    int r = run_rounds(change, ARRAY_LEN(change), c, obj, old, e);
     return r < 0 ? r : run_chain(look, ARRAY_LEN(look), c, obj, old, e);
 }

@@ -213,20 +213,21 @@ static struct node *binary(struct parser *p, uint32_t pos, const char *fn, struc
 
 /* ---- primaries ---- */
 
+/* The start of an entry of a map or struct: its question mark. False at a comma that stands alone between the braces. */
+static bool entry_begins(struct parser *p, const struct node *m, struct entry *e) {
+    *e = (struct entry){.optional = p->tok.kind == T_QUESTION};
+    bool lone_comma = p->tok.kind == T_COMMA && m->n == 0 && p->next.kind == T_RBRACE;
+    if (e->optional || lone_comma) advance(p);
+    return !lone_comma;
+}
+
 static struct node *parse_map(struct parser *p) {
     struct node *m = node_new(p->a, N_MAP, p->tok.pos);
     uint32_t cap = 0;
     advance(p);
     while (p->tok.kind != T_RBRACE && !p->failed) {
-        if (p->tok.kind == T_COMMA && m->n == 0 && p->next.kind == T_RBRACE) {
-            advance(p);
-            break;
-        }
-        struct entry e = {0};
-        if (p->tok.kind == T_QUESTION) {
-            e.optional = true;
-            advance(p);
-        }
+        struct entry e;
+        if (!entry_begins(p, m, &e)) break;
         e.key = parse_nested(p);
         e.pos = p->tok.pos;
         if (p->failed || !expect(p, T_COLON, "':'")) break;
@@ -260,15 +261,8 @@ static struct node *parse_struct(struct parser *p, const char *name) {
     m->name = name;
     advance(p);
     while (p->tok.kind != T_RBRACE && !p->failed) {
-        if (p->tok.kind == T_COMMA && m->n == 0 && p->next.kind == T_RBRACE) {
-            advance(p);
-            break;
-        }
-        struct entry e = {0};
-        if (p->tok.kind == T_QUESTION) {
-            e.optional = true;
-            advance(p);
-        }
+        struct entry e;
+        if (!entry_begins(p, m, &e)) break;
         e.field = field_name(p);
         if (!e.field) {
             mismatch(p, "{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}");

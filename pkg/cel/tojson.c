@@ -7,15 +7,20 @@ enum { MAX_DEPTH = 256 };
 
 static int convert(struct arena *a, const struct cel_val *v, struct json **out, int depth, struct err *e);
 
+/* An optional becomes what it holds; false: it holds nothing, and the item is left out. */
+static bool present(struct cel_val *item) {
+    if (item->kind != CEL_OPTIONAL) return true;
+    if (!item->some) return false;
+    *item = *item->some;
+    return true;
+}
+
 static int convert_list(struct arena *a, const struct cel_val *v, struct json **out, int depth, struct err *e) {
     *out = json_array(a);
     for (size_t i = 0, n = list_len(v); i < n; i++) {
         struct cel_val item = list_at(a, v, i);
         struct json *j;
-        if (item.kind == CEL_OPTIONAL) {
-            if (!item.some) continue;
-            item = *item.some;
-        }
+        if (!present(&item)) continue;
         int r = convert(a, &item, &j, depth, e);
         if (r) return r;
         json_append(a, *out, j);
@@ -28,10 +33,7 @@ static int convert_map(struct arena *a, const struct cel_val *v, struct json **o
     for (size_t i = 0, n = map_len(v); i < n; i++) {
         struct cel_val k = map_key_at(a, v, i), item = map_val_at(a, v, i);
         struct json *j;
-        if (item.kind == CEL_OPTIONAL) {
-            if (!item.some) continue;
-            item = *item.some;
-        }
+        if (!present(&item)) continue;
         int r = convert(a, &item, &j, depth, e);
         if (r) return r;
         json_set(a, *out, cel_val_text(a, k), j);
