@@ -1,5 +1,6 @@
 #include "job.h"
 #include "pkg/api/apps.h"
+#include "policytypes.h"
 #include "replicaset.h"
 #include "rollout.h"
 #include "schedule.h"
@@ -203,4 +204,86 @@ TEST(completed_indexes_merge_into_ranges) {
     index_set_parse(a, "0-5,9", &back);
     CHECK_STR(index_set_format(a, &back), "0-5,9");
     CHECK(index_set_has(&back, 9) && !index_set_has(&back, 8));
+}
+
+/* ---- type checking of policies ---- */
+
+static bool known_kind(void *arg, const char *group, const char *version, const char *resource, const char **kind) {
+    if (str_eq(resource, "deployments"))
+        *kind = "Deployment";
+    else if (str_eq(resource, "replicasets"))
+        *kind = "ReplicaSet";
+    else if (str_eq(resource, "widgets"))
+        *kind = "Widget";
+    else
+        return false;
+    return true;
+}
+
+static const char openapi[] =
+    "{\"components\":{\"schemas\":{\"W\":{\"type\":\"object\",\"properties\":{\"spec\":{\"allOf\":[{\"$ref\":"
+    "\"#/components/schemas/S\"}]},\"metadata\":{\"type\":\"object\"}},\"x-kubernetes-group-version-kind\":[{\"group\":"
+    "\"example.com\",\"version\":\"v1\",\"kind\":\"Widget\"}]},\"S\":{\"type\":\"object\",\"properties\":{\"size\":{"
+    "\"type\":\"integer\"},\"port\":{\"format\":\"int-or-string\"},\"self\":{\"$ref\":\"#/components/schemas/S\"}}}}}}";
+
+static const struct cel_type *known_type(void *arg, const char *group, const char *version, const char *kind) {
+    struct arena *a = arg;
+    const struct api_type *t = api_type_find(group, version, kind);
+    if (t) return cel_type_of_api(a, t);
+    struct json *doc = NULL;
+    if (json_parse(a, openapi, strlen(openapi), &doc, NULL, NULL) < 0) return NULL;
+    const struct json *s = policy_schema(a, doc, group, version, kind);
+    return s ? cel_type_of_schema(a, s, kind, true) : NULL;
+}
+
+static struct admissionregistration_expression_warning_vec warnings_of(struct arena *a, const char *group,
+                                                                       const char **resources, size_t n,
+                                                                       const char *expression) {
+    static const char *version = "v1";
+    struct admissionregistration_named_rule_with_operations rule = {
+        .api_groups = {&group, 1}, .api_versions = {&version, 1}, .resources = {resources, n}};
+    struct admissionregistration_match_resources match = {.resource_rules = {&rule, 1}};
+    struct admissionregistration_validation check = {.expression = expression,
+                                                     .message_expression = "'at ' + object.kind"};
+    struct admissionregistration_variable lots = {.name = "lots", .expression = "object.spec.replicas > 5"};
+    struct admissionregistration_validating_admission_policy p = {
+        .spec = {.match_constraints = &match, .validations = {&check, 1}, .variables = {&lots, 1}}};
+    struct policy_source from = {known_kind, known_type, a};
+    struct admissionregistration_expression_warning_vec out;
+    policy_warnings(a, &p, &from, &out);
+    return out;
+}
+
+TEST(expressions_are_checked_against_each_kind_that_a_policy_names) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *two[] = {"replicasets", "deployments"};
+    struct admissionregistration_expression_warning_vec w = warnings_of(a, "apps", two, 2, "object.replicas > 1");
+    REQUIRE(w.n == 1);
+    CHECK_STR(w.items[0].field_ref, "spec.validations[0].expression");
+    CHECK_STR(w.items[0].warning,
+              "apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'replicas'\n"
+              " | object.replicas > 1\n | ......^\n\n"
+              "apps/v1, Kind=ReplicaSet: ERROR: <input>:1:7: undefined field 'replicas'\n"
+              " | object.replicas > 1\n | ......^\n");
+    CHECK_INT(warnings_of(a, "apps", two, 2, "object.spec.replicas > 1 && variables.lots").n, 0);
+    CHECK_INT(warnings_of(a, "apps", two, 2, "variables.lots == 3").n, 1);
+    CHECK_INT(warnings_of(a, "apps", two, 2, "authorizer.requestResource.check('get').allowed()").n, 0);
+    CHECK_INT(warnings_of(a, "apps", two, 2, "params.x").n, 1);
+}
+
+TEST(wildcards_and_unknown_kinds_are_not_checked) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *any[] = {"*", "deployments/scale", "nothings"};
+    CHECK_INT(warnings_of(a, "apps", any, 3, "object.replicas").n, 0);
+    const char *one[] = {"deployments"};
+    CHECK_INT(warnings_of(a, "*", one, 1, "object.replicas").n, 0);
+}
+
+TEST(custom_kinds_are_checked_by_their_openapi_schema) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *one[] = {"widgets"};
+    CHECK_INT(warnings_of(a, "example.com", one, 1, "object.spec.size > 1 && object.spec.port == '80'").n, 0);
+    CHECK_INT(warnings_of(a, "example.com", one, 1, "object.metadata.name == ''").n, 0);
+    CHECK_INT(warnings_of(a, "example.com", one, 1, "object.spec.sise > 1").n, 1);
+    CHECK_INT(warnings_of(a, "example.com", one, 1, "object.spec.size == 'a'").n, 1);
 }

@@ -41,6 +41,7 @@ const struct controller controllers[] = {
     {"pod-garbage-collector-controller", podgc_start},
     {"certificatesigningrequest-approving-controller", csrapproving_start},
     {"certificatesigningrequest-signing-controller", csrsigning_start},
+    {"validatingadmissionpolicy-status-controller", policystatus_start},
     {"garbage-collector-controller", garbagecollector_start}, /* last: it shares the others' informers */
     {0},
 };

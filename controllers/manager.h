@@ -100,3 +100,4 @@ CONTROLLER(serviceaccounttoken);
 CONTROLLER(ephemeralvolume);
 CONTROLLER(attachdetach);
 CONTROLLER(localpath);
+CONTROLLER(policystatus);

@@ -2,75 +2,6 @@
 
 #include "apiserver/auth/authn.h"
 
-/* ---- environments ---- */
-
-struct member {
-    const char *name;
-    const struct cel_type *type;
-};
-
-static const struct cel_type *object_type(struct arena *a, const char *name, const struct member *m, size_t n) {
-    struct cel_type *t = cel_type_object(a, name);
-    for (size_t i = 0; i < n; i++) cel_type_add_field(a, t, m[i].name, m[i].type);
-    return t;
-}
-#define OBJECT(a, name, ...)                                   \
-    object_type(a, name, (const struct member[]){__VA_ARGS__}, \
-                sizeof((const struct member[]){__VA_ARGS__}) / sizeof(struct member))
-
-static const struct cel_type *request_type(struct arena *a) {
-    const struct cel_type *s = &cel_t_string, *strings = cel_type_list(a, s);
-    const struct cel_type *kind = OBJECT(a, "kubernetes.GroupVersionKind", {"group", s}, {"version", s}, {"kind", s});
-    const struct cel_type *res =
-        OBJECT(a, "kubernetes.GroupVersionResource", {"group", s}, {"version", s}, {"resource", s});
-    const struct cel_type *user = OBJECT(a, "kubernetes.UserInfo", {"username", s}, {"uid", s}, {"groups", strings},
-                                         {"extra", cel_type_map(a, s, strings)});
-    return OBJECT(a, "kubernetes.AdmissionRequest", {"kind", kind}, {"resource", res}, {"subResource", s},
-                  {"requestKind", kind}, {"requestResource", res}, {"requestSubResource", s}, {"name", s},
-                  {"namespace", s}, {"operation", s}, {"userInfo", user}, {"dryRun", &cel_t_bool},
-                  {"options", &cel_t_dyn});
-}
-
-static const struct cel_type *namespace_type(struct arena *a) {
-    const struct cel_type *s = &cel_t_string, *t = &cel_t_timestamp, *map = cel_type_map(a, s, s),
-                          *strings = cel_type_list(a, s);
-    const struct cel_type *cond = OBJECT(a, "kubernetes.NamespaceCondition", {"status", s}, {"type", s},
-                                         {"lastTransitionTime", t}, {"message", s}, {"reason", s});
-    const struct cel_type *meta =
-        OBJECT(a, "kubernetes.NamespaceMetadata", {"name", s}, {"generateName", s}, {"namespace", s}, {"labels", map},
-               {"annotations", map}, {"UID", s}, {"creationTimestamp", t}, {"deletionGracePeriodSeconds", &cel_t_int},
-               {"deletionTimestamp", t}, {"generation", &cel_t_int}, {"resourceVersion", s}, {"finalizers", strings});
-    const struct cel_type *spec = OBJECT(a, "kubernetes.NamespaceSpec", {"finalizers", strings});
-    const struct cel_type *status =
-        OBJECT(a, "kubernetes.NamespaceStatus", {"conditions", cel_type_list(a, cond)}, {"phase", s});
-    return OBJECT(a, "kubernetes.Namespace", {"metadata", meta}, {"spec", spec}, {"status", status});
-}
-
-struct expr_env *expr_env_new(struct arena *a, unsigned decls, const struct cel_type *variables,
-                              const struct cel_type *object, const struct cel_type *params) {
-    struct expr_env *x = arena_zalloc(a, sizeof(*x));
-    bool authorizer = decls & EXPR_AUTHORIZER;
-    if (!object) object = &cel_t_dyn;
-    const struct {
-        const char *name;
-        const struct cel_type *type;
-    } vars[VARS] = {
-        [VAR_OBJECT] = {"object", object},
-        [VAR_OLD] = {"oldObject", object},
-        [VAR_NAMESPACE] = {"namespaceObject", namespace_type(a)},
-        [VAR_REQUEST] = {"request", request_type(a)},
-        [VAR_PARAMS] = {"params", !(decls & EXPR_PARAMS) ? NULL
-                                  : params               ? params
-                                                         : &cel_t_dyn},
-        [VAR_AUTHORIZER] = {"authorizer", authorizer ? &cel_t_authorizer : NULL},
-        [VAR_RESOURCE] = {"authorizer.requestResource", authorizer ? &cel_t_resource_check : NULL},
-        [VAR_VARIABLES] = {"variables", variables},
-    };
-    x->env = cel_env_new(a, CEL_LIB_K8S | (decls & EXPR_PATCH ? CEL_LIB_JSONPATCH : 0));
-    for (size_t i = 0; i < VARS; i++) x->slot[i] = vars[i].type ? cel_env_var(x->env, vars[i].name, vars[i].type) : -1;
-    return x;
-}
-
 /* ---- compiling ---- */
 
 static const char *wrong_type(struct arena *a, const char *const *types, const char *got) {
@@ -80,7 +11,7 @@ static const char *wrong_type(struct arena *a, const char *const *types, const c
     return arena_printf(a, "must evaluate to one of [%s] but got %s", b.data, got);
 }
 
-struct expr expr_compile(struct arena *a, const struct expr_env *env, const char *name, const char *src,
+struct expr expr_compile(struct arena *a, const struct cel_policy_env *env, const char *name, const char *src,
                          const char *const *types) {
     struct expr x = {.name = name, .src = src};
     const char *issues = NULL;
@@ -155,7 +86,7 @@ static void authorize(void *arg, struct arena *a, const struct cel_authz *ask, s
     out->reason = str_or_empty(reason);
 }
 
-void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel_run *run,
+void expr_run_init(struct expr_input *in, const struct cel_policy_env *env, struct cel_run *run,
                    struct cel_val vars[EXPR_SLOTS]) {
     struct rules_ctx *c = in->c;
     struct arena *a = c->a;
@@ -168,25 +99,25 @@ void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel
                            .name = admit_name(c, in->view->obj, in->view->old),
                            .field_selector = "",
                            .label_selector = ""};
-    struct cel_val values[VARS] = {
-        [VAR_OBJECT] = cel_json(a, in->view->obj, NULL),
-        [VAR_OLD] = cel_json(a, in->view->old, NULL),
-        [VAR_NAMESPACE] = cel_json(a, in->ns, NULL),
-        [VAR_REQUEST] = cel_json(a, in->request, NULL),
-        [VAR_PARAMS] = cel_json(a, in->params, NULL),
-        [VAR_AUTHORIZER] = cel_authorizer(a),
-        [VAR_RESOURCE] = cel_authorizer_resource(a, &of),
-        [VAR_VARIABLES] = in->variables ? cel_lazy_value(in->variables) : cel_null(),
+    struct cel_val values[CEL_VARS] = {
+        [CEL_VAR_OBJECT] = cel_json(a, in->view->obj, NULL),
+        [CEL_VAR_OLD] = cel_json(a, in->view->old, NULL),
+        [CEL_VAR_NAMESPACE] = cel_json(a, in->ns, NULL),
+        [CEL_VAR_REQUEST] = cel_json(a, in->request, NULL),
+        [CEL_VAR_PARAMS] = cel_json(a, in->params, NULL),
+        [CEL_VAR_AUTHORIZER] = cel_authorizer(a),
+        [CEL_VAR_RESOURCE] = cel_authorizer_resource(a, &of),
+        [CEL_VAR_VARIABLES] = in->variables ? cel_lazy_value(in->variables) : cel_null(),
     };
     *run = (struct cel_run){.arena = a, .vars = vars, .n_vars = EXPR_SLOTS, .authorize = authorize, .authorize_arg = c};
-    for (size_t i = 0; i < VARS; i++)
+    for (size_t i = 0; i < CEL_VARS; i++)
         if (env->slot[i] >= 0) vars[env->slot[i]] = values[i];
 }
 
 static const char out_of_budget[] =
     "validation failed due to running out of cost budget, no further validation rules will be run";
 
-int expr_eval(struct expr_input *in, const struct expr_env *env, const struct expr *x, struct cel_val *out,
+int expr_eval(struct expr_input *in, const struct cel_policy_env *env, const struct expr *x, struct cel_val *out,
               const char **why) {
     struct cel_val vars[EXPR_SLOTS];
     struct cel_run run;
@@ -208,7 +139,7 @@ int expr_eval(struct expr_input *in, const struct expr_env *env, const struct ex
     return -EINVAL;
 }
 
-bool expr_conditions_match(struct expr_input *in, const struct expr_env *env, const struct expr *list, size_t n,
+bool expr_conditions_match(struct expr_input *in, const struct cel_policy_env *env, const struct expr *list, size_t n,
                            bool ignore, const char **why) {
     const char *errors = NULL;
     size_t failed = 0;

@@ -3,29 +3,7 @@
 #pragma once
 
 #include "apiserver/rules/admit.h"
-#include "pkg/cel/cel.h"
-
-enum expr_decl { EXPR_PARAMS = 1 << 0, EXPR_AUTHORIZER = 1 << 1, EXPR_PATCH = 1 << 2 };
-enum expr_var {
-    VAR_OBJECT,
-    VAR_OLD,
-    VAR_NAMESPACE,
-    VAR_REQUEST,
-    VAR_PARAMS,
-    VAR_AUTHORIZER,
-    VAR_RESOURCE,
-    VAR_VARIABLES,
-    VARS
-};
-
-struct expr_env {
-    struct cel_env *env;
-    int slot[VARS]; /* -1: not declared */
-};
-/* variables: the type of `variables`, or NULL when expressions have none. object: the type of object and oldObject, NULL:
- * anything. params likewise. */
-struct expr_env *expr_env_new(struct arena *a, unsigned decls, const struct cel_type *variables,
-                              const struct cel_type *object, const struct cel_type *params);
+#include "pkg/cel/policy_env.h"
 
 struct expr {
     const char *name, *src;
@@ -33,7 +11,7 @@ struct expr {
     const char *error;           /* and why: "compilation failed: ..." */
 };
 /* Compiles `src` for a result of exactly one of `types` (as cel_type_text has them, NULL-terminated; NULL: of any). */
-struct expr expr_compile(struct arena *a, const struct expr_env *env, const char *name, const char *src,
+struct expr expr_compile(struct arena *a, const struct cel_policy_env *env, const char *name, const char *src,
                          const char *const *types);
 
 /* The values for one write. */
@@ -47,14 +25,14 @@ struct expr_input {
 void expr_input_init(struct expr_input *in, struct rules_ctx *c, const struct admit_view *view, const struct json *obj,
                      const struct json *old, uint64_t budget);
 /* A run for `env`: vars is filled. */
-enum { EXPR_SLOTS = VARS };
-void expr_run_init(struct expr_input *in, const struct expr_env *env, struct cel_run *run,
+enum { EXPR_SLOTS = CEL_VARS };
+void expr_run_init(struct expr_input *in, const struct cel_policy_env *env, struct cel_run *run,
                    struct cel_val vars[EXPR_SLOTS]);
 
 /* 0; -EINVAL: the expression failed; -E2BIG: the budget is used up, nothing more may be evaluated. *why is the message. */
-int expr_eval(struct expr_input *in, const struct expr_env *env, const struct expr *x, struct cel_val *out,
+int expr_eval(struct expr_input *in, const struct cel_policy_env *env, const struct expr *x, struct cel_val *out,
               const char **why);
 
 /* matchConditions: true when the write is meant. *why is set when that cannot be said and failurePolicy is Fail. */
-bool expr_conditions_match(struct expr_input *in, const struct expr_env *env, const struct expr *list, size_t n,
+bool expr_conditions_match(struct expr_input *in, const struct cel_policy_env *env, const struct expr *list, size_t n,
                            bool ignore, const char **why);

@@ -14,8 +14,8 @@ static const char *trimmed(struct arena *a, const char *s) {
     return arena_strndup(a, s, n);
 }
 
-static struct expr *compile_list(struct arena *a, const struct expr_env *env, const struct json *list, const char *name,
-                                 const char *src, bool trim, const char *const *types, size_t *n) {
+static struct expr *compile_list(struct arena *a, const struct cel_policy_env *env, const struct json *list,
+                                 const char *name, const char *src, bool trim, const char *const *types, size_t *n) {
     struct expr *out = arena_zalloc(a, (json_len(list) + 1) * sizeof(*out));
     const struct json *it;
     *n = 0;
@@ -70,13 +70,13 @@ struct policy *policy_compile(struct arena *a, const struct json *policy, bool m
     p->spec = spec;
     p->ignore = str_eq(jstr(spec, "failurePolicy"), "Ignore");
     p->has_params = jget(spec, "paramKind") != NULL;
-    unsigned decls = p->has_params ? EXPR_PARAMS : 0;
+    unsigned decls = p->has_params ? CEL_DECL_PARAMS : 0;
     bool composed = mutating || json_len(vars);
     p->variables_type = cel_type_object(a, "kubernetes.variables");
     const struct cel_type *vt = composed ? p->variables_type : NULL;
-    p->match = expr_env_new(a, decls | EXPR_AUTHORIZER, NULL, object, params);
-    p->env = expr_env_new(a, decls | EXPR_AUTHORIZER | (mutating ? EXPR_PATCH : 0), vt, object, params);
-    p->message = expr_env_new(a, decls, vt, object, params);
+    p->match = cel_policy_env_new(a, decls | CEL_DECL_AUTHORIZER, NULL, object, params);
+    p->env = cel_policy_env_new(a, decls | CEL_DECL_AUTHORIZER | (mutating ? CEL_DECL_PATCH : 0), vt, object, params);
+    p->message = cel_policy_env_new(a, decls, vt, object, params);
     p->conditions = compile_list(a, p->match, json_get(spec, "matchConditions"), "name", "expression", true, bools,
                                  &p->n_conditions);
     compile_variables(a, p, vars);
@@ -89,7 +89,7 @@ struct policy *policy_compile(struct arena *a, const struct json *policy, bool m
 
 struct cel_lazy *policy_variables(const struct policy *p, struct expr_input *in, struct cel_run *run,
                                   struct cel_val vars[EXPR_SLOTS]) {
-    if (p->env->slot[VAR_VARIABLES] < 0) return NULL;
+    if (p->env->slot[CEL_VAR_VARIABLES] < 0) return NULL;
     struct cel_lazy *l = cel_lazy_new(in->c->a, p->variables_type, run);
     for (size_t i = 0; i < p->n_variables; i++) {
         const struct expr *x = &p->variables[i];

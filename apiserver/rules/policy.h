@@ -26,9 +26,9 @@ struct policy {
     const struct json *spec;
     bool ignore; /* failurePolicy */
     bool has_params;
-    struct expr_env *env;     /* of validations, annotations, variables, mutations */
-    struct expr_env *message; /* of message expressions: no authorizer */
-    struct expr_env *match;   /* of matchConditions: no variables */
+    struct cel_policy_env *env;     /* of validations, annotations, variables, mutations */
+    struct cel_policy_env *message; /* of message expressions: no authorizer */
+    struct cel_policy_env *match;   /* of matchConditions: no variables */
     struct cel_type *variables_type;
     struct expr *conditions, *variables, *annotations;
     struct policy_validation *validations;
@@ -47,7 +47,7 @@ struct policy *policy_compile(struct arena *a, const struct json *policy, bool m
 struct admission_hook {
     const char *config, *name, *key; /* key: both, for reinvocation */
     const struct json *hook;
-    struct expr_env *env; /* of its matchConditions, NULL when there are none */
+    struct cel_policy_env *env; /* of its matchConditions, NULL when there are none */
     struct expr *conditions;
     size_t n_conditions;
 };

@@ -92,7 +92,7 @@ static void make_hooks(struct rules_ctx *c, struct policy_set *s, enum policy_se
             *h = (struct admission_hook){.config = name_of(list[i]), .name = jstr(it, "name"), .hook = it};
             h->key = arena_printf(s->arena, "%s/%s", h->config, h->name);
             if (!json_len(conditions)) continue;
-            h->env = expr_env_new(s->arena, EXPR_AUTHORIZER, NULL, NULL, NULL);
+            h->env = cel_policy_env_new(s->arena, CEL_DECL_AUTHORIZER, NULL, NULL, NULL);
             h->conditions = arena_zalloc(s->arena, json_len(conditions) * sizeof(*h->conditions));
             JSON_FOREACH(cond, conditions)
                 h->conditions[h->n_conditions++] =

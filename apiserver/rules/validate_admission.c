@@ -123,7 +123,7 @@ static void hook_conditions(struct vctx *v, const struct json *list, const struc
     static const char *const bools[] = {"bool", NULL};
     const struct json *it;
     if (!json_len(list) || jsame(list, before)) return;
-    struct expr_env *env = expr_env_new(v->a, EXPR_AUTHORIZER, NULL, NULL, NULL);
+    struct cel_policy_env *env = cel_policy_env_new(v->a, CEL_DECL_AUTHORIZER, NULL, NULL, NULL);
     struct expr *compiled = arena_zalloc(v->a, json_len(list) * sizeof(*compiled));
     JSON_FOREACH(it, list) compiled[it_i] = expr_compile(v->a, env, "", trimmed(v->a, jstr(it, "expression")), bools);
     match_conditions(v, list, compiled, p);

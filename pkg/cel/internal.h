@@ -437,7 +437,7 @@ struct civil {
 void civil_of(int64_t sec, struct civil *c);
 int64_t civil_days(int64_t year, int month, int day);
 /* Offset of the zone ("Europe/Paris", "+01:30", "") at this moment; false when unknown. */
-bool zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset);
+bool cel_zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset);
 
 /* ---- regex.c ---- */
 /* NULL with the reason in *err (as Go words it) when the pattern is bad or too big. */

@@ -264,7 +264,7 @@ static bool tzif_offset(const uint8_t *p, size_t n, int64_t sec, int64_t *out) {
     return true;
 }
 
-bool zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset) {
+bool cel_zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset) {
     *offset = 0;
     if (n == 0 || (n == 3 && memcmp(zone, "UTC", 3) == 0)) return true;
     if (memchr(zone, ':', n)) return fixed_offset(zone, n, offset);
@@ -284,7 +284,7 @@ bool zone_offset(const char *zone, size_t n, int64_t sec, int64_t *offset) {
 
 static bool parts(struct ev *E, const struct cel_val *args, int n, struct civil *c, struct cel_val *err) {
     int64_t offset = 0;
-    if (n > 1 && !zone_offset(args[1].s, args[1].n, args[0].i, &offset)) {
+    if (n > 1 && !cel_zone_offset(args[1].s, args[1].n, args[0].i, &offset)) {
         *err = val_errf(E->a, "unknown time zone %s", args[1].s);
         return false;
     }

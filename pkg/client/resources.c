@@ -1,5 +1,6 @@
 /* The resources that our own programs use: a row each. */
 #include "client.h"
+#include "pkg/api/admissionregistration.h"
 #include "pkg/api/apps.h"
 #include "pkg/api/autoscaling_v2.h"
 #include "pkg/api/batch.h"
@@ -44,6 +45,8 @@ R(ingresses, "networking.k8s.io", "v1", true, "Ingress", networking_ingress)
 R(ingressclasses, "networking.k8s.io", "v1", false, "IngressClass", networking_ingress_class)
 R(servicecidrs, "networking.k8s.io", "v1", false, "ServiceCIDR", networking_service_cidr)
 R(ipaddresses, "networking.k8s.io", "v1", false, "IPAddress", networking_ip_address)
+R(validatingadmissionpolicies, "admissionregistration.k8s.io", "v1", false, "ValidatingAdmissionPolicy",
+  admissionregistration_validating_admission_policy)
 R(storageclasses, "storage.k8s.io", "v1", false, "StorageClass", storage_storage_class)
 R(csinodes, "storage.k8s.io", "v1", false, "CSINode", storage_csi_node)
 R(csidrivers, "storage.k8s.io", "v1", false, "CSIDriver", storage_csi_driver)
