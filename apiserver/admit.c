@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 #include "apiserver/aggregator/aggregator.h"
+#include "apiserver/auth/authz.h"
 #include "apiserver/flow/flow.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
@@ -22,6 +23,7 @@
 enum {
     WORKER_QUEUE = 4096, /* requests with seats on their way to a worker */
     CHECKERS = 4,        /* threads that verify tokens */
+    ASKERS = 32,         /* with a webhook that knows tokens */
     CHECK_QUEUE = 4096,  /* requests that wait for them */
     SEATS_DEFAULT = 192,
     LOOP_LIST_MAX = 2000,   /* objects in a cache above which a LIST leaves the loop thread */
@@ -131,7 +133,7 @@ static bool lists_left(struct admission *m) {
 static bool cheap(struct request *q) {
     struct apiserver *s = q->s;
     const struct resource *r = q->res;
-    if (q->back) return false;
+    if (q->back || authz_blocks(s->authz)) return false;
     if (!q->is_resource) return health_path(q->http->path);
     if (!r || r->stored != RES_STORED || (r->storage && !r->custom) || r->converts) return false;
     if (q->sub && !str_eq(q->sub->name, "status")) return false;
@@ -243,7 +245,8 @@ int admission_open(struct apiserver *s, struct err *e) {
                              .dispatch = dispatch,
                              .refuse = on_refused};
     m->flow = flow_new(&o);
-    m->checkers = http_workers_new(CHECKERS, CHECK_QUEUE);
+    bool ask = !str_empty(s->opt.authn_webhook_file); /* its threads wait rather than compute */
+    m->checkers = http_workers_new(ask ? ASKERS : CHECKERS, CHECK_QUEUE);
     s->workers =
         http_workers_new(2 * (unsigned)o.seats + FLOW_EXEMPT_SEATS, WORKER_QUEUE); /* lent seats: flow/queue.c */
     s->admission = m;

@@ -40,7 +40,9 @@ struct apiserver_options {
     const char *tls_cert, *tls_key, *client_ca;
     const char *service_cidr, *node_ports;
     const char *sa_key_file, *sa_signing_key_file, *sa_issuer, *api_audiences;
-    const char *authorization_mode, *token_auth_file;
+    const char *authorization_mode, *authorization_config, *token_auth_file;
+    const char *authn_webhook_file, *authn_webhook_version, *authz_webhook_file, *authz_webhook_version;
+    int64_t authn_webhook_ttl_ns, authz_webhook_allowed_ttl_ns, authz_webhook_denied_ttl_ns;
     bool anonymous_auth, bootstrap_tokens;
     const char *kubelet_cert, *kubelet_key, *kubelet_ca;
     /* front proxies: their CA, and comma-separated lists of common names and header names */
@@ -77,6 +79,7 @@ struct apiserver {
     size_t n_audiences;
     struct authn *authn;
     struct oidc *oidc; /* NULL: no OpenID Connect */
+    struct token_webhook *token_webhook;
     struct authz *authz;
     struct follower *auth_feed, *conditions;
     struct housekeeping *housekeeping;

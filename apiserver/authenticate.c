@@ -3,6 +3,7 @@
 #include "apiserver/audit/audit.h"
 #include "apiserver/auth/authn.h"
 #include "apiserver/auth/authz.h"
+#include "apiserver/auth/remote.h"
 #include "apiserver/follow.h"
 #include "apiserver/frontproxy.h"
 #include "apiserver/lookup.h"
@@ -71,8 +72,39 @@ static int ask_oidc(void *arg, struct arena *a, const char *token, const char *i
     return oidc_check(((struct apiserver *)arg)->oidc, a, token, issuer, out, e);
 }
 
+static int ask_webhook(void *arg, struct arena *a, const char *token, const char *const *want, size_t n_want,
+                       const char *const *api, size_t n_api, struct user_info *out, struct json **matched,
+                       struct err *e) {
+    return token_webhook_check(((struct apiserver *)arg)->token_webhook, a, token, want, n_want, api, n_api, out,
+                               matched, e);
+}
+
+static int open_token_webhook(struct apiserver *s, struct err *e) {
+    struct token_webhook_config c = {s->opt.authn_webhook_file, s->opt.authn_webhook_version,
+                                     s->opt.authn_webhook_ttl_ns};
+    return str_empty(c.file) ? 0 : token_webhook_new(&c, &s->token_webhook, e);
+}
+
+static int open_authz(struct apiserver *s, struct err *e) {
+    const struct apiserver_options *o = &s->opt;
+    struct access_webhook_config c = {.name = "default",
+                                      .file = o->authz_webhook_file,
+                                      .version = o->authz_webhook_version,
+                                      .allowed_ttl_ns = o->authz_webhook_allowed_ttl_ns,
+                                      .denied_ttl_ns = o->authz_webhook_denied_ttl_ns};
+    bool hook = !str_empty(c.file), modes = !str_empty(o->authorization_mode);
+    if (str_empty(o->authorization_config))
+        return authz_new(modes ? o->authorization_mode : "Node,RBAC", hook ? &c : NULL, &s->authz, e);
+    if (hook || modes)
+        return err_set(e, -EINVAL,
+                       "--authorization-config can not be specified when --authorization-mode or "
+                       "--authorization-webhook-* flags are defined");
+    return authz_new_from_file(o->authorization_config, &s->authz, e);
+}
+
 int auth_open(struct apiserver *s, struct err *e) {
     int rc = load_keys(s, e);
+    if (!rc) rc = open_token_webhook(s, e);
     if (!rc && !str_empty(s->opt.oidc.issuer)) rc = oidc_new(&s->opt.oidc, &s->oidc, e);
     if (rc) return rc;
     split_audiences(s);
@@ -84,10 +116,11 @@ int auth_open(struct apiserver *s, struct err *e) {
                              .anonymous = s->opt.anonymous_auth,
                              .bootstrap_tokens = s->opt.bootstrap_tokens,
                              .ask = s->oidc ? ask_oidc : NULL,
+                             .review = s->token_webhook ? ask_webhook : NULL,
                              .get = lookup_get,
                              .arg = s};
     if ((rc = authn_new(&c, &s->authn, e))) return rc;
-    if ((rc = authz_new(s->opt.authorization_mode, &s->authz, e))) return rc;
+    if ((rc = open_authz(s, e))) return rc;
     return start_feeds(s, e);
 }
 
@@ -96,6 +129,7 @@ void auth_close(struct apiserver *s) {
     authz_free(s->authz);
     authn_free(s->authn);
     oidc_free(s->oidc);
+    token_webhook_free(s->token_webhook);
     jwt_signer_free(s->signer);
     jwt_keys_free(s->keys);
     for (size_t i = 0; i < s->n_audiences; i++) free((char *)s->audiences[i]);
@@ -158,6 +192,7 @@ static void facts_of(struct request *q, struct authn_request *r) {
 
 bool request_authenticates_quickly(struct request *q) {
     struct authn_request r;
+    if (authz_blocks(q->s->authz) && http_header(q->http, "impersonate-user")) return false;
     facts_of(q, &r);
     return authn_quick(q->s->authn, q->a, &r);
 }
@@ -200,11 +235,13 @@ int request_authorize(struct request *q, struct err *e) {
     } else {
         at.path = q->http->path;
     }
-    const char *reason = NULL;
-    bool allowed = authz_decide(q->s->authz, q->a, &at, &reason) == AUTHZ_ALLOW;
+    const char *reason = NULL, *error = NULL;
+    bool allowed = authz_ask(q->s->authz, q->a, &at, &reason, &error) == AUTHZ_ALLOW;
     if (q->audit) {
         audit_annotate(q, "authorization.k8s.io/decision", allowed ? "allow" : "forbid");
-        audit_annotate(q, "authorization.k8s.io/reason", str_or_empty(reason));
+        audit_annotate(q, "authorization.k8s.io/reason", error ? "internal error" : str_or_empty(reason));
     }
+    if (!allowed && error)
+        return err_status(e, 500, "InternalError", "Internal Server Error: \"%s\": %s", q->http->target, error);
     return allowed ? 0 : authz_forbidden(q->a, &at, reason, e);
 }

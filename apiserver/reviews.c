@@ -67,7 +67,7 @@ static int review_access(struct request *q, struct json *v, struct err *e) {
          local = str_eq(q->res->plural, "localsubjectaccessreviews");
     struct user_info other, *u = &q->user;
     struct authz_attrs at;
-    const char *reason = NULL;
+    const char *reason = NULL, *error = NULL;
     bool res = json_is(json_get(spec, "resourceAttributes"), JSON_OBJECT),
          non = json_is(json_get(spec, "nonResourceAttributes"), JSON_OBJECT);
     if (res && non)
@@ -85,10 +85,11 @@ static int review_access(struct request *q, struct json *v, struct err *e) {
     attrs_of(q, spec, u, &at);
     if (local && !str_eq(at.ns, q->ns))
         return err_status(e, 400, "BadRequest", "spec.resourceAttributes.namespace must match namespace: %s", q->ns);
-    enum authz_decision d = authz_decide(q->s->authz, a, &at, &reason);
+    enum authz_decision d = authz_ask(q->s->authz, a, &at, &reason, &error);
     json_set_bool(a, status, "allowed", d == AUTHZ_ALLOW);
     if (d == AUTHZ_DENY) json_set_bool(a, status, "denied", true);
     if (!str_empty(reason)) json_set_str(a, status, "reason", reason);
+    if (error) json_set_str(a, status, "evaluationError", error);
     json_set(a, v, "status", status);
     return 0;
 }

@@ -212,7 +212,7 @@ TEST(the_token_file_gives_users_and_groups) {
 static struct authz *authz_make(const char *modes) {
     struct authz *z = NULL;
     struct err e = {0};
-    if (authz_new(modes, &z, &e) < 0) TEST_FAIL("%s", e.msg);
+    if (authz_new(modes, NULL, &z, &e) < 0) TEST_FAIL("%s", e.msg);
     return z;
 }
 
@@ -337,7 +337,7 @@ TEST(refusals_use_the_words_of_kubernetes) {
     authz_check(z, a, &q, &e);
     CHECK_STR(e.msg, "forbidden: User \"jane\" cannot get path \"/x&lt;y\"");
     struct authz *bad = NULL;
-    CHECK_INT(authz_new("RBAC,Magic", &bad, NULL), -EINVAL);
+    CHECK_INT(authz_new("RBAC,Magic", NULL, &bad, NULL), -EINVAL);
     authz_free(z);
 }
 

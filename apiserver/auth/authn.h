@@ -2,7 +2,7 @@
  *
  *   front proxy headers of a trusted proxy (apiserver/frontproxy.h)
  *   x509        verified client certificate: CN is the user, O the groups
- *   bearer      token file, service-account token, bootstrap token
+ *   bearer      token file, service-account token, bootstrap token, OpenID Connect, a webhook
  *   anonymous   no credentials at all (wrong ones are 401, never anonymous)
  *
  * and every user but the anonymous one is in system:authenticated. Impersonation comes after that, and is authorised
@@ -49,6 +49,10 @@ struct authn_config {
     /* Others who know tokens (OpenID Connect), asked when the token is none of ours. issuer NULL: not a JWT. 0 with *out in
      * `a`, or -EACCES. May block. NULL: nobody. */
     int (*ask)(void *arg, struct arena *a, const char *token, const char *issuer, struct user_info *out, struct err *e);
+    /* Asked last, about any token that nobody else took: the audiences wanted (`api`: those of the API), as authn_token
+     * has them. May block. NULL: nobody. */
+    int (*review)(void *arg, struct arena *a, const char *token, const char *const *want, size_t n_want,
+                  const char *const *api, size_t n_api, struct user_info *out, struct json **matched, struct err *e);
     auth_get_fn *get; /* serviceaccounts, pods, secrets, nodes */
     void *arg;
 };

@@ -5,38 +5,124 @@
 
 #include "apiserver/auth/bootstrap.h"
 #include "apiserver/auth/internal.h"
+#include "apiserver/auth/remote.h"
+#include "pkg/base/ktime.h"
+#include "pkg/yaml/yaml.h"
 
 #define RBAC_GROUP "rbac.authorization.k8s.io"
 
-enum mode { MODE_NODE, MODE_RBAC, MODE_ALLOW, MODE_DENY, MODES };
-static const char *const mode_names[MODES] = {"Node", "RBAC", "AlwaysAllow", "AlwaysDeny"};
+enum mode { MODE_NODE, MODE_RBAC, MODE_ALLOW, MODE_DENY, MODE_WEBHOOK, MODES };
+static const char *const mode_names[MODES] = {"Node", "RBAC", "AlwaysAllow", "AlwaysDeny", "Webhook"};
+
+enum { AUTHORIZERS_MAX = 32, CONFIG_MAX = 1 << 20 };
+
+struct authorizer {
+    enum mode mode;
+    struct access_webhook *hook; /* of MODE_WEBHOOK */
+};
 
 struct authz {
     pthread_rwlock_t lock;
-    enum mode modes[MODES];
+    struct authorizer modes[AUTHORIZERS_MAX];
     size_t n_modes;
     struct rbac_snapshot rbac;
     struct node_graph nodes;
 };
 
-static int modes_parse(struct authz *z, const char *text, struct err *e) {
+static bool mode_on(const struct authz *z, enum mode m) {
+    for (size_t i = 0; i < z->n_modes; i++)
+        if (z->modes[i].mode == m) return true;
+    return false;
+}
+
+/* The mode of a name; only webhooks may be several. */
+static int mode_add(struct authz *z, const char *name, struct err *e) {
+    int m = 0;
+    while (m < MODES && !str_eq(mode_names[m], name)) m++;
+    if (m == MODES) return err_set(e, -EINVAL, "authorization mode \"%s\" is not known", name);
+    if (m != MODE_WEBHOOK && mode_on(z, (enum mode)m))
+        return err_set(e, -EINVAL, "authorization mode %s is given twice", name);
+    if (z->n_modes == AUTHORIZERS_MAX) return err_set(e, -EINVAL, "more than %d authorizers", AUTHORIZERS_MAX);
+    z->modes[z->n_modes++].mode = (enum mode)m;
+    return 0;
+}
+
+static int modes_parse(struct authz *z, const char *text, const struct access_webhook_config *webhook, struct err *e) {
     _cleanup_free_ char *copy = xstrdup(text);
     char *rest = copy, *word;
     while ((word = strsep(&rest, ","))) {
-        int m = 0;
-        while (m < MODES && !str_eq(mode_names[m], word)) m++;
-        if (m == MODES) return err_set(e, -EINVAL, "authorization mode \"%s\" is not known", word);
-        for (size_t i = 0; i < z->n_modes; i++)
-            if (z->modes[i] == (enum mode)m) return err_set(e, -EINVAL, "authorization mode %s is given twice", word);
-        z->modes[z->n_modes++] = (enum mode)m;
+        bool twice = str_eq(word, "Webhook") && mode_on(z, MODE_WEBHOOK);
+        if (twice) return err_set(e, -EINVAL, "authorization mode %s is given twice", word);
+        int rc = mode_add(z, word, e);
+        if (rc) return rc;
+        struct authorizer *x = &z->modes[z->n_modes - 1];
+        if (x->mode == MODE_WEBHOOK && !webhook)
+            return err_set(e, -EINVAL, "authorization mode Webhook needs --authorization-webhook-config-file");
+        if (x->mode == MODE_WEBHOOK && (rc = access_webhook_new(webhook, &x->hook, e))) return rc;
     }
     return 0;
 }
 
-static bool mode_on(const struct authz *z, enum mode m) {
-    for (size_t i = 0; i < z->n_modes; i++)
-        if (z->modes[i] == m) return true;
-    return false;
+/* ---- a configuration file ---- */
+
+static int duration_of(const struct json *o, const char *key, int64_t most_ns, int64_t *out, struct err *e) {
+    const char *text = json_get_str(o, key);
+    if (str_empty(text)) return err_set(e, -EINVAL, "webhook.%s: Required value", key);
+    if (duration_parse(text, out) || *out <= 0 || (most_ns && *out > most_ns))
+        return err_set(e, -EINVAL, "webhook.%s: Invalid value: \"%s\"", key, text);
+    return 0;
+}
+
+static int hook_of(const struct json *x, struct access_webhook **out, struct err *e) {
+    const struct json *h = json_get(x, "webhook"), *info = json_get(h, "connectionInfo");
+    struct access_webhook_config c = {.name = json_get_str(x, "name"),
+                                      .version = str_or_empty(json_get_str(h, "subjectAccessReviewVersion")),
+                                      .conditions = json_get(h, "matchConditions")};
+    const char *policy = str_or_empty(json_get_str(h, "failurePolicy")), *type = json_get_str(info, "type");
+    if (!json_is(h, JSON_OBJECT)) return err_set(e, -EINVAL, "webhook: Required value: required when type=Webhook");
+    int rc = duration_of(h, "timeout", 30 * NS_PER_SEC, &c.timeout_ns, e);
+    if (!rc) rc = duration_of(h, "authorizedTTL", 0, &c.allowed_ttl_ns, e);
+    if (!rc) rc = duration_of(h, "unauthorizedTTL", 0, &c.denied_ttl_ns, e);
+    if (rc) return rc;
+    if (!json_get_bool(h, "cacheAuthorizedRequests", true)) c.allowed_ttl_ns = 0;
+    if (!json_get_bool(h, "cacheUnauthorizedRequests", true)) c.denied_ttl_ns = 0;
+    c.deny_on_error = str_eq(policy, "Deny");
+    if (!c.deny_on_error && !str_eq(policy, "NoOpinion"))
+        return err_set(e, -EINVAL, "webhook.failurePolicy: supported values: \"Deny\", \"NoOpinion\"");
+    if (json_len(c.conditions) && !str_eq(json_get_str(h, "matchConditionSubjectAccessReviewVersion"), "v1"))
+        return err_set(e, -EINVAL, "webhook.matchConditionSubjectAccessReviewVersion: must be v1");
+    if (str_eq(type, "KubeConfigFile")) {
+        c.file = json_get_str(info, "kubeConfigFile");
+        if (str_empty(c.file) || c.file[0] != '/')
+            return err_set(e, -EINVAL, "webhook.connectionInfo.kubeConfigFile: must be an absolute path");
+    } else if (!str_eq(type, "InClusterConfig")) {
+        return err_set(e, -EINVAL,
+                       "webhook.connectionInfo.type: supported values: \"InClusterConfig\", \"KubeConfigFile\"");
+    }
+    return access_webhook_new(&c, out, e);
+}
+
+static int file_parse(struct authz *z, const char *path, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_free_ char *text = NULL;
+    struct json *doc = NULL;
+    size_t len;
+    int rc = file_read(path, CONFIG_MAX, &text, &len);
+    if (rc) return err_errno(e, rc, "%s", path);
+    rc = yaml_parse_one(a, text, len, &doc, NULL, e);
+    if (rc) return err_wrap(e, "%s", path), rc;
+    if (!str_eq(json_get_str(doc, "kind"), "AuthorizationConfiguration"))
+        return err_set(e, -EINVAL, "%s is no AuthorizationConfiguration", path);
+    const struct json *list = json_get(doc, "authorizers"), *it;
+    if (!json_len(list)) return err_set(e, -EINVAL, "%s: authorizers: at least one is needed", path);
+    JSON_FOREACH(it, list) {
+        if (!(rc = mode_add(z, str_or_empty(json_get_str(it, "type")), e)) && str_empty(json_get_str(it, "name")))
+            rc = err_set(e, -EINVAL, "name: Required value");
+        struct authorizer *x = &z->modes[z->n_modes ? z->n_modes - 1 : 0];
+        if (!rc && x->mode == MODE_WEBHOOK) rc = hook_of(it, &x->hook, e);
+        if (rc) return err_wrap(e, "%s: authorizers[%zu]", path, it_i), rc;
+    }
+    return 0;
 }
 
 /* What every kubelet may do: the rules of the default ClusterRole system:node, whatever the stored one says. */
@@ -49,11 +135,12 @@ static void node_rules_load(struct authz *z) {
             rules_read(z->nodes.arena, json_get(o, "rules"), &z->nodes.rules);
 }
 
-int authz_new(const char *modes, struct authz **out, struct err *e) {
+static int make(const char *modes, const struct access_webhook_config *webhook, const char *path, struct authz **out,
+                struct err *e) {
     struct authz *z = xcalloc(1, sizeof(*z));
     pthread_rwlock_init(&z->lock, NULL);
     node_graph_init(&z->nodes);
-    int r = modes_parse(z, modes, e);
+    int r = path ? file_parse(z, path, e) : modes_parse(z, modes, webhook, e);
     if (r < 0) {
         authz_free(z);
         return r;
@@ -63,8 +150,17 @@ int authz_new(const char *modes, struct authz **out, struct err *e) {
     return 0;
 }
 
+int authz_new(const char *modes, const struct access_webhook_config *webhook, struct authz **out, struct err *e) {
+    return make(modes, webhook, NULL, out, e);
+}
+
+int authz_new_from_file(const char *path, struct authz **out, struct err *e) { return make(NULL, NULL, path, out, e); }
+
+bool authz_blocks(const struct authz *z) { return mode_on(z, MODE_WEBHOOK); }
+
 void authz_free(struct authz *z) {
     if (!z) return;
+    for (size_t i = 0; i < z->n_modes; i++) access_webhook_free(z->modes[i].hook);
     rbac_done(&z->rbac);
     node_graph_done(&z->nodes);
     pthread_rwlock_destroy(&z->lock);
@@ -126,10 +222,12 @@ void authz_feed(struct authz *z, const char *group, const char *resource, const 
 
 /* ---- deciding ---- */
 
-static enum authz_decision mode_decide(struct authz *z, struct arena *a, enum mode m, const struct authz_attrs *q,
-                                       const char **reason) {
+static enum authz_decision mode_decide(struct authz *z, struct arena *a, const struct authorizer *x,
+                                       const struct authz_attrs *q, const char **reason, const char **error) {
     enum authz_decision d = AUTHZ_NO_OPINION;
+    enum mode m = x->mode;
     switch (m) {
+        case MODE_WEBHOOK: return access_webhook_decide(x->hook, a, q, reason, error);
         case MODE_ALLOW: return AUTHZ_ALLOW;
         case MODE_DENY: *reason = "Everything is forbidden."; return AUTHZ_NO_OPINION;
         case MODE_NODE:
@@ -143,20 +241,34 @@ static enum authz_decision mode_decide(struct authz *z, struct arena *a, enum mo
     return d;
 }
 
-enum authz_decision authz_decide(struct authz *z, struct arena *a, const struct authz_attrs *q, const char **reason) {
-    const char *all = NULL;
-    if (reason) *reason = NULL;
+static const char *joined(struct arena *a, const char *x, const char *y) {
+    return x ? arena_printf(a, "%s\n%s", x, y) : y;
+}
+
+enum authz_decision authz_ask(struct authz *z, struct arena *a, const struct authz_attrs *q, const char **reason,
+                              const char **error) {
+    const char *all = NULL, *errors = NULL;
+    *reason = *error = NULL;
     if (user_in_group(q->user, "system:masters")) return AUTHZ_ALLOW;
     for (size_t i = 0; i < z->n_modes; i++) {
-        const char *why = NULL;
-        enum authz_decision d = mode_decide(z, a, z->modes[i], q, &why);
-        if (d == AUTHZ_NO_OPINION && why) all = all ? arena_printf(a, "%s\n%s", all, why) : why;
-        if (d == AUTHZ_NO_OPINION) continue;
-        if (reason) *reason = why;
-        return d;
+        const char *why = NULL, *failed = NULL;
+        enum authz_decision d = mode_decide(z, a, &z->modes[i], q, &why, &failed);
+        if (d != AUTHZ_NO_OPINION) {
+            *reason = why;
+            *error = failed;
+            return d;
+        }
+        if (!str_empty(why)) all = joined(a, all, why);
+        if (failed) errors = joined(a, errors, failed);
     }
-    if (reason) *reason = all;
+    *reason = all;
+    *error = errors;
     return AUTHZ_NO_OPINION;
+}
+
+enum authz_decision authz_decide(struct authz *z, struct arena *a, const struct authz_attrs *q, const char **reason) {
+    const char *why, *error;
+    return authz_ask(z, a, q, reason ? reason : &why, &error);
 }
 
 int authz_check(struct authz *z, struct arena *a, const struct authz_attrs *q, struct err *e) {
@@ -240,8 +352,13 @@ struct json *authz_rules(struct authz *z, struct arena *a, const struct user_inf
         if (json_parse(a, all, sizeof(all) - 1, &x, NULL, NULL) == 0) json_append(a, resources, x);
         if (json_parse(a, all_urls, sizeof(all_urls) - 1, &x, NULL, NULL) == 0) json_append(a, urls, x);
     }
+    const char *why = incomplete ? "node authorizer does not support user rule resolution" : NULL;
+    if (mode_on(z, MODE_WEBHOOK)) {
+        why = joined(a, why, "webhook authorizer does not support user rule resolution");
+        incomplete = true;
+    }
     json_set_bool(a, out, "incomplete", incomplete);
-    if (incomplete) json_set_str(a, out, "evaluationError", "node authorizer does not support user rule resolution");
+    if (incomplete) json_set_str(a, out, "evaluationError", why);
     return out;
 }
 

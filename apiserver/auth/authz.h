@@ -1,5 +1,5 @@
-/* Authorisation: may this user do that? A list of modes in the order of --authorization-mode (Node, RBAC, AlwaysAllow,
- * AlwaysDeny), before them system:masters; the first that allows or denies decides, none means no.
+/* Authorisation: may this user do that? A list of modes in the order of --authorization-mode (Node, RBAC,
+ * AlwaysAllow, AlwaysDeny, Webhook) or of a configuration file, before them system:masters; the first that allows or denies decides, none means no.
  *
  * RBAC works on a snapshot in memory of Roles, ClusterRoles and their bindings, indexed by subject; the Node mode on a
  * graph of what the pods of each node refer to. Both are fed by authz_feed from the watch cache. Thread-safe: decisions
@@ -23,8 +23,14 @@ struct authz_attrs {
 enum authz_decision { AUTHZ_NO_OPINION, AUTHZ_ALLOW, AUTHZ_DENY };
 
 struct authz;
-/* modes: "Node,RBAC". -EINVAL names an unknown mode. */
-int authz_new(const char *modes, struct authz **out, struct err *e);
+struct access_webhook_config;
+/* modes: "Node,RBAC". -EINVAL names an unknown mode, one that is given twice, or Webhook without `webhook` (NULL: none). */
+int authz_new(const char *modes, const struct access_webhook_config *webhook, struct authz **out, struct err *e);
+/* Of an AuthorizationConfiguration file (apiserver.config.k8s.io/v1): authorizers of type Webhook, Node, RBAC, AlwaysAllow,
+ * AlwaysDeny. It is read once. */
+int authz_new_from_file(const char *path, struct authz **out, struct err *e);
+/* True when decisions may block: somebody else is asked. */
+bool authz_blocks(const struct authz *z);
 void authz_free(struct authz *z); /* NULL-safe */
 
 /* An object was added or changed, or (json NULL) is gone. Of interest: rbac.authorization.k8s.io roles, rolebindings,
@@ -37,6 +43,9 @@ bool authz_wants(const char *group, const char *resource);
 
 /* The reason (in `a`; may be NULL) is as upstream's: shown in SubjectAccessReview and audit. */
 enum authz_decision authz_decide(struct authz *z, struct arena *a, const struct authz_attrs *q, const char **reason);
+/* The same; *error (in `a`) is set when a mode could not do its work and nobody else allowed or denied. */
+enum authz_decision authz_ask(struct authz *z, struct arena *a, const struct authz_attrs *q, const char **reason,
+                              const char **error);
 /* 0, or 403 Forbidden with upstream's words: `pods is forbidden: User "u" cannot list resource "pods" in API group ""
  * in the namespace "default"`. */
 int authz_check(struct authz *z, struct arena *a, const struct authz_attrs *q, struct err *e);
