@@ -41,6 +41,7 @@ struct apiserver_options {
     const char *service_cidr, *node_ports;
     const char *sa_key_file, *sa_signing_key_file, *sa_issuer, *api_audiences;
     const char *authorization_mode, *authorization_config, *token_auth_file;
+    const char *authentication_config;
     const char *authn_webhook_file, *authn_webhook_version, *authz_webhook_file, *authz_webhook_version;
     int64_t authn_webhook_ttl_ns, authz_webhook_allowed_ttl_ns, authz_webhook_denied_ttl_ns;
     bool anonymous_auth, bootstrap_tokens;

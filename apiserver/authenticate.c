@@ -85,6 +85,13 @@ static int open_token_webhook(struct apiserver *s, struct err *e) {
     return str_empty(c.file) ? 0 : token_webhook_new(&c, &s->token_webhook, e);
 }
 
+static int open_oidc(struct apiserver *s, struct err *e) {
+    bool flags = !str_empty(s->opt.oidc.issuer), file = !str_empty(s->opt.authentication_config);
+    if (flags && file) return err_set(e, -EINVAL, "authentication-config file and oidc-* flags are mutually exclusive");
+    if (file) return oidc_new_from_file(s->opt.authentication_config, s->opt.sa_issuer, &s->oidc, e);
+    return flags ? oidc_new(&s->opt.oidc, &s->oidc, e) : 0;
+}
+
 static int open_authz(struct apiserver *s, struct err *e) {
     const struct apiserver_options *o = &s->opt;
     struct access_webhook_config c = {.name = "default",
@@ -105,15 +112,18 @@ static int open_authz(struct apiserver *s, struct err *e) {
 int auth_open(struct apiserver *s, struct err *e) {
     int rc = load_keys(s, e);
     if (!rc) rc = open_token_webhook(s, e);
-    if (!rc && !str_empty(s->opt.oidc.issuer)) rc = oidc_new(&s->opt.oidc, &s->oidc, e);
+    if (!rc) rc = open_oidc(s, e);
     if (rc) return rc;
     split_audiences(s);
+    const struct oidc_anonymous *an = s->oidc && oidc_anonymous(s->oidc)->configured ? oidc_anonymous(s->oidc) : NULL;
     struct authn_config c = {.issuer = s->opt.sa_issuer,
                              .audiences = s->audiences,
                              .n_audiences = s->n_audiences,
                              .keys = s->keys,
                              .token_file = str_empty(s->opt.token_auth_file) ? NULL : s->opt.token_auth_file,
-                             .anonymous = s->opt.anonymous_auth,
+                             .anonymous = an ? an->enabled : s->opt.anonymous_auth,
+                             .anonymous_paths = an ? an->paths : NULL,
+                             .n_anonymous_paths = an ? an->n_paths : 0,
                              .bootstrap_tokens = s->opt.bootstrap_tokens,
                              .ask = s->oidc ? ask_oidc : NULL,
                              .review = s->token_webhook ? ask_webhook : NULL,
@@ -187,7 +197,8 @@ static void facts_of(struct request *q, struct authn_request *r) {
                                 .cert_orgs = p->organizations,
                                 .n_cert_orgs = p->n_organizations,
                                 .authorization = http_header(q->http, "authorization"),
-                                .websocket_token = websocket_token(q)};
+                                .websocket_token = websocket_token(q),
+                                .path = q->http->path};
 }
 
 bool request_authenticates_quickly(struct request *q) {

@@ -117,6 +117,9 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"oidc-signing-algs", 0, FLAG_STR, &o->oidc.algorithms, "LIST",
          "accepted algorithms, of RS256 and ES256; default RS256"},
         {"oidc-ca-file", 0, FLAG_STR, &o->oidc.ca_file, "FILE", "CA of the provider; default: the system's"},
+        {"authentication-config", 0, FLAG_STR, &o->authentication_config, "FILE",
+         "AuthenticationConfiguration: providers of ID tokens with claim mappings, and who may be anonymous; in place "
+         "of --oidc-*"},
         {"proxy-client-cert-file", 0, FLAG_STR, &o->proxy_cert, "FILE",
          "client certificate for aggregated API servers; default: made in DATA-DIR/pki"},
         {"proxy-client-key-file", 0, FLAG_STR, &o->proxy_key, "FILE", "its key"},

@@ -2,7 +2,7 @@
 """ID tokens of an OpenID Connect provider that this test plays: who they make of their bearer, what is refused, and keys
 that are rotated."""
 import base64, http.server, json, ssl, subprocess, threading, time, os, tempfile
-from lone import Lone, check, finish, free_port, until
+from lone import BUILD, Lone, check, finish, free_port, until
 
 b64 = lambda b: base64.urlsafe_b64encode(b).rstrip(b"=").decode()
 ssl_run = lambda *a, data=None: subprocess.run(["openssl", *a], input=data, check=True, capture_output=True).stdout
@@ -39,6 +39,37 @@ class Provider(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+def structured(d, rsa, claims):
+    """The same provider, by an AuthenticationConfiguration with expressions."""
+    def start(jwt, **more):
+        json.dump({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": [jwt], **more}, open(d + "/authn.yaml", "w"))
+        return Lone("--authentication-config", d + "/authn.yaml")
+    def who(**c):
+        r = api.call("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}, {"Authorization": "Bearer " + rsa.token(claims(**c))}, cert=None)
+        return r.json["status"]["userInfo"] if r.status == 201 else r.status
+    issuer = {"url": Provider.issuer, "audiences": ["kubernetes", "other"], "audienceMatchPolicy": "MatchAny", "certificateAuthority": open(d + "/p.crt").read()}
+    api = start({"issuer": issuer, "claimValidationRules": [{"claim": "hd", "requiredValue": "example.com"}, {"expression": "claims.exp - claims.nbf <= 86400", "message": "lives too long"}],
+                 "claimMappings": {"username": {"expression": "claims.sub + '@' + claims.hd"}, "groups": {"expression": "claims.groups.filter(g, g != 'ops').map(g, 'x:' + g)"}, "uid": {"claim": "oid"},
+                                   "extra": [{"key": "example.com/tenant", "valueExpression": "claims.?tenant.orValue('')"}, {"key": "example.com/roles", "valueExpression": "claims.roles"}]},
+                 "userValidationRules": [{"expression": "!user.username.startsWith('system:')", "message": "system is reserved"}]}, anonymous={"enabled": True, "conditions": [{"path": "/readyz"}]})
+    try:
+        now = int(time.time())
+        u = who(nbf=now, oid="42", roles=["a", ""], tenant="")
+        check("expressions make name, groups, uid and extra", u == {"username": "ann@example.com", "uid": "42", "groups": ["x:dev", "system:authenticated"], "extra": {"example.com/roles": ["a"]}}, u)
+        check("another of the audiences", who(nbf=now, roles=[], tenant="t", aud="other") != 401)
+        for why, c in (("that breaks a rule", dict(nbf=now - 90000, roles=[])), ("without a claim that a rule reads", dict(roles=[])), ("whose user breaks a rule", dict(nbf=now, roles=[], sub="system:x")),
+                       ("without a claim that a mapping reads", dict(nbf=now)), ("with a claim of the wrong type", dict(nbf=now, roles=7)), ("with a wrong claim", dict(nbf=now, roles=[], hd="evil.com"))):
+            check(f"a token {why} is refused", who(**c) == 401, who(**c))
+        check("anonymous requests have their paths", api.call("GET", "/readyz", cert=None).status == 200 and api.call("GET", "/version", cert=None).status == 401)
+    finally:
+        api.close()
+    for name, change, words in (("no prefix", {"claimMappings": {"username": {"claim": "sub"}}}, "prefix is required"), ("an email that is not verified", {"claimMappings": {"username": {"expression": "claims.email"}}}, "email_verified"),
+                                ("an expression that is none", {"claimMappings": {"username": {"expression": "claims."}}}, "compilation failed"), ("a reserved key", {"claimMappings": {"username": {"claim": "sub", "prefix": ""}, "extra": [{"key": "k8s.io/x", "valueExpression": "'a'"}]}}, "reserved"),
+                                ("another scheme", {"issuer": {**issuer, "url": "http://x"}, "claimMappings": {"username": {"claim": "sub", "prefix": ""}}}, "https")):
+        json.dump({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": [{"issuer": issuer, **change}]}, open(d + "/authn.yaml", "w"))
+        p = subprocess.run([BUILD + "/apiserver/coracle-apiserver", "--data-dir", d + "/data", "--secure-port", str(free_port()), "--authentication-config", d + "/authn.yaml"], capture_output=True, text=True, timeout=60)
+        check(f"{name} is refused at the start", p.returncode != 0 and words in p.stderr, p.stderr[-300:])
 
 def main():
     d, port = tempfile.mkdtemp(prefix="coracle-oidc-"), free_port()
@@ -84,6 +115,8 @@ def main():
         check("the API server ends cleanly", api.stop() == 0)
     finally:
         api.close()
+    Provider.down, Provider.keys = False, [rsa, ec]
+    structured(d, rsa, claims)
     finish()
 
 main()

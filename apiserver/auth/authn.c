@@ -400,7 +400,9 @@ int authn_request(struct authn *n, struct arena *a, const struct authn_request *
         return 0;
     }
     bool wrong = token || (r->cert_given && !r->cert_verified);
-    if (wrong || !n->c.anonymous) return err_status(e, 401, "Unauthorized", "Unauthorized");
+    bool may = n->c.anonymous &&
+               (!n->c.n_anonymous_paths || has(n->c.anonymous_paths, n->c.n_anonymous_paths, str_or_empty(r->path)));
+    if (wrong || !may) return err_status(e, 401, "Unauthorized", "Unauthorized");
     user_set(a, out, "system:anonymous", "");
     group_add(a, out, "system:unauthenticated");
     return 0;

@@ -45,6 +45,8 @@ struct authn_config {
     const struct jwt_keys *keys; /* borrowed; NULL: no service-account tokens */
     const char *token_file;      /* --token-auth-file: token,user,uid,"group1,group2" a line; or NULL */
     bool anonymous;
+    const char *const *anonymous_paths; /* the only ones; none: all. Borrowed */
+    size_t n_anonymous_paths;
     bool bootstrap_tokens;
     /* Others who know tokens (OpenID Connect), asked when the token is none of ours. issuer NULL: not a JWT. 0 with *out in
      * `a`, or -EACCES. May block. NULL: nobody. */
@@ -74,6 +76,7 @@ struct authn_request {
     const char *authorization; /* header, or NULL */
     const char
         *websocket_token; /* of Sec-WebSocket-Protocol base64url.bearer.authorization.k8s.io.*, decoded; or NULL */
+    const char *path;     /* that is asked for */
 };
 /* True when authn_request will decide at once: no signature to verify, nobody to ask. */
 bool authn_quick(struct authn *n, struct arena *a, const struct authn_request *r);
