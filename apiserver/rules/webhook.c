@@ -4,19 +4,23 @@
  *   mutating    in the order of the configurations' names; each sees what those before made of the object. When something
  *               changed, the chain of mutating plugins goes round once more, in which webhooks with reinvocationPolicy
  *               IfNeeded that something changed after are asked again
- *   validating  after all changes; the first refusal counts
+ *   validating  after all changes, all at once; of several refusals the first in the order of the configurations counts,
+ *               warnings and audit annotations of all of them
  *
  * A call that fails refuses the write (500) or is ignored, as failurePolicy says; a webhook that is ignored so and every
  * change leave annotations in the audit log. Configurations of webhooks and policies are never sent to webhooks. Upstream:
- * apiserver/pkg/admission/plugin/webhook; it calls validating webhooks side by side, here one goes after the other. */
+ * apiserver/pkg/admission/plugin/webhook. */
 #include "apiserver/rules/webhook.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include "apiserver/rules/hook_client.h"
 #include "apiserver/rules/policy.h"
 #include "pkg/base/bytes.h"
 #include "pkg/json/patch.h"
 
-enum { ANSWER_MAX = 3 << 20, DEFAULT_SECONDS = 10 };
+enum { ANSWER_MAX = 3 << 20, DEFAULT_SECONDS = 10, SIDE_BY_SIDE_MAX = 16, CALLER_STACK = 256 * 1024 };
 
 /* One webhook that is asked. */
 struct call {
@@ -26,6 +30,13 @@ struct call {
     bool mutating;
     unsigned round;
     size_t index; /* among all that are configured (mutating), or that fit (validating) */
+    /* how it went: */
+    char uid[37];
+    struct hook_request request;
+    struct arena *arena; /* of the answer */
+    struct json *answer;
+    int rc;
+    struct err why;
 };
 
 /* ---- which ---- */
@@ -105,24 +116,30 @@ static int verify(const struct call *x, const struct json *answer, const char *u
     return 0;
 }
 
-/* Calls one webhook: its response in *out. */
-static int send(struct rules_ctx *c, const struct call *x, const struct json *obj, const struct json *old,
-                struct json **out, struct err *e) {
-    struct json *answer = NULL;
-    char uid[37];
-    uuid_new(uid);
+/* Makes the request: what call_send then needs, in the arena of the write. */
+static void call_prepare(struct rules_ctx *c, struct call *x, const struct json *obj, const struct json *old) {
+    uuid_new(x->uid);
+    x->request = (struct hook_request){.client_config = json_get(x->hook->hook, "clientConfig"),
+                                       .body = x->version ? review(c, x, obj, old, x->uid) : NULL,
+                                       .seconds = json_get_int(x->hook->hook, "timeoutSeconds", DEFAULT_SECONDS),
+                                       .max_bytes = ANSWER_MAX};
+}
+
+/* Touches nothing of the write but to read it: several are on their way at once. */
+static void call_send(struct rules *r, struct call *x) {
+    x->arena = arena_new_sized(1024);
     if (!x->version)
-        return err_set(
-            e, -EINVAL,
+        x->rc = err_set(
+            &x->why, -EINVAL,
             "could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)");
-    struct hook_request q = {.client_config = json_get(x->hook->hook, "clientConfig"),
-                             .body = review(c, x, obj, old, uid),
-                             .seconds = json_get_int(x->hook->hook, "timeoutSeconds", DEFAULT_SECONDS),
-                             .max_bytes = ANSWER_MAX};
-    int r = hook_call(c->rules, c->a, &q, &answer, e);
-    if (r < 0) return err_wrap(e, "failed to call webhook"), r;
-    r = verify(x, answer, uid, out, e);
-    return r < 0 ? (err_wrap(e, "received invalid webhook response"), r) : 0;
+    else if ((x->rc = hook_call(r, x->arena, &x->request, &x->answer, &x->why)) < 0)
+        err_wrap(&x->why, "failed to call webhook");
+}
+
+static void call_done(struct call *x) {
+    arena_free(x->arena);
+    x->arena = NULL;
+    err_done(&x->why);
 }
 
 /* The webhook's own Status is the answer, with a code of at least 400. */
@@ -179,18 +196,22 @@ static int call_failed(struct rules_ctx *c, const struct call *x, const char *wh
     return 0;
 }
 
-/* What a webhook says about the write, with failurePolicy applied. *resp NULL: nothing (ignored). */
-static int ask(struct rules_ctx *c, const struct call *x, const struct json *obj, const struct json *old,
-               struct json **resp, struct err *e) {
+static int dry_run_forbids(struct rules_ctx *c, const struct admission_hook *h, struct err *e) {
+    if (!c->dry_run || str_in(jstr(h->hook, "sideEffects"), ONE_OF("None", "NoneOnDryRun"))) return 0;
+    return err_status(e, 400, "BadRequest", "admission webhook \"%s\" does not support dry run", h->name);
+}
+
+/* What a webhook said about the write, with failurePolicy applied. *resp (in the arena of the write) NULL: nothing
+ * (ignored). */
+static int judge(struct rules_ctx *c, struct call *x, struct json **resp, struct err *e) {
     const char *name = x->hook->name;
-    _cleanup_err_ struct err why = {0};
     const struct json *w;
     *resp = NULL;
-    if (c->dry_run && !str_in(jstr(x->hook->hook, "sideEffects"), ONE_OF("None", "NoneOnDryRun")))
-        return err_status(e, 400, "BadRequest", "admission webhook \"%s\" does not support dry run", name);
-    if (send(c, x, obj, old, resp, &why) < 0) {
+    if (x->rc == 0 && (x->rc = verify(x, json_clone(c->a, x->answer), x->uid, resp, &x->why)) < 0)
+        err_wrap(&x->why, "received invalid webhook response");
+    if (x->rc < 0) {
         *resp = NULL;
-        return call_failed(c, x, why.msg, e);
+        return call_failed(c, x, x->why.msg, e);
     }
     JSON_FOREACH_MEMBER(m, json_get(*resp, "auditAnnotations"))
         rules_annotate(c, arena_printf(c->a, "%s/%s", name, m->key), "%s", str_or_empty(json_as_str(m->value)));
@@ -252,7 +273,12 @@ static int mutate_one(struct rules_ctx *c, struct call *x, struct json *obj, con
     struct admit_rounds *rounds = c->rounds;
     struct json *resp;
     bool changed = false;
-    int r = ask(c, x, obj, old, &resp, e);
+    int r = dry_run_forbids(c, x->hook, e);
+    if (r < 0) return note_mutation(c, x, false), r;
+    call_prepare(c, x, obj, old);
+    call_send(c->rules, x);
+    r = judge(c, x, &resp, e);
+    call_done(x);
     if (r == 0 && resp) r = apply_patch(c, x, resp, obj, &changed, e);
     note_mutation(c, x, changed);
     if (r < 0) return r;
@@ -285,20 +311,67 @@ int webhooks_mutate(struct rules_ctx *c, struct json *obj, const struct json *ol
 
 /* ---- validating ---- */
 
+/* Calls that are made side by side; whoever is free takes the next. */
+struct volley {
+    struct rules *rules;
+    struct call *calls;
+    size_t n;
+    _Atomic size_t next;
+};
+
+static void *caller(void *arg) {
+    struct volley *v = arg;
+    for (size_t i; (i = atomic_fetch_add(&v->next, 1)) < v->n;) call_send(v->rules, &v->calls[i]);
+    return NULL;
+}
+
+static void call_all(struct rules *rules, struct call *calls, size_t n) {
+    struct volley v = {.rules = rules, .calls = calls, .n = n};
+    pthread_t threads[SIDE_BY_SIDE_MAX];
+    pthread_attr_t attr;
+    size_t started = 0;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, CALLER_STACK);
+    while (started + 1 < n && started + 1 < SIDE_BY_SIDE_MAX &&
+           pthread_create(&threads[started], &attr, caller, &v) == 0)
+        started++;
+    pthread_attr_destroy(&attr);
+    caller(&v);
+    for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
+}
+
+/* Every answer is looked at, for its warnings and annotations; the first refusal is kept. */
+static int judge_all(struct rules_ctx *c, struct call *calls, size_t n, struct err *e) {
+    int rc = 0;
+    for (size_t i = 0; i < n; i++) {
+        _cleanup_err_ struct err mine = {0};
+        struct json *resp;
+        int r = judge(c, &calls[i], &resp, &mine);
+        call_done(&calls[i]);
+        if (r == 0 || rc) continue;
+        rc = r;
+        err_move(e, &mine);
+    }
+    return rc;
+}
+
 int webhooks_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     size_t n = 0;
     if (exempt(c)) return 0;
     _cleanup_policy_set_ struct policy_set *s = policy_set_get(c, SET_VALIDATING_HOOKS);
+    struct call *calls = s->n ? arena_zalloc(c->a, s->n * sizeof(*calls)) : NULL;
     for (size_t i = 0; i < s->n; i++) {
-        struct call x = {.hook = &s->hooks[i], .index = n};
-        struct json *resp;
-        x.version = review_version(x.hook->hook);
-        int r = wanted(c, x.hook, obj, old, &x.view, e);
+        struct call *x = &calls[n];
+        *x = (struct call){.hook = &s->hooks[i], .index = n};
+        x->version = review_version(x->hook->hook);
+        int r = wanted(c, x->hook, obj, old, &x->view, e);
         if (r == 1) {
+            r = dry_run_forbids(c, x->hook, e);
             n++;
-            r = ask(c, &x, obj, old, &resp, e);
         }
         if (r < 0) return r;
     }
-    return 0;
+    for (size_t i = 0; i < n; i++) call_prepare(c, &calls[i], obj, old);
+    call_all(c->rules, calls, n);
+    return judge_all(c, calls, n, e);
 }

@@ -108,3 +108,22 @@ unhook
 hook Validating cfg /deny '  rules: [{apiGroups: ["*"], apiVersions: ["*"], operations: ["*"], resources: ["*"]}]'
 check "configurations are never sent" kubectl annotate validatingwebhookconfiguration cfg x=y
 unhook
+
+# Validating webhooks are asked all at once, and all of them have their say.
+patient_hooks() {
+  for i in 1 2 3 4 5; do
+    hook Validating "slow-$i" /slow
+    kubectl patch validatingwebhookconfigurations "slow-$i" --type=json -p '[{"op":"replace","path":"/webhooks/0/timeoutSeconds","value":30}]' || return
+  done
+}
+check "webhooks with longer time-outs" patient_hooks
+began=$SECONDS
+check "five webhooks that take five seconds each" make five-slow
+check "take less than four of them" test $((SECONDS - began)) -lt 20
+unhook
+hook Validating a-deny /deny
+hook Validating b-warn /warn
+hook Validating c-code /deny-code
+check_fails "of several refusals the first is told, and warnings of others too" 'Warning: mind the gap' sh -c 'kubectl -n hooked create configmap several 2>&1'
+check_fails "which is that of the first configuration" 'a-deny.hooks.lab. denied the request: no thanks' make several
+unhook
