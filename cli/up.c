@@ -18,7 +18,7 @@ enum { WAIT_STEP_US = 10000 };
 
 /* Kinds that no program of coracle acts on yet: users are told when they write one. */
 static const char unhonoured[] =
-    "networkpolicies,horizontalpodautoscalers,resourceclaims,resourceclaimtemplates,resourceslices,deviceclasses,"
+    "networkpolicies,resourceclaims,resourceclaimtemplates,resourceslices,deviceclasses,"
     "clustertrustbundles,podcertificaterequests";
 
 static void add(const struct layout *l, struct component_list *list, struct component c, const char *const *args) {

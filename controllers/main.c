@@ -31,6 +31,7 @@ const struct controller controllers[] = {
     {"cronjob-controller", cronjob_start},
     {"ttl-after-finished-controller", ttlafterfinished_start},
     {"disruption-controller", disruption_start},
+    {"horizontal-pod-autoscaler-controller", horizontalpodautoscaler_start},
     {"persistentvolume-binder-controller", persistentvolume_start},
     {"persistentvolume-attach-detach-controller", attachdetach_start},
     {"local-path-provisioner-controller", localpath_start},
@@ -131,6 +132,10 @@ int main(int argc, char **argv) {
     o.m.node_monitor_grace_ns = 50 * NS_PER_SEC;
     o.m.terminated_pod_threshold = 12500;
     o.m.signing_duration_ns = INT64_C(8760) * 3600 * NS_PER_SEC;
+    o.m.hpa_sync_ns = 15 * NS_PER_SEC;
+    o.m.hpa_down_window_ns = o.m.hpa_cpu_initialization_ns = 300 * NS_PER_SEC;
+    o.m.hpa_readiness_delay_ns = 30 * NS_PER_SEC;
+    o.m.hpa_tolerance = "0.1";
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"controllers", 0, FLAG_LIST, &o.controllers, "LIST",
@@ -157,6 +162,16 @@ int main(int argc, char **argv) {
          "age of a heartbeat that makes a node's Ready condition Unknown"},
         {"terminated-pod-gc-threshold", 0, FLAG_INT, &o.m.terminated_pod_threshold, "N",
          "terminated pods beyond this number are deleted, oldest first"},
+        {"horizontal-pod-autoscaler-sync-period", 0, FLAG_DURATION, &o.m.hpa_sync_ns, "TIME",
+         "how often autoscalers look at their metrics"},
+        {"horizontal-pod-autoscaler-downscale-stabilization", 0, FLAG_DURATION, &o.m.hpa_down_window_ns, "TIME",
+         "how long after a higher wish a workload is not made smaller"},
+        {"horizontal-pod-autoscaler-tolerance", 0, FLAG_STR, &o.m.hpa_tolerance, "PART",
+         "how far off the target usage may be without a change"},
+        {"horizontal-pod-autoscaler-cpu-initialization-period", 0, FLAG_DURATION, &o.m.hpa_cpu_initialization_ns,
+         "TIME", "time after a pod's start in which its CPU usage may not count"},
+        {"horizontal-pod-autoscaler-initial-readiness-delay", 0, FLAG_DURATION, &o.m.hpa_readiness_delay_ns, "TIME",
+         "time after a pod's start in which becoming unready means it has not been ready yet"},
         {"healthz-port", 0, FLAG_INT, &o.port, "PORT", "serve /healthz here, without TLS; 0: nowhere"},
         {"bind-address", 0, FLAG_STR, &o.bind_address, "ADDR", "address of the health port"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 errors only, 2 normal, 4 debug"},

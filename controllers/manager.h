@@ -21,6 +21,8 @@ struct manager_options {
     int64_t node_monitor_period_ns, node_monitor_grace_ns;
     int64_t terminated_pod_threshold;
     int64_t signing_duration_ns;
+    int64_t hpa_sync_ns, hpa_down_window_ns, hpa_cpu_initialization_ns, hpa_readiness_delay_ns;
+    const char *hpa_tolerance; /* "0.1": a tenth off the target changes nothing */
 };
 
 struct manager {
@@ -101,3 +103,4 @@ CONTROLLER(ephemeralvolume);
 CONTROLLER(attachdetach);
 CONTROLLER(localpath);
 CONTROLLER(policystatus);
+CONTROLLER(horizontalpodautoscaler);
