@@ -71,7 +71,7 @@ static const struct kind_rules kinds[] = {
     {"resource.k8s.io", "ResourceClaim", U | S, NAME_SUBDOMAIN, D(resource_claim), NULL, V(resource_claim)},
     {"resource.k8s.io", "ResourceClaimTemplate", U, NAME_SUBDOMAIN, D(resource_claim_template), NULL,
      V(resource_claim_template)},
-    {"resource.k8s.io", "ResourceSlice", U | G, NAME_SUBDOMAIN, D(resource_slice), NULL, NULL},
+    {"resource.k8s.io", "ResourceSlice", U | G, NAME_SUBDOMAIN, D(resource_slice), NULL, V(resource_slice)},
     {"scheduling.k8s.io", "PriorityClass", U | G, NAME_SUBDOMAIN, D(priority_class), NULL, V(priority_class)},
     {"storage.k8s.io", "CSIDriver", 0, NAME_SUBDOMAIN, D(csi_driver), NULL, V(csi_driver)},
     {"storage.k8s.io", "CSINode", 0, NAME_SUBDOMAIN, NULL, P(csi_node), V(csi_node)},

@@ -107,6 +107,7 @@ VALIDATE_FN(endpoint_slice);
 VALIDATE_FN(resource_claim);
 VALIDATE_FN(resource_claim_template);
 VALIDATE_FN(device_class);
+VALIDATE_FN(resource_slice);
 VALIDATE_FN(priority_class);
 VALIDATE_FN(runtime_class);
 VALIDATE_FN(lease);

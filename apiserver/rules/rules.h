@@ -168,6 +168,8 @@ void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name,
 /* Gives the volumes that are right: mounts of the others are reported too. */
 struct json *validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
 bool resource_is_extended(const char *name);
+/* Metadata of objects that will be made: labels and annotations, nothing else. */
+void validate_template_meta(struct vctx *v, const struct json *meta, const struct fp *p);
 
 /* A number >= 0 or a percentage. */
 void v_int_or_percent(struct vctx *v, const struct fp *p, const struct json *x);

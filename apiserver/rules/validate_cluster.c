@@ -1,4 +1,4 @@
-/* Kinds of the cluster's machinery: flow control, certificate requests, resource claims. Upstream: the validation package of each group.
+/* Kinds of the cluster's machinery: flow control, certificate requests. Upstream: the validation package of each group.
  */
 #include "apiserver/rules/kinds.h"
 #include "pkg/base/bytes.h"
@@ -220,53 +220,3 @@ VALIDATE_FN(csr) {
         v_invalid(v, FP(p, "expirationSeconds"), sec, "may not specify a duration less than %d seconds",
                   CSR_EXPIRATION_MIN);
 }
-
-/* ---- resource claims ---- */
-
-static void device_request(struct vctx *v, const struct json *r, const struct fp *p) {
-    const char *class = jstr(r, "deviceClassName");
-    const struct json *count = jget(r, "count");
-    if (!*class)
-        v_required(v, FP(p, "deviceClassName"), NULL);
-    else if (is_dns1123_subdomain(class))
-        v_invalid(v, FP(p, "deviceClassName"), json_get(r, "deviceClassName"), "%s", is_dns1123_subdomain(class));
-    v_enum(v, FP(p, "allocationMode"), json_get(r, "allocationMode"), ONE_OF("All", "ExactCount"), true);
-    if (str_eq(jstr(r, "allocationMode"), "All") && json_as_int(count, 0) != 0)
-        v_invalid(v, FP(p, "count"), count, "must not be specified when allocationMode is 'All'");
-    if (str_eq(jstr(r, "allocationMode"), "ExactCount") && json_as_int(count, 0) <= 0)
-        v_invalid(v, FP(p, "count"), count, "must be greater than zero");
-}
-
-static void claim_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
-    const struct json *r, *sub, *list = json_at(spec, "devices", "requests", NULL);
-    const struct fp *rp = FP(FP(p, "devices"), "requests");
-    JSON_FOREACH(r, list) {
-        const struct fp *at = FPI(rp, r_i);
-        const char *name = jstr(r, "name");
-        const struct json *exact = jget(r, "exactly"), *first = json_get(r, "firstAvailable");
-        if (!*name)
-            v_required(v, FP(at, "name"), NULL);
-        else if (is_dns1123_label(name))
-            v_invalid(v, FP(at, "name"), json_get(r, "name"), "%s", is_dns1123_label(name));
-        for (size_t j = 0; j < r_i; j++)
-            if (str_eq(jstr(json_item(list, j), "name"), name)) v_duplicate(v, at, json_get(r, "name"));
-        if (!exact && !json_len(first)) v_required(v, at, "exactly one of `exactly` or `firstAvailable` is required");
-        if (exact && json_len(first))
-            v_invalid(v, at, NULL,
-                      "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set");
-        if (exact) device_request(v, exact, FP(at, "exactly"));
-        JSON_FOREACH(sub, first) device_request(v, sub, FPI(FP(at, "firstAvailable"), sub_i));
-    }
-}
-
-VALIDATE_FN(resource_claim) {
-    claim_spec(v, json_get(obj, "spec"), FP(NULL, "spec"));
-    if (old) v_immutable(v, FP(NULL, "spec"), json_get(obj, "spec"), json_get(old, "spec"));
-}
-
-VALIDATE_FN(resource_claim_template) {
-    claim_spec(v, json_at(obj, "spec", "spec", NULL), FP(FP(NULL, "spec"), "spec"));
-    if (old) v_immutable(v, FP(NULL, "spec"), json_get(obj, "spec"), json_get(old, "spec"));
-}
-
-VALIDATE_FN(device_class) {}

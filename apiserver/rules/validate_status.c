@@ -2,6 +2,9 @@
  * form. */
 #include "apiserver/rules/validate_status.h"
 
+#include "apiserver/rules/crd_pattern.h"
+#include "apiserver/rules/validate_device.h"
+
 /* Counters of workloads; whichever a kind has must not be negative. */
 static const char *const counters[] = {"replicas",
                                        "readyReplicas",
@@ -67,6 +70,33 @@ static void service_ingress(struct vctx *v, const struct json *obj, const struct
     }
 }
 
+/* The conditions that all kinds write alike (metav1.Condition). */
+void validate_conditions(struct vctx *v, const struct json *list, const struct fp *p) {
+    enum { REASON_MAX = 1024, MESSAGE_MAX = 32768 };
+    static const char reason_form[] = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
+    const struct json *it;
+    JSON_FOREACH(it, list) {
+        const struct fp *at = FPI(p, it_i);
+        const char *reason = jstr(it, "reason");
+        for (size_t j = 0; j < it_i; j++)
+            if (str_eq(jstr(json_item(list, j), "type"), jstr(it, "type"))) {
+                v_duplicate(v, FP(at, "type"), json_get(it, "type"));
+                break;
+            }
+        v_label_name(v, FP(at, "type"), jstr(it, "type"));
+        if (!str_in(jstr(it, "status"), ONE_OF("False", "True", "Unknown")))
+            v_not_supported(v, FP(at, "status"), json_get(it, "status"), ONE_OF("False", "True", "Unknown"));
+        v_min(v, at, it, "observedGeneration", 0);
+        if (!*jstr(it, "lastTransitionTime")) v_required(v, FP(at, "lastTransitionTime"), "must be set");
+        if (!*reason)
+            v_required(v, FP(at, "reason"), "must be set");
+        else if (!crd_pattern_matches(reason_form, reason, strlen(reason)))
+            v_invalid(v, FP(at, "reason"), json_get(it, "reason"), "must begin with a letter and hold words only");
+        if (strlen(reason) > REASON_MAX) v_too_long(v, FP(at, "reason"), REASON_MAX);
+        if (strlen(jstr(it, "message")) > MESSAGE_MAX) v_too_long(v, FP(at, "message"), MESSAGE_MAX);
+    }
+}
+
 void validate_status(struct vctx *v, const struct json *obj, const struct json *old) {
     const struct json *status = json_get(obj, "status");
     const struct fp *p = FP(NULL, "status");
@@ -76,5 +106,6 @@ void validate_status(struct vctx *v, const struct json *obj, const struct json *
         if (!str_eq(jstr(json_get(obj, "spec"), "nodeName"), jstr(json_get(old, "spec"), "nodeName")))
             v_forbidden(v, FP(p, "nodeName"), "may not be changed directly");
     }
+    if (str_eq(v->c->kind, "ResourceClaim")) validate_claim_status(v, obj, old);
     if (str_eq(v->c->kind, "Service")) service_ingress(v, obj, p);
 }

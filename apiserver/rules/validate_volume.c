@@ -150,20 +150,24 @@ static void empty_dir(struct vctx *v, const struct json *s, const struct fp *p) 
         v_forbidden(v, FP(p, "sizeLimit"), "SizeLimit field must be a valid resource quantity");
 }
 
-static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) {
+void validate_template_meta(struct vctx *v, const struct json *meta, const struct fp *p) {
     static const char *const known[] = {"labels", "annotations", NULL};
-    const struct json *tmpl = jget(s, "volumeClaimTemplate"), *meta = json_get(tmpl, "metadata");
-    const struct fp *tp = FP(p, "volumeClaimTemplate"), *mp = FP(tp, "metadata");
+    v_annotations(v, FP(p, "annotations"), json_get(meta, "annotations"));
+    v_labels(v, FP(p, "labels"), json_get(meta, "labels"));
+    JSON_FOREACH_MEMBER(m, meta)
+        if (!str_in(m->key, known) && m->value->type != JSON_NULL &&
+            !(json_is(m->value, JSON_INT) && m->value->i == 0 && str_eq(m->key, "generation")))
+            v_forbidden(v, FP(p, str_eq(m->key, "uid") ? "uID" : m->key), "cannot be set");
+}
+
+static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) {
+    const struct json *tmpl = jget(s, "volumeClaimTemplate");
+    const struct fp *tp = FP(p, "volumeClaimTemplate");
     if (!tmpl) {
         v_required(v, tp, NULL);
         return;
     }
-    v_annotations(v, FP(mp, "annotations"), json_get(meta, "annotations"));
-    v_labels(v, FP(mp, "labels"), json_get(meta, "labels"));
-    JSON_FOREACH_MEMBER(m, meta)
-        if (!str_in(m->key, known) && m->value->type != JSON_NULL &&
-            !(json_is(m->value, JSON_INT) && m->value->i == 0 && str_eq(m->key, "generation")))
-            v_forbidden(v, FP(mp, str_eq(m->key, "uid") ? "uID" : m->key), "cannot be set");
+    validate_template_meta(v, json_get(tmpl, "metadata"), FP(tp, "metadata"));
     validate_pvc_spec(v, json_get(tmpl, "spec"), FP(tp, "spec"));
 }
 

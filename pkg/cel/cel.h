@@ -59,6 +59,8 @@ extern const struct cel_type cel_t_dyn, cel_t_null, cel_t_bool, cel_t_int, cel_t
     cel_t_bytes, cel_t_timestamp, cel_t_duration, cel_t_type;
 /* kubernetes.authorization.Authorizer (`authorizer`) and ...ResourceCheck (`authorizer.requestResource`). */
 extern const struct cel_type cel_t_authorizer, cel_t_resource_check;
+/* kubernetes.Quantity */
+const struct cel_type *cel_type_quantity(void);
 
 const struct cel_type *cel_type_list(struct arena *a, const struct cel_type *elem);
 const struct cel_type *cel_type_map(struct arena *a, const struct cel_type *key, const struct cel_type *value);

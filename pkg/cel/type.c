@@ -281,3 +281,5 @@ const struct cel_type *type_substitute(struct type_map *m, const struct cel_type
     if (p0 == t->p[0] && p1 == t->p[1]) return t;
     return type_new(m->a, t->kind, p0, p1);
 }
+
+const struct cel_type *cel_type_quantity(void) { return &type_quantity; }
