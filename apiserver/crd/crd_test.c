@@ -257,7 +257,7 @@ TEST(schemas_are_structural) {
         _cleanup_arena_ struct arena *a = arena_new();
         struct rules_ctx c = {.a = a, .group = "apiextensions.k8s.io", .kind = "CustomResourceDefinition"};
         struct vctx v = {.c = &c, .a = a};
-        crd_check_structural(&v, parse(a, quotes(a, structural[i].schema)), FP(NULL, "s"));
+        crd_check_structural(&v, parse(a, quotes(a, structural[i].schema)), false, FP(NULL, "s"));
         if (!str_eq(findings_text(a, &v), structural[i].findings))
             TEST_FAIL("%s: found %s", structural[i].name, findings_text(a, &v));
     }

@@ -38,6 +38,9 @@ void crd_cel_check(struct vctx *v, const struct json *schema, const struct fp *p
 /* A default must keep to the rules of its schema; rules that do not compile are left to crd_cel_check. */
 void crd_cel_check_default(struct vctx *v, const struct json *schema, const struct json *dflt, const struct fp *p);
 
+/* The form of one rule: what is there, and that its fieldPath leads somewhere. */
+void crd_cel_check_form(struct vctx *v, const struct json *schema, const struct json *rule, const struct fp *p);
+
 /* One rule, with `self` (and oldSelf) of this type. */
 void crd_cel_compile_rule(struct arena *a, const struct cel_type *self, const struct json *schema,
                           const struct json *rule, struct crd_rule *out);

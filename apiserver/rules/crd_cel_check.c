@@ -58,10 +58,9 @@ static void observe(struct checker *c, const struct fp *p, uint64_t cost) {
 
 static bool has_newline(const char *s) { return strpbrk(s, "\r\n") != NULL; }
 
-static void check_form(struct checker *c, const struct json *schema, const struct json *rule, const struct fp *p) {
-    struct vctx *v = c->v;
-    const char *text = crd_cel_trim(c->a, jstr(rule, "rule")), *given = jstr(rule, "message"),
-               *message = crd_cel_trim(c->a, given);
+void crd_cel_check_form(struct vctx *v, const struct json *schema, const struct json *rule, const struct fp *p) {
+    const char *text = crd_cel_trim(v->a, jstr(rule, "rule")), *given = jstr(rule, "message"),
+               *message = crd_cel_trim(v->a, given);
     const char *path = jstr(rule, "fieldPath"), *expr = jstr(rule, "messageExpression"), *reason = jstr(rule, "reason");
     static const char *const reasons[] = {"FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid",
                                           "FieldValueRequired", NULL};
@@ -73,15 +72,15 @@ static void check_form(struct checker *c, const struct json *schema, const struc
         v_invalid(v, FP(p, "message"), json_get(rule, "message"), "must not contain line breaks");
     else if (has_newline(text) && !*message)
         v_required(v, FP(p, "message"), "message must be specified if rule contains line breaks");
-    if (*expr && !*crd_cel_trim(c->a, expr))
+    if (*expr && !*crd_cel_trim(v->a, expr))
         v_required(v, FP(p, "messageExpression"), "messageExpression must be non-empty if specified");
-    if (*reason && !str_in(reason, reasons)) v_not_supported(v, FP(p, "reason"), json_get(rule, "reason"), reasons);
+    if (jget(rule, "reason") && !str_in(reason, reasons)) v_not_supported(v, FP(p, "reason"), json_get(rule, "reason"), reasons);
     if (!*path) return;
-    if (!*crd_cel_trim(c->a, path))
+    if (!*crd_cel_trim(v->a, path))
         v_invalid(v, FP(p, "fieldPath"), json_get(rule, "fieldPath"), "must be non-empty if specified");
     if (has_newline(path))
         v_invalid(v, FP(p, "fieldPath"), json_get(rule, "fieldPath"), "must not contain line breaks");
-    if (!crd_cel_field_path(c->a, schema, path))
+    if (!crd_cel_field_path(v->a, schema, path))
         v_invalid(v, FP(p, "fieldPath"), json_get(rule, "fieldPath"), "must be a valid path");
 }
 
@@ -147,7 +146,7 @@ static void walk(struct checker *c, const struct json *s, const struct cel_type 
         walk(c, items, t ? cel_type_elem(t) : NULL, FP(p, "items"), each, depth + 1);
     }
     size_t before = c->v->n;
-    JSON_FOREACH(it, rules) check_form(c, s, it, FPI(FP(p, "x-kubernetes-validations"), it_i));
+    JSON_FOREACH(it, rules) crd_cel_check_form(c->v, s, it, FPI(FP(p, "x-kubernetes-validations"), it_i));
     if (c->v->n > before) return;
     if (json_len(rules) && !t)
         v_internal(c->v, FP(p, "x-kubernetes-validations"), "failed to convert to declType for CEL validation rules");

@@ -206,6 +206,6 @@ TEST(defaults_are_held_against_rules) {
     struct vctx v = {.c = &c, .a = a};
     struct json *schema =
         parse(a, "{'type':'object','properties':{'a':{'type':'integer','default':7," RULE("self < 5") "}}}");
-    crd_check_structural(&v, schema, FP(NULL, "f"));
+    crd_check_structural(&v, schema, false, FP(NULL, "f"));
     CHECK_STR(findings_text(a, &v), "Invalid f.properties[a].default: Invalid value: 7: failed rule: self < 5");
 }

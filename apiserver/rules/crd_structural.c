@@ -2,6 +2,7 @@
  * allOf, anyOf, oneOf and not, which only say more about it. Then pruning and defaulting have one meaning. Upstream:
  * apiextensions-apiserver/pkg/apiserver/schema/validation.go and complete.go, and the OpenAPI part of
  * pkg/apis/apiextensions/validation. */
+#include "apiserver/rules/crd_cel.h"
 #include "apiserver/rules/crd_pattern.h"
 #include "apiserver/rules/crd_schema.h"
 
@@ -12,13 +13,38 @@ static bool flag(const struct json *s, const char *key) { return json_get_bool(s
 
 /* ---- what must not be there ---- */
 
+/* Those that upstream knows as pointers are there even when they are empty. */
+static bool not_supported(const struct json *s, const char *key) {
+    if (str_in(key, ONE_OF("$ref", "dependencies", "additionalItems"))) return jget(s, key);
+    return !jempty(json_get(s, key));
+}
+
+static const char *const forbidden_keys[] = {"$ref", "id", "additionalItems", "patternProperties", "definitions", "dependencies"};
+
+/* Has it, or anything in it, members that a structural schema cannot be made of? Then nothing is said of its structure. */
+static bool unbuildable(const struct json *s, unsigned depth) {
+    static const char *const lists[] = {"allOf", "anyOf", "oneOf"}, *const single[] = {"items", "additionalProperties",
+                                                                                      "not"};
+    const struct json *it;
+    if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return false;
+    if (*jstr(s, "$schema") || jget(s, "additionalItems")) return true;
+    for (size_t i = 0; i < ARRAY_LEN(forbidden_keys); i++)
+        if (!jempty(json_get(s, forbidden_keys[i]))) return true;
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        JSON_FOREACH(it, json_get(s, lists[i]))
+            if (unbuildable(it, depth + 1)) return true;
+    for (size_t i = 0; i < ARRAY_LEN(single); i++)
+        if (unbuildable(json_get(s, single[i]), depth + 1)) return true;
+    JSON_FOREACH_MEMBER(m, json_get(s, "properties"))
+        if (unbuildable(m->value, depth + 1)) return true;
+    return false;
+}
+
 static void unsupported(struct vctx *v, const struct json *s, const struct fp *p) {
-    static const char *const keys[] = {"$ref",        "id",          "additionalItems", "patternProperties",
-                                       "definitions", "dependencies"};
     static const char *const types[] = {"array", "boolean", "integer", "number", "object", "string", NULL};
     const char *type = jstr(s, "type");
-    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-        if (!jempty(json_get(s, keys[i]))) v_forbidden(v, FP(p, keys[i]), "%s is not supported", keys[i]);
+    for (size_t i = 0; i < ARRAY_LEN(forbidden_keys); i++)
+        if (not_supported(s, forbidden_keys[i])) v_forbidden(v, FP(p, forbidden_keys[i]), "%s is not supported", forbidden_keys[i]);
     if (str_eq(type, "null"))
         v_forbidden(v, FP(p, "type"), "type cannot be set to null, use nullable as an alternative");
     else if (*type && !str_in(type, types))
@@ -188,9 +214,10 @@ static void nested(struct vctx *v, const struct json *s, const struct json *full
                    const struct fp *p, unsigned depth, bool may_mix) {
     static const struct {
         const char *key, *why;
+        bool pointer; /* empty is something too */
     } forbidden[] = {{"type", "must be empty to be structural"},
                      {"additionalProperties", "must be undefined to be structural"},
-                     {"default", "must be undefined to be structural"},
+                     {"default", "must be undefined to be structural", true},
                      {"title", "must be empty to be structural"},
                      {"description", "must be empty to be structural"},
                      {"nullable", "must be false to be structural"},
@@ -198,13 +225,13 @@ static void nested(struct vctx *v, const struct json *s, const struct json *full
                      {"x-kubernetes-embedded-resource", "must be false to be structural"},
                      {"x-kubernetes-int-or-string", "must be false to be structural"},
                      {"x-kubernetes-list-map-keys", "must be empty to be structural"},
-                     {"x-kubernetes-list-type", "must be undefined to be structural"},
-                     {"x-kubernetes-map-type", "must be undefined to be structural"},
+                     {"x-kubernetes-list-type", "must be undefined to be structural", true},
+                     {"x-kubernetes-map-type", "must be undefined to be structural", true},
                      {"x-kubernetes-validations", "must be empty to be structural"}};
     const struct json *items = json_get(s, "items"), *more = json_get(full, "additionalProperties");
     if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return;
     for (size_t i = 0; i < ARRAY_LEN(forbidden); i++)
-        if (jget(s, forbidden[i].key) && (i == 2 || !jempty(json_get(s, forbidden[i].key))))
+        if (jget(s, forbidden[i].key) && (forbidden[i].pointer || !jempty(json_get(s, forbidden[i].key))))
             v_forbidden(v, FP(p, forbidden[i].key), "%s", forbidden[i].why);
     JSON_FOREACH_MEMBER(m, json_get(s, "properties")) {
         const struct json *known = json_get(json_get(full, "properties"), m->key);
@@ -249,19 +276,6 @@ static void format_of(struct vctx *v, const struct json *s) {
     if (*format && !str_in(format, known)) rules_warn(v->c, "unrecognized format \"%s\"", format);
 }
 
-static void rules_of(struct vctx *v, const struct json *s, const struct fp *p) {
-    static const char *const reasons[] = {"FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid",
-                                          "FieldValueRequired", NULL};
-    const struct json *it;
-    JSON_FOREACH(it, json_get(s, "x-kubernetes-validations")) {
-        const struct fp *at = FPI(FP(p, "x-kubernetes-validations"), it_i);
-        const char *rule = jstr(it, "rule");
-        if (strspn(rule, " \t\r\n") == strlen(rule)) v_required(v, FP(at, "rule"), "rule is not specified");
-        if (jget(it, "reason") && !str_in(jstr(it, "reason"), reasons))
-            v_not_supported(v, FP(at, "reason"), json_get(it, "reason"), reasons);
-    }
-}
-
 /* What no schema may hold, wherever it stands. */
 static void plain(struct vctx *v, const struct json *s, const struct fp *p, unsigned depth) {
     static const char *const lists[] = {"allOf", "anyOf", "oneOf"};
@@ -270,7 +284,8 @@ static void plain(struct vctx *v, const struct json *s, const struct fp *p, unsi
     if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return;
     unsupported(v, s, p);
     list_and_map(v, s, p);
-    rules_of(v, s, p);
+    JSON_FOREACH(it, json_get(s, "x-kubernetes-validations"))
+        crd_cel_check_form(v, s, it, FPI(FP(p, "x-kubernetes-validations"), it_i));
     format_of(v, s);
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(it, json_get(s, lists[i])) plain(v, it, FPI(FP(p, lists[i]), it_i), depth + 1);
@@ -286,13 +301,48 @@ static void node(struct vctx *v, const struct json *s, const struct fp *p, enum 
     type_members(v, s, p, level);
     junctors(v, s, s, p, p, depth, true);
     if (dflt) crd_check_default(v, s, dflt, FP(p, "default"));
+    if (json_is(dflt, JSON_OBJECT) && (level == ROOT || flag(s, "x-kubernetes-embedded-resource")))
+        for (size_t i = 0; i < 2; i++) /* a whole object says what it is */
+            if (!*jstr(dflt, i ? "kind" : "apiVersion"))
+                v_required(v, FP(FP(p, "default"), i ? "kind" : "apiVersion"), NULL);
     JSON_FOREACH_MEMBER(m, json_get(s, "properties"))
         node(v, m->value, FPK(FP(p, "properties"), m->key), FIELD, depth + 1);
     node(v, items, FP(p, "items"), ITEM, depth + 1);
     node(v, more, FP(p, "additionalProperties"), FIELD, depth + 1);
 }
 
-void crd_check_structural(struct vctx *v, const struct json *schema, const struct fp *p) {
+/* With a status apart, the root says only what is not lost when the status is looked at on its own. */
+static void root_members(struct vctx *v, const struct json *schema, const struct fp *p) {
+    static const char *const before_type[] = {"id", "$schema", "$ref"};
+    static const char *const allowed[] = {
+        "description",  "type",    "format",           "title",     "maximum",      "exclusiveMaximum",
+        "minimum",      "maxItems", "exclusiveMinimum", "maxLength", "minLength",    "pattern",
+        "minItems",     "uniqueItems", "multipleOf",    "required",  "items",        "properties",
+        "externalDocs", "example", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations", NULL};
+    bool early = false, other = false;
+    for (size_t i = 0; i < ARRAY_LEN(before_type); i++)
+        early |= i == 2 ? jget(schema, before_type[i]) != NULL : *jstr(schema, before_type[i]) != '\0';
+    if (!early && *jstr(schema, "type") && !str_eq(jstr(schema, "type"), "object")) {
+        v_invalid(v, FP(p, "type"), json_get(schema, "type"), "only \"object\" is allowed where status is a subresource");
+        return;
+    }
+    JSON_FOREACH_MEMBER(m, schema) {
+        if (m->value->type == JSON_NULL || str_in(m->key, allowed)) continue;
+        bool pointer = str_in(m->key, ONE_OF("x-kubernetes-list-type", "x-kubernetes-map-type", "default", "maxProperties",
+                                             "minProperties", "not", "additionalProperties", "additionalItems",
+                                             "enum", "allOf", "anyOf", "oneOf", "x-kubernetes-list-map-keys",
+                                             "patternProperties", "definitions", "dependencies"));
+        other |= pointer || !jempty(m->value);
+    }
+    if (early || other) v_invalid_whole(v, p, "a member is not allowed at the root where status is a subresource");
+}
+
+void crd_check_structural(struct vctx *v, const struct json *schema, bool status, const struct fp *p) {
+    size_t found = v->n;
+    if (status) root_members(v, schema, p);
     plain(v, schema, p, 0);
-    node(v, schema, p, ROOT, 0);
+    if (!unbuildable(schema, 0))
+        node(v, schema, p, ROOT, 0);
+    else if (v->n == found)
+        v_invalid_whole(v, p, "has members that are not supported");
 }

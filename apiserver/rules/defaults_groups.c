@@ -146,18 +146,18 @@ DEFAULTS_FN(hpa) {
 
 static void default_rules_scope(struct arena *a, struct json *rules) {
     struct json *r;
-    JSON_FOREACH(r, rules) def_str(a, r, "scope", "*");
+    JSON_FOREACH(r, rules) def_ptr(a, r, "scope", "*");
 }
 
 DEFAULTS_FN(webhooks) {
     struct json *w;
     JSON_FOREACH(w, json_get(obj, "webhooks")) {
-        def_str(c->a, w, "failurePolicy", "Fail");
-        def_str(c->a, w, "matchPolicy", "Equivalent");
+        def_ptr(c->a, w, "failurePolicy", "Fail");
+        def_ptr(c->a, w, "matchPolicy", "Equivalent");
         json_ensure_object(c->a, w, "namespaceSelector");
         json_ensure_object(c->a, w, "objectSelector");
         def_int(c->a, w, "timeoutSeconds", 10);
-        if (str_eq(c->kind, "MutatingWebhookConfiguration")) def_str(c->a, w, "reinvocationPolicy", "Never");
+        if (str_eq(c->kind, "MutatingWebhookConfiguration")) def_ptr(c->a, w, "reinvocationPolicy", "Never");
         default_rules_scope(c->a, json_get(w, "rules"));
         struct json *svc = json_at(w, "clientConfig", "service", NULL);
         if (svc) def_int(c->a, svc, "port", 443);
@@ -166,7 +166,7 @@ DEFAULTS_FN(webhooks) {
 
 static void default_match_resources(struct arena *a, struct json *m) {
     if (!m) return;
-    def_str(a, m, "matchPolicy", "Equivalent");
+    def_ptr(a, m, "matchPolicy", "Equivalent");
     json_ensure_object(a, m, "namespaceSelector");
     json_ensure_object(a, m, "objectSelector");
     default_rules_scope(a, json_get(m, "resourceRules"));
@@ -175,7 +175,7 @@ static void default_match_resources(struct arena *a, struct json *m) {
 
 DEFAULTS_FN(admission_policy) {
     struct json *spec = spec_of(c, obj);
-    def_str(c->a, spec, "failurePolicy", "Fail");
+    def_ptr(c->a, spec, "failurePolicy", "Fail");
     default_match_resources(c->a, jget(spec, "matchConstraints"));
 }
 
@@ -184,8 +184,8 @@ DEFAULTS_FN(admission_policy_binding) { default_match_resources(c->a, jget(spec_
 /* ---- storage ---- */
 
 DEFAULTS_FN(storage_class) {
-    def_str(c->a, obj, "reclaimPolicy", "Delete");
-    def_str(c->a, obj, "volumeBindingMode", "Immediate");
+    def_ptr(c->a, obj, "reclaimPolicy", "Delete");
+    def_ptr(c->a, obj, "volumeBindingMode", "Immediate");
 }
 
 DEFAULTS_FN(csi_driver) {
@@ -230,7 +230,7 @@ DEFAULTS_FN(priority_level) {
 static void default_policy_ports(struct arena *a, struct json *rules) {
     struct json *r, *p;
     JSON_FOREACH(r, rules)
-        JSON_FOREACH(p, json_get(r, "ports")) def_str(a, p, "protocol", "TCP");
+        JSON_FOREACH(p, json_get(r, "ports")) def_ptr(a, p, "protocol", "TCP");
 }
 
 DEFAULTS_FN(network_policy) {
@@ -245,14 +245,14 @@ DEFAULTS_FN(network_policy) {
 
 DEFAULTS_FN(ingress_class) {
     struct json *p = json_at(obj, "spec", "parameters", NULL);
-    if (p) def_str(c->a, p, "scope", "Cluster");
+    if (p) def_ptr(c->a, p, "scope", "Cluster");
 }
 
 DEFAULTS_FN(endpoint_slice) {
     struct json *p;
     JSON_FOREACH(p, json_get(obj, "ports")) {
         def_text(c->a, p, "name", "\"\"");
-        def_str(c->a, p, "protocol", "TCP");
+        def_ptr(c->a, p, "protocol", "TCP");
     }
 }
 
@@ -296,7 +296,7 @@ DEFAULTS_FN(resource_slice) {
 
 /* ---- the rest ---- */
 
-DEFAULTS_FN(priority_class) { def_str(c->a, obj, "preemptionPolicy", "PreemptLowerPriority"); }
+DEFAULTS_FN(priority_class) { def_ptr(c->a, obj, "preemptionPolicy", "PreemptLowerPriority"); }
 
 DEFAULTS_FN(api_service) {
     struct json *svc = json_at(obj, "spec", "service", NULL);

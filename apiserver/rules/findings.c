@@ -105,6 +105,13 @@ void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const 
         v_not_supported(v, p, value, allowed);
 }
 
+void v_choice(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed) {
+    if (!value || value->type == JSON_NULL)
+        v_required(v, p, NULL);
+    else
+        v_enum(v, p, value, allowed, false);
+}
+
 void v_min(struct vctx *v, const struct fp *up, const struct json *obj, const char *key, int64_t min) {
     const struct json *x = jget(obj, key);
     if (!json_is(x, JSON_INT) || x->i >= min) return;

@@ -121,8 +121,10 @@ void finish_job(struct rules_ctx *c, struct json *obj);
 /* Removes what belongs to features that are off by default (prepare.c). */
 void drop_disabled(struct rules_ctx *c, struct json *obj);
 
-/* A webhook's clientConfig: exactly one of url and service (validate_cluster.c). */
+/* A webhook's clientConfig: exactly one of url and service (validate_admission.c). */
 void validate_webhook_client(struct vctx *v, const struct json *cc, const struct fp *p);
+/* The review versions it understands. */
+void validate_review_versions(struct vctx *v, const struct json *list, const struct fp *p);
 
 /* "Guaranteed", "Burstable" or "BestEffort" (prepare.c). */
 const char *pod_qos_class(const struct json *spec);

@@ -32,7 +32,8 @@ static void compile_variables(struct arena *a, struct policy *p, const struct js
     p->variables = arena_zalloc(a, (json_len(list) + 1) * sizeof(*p->variables));
     JSON_FOREACH(it, list) {
         struct expr x = expr_compile(a, p->env, jstr(it, "name"), jstr(it, "expression"), NULL);
-        cel_type_add_field(a, p->variables_type, x.name, x.prog ? cel_prog_type(x.prog) : &cel_t_dyn);
+        if (jstr(it, "expression")[strspn(jstr(it, "expression"), " \t\r\n")])
+            cel_type_add_field(a, p->variables_type, x.name, x.prog ? cel_prog_type(x.prog) : &cel_t_dyn);
         p->variables[p->n_variables++] = x;
     }
 }

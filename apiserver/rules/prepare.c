@@ -49,6 +49,15 @@ void drop_disabled(struct rules_ctx *c, struct json *obj) {
         drop_member(spec, "strategy");
         drop_member(spec, "preferredHolder");
     }
+    if (str_eq(c->kind, "CSIDriver")) drop_member(spec, "preventPodSchedulingIfMissing"); /* VolumeLimitScaling */
+    if (str_eq(c->kind, "ResourceSlice")) { /* DRANodeAllocatableResources, DRAListTypeAttributes */
+        static const char *const lists[] = {"ints", "bools", "strings", "versions"};
+        JSON_FOREACH(it, json_get(spec, "devices")) {
+            drop_member(it, "nodeAllocatableResourceMappings");
+            JSON_FOREACH_MEMBER(m, json_get(it, "attributes"))
+                for (size_t i = 0; i < ARRAY_LEN(lists); i++) drop_member(m->value, lists[i]);
+        }
+    }
     if (str_eq(c->kind, "Node")) drop_member(spec, "configSource"); /* DynamicKubeletConfig, removed */
     if (str_eq(c->kind, "PodTemplate")) drop_disabled_pod(json_at(obj, "template", "spec", NULL));
     if (str_eq(c->kind, "CronJob")) drop_disabled_pod(json_at(spec, "jobTemplate", "spec", "template", "spec", NULL));

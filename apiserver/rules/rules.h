@@ -43,6 +43,8 @@ void v_not_supported(struct vctx *v, const struct fp *p, const struct json *valu
 /* The value is one of `allowed` (NULL-terminated). With `required`, absent or "" is Required; without, it may be absent
  * but not "" (a member that "" leaves out is absent by now). */
 void v_enum(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed, bool required);
+/* As v_enum, of a pointer that must be set: absent is Required, "" is one of the wrong values. */
+void v_choice(struct vctx *v, const struct fp *p, const struct json *value, const char *const *allowed);
 #define ONE_OF(...) ((const char *const[]){__VA_ARGS__, NULL})
 bool str_in(const char *s, const char *const *list);
 /* 422 Invalid when there are findings, else 0. */

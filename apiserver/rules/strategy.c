@@ -92,9 +92,9 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
         return err_status(e, 400, "BadRequest",
                           "the namespace of the provided object does not match the namespace sent on the request");
     }
-    if (*jstr(meta, "resourceVersion") && !str_eq(jstr(meta, "resourceVersion"), "0") && !c->dry_run)
+    if (strtoull(jstr(meta, "resourceVersion"), NULL, 10) && !c->dry_run)
         return err_status(e, 500, "InternalError", "resourceVersion should not be set on objects to be created");
-    json_del(meta, "resourceVersion");
+    if (!c->dry_run) json_del(meta, "resourceVersion"); /* which shows what the client sent */
     meta_prepare_create(c, obj);
     drop_disabled(c, obj);
     if ((flags & K_STATUS) && !(flags & K_KEEP_STATUS_ON_CREATE)) clear_status(c, obj);

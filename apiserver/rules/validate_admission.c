@@ -63,29 +63,89 @@ static void webhook_rule(struct vctx *v, const struct json *r, const struct fp *
     v_enum(v, FP(p, "scope"), json_get(r, "scope"), ONE_OF("*", "Cluster", "Namespaced"), false);
 }
 
+/* As Go's url.Parse: no control characters, whole escapes, a scheme or no colon in the first segment. */
+static bool url_parses(const char *s) {
+    size_t n = strcspn(s, ":/?#");
+    for (const char *q = s; *q; q++)
+        if ((unsigned char)*q < ' ' || *q == 0x7f ||
+            (*q == '%' && !(isxdigit((unsigned char)q[1]) && isxdigit((unsigned char)q[2]))))
+            return false;
+    if (s[n] != ':') return true;
+    if (!n) return false;
+    return is_absolute_uri(s);
+}
+
+static void webhook_url(struct vctx *v, const struct json *value, const struct fp *p) {
+    const char *s = str_or_empty(json_as_str(value)), *host = strstr(s, "://");
+    size_t scheme = strcspn(s, ":/?#");
+    if (!url_parses(s)) {
+        v_required(v, p, "url must be a valid URL");
+        return;
+    }
+    host = host && host == s + scheme ? host + 3 : str_has_prefix(s, "//") ? s + 2 : "";
+    size_t n = strcspn(host, "/?#");
+    const char *at = memrchr(host, '@', n), *query = strchr(s, '?'), *fragment = strchr(s, '#');
+    if (scheme != 5 || strncasecmp(s, "https:", 6) != 0) v_invalid(v, p, value, "'https' is the only allowed URL scheme");
+    if (at ? at + 1 == host + n : !n) v_invalid(v, p, value, "host must be specified");
+    if (at) v_invalid(v, p, value, "user information is not permitted in the URL");
+    if (fragment && fragment[1]) v_invalid(v, p, value, "fragments are not permitted in the URL");
+    if (query && (!fragment || query < fragment) && query[1] && query[1] != '#')
+        v_invalid(v, p, value, "query parameters are not permitted in the URL");
+}
+
+/* "/a/b": of DNS subdomains. */
+static void service_path(struct vctx *v, const struct json *value, const struct fp *p) {
+    const char *s = str_or_empty(json_as_str(value));
+    if (!*s || str_eq(s, "/")) return;
+    if (str_eq(s, "//")) {
+        v_invalid(v, p, value, "segment[0] may not be empty");
+        return;
+    }
+    if (*s != '/') v_invalid(v, p, value, "must start with a '/'");
+    size_t len = strlen(++s);
+    if (len && s[len - 1] == '/') len--;
+    s = arena_strndup(v->a, s, len);
+    for (const char *end; s; s = *end ? end + 1 : NULL) {
+        end = strchrnul(s, '/');
+        if (end == s)
+            v_invalid(v, p, value, "a segment may not be empty");
+        else
+            v_subdomain(v, p, json_str(v->a, arena_strndup(v->a, s, (size_t)(end - s))));
+    }
+}
+
 void validate_webhook_client(struct vctx *v, const struct json *cc, const struct fp *p) {
-    const char *url = json_get_str(cc, "url");
-    const struct json *svc = jget(cc, "service");
+    const struct json *svc = jget(cc, "service"), *url = jget(cc, "url");
+    const struct fp *sp = FP(p, "service");
     if (!url == !svc) {
         v_required(v, p, "exactly one of url or service is required");
     } else if (url) {
-        if (!str_has_prefix(url, "https://"))
-            v_invalid(v, FP(p, "url"), json_get(cc, "url"), "'https' is the only allowed URL scheme");
-        else if (!url[8] || url[8] == '/')
-            v_invalid(v, FP(p, "url"), json_get(cc, "url"), "host must be specified");
-        if (strchr(url, '#')) v_invalid(v, FP(p, "url"), json_get(cc, "url"), "fragments are not permitted in the URL");
-        if (strchr(url, '?'))
-            v_invalid(v, FP(p, "url"), json_get(cc, "url"), "query parameters are not permitted in the URL");
+        webhook_url(v, url, FP(p, "url"));
     } else {
-        const struct fp *sp = FP(p, "service");
-        const char *path = json_get_str(svc, "path");
         int64_t port = json_get_int(svc, "port", 443);
-        if (!*jstr(svc, "name")) v_required(v, FP(sp, "name"), "service name is required");
-        if (!*jstr(svc, "namespace")) v_required(v, FP(sp, "namespace"), "service namespace is required");
+        /* upstream hands the two names over in the wrong order, so that each is missed where the other is */
+        if (!*jstr(svc, "namespace")) v_required(v, FP(sp, "name"), NULL);
+        if (!*jstr(svc, "name")) v_required(v, FP(sp, "namespace"), NULL);
         if (port < 1 || port > 65535) v_invalid(v, FP(sp, "port"), json_get(svc, "port"), "port is not valid");
-        if (!str_empty(path) && path[0] != '/')
-            v_invalid(v, FP(sp, "path"), json_get(svc, "path"), "must start with a '/'");
+        service_path(v, json_get(svc, "path"), FP(sp, "path"));
     }
+}
+
+void validate_review_versions(struct vctx *v, const struct json *list, const struct fp *p) {
+    const struct json *it;
+    bool known = false;
+    if (!json_len(list)) v_required(v, p, "must specify one of v1, v1beta1");
+    JSON_FOREACH(it, list) {
+        bool again = false;
+        for (size_t j = 0; j < it_i; j++) again |= json_equal(json_item(list, j), it);
+        if (again) {
+            v_invalid(v, FPI(p, it_i), it, "duplicate version");
+            continue;
+        }
+        v_label1035(v, FPI(p, it_i), it);
+        known |= str_in(str_or_empty(json_as_str(it)), ONE_OF("v1", "v1beta1"));
+    }
+    if (json_len(list) && !known) v_invalid(v, p, list, "must include at least one of v1, v1beta1");
 }
 
 /* "a.b.c": a DNS subdomain of at least three labels. */
@@ -139,7 +199,7 @@ VALIDATE_FN(webhooks) {
         v_enum(v, FP(p, "failurePolicy"), json_get(w, "failurePolicy"), ONE_OF("Fail", "Ignore"), false);
         v_enum(v, FP(p, "matchPolicy"), json_get(w, "matchPolicy"), ONE_OF("Equivalent", "Exact"), false);
         v_enum(v, FP(p, "reinvocationPolicy"), json_get(w, "reinvocationPolicy"), ONE_OF("IfNeeded", "Never"), false);
-        v_enum(v, FP(p, "sideEffects"), json_get(w, "sideEffects"), ONE_OF("None", "NoneOnDryRun"), true);
+        v_choice(v, FP(p, "sideEffects"), json_get(w, "sideEffects"), ONE_OF("None", "NoneOnDryRun"));
         int64_t t = json_as_int(timeout, 10);
         if (t < 1 || t > 30)
             v_invalid(v, FP(p, "timeoutSeconds"), timeout, "the timeout value must be between 1 and 30 seconds");
@@ -149,10 +209,7 @@ VALIDATE_FN(webhooks) {
         hook_conditions(v, json_get(w, "matchConditions"),
                         json_get(json_item(json_get(old, "webhooks"), w_i), "matchConditions"),
                         FP(p, "matchConditions"));
-        if (!json_len(versions))
-            v_required(v, FP(p, "admissionReviewVersions"), "must specify one of v1, v1beta1");
-        else if (!list_has(versions, "v1") && !list_has(versions, "v1beta1"))
-            v_invalid(v, FP(p, "admissionReviewVersions"), versions, "must include at least one of v1, v1beta1");
+        validate_review_versions(v, versions, FP(p, "admissionReviewVersions"));
         for (size_t j = 0; *jstr(w, "name") && j < w_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), jstr(w, "name"))) {
                 v_duplicate(v, FP(p, "name"), json_get(w, "name"));
@@ -181,7 +238,7 @@ static void named_rule(struct vctx *v, const struct json *r, const struct fp *p)
 static void match_resources(struct vctx *v, const struct json *m, const struct fp *p) {
     static const char *const lists[] = {"resourceRules", "excludeResourceRules"};
     const struct json *it;
-    v_enum(v, FP(p, "matchPolicy"), json_get(m, "matchPolicy"), ONE_OF("Equivalent", "Exact"), true);
+    v_choice(v, FP(p, "matchPolicy"), json_get(m, "matchPolicy"), ONE_OF("Equivalent", "Exact"));
     v_label_selector(v, FP(p, "namespaceSelector"), json_get(m, "namespaceSelector"), false);
     v_label_selector(v, FP(p, "objectSelector"), json_get(m, "objectSelector"), false);
     for (size_t i = 0; i < 2; i++)
@@ -231,7 +288,7 @@ static bool is_cel_identifier(const char *s) {
 static void policy_common(struct vctx *v, const struct json *spec, const struct json *before, const struct policy *p,
                           const struct fp *at) {
     const struct json *m = jget(spec, "matchConstraints"), *it;
-    v_enum(v, FP(at, "failurePolicy"), json_get(spec, "failurePolicy"), ONE_OF("Fail", "Ignore"), true);
+    v_choice(v, FP(at, "failurePolicy"), json_get(spec, "failurePolicy"), ONE_OF("Fail", "Ignore"));
     if (p->has_params) param_kind(v, json_get(spec, "paramKind"), FP(at, "paramKind"));
     if (!m) {
         v_required(v, FP(at, "matchConstraints"), NULL);

@@ -6,20 +6,6 @@ static void non_negative(struct vctx *v, const struct fp *p, const struct json *
     for (; *keys; keys++) v_min(v, p, spec, *keys, 0);
 }
 
-static bool selector_usable(const struct json *sel) {
-    const struct json *r;
-    JSON_FOREACH(r, json_get(sel, "matchExpressions")) {
-        const char *op = jstr(r, "operator");
-        bool values = json_len(json_get(r, "values")) > 0;
-        if (!str_in(op, ONE_OF("In", "NotIn", "Exists", "DoesNotExist")) ||
-            values != str_in(op, ONE_OF("In", "NotIn")) || is_qualified_name(jstr(r, "key")))
-            return false;
-    }
-    JSON_FOREACH_MEMBER(m, json_get(sel, "matchLabels"))
-        if (is_qualified_name(m->key) || is_label_value(str_or_empty(json_as_str(m->value)))) return false;
-    return true;
-}
-
 /* Selector and template together. False when the selector is such that the template is not looked at. */
 static bool selector(struct vctx *v, const struct json *spec, const struct fp *p, bool required) {
     const struct json *sel = jget(spec, "selector");
@@ -29,7 +15,7 @@ static bool selector(struct vctx *v, const struct json *spec, const struct fp *p
     v_label_selector(v, at, sel, false);
     if (!json_len(json_get(sel, "matchLabels")) && !json_len(json_get(sel, "matchExpressions")))
         v_invalid(v, at, sel, "empty selector is invalid");
-    if (selector_usable(sel)) return true;
+    if (selector_parses(v, sel)) return true;
     v_invalid(v, at, sel, "invalid label selector");
     return false;
 }
@@ -260,7 +246,7 @@ VALIDATE_FN(daemon_set) {
     if (old) v_immutable(v, FP(p, "selector"), json_get(spec, "selector"), json_at(old, "spec", "selector", NULL));
     const struct json *sel = jget(spec, "selector");
     if (sel) v_label_selector(v, FP(p, "selector"), sel, false);
-    if (selector_usable(sel)) template_labels(v, spec, p);
+    if (selector_parses(v, sel)) template_labels(v, spec, p);
     if (sel && !json_len(json_get(sel, "matchLabels")) && !json_len(json_get(sel, "matchExpressions")))
         v_invalid(v, FP(p, "selector"), sel, "empty selector is invalid for daemonset");
     validate_pod_template(v, json_get(spec, "template"), json_at(old, "spec", "template", NULL), FP(p, "template"));

@@ -111,11 +111,11 @@ static void success_policy(struct vctx *v, const struct json *spec, const struct
             v_invalid(v, FP(at, "succeededCount"), count,
                       "must be less than or equal to %lld (the number of specified completions)",
                       (long long)completions);
-        if (indexes && total >= 0 && n > total)
+        if (indexes && n > MAX_OF(total, INT64_C(0)))
             v_invalid(v, FP(at, "succeededCount"), count,
                       "must be less than or equal to %lld (the number of indexes in the specified "
                       "succeededIndexes field)",
-                      (long long)total);
+                      (long long)MAX_OF(total, INT64_C(0)));
     }
 }
 
@@ -125,7 +125,7 @@ static void indexed(struct vctx *v, const struct json *spec, const struct fp *p)
     const struct json *per_index = jget(spec, "backoffLimitPerIndex"), *max_failed = jget(spec, "maxFailedIndexes"),
                       *completions = jget(spec, "completions");
     if (max_failed && !per_index) v_required(v, FP(p, "backoffLimitPerIndex"), "when maxFailedIndexes is specified");
-    if (str_in(jstr(spec, "completionMode"), ONE_OF("", "NonIndexed"))) {
+    if (!jget(spec, "completionMode") || str_eq(jstr(spec, "completionMode"), "NonIndexed")) {
         if (per_index) v_invalid(v, FP(p, "backoffLimitPerIndex"), per_index, "requires indexed completion mode");
         if (max_failed) v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "requires indexed completion mode");
         return;
@@ -137,6 +137,9 @@ static void indexed(struct vctx *v, const struct json *spec, const struct fp *p)
                   "must be less than or equal to %d when completion mode is Indexed", INDEXED_PARALLELISM_MAX);
     if (completions && max_failed && json_as_int(max_failed, 0) > json_as_int(completions, 0))
         v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "must be less than or equal to completions");
+    if (max_failed && json_as_int(max_failed, 0) > INDEXED_PARALLELISM_MAX)
+        v_invalid(v, FP(p, "maxFailedIndexes"), max_failed, "must be less than or equal to %d",
+                  INDEXED_PARALLELISM_MAX);
 }
 
 static void job_spec(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {

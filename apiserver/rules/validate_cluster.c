@@ -1,6 +1,6 @@
 /* Kinds of the cluster's machinery: flow control, certificate requests. Upstream: the validation package of each group.
  */
-#include "apiserver/rules/kinds.h"
+#include "apiserver/rules/validate_device.h"
 #include "pkg/base/bytes.h"
 
 enum {
@@ -37,9 +37,14 @@ static void flow_subject(struct vctx *v, const struct json *s, const struct fp *
         } else if (!m) {
             v_required(v, at, arena_printf(v->a, "required when subject kind is '%s'", kind));
         } else {
-            if (!*jstr(m, "name")) v_required(v, FP(at, "name"), NULL);
+            if (!*jstr(m, "name"))
+                v_required(v, FP(at, "name"), NULL);
+            else if (i == 1 && !str_eq(jstr(m, "name"), "*"))
+                v_subdomain(v, FP(at, "name"), json_get(m, "name"));
             if (i == 1 && !*jstr(m, "namespace"))
                 v_required(v, FP(at, "namespace"), "must specify namespace for service account");
+            else if (i == 1)
+                v_label1123(v, FP(at, "namespace"), json_get(m, "namespace"));
         }
     }
 }
@@ -50,6 +55,48 @@ static void flow_list(struct vctx *v, const struct json *r, const char *key, con
         v_required(v, FP(p, key), "must contain at least one value");
     else if (json_len(list) > 1 && list_has(list, "*"))
         v_invalid(v, FP(p, key), list, "if '*' is present, must not specify other values");
+}
+
+static void flow_verbs(struct vctx *v, const struct json *r, const struct fp *p) {
+    static const char *const verbs[] = {"create", "delete", "deletecollection", "get",   "list",
+                                        "patch",  "proxy",  "update",           "watch", NULL};
+    const struct json *list = json_get(r, "verbs"), *it;
+    bool known = true;
+    flow_list(v, r, "verbs", p);
+    JSON_FOREACH(it, list) known &= str_in(str_or_empty(json_as_str(it)), verbs);
+    if (!known && !list_has(list, "*")) v_not_supported(v, FP(p, "verbs"), list, verbs);
+}
+
+static void flow_urls(struct vctx *v, const struct json *r, const struct fp *p) {
+    const struct json *list = json_get(r, "nonResourceURLs"), *it;
+    flow_list(v, r, "nonResourceURLs", p);
+    JSON_FOREACH(it, list_has(list, "*") ? NULL : list) {
+        const char *s = str_or_empty(json_as_str(it)), *star = strchr(s, '*'), *why = NULL;
+        if (!*s)
+            why = "must not be empty";
+        else if (*s != '/')
+            why = "must start with slash";
+        else if (strchr(s, ' '))
+            why = "must not contain white-space";
+        else if (strstr(s, "//"))
+            why = "must not contain double slash";
+        else if (star && (star[1] || star[-1] != '/'))
+            why = "wildcard can only do suffix matching";
+        if (why) v_invalid(v, FPI(FP(p, "nonResourceURLs"), it_i), it, "%s", why);
+    }
+}
+
+static void flow_namespaces(struct vctx *v, const struct json *r, const struct fp *rp) {
+    const struct json *list = json_get(r, "namespaces"), *it;
+    const struct fp *p = FP(rp, "namespaces");
+    if (!json_len(list)) {
+        if (!json_get_bool(r, "clusterScope", false))
+            v_required(v, p, "resource rules that are not cluster scoped must supply at least one namespace");
+    } else if (list_has(list, "*")) {
+        if (json_len(list) > 1) v_invalid(v, p, list, "if '*' is present, must not specify other namespaces");
+    } else {
+        JSON_FOREACH(it, list) v_label1123(v, FPI(p, it_i), it);
+    }
 }
 
 VALIDATE_FN(flow_schema) {
@@ -67,8 +114,8 @@ VALIDATE_FN(flow_schema) {
         v_invalid(v, FP(p, "matchingPrecedence"), json_get(spec, "matchingPrecedence"),
                   "only the schema named 'exempt' may have matchingPrecedence 1");
     if (jget(spec, "distinguisherMethod"))
-        v_enum(v, FP(FP(p, "distinguisherMethod"), "type"), json_at(spec, "distinguisherMethod", "type", NULL),
-               ONE_OF("ByNamespace", "ByUser"), true);
+        v_enum(v, FP(FP(p, "distinguisherMethod"), "type"),
+               json_str(v->a, jstr(json_get(spec, "distinguisherMethod"), "type")), ONE_OF("ByNamespace", "ByUser"), false);
     const struct fp *lp = FP(FP(p, "priorityLevelConfiguration"), "name");
     if (str_empty(json_as_str(level)))
         v_required(v, lp, "must reference a priority level");
@@ -84,17 +131,15 @@ VALIDATE_FN(flow_schema) {
             v_required(v, at, "at least one of resourceRules and nonResourceRules has to be non-empty");
         JSON_FOREACH(it, res) {
             const struct fp *rp = FPI(FP(at, "resourceRules"), it_i);
-            flow_list(v, it, "verbs", rp);
+            flow_verbs(v, it, rp);
             flow_list(v, it, "apiGroups", rp);
             flow_list(v, it, "resources", rp);
-            if (!json_len(json_get(it, "namespaces")) && !json_get_bool(it, "clusterScope", false))
-                v_required(v, FP(rp, "namespaces"),
-                           "resource rules that are not cluster scoped must supply at least one namespace");
+            flow_namespaces(v, it, rp);
         }
         JSON_FOREACH(it, urls) {
             const struct fp *up = FPI(FP(at, "nonResourceRules"), it_i);
-            flow_list(v, it, "verbs", up);
-            flow_list(v, it, "nonResourceURLs", up);
+            flow_verbs(v, it, up);
+            flow_urls(v, it, up);
         }
     }
 }
@@ -203,18 +248,14 @@ VALIDATE_FN(csr) {
                                          NULL};
     const struct json *spec = json_get(obj, "spec"), *it, *list = json_get(spec, "usages");
     const struct fp *p = FP(NULL, "spec");
-    const char *signer = jstr(spec, "signerName"), *slash = strchr(signer, '/');
     if (old) return;
     if (!is_pem_request(v->a, jstr(spec, "request")))
         v_invalid(v, FP(p, "request"), NULL, "PEM block type must be CERTIFICATE REQUEST");
     if (!json_len(list)) v_required(v, FP(p, "usages"), "usages must be provided");
     JSON_FOREACH(it, list)
         if (!str_in(str_or_empty(json_as_str(it)), usages)) v_not_supported(v, FPI(FP(p, "usages"), it_i), it, usages);
-    if (!*signer)
-        v_required(v, FP(p, "signerName"), NULL);
-    else if (!slash || !slash[1] || is_dns1123_subdomain(arena_strndup(v->a, signer, (size_t)(slash - signer))))
-        v_invalid(v, FP(p, "signerName"), json_get(spec, "signerName"),
-                  "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+    device_unique(v, list, NULL, FP(p, "usages"));
+    v_signer_name(v, FP(p, "signerName"), json_str(v->a, jstr(spec, "signerName")));
     const struct json *sec = jget(spec, "expirationSeconds");
     if (sec && json_as_int(sec, 0) < CSR_EXPIRATION_MIN)
         v_invalid(v, FP(p, "expirationSeconds"), sec, "may not specify a duration less than %d seconds",

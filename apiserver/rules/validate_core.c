@@ -348,6 +348,15 @@ VALIDATE_FN(node) {
         if (!is_cidr(str_or_empty(json_as_str(t)), NULL))
             v_invalid(v, FPI(FP(sp, "podCIDRs"), t_i), t,
                       "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    const struct json *cidrs = json_get(spec, "podCIDRs");
+    int first = 0, second = 0;
+    if (json_len(cidrs) > 1) {
+        bool sane = true;
+        JSON_FOREACH(t, cidrs) sane &= is_cidr(str_or_empty(json_as_str(t)), t_i ? &second : &first);
+        if (!sane) v_internal(v, FP(sp, "podCIDRs"), "cannot tell whether these are of both families");
+        if (!sane || first == second || json_len(cidrs) > 2)
+            v_invalid(v, FP(sp, "podCIDRs"), cidrs, "may specify no more than one CIDR for each IP family");
+    }
     if (!old) return;
     if (json_len(json_get(was, "podCIDRs")) && !jsame(json_get(spec, "podCIDRs"), json_get(was, "podCIDRs")))
         v_forbidden(v, FP(sp, "podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");

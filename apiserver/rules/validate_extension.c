@@ -6,7 +6,7 @@
 #include "apiserver/rules/crd_schema.h"
 #include "apiserver/rules/kinds.h"
 
-enum { SELECTABLE_FIELDS_MAX = 8 };
+enum { SELECTABLE_FIELDS_MAX = 8, SCHEMA_DEPTH_MAX = 200 };
 
 /* ---- CustomResourceDefinition ---- */
 
@@ -121,6 +121,7 @@ static void selectable_fields(struct vctx *v, const struct json *list, const str
 /* What all versions share is, in upstream's internal form, one field of the spec, and findings are there. */
 struct shared {
     bool schema, subresources, columns, fields;
+    bool status; /* some version has it as a subresource */
 };
 
 static bool all_same(const struct json *list, const char *key) {
@@ -130,15 +131,29 @@ static bool all_same(const struct json *list, const char *key) {
     return true;
 }
 
-static void schema_of(struct vctx *v, const struct json *schema, const struct json *before, const struct fp *sp) {
-    if (!schema || schema->type == JSON_NULL) {
-        v_required(v, sp, "schemas are required");
-        return;
-    }
+static void schema_of(struct vctx *v, const struct json *schema, const struct json *before, bool status,
+                      const struct fp *sp) {
+    if (!schema || schema->type == JSON_NULL) return;
     size_t found = v->n;
-    crd_check_structural(v, schema, sp);
+    crd_check_structural(v, schema, status, sp);
     /* rules speak of types: of a schema that makes sense, and not again when it is stored as it is */
     if (v->n == found && !(before && json_equal(before, schema))) crd_cel_check(v, schema, sp);
+}
+
+static void deprecation(struct vctx *v, const struct json *ver, const struct fp *p) {
+    enum { WARNING_MAX = 256 };
+    const struct json *text = jget(ver, "deprecationWarning");
+    const char *s = str_or_empty(json_as_str(text));
+    bool bad = false;
+    if (!text) return;
+    if (!json_get_bool(ver, "deprecated", false)) {
+        v_invalid(v, p, text, "can only be set for deprecated versions");
+        return;
+    }
+    if (strlen(s) > WARNING_MAX) v_invalid(v, p, text, "must be <= %d characters long", WARNING_MAX);
+    if (!*s) v_invalid(v, p, text, "must not be an empty string");
+    for (; *s; s++) bad |= (unsigned char)*s < ' ' || *s == 0x7f;
+    if (bad) v_invalid(v, p, text, "must only contain printable UTF-8 characters");
 }
 
 static void version(struct vctx *v, const struct json *ver, const struct json *was, const struct fp *p, size_t i,
@@ -147,22 +162,25 @@ static void version(struct vctx *v, const struct json *ver, const struct json *w
     const struct json *schema = json_at(ver, "schema", "openAPIV3Schema", NULL);
     const char *name = jstr(ver, "name");
     v_label1035(v, FP(p, "name"), json_str(v->a, name));
-    if (i == 0) v_label1035(v, FP(top, "version"), json_str(v->a, name)); /* the old name of the first one's */
-    if (jget(ver, "deprecationWarning") && !*jstr(ver, "deprecationWarning"))
-        v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"), "must not be an empty string");
-    if (json_get_bool(ver, "deprecated", false) == false && jget(ver, "deprecationWarning"))
-        v_invalid(v, FP(p, "deprecationWarning"), json_get(ver, "deprecationWarning"),
-                  "can only be set for deprecated versions");
+    if (i == 0 && *name) v_label1035(v, FP(top, "version"), json_str(v->a, name)); /* the old name of the first one's */
+    if (!schema || schema->type == JSON_NULL) v_required(v, FP(FP(p, "schema"), "openAPIV3Schema"), NULL);
+    deprecation(v, ver, FP(p, "deprecationWarning"));
     if (!one->schema || i == 0)
         schema_of(v, schema, json_at(was, "schema", "openAPIV3Schema", NULL),
+                  one->schema ? one->status : jget(json_get(ver, "subresources"), "status") != NULL,
                   FP(one->schema ? FP(top, "validation") : FP(p, "schema"), "openAPIV3Schema"));
     if (!one->subresources || i == 0)
         subresources(v, json_get(ver, "subresources"), FP(one->subresources ? top : p, "subresources"));
     if (!one->columns || i == 0)
         printer_columns(v, json_get(ver, "additionalPrinterColumns"),
                         FP(one->columns ? top : p, "additionalPrinterColumns"));
-    if (!one->fields || i == 0)
-        selectable_fields(v, json_get(ver, "selectableFields"), schema, FP(one->fields ? top : p, "selectableFields"));
+    const struct fp *fields = FP(one->fields ? top : p, "selectableFields");
+    if (one->fields && i) return;
+    if (!json_len(json_get(ver, "selectableFields"))) return;
+    if (one->fields != one->schema || !jget(json_get(ver, "schema"), "openAPIV3Schema"))
+        v_invalid(v, one->schema ? fields : FP(p, "selectableFields"), NULL, "wants a schema beside it");
+    else
+        selectable_fields(v, json_get(ver, "selectableFields"), schema, fields);
 }
 
 static const struct json *version_named(const struct json *spec, const char *name) {
@@ -178,6 +196,7 @@ static void versions(struct vctx *v, const struct json *spec, const struct json 
     bool duplicate = false;
     struct shared one = {all_same(list, "schema"), all_same(list, "subresources"),
                          all_same(list, "additionalPrinterColumns"), all_same(list, "selectableFields")};
+    JSON_FOREACH(it, list) one.status |= jget(json_get(it, "subresources"), "status") != NULL;
     JSON_FOREACH(it, list) {
         storage += json_get_bool(it, "storage", false);
         for (size_t j = 0; j < it_i; j++) duplicate |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
@@ -185,27 +204,6 @@ static void versions(struct vctx *v, const struct json *spec, const struct json 
     }
     if (duplicate) v_invalid(v, FP(p, "versions"), NULL, "must contain unique version names");
     if (storage != 1) v_invalid(v, FP(p, "versions"), NULL, "must have exactly one version marked as storage version");
-}
-
-/* Upstream hands the two names over in the wrong order, so that each is missed where the other is. */
-static struct json *crossed_names(struct arena *a, const struct json *client) {
-    struct json *c = json_clone(a, client), *svc = json_get(c, "service");
-    if (!json_is(svc, JSON_OBJECT)) return c;
-    const char *name = arena_strdup(a, jstr(svc, "name")), *ns = arena_strdup(a, jstr(svc, "namespace"));
-    json_set_str(a, svc, "name", ns);
-    json_set_str(a, svc, "namespace", name);
-    return c;
-}
-
-static void review_versions(struct vctx *v, const struct json *list, const struct fp *p) {
-    const struct json *it;
-    bool known = false;
-    if (!json_len(list)) v_required(v, p, "must specify one of v1, v1beta1");
-    JSON_FOREACH(it, list) {
-        v_label1035(v, FPI(p, it_i), it);
-        known |= str_in(str_or_empty(json_as_str(it)), ONE_OF("v1", "v1beta1"));
-    }
-    if (json_len(list) && !known) v_invalid(v, p, list, "must include at least one of v1, v1beta1");
 }
 
 static void conversion(struct vctx *v, const struct json *c, const struct fp *p) {
@@ -222,8 +220,8 @@ static void conversion(struct vctx *v, const struct json *c, const struct fp *p)
     if (!client)
         v_required(v, FP(p, "webhookClientConfig"), "required when strategy is set to Webhook");
     else
-        validate_webhook_client(v, crossed_names(v->a, client), FP(p, "webhookClientConfig"));
-    review_versions(v, reviews, FP(p, "conversionReviewVersions"));
+        validate_webhook_client(v, client, FP(p, "webhookClientConfig"));
+    validate_review_versions(v, reviews, FP(p, "conversionReviewVersions"));
 }
 
 static void stored_versions(struct vctx *v, const struct json *obj) {
@@ -231,6 +229,13 @@ static void stored_versions(struct vctx *v, const struct json *obj) {
                       *list = json_at(obj, "spec", "versions", NULL), *it;
     const struct fp *p = FP(FP(NULL, "status"), "storedVersions");
     if (!json_len(stored)) v_invalid(v, p, stored, "must have at least one stored version");
+    JSON_FOREACH(it, json_len(stored) ? list : NULL) {
+        bool had = false, again = false;
+        for (size_t j = 0; j < json_len(stored); j++) had |= str_eq(json_as_str(json_item(stored, j)), jstr(it, "name"));
+        for (size_t j = 0; j < it_i; j++) again |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
+        if (json_get_bool(it, "storage", false) && (!had || again))
+            v_invalid(v, p, stored, "must have the storage version %s", jstr(it, "name"));
+    }
     JSON_FOREACH(it, stored)
         if (!has_key(list, "name", json_as_str(it)))
             v_invalid(v, FPI(p, it_i), it,
@@ -238,15 +243,31 @@ static void stored_versions(struct vctx *v, const struct json *obj) {
                       "spec.versions until a storage migration ensures no data remains persisted in it");
 }
 
+/* The object can have one name only. */
+static void v_fixed_name(struct vctx *v, const struct json *meta, const char *want) {
+    static const char *const keys[] = {"name", "generateName"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        if (*jstr(meta, keys[i]) && !str_eq(jstr(meta, keys[i]), want))
+            v_invalid(v, FP(FP(NULL, "metadata"), keys[i]), json_get(meta, keys[i]), "must be \"%s\"", want);
+}
+
+static bool has_defaults(const struct json *s, unsigned depth) {
+    const struct json *it;
+    if (depth > SCHEMA_DEPTH_MAX) return false;
+    if (json_is(s, JSON_OBJECT) && jget(s, "default")) return true;
+    JSON_FOREACH_MEMBER(m, json_is(s, JSON_OBJECT) ? s : NULL)
+        if (has_defaults(m->value, depth + 1)) return true;
+    JSON_FOREACH(it, json_is(s, JSON_ARRAY) ? s : NULL)
+        if (has_defaults(it, depth + 1)) return true;
+    return false;
+}
+
 VALIDATE_FN(crd) {
     const struct json *spec = json_get(obj, "spec"), *names = json_get(spec, "names"), *was = json_get(old, "spec");
     const struct fp *p = FP(NULL, "spec");
-    const char *group = jstr(spec, "group"), *scope = jstr(spec, "scope"),
-               *name = jstr(json_get(obj, "metadata"), "name");
+    const char *group = jstr(spec, "group"), *scope = jstr(spec, "scope");
     const char *want = arena_printf(v->a, "%s.%s", jstr(names, "plural"), group);
-    if (!old && !str_eq(name, want))
-        v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL),
-                  "must be spec.names.plural+\".\"+spec.group");
+    if (!old) v_fixed_name(v, json_get(obj, "metadata"), want);
     if (!*group)
         v_required(v, FP(p, "group"), NULL);
     else if (is_dns1123_subdomain(group))
@@ -258,7 +279,9 @@ VALIDATE_FN(crd) {
     else if (!str_in(scope, ONE_OF("Cluster", "Namespaced")))
         v_not_supported(v, FP(p, "scope"), json_get(spec, "scope"), ONE_OF("Cluster", "Namespaced"));
     if (json_get_bool(spec, "preserveUnknownFields", false)) {
-        v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"), "must be false");
+        if (has_defaults(json_get(spec, "versions"), 0))
+            v_invalid(v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
+                      "must be false in order to use defaults in the schema");
         v_invalid(
             v, FP(p, "preserveUnknownFields"), json_get(spec, "preserveUnknownFields"),
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead");
@@ -287,13 +310,10 @@ VALIDATE_FN(crd) {
 VALIDATE_FN(api_service) {
     const struct json *spec = json_get(obj, "spec"), *svc = jget(spec, "service");
     const struct fp *p = FP(NULL, "spec");
-    const char *group = jstr(spec, "group"), *ver = jstr(spec, "version"),
-               *name = jstr(json_get(obj, "metadata"), "name");
+    const char *group = jstr(spec, "group"), *ver = jstr(spec, "version");
     const char *want = arena_printf(v->a, "%s.%s", ver, group);
     int64_t gp = json_get_int(spec, "groupPriorityMinimum", 0), vp = json_get_int(spec, "versionPriority", 0);
-    if (!old && !str_eq(name, want))
-        v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL),
-                  "must be `spec.version+\".\"+spec.group`: \"%s\"", want);
+    if (!old) v_fixed_name(v, json_get(obj, "metadata"), want);
     if (!*group && !str_eq(ver, "v1"))
         v_required(v, FP(p, "group"), "only v1 may have an empty group and it better be legacy kube");
     else if (*group && is_dns1123_subdomain(group))

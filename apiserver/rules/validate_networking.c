@@ -80,7 +80,7 @@ VALIDATE_FN(network_policy) {
 
 static void typed_reference(struct vctx *v, const struct json *r, const struct fp *p) {
     const char *group = jstr(r, "apiGroup"), *kind = jstr(r, "kind"), *name = jstr(r, "name");
-    if (*group && is_dns1123_subdomain(group))
+    if (jget(r, "apiGroup") && is_dns1123_subdomain(group))
         v_invalid(v, FP(p, "apiGroup"), json_get(r, "apiGroup"), "%s", is_dns1123_subdomain(group));
     if (!*kind)
         v_required(v, FP(p, "kind"), NULL);
@@ -123,17 +123,16 @@ static void backend(struct vctx *v, const struct json *b, const struct fp *p) {
 
 static void host(struct vctx *v, const struct json *h, const struct fp *p, bool rule) {
     const char *s = str_or_empty(json_as_str(h));
-    if (!*s) return;
-    if (rule && is_ip(s, NULL))
-        v_invalid(v, p, h, "must be a DNS name, not an IP address");
-    else if (strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s))
+    if (!*s && rule) return;
+    if (rule && is_ip(s, NULL)) v_invalid(v, p, h, "must be a DNS name, not an IP address");
+    if (strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s))
         v_invalid(v, p, h, "%s", strchr(s, '*') ? is_wildcard_subdomain(s) : is_dns1123_subdomain(s));
 }
 
 static void ingress_path(struct vctx *v, const struct json *x, const struct fp *p) {
     static const char *const sequences[] = {"//", "/./", "/../", "%2f", "%2F"}, *const suffixes[] = {"/..", "/."};
     const char *type = jstr(x, "pathType"), *path = jstr(x, "path");
-    if (!*type) {
+    if (!jget(x, "pathType")) {
         v_required(v, FP(p, "pathType"), "pathType must be specified");
         return;
     }
@@ -208,9 +207,9 @@ VALIDATE_FN(ingress_class) {
     if (!ref) return;
     typed_reference(v, ref, at);
     const char *scope = jstr(ref, "scope"), *ns = json_get_str(ref, "namespace");
-    v_enum(v, FP(at, "scope"), json_get(ref, "scope"), ONE_OF("Cluster", "Namespace"), true);
+    v_choice(v, FP(at, "scope"), json_get(ref, "scope"), ONE_OF("Cluster", "Namespace"));
     if (str_eq(scope, "Namespace")) {
-        if (str_empty(ns))
+        if (!ns)
             v_required(v, FP(at, "namespace"), "`parameters.scope` is set to 'Namespace'");
         else if (is_dns1123_label(ns))
             v_invalid(v, FP(at, "namespace"), json_get(ref, "namespace"), "%s", is_dns1123_label(ns));
@@ -264,18 +263,27 @@ VALIDATE_FN(service_cidr) {
 static void slice_address(struct vctx *v, const struct json *a, const char *type, const struct fp *p) {
     const char *s = str_or_empty(json_as_str(a));
     int family = 0;
-    if (!*s) {
-        v_required(v, p, NULL);
-        return;
-    }
     if (str_eq(type, "FQDN")) {
-        if (is_fqdn(s)) v_invalid(v, p, a, "%s", is_fqdn(s));
+        if (!*s)
+            v_required(v, p, NULL);
+        else if (is_fqdn(s))
+            v_invalid(v, p, a, "%s", is_fqdn(s));
         return;
     }
-    if (!is_ip(s, &family) || family != (str_eq(type, "IPv4") ? 4 : 6)) /* of IPv6, upstream names the list only */
-        v_invalid(v, str_eq(type, "IPv6") ? p->up : p, a, "must be an %s address", type);
-    else
-        validate_endpoint_ip(v, p, a);
+    if (is_ip(s, &family) && family != (str_eq(type, "IPv4") ? 4 : 6)) /* upstream names the list only */
+        v_invalid(v, p->up, a, "must be an %s address", type);
+    validate_endpoint_ip(v, p, a);
+}
+
+/* No name twice. */
+static void hint_names(struct vctx *v, const struct json *list, const struct fp *p) {
+    const struct json *it;
+    JSON_FOREACH(it, list)
+        for (size_t j = 0; j < it_i; j++)
+            if (str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"))) {
+                v_duplicate(v, FP(FPI(p, it_i), "name"), json_get(it, "name"));
+                break;
+            }
 }
 
 VALIDATE_FN(endpoint_slice) {
@@ -293,6 +301,8 @@ VALIDATE_FN(endpoint_slice) {
         JSON_FOREACH(a, addrs) slice_address(v, a, type, FPI(FP(p, "addresses"), a_i));
         if (jget(it, "hostname")) v_label1123(v, FP(p, "hostname"), json_get(it, "hostname"));
         if (jget(it, "nodeName")) v_subdomain(v, FP(p, "nodeName"), json_get(it, "nodeName"));
+        hint_names(v, json_at(it, "hints", "forZones", NULL), FP(FP(p, "hints"), "forZones"));
+        hint_names(v, json_at(it, "hints", "forNodes", NULL), FP(FP(p, "hints"), "forNodes"));
         JSON_FOREACH(hint, json_at(it, "hints", "forZones", NULL))
             for (size_t n = label_value_faults(jstr(hint, "name")); n; n--)
                 v_invalid(v, FP(FPI(FP(FP(p, "hints"), "forZones"), hint_i), "name"), json_get(hint, "name"), "%s",
@@ -312,7 +322,7 @@ VALIDATE_FN(endpoint_slice) {
                 v_duplicate(v, FP(p, "name"), json_get(it, "name"));
                 break;
             }
-        v_enum(v, FP(p, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"), true);
+        v_choice(v, FP(p, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"));
         if (jget(it, "appProtocol")) v_label_name(v, FP(p, "appProtocol"), app);
     }
     if (old) v_immutable(v, FP(NULL, "addressType"), json_get(obj, "addressType"), json_get(old, "addressType"));

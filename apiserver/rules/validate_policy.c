@@ -37,7 +37,10 @@ static void reference(struct vctx *v, const struct json *ref, const struct fp *p
     else if (is_path_segment(name))
         v_invalid(v, FP(p, "name"), json_get(ref, "name"), "%s", is_path_segment(name));
     bool core = str_eq(av, "v1") && str_in(kind, ONE_OF("ReplicationController"));
-    if (need_group && !core && !strchr(av, '/'))
+    const char *slash = strchr(av, '/');
+    if (slash && strchr(slash + 1, '/'))
+        v_invalid(v, FP(p, "apiVersion"), json_get(ref, "apiVersion"), "unexpected GroupVersion string");
+    else if (need_group && !core && (!slash || slash == av))
         v_invalid(v, FP(p, "apiVersion"), json_get(ref, "apiVersion"), "apiVersion must specify API group");
 }
 
@@ -151,6 +154,11 @@ VALIDATE_FN(hpa) {
     int64_t min = json_get_int(spec, "minReplicas", 1), max = json_get_int(spec, "maxReplicas", 0);
     if (min < 1)
         v_invalid(v, FP(p, "minReplicas"), json_get(spec, "minReplicas"), "must be greater than or equal to 1");
+    if (min == 0) { /* what scaling to zero would want, whether it is on or not */
+        bool from_outside = false;
+        JSON_FOREACH(m, json_get(spec, "metrics")) from_outside |= str_in(jstr(m, "type"), ONE_OF("Object", "External"));
+        if (!from_outside) v_forbidden(v, FP(p, "metrics"), "scaling to zero wants an Object or External metric");
+    }
     if (max == 0)
         v_required(v, FP(p, "maxReplicas"), "must be set and greater than 0");
     else if (max < 1)

@@ -1,10 +1,11 @@
 /* storage.k8s.io: classes, drivers, attachments. Upstream: pkg/apis/storage/validation/validation.go. */
-#include "apiserver/rules/kinds.h"
+#include "apiserver/rules/validate_device.h"
 
 enum {
     TOKEN_EXPIRATION_MIN = 600,
     ALLOCATABLE_PERIOD_MIN = 10,
     DRIVER_NAME_MAX = 63,
+    NODE_ID_MAX = 256,
     PARAMETERS_MAX = 256 * 1024,
 };
 
@@ -27,20 +28,54 @@ static void parameters(struct vctx *v, const struct json *params, bool may_be_em
     if (total > PARAMETERS_MAX) v_too_long(v, p, PARAMETERS_MAX);
 }
 
-VALIDATE_FN(storage_class) {
+/* The same set of values for the same keys. */
+static bool same_terms(const struct json *x, const struct json *y) {
+    const struct json *xs = json_get(x, "matchLabelExpressions"), *ys = json_get(y, "matchLabelExpressions"), *r, *s, *a, *b;
+    if (json_len(xs) != json_len(ys)) return false;
+    JSON_FOREACH(r, xs) {
+        const struct json *found = NULL;
+        JSON_FOREACH(s, ys)
+            if (str_eq(jstr(s, "key"), jstr(r, "key"))) found = s;
+        if (!found || json_len(json_get(found, "values")) != json_len(json_get(r, "values"))) return false;
+        JSON_FOREACH(a, json_get(r, "values")) {
+            bool in = false;
+            JSON_FOREACH(b, json_get(found, "values")) in |= json_equal(a, b);
+            if (!in) return false;
+        }
+    }
+    return true;
+}
+
+static void topologies(struct vctx *v, const struct json *list, const struct fp *lp) {
     const struct json *term, *r;
+    JSON_FOREACH(term, list) {
+        const struct fp *p = FP(FPI(lp, term_i), "matchLabelExpressions");
+        const struct json *reqs = json_get(term, "matchLabelExpressions");
+        JSON_FOREACH(r, reqs) {
+            const struct json *values = json_get(r, "values");
+            if (!json_len(values)) v_required(v, FP(FPI(p, r_i), "values"), NULL);
+            device_unique(v, values, NULL, FP(FPI(p, r_i), "values"));
+            v_label_name(v, FP(FPI(p, r_i), "key"), jstr(r, "key"));
+            for (size_t j = 0; j < r_i; j++)
+                if (str_eq(jstr(json_item(reqs, j), "key"), jstr(r, "key"))) {
+                    v_duplicate(v, FP(FPI(p, r_i), "key"), json_get(r, "key"));
+                    break;
+                }
+        }
+        /* upstream compares with as many empty terms as there are terms, too */
+        size_t twins = json_len(reqs) ? 0 : json_len(list);
+        for (size_t j = 0; j < term_i; j++) twins += same_terms(json_item(list, j), term);
+        for (; twins; twins--) v_duplicate(v, p, NULL);
+    }
+}
+
+VALIDATE_FN(storage_class) {
     qualified_lower(v, FP(NULL, "provisioner"), json_get(obj, "provisioner"));
     parameters(v, json_get(obj, "parameters"), true, FP(NULL, "parameters"));
     v_enum(v, FP(NULL, "reclaimPolicy"), json_get(obj, "reclaimPolicy"), ONE_OF("Delete", "Retain"), false);
     v_enum(v, FP(NULL, "volumeBindingMode"), json_get(obj, "volumeBindingMode"),
-           ONE_OF("Immediate", "WaitForFirstConsumer"), true);
-    JSON_FOREACH(term, json_get(obj, "allowedTopologies")) {
-        const struct fp *p = FP(FPI(FP(NULL, "allowedTopologies"), term_i), "matchLabelExpressions");
-        JSON_FOREACH(r, json_get(term, "matchLabelExpressions")) {
-            if (!json_len(json_get(r, "values"))) v_required(v, FP(FPI(p, r_i), "values"), NULL);
-            v_label_name(v, FP(FPI(p, r_i), "key"), jstr(r, "key"));
-        }
-    }
+           ONE_OF("Immediate", "WaitForFirstConsumer"), false);
+    topologies(v, json_get(obj, "allowedTopologies"), FP(NULL, "allowedTopologies"));
     if (!old) return;
     static const char *const fixed[] = {"parameters", "provisioner", "reclaimPolicy"};
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
@@ -69,6 +104,9 @@ VALIDATE_FN(csi_driver) {
             v->c,
             "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
             "possible logging of tokens in volume context");
+    if (!json_len(tokens) && jget(spec, "serviceAccountTokenInSecrets"))
+        v_invalid(v, FP(p, "serviceAccountTokenInSecrets"), json_get(spec, "serviceAccountTokenInSecrets"),
+                  "is set but there are no tokenRequests");
     JSON_FOREACH(it, tokens) {
         const struct fp *at = FPI(FP(p, "tokenRequests"), it_i);
         const struct json *sec = jget(it, "expirationSeconds");
@@ -94,6 +132,8 @@ VALIDATE_FN(csi_node) {
         const char *name = jstr(it, "name");
         validate_driver_name(v, FP(p, "name"), json_get(it, "name"));
         if (!*jstr(it, "nodeID")) v_required(v, FP(p, "nodeID"), NULL);
+        if (strlen(jstr(it, "nodeID")) > NODE_ID_MAX)
+            v_invalid(v, FP(p, "nodeID"), json_get(it, "nodeID"), "must be %d characters or less", NODE_ID_MAX);
         const struct json *count = json_at(it, "allocatable", "count", NULL);
         if (json_as_int(count, 0) < 0)
             v_invalid(v, FP(FP(p, "allocatable"), "count"), count, "must be greater than or equal to 0");
@@ -101,12 +141,9 @@ VALIDATE_FN(csi_node) {
             const char *key = str_or_empty(json_as_str(k));
             bool again = false;
             for (size_t j = 0; j < k_i; j++) again |= json_equal(json_item(json_get(it, "topologyKeys"), j), k);
-            if (!*key)
-                v_required(v, p, NULL);
-            else if (again)
-                v_duplicate(v, p, k);
-            else
-                v_label_name(v, p, key);
+            if (!*key) v_required(v, p, NULL);
+            if (again) v_duplicate(v, p, k);
+            v_label_name(v, p, key);
         }
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(list, j), "name"), name)) {
@@ -131,14 +168,18 @@ VALIDATE_FN(csi_storage_capacity) {
 VALIDATE_FN(volume_attachment) {
     const struct json *spec = json_get(obj, "spec"), *src = json_get(spec, "source");
     const struct fp *p = FP(NULL, "spec");
-    const char *node = jstr(spec, "nodeName"), *pv = jstr(src, "persistentVolumeName");
+    const char *node = jstr(spec, "nodeName");
+    const struct json *pv = jget(src, "persistentVolumeName");
     bool inline_spec = jget(src, "inlineVolumeSpec");
     validate_driver_name(v, FP(p, "attacher"), json_get(spec, "attacher"));
-    if (!*pv && !inline_spec)
+    if (!pv && !inline_spec)
         v_required(v, FP(p, "source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-    else if (*pv && inline_spec)
+    else if (pv && inline_spec)
         v_forbidden(v, FP(p, "source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-    if (inline_spec)
+    else if (pv && !*jstr(src, "persistentVolumeName"))
+        v_required(v, FP(FP(p, "source"), "persistentVolumeName"), "must not be empty");
+    if (pv && !old) v_subdomain(v, FP(FP(p, "source"), "persistentVolumeName"), pv);
+    if (inline_spec && !pv)
         validate_pv_spec(v, json_get(src, "inlineVolumeSpec"), "", true, FP(FP(p, "source"), "inlineVolumeSpec"));
     v_subdomain(v, FP(p, "nodeName"), json_str(v->a, node));
     if (old && !jsame(spec, json_get(old, "spec"))) v_invalid(v, p, spec, "field is immutable");

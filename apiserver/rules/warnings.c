@@ -264,7 +264,10 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
 
 static void claim_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
     fractions(v, json_at(spec, "resources", "requests", NULL), FP(FP(p, "resources"), "requests"));
-    fractions(v, json_at(spec, "resources", "limits", NULL), FP(FP(p, "resources"), "limits"));
+    const struct json *most = json_at(spec, "resources", "limits", NULL), *storage = json_get(most, "storage");
+    struct json *only = json_object(v->a);
+    if (storage) json_set(v->a, only, "storage", json_clone(v->a, storage));
+    fractions(v, only, FP(FP(p, "resources"), "limits"));
 }
 
 /* Old labels of nodes in a selector. */
@@ -414,6 +417,11 @@ static void warn_secret(struct vctx *v, const struct json *obj) {
     if (bad) rules_warn(v->c, "%s", bad);
 }
 
+static void warn_node(struct vctx *v, const struct json *obj) {
+    if (*jstr(json_get(obj, "spec"), "externalID"))
+        rules_warn(v->c, "spec.externalID: this field is deprecated, and is unused by Kubernetes");
+}
+
 void warn_object(struct vctx *v, const struct json *obj, const struct json *old) {
     static const struct {
         const char *group, *kind;
@@ -422,6 +430,7 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         {"", "PersistentVolume", warn_volume},
         {"", "PersistentVolumeClaim", warn_claim},
         {"", "Service", warn_service},
+        {"", "Node", warn_node},
         {"", "Secret", warn_secret},
         {"storage.k8s.io", "CSIStorageCapacity", warn_storage_capacity},
         {"node.k8s.io", "RuntimeClass", warn_runtime_class},

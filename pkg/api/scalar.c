@@ -99,6 +99,8 @@ char *api_at_text(const struct api_at *at, bool indices, char *out) {
 int api_time_parse(enum api_kind k, const char *s, struct ktime *out) {
     struct ktime t;
     if (ktime_parse(s, &t)) return -EINVAL;
+    const char *fraction = strchr(s, '.');
+    if (k == API_MICROTIME && (!fraction || strspn(fraction + 1, "0123456789") != 6)) return -EINVAL;
     t.nsec = k == API_TIME ? 0 : t.nsec / 1000 * 1000;
     t.set = true;
     *out = t;
