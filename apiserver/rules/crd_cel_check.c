@@ -74,7 +74,8 @@ void crd_cel_check_form(struct vctx *v, const struct json *schema, const struct 
         v_required(v, FP(p, "message"), "message must be specified if rule contains line breaks");
     if (*expr && !*crd_cel_trim(v->a, expr))
         v_required(v, FP(p, "messageExpression"), "messageExpression must be non-empty if specified");
-    if (jget(rule, "reason") && !str_in(reason, reasons)) v_not_supported(v, FP(p, "reason"), json_get(rule, "reason"), reasons);
+    if (jget(rule, "reason") && !str_in(reason, reasons))
+        v_not_supported(v, FP(p, "reason"), json_get(rule, "reason"), reasons);
     if (!*path) return;
     if (!*crd_cel_trim(v->a, path))
         v_invalid(v, FP(p, "fieldPath"), json_get(rule, "fieldPath"), "must be non-empty if specified");

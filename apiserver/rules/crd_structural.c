@@ -19,12 +19,13 @@ static bool not_supported(const struct json *s, const char *key) {
     return !jempty(json_get(s, key));
 }
 
-static const char *const forbidden_keys[] = {"$ref", "id", "additionalItems", "patternProperties", "definitions", "dependencies"};
+static const char *const forbidden_keys[] = {"$ref",        "id",          "additionalItems", "patternProperties",
+                                             "definitions", "dependencies"};
 
 /* Has it, or anything in it, members that a structural schema cannot be made of? Then nothing is said of its structure. */
 static bool unbuildable(const struct json *s, unsigned depth) {
     static const char *const lists[] = {"allOf", "anyOf", "oneOf"}, *const single[] = {"items", "additionalProperties",
-                                                                                      "not"};
+                                                                                       "not"};
     const struct json *it;
     if (!json_is(s, JSON_OBJECT) || depth > SCHEMA_MAX_DEPTH) return false;
     if (*jstr(s, "$schema") || jget(s, "additionalItems")) return true;
@@ -44,7 +45,8 @@ static void unsupported(struct vctx *v, const struct json *s, const struct fp *p
     static const char *const types[] = {"array", "boolean", "integer", "number", "object", "string", NULL};
     const char *type = jstr(s, "type");
     for (size_t i = 0; i < ARRAY_LEN(forbidden_keys); i++)
-        if (not_supported(s, forbidden_keys[i])) v_forbidden(v, FP(p, forbidden_keys[i]), "%s is not supported", forbidden_keys[i]);
+        if (not_supported(s, forbidden_keys[i]))
+            v_forbidden(v, FP(p, forbidden_keys[i]), "%s is not supported", forbidden_keys[i]);
     if (str_eq(type, "null"))
         v_forbidden(v, FP(p, "type"), "type cannot be set to null, use nullable as an alternative");
     else if (*type && !str_in(type, types))
@@ -314,24 +316,43 @@ static void node(struct vctx *v, const struct json *s, const struct fp *p, enum 
 /* With a status apart, the root says only what is not lost when the status is looked at on its own. */
 static void root_members(struct vctx *v, const struct json *schema, const struct fp *p) {
     static const char *const before_type[] = {"id", "$schema", "$ref"};
-    static const char *const allowed[] = {
-        "description",  "type",    "format",           "title",     "maximum",      "exclusiveMaximum",
-        "minimum",      "maxItems", "exclusiveMinimum", "maxLength", "minLength",    "pattern",
-        "minItems",     "uniqueItems", "multipleOf",    "required",  "items",        "properties",
-        "externalDocs", "example", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations", NULL};
+    static const char *const allowed[] = {"description",
+                                          "type",
+                                          "format",
+                                          "title",
+                                          "maximum",
+                                          "exclusiveMaximum",
+                                          "minimum",
+                                          "maxItems",
+                                          "exclusiveMinimum",
+                                          "maxLength",
+                                          "minLength",
+                                          "pattern",
+                                          "minItems",
+                                          "uniqueItems",
+                                          "multipleOf",
+                                          "required",
+                                          "items",
+                                          "properties",
+                                          "externalDocs",
+                                          "example",
+                                          "x-kubernetes-preserve-unknown-fields",
+                                          "x-kubernetes-validations",
+                                          NULL};
     bool early = false, other = false;
     for (size_t i = 0; i < ARRAY_LEN(before_type); i++)
         early |= i == 2 ? jget(schema, before_type[i]) != NULL : *jstr(schema, before_type[i]) != '\0';
     if (!early && *jstr(schema, "type") && !str_eq(jstr(schema, "type"), "object")) {
-        v_invalid(v, FP(p, "type"), json_get(schema, "type"), "only \"object\" is allowed where status is a subresource");
+        v_invalid(v, FP(p, "type"), json_get(schema, "type"),
+                  "only \"object\" is allowed where status is a subresource");
         return;
     }
     JSON_FOREACH_MEMBER(m, schema) {
         if (m->value->type == JSON_NULL || str_in(m->key, allowed)) continue;
-        bool pointer = str_in(m->key, ONE_OF("x-kubernetes-list-type", "x-kubernetes-map-type", "default", "maxProperties",
-                                             "minProperties", "not", "additionalProperties", "additionalItems",
-                                             "enum", "allOf", "anyOf", "oneOf", "x-kubernetes-list-map-keys",
-                                             "patternProperties", "definitions", "dependencies"));
+        bool pointer = str_in(
+            m->key, ONE_OF("x-kubernetes-list-type", "x-kubernetes-map-type", "default", "maxProperties",
+                           "minProperties", "not", "additionalProperties", "additionalItems", "enum", "allOf", "anyOf",
+                           "oneOf", "x-kubernetes-list-map-keys", "patternProperties", "definitions", "dependencies"));
         other |= pointer || !jempty(m->value);
     }
     if (early || other) v_invalid_whole(v, p, "a member is not allowed at the root where status is a subresource");

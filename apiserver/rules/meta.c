@@ -126,11 +126,10 @@ static void v_whole(struct vctx *v, const struct json *meta, bool core, const st
 }
 
 void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p) {
-    bool core =
-        v->c->type && !str_in(str_or_empty(v->c->group),
-                              ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io",
-                                     "coordination.k8s.io")) &&
-        !(str_eq(v->c->kind, "Event") && !str_eq(v->c->request_group, "events.k8s.io"));
+    bool core = v->c->type &&
+                !str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io",
+                                                          "admissionregistration.k8s.io", "coordination.k8s.io")) &&
+                !(str_eq(v->c->kind, "Event") && !str_eq(v->c->request_group, "events.k8s.io"));
     v_name(v, meta, p);
     if (v->c->namespaced) {
         const char *ns = jstr(meta, "namespace"), *bad;

@@ -85,7 +85,8 @@ static void webhook_url(struct vctx *v, const struct json *value, const struct f
     host = host && host == s + scheme ? host + 3 : str_has_prefix(s, "//") ? s + 2 : "";
     size_t n = strcspn(host, "/?#");
     const char *at = memrchr(host, '@', n), *query = strchr(s, '?'), *fragment = strchr(s, '#');
-    if (scheme != 5 || strncasecmp(s, "https:", 6) != 0) v_invalid(v, p, value, "'https' is the only allowed URL scheme");
+    if (scheme != 5 || strncasecmp(s, "https:", 6) != 0)
+        v_invalid(v, p, value, "'https' is the only allowed URL scheme");
     if (at ? at + 1 == host + n : !n) v_invalid(v, p, value, "host must be specified");
     if (at) v_invalid(v, p, value, "user information is not permitted in the URL");
     if (fragment && fragment[1]) v_invalid(v, p, value, "fragments are not permitted in the URL");

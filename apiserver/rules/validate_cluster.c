@@ -115,7 +115,8 @@ VALIDATE_FN(flow_schema) {
                   "only the schema named 'exempt' may have matchingPrecedence 1");
     if (jget(spec, "distinguisherMethod"))
         v_enum(v, FP(FP(p, "distinguisherMethod"), "type"),
-               json_str(v->a, jstr(json_get(spec, "distinguisherMethod"), "type")), ONE_OF("ByNamespace", "ByUser"), false);
+               json_str(v->a, jstr(json_get(spec, "distinguisherMethod"), "type")), ONE_OF("ByNamespace", "ByUser"),
+               false);
     const struct fp *lp = FP(FP(p, "priorityLevelConfiguration"), "name");
     if (str_empty(json_as_str(level)))
         v_required(v, lp, "must reference a priority level");
@@ -255,7 +256,10 @@ VALIDATE_FN(csr) {
     JSON_FOREACH(it, list)
         if (!str_in(str_or_empty(json_as_str(it)), usages)) v_not_supported(v, FPI(FP(p, "usages"), it_i), it, usages);
     device_unique(v, list, NULL, FP(p, "usages"));
-    v_signer_name(v, FP(p, "signerName"), json_str(v->a, jstr(spec, "signerName")));
+    if (!*jstr(spec, "signerName"))
+        v_required(v, FP(p, "signerName"), NULL);
+    else
+        v_signer_name(v, FP(p, "signerName"), json_get(spec, "signerName"));
     const struct json *sec = jget(spec, "expirationSeconds");
     if (sec && json_as_int(sec, 0) < CSR_EXPIRATION_MIN)
         v_invalid(v, FP(p, "expirationSeconds"), sec, "may not specify a duration less than %d seconds",

@@ -231,7 +231,8 @@ static void stored_versions(struct vctx *v, const struct json *obj) {
     if (!json_len(stored)) v_invalid(v, p, stored, "must have at least one stored version");
     JSON_FOREACH(it, json_len(stored) ? list : NULL) {
         bool had = false, again = false;
-        for (size_t j = 0; j < json_len(stored); j++) had |= str_eq(json_as_str(json_item(stored, j)), jstr(it, "name"));
+        for (size_t j = 0; j < json_len(stored); j++)
+            had |= str_eq(json_as_str(json_item(stored, j)), jstr(it, "name"));
         for (size_t j = 0; j < it_i; j++) again |= str_eq(jstr(json_item(list, j), "name"), jstr(it, "name"));
         if (json_get_bool(it, "storage", false) && (!had || again))
             v_invalid(v, p, stored, "must have the storage version %s", jstr(it, "name"));

@@ -156,7 +156,8 @@ VALIDATE_FN(hpa) {
         v_invalid(v, FP(p, "minReplicas"), json_get(spec, "minReplicas"), "must be greater than or equal to 1");
     if (min == 0) { /* what scaling to zero would want, whether it is on or not */
         bool from_outside = false;
-        JSON_FOREACH(m, json_get(spec, "metrics")) from_outside |= str_in(jstr(m, "type"), ONE_OF("Object", "External"));
+        JSON_FOREACH(m, json_get(spec, "metrics"))
+            from_outside |= str_in(jstr(m, "type"), ONE_OF("Object", "External"));
         if (!from_outside) v_forbidden(v, FP(p, "metrics"), "scaling to zero wants an Object or External metric");
     }
     if (max == 0)

@@ -30,7 +30,8 @@ static void parameters(struct vctx *v, const struct json *params, bool may_be_em
 
 /* The same set of values for the same keys. */
 static bool same_terms(const struct json *x, const struct json *y) {
-    const struct json *xs = json_get(x, "matchLabelExpressions"), *ys = json_get(y, "matchLabelExpressions"), *r, *s, *a, *b;
+    const struct json *xs = json_get(x, "matchLabelExpressions"), *ys = json_get(y, "matchLabelExpressions"), *r, *s,
+                      *a, *b;
     if (json_len(xs) != json_len(ys)) return false;
     JSON_FOREACH(r, xs) {
         const struct json *found = NULL;
