@@ -360,8 +360,9 @@ static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *o
     int r = claim_ip(c, obj, old, spec, v, e);
     bool node_ports = str_eq(type, "NodePort") ||
                       (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
-    if (!r && node_ports) r = claim_ports(c, obj, old, spec, v, e);
-    if (!r && wants_health_port(spec)) r = claim_health_port(c, obj, old, spec, v, e);
+    /* The first that fails ends it, as upstream: of two Services that want the same address and port one gets both. */
+    if (!r && !v->n && node_ports) r = claim_ports(c, obj, old, spec, v, e);
+    if (!r && !v->n && wants_health_port(spec)) r = claim_health_port(c, obj, old, spec, v, e);
     return r;
 }
 

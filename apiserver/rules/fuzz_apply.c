@@ -31,6 +31,14 @@ static struct json *apply(struct rules_ctx *c, const char *manager, struct json 
     return api_tree_normalise(c->a, c->type, twice, &norm, NULL, NULL) ? NULL : norm;
 }
 
+/* A configuration as the API server hands it over: its types fit, members may be unknown. NULL when it is refused. */
+static struct json *config_parse(const struct rules_ctx *c, const char *text) {
+    struct json *config, *checked;
+    struct api_problems unknown = {0};
+    if (json_parse(c->a, text, strlen(text), &config, NULL, NULL)) return NULL;
+    return api_tree_normalise(c->a, c->type, json_clone(c->a, config), &checked, &unknown, NULL) ? NULL : config;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     if (n < 3 || memchr(p, 0, n)) return 0;
@@ -50,8 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
                           .namespaced = true,
                           .ns = "n",
                           .type = api_type_find(kinds[k].group, kinds[k].version, kinds[k].kind)};
-    for (size_t i = 0; i < 3 && (line = strsep(&text, "\n")); i++)
-        if (json_parse(a, line, strlen(line), &configs[i], NULL, NULL)) configs[i] = NULL;
+    for (size_t i = 0; i < 3 && (line = strsep(&text, "\n")); i++) configs[i] = config_parse(&c, line);
     for (size_t i = 0; i < 3 && configs[i]; i++) {
         struct json *next = apply(&c, i == 1 ? "b" : "a", live, configs[i], p[1] >> i & 1);
         if (next) live = next;

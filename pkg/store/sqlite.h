@@ -78,6 +78,7 @@ struct sq {
     pthread_cond_t wake;
     bool stopping;
     bool busy;        /* a thread is committing */
+    bool parked;      /* the committer waits for that thread to end */
     bool compact_due; /* the committer is to look for history to drop */
     struct sq_request *head, **tail;
     int64_t visible_rev; /* what readers see */

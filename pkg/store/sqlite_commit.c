@@ -306,8 +306,10 @@ void *sq_commit_main(void *arg) {
     bool compacting = s->compact_done < atomic_load(&s->compact_rev);
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        if (s->busy) {
+        if (s->busy) { /* without a deadline, so whoever is busy has to call */
+            s->parked = true;
             pthread_cond_wait(&s->wake, &s->lock);
+            s->parked = false;
             continue;
         }
         bool due = s->flush_at && mono_ns() >= s->flush_at;
@@ -347,7 +349,8 @@ static void lead(struct sq *s) {
     pthread_mutex_lock(&s->lock);
     s->busy = false;
     s->compact_due |= s->compact_done < MIN_OF(atomic_load(&s->compact_rev), s->durable_rev);
-    if (s->head || s->compact_due || s->stopping || (!had_lazy && s->flush_at)) pthread_cond_signal(&s->wake);
+    bool deadline = !had_lazy && s->flush_at;
+    if (s->head || s->compact_due || s->stopping || deadline || s->parked) pthread_cond_signal(&s->wake);
 }
 
 int sq_submit(struct sq *s, struct sq_request *q) {

@@ -581,7 +581,7 @@ TEST(lazy_writes_are_flushed_in_time) {
     if (use_etcd()) return;
     _cleanup_arena_ struct arena *a = arena_new();
     dir_make();
-    struct store *s = open_sqlite(50);
+    struct store *s = open_sqlite(400);
     REQUIRE(s);
     int64_t before = store_size(s);
     put_lazy(s, a, "/r/l", "1");
