@@ -2,17 +2,11 @@
  * ?fieldValidation= asks for (Warn is the default, as upstream). */
 #include "apiserver/audit/audit.h"
 #include "apiserver/crd/registry.h"
-#include "apiserver/request.h"
+#include "apiserver/options.h"
 #include "apiserver/rules/crd_schema.h"
 #include "pkg/yaml/yaml.h"
 
 enum { MAX_REPORTED = 20 };
-
-static bool media_is(const char *ct, const char *want) {
-    size_t n = strcspn(ct, ";");
-    while (n && ct[n - 1] == ' ') n--;
-    return strlen(want) == n && strncasecmp(ct, want, n) == 0;
-}
 
 static int parse_text(struct request *q, bool yaml, struct json **v, struct json_dups *dups, struct err *e) {
     _cleanup_err_ struct err why = {0};
@@ -23,12 +17,12 @@ static int parse_text(struct request *q, bool yaml, struct json **v, struct json
                       yaml ? "YAML" : "JSON", rc ? why.msg : "not an object");
 }
 
-static int check_kind(struct json *v, struct arena *a, const char *api_version, const char *kind, struct err *e) {
+static int check_kind(struct json *v, struct arena *a, const char *api_version, const char *kind, enum body_kind what,
+                      struct err *e) {
     const char *k = json_get_str(v, "kind"), *g = json_get_str(v, "apiVersion");
     if (str_empty(k)) json_set_str(a, v, "kind", kind);
     if (str_empty(g)) json_set_str(a, v, "apiVersion", api_version);
-    /* DeleteOptions are at home in every group and version: clients send them in the resource's own */
-    bool any_version = str_eq(kind, "DeleteOptions");
+    bool any_version = what == BODY_OPTIONS; /* at home in every group and version */
     if ((!str_empty(k) && !str_eq(k, kind)) || (!any_version && !str_empty(g) && !str_eq(g, api_version)))
         return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(k),
                           str_or_empty(g), kind);
@@ -37,27 +31,17 @@ static int check_kind(struct json *v, struct arena *a, const char *api_version, 
 
 enum validation { V_IGNORE, V_WARN, V_STRICT };
 
-static int validation_level(struct request *q, enum validation *out, struct err *e) {
+static enum validation validation_level(struct request *q) {
     const char *v = http_query(q->http, "fieldValidation");
-    *out = V_WARN;
-    if (str_empty(v) || str_eq(v, "Warn")) return 0;
-    *out = str_eq(v, "Strict") ? V_STRICT : V_IGNORE;
-    if (*out == V_STRICT || str_eq(v, "Ignore")) return 0;
-    err_status(e, 422, "Invalid", "fieldValidation: Unsupported value: \"%.100s\"", v);
-    err_details(e, "meta.k8s.io", "CreateOptions", NULL);
-    err_cause_add(e, "FieldValueNotSupported", "fieldValidation", "Unsupported value: \"%.100s\"", v);
-    return -EINVAL;
+    return str_eq(v, "Strict") ? V_STRICT : str_eq(v, "Ignore") ? V_IGNORE : V_WARN;
 }
 
-static int report(struct request *q, const struct api_problems *unknown, const struct json_dups *dups, struct err *e) {
-    enum validation level;
-    int rc = validation_level(q, &level, e);
-    size_t n_dups = dups ? dups->n : 0;
-    if (rc || level == V_IGNORE || (!unknown->n && !n_dups)) return rc;
+static int report(struct request *q, const struct api_problems *found, struct err *e) {
+    enum validation level = validation_level(q);
+    if (level == V_IGNORE || !found->n) return 0;
     _cleanup_buf_ struct buf b = BUF_INIT;
-    for (size_t i = 0; i < n_dups + unknown->n && i < MAX_REPORTED; i++) {
-        const char *kind = i < n_dups ? "duplicate field" : unknown->items[i - n_dups].kind;
-        const char *path = i < n_dups ? dups->paths[i] : unknown->items[i - n_dups].path;
+    for (size_t i = 0; i < found->n && i < MAX_REPORTED; i++) {
+        const char *kind = found->items[i].kind, *path = found->items[i].path;
         if (level == V_WARN)
             request_warn(q, "%s \"%s\"", kind, path);
         else
@@ -69,6 +53,16 @@ static int report(struct request *q, const struct api_problems *unknown, const s
                       b.data);
 }
 
+int body_report_dups(struct request *q, const struct json_dups *dups, struct err *e) {
+    enum validation level = validation_level(q);
+    if (!dups->n || level == V_IGNORE) return 0;
+    if (level == V_STRICT)
+        return err_status(e, 400, "BadRequest", "error strict decoding YAML: key \"%s\" already set in map",
+                          dups->paths[0]);
+    request_warn(q, "key \"%s\" already set in map", dups->paths[0]);
+    return 0;
+}
+
 static int custom_normalise(struct request *q, struct json *v, struct api_problems *unknown, struct err *e) {
     struct rules_ctx c = {
         .rules = q->s->rules, .a = q->a, .group = q->res->group, .version = q->res->version, .kind = q->res->kind};
@@ -76,60 +70,77 @@ static int custom_normalise(struct request *q, struct json *v, struct api_proble
     return crd_normalise(&c, v, unknown, e);
 }
 
-int body_normalise(struct request *q, const struct api_type *type, struct json *v, const struct json_dups *dups,
-                   struct json **out, struct err *e) {
-    struct api_problems unknown = {0};
+/* Without a report of what strict decoding finds. */
+static int normalise(struct request *q, const struct api_type *type, struct json *v, struct api_problems *found,
+                     struct json **out, struct err *e) {
     _cleanup_err_ struct err why = {0};
-    if (!type) {
-        *out = v;
-        if (custom_normalise(q, v, &unknown, &why))
-            return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", q->res->kind,
-                              q->version, q->res->kind, why.msg);
-        return report(q, &unknown, dups, e);
-    }
-    if (api_tree_normalise(q->a, type, v, out, &unknown, &why))
-        return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", type->name,
-                          str_or_empty(q->version), type->name, why.msg);
-    return report(q, &unknown, dups, e);
+    const char *kind = type ? type->name : q->res->kind;
+    *out = v;
+    int rc = type ? api_tree_normalise(q->a, type, v, out, found, &why) : custom_normalise(q, v, found, &why);
+    if (!rc) return 0;
+    return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", kind,
+                      str_or_empty(q->version), kind, why.msg);
 }
 
-static int decode_proto(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
-                        struct json **out, struct err *e) {
+int body_normalise(struct request *q, const struct api_type *type, struct json *v, struct api_problems *found,
+                   struct json **out, struct err *e) {
+    int rc = normalise(q, type, v, found, out, e);
+    return rc ? rc : report(q, found, e);
+}
+
+static int decode_proto(struct request *q, const struct api_type *type, const char *kind, struct json **out,
+                        struct err *e) {
     const char *have_version = NULL, *have_kind = NULL;
     struct bytes raw = {0};
     _cleanup_err_ struct err why = {0};
-    struct json *v = NULL;
     if (api_proto_unwrap(q->a, (const uint8_t *)q->http->body, q->http->body_len, &have_version, &have_kind, &raw,
                          &why) ||
-        api_tree_from_proto(q->a, type, raw.p, raw.n, &v, &why))
+        api_tree_from_proto(q->a, type, raw.p, raw.n, out, &why))
         return err_status(e, 400, "BadRequest", "the object provided is unrecognized (must be of type %s): %s", kind,
                           why.msg);
-    if (!str_empty(have_kind)) json_set_str(q->a, v, "kind", have_kind);
-    if (!str_empty(have_version)) json_set_str(q->a, v, "apiVersion", have_version);
-    int rc = check_kind(v, q->a, api_version, kind, e);
-    if (!rc) rc = body_normalise(q, type, v, NULL, out, e);
+    if (!str_empty(have_kind)) json_set_str(q->a, *out, "kind", have_kind);
+    if (!str_empty(have_version)) json_set_str(q->a, *out, "apiVersion", have_version);
+    return 0;
+}
+
+static const char *body_type(struct request *q) {
+    const char *ct = http_header(q->http, "content-type");
+    return str_empty(ct) ? "application/json" : ct;
+}
+
+int body_check_type(struct request *q, const struct api_type *type, struct err *e) {
+    const char *ct = body_type(q);
+    if (request_media_is(ct, "application/json") || request_media_is(ct, "application/yaml")) return 0;
+    if (type && request_media_is(ct, "application/vnd.kubernetes.protobuf")) return 0;
+    return err_status(e, 415, "UnsupportedMediaType",
+                      "the body of the request was in an unknown format - accepted media types include: "
+                      "application/json, application/yaml, application/vnd.kubernetes.protobuf");
+}
+
+int body_decode(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
+                enum body_kind what, struct json **out, struct err *e) {
+    const char *ct = body_type(q);
+    struct api_problems found = {0};
+    struct json_dups dups = {0};
+    struct json *v = NULL;
+    *out = NULL;
+    int rc = body_check_type(q, type, e);
+    if (rc) return rc;
+    if (request_media_is(ct, "application/vnd.kubernetes.protobuf"))
+        rc = decode_proto(q, type, kind, &v, e);
+    else
+        rc = parse_text(q, request_media_is(ct, "application/yaml"), &v, &dups, e);
+    if (!rc) rc = check_kind(v, q->a, api_version, kind, what, e);
+    for (size_t i = 0; i < dups.n; i++) api_problem_add(q->a, &found, "duplicate field", dups.paths[i]);
+    if (!rc) rc = normalise(q, type, v, &found, out, e);
+    if (!rc && what == BODY_OBJECT) rc = report(q, &found, e);
     if (!rc && q->audit) audit_request_object(q, *out);
     return rc;
 }
 
-int body_decode(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
-                bool may_be_empty, struct json **out, struct err *e) {
-    const char *ct = http_header(q->http, "content-type");
-    *out = NULL;
-    if (!q->http->body_len && may_be_empty) return 0;
-    if (str_empty(ct)) ct = "application/json";
-    bool yaml = media_is(ct, "application/yaml");
-    if (type && media_is(ct, "application/vnd.kubernetes.protobuf"))
-        return decode_proto(q, type, api_version, kind, out, e);
-    if (!yaml && !media_is(ct, "application/json"))
-        return err_status(e, 415, "UnsupportedMediaType",
-                          "the body of the request was in an unknown format - accepted media types include: "
-                          "application/json, application/yaml, application/vnd.kubernetes.protobuf");
-    struct json_dups dups = {0};
-    struct json *v = NULL;
-    int rc = parse_text(q, yaml, &v, &dups, e);
-    if (!rc) rc = check_kind(v, q->a, api_version, kind, e);
-    if (!rc) rc = body_normalise(q, type, v, &dups, out, e);
-    if (!rc && q->audit) audit_request_object(q, *out);
-    return rc;
+int body_of_write(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
+                  const char *options, bool *dry_run, struct json **out, struct err *e) {
+    int rc = body_check_type(q, type, e);
+    if (!rc) rc = options_check(q, options, dry_run, e);
+    return rc ? rc : body_decode(q, type, api_version, kind, BODY_OBJECT, out, e);
 }

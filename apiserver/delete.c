@@ -1,13 +1,7 @@
 /* DELETE of an object and of a collection. */
 #include "apiserver/handlers.h"
+#include "apiserver/options.h"
 #include "apiserver/write.h"
-
-static int bad_option(struct err *e, const char *reason, const char *field, const char *msg) {
-    err_status(e, 422, "Invalid", "DeleteOptions.meta.k8s.io \"\" is invalid: %s: %s", field, msg);
-    err_details(e, "meta.k8s.io", "DeleteOptions", NULL);
-    err_cause_add(e, reason, field, "%s", msg);
-    return -EINVAL;
-}
 
 /* ReplicationControllers and Jobs are from the time when dependents were left alone. */
 static void default_policy(struct request *q, struct delete_request *d) {
@@ -19,60 +13,47 @@ static void default_policy(struct request *q, struct delete_request *d) {
                      "remove them or set propagationPolicy=Orphan to suppress this warning");
 }
 
-/* What was asked for, wherever it stood, as metav1.DeleteOptions. */
-static struct json *options_tree(struct request *q, const struct delete_request *d, bool dry_run) {
+/* DeleteOptions as they stand in the parameters of the URL. */
+static int query_options(struct request *q, struct json **out, struct err *e) {
     struct arena *a = q->a;
     struct json *o = json_object(a);
-    json_set_str(a, o, "kind", "DeleteOptions");
-    json_set_str(a, o, "apiVersion", "meta.k8s.io/v1");
-    if (d->o.grace_period_seconds >= 0) json_set_int(a, o, "gracePeriodSeconds", d->o.grace_period_seconds);
-    if (d->uid) json_set_str(a, json_ensure_object(a, o, "preconditions"), "uid", d->uid);
-    if (d->rv) json_set_str(a, json_ensure_object(a, o, "preconditions"), "resourceVersion", d->rv);
-    if (d->o.orphan_dependents >= 0) json_set_bool(a, o, "orphanDependents", d->o.orphan_dependents);
-    if (d->o.propagation_policy) json_set_str(a, o, "propagationPolicy", d->o.propagation_policy);
-    if (dry_run) json_append(a, json_ensure_array(a, o, "dryRun"), json_str(a, "All"));
-    return o;
+    const char *policy = http_query(q->http, "propagationPolicy"), *name, *value;
+    size_t it = 0;
+    int64_t grace;
+    int rc = request_query_int(q, "gracePeriodSeconds", INT64_MIN, &grace, e);
+    if (rc) return rc;
+    if (grace != INT64_MIN) json_set_int(a, o, "gracePeriodSeconds", grace);
+    if (!str_empty(http_query(q->http, "orphanDependents")))
+        json_set_bool(a, o, "orphanDependents", request_query_bool(q, "orphanDependents"));
+    if (policy) json_set_str(a, o, "propagationPolicy", policy);
+    while (http_query_next(q->http, &it, &name, &value))
+        if (str_eq(name, "dryRun")) json_append(a, json_ensure_array(a, o, "dryRun"), json_str(a, value));
+    *out = o;
+    return 0;
 }
 
-/* DeleteOptions of the body, or (without a body) of the query. */
+/* The DeleteOptions of the body, or without a body those of the URL: never both. */
 static int read_options(struct request *q, struct delete_request *d, bool *dry_run, struct err *e) {
-    struct json *body = NULL, *x;
-    *d = (struct delete_request){.o = {.grace_period_seconds = -1, .orphan_dependents = -1}};
+    struct json *o = NULL;
     const struct api_type *type = api_type_find("meta.k8s.io", "v1", "DeleteOptions");
-    if (q->http->body_len) {
-        int rc = body_decode(q, type, "v1", "DeleteOptions", true, &body, e);
-        if (rc) return rc;
-    }
-    int rc = request_dry_run(q, dry_run, e);
+    int rc =
+        q->http->body_len ? body_decode(q, type, "v1", "DeleteOptions", BODY_OPTIONS, &o, e) : query_options(q, &o, e);
+    if (!rc) rc = options_check_delete(o, e);
     if (rc) return rc;
-    int64_t grace;
-    if ((rc = request_query_int(q, "gracePeriodSeconds", -1, &grace, e))) return rc;
-    d->o.grace_period_seconds = json_get_int(body, "gracePeriodSeconds", grace);
-    d->o.propagation_policy = json_get_str(body, "propagationPolicy");
-    if (!d->o.propagation_policy) d->o.propagation_policy = http_query(q->http, "propagationPolicy");
-    if (json_get(body, "orphanDependents"))
-        d->o.orphan_dependents = json_get_bool(body, "orphanDependents", false);
-    else if (http_query(q->http, "orphanDependents"))
-        d->o.orphan_dependents = request_query_bool(q, "orphanDependents");
-    d->uid = json_as_str(json_at(body, "preconditions", "uid", NULL));
-    d->rv = json_as_str(json_at(body, "preconditions", "resourceVersion", NULL));
-    JSON_FOREACH(x, json_get(body, "dryRun")) {
-        if (!str_eq(json_as_str(x), "All"))
-            return bad_option(e, "FieldValueNotSupported", "dryRun", "Unsupported value");
-        *dry_run = true;
+    *d = (struct delete_request){.o = {.grace_period_seconds = -1, .orphan_dependents = -1}};
+    if (json_get(o, "gracePeriodSeconds")) {
+        d->o.grace_period_seconds = json_get_int(o, "gracePeriodSeconds", 0);
+        if (d->o.grace_period_seconds < 0) d->o.grace_period_seconds = 1;
     }
-    const char *p = d->o.propagation_policy;
-    if (str_empty(p)) {
-        d->o.propagation_policy = NULL;
-        if (d->o.orphan_dependents < 0) default_policy(q, d);
-    } else {
-        if (!str_eq(p, "Orphan") && !str_eq(p, "Background") && !str_eq(p, "Foreground"))
-            return bad_option(e, "FieldValueNotSupported", "propagationPolicy", "Unsupported value");
-        if (d->o.orphan_dependents >= 0)
-            return bad_option(e, "FieldValueInvalid", "propagationPolicy",
-                              "orphanDependents and propagationPolicy cannot be both set");
-    }
-    d->tree = options_tree(q, d, *dry_run);
+    if (json_get(o, "orphanDependents")) d->o.orphan_dependents = json_get_bool(o, "orphanDependents", false);
+    d->o.propagation_policy = json_get_str(o, "propagationPolicy");
+    d->uid = json_as_str(json_at(o, "preconditions", "uid", NULL));
+    d->rv = json_as_str(json_at(o, "preconditions", "resourceVersion", NULL));
+    *dry_run = json_len(json_get(o, "dryRun")) > 0;
+    if (!d->o.propagation_policy && d->o.orphan_dependents < 0) default_policy(q, d);
+    json_set_str(q->a, o, "kind", "DeleteOptions"); /* as admission sees them */
+    json_set_str(q->a, o, "apiVersion", "meta.k8s.io/v1");
+    d->tree = o;
     return 0;
 }
 
@@ -133,10 +114,11 @@ void handle_delete_collection(struct request *q) {
     struct selector sel;
     bool dry_run = false;
     size_t cap = 0;
-    int rc = read_options(q, &d, &dry_run, &e);
+    int rc = options_check_list(q, &e);
     if (!rc)
         rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
                             &sel, &e);
+    if (!rc) rc = read_options(q, &d, &dry_run, &e);
     if (!rc) rc = watchcache_sync(q->s->cache, &e);
     if (!rc) watchcache_list(q->s->cache, q->res, q->ns, &sel, NULL, 0, &l);
     for (size_t i = 0; !rc && i < l.n; i++) {

@@ -99,8 +99,8 @@ void handle_eviction(struct request *q) {
     struct json *ev = NULL;
     struct delete_request d;
     bool dry_run = false;
-    int rc = request_dry_run(q, &dry_run, &e);
-    if (!rc) rc = body_decode(q, api_type_find("policy", "v1", "Eviction"), "policy/v1", "Eviction", false, &ev, &e);
+    int rc = body_of_write(q, api_type_find("policy", "v1", "Eviction"), "policy/v1", "Eviction", "CreateOptions",
+                           &dry_run, &ev, &e);
     const char *name = json_as_str(json_at(ev, "metadata", "name", NULL));
     if (!rc && !str_empty(name) && !str_eq(name, q->name))
         rc = err_status(&e, 400, "BadRequest", "name in URL does not match name in Eviction object");

@@ -1,6 +1,6 @@
 /* libFuzzer: what a request says: four lines with the target, the Accept header, and a label and a field selector. URLs
  * must be read without harm; a selector that is accepted matches, and copies, without harm. */
-#include "apiserver/request.h"
+#include "apiserver/options.h"
 #include "apiserver/selector.h"
 #include "pkg/http/internal.h"
 
@@ -33,7 +33,7 @@ static void read_url(struct arena *a, const char *target, const char *accept) {
         int64_t limit;
         r.pub.method = methods[i];
         struct request *q = request_new(&world.s, &r.pub);
-        request_dry_run(q, &dry, NULL);
+        options_check(q, "PatchOptions", &dry, NULL);
         request_query_int(q, "limit", 0, &limit, NULL);
         request_manager(q);
         if (q->is_resource && !q->plural) abort();

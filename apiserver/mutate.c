@@ -4,6 +4,7 @@
 #include "apiserver/audit/audit.h"
 #include "apiserver/convert.h"
 #include "apiserver/handlers.h"
+#include "apiserver/options.h"
 #include "apiserver/write.h"
 #include "pkg/yaml/yaml.h"
 
@@ -30,9 +31,8 @@ static struct json *to_stored(struct request *q, struct json *v) {
     return write_to_stored(q, v);
 }
 
-static int decode(struct request *q, struct json **out, struct err *e) {
-    int rc = body_decode(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, false, out, e);
-    return rc;
+static int decode(struct request *q, const char *options, bool *dry_run, struct json **out, struct err *e) {
+    return body_of_write(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, options, dry_run, out, e);
 }
 
 static void answer(struct request *q, struct write *w, int rc, int status, struct object *o, struct err *e) {
@@ -53,8 +53,7 @@ void handle_create(struct request *q) {
     struct json *body = NULL;
     struct write w = {0};
     bool dry_run = false;
-    int rc = request_dry_run(q, &dry_run, &e);
-    if (!rc) rc = decode(q, &body, &e);
+    int rc = decode(q, "CreateOptions", &dry_run, &body, &e);
     const struct json *meta = json_get(body, "metadata");
     bool generated = str_empty(json_get_str(meta, "name")) && !str_empty(json_get_str(meta, "generateName"));
     for (int i = 0; !rc; i++) {
@@ -77,7 +76,7 @@ void handle_create(struct request *q) {
 
 /* ---- PUT ---- */
 
-static int check_names(struct request *q, const struct json *obj, struct err *e) {
+int request_check_names(struct request *q, const struct json *obj, struct err *e) {
     const struct json *m = json_get(obj, "metadata");
     const char *name = json_get_str(m, "name"), *ns = json_get_str(m, "namespace");
     if (str_empty(name)) return err_status(e, 400, "BadRequest", "name must be provided");
@@ -165,9 +164,8 @@ void handle_update(struct request *q) {
     struct json *body = NULL;
     struct write w = {0};
     bool dry_run = false;
-    int status = 200, rc = request_dry_run(q, &dry_run, &e);
-    if (!rc) rc = decode(q, &body, &e);
-    if (!rc) rc = check_names(q, body, &e);
+    int status = 200, rc = decode(q, "UpdateOptions", &dry_run, &body, &e);
+    if (!rc) rc = request_check_names(q, body, &e);
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
         if (!old && (q->res->flags & RES_CREATE_ON_UPDATE) && !q->subresource) {
@@ -191,37 +189,19 @@ void handle_update(struct request *q) {
 
 /* ---- PATCH ---- */
 
-static bool patch_type(const char *ct, const char *want) {
-    size_t n = strcspn(ct, ";");
-    while (n && ct[n - 1] == ' ') n--;
-    return strlen(want) == n && strncasecmp(ct, want, n) == 0;
-}
-
-static const char patch_types[] =
-    "application/json-patch+json, application/merge-patch+json, "
-    "application/strategic-merge-patch+json, application/apply-patch+yaml";
-
-static int bad_option(struct err *e, const char *reason, const char *field, const char *msg) {
-    err_status(e, 422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: %s: %s", field, msg);
-    err_details(e, "meta.k8s.io", "PatchOptions", NULL);
-    err_cause_add(e, reason, field, "%s", msg);
-    return -EINVAL;
-}
-
-static int check_patch(struct request *q, const char *ct, bool apply, struct err *e) {
+int patch_check(struct request *q, bool *dry_run, struct err *e) {
     static const char *const known[] = {"application/json-patch+json", "application/merge-patch+json",
                                         "application/strategic-merge-patch+json", "application/apply-patch+yaml"};
+    const char *ct = http_header(q->http, "content-type");
     bool ok = false;
-    for (size_t i = 0; i < ARRAY_LEN(known); i++) ok |= patch_type(ct, known[i]);
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) ok |= request_media_is(ct, known[i]);
     if (!ok)
         return err_status(e, 415, "UnsupportedMediaType",
-                          "the body of the request was in an unknown format - accepted media types include: %s",
-                          patch_types);
-    if (apply && str_empty(http_query(q->http, "fieldManager")))
-        return bad_option(e, "FieldValueRequired", "fieldManager", "Required value: is required for apply patch");
-    if (!apply && http_query(q->http, "force"))
-        return bad_option(e, "FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch");
-    return 0;
+                          "the body of the request was in an unknown format - accepted media types include: "
+                          "application/json-patch+json, application/merge-patch+json, "
+                          "application/strategic-merge-patch+json, application/apply-patch+yaml");
+    int rc = request_acceptable(q, e);
+    return rc ? rc : options_check(q, "PatchOptions", dry_run, e);
 }
 
 /* The tree of the version that the client speaks. */
@@ -239,38 +219,48 @@ static int read_config(struct request *q, struct json **config, struct json_dups
     if (!str_eq(kind, q->res->kind) || !str_eq(version, resource_api_version(q->a, q->res)))
         return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(kind),
                           str_or_empty(version), q->res->kind);
-    const char *name = json_as_str(json_at(*config, "metadata", "name", NULL));
-    if (str_empty(name))
-        json_set_str(q->a, json_ensure_object(q->a, *config, "metadata"), "name", q->name);
-    else if (!str_eq(name, q->name))
-        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
-                          name, q->name);
-    struct json *checked =
-        NULL; /* reports unknown and duplicate fields and wrong types; the config is applied as sent */
-    int rc = body_normalise(q, q->res->type, json_clone(q->a, *config), dups, &checked, e);
-    if (!rc && q->res->custom) *config = checked; /* without what the schema does not know */
-    return rc;
+    if (!q->res->custom) return 0; /* a built-in type is applied as sent */
+    struct api_problems found = {0};
+    return body_normalise(q, NULL, json_clone(q->a, *config), &found, config, e);
 }
 
-static int apply_once(struct request *q, struct write *w, const struct json *config, const struct object *old,
-                      struct object **out, int *status, struct err *e) {
-    bool force = request_query_bool(q, "force"), changed = false, deleted;
-    struct json *merged = NULL, *obj = NULL;
+static int merge_config(struct request *q, struct write *w, const struct json *config, const struct object *old,
+                        struct json **merged, struct err *e) {
+    bool changed = false;
     struct rules_ctx *c = &w->c;
     c->type = q->res->type; /* the merge is in the client's version */
     c->version = q->res->version;
     c->group = q->res->group;
-    int rc = ssa_apply(c, old ? visible_tree(q, w, old) : NULL, config, force, &merged, &changed, e);
-    if (rc) return rc;
+    int rc =
+        ssa_apply(c, old ? visible_tree(q, w, old) : NULL, config, request_query_bool(q, "force"), merged, &changed, e);
     c->type = w->res->type;
     c->version = w->view->version;
     c->group = w->res->group;
+    return rc;
+}
+
+static int apply_once(struct request *q, struct write *w, const struct json *config, const struct json_dups *dups,
+                      const struct object *old, struct object **out, int *status, struct err *e) {
+    bool deleted;
+    struct json *merged = NULL, *obj = NULL;
+    _cleanup_err_ struct err why = {0};
+    int rc = merge_config(q, w, config, old, &merged, e);
+    if (rc) return rc;
     /* an apply that changes nothing goes on too: write_update sees whether `old` is still what is stored */
-    struct api_problems none = {0};
-    if (q->res->type && api_tree_normalise(q->a, q->res->type, merged, &obj, &none, e))
-        return err_status(e, 400, "BadRequest", "%s", e->msg);
+    if (q->res->type && api_tree_normalise(q->a, q->res->type, merged, &obj, NULL, &why))
+        return err_status(e, 500, "", "failed to convert new typed object: %s", why.msg);
+    if ((rc = body_report_dups(q, dups, e))) return rc;
+    const char *uid = json_as_str(json_at(merged, "metadata", "uid", NULL));
+    if (!old && !str_empty(uid))
+        return err_conflict(e, q->res, q->name,
+                            arena_printf(q->a,
+                                         "uid mismatch: the provided object specified uid %s, and no existing "
+                                         "object was found",
+                                         uid));
+    if ((rc = request_check_names(q, merged, e))) return rc;
     obj = to_stored(q, obj ? obj : merged);
     if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
+    if (old && (rc = check_revision(q, w, obj, old, e))) return rc;
     if (old) return write_update(w, obj, old, false, out, &deleted, e);
     *status = 201;
     return write_create(w, obj, false, out, e);
@@ -286,24 +276,35 @@ static int unfit_patch(struct request *q, struct err *e) {
     return -EINVAL;
 }
 
+/* A patch that makes another kind of the object: its decoder would not know it. Strategic merges do not ask. */
+static int check_patched_kind(struct request *q, const char *ct, const struct json *patched, struct err *e) {
+    const char *kind = json_get_str(patched, "kind"), *version = json_get_str(patched, "apiVersion");
+    if (request_media_is(ct, "application/strategic-merge-patch+json")) return 0;
+    if ((str_empty(kind) || str_eq(kind, q->res->kind)) &&
+        (str_empty(version) || str_eq(version, resource_api_version(q->a, q->res))))
+        return 0;
+    err_status(e, 400, "BadRequest", "no kind \"%s\" is registered for version \"%s\"", str_or_empty(kind),
+               str_or_empty(version));
+    return unfit_patch(q, e);
+}
+
 static int patch_once(struct request *q, struct write *w, const char *ct, const struct object *old, struct object **out,
                       struct err *e) {
     struct json *patched = NULL, *obj = NULL;
+    struct api_problems strict = {0};
     bool deleted;
     w->c.type = q->res->type;
-    int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, e);
+    int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, &strict, e);
     w->c.type = w->res->type;
     size_t warned = q->n_warnings;
-    if (!rc && (rc = body_normalise(q, q->res->type, patched, NULL, &obj, e)) && e->status == 400)
-        rc = unfit_patch(q, e);
+    if (!rc) rc = check_patched_kind(q, ct, patched, e);
+    if (rc) return rc;
+    if ((rc = body_normalise(q, q->res->type, patched, &strict, &obj, e)) && e->status == 400) rc = unfit_patch(q, e);
     if (rc) return rc;
     if (warned) q->n_warnings = warned; /* of an earlier try */
     obj = to_stored(q, obj ? obj : patched);
     if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
-    const char *name = json_as_str(json_at(obj, "metadata", "name", NULL));
-    if (!str_eq(name, q->name))
-        return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
-                          str_or_empty(name), q->name);
+    if ((rc = request_check_names(q, obj, e))) return rc;
     rc = check_revision(q, w, obj, old, e);
     return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
 }
@@ -313,13 +314,12 @@ void handle_patch(struct request *q) {
     _cleanup_write_queue_ pthread_mutex_t *queue = NULL;
     _cleanup_object_ struct object *o = NULL;
     const char *ct = str_or_empty(http_header(q->http, "content-type"));
-    bool apply = patch_type(ct, "application/apply-patch+yaml"), dry_run = false;
+    bool apply = request_media_is(ct, "application/apply-patch+yaml"), dry_run = false;
     struct json *config = NULL;
     struct json_dups dups = {0};
     struct write w = {0};
-    int status = 200, rc = check_patch(q, ct, apply, &e);
+    int status = 200, rc = patch_check(q, &dry_run, &e);
     if (!rc) audit_request_patch(q, q->http->body, q->http->body_len);
-    if (!rc) rc = request_dry_run(q, &dry_run, &e);
     if (!rc && apply) rc = read_config(q, &config, &dups, &e);
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
@@ -329,7 +329,7 @@ void handle_patch(struct request *q) {
         else if (old && (rc = write_look(&w, old, &e)))
             break;
         else if (apply)
-            rc = apply_once(q, &w, config, old, &o, &status, &e);
+            rc = apply_once(q, &w, config, &dups, old, &o, &status, &e);
         else
             rc = patch_once(q, &w, ct, old, &o, &e);
         if (try_again(q, rc, i, old, &queue, &e)) {

@@ -6,6 +6,7 @@
  * has changed since, further pages come from the cache; then from the store's history, until that is compacted (410). */
 #include "apiserver/crd/convert.h"
 #include "apiserver/handlers.h"
+#include "apiserver/options.h"
 #include "pkg/json/json.h"
 
 enum {
@@ -48,13 +49,6 @@ struct list_options {
     const char *after;  /* key behind which to go on */
 };
 
-static int forbidden(struct err *e, const char *field, const char *why) {
-    err_status(e, 422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: %s: Forbidden: %s", field, why);
-    err_details(e, "meta.k8s.io", "ListOptions", NULL);
-    err_cause_add(e, "FieldValueForbidden", field, "Forbidden: %s", why);
-    return -EINVAL;
-}
-
 static char *make_token(struct arena *a, int64_t rev, const char *key) {
     struct json *t = json_object(a);
     json_set_str(a, t, "v", "meta.k8s.io/v1");
@@ -87,26 +81,12 @@ static int read_token(struct arena *a, const char *token, struct list_options *o
 static int list_parse(struct request *q, struct list_options *o, struct err *e) {
     const char *rv = http_query(q->http, "resourceVersion"), *match = http_query(q->http, "resourceVersionMatch");
     const char *token = http_query(q->http, "continue");
-    int rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
+    int rc = options_check_list(q, e);
+    if (!rc)
+        rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
                             &o->sel, e);
     if (rc || (rc = request_query_int(q, "limit", 0, &o->limit, e))) return rc;
     if (o->limit < 0) o->limit = 0;
-    if (!str_empty(match)) {
-        if (str_empty(rv))
-            return forbidden(e, "resourceVersionMatch",
-                             "resourceVersionMatch is forbidden unless resourceVersion is provided");
-        if (!str_empty(token))
-            return forbidden(e, "resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
-        if (!str_eq(match, "Exact") && !str_eq(match, "NotOlderThan")) {
-            err_status(e, 422, "Invalid", "resourceVersionMatch: Unsupported value: \"%.60s\"", match);
-            err_details(e, "meta.k8s.io", "ListOptions", NULL);
-            err_cause_add(e, "FieldValueNotSupported", "resourceVersionMatch", "Unsupported value: \"%.60s\"", match);
-            return -EINVAL;
-        }
-        if (str_eq(match, "Exact") && str_eq(rv, "0"))
-            return forbidden(e, "resourceVersionMatch",
-                             "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
-    }
     if (!str_empty(token)) {
         if (!str_empty(rv) && !str_eq(rv, "0"))
             return err_status(e, 400, "BadRequest", "specifying resource version is not allowed when using continue");

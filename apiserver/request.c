@@ -92,8 +92,10 @@ static void parse_url(struct request *q) {
 
 /* ---- Accept ---- */
 
-static bool token_is(const char *p, size_t n, const char *want) {
-    return strlen(want) == n && strncasecmp(p, want, n) == 0;
+bool request_media_is(const char *content_type, const char *want) {
+    size_t n = strcspn(str_or_empty(content_type), ";");
+    while (n && isspace((unsigned char)content_type[n - 1])) n--;
+    return strlen(want) == n && strncasecmp(content_type, want, n) == 0;
 }
 
 /* Reviews and bindings are answers, not objects: they have no columns. */
@@ -103,75 +105,107 @@ static bool no_table(const struct request *q) {
     return answer || (q->res && q->res->stored == RES_VIRTUAL && !str_eq(q->res->plural, "componentstatuses"));
 }
 
-/* One clause of Accept: "application/json;as=Table;v=v1;g=meta.k8s.io". True when we can serve it. */
-static bool accept_clause(struct request *q, const char *p, size_t n) {
-    enum media_as as = AS_OBJECT;
-    bool as_known = true, stream = false;
-    const char *end = p + n, *g = NULL, *v = NULL;
-    size_t type_len = strcspn(p, ";");
-    if (type_len > n) type_len = n;
-    const char *t = p;
-    while (type_len && isspace((unsigned char)t[type_len - 1])) type_len--;
-    for (const char *c = memchr(p, ';', n); c && c < end;) {
-        const char *next = memchr(c + 1, ';', (size_t)(end - c - 1));
-        const char *stop = next ? next : end;
-        c++;
-        while (c < stop && isspace((unsigned char)*c)) c++;
-        while (stop > c && isspace((unsigned char)stop[-1])) stop--;
-        size_t len = (size_t)(stop - c);
-        if (len > 3 && strncmp(c, "as=", 3) == 0) {
-            const char *kind = c + 3;
-            size_t klen = len - 3;
-            if (token_is(kind, klen, "Table"))
-                as = AS_TABLE;
-            else if (token_is(kind, klen, "PartialObjectMetadata") || token_is(kind, klen, "PartialObjectMetadataList"))
-                as = AS_PARTIAL;
-            else
-                as_known = false;
-        } else if (len > 2 && strncmp(c, "g=", 2) == 0) {
-            g = arena_strndup(q->a, c + 2, len - 2);
-        } else if (len > 2 && strncmp(c, "v=", 2) == 0) {
-            v = arena_strndup(q->a, c + 2, len - 2);
-        } else if (token_is(c, len, "stream=watch")) {
-            stream = true;
-        }
-        c = next;
+enum { ACCEPT_MAX = 32 }; /* clauses looked at */
+
+/* One clause of Accept: "application/json;as=Table;v=v1;g=meta.k8s.io;q=0.5". */
+struct clause {
+    const char *type, *as, *g, *v, *stream, *sv;
+    double q;
+};
+
+static char *trim(char *s) {
+    while (isspace((unsigned char)*s)) s++;
+    for (size_t n = strlen(s); n && isspace((unsigned char)s[n - 1]);) s[--n] = '\0';
+    return s;
+}
+
+static bool clause_parse(char *text, struct clause *c) {
+    *c = (struct clause){.q = 1};
+    char *type = trim(strsep(&text, ";")), *slash = strchr(type, '/');
+    c->type = str_eq(type, "*") ? "*/*" : type;
+    if (c->type == type && (!slash || strchr(slash + 1, '/'))) return false;
+    for (char *param; (param = strsep(&text, ";"));) {
+        char *value = strchr(param, '=');
+        if (!value || !value[1] || strchr(value + 1, '=')) continue;
+        *value++ = '\0';
+        const char *name = trim(param);
+        value = trim(value);
+        if (str_eq(name, "q")) c->q = strtod(value, NULL);
+        if (str_eq(name, "as")) c->as = value;
+        if (str_eq(name, "g")) c->g = value;
+        if (str_eq(name, "v")) c->v = value;
+        if (str_eq(name, "stream")) c->stream = value;
+        if (str_eq(name, "sv")) c->sv = value;
     }
-    if (!as_known) return false;
-    if (as != AS_OBJECT && (!str_eq(g, "meta.k8s.io") || (!str_eq(v, "v1") && !str_eq(v, "v1beta1")))) return false;
-    if (token_is(t, type_len, "application/json") || token_is(t, type_len, "*/*") ||
-        token_is(t, type_len, "application/*"))
-        q->media = MEDIA_JSON;
-    else if (token_is(t, type_len, "application/yaml"))
-        q->media = MEDIA_YAML;
-    else if (token_is(t, type_len, "application/vnd.kubernetes.protobuf") && !(q->res && q->res->custom))
-        q->media = MEDIA_PROTO;
-    else
-        return false;
-    if (as == AS_TABLE && (q->media == MEDIA_PROTO || no_table(q))) return false;
-    q->as = as;
-    q->stream_param = stream;
     return true;
 }
 
-static void parse_accept(struct request *q) {
-    const char *v;
-    bool any = false;
-    for (size_t i = 0; !q->acceptable && (v = http_header_n(q->http, "accept", i)); i++) {
-        for (const char *p = v; *p && !q->acceptable;) {
-            while (*p == ',' || isspace((unsigned char)*p)) p++;
-            size_t n = strcspn(p, ",");
-            if (n) {
-                any = true;
-                q->acceptable = accept_clause(q, p, n);
-            }
-            p += n;
-        }
+static bool goes_before(const struct clause *x, const struct clause *y) {
+    if (x->q != y->q) return x->q > y->q; /* as said, no arithmetic between */
+    bool any_x = str_eq(x->type, "*/*"), any_y = str_eq(y->type, "*/*");
+    if (any_x != any_y) return any_y;
+    return !str_has_suffix(x->type, "/*") && str_has_suffix(y->type, "/*");
+}
+
+static bool takes(const struct clause *c, const char *type) {
+    return str_eq(c->type, "*/*") || str_eq(c->type, type) || str_eq(c->type, "application/*");
+}
+
+/* The form that the clause asks for; false when objects have no such form. */
+static bool clause_form(const struct request *q, const struct clause *c, enum media media, enum media_as *as) {
+    bool custom = q->res && q->res->custom;
+    *as = AS_OBJECT;
+    if ((c->stream && !str_eq(c->stream, "watch")) || (c->sv && !str_eq(c->sv, "v1"))) return false;
+    if (!c->as && !c->g && !c->v) return !(custom && media == MEDIA_PROTO);
+    if (!str_eq(c->g, "meta.k8s.io") || (!str_eq(c->v, "v1") && !str_eq(c->v, "v1beta1"))) return false;
+    if (str_eq(c->as, "Table")) *as = AS_TABLE;
+    if (str_eq(c->as, "PartialObjectMetadata")) *as = AS_PARTIAL;
+    if (str_eq(c->as, "PartialObjectMetadataList")) *as = AS_PARTIAL_LIST;
+    if (*as == AS_TABLE) return media != MEDIA_PROTO && !no_table(q);
+    return *as != AS_OBJECT;
+}
+
+static const char *const media_types[] = {[MEDIA_JSON] = "application/json",
+                                          [MEDIA_YAML] = "application/yaml",
+                                          [MEDIA_PROTO] = "application/vnd.kubernetes.protobuf"};
+
+static bool clause_serves(struct request *q, const struct clause *c) {
+    for (enum media m = MEDIA_JSON; m <= MEDIA_PROTO; m++) {
+        enum media_as as;
+        if (!takes(c, media_types[m]) || !clause_form(q, c, m, &as)) continue;
+        q->media = m;
+        q->as = as;
+        q->as_version = as != AS_OBJECT ? c->v : NULL;
+        q->stream_param = c->stream != NULL;
+        return true;
     }
-    if (!any) q->acceptable = true; /* JSON */
-    q->content_type = q->media == MEDIA_YAML    ? "application/yaml"
-                      : q->media == MEDIA_PROTO ? "application/vnd.kubernetes.protobuf"
-                                                : "application/json";
+    return false;
+}
+
+static void parse_accept(struct request *q) {
+    const char *header = str_or_empty(http_header(q->http, "accept"));
+    struct clause clauses[ACCEPT_MAX];
+    size_t n = 0;
+    q->acceptable = q->accept_known = !*header;
+    for (char *rest = arena_strdup(q->a, header), *part; n < ACCEPT_MAX && (part = strsep(&rest, ","));) {
+        struct clause c;
+        if (!clause_parse(part, &c)) continue;
+        size_t at = n++;
+        for (; at && goes_before(&c, &clauses[at - 1]); at--) clauses[at] = clauses[at - 1];
+        clauses[at] = c;
+        q->accept_known |= str_eq(c.type, "*/*");
+        for (size_t i = 0; i < ARRAY_LEN(media_types); i++) q->accept_known |= str_eq(c.type, media_types[i]);
+    }
+    for (size_t i = 0; i < n && !q->acceptable; i++) q->acceptable = clause_serves(q, &clauses[i]);
+    q->acceptable &= q->accept_known || (q->res && q->res->custom);
+    q->content_type = media_types[q->media];
+}
+
+int request_acceptable(struct request *q, struct err *e) {
+    if (q->acceptable) return 0;
+    return err_status(e, 406, "NotAcceptable",
+                      "only the following media types are accepted: application/json, application/yaml, "
+                      "application/vnd.kubernetes.protobuf");
 }
 
 struct request *request_new(struct apiserver *s, struct http_req *http) {
@@ -201,37 +235,10 @@ int request_query_int(struct request *q, const char *name, int64_t dflt, int64_t
     return err_status(e, 400, "BadRequest", "strconv.ParseInt: parsing \"%.100s\": invalid syntax", v);
 }
 
-int request_dry_run(struct request *q, bool *out, struct err *e) {
-    size_t it = 0;
-    const char *name, *value;
-    *out = false;
-    while (http_query_next(q->http, &it, &name, &value)) {
-        if (!str_eq(name, "dryRun")) continue;
-        if (!str_eq(value, "All")) {
-            err_status(e, 422, "Invalid", "dryRun: Unsupported value: \"%.100s\": supported values: \"All\"", value);
-            err_details(e, "meta.k8s.io", "CreateOptions", NULL);
-            err_cause_add(e, "FieldValueNotSupported", "dryRun", "Unsupported value: \"%.100s\"", value);
-            return -EINVAL;
-        }
-        *out = true;
-    }
-    return 0;
-}
-
 void request_warn(struct request *q, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
     ARENA_GROW(q->a, q->warnings, q->n_warnings, q->cap_warnings);
     q->warnings[q->n_warnings++] = arena_vprintf(q->a, fmt, ap);
     va_end(ap);
-}
-
-const char *request_manager(struct request *q) {
-    const char *m = http_query(q->http, "fieldManager");
-    if (!str_empty(m)) return m;
-    const char *ua = http_header(q->http, "user-agent");
-    if (str_empty(ua)) return "unknown";
-    size_t n = strcspn(ua, "/");
-    if (n > 128) n = 128;
-    return n ? arena_strndup(q->a, ua, n) : "unknown";
 }

@@ -6,7 +6,7 @@
 #include "apiserver/auth/authz.h"
 
 enum media { MEDIA_JSON, MEDIA_YAML, MEDIA_PROTO };
-enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL };
+enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL, AS_PARTIAL_LIST };
 
 struct watch;
 struct http_cancel;
@@ -47,8 +47,10 @@ struct request {
     /* of Accept */
     enum media media;
     enum media_as as;
-    bool stream_param; /* asked for ;stream=watch */
+    bool stream_param;      /* asked for ;stream=watch */
+    const char *as_version; /* of meta.k8s.io: "v1" or "v1beta1"; NULL: AS_OBJECT */
     bool acceptable;
+    bool accept_known;        /* the header names a type that is served, whatever its parameters */
     const char *content_type; /* of the answer */
     const char **warnings;
     size_t n_warnings, cap_warnings;
@@ -63,15 +65,17 @@ enum { REQUEST_MAX_SEGMENTS = 64 };
 
 /* Parses URL and Accept. Never fails: what is unknown shows in the fields. */
 struct request *request_new(struct apiserver *s, struct http_req *http);
-/* True when ?dryRun=All; other values are errors (400/422). */
-int request_dry_run(struct request *q, bool *out, struct err *e);
+/* 406 unless there is a form that the client takes. */
+int request_acceptable(struct request *q, struct err *e);
+/* Whether a Content-Type, its parameters aside, is `want`. NULL is none. */
+bool request_media_is(const char *content_type, const char *want);
 /* What a flag's value means in a URL (upstream: conversion of query parameters): true, unless it is "0" or "false". */
 bool request_true(const char *value);
 bool request_query_bool(struct request *q, const char *name);
 /* Integer parameter: `dflt` when absent, 400 when it is none. */
 int request_query_int(struct request *q, const char *name, int64_t dflt, int64_t *out, struct err *e);
 void request_warn(struct request *q, const char *fmt, ...) _printf_(2, 3);
-/* The manager of managedFields: ?fieldManager=, else the beginning of User-Agent. */
+/* The manager of managedFields: ?fieldManager=, else the printable beginning of User-Agent (options.c). */
 const char *request_manager(struct request *q);
 
 /* ---- answers; each ends the request ---- */
@@ -103,12 +107,21 @@ int err_already_exists(struct err *e, const struct resource *r, const char *name
 
 /* ---- bodies ---- */
 
-enum { BODY_JSON = 1, BODY_YAML = 2, BODY_PROTO = 4, BODY_ALL = 7 };
+/* What a body holds: an object, or options, which clients send in any version and whose fields are not validated. */
+enum body_kind { BODY_OBJECT, BODY_OPTIONS };
+/* 415 unless the Content-Type is one that objects of `type` (NULL: custom ones) are sent in. */
+int body_check_type(struct request *q, const struct api_type *type, struct err *e);
 /* Decodes the body into a tree in canonical form for `type` (of group, version, kind): content type, syntax, kind and
- * apiVersion, field validation (?fieldValidation=), warnings. An empty body gives *out NULL when may_be_empty. */
+ * apiVersion, field validation (?fieldValidation=), warnings. */
 int body_decode(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
-                bool may_be_empty, struct json **out, struct err *e);
-/* The field validation part, for trees that come from patches: normalises and reports unknown fields. type NULL: a
- * custom resource, by q->schema. */
-int body_normalise(struct request *q, const struct api_type *type, struct json *v, const struct json_dups *dups,
+                enum body_kind what, struct json **out, struct err *e);
+/* The body of a write: its content type, the options of the request (`options`: "CreateOptions", ..., see options.h), and
+ * the object. */
+int body_of_write(struct request *q, const struct api_type *type, const char *api_version, const char *kind,
+                  const char *options, bool *dry_run, struct json **out, struct err *e);
+/* The field validation part, for trees that come from patches: normalises and reports unknown fields behind what `found`
+ * has already. type NULL: a custom resource, by q->schema. */
+int body_normalise(struct request *q, const struct api_type *type, struct json *v, struct api_problems *found,
                    struct json **out, struct err *e);
+/* Reports keys that stood twice in an applied configuration: one warning, or 400. */
+int body_report_dups(struct request *q, const struct json_dups *dups, struct err *e);

@@ -129,6 +129,7 @@ void respond_err(struct request *q, struct err *e) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     const char *ct = q->content_type;
     struct http_header *h, *all;
+    if (e->status == 406 && (q->accept_known || (q->res && q->res->custom))) json_del(s, "details");
     if (e->status == 415) { /* refused before anything was looked at */
         q->n_warnings = 0;
         if (!str_eq(q->http->method, "PATCH") || (q->res && q->res->custom)) json_del(s, "details");
@@ -198,6 +199,16 @@ static void respond_bytes(struct request *q, int status, struct rbytes *const *p
     http_respond_bytes(q->http, status, h, n_h, parts, n, gzip_flag(q));
 }
 
+static int table_options(struct request *q, struct err *e) {
+    const char *include = http_query(q->http, "includeObject");
+    if (str_empty(include) || str_eq(include, "Metadata") || str_eq(include, "None") || str_eq(include, "Object"))
+        return 0;
+    return err_status(e, 400, "BadRequest",
+                      "Unable to convert to Table as requested: includeObject: Invalid value: \"%.60s\": must be "
+                      "'Metadata', 'Object', 'None', or empty",
+                      include);
+}
+
 void respond_object(struct request *q, int status, const struct object *o) {
     _cleanup_err_ struct err e = {0};
     _cleanup_object_ struct object *view = NULL;
@@ -213,6 +224,10 @@ void respond_object(struct request *q, int status, const struct object *o) {
         respond_bytes(q, status, parts, 2);
         return;
     }
+    if (q->as == AS_TABLE && table_options(q, &e)) {
+        respond_err(q, &e);
+        return;
+    }
     if (q->as == AS_TABLE) {
         _cleanup_buf_ struct buf b = BUF_INIT;
         struct object *one = (struct object *)o;
@@ -221,8 +236,14 @@ void respond_object(struct request *q, int status, const struct object *o) {
         respond_json_text(q, status, "application/json", b.data, b.len);
         return;
     }
+    if (q->as == AS_PARTIAL_LIST) {
+        err_status(&e, 406, "NotAcceptable", "you requested %s, but the requested object is not a list (%s)",
+                   "PartialObjectMetadataList", q->res->kind);
+        respond_err(q, &e);
+        return;
+    }
     if (q->as == AS_PARTIAL) {
-        struct json *v = partial_tree(q->a, object_tree(q->a, o));
+        struct json *v = partial_tree(q->a, object_tree(q->a, o), q->as_version);
         respond_tree(q, status, api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata"), v);
         return;
     }
@@ -295,7 +316,11 @@ void respond_list_body(struct request *q, int64_t rev, struct rbytes *items) {
 
 void respond_list(struct request *q, struct wc_list *l, const char *token) {
     _cleanup_err_ struct err e = {0};
-    if (crd_views(q->s, q->res, l->items, l->n, &e)) {
+    if (q->as == AS_TABLE) table_options(q, &e);
+    if (q->as == AS_PARTIAL)
+        err_status(&e, 406, "NotAcceptable", "you requested %s, but the requested object is a list (%s)",
+                   "PartialObjectMetadata", q->res->list_kind);
+    if (e.status || crd_views(q->s, q->res, l->items, l->n, &e)) {
         respond_err(q, &e);
         return;
     }
@@ -309,14 +334,16 @@ void respond_list(struct request *q, struct wc_list *l, const char *token) {
         respond_json_text(q, 200, "application/json", b.data, b.len);
         return;
     }
-    bool partial = q->as == AS_PARTIAL;
+    bool partial = q->as == AS_PARTIAL_LIST;
     struct arena *a = q->a;
     struct json *list = json_object(a), *items = json_array(a);
     json_set_str(a, list, "kind", partial ? "PartialObjectMetadataList" : q->res->list_kind);
-    json_set_str(a, list, "apiVersion", partial ? "meta.k8s.io/v1" : resource_api_version(a, q->res));
+    json_set_str(a, list, "apiVersion",
+                 partial ? arena_printf(a, "meta.k8s.io/%s", q->as_version) : resource_api_version(a, q->res));
     list_meta(a, list, l, token);
     for (size_t i = 0; i < l->n; i++) {
-        struct json *v = partial ? partial_tree(a, object_tree(a, l->items[i])) : view_tree(q, l->items[i]);
+        struct json *v =
+            partial ? partial_tree(a, object_tree(a, l->items[i]), q->as_version) : view_tree(q, l->items[i]);
         if (!v) continue;
         if (!partial && !q->res->custom) {
             json_del(v, "kind");

@@ -223,7 +223,9 @@ void handle_virtual(struct request *q) {
         component_statuses(q);
         return;
     }
-    int rc = body_decode(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, false, &v, &e);
+    bool dry_run;
+    int rc = body_of_write(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, "CreateOptions", &dry_run,
+                           &v, &e);
     if (!rc) rc = write_admit_body(q, RULES_CREATE, NULL, NULL, false, v, NULL, &e);
     if (!rc && !str_has_prefix(q->res->plural, "selfsubjectr")) own_fields(q, q->res->type, v);
     for (size_t i = 0; !rc && i < ARRAY_LEN(reviews); i++)

@@ -152,7 +152,8 @@ static int check_route(struct request *q, struct err *e) {
         return err_status(e, 404, "NotFound", "the server could not find the requested resource");
     if (q->res->namespaced && !q->ns && q->name)
         return err_status(e, 404, "NotFound", "the server could not find the requested resource");
-    if (!q->res->namespaced && q->ns)
+    bool below = q->sub && q->rest[strspn(q->rest, "/")] && !request_is_long(q);
+    if (below || (!q->res->namespaced && q->ns))
         return err_status(e, 404, "NotFound", "the server could not find the requested resource");
     uint32_t bit = verb_bit(q->verb), allowed = q->sub ? q->sub->verbs : q->res->verbs;
     bool create_named = bit == VERB_CREATE && q->name && !q->sub;
@@ -161,11 +162,8 @@ static int check_route(struct request *q, struct err *e) {
     if (!(allowed & bit) || create_named || no_ns || no_name)
         return err_status(e, 405, "MethodNotAllowed",
                           "the server does not allow this method on the requested resource");
-    if (!q->acceptable && !request_is_long(q))
-        return err_status(e, 406, "NotAcceptable",
-                          "only the following media types are accepted: application/json, application/yaml, "
-                          "application/vnd.kubernetes.protobuf");
-    return 0;
+    if (bit == VERB_PATCH || request_is_long(q)) return 0; /* a patch's content type comes first */
+    return request_acceptable(q, e);
 }
 
 static bool whole_object(const struct resource_sub *s) {

@@ -3,6 +3,7 @@
 #include "apiserver/crd/convert.h"
 #include "apiserver/crd/jsonpath.h"
 #include "apiserver/handlers.h"
+#include "apiserver/options.h"
 #include "apiserver/tables.h"
 #include "apiserver/write.h"
 #include "pkg/pki/jwt.h"
@@ -61,9 +62,13 @@ static struct json *scale_tree(struct request *q, const struct json *v) {
 static int wanted_scale(struct request *q, struct write *w, const struct object *old, struct json **out,
                         struct err *e) {
     const struct api_type *type = api_type_find("autoscaling", "v1", "Scale");
-    if (str_eq(q->verb, "update")) return body_decode(q, type, "autoscaling/v1", "Scale", false, out, e);
+    if (str_eq(q->verb, "update")) {
+        int rc = body_decode(q, type, "autoscaling/v1", "Scale", BODY_OBJECT, out, e);
+        return rc ? rc : request_check_names(q, *out, e);
+    }
     const char *ct = str_or_empty(http_header(q->http, "content-type"));
     struct json *patched = NULL;
+    struct api_problems strict = {0};
     const struct api_type *keep = w->c.type;
     if (str_has_prefix(ct, "application/apply-patch+yaml")) {
         /* Scale has no lists or maps of its own: applying it is merging it */
@@ -75,12 +80,12 @@ static int wanted_scale(struct request *q, struct write *w, const struct object 
         patched = s;
     } else {
         w->c.type = type;
-        int rc =
-            patch_apply(&w->c, ct, scale_tree(q, write_tree(w, old)), q->http->body, q->http->body_len, &patched, e);
+        int rc = patch_apply(&w->c, ct, scale_tree(q, write_tree(w, old)), q->http->body, q->http->body_len, &patched,
+                             &strict, e);
         w->c.type = keep;
         if (rc) return rc;
     }
-    return body_normalise(q, type, patched, NULL, out, e);
+    return body_normalise(q, type, patched, &strict, out, e);
 }
 
 static int scale_once(struct request *q, struct write *w, const struct object *old, struct object **out,
@@ -123,7 +128,12 @@ static void handle_scale(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_object_ struct object *o = NULL;
     bool dry_run = false, get = str_eq(q->verb, "get");
-    int rc = get ? watchcache_sync(q->s->cache, &e) : request_dry_run(q, &dry_run, &e);
+    bool patch = str_eq(q->verb, "patch");
+    const struct api_type *type = api_type_find("autoscaling", "v1", "Scale");
+    int rc = get     ? watchcache_sync(q->s->cache, &e)
+             : patch ? patch_check(q, &dry_run, &e)
+                     : body_check_type(q, type, &e);
+    if (!rc && !get && !patch) rc = options_check(q, "UpdateOptions", &dry_run, &e);
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
         struct write w;
@@ -199,8 +209,7 @@ void handle_binding(struct request *q) {
     struct json *b = NULL;
     bool dry_run = false;
     const struct resource *pods = resource_find(q->s->resources, "", "v1", "pods");
-    int rc = request_dry_run(q, &dry_run, &e);
-    if (!rc) rc = body_decode(q, api_type_find("", "v1", "Binding"), "v1", "Binding", false, &b, &e);
+    int rc = body_of_write(q, api_type_find("", "v1", "Binding"), "v1", "Binding", "CreateOptions", &dry_run, &b, &e);
     const char *name = json_as_str(json_at(b, "metadata", "name", NULL)),
                *node = json_as_str(json_at(b, "target", "name", NULL));
     const char *kind = json_as_str(json_at(b, "target", "kind", NULL));

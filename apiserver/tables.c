@@ -114,11 +114,11 @@ static struct json *columns(struct arena *a, const struct table_printer *p) {
 
 /* ---- rows ---- */
 
-struct json *partial_tree(struct arena *a, struct json *v) {
+struct json *partial_tree(struct arena *a, struct json *v, const char *version) {
     if (!v) return NULL;
     struct json *out = json_object(a);
     json_set_str(a, out, "kind", "PartialObjectMetadata");
-    json_set_str(a, out, "apiVersion", "meta.k8s.io/v1");
+    json_set(a, out, "apiVersion", json_strf(a, "meta.k8s.io/%s", version));
     struct json *meta = json_get(v, "metadata"), *notes = json_get(meta, "annotations");
     if (str_eq(json_get_str(v, "kind"), "DaemonSet") && notes) { /* a field of the spec, in upstream's internal form */
         json_del(notes, "deprecated.daemonset.template.generation");
@@ -138,7 +138,7 @@ static void write_row(struct buf *b, struct request *q, const struct object *o, 
     if (str_eq(include, "Object"))
         json_set(a, row, "object", v);
     else if (!str_eq(include, "None"))
-        json_set(a, row, "object", partial_tree(a, v));
+        json_set(a, row, "object", partial_tree(a, v, q->as_version));
     json_write(b, row);
 }
 
@@ -147,7 +147,7 @@ static void write_head(struct buf *b, struct request *q, const char *rv, const c
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *t = json_object(a), *m = json_object(a);
     json_set_str(a, t, "kind", "Table");
-    json_set_str(a, t, "apiVersion", "meta.k8s.io/v1");
+    json_set(a, t, "apiVersion", json_strf(a, "meta.k8s.io/%s", q->as_version));
     json_set_str(a, m, "resourceVersion", rv);
     if (token) json_set_str(a, m, "continue", token);
     if (token && remaining > 0) json_set_int(a, m, "remainingItemCount", remaining);

@@ -42,7 +42,7 @@ void table_write(struct buf *b, struct request *q, const struct wc_list *l, cons
 /* One object's table, for watches; columns only when `head`. */
 void table_write_event(struct buf *b, struct request *q, const struct object *o, bool head);
 /* The object's PartialObjectMetadata: shares metadata with `v`. NULL for NULL. */
-struct json *partial_tree(struct arena *a, struct json *v);
+struct json *partial_tree(struct arena *a, struct json *v, const char *version);
 
 /* ---- for printers ---- */
 void cell_str(struct cells *c, const char *s); /* NULL: "" */

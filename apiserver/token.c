@@ -117,7 +117,8 @@ void handle_token(struct request *q) {
     _cleanup_err_ struct err e = {0};
     struct json *body = NULL;
     const struct api_type *type = api_type_find("authentication.k8s.io", "v1", "TokenRequest");
-    int rc = body_decode(q, type, "authentication.k8s.io/v1", "TokenRequest", false, &body, &e);
+    bool dry_run;
+    int rc = body_of_write(q, type, "authentication.k8s.io/v1", "TokenRequest", "CreateOptions", &dry_run, &body, &e);
     _cleanup_object_ struct object *sa = rc ? NULL : write_current(q->s, q->res, q->ns, q->name, false);
     if (!rc && !sa) rc = err_not_found(&e, q->res, q->name);
     static const struct rules_kind kind = {"authentication.k8s.io", "v1", "TokenRequest", "serviceaccounts", true};

@@ -18,6 +18,7 @@
 #include "apiserver/crd/feed.h"
 #include "apiserver/handlers.h"
 #include "apiserver/metrics.h"
+#include "apiserver/options.h"
 #include "apiserver/tables.h"
 #include "pkg/base/map.h"
 
@@ -80,7 +81,8 @@ static void wake(void *arg);
 /* ---- lines ---- */
 
 static uint32_t form_of(const struct request *q) {
-    return (uint32_t)q->media | (uint32_t)q->as << 2 | (q->res->storage != NULL) << 5 | q->res->index << 8;
+    bool beta = str_eq(q->as_version, "v1beta1");
+    return (uint32_t)q->media | (uint32_t)q->as << 2 | (q->res->storage != NULL) << 5 | beta << 6 | q->res->index << 8;
 }
 
 static void put_varint(struct buf *b, size_t x) {
@@ -143,7 +145,7 @@ static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const 
     struct json *v = object_tree(a, o);
     const struct api_type *t = q->res->type;
     if (q->as == AS_PARTIAL) {
-        v = partial_tree(a, v);
+        v = partial_tree(a, v, q->as_version);
         t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
     } else if (v && o->res != q->res) {
         v = convert_view(a, o->res, q->res, v);
@@ -230,7 +232,8 @@ static void send_bookmark(struct watch *w, int64_t rev, bool initial_end) {
     const struct api_type *t = q->res->type;
     bool partial = q->as == AS_PARTIAL;
     json_set_str(a, v, "kind", q->as == AS_TABLE ? "Table" : partial ? "PartialObjectMetadata" : q->res->kind);
-    json_set_str(a, v, "apiVersion", q->as != AS_OBJECT ? "meta.k8s.io/v1" : resource_api_version(a, q->res));
+    const char *meta_version = arena_printf(a, "meta.k8s.io/%s", str_or_empty(q->as_version));
+    json_set_str(a, v, "apiVersion", q->as != AS_OBJECT ? meta_version : resource_api_version(a, q->res));
     json_set(a, m, "resourceVersion", json_strf(a, "%lld", (long long)rev));
     if (q->as != AS_TABLE) json_set(a, m, "creationTimestamp", json_null(a));
     if (initial_end) {
@@ -418,6 +421,7 @@ static void on_close(struct http_req *r, void *arg) {
 /* ---- starting ---- */
 
 void watch_prepare(struct request *q) {
+    if (q->as == AS_PARTIAL_LIST) q->as = AS_OBJECT; /* events are of single objects: they go out as they are */
     struct watch *w = xcalloc(1, sizeof(*w));
     w->hub = q->s->watches;
     w->q = q;
@@ -457,37 +461,20 @@ static void start_on_loop(void *arg) {
     busy_end(h);
 }
 
-static int bad_initial(struct err *e, const char *field, const char *why) {
-    err_status(e, 422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: %s: Forbidden: %s", field, why);
-    err_details(e, "meta.k8s.io", "ListOptions", NULL);
-    err_cause_add(e, "FieldValueForbidden", field, "Forbidden: %s", why);
-    return -EINVAL;
-}
-
 static int watch_parse(struct request *q, struct watch *w, bool *initial, struct err *e) {
     const char *fields = http_query(q->http, "fieldSelector"), *send = http_query(q->http, "sendInitialEvents");
     int64_t timeout;
     if (q->name)
         fields =
             arena_printf(q->a, "metadata.name=%s%s%s", q->name, str_empty(fields) ? "" : ",", str_or_empty(fields));
-    int rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), fields, &w->sel, e);
+    int rc = options_check_list(q, e);
+    if (!rc) rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), fields, &w->sel, e);
     if (!rc) rc = request_query_int(q, "timeoutSeconds", 0, &timeout, e);
     if (rc) return rc;
     w->rv = http_query(q->http, "resourceVersion");
     w->match = http_query(q->http, "resourceVersionMatch");
     w->bookmarks = request_query_bool(q, "allowWatchBookmarks");
-    *initial = false;
-    if (!str_empty(send)) {
-        *initial = request_query_bool(q, "sendInitialEvents");
-        if (!str_eq(w->match, "NotOlderThan"))
-            return bad_initial(e, "resourceVersionMatch",
-                               "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-        if (*initial && !w->bookmarks)
-            return bad_initial(e, "allowWatchBookmarks", "sendInitialEvents requires allowWatchBookmarks");
-    } else if (!str_empty(w->match)) {
-        return bad_initial(e, "resourceVersionMatch",
-                           "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
-    }
+    *initial = !str_empty(send) && request_query_bool(q, "sendInitialEvents");
     if (timeout <= 0) {
         uint16_t jitter;
         random_bytes(&jitter, sizeof(jitter));
@@ -514,7 +501,7 @@ static int watch_open(struct request *q, struct watch *w, bool initial, struct e
     if (w->feed && !view_feed_by_name(w->feed)) sel = &everything; /* selected behind the conversion */
     if (list) {
         wc_watch_new_list(c, q->res, q->ns, sel, wake, w, &w->initial, &w->src);
-        w->initial_bookmark = initial;
+        w->initial_bookmark = initial && w->bookmarks;
         return 0;
     }
     if (from_now) rev = watchcache_rev(c);

@@ -212,6 +212,9 @@ static int enter_quota(struct write *w, struct json *obj, const struct json *old
 /* ---- create ---- */
 
 static int create_checks(struct write *w, struct json *obj, bool managed, struct err *e) {
+    static const char *const wiped[] = {"creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds",
+                                        "selfLink"}; /* only the server says them */
+    for (size_t i = 0; managed && i < ARRAY_LEN(wiped); i++) json_del(json_get(obj, "metadata"), wiped[i]);
     if (managed) managed_fields_update(&w->c, obj, NULL); /* what the client set, not what follows */
     int rc = rules_prepare_create(&w->c, obj, e);
     if (rc) return rc;

@@ -13,10 +13,7 @@ static bool flag(const struct json *s, const char *key) { return json_get_bool(s
 /* ---- pruning ---- */
 
 static void note(struct arena *a, struct api_problems *u, const char *path) {
-    if (!u) return;
-    ARENA_GROW(a, u->items, u->n, u->cap);
-    u->items[u->n].kind = "unknown field";
-    u->items[u->n++].path = path;
+    if (u) api_problem_add(a, u, "unknown field", path);
 }
 
 static void prune(struct arena *a, const struct json *s, struct json *v, const char *path, bool root,

@@ -59,7 +59,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
                               .field_manager = "f",
                               .type = api_type_find(kinds[k].group, kinds[k].version, kinds[k].kind)};
         if (p[0] % 4 < 3) {
-            if (patch_apply(&c, types[p[0] % 4], doc, (const char *)cut + 1, len, &out, NULL) == 0) as_request(&c, out);
+            struct api_problems strict = {0};
+            if (patch_apply(&c, types[p[0] % 4], doc, (const char *)cut + 1, len, &out, &strict, NULL) == 0)
+                as_request(&c, out);
         } else if (json_parse(a, (const char *)cut + 1, len, &config, NULL, NULL) == 0) {
             applied(&c, doc, config);
         }

@@ -17,28 +17,60 @@ static int json_patch_error(int r, struct err *inner, struct err *e) {
     return err_status(e, 422, "Invalid", "the server rejected our request due to an error in our request: %s", msg);
 }
 
+/* What an operation of a JSON patch must be made of; strict decoding notes what else stands in it. */
+static int check_op(struct arena *a, const struct json *op, size_t at, struct api_problems *strict, struct err *e) {
+    static const char *const strings[] = {"op", "path", "from"};
+    if (op->type == JSON_NULL) return 0;
+    bool ok = json_is(op, JSON_OBJECT);
+    for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
+        const struct json *v = json_get(op, strings[i]);
+        ok &= !v || v->type == JSON_NULL || json_is(v, JSON_STRING);
+    }
+    if (!ok)
+        return err_status(e, 400, "BadRequest", "error decoding patch: operation %zu is no JSON patch operation", at);
+    JSON_FOREACH_MEMBER(m, op) {
+        if (str_in(m->key, ONE_OF("op", "path", "from", "value"))) continue;
+        api_problem_add(a, strict, "json patch unknown field", arena_printf(a, "[%zu].%s", at, m->key));
+    }
+    return 0;
+}
+
+static int json_patch_apply(struct rules_ctx *c, const struct json *current, const struct json *ops, struct json **out,
+                            struct api_problems *strict, struct err *e) {
+    _cleanup_err_ struct err inner = {0};
+    bool lenient = str_eq(c->field_validation, "Ignore");
+    const struct json *op;
+    int r = 0;
+    if (ops->type == JSON_NULL) ops = json_array(c->a); /* no patch at all, as Go reads null */
+    if (!json_is(ops, JSON_ARRAY))
+        return err_status(e, 400, "BadRequest", "error decoding patch: a JSON patch is an array of operations");
+    JSON_FOREACH(op, ops) {
+        if (!lenient && (r = check_op(c->a, op, (size_t)op_i, strict, e))) return r;
+        if (lenient && !json_is(op, JSON_OBJECT) && op->type != JSON_NULL)
+            return err_status(e, 400, "BadRequest", "a JSON patch is an array of objects");
+    }
+    r = json_patch(c->a, current, ops, out, &inner);
+    return r < 0 ? json_patch_error(r, &inner, e) : 0;
+}
+
 int patch_apply(struct rules_ctx *c, const char *content_type, const struct json *current, const char *patch,
-                size_t len, struct json **out, struct err *e) {
+                size_t len, struct json **out, struct api_problems *strict, struct err *e) {
     bool json = is_type(content_type, "application/json-patch+json");
     bool merge = is_type(content_type, "application/merge-patch+json");
     bool strategic = is_type(content_type, "application/strategic-merge-patch+json");
     _cleanup_err_ struct err inner = {0};
+    struct json_dups dups = {0};
     struct json *p;
     if ((!json && !merge && !strategic) || (strategic && !c->type))
         return err_status(e, 415, "UnsupportedMediaType",
                           "the body of the request was in an unknown format - accepted media types include: %s"
                           "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                           c->type ? "application/strategic-merge-patch+json, " : "");
-    if (json_parse(c->a, patch, len, &p, NULL, &inner) < 0)
+    if (json_parse(c->a, patch, len, &p, &dups, &inner) < 0)
         return err_status(e, 400, "BadRequest", "error decoding patch: %s", inner.msg);
-    if (json && json_is(p, JSON_NULL)) p = json_array(c->a); /* no patch at all, as Go reads null */
+    for (size_t i = 0; i < dups.n; i++) api_problem_add(c->a, strict, "duplicate field", dups.paths[i]);
+    if (json) return json_patch_apply(c, current, p, out, strict, e);
     if (strategic && json_is(p, JSON_NULL)) p = json_object(c->a);
-    if (json && !json_is(p, JSON_ARRAY))
-        return err_status(e, 400, "BadRequest", "a JSON patch is an array of operations");
-    if (json) {
-        int r = json_patch(c->a, current, p, out, &inner);
-        return r < 0 ? json_patch_error(r, &inner, e) : 0;
-    }
     if (!json_is(p, JSON_OBJECT)) return err_status(e, 400, "BadRequest", "the patch is no JSON object");
     if (strategic) return strategic_merge_patch(c->a, c->type, current, p, out, e);
     *out = json_merge_patch(c->a, current, p);

@@ -467,20 +467,24 @@ TEST(strategic_merge_patch_knows_lists_and_directives) {
         _cleanup_world_ struct world w;
         struct json *out = NULL;
         world_init(&w, "", "v1", "Pod", "pods");
-        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out, NULL);
+        struct api_problems strict = {0};
+        int r = patch_apply(&w.c, SMP, parse(&w, cases[i].doc), cases[i].patch, strlen(cases[i].patch), &out, &strict,
+                            NULL);
         CHECK_STR(r < 0 ? "error" : json_text(w.a, out), cases[i].want);
     }
 }
 
 TEST(patches_of_other_types_are_refused) {
+    struct api_problems strict = {0};
     _cleanup_world_ struct world w;
     struct json *out;
     _cleanup_err_ struct err e = {0};
     world_init(&w, "", "v1", "Pod", "pods");
-    CHECK(patch_apply(&w.c, "application/json", parse(&w, "{}"), "{}", 2, &out, &e) < 0);
+    CHECK(patch_apply(&w.c, "application/json", parse(&w, "{}"), "{}", 2, &out, &strict, &e) < 0);
     CHECK_INT(e.status, 415);
     static const char gone[] = "[{\"op\":\"remove\",\"path\":\"/a\"}]";
-    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out, &e) < 0);
+    CHECK(patch_apply(&w.c, "application/json-patch+json; x=y", parse(&w, "{}"), gone, sizeof gone - 1, &out, &strict,
+                      &e) < 0);
     CHECK_INT(e.status, 422);
 }
 
@@ -509,9 +513,14 @@ TEST(a_configuration_whose_fields_cannot_be_told_apart_is_refused) {
     static const struct {
         const char *config, *why;
     } cases[] = {
-        {"{\"spec\":{\"ports\":[{\"port\":1},{\"name\":\"x\"}]}}",
-         ".spec.ports: element 1: associative list with keys has an element "
-         "that omits key field \"port\" (and doesn't have default value)"},
+        {"{\"spec\":{\"ports\":[{\"name\":\"x\"},{\"port\":0}]}}",
+         ".spec.ports: duplicate entries for key [port=0,protocol=\"TCP\"]"},
+        {"{\"spec\":{\"ports\":[null]}}",
+         ".spec.ports: associative list with keys may not have null or non-map elements"},
+        {"{\"spec\":{\"ports\":[{\"port\":\"x\"}]}}",
+         ".spec.ports[port=\"x\",protocol=\"TCP\"].port: expected numeric (int or float)"},
+        {"{\"spec\":{\"externalIPs\":[1]}}", ".spec.externalIPs[0]: expected string"},
+        {"{\"spec\":{\"selector\":[]}}", ".spec.selector: expected map"},
         {"{\"spec\":{\"ports\":[{\"port\":1},{\"port\":1,\"protocol\":\"TCP\"}]}}",
          ".spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]"},
         {"{\"metadata\":{\"finalizers\":[\"a/b\",\"a/b\"]}}",

@@ -85,6 +85,47 @@ enum schema_kind schema_kind(struct schema s, const struct json *value) {
     return s.field ? field_kind(s) : SCHEMA_DEDUCED;
 }
 
+static enum schema_shape crd_shape(const struct json *s, bool root) {
+    static const struct {
+        const char *type;
+        enum schema_shape shape;
+    } types[] = {{"string", SHAPE_STRING}, {"integer", SHAPE_NUMBER}, {"number", SHAPE_NUMBER},
+                 {"boolean", SHAPE_BOOL},  {"array", SHAPE_LIST},     {"object", SHAPE_MAP}};
+    const char *type = json_get_str(s, "type");
+    if (crd_flag(s, "x-kubernetes-int-or-string")) return SHAPE_SCALAR;
+    for (size_t i = 0; i < ARRAY_LEN(types); i++)
+        if (str_eq(type, types[i].type)) return types[i].shape;
+    return root ? SHAPE_MAP : SHAPE_ANY;
+}
+
+static enum schema_shape type_shape(const struct api_type *t) { return t->bare ? SHAPE_ANY : SHAPE_STRUCT; }
+
+enum schema_shape schema_shape(struct schema s) {
+    if (s.crd) return crd_shape(s.crd, s.root);
+    if (s.type) return type_shape(s.type);
+    if (!s.field) return SHAPE_ANY;
+    if (!s.element && s.field->shape == API_LIST) return SHAPE_LIST;
+    if (!s.element && (s.field->shape == API_MAP || s.field->shape == API_MAP_LISTS)) return SHAPE_MAP;
+    if (s.field->shape == API_MAP_LISTS) return SHAPE_LIST;
+    switch ((enum api_kind)s.field->kind) {
+        case API_STRING:
+        case API_BYTES:
+        case API_TIME:
+        case API_MICROTIME:
+        case API_DURATION: return SHAPE_STRING;
+        case API_BOOL: return SHAPE_BOOL;
+        case API_INT32:
+        case API_INT64:
+        case API_UINT32:
+        case API_UINT64:
+        case API_DOUBLE: return SHAPE_NUMBER;
+        case API_QUANTITY:
+        case API_INT_OR_STRING: return SHAPE_SCALAR;
+        case API_MESSAGE: return type_shape(s.field->type);
+        default: return SHAPE_ANY;
+    }
+}
+
 size_t schema_keys(struct schema s, const char *keys[SCHEMA_KEYS_MAX]) {
     size_t n = 0;
     if (s.crd) {
@@ -113,7 +154,8 @@ const struct json *schema_key_default(struct arena *a, struct schema item, const
     if (item.crd) return json_get(json_get(json_get(item.crd, "properties"), key), "default");
     if (!item.field || item.field->kind != API_MESSAGE) return NULL;
     const struct api_field *f = api_field_find(item.field->type, key);
-    const char *text = f && f->dflt ? f->dflt : known_key_default(item.field->type, key);
+    const char *text = f ? known_key_default(item.field->type, key) : NULL;
+    if (f && !text) text = f->dflt ? f->dflt : api_field_implied_default(f);
     struct json *v = NULL;
     if (text) json_parse(a, text, strlen(text), &v, NULL, NULL);
     return v;

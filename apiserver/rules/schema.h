@@ -31,6 +31,18 @@ struct schema schema_member(struct schema s, const char *key, bool *named);
 /* Of a list's items. */
 struct schema schema_item(struct schema s);
 enum schema_kind schema_kind(struct schema s, const struct json *value);
+/* What a value of the schema is in JSON. */
+enum schema_shape {
+    SHAPE_ANY,
+    SHAPE_STRING,
+    SHAPE_NUMBER,
+    SHAPE_BOOL,
+    SHAPE_SCALAR, /* any of them */
+    SHAPE_LIST,
+    SHAPE_MAP,
+    SHAPE_STRUCT, /* an object with all its members declared */
+};
+enum schema_shape schema_shape(struct schema s);
 /* Names of the key members of a LIST_MAP; their number. */
 size_t schema_keys(struct schema s, const char *keys[SCHEMA_KEYS_MAX]);
 /* What `y` says goes over what `x` has, as in an apply (ssa.c). */

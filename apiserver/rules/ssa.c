@@ -259,7 +259,7 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     if (r < 0) return r;
     managers_take(c, &m, self, &ch);
     bool same = live && json_equal(base, merged);
-    if (!same || str_empty(self->time)) manager_touch(c, self);
+    if (!same) manager_touch(c, self); /* upstream: an apply that changes nothing has no time */
     managers_write(a, &m, merged);
     *changed = !same || !json_equal(json_at(merged, "metadata", "managedFields", NULL),
                                     json_at(live, "metadata", "managedFields", NULL));

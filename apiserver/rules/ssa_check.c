@@ -1,5 +1,6 @@
 /* What an applied configuration must be for its fields to be told apart: every item of a keyed list says its keys (or they
- * have defaults), no two items of a keyed list or a set are the same, and a built-in type has all its fields. Upstream: structured-merge-diff's typed/validate.go
+ * have defaults), no two items of a keyed list or a set are the same, the type has all its fields, and every value is of
+ * its field's type; null is of any. Upstream: structured-merge-diff's typed/validate.go
  * and typed/helpers.go; the API answers 500 to what fails here, as upstream does. */
 #include "apiserver/rules/fset.h"
 #include "apiserver/rules/kinds.h"
@@ -53,13 +54,24 @@ static const char *missing_key(struct arena *a, struct schema list, const struct
     return NULL;
 }
 
+static int check_items(struct check *k, struct schema s, const struct json *list, const struct place *at) {
+    const struct json *it;
+    int rc = 0;
+    JSON_FOREACH(it, list) {
+        struct place here = {at, arena_printf(k->c->a, "[%zu]", (size_t)it_i)};
+        if ((rc = check_value(k, schema_item(s), it, &here))) return rc;
+    }
+    return 0;
+}
+
 static int check_list(struct check *k, struct schema s, const struct json *list, bool keyed, const struct place *at) {
     struct arena *a = k->c->a;
     _cleanup_map_ struct map seen = MAP_INIT;
     const struct json *it;
     int rc = 0;
     JSON_FOREACH(it, list) {
-        if (keyed && !json_is(it, JSON_OBJECT)) continue; /* of the wrong type: others say so */
+        if (keyed && !json_is(it, JSON_OBJECT))
+            return refuse(k, at, "associative list with keys may not have null or non-map elements");
         const char *key = keyed ? missing_key(a, s, it) : NULL;
         if (key)
             return refuse(k, at,
@@ -72,24 +84,49 @@ static int check_list(struct check *k, struct schema s, const struct json *list,
         if (map_put(&seen, elem, (void *)it))
             return refuse(k, at, arena_printf(a, "duplicate entries for key %s", item_text(a, elem)));
         struct place here = {at, item_text(a, elem)};
-        if (keyed && (rc = check_value(k, schema_item(s), it, &here))) return rc;
+        if ((rc = check_value(k, schema_item(s), it, &here))) return rc;
+    }
+    return 0;
+}
+
+static int check_members(struct check *k, struct schema s, bool all_declared, const struct json *v,
+                         const struct place *at) {
+    int rc = 0;
+    JSON_FOREACH_MEMBER(m, v) {
+        bool declared;
+        struct place here = {at, arena_printf(k->c->a, ".%s", m->key)};
+        struct schema member = schema_member(s, m->key, &declared);
+        if (!declared && all_declared) return refuse(k, &here, "field not declared in schema");
+        if ((rc = check_value(k, member, m->value, &here))) return rc;
     }
     return 0;
 }
 
 static int check_value(struct check *k, struct schema s, const struct json *v, const struct place *at) {
     enum schema_kind kind = schema_kind(s, v);
-    int rc = 0;
-    if (kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET)
-        return json_is(v, JSON_ARRAY) ? check_list(k, s, v, kind == SCHEMA_LIST_MAP, at) : 0;
-    if ((kind != SCHEMA_STRUCT && kind != SCHEMA_MAP) || !json_is(v, JSON_OBJECT)) return 0;
-    JSON_FOREACH_MEMBER(m, v) {
-        bool declared;
-        struct place here = {at, arena_printf(k->c->a, ".%s", m->key)};
-        struct schema member = schema_member(s, m->key, &declared);
-        if (!declared && kind == SCHEMA_STRUCT && !s.crd) return refuse(k, &here, "field not declared in schema");
-        if ((rc = check_value(k, member, m->value, &here))) return rc;
-    }
+    enum schema_shape shape = schema_shape(s);
+    static const char *const wanted[] = {
+        [SHAPE_STRING] = "expected string", [SHAPE_NUMBER] = "expected numeric (int or float)",
+        [SHAPE_BOOL] = "expected boolean",  [SHAPE_SCALAR] = "expected any scalar",
+        [SHAPE_LIST] = "expected list",     [SHAPE_MAP] = "expected map",
+        [SHAPE_STRUCT] = "expected map"};
+    bool number = json_is(v, JSON_INT) || json_is(v, JSON_NUMBER), list = json_is(v, JSON_ARRAY),
+         object = json_is(v, JSON_OBJECT);
+    const bool fits[] = {[SHAPE_ANY] = true,
+                         [SHAPE_STRING] = json_is(v, JSON_STRING),
+                         [SHAPE_NUMBER] = number,
+                         [SHAPE_BOOL] = json_is(v, JSON_BOOL),
+                         [SHAPE_SCALAR] = !list && !object,
+                         [SHAPE_LIST] = list,
+                         [SHAPE_MAP] = object,
+                         [SHAPE_STRUCT] = object};
+    if (v->type == JSON_NULL) return 0;
+    if (!fits[shape]) return refuse(k, at, wanted[shape]);
+    if (list && (kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET))
+        return check_list(k, s, v, kind == SCHEMA_LIST_MAP, at);
+    if (list && shape == SHAPE_LIST) return check_items(k, s, v, at);
+    if (object && (shape == SHAPE_MAP || shape == SHAPE_STRUCT))
+        return check_members(k, s, shape == SHAPE_STRUCT, v, at);
     return 0;
 }
 

@@ -192,10 +192,10 @@ bool rules_update_deletes(struct rules_ctx *c, const struct json *obj);
 
 /* content_type: application/json-patch+json, application/merge-patch+json or
  * application/strategic-merge-patch+json (parameters ignored). `current` is not changed; *out is a new tree,
- * not normalised. Errors: 415 (other types; strategic on custom resources), 400 (not JSON), 422 (a JSON patch
- * that does not apply). */
+ * not normalised. What strict decoding finds in the patch is added to `strict`. Errors: 415 (other types; strategic on
+ * custom resources), 400 (not JSON), 422 (a JSON patch that does not apply), 500 (strategic: against its type). */
 int patch_apply(struct rules_ctx *c, const char *content_type, const struct json *current, const char *patch,
-                size_t len, struct json **out, struct err *e);
+                size_t len, struct json **out, struct api_problems *strict, struct err *e);
 
 /* ---- managedFields (managed_fields.c) and server-side apply (ssa.c) ---- */
 

@@ -189,6 +189,8 @@ struct api_type {
 const struct api_type *api_type_find(const char *group, const char *version, const char *kind);
 const struct api_type *api_type_by_openapi(const char *openapi_name);
 const struct api_field *api_field_find(const struct api_type *t, const char *json_name); /* looks into inline fields */
+/* What a field has when nothing is said, as JSON: only values that are always present have such a default, else NULL. */
+const char *api_field_implied_default(const struct api_field *f);
 /* All types, for generators of documentation and tests. */
 extern const struct api_type *const api_types[];
 extern const size_t api_types_n;
@@ -217,6 +219,12 @@ struct api_problems { /* findings of strict decoding */
     } * items;
     size_t n, cap;
 };
+
+static inline void api_problem_add(struct arena *a, struct api_problems *p, const char *kind, const char *path) {
+    ARENA_GROW(a, p->items, p->n, p->cap);
+    p->items[p->n].kind = kind;
+    p->items[p->n++].path = path;
+}
 
 /* Brings a tree into canonical form for its type, as if decoded into Kubernetes' structs and encoded again: unknown
  * fields are dropped (and noted in `unknown`, may be NULL), null means absent, members stand in declaration order,

@@ -83,23 +83,6 @@ static struct json *value_schema(struct openapi *o, const struct api_field *f) {
     return v;
 }
 
-/* What a field has when nothing is said: only values that are always present have a default. */
-static const char *implied_default(const struct api_field *f) {
-    if (f->shape != API_ONE) return NULL;
-    if (f->kind == API_MESSAGE) return f->type->bare ? NULL : "{}";
-    if (f->flags & (API_F_OMITEMPTY | API_F_OMITZERO)) return NULL;
-    switch ((enum api_kind)f->kind) {
-        case API_STRING: return "\"\"";
-        case API_BOOL: return "false";
-        case API_INT32:
-        case API_INT64:
-        case API_UINT32:
-        case API_UINT64:
-        case API_DOUBLE: return "0";
-        default: return NULL;
-    }
-}
-
 static void add_extensions(struct arena *a, struct json *v, const struct api_field *f) {
     if (f->shape == API_LIST || f->kind == API_BYTES) {
         const char *list = f->flags & API_F_LIST_MAP   ? "map"
@@ -143,7 +126,7 @@ static struct json *property(struct openapi *o, const struct api_field *f) {
         json_append(a, json_set(a, outer, "allOf", json_array(a)), v);
         v = outer;
     }
-    const char *dflt = f->dflt ? f->dflt : implied_default(f);
+    const char *dflt = f->dflt ? f->dflt : api_field_implied_default(f);
     if (o->version == 3 && dflt) json_set(a, v, "default", parse(a, dflt));
     if (f->doc) json_set_str(a, v, "description", f->doc);
     add_extensions(a, v, f);

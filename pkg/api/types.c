@@ -35,3 +35,19 @@ const struct api_field *api_field_find(const struct api_type *t, const char *jso
         if (t->fields[i].json_len == n && memcmp(t->fields[i].json, json_name, n) == 0) return &t->fields[i];
     return NULL;
 }
+
+const char *api_field_implied_default(const struct api_field *f) {
+    if (f->shape != API_ONE) return NULL;
+    if (f->kind == API_MESSAGE) return f->type->bare ? NULL : "{}";
+    if (f->flags & (API_F_OMITEMPTY | API_F_OMITZERO)) return NULL;
+    switch ((enum api_kind)f->kind) {
+        case API_STRING: return "\"\"";
+        case API_BOOL: return "false";
+        case API_INT32:
+        case API_INT64:
+        case API_UINT32:
+        case API_UINT64:
+        case API_DOUBLE: return "0";
+        default: return NULL;
+    }
+}

@@ -3,8 +3,11 @@
  * The document is cloned once and changed in place; a patch that fails half way just leaves the clone to the
  * arena. Pointers (RFC 6901) are resolved to the parent container and the last token, since every operation
  * but the document-wide ones works on a (parent, token) pair. Copies are bounded: a chain of `copy`
- * operations could otherwise double the document with each. As Kubernetes' library does, removing or
- * replacing what is absent is an error and negative array indices are not accepted. */
+ * operations could otherwise double the document with each.
+ *
+ * Where the RFC and the library that Kubernetes uses differ, this is the library: a missing member can be replaced and
+ * tested against null, what is copied from one is null, an absent value is null, array indices may count from the end
+ * (-1), and what stands before the first slash of a pointer does not matter. */
 #include "pkg/json/patch.h"
 
 enum { POINTER_MAX_DEPTH = 512 };
@@ -27,33 +30,36 @@ static char *unescape(struct arena *a, const char *s, size_t n) {
     return out;
 }
 
-/* An array index as RFC 6901 writes it: digits without a leading zero. -1 when it is none. */
-static int64_t index_of(const char *tok) {
-    if (!*tok || (tok[0] == '0' && tok[1])) return -1;
+/* An array index: a whole number, counted from the end (of an array of n elements) when negative. -1 when it is none. */
+static int64_t index_of(const char *tok, size_t n) {
+    bool minus = *tok == '-';
     int64_t v = 0;
+    if (minus || *tok == '+') tok++;
+    if (!*tok) return -1;
     for (const char *p = tok; *p; p++) {
         if (*p < '0' || *p > '9' || v > INT32_MAX / 10) return -1;
         v = v * 10 + (*p - '0');
     }
-    return v;
+    return minus ? MAX_OF((int64_t)n - v, (int64_t)-1) : v;
 }
 
 static struct json *child(struct json *v, const char *tok) {
     if (json_is(v, JSON_OBJECT)) return json_get(v, tok);
     if (json_is(v, JSON_ARRAY)) {
-        int64_t i = index_of(tok);
+        int64_t i = index_of(tok, json_len(v));
         return i >= 0 ? json_item(v, (size_t)i) : NULL;
     }
     return NULL;
 }
 
 static int resolve(struct arena *a, struct json *doc, const char *ptr, struct target *t, struct err *e) {
+    const char *start = strchr(ptr, '/');
     *t = (struct target){0};
     if (!*ptr) return 0;
-    if (*ptr != '/') return err_set(e, -EINVAL, "JSON pointer \"%s\" does not start with /", ptr);
+    if (!start) return err_set(e, -EINVAL, "JSON pointer \"%s\" has no /", ptr);
     struct json *at = doc;
     unsigned depth = 0;
-    for (const char *p = ptr + 1;;) {
+    for (const char *p = start + 1;;) {
         const char *end = strchrnul(p, '/');
         char *tok = unescape(a, p, (size_t)(end - p));
         if (++depth > POINTER_MAX_DEPTH) return err_set(e, -EINVAL, "JSON pointer is too deep");
@@ -73,12 +79,7 @@ static struct json *fetch(struct json *doc, const struct target *t) {
     return t->parent ? child(t->parent, t->token) : doc;
 }
 
-static int put(struct arena *a, struct json **doc, const struct target *t, struct json *v, const char *ptr,
-               struct err *e) {
-    if (!t->parent) {
-        *doc = v;
-        return 0;
-    }
+static int put(struct arena *a, const struct target *t, struct json *v, const char *ptr, struct err *e) {
     if (json_is(t->parent, JSON_OBJECT)) {
         json_set(a, t->parent, t->token, v);
         return 0;
@@ -87,7 +88,7 @@ static int put(struct arena *a, struct json **doc, const struct target *t, struc
         json_append(a, t->parent, v);
         return 0;
     }
-    int64_t i = index_of(t->token);
+    int64_t i = index_of(t->token, json_len(t->parent) + 1);
     if (i < 0 || (size_t)i > json_len(t->parent)) return err_set(e, -ENOENT, "no place at \"%s\"", ptr);
     json_insert(a, t->parent, (size_t)i, v);
     return 0;
@@ -98,31 +99,28 @@ static int drop(const struct target *t, const char *ptr, struct err *e) {
     if (json_is(t->parent, JSON_OBJECT)) {
         ok = json_del(t->parent, t->token);
     } else if (t->parent) {
-        int64_t i = index_of(t->token);
+        int64_t i = index_of(t->token, json_len(t->parent));
         ok = i >= 0 && json_del_at(t->parent, (size_t)i);
     }
     return ok ? 0 : err_set(e, -ENOENT, "nothing to remove at \"%s\"", ptr);
 }
 
-static int replace(struct json **doc, const struct target *t, struct json *v, const char *ptr, struct err *e) {
+static int replace(struct arena *a, struct json **doc, const struct target *t, struct json *v, const char *ptr,
+                   struct err *e) {
     if (!t->parent) {
+        if (!json_is(v, JSON_OBJECT) && !json_is(v, JSON_ARRAY))
+            return err_set(e, -EINVAL, "a document is replaced by an object or an array");
         *doc = v;
         return 0;
     }
     if (json_is(t->parent, JSON_OBJECT)) {
-        JSON_FOREACH_MEMBER(m, t->parent) {
-            if (!str_eq(m->key, t->token)) continue;
-            m->value = v;
-            return 0;
-        }
-    } else {
-        int64_t i = index_of(t->token);
-        if (i >= 0 && (size_t)i < json_len(t->parent)) {
-            t->parent->items[i] = v;
-            return 0;
-        }
+        json_set(a, t->parent, t->token, v);
+        return 0;
     }
-    return err_set(e, -ENOENT, "nothing to replace at \"%s\"", ptr);
+    int64_t i = index_of(t->token, json_len(t->parent));
+    if (i < 0 || (size_t)i >= json_len(t->parent)) return err_set(e, -ENOENT, "nothing to replace at \"%s\"", ptr);
+    t->parent->items[i] = v;
+    return 0;
 }
 
 /* Number of nodes and string bytes below a value, to bound copies. */
@@ -141,47 +139,45 @@ static int take_from(struct arena *a, struct json **doc, const char *from, bool 
     struct target t;
     int r = resolve(a, *doc, from, &t, e);
     if (r < 0) return r;
-    struct json *v = fetch(*doc, &t);
-    if (!v) return err_set(e, -ENOENT, "no value at \"%s\"", from);
-    if (move) {
-        *value = v;
-        return t.parent ? drop(&t, from, e) : err_set(e, -EINVAL, "cannot move the whole document");
-    }
-    *copied += weight(v);
+    struct json *v = t.parent ? fetch(*doc, &t) : NULL;
+    if (!t.parent || (!v && (move || json_is(t.parent, JSON_ARRAY))))
+        return err_set(e, -ENOENT, "no value at \"%s\"", from);
+    *value = v ? v : json_null(a);
+    if (move) return drop(&t, from, e);
+    *copied += weight(*value);
     if (*copied > JSON_PATCH_MAX_COPIED) return err_set(e, -E2BIG, "the patch copies too much data");
-    *value = json_clone(a, v);
+    *value = json_clone(a, *value);
     return 0;
 }
 
+static int test(struct json *doc, const struct target *t, const struct json *value, const char *ptr, struct err *e) {
+    struct json *have = fetch(doc, t);
+    bool none = value->type == JSON_NULL, absent = !have || have->type == JSON_NULL;
+    if (!have && json_is(t->parent, JSON_ARRAY)) return err_set(e, -ENOENT, "no value at \"%s\"", ptr);
+    if (absent ? none : json_equal(have, value)) return 0;
+    return err_set(e, -ENOENT, "testing value \"%s\" failed", ptr);
+}
+
 static int apply_one(struct arena *a, struct json **doc, const struct json *op, size_t *copied, struct err *e) {
-    const char *name = json_get_str(op, "op"), *path = json_get_str(op, "path"), *from = json_get_str(op, "from");
+    const char *name = str_or_empty(json_get_str(op, "op")), *path = json_get_str(op, "path");
     struct json *value = json_get(op, "value");
-    if (!name || !path) return err_set(e, -EINVAL, "a JSON patch operation needs op and path");
-    bool copy = str_eq(name, "copy"), move = str_eq(name, "move");
-    int r;
+    bool copy = str_eq(name, "copy"), move = str_eq(name, "move"), add = str_eq(name, "add");
+    int r = 0;
     if (copy || move) {
-        if (!from) return err_set(e, -EINVAL, "%s needs from", name);
-        if (move && str_has_prefix(path, from) && path[strlen(from)] == '/')
-            return err_set(e, -EINVAL, "cannot move \"%s\" into itself", from);
-        if ((r = take_from(a, doc, from, move, copied, &value, e)) < 0) return r;
+        const char *from = json_get_str(op, "from");
+        r = from ? take_from(a, doc, from, move, copied, &value, e) : err_set(e, -EINVAL, "%s needs from", name);
+    } else {
+        value = value ? json_clone(a, value) : json_null(a);
     }
     struct target t;
-    if ((r = resolve(a, *doc, path, &t, e)) < 0) return r;
-    if (copy || move || str_eq(name, "add")) {
-        if (!value) return err_set(e, -EINVAL, "%s needs a value", name);
-        return put(a, doc, &t, copy || move ? value : json_clone(a, value), path, e);
-    }
-    if (str_eq(name, "replace")) {
-        if (!value) return err_set(e, -EINVAL, "replace needs a value");
-        return replace(doc, &t, json_clone(a, value), path, e);
-    }
+    if (!r && !path) r = err_set(e, -EINVAL, "%s operation needs a path", name);
+    if (!r) r = resolve(a, *doc, path, &t, e);
+    if (r) return r;
+    if (str_eq(name, "replace")) return replace(a, doc, &t, value, path, e);
+    if (str_eq(name, "test")) return test(*doc, &t, value, path, e);
+    if (!t.parent) return err_set(e, -EINVAL, "%s does not work on the whole document", name);
+    if (copy || move || add) return put(a, &t, value, path, e);
     if (str_eq(name, "remove")) return drop(&t, path, e);
-    if (str_eq(name, "test")) {
-        struct json *have = fetch(*doc, &t);
-        bool none = !value || value->type == JSON_NULL;
-        if (have ? json_equal(have, value) : none) return 0;
-        return err_set(e, -ENOENT, "testing value \"%s\" failed", path);
-    }
     return err_set(e, -EINVAL, "unknown JSON patch operation \"%s\"", name);
 }
 
@@ -200,8 +196,23 @@ int json_patch(struct arena *a, const struct json *doc, const struct json *patch
     return 0;
 }
 
+/* A value without the null members of its objects: what a merge patch adds. */
+static struct json *without_nulls(struct arena *a, const struct json *v) {
+    struct json *out, *it;
+    if (json_is(v, JSON_OBJECT)) {
+        out = json_object(a);
+        JSON_FOREACH_MEMBER(m, v)
+            if (m->value->type != JSON_NULL) json_set(a, out, m->key, without_nulls(a, m->value));
+        return out;
+    }
+    if (!json_is(v, JSON_ARRAY)) return json_clone(a, v);
+    out = json_array(a);
+    JSON_FOREACH(it, v) json_append(a, out, without_nulls(a, it));
+    return out;
+}
+
 struct json *json_merge_patch(struct arena *a, const struct json *doc, const struct json *patch) {
-    if (!json_is(patch, JSON_OBJECT)) return json_clone(a, patch);
+    if (!json_is(patch, JSON_OBJECT)) return json_is(doc, JSON_OBJECT) ? json_clone(a, patch) : without_nulls(a, patch);
     struct json *out = json_is(doc, JSON_OBJECT) ? json_clone(a, doc) : json_object(a);
     JSON_FOREACH_MEMBER(m, patch) {
         if (m->value->type == JSON_NULL) {
