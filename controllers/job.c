@@ -221,6 +221,16 @@ static int orphaned(struct job_controller *c, struct arena *a, const char *key, 
     return 0;
 }
 
+/* A pod that no controller owns any more: it was released, or somebody took the reference off. */
+static int release_pod(void *arg, struct arena *a, const char *key, struct err *e) {
+    struct job_controller *c = arg;
+    _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_pods), key);
+    if (!o || meta_controller_of(o->meta) || !job_pod_tracked(o->obj)) return 0;
+    struct batch_job none = {0};
+    struct jobrun x = {.c = c, .a = a, .key = key, .was = &none};
+    return job_untrack_pod(&x, o->obj, e);
+}
+
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
     struct job_controller *c = arg;
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_jobs), key);
@@ -245,9 +255,11 @@ static char *owner_key(const struct object *pod) {
     return xasprintf("%s/%s", str_or_empty(pod->meta->namespace), ref->name);
 }
 
-/* An orphan may be a Job's to adopt, or adopt again. */
+/* An orphan may be a Job's to adopt, or adopt again. Until then nobody counts it: it must not be held. */
 static void wake_for_orphan(struct job_controller *c, const struct object *pod) {
-    if (meta_controller_of(pod->meta) || pod->meta->deletion_timestamp.set) return;
+    if (meta_controller_of(pod->meta)) return;
+    if (job_pod_tracked(pod->obj)) workqueue_add(c->orphans, pod->key);
+    if (pod->meta->deletion_timestamp.set) return;
     _cleanup_object_list_ struct object_list jobs = {0};
     informer_list(manager_informer(c->m, &client_jobs), pod->meta->namespace, &jobs);
     for (size_t i = 0; i < jobs.n; i++) {
@@ -293,6 +305,7 @@ int job_start(struct manager *m, struct err *e) {
     c->events = manager_recorder(m, "job-controller");
     c->expect = expectations_new(m);
     c->q = manager_queue(m, "job", WORKERS, reconcile, c, &client_jobs, &client_pods, NULL);
+    c->orphans = manager_queue(m, "job-orphan-pods", 1, release_pod, c, &client_jobs, &client_pods, NULL);
     manager_watch_keys(m, &client_jobs, c->q);
     struct informer_handler h = {pod_added, pod_updated, pod_deleted, c};
     informer_add_handler(manager_informer(m, &client_pods), &h);

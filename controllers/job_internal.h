@@ -12,7 +12,7 @@
 
 struct job_controller {
     struct manager *m;
-    struct workqueue *q;
+    struct workqueue *q, *orphans;
     struct expectations *expect;
     struct event_recorder *events;
 };
