@@ -265,7 +265,6 @@ void metrics_write(struct apiserver *s, struct buf *b) {
         buf_printf(b, "apiserver_audit_error_total{plugin=\"log\"} %llu\n",
                    (unsigned long long)audit_log_lost(s->audit->log));
     }
-    prom_head(b, "kubernetes_build_info", "gauge", "The version that this program was built from.");
-    buf_printf(b, "kubernetes_build_info{git_version=\"%s\",major=\"1\",minor=\"36\"} 1\n", CORACLE_VERSION);
+    prom_build_info(b, CORACLE_VERSION);
     prom_process(b);
 }

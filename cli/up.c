@@ -63,10 +63,12 @@ static int control_plane(const struct layout *l, struct component_list *list, co
              FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
              FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
              FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data),
+             FMT("--client-ca-file=%s/pki/ca.crt", l->data),
              FMT("--legacy-service-account-tokens=%s", l->legacy_tokens)));
     c = (struct component){.name = "scheduler", .wait_port = api};
     if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false"));
+    add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false",
+                         FMT("--client-ca-file=%s/pki/ca.crt", l->data)));
     return 0;
 }
 

@@ -3,16 +3,19 @@
  */
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 #include "manager.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
 #include "pkg/base/memory.h"
-#include "pkg/client/health.h"
 #include "pkg/client/leader.h"
+#include "pkg/client/metrics.h"
+#include "pkg/client/serving.h"
 
-enum { POOL_WORKERS = 6, READY_POLL_MS = 25, RETRY_MS = 500 };
+enum { POOL_WORKERS = 6, READY_POLL_MS = 25, RETRY_MS = 500, SECURE_PORT = 10257 };
+#define LEASE "kube-controller-manager"
 
 const struct controller controllers[] = {
     {"deployment-controller", deployment_start},
@@ -48,8 +51,9 @@ const struct controller controllers[] = {
 };
 
 struct options {
-    const char *kubeconfig, *bind_address, *lease_namespace;
-    int64_t v, port;
+    const char *kubeconfig, *lease_namespace;
+    int64_t v;
+    struct serving_flags ports;
     bool leader_elect;
     struct flag_list controllers;
     struct manager_options m;
@@ -97,36 +101,56 @@ static void serve(struct manager *m, int signals) {
     }
 }
 
+/* What /metrics speaks of; the parts come as they are made. */
+struct facts {
+    struct client *client;
+    _Atomic(struct workpool *) pool;
+    bool elects;
+    _Atomic bool leads;
+};
+
+static void write_metrics(void *arg, struct buf *b) {
+    struct facts *f = arg;
+    struct workpool *p = atomic_load(&f->pool);
+    if (p) workpool_metrics(p, b);
+    client_metrics(f->client, b);
+    program_metrics(b, f->elects ? LEASE : NULL, atomic_load(&f->leads));
+}
+
 static int run(struct options *o, int signals, struct err *e) {
     _cleanup_client_ struct client *c = NULL;
     struct client_config base = {.user_agent = "coracle-controllers"};
     int r = client_new_from_kubeconfig(o->kubeconfig, &base, &c, e);
     if (r < 0) return r;
-    struct health *h = NULL;
-    if (o->port && (r = health_start(o->bind_address, (int)o->port, &h, e)) < 0) return r;
+    struct serving *ports[SERVING_PORTS] = {NULL};
+    struct facts f = {.client = c, .elects = o->leader_elect};
+    r = serving_start_ports(&o->ports, c, write_metrics, &f, ports, e);
     struct leader *leader = NULL;
-    if (o->leader_elect) {
-        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-controller-manager", .cancel_fd = signals};
+    if (r == 0 && o->leader_elect) {
+        struct leader_config lc = {.ns = o->lease_namespace, .name = LEASE, .cancel_fd = signals};
         r = leader_acquire(c, &lc, lost, NULL, &leader, e);
-        if (r < 0) {
-            health_stop(h);
-            return r;
-        }
     }
+    if (r < 0) {
+        serving_stop_ports(ports);
+        return r;
+    }
+    atomic_store(&f.leads, true);
     struct manager m = {.client = c, .opt = o->m};
     m.informers = informers_new(c);
     m.pool = workpool_new(POOL_WORKERS);
+    atomic_store(&f.pool, m.pool);
     r = start_all(&m, &o->controllers, e);
     if (r == 0) serve(&m, signals);
     log_info("ending", NULL);
+    serving_stop_ports(ports);
     manager_done(&m);
     leader_release(leader);
-    health_stop(h);
     return r;
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.leader_elect = true, .bind_address = "127.0.0.1", .lease_namespace = "kube-system", .v = 2};
+    struct options o = {.leader_elect = true, .lease_namespace = "kube-system", .v = 2};
+    o.ports = SERVING_DEFAULTS(SECURE_PORT);
     o.m.node_cidr_mask = 24;
     o.m.node_monitor_period_ns = 5 * NS_PER_SEC;
     o.m.node_monitor_grace_ns = 50 * NS_PER_SEC;
@@ -172,17 +196,14 @@ int main(int argc, char **argv) {
          "TIME", "time after a pod's start in which its CPU usage may not count"},
         {"horizontal-pod-autoscaler-initial-readiness-delay", 0, FLAG_DURATION, &o.m.hpa_readiness_delay_ns, "TIME",
          "time after a pod's start in which becoming unready means it has not been ready yet"},
-        {"healthz-port", 0, FLAG_INT, &o.port, "PORT", "serve /healthz here, without TLS; 0: nowhere"},
-        {"bind-address", 0, FLAG_STR, &o.bind_address, "ADDR", "address of the health port"},
+        SERVING_FLAGS(o.ports),
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 errors only, 2 normal, 4 debug"},
         {"service-account-private-key-file", 0, FLAG_IGNORED, NULL, "FILE", "accepted; the API server signs tokens"},
         {"use-service-account-credentials", 0, FLAG_IGNORED, NULL, NULL,
          "accepted; all controllers use the one identity"},
-        {"authentication-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
+        {"authentication-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted; reviews go through --kubeconfig"},
         {"authorization-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
         {"requestheader-client-ca-file", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
-        {"client-ca-file", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
-        {"secure-port", 0, FLAG_IGNORED, NULL, "PORT", "accepted; see --healthz-port"},
         {"service-cluster-ip-range", 0, FLAG_IGNORED, NULL, "CIDR", "accepted"},
         {"cluster-name", 0, FLAG_IGNORED, NULL, "NAME", "accepted"},
         {"configure-cloud-routes", 0, FLAG_IGNORED, NULL, NULL, "accepted"},

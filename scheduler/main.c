@@ -1,18 +1,24 @@
 /* coracle-scheduler: assigns pods to nodes (upstream kube-scheduler). */
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/signalfd.h>
 
 #include "pkg/base/bytes.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
 #include "pkg/base/memory.h"
-#include "pkg/client/health.h"
 #include "pkg/client/leader.h"
+#include "pkg/client/metrics.h"
+#include "pkg/client/serving.h"
 #include "scheduler.h"
 
+enum { SECURE_PORT = 10259 };
+#define LEASE "kube-scheduler"
+
 struct options {
-    const char *kubeconfig, *name, *bind_address, *lease_namespace;
-    int64_t v, port;
+    const char *kubeconfig, *name, *lease_namespace;
+    int64_t v;
+    struct serving_flags ports;
     bool leader_elect;
 };
 
@@ -86,28 +92,47 @@ static int serve(struct sched *s, int signals, struct err *e) {
     return 0;
 }
 
+/* What /metrics speaks of; the parts come as they are made. */
+struct facts {
+    struct client *client;
+    _Atomic(struct sched *) sched;
+    bool elects;
+    _Atomic bool leads;
+};
+
+static void write_metrics(void *arg, struct buf *b) {
+    struct facts *f = arg;
+    struct sched *s = atomic_load(&f->sched);
+    if (s) sched_metrics_write(s, b);
+    client_metrics(f->client, b);
+    program_metrics(b, f->elects ? LEASE : NULL, atomic_load(&f->leads));
+}
+
 static int run(struct options *o, int signals, struct err *e) {
     struct client *c = NULL;
     struct client_config base = {.user_agent = "coracle-scheduler", .max_in_flight = BINDS_MAX};
     int r = client_new_from_kubeconfig(o->kubeconfig, &base, &c, e);
     if (r < 0) return r;
-    struct health *h = NULL;
+    struct serving *ports[SERVING_PORTS] = {NULL};
+    struct facts f = {.client = c, .elects = o->leader_elect};
     struct leader *leader = NULL;
-    if (o->port) r = health_start(o->bind_address, (int)o->port, &h, e);
+    r = serving_start_ports(&o->ports, c, write_metrics, &f, ports, e);
     if (r == 0 && o->leader_elect) {
-        struct leader_config lc = {.ns = o->lease_namespace, .name = "kube-scheduler", .cancel_fd = signals};
+        struct leader_config lc = {.ns = o->lease_namespace, .name = LEASE, .cancel_fd = signals};
         r = leader_acquire(c, &lc, lost, NULL, &leader, e);
     }
     struct sched *s = NULL;
     if (r == 0) {
         s = sched_new(c, o->name);
+        atomic_store(&f.sched, s);
+        atomic_store(&f.leads, true);
         sched_attach(s);
         r = serve(s, signals, e);
         sched_detach(s);
         event_recorder_free(s->events);
     }
     leader_release(leader);
-    health_stop(h);
+    serving_stop_ports(ports);
     client_free(c); /* ends the callbacks that know `s` */
     if (s) sched_free(s);
     return r;
@@ -116,20 +141,18 @@ static int run(struct options *o, int signals, struct err *e) {
 int main(int argc, char **argv) {
     struct options o = {.leader_elect = true,
                         .name = "default-scheduler",
-                        .bind_address = "127.0.0.1",
                         .lease_namespace = "kube-system",
+                        .ports = SERVING_DEFAULTS(SECURE_PORT),
                         .v = 2};
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"scheduler-name", 0, FLAG_STR, &o.name, "NAME", "schedule pods with this spec.schedulerName"},
         {"leader-elect", 0, FLAG_BOOL, &o.leader_elect, NULL, "wait until no other scheduler leads"},
         {"leader-elect-resource-namespace", 0, FLAG_STR, &o.lease_namespace, "NS", "namespace of the Lease"},
-        {"healthz-port", 0, FLAG_INT, &o.port, "PORT", "serve /healthz here, without TLS; 0: nowhere"},
-        {"bind-address", 0, FLAG_STR, &o.bind_address, "ADDR", "address of the health port"},
+        SERVING_FLAGS(o.ports),
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 errors only, 2 normal, 4 debug"},
-        {"authentication-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
+        {"authentication-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted; reviews go through --kubeconfig"},
         {"authorization-kubeconfig", 0, FLAG_IGNORED, NULL, "FILE", "accepted"},
-        {"secure-port", 0, FLAG_IGNORED, NULL, "PORT", "accepted; see --healthz-port"},
         {"profiling", 0, FLAG_IGNORED, NULL, NULL, "accepted"},
         {"kube-api-qps", 0, FLAG_IGNORED, NULL, "N", "accepted; there is no client-side limit"},
         {"kube-api-burst", 0, FLAG_IGNORED, NULL, "N", "accepted"},

@@ -162,6 +162,7 @@ const char *preempt(struct cycle *c, const uint8_t *verdicts) {
             if (!best.n || better(&p, &best)) best = p;
         }
     }
+    sched_preempted(s, best.n ? best.n_victims : 0);
     if (!best.n) {
         cache_nominate(s, c->sp, NULL);
         return summary(c, hopeless, without);

@@ -99,7 +99,9 @@ void queue_fail(struct sched *s, struct sched_pod *sp) {
     unsigned n = MIN_OF(sp->attempts, 10u);
     sp->attempts++;
     sp->due = mono_ns() + MIN_OF(BACKOFF_FIRST << n, BACKOFF_MAX);
-    if (sp->moved_seen != s->moves) {
+    bool again = sp->moved_seen != s->moves;
+    s->metrics.incoming[again ? IN_FAILED_BACKOFF : IN_FAILED_WAITING]++;
+    if (again) {
         back_off(s, sp);
         return;
     }
@@ -121,6 +123,7 @@ struct sched_pod *queue_pop(struct sched *s, int64_t *wait_ns) {
     while (s->backoff.n && s->backoff.items[0]->due <= now) {
         struct sched_pod *sp = s->backoff.items[0];
         queue_push(s, sp);
+        s->metrics.incoming[IN_BACKOFF_OVER]++;
     }
     *wait_ns = s->backoff.n ? s->backoff.items[0]->due - now : -1;
     if (!s->active.n) return NULL;

@@ -19,6 +19,8 @@ enum { ENOUGH_MIN = 100, ADAPTIVE_BASE = 50, ADAPTIVE_STEP = 125, ADAPTIVE_FLOOR
 struct bind {
     struct sched *s;
     char *key, *uid, *node;
+    int64_t began; /* mono */
+    struct sched_attempt attempt;
 };
 
 static void bind_free(struct bind *b) {
@@ -47,6 +49,8 @@ static void bound(void *arg, int result, const struct client_response *r, struct
     s->binds--;
     struct sched_pod *sp = map_get(&s->pod_by_key, b->key);
     if (sp && !str_eq(sp->o->meta->uid, b->uid)) sp = NULL;
+    sched_point(s, POINT_BIND, &b->began);
+    if (result != -ECANCELED) sched_count(s, &b->attempt, result == 0 ? SCHED_SCHEDULED : SCHED_ERROR);
     if (result == 0) {
         s->scheduled++;
         if (sp)
@@ -65,6 +69,8 @@ static void bind_start(struct cycle *c, struct sched_node *n) {
     struct sched_pod *sp = c->sp;
     struct bind *b = xcalloc(1, sizeof(*b));
     b->s = s;
+    b->began = mono_ns();
+    b->attempt = (struct sched_attempt){sp->entered, c->began, sp->attempts};
     b->key = xstrdup(sp->o->key);
     b->uid = xstrdup(str_or_empty(sp->o->meta->uid));
     b->node = xstrdup(n->name);
@@ -163,6 +169,7 @@ static void refuse(struct cycle *c, const char *message) {
     struct sched_pod *sp = c->sp;
     event_record_obj(c->s->events, &client_pods, &c->p->metadata, "Warning", "FailedScheduling", "%s", message);
     write_condition(c, message, sp->nominated ? sp->nominated->name : NULL);
+    sched_count(c->s, &(struct sched_attempt){sp->entered, c->began, sp->attempts}, SCHED_UNSCHEDULABLE);
     queue_fail(c->s, sp);
 }
 
@@ -232,7 +239,9 @@ static void schedule(struct sched *s, struct sched_pod *sp, struct arena *a) {
     struct reasons why = {.n = 0};
     struct sched_node **fitting = arena_alloc(a, (s->n_nodes + 1) * sizeof(*fitting));
     uint8_t *verdicts = arena_zalloc(a, s->n_nodes + 1);
+    int64_t at = c.began = mono_ns();
     int r = cycle_prepare(&c);
+    sched_point(s, POINT_PRE_FILTER, &at);
     if (s->n_live == 0) {
         refuse(&c, "no nodes available to schedule pods");
     } else if (r < 0) {
@@ -243,8 +252,11 @@ static void schedule(struct sched *s, struct sched_pod *sp, struct arena *a) {
                               s->n_live, s->n_live)));
     } else {
         size_t n = find_fitting(&c, fitting, verdicts, &why);
+        sched_point(s, POINT_FILTER, &at);
         if (n) {
             struct sched_node *best = choose(&c, fitting, n);
+            sched_point(s, POINT_SCORE, &at);
+            prom_observe(&s->metrics.algorithm, sched_attempt_bounds, at - c.began);
             if (c.n_claims) {
                 select_node_for_claims(&c, best);
                 queue_fail(s, sp);
@@ -253,6 +265,7 @@ static void schedule(struct sched *s, struct sched_pod *sp, struct arena *a) {
             }
         } else {
             const char *after = preempt(&c, verdicts);
+            sched_point(s, POINT_POST_FILTER, &at);
             refuse(&c, message_of(&c, &why, after));
         }
     }

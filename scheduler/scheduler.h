@@ -9,6 +9,7 @@
 #include "pkg/api/core.h"
 #include "pkg/base/ktime.h"
 #include "pkg/base/map.h"
+#include "pkg/base/prom.h"
 #include "pkg/client/client.h"
 #include "pkg/client/events.h"
 #include "pkg/client/informer.h"
@@ -69,6 +70,7 @@ struct sched_pod {
     uint64_t seq;
     int64_t due;
     unsigned attempts;
+    int64_t entered;     /* mono: first seen */
     uint64_t moved_seen; /* value of sched.moves when its cycle began */
     char *last_message;
 };
@@ -83,6 +85,17 @@ struct sched_node {
     size_t n_pods, cap_pods;
     size_t n_nominated;
     size_t index; /* in sched.nodes */
+};
+
+/* What the scheduler says of itself; under the lock. See metrics.c. */
+enum sched_result { SCHED_SCHEDULED, SCHED_UNSCHEDULABLE, SCHED_ERROR, SCHED_RESULTS };
+enum sched_point { POINT_PRE_FILTER, POINT_FILTER, POINT_POST_FILTER, POINT_SCORE, POINT_BIND, POINTS };
+enum sched_incoming { IN_ADDED, IN_BACKOFF_OVER, IN_FAILED_BACKOFF, IN_FAILED_WAITING, INCOMINGS };
+enum { ATTEMPTS_LABELS = 16, SCHED_ATTEMPT_BOUNDS = 16 };
+extern const double sched_attempt_bounds[SCHED_ATTEMPT_BOUNDS];
+struct sched_metrics {
+    uint64_t attempts[SCHED_RESULTS], incoming[INCOMINGS], preemptions;
+    struct prom_histogram attempt[SCHED_RESULTS], points[POINTS], algorithm, victims, tries, sli[ATTEMPTS_LABELS];
 };
 
 struct pod_heap {
@@ -114,6 +127,7 @@ struct sched {
     struct informer *pods_inf, *nodes_inf, *pvc_inf, *pv_inf, *class_inf, *ns_inf, *pdb_inf;
     uint64_t dice;
     int64_t scheduled; /* count, for the log */
+    struct sched_metrics metrics;
 };
 
 /* ---- cache.c ---- all under the lock */
@@ -173,6 +187,7 @@ struct cycle {
     size_t n_volumes;
     const char **claims; /* unbound claims that wait for a node */
     size_t n_claims;
+    int64_t began;              /* mono */
     const char *refusal;        /* the pod can not be scheduled anywhere now */
     struct topo_counts *prefer; /* weights by topology, a row per key */
     size_t n_prefer, cap_prefer;
@@ -200,6 +215,17 @@ const char *preempt(struct cycle *c, const uint8_t *verdicts);
 bool affinity_term_matches(struct sched *s, const struct core_pod_affinity_term *t, const struct core_pod *of,
                            const struct core_pod *other);
 bool host_ports_conflict(const struct host_port *a, const struct host_port *b);
+
+/* ---- metrics.c ---- under the lock but for the last */
+struct sched_attempt {
+    int64_t entered, began; /* mono: the pod was first seen, the attempt began */
+    unsigned before;        /* attempts before it */
+};
+void sched_count(struct sched *s, const struct sched_attempt *a, enum sched_result r);
+/* Time since *from at that point; *from is set to now. */
+void sched_point(struct sched *s, enum sched_point p, int64_t *from);
+void sched_preempted(struct sched *s, size_t victims);
+void sched_metrics_write(struct sched *s, struct buf *b);
 
 int sched_run(struct sched *s);     /* the scheduling thread's loop; returns when s->stop */
 void sched_attach(struct sched *s); /* makes the informers */

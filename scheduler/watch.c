@@ -64,7 +64,7 @@ static void placed(struct sched *s, struct sched_pod *sp, struct object *o) {
 static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
     const struct core_pod *p = o->obj;
     unsigned attempts = 0;
-    int64_t due = 0;
+    int64_t due = 0, entered = mono_ns();
     enum pod_state was = POD_ACTIVE;
     bool changed = true;
     struct sched_node *nominated = NULL;
@@ -73,6 +73,7 @@ static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
         was = sp->state;
         attempts = sp->attempts;
         due = sp->due;
+        if (was != POD_GATED) entered = sp->entered;
         nominated = sp->nominated;
         changed = was == POD_GATED || sp->p->metadata.generation != p->metadata.generation ||
                   sp->p->metadata.labels.n != p->metadata.labels.n ||
@@ -85,6 +86,7 @@ static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
     sp = cache_pod_new(s, o);
     sp->attempts = attempts;
     sp->due = due;
+    sp->entered = entered;
     sp->moved_seen = s->moves;
     if (nominated) {
         cache_nominate(s, sp, nominated);
@@ -92,12 +94,14 @@ static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
     } else if (!str_empty(p->status.nominated_node_name)) {
         cache_nominate(s, sp, cache_node(s, p->status.nominated_node_name));
     }
-    if (p->spec.scheduling_gates.n)
+    if (p->spec.scheduling_gates.n) {
         sp->state = POD_GATED;
-    else if (changed)
+    } else if (changed) {
+        s->metrics.incoming[IN_ADDED]++;
         queue_push(s, sp);
-    else
+    } else {
         queue_keep(s, sp, was);
+    }
 }
 
 static void pod_set(void *arg, struct object *o) {

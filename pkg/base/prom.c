@@ -52,6 +52,13 @@ void prom_label(struct buf *b, const char *name, const char *value) {
     buf_addc(b, '"');
 }
 
+void prom_build_info(struct buf *b, const char *version) {
+    int major = 0, minor = 0;
+    if (sscanf(version, "v%d.%d", &major, &minor) != 2) major = minor = 0;
+    prom_head(b, "kubernetes_build_info", "gauge", "The version that this program was built from.");
+    buf_printf(b, "kubernetes_build_info{git_version=\"%s\",major=\"%d\",minor=\"%d\"} 1\n", version, major, minor);
+}
+
 /* ---- process ---- */
 
 static size_t open_files(void) {

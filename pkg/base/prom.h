@@ -22,5 +22,7 @@ void prom_write(struct buf *b, const char *name, const char *labels, const struc
                 const double *bounds);
 /* A label's value, with quotes, backslashes and line ends escaped. */
 void prom_label(struct buf *b, const char *name, const char *value);
+/* kubernetes_build_info of a version "v1.36.0+x". */
+void prom_build_info(struct buf *b, const char *version);
 /* process_cpu_seconds_total, process_resident_memory_bytes and the others, from /proc. */
 void prom_process(struct buf *b);

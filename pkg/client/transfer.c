@@ -155,6 +155,7 @@ void transfer_start(struct client *c, struct transfer *t) {
     }
     curl_easy_setopt(h, CURLOPT_HTTPHEADER, t->headers);
     curl_easy_setopt(h, CURLOPT_USERAGENT, c->cfg.user_agent);
+    t->started_ns = mono_ns();
     t->next = c->running;
     c->running = t;
     if (t->stream)
@@ -226,6 +227,9 @@ static void finish_stream(struct transfer *t, CURLcode rc) {
 }
 
 void transfer_finish(struct client *c, struct transfer *t, CURLcode rc) {
+    long status = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    client_count(c, t->method, status, mono_ns() - t->started_ns, t->stream != NULL);
     transfer_unlink(c, t);
     curl_multi_remove_handle(c->multi, t->easy);
     if (t->stream)

@@ -8,9 +8,17 @@
 #include "client.h"
 #include "pkg/base/buf.h"
 #include "pkg/base/ktime.h"
+#include "pkg/base/prom.h"
 #include "private.h"
 
-enum { SPARE_HANDLES = 8 };
+enum { SPARE_HANDLES = 8, CLIENT_COUNTS = 32, CLIENT_VERBS = 5 };
+extern const char *const client_verbs[CLIENT_VERBS];
+
+struct client_count { /* answers of one code (0: none came) to one method */
+    char method[8];
+    int code;
+    uint64_t n;
+};
 
 struct transfer {
     struct transfer *next;
@@ -20,7 +28,7 @@ struct transfer {
     char *method, *path, *content_type, *accept, *cause;
     char *body;
     size_t body_len;
-    int64_t timeout_ms;
+    int64_t timeout_ms, started_ns;
     struct buf in;
     char curl_error[CURL_ERROR_SIZE];
     client_done_fn *done; /* unary */
@@ -55,6 +63,8 @@ struct client {
     struct timer *timer_inbox, **timer_inbox_tail;
     struct client_stream *close_inbox;
     bool stop, reset;
+    struct client_count counts[CLIENT_COUNTS]; /* the last: all others; under lock, as are */
+    struct prom_histogram took[CLIENT_VERBS];
     /* the thread's own */
     CURLM *multi;
     struct transfer *backlog, **backlog_tail;
@@ -68,6 +78,9 @@ struct client {
     int64_t token_read_at;
     bool fresh_connect;
 };
+
+/* metrics.c: an answer, for what the client says of itself. */
+void client_count(struct client *c, const char *method, long code, int64_t took_ns, bool stream);
 
 struct transfer *transfer_new(struct client *c, const struct client_request *rq);
 void transfer_free(struct transfer *t);

@@ -13,6 +13,8 @@
 #include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
 #include "pkg/base/map.h"
+#include "pkg/base/prom.h"
+#include "pkg/client/metrics.h"
 
 enum { WORKER_STACK = 1024 * 1024, BUCKET_BURST = 100, BUCKET_PER_SECOND = 10 };
 #define BACKOFF_FIRST (5 * NS_PER_MS)
@@ -25,6 +27,7 @@ struct item {
     int64_t due;       /* while in the heap */
     size_t heap_at;    /* 1-based place in the heap, 0: not in it */
     unsigned failures;
+    int64_t since;              /* mono: ready, or in work */
     bool ready, working, again; /* again: added while in work */
 };
 
@@ -41,6 +44,8 @@ struct workqueue {
     size_t n_ready;
     /* token bucket of rate-limited adds: the time up to which tokens are spent */
     int64_t bucket_until;
+    uint64_t adds, retries;
+    struct prom_histogram waited, worked;
 };
 
 struct workpool {
@@ -53,6 +58,9 @@ struct workpool {
     size_t heap_n, heap_cap;
     bool stop;
 };
+
+/* Ten nanoseconds to a thousand seconds. */
+static const double spans[] = {1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100, 1000, 0};
 
 /* ---- heap of delayed items ---- */
 
@@ -114,6 +122,8 @@ static void make_ready(struct item *it) {
         return;
     }
     it->ready = true;
+    it->since = mono_ns();
+    q->adds++;
     it->next = NULL;
     *q->ready_tail = it;
     q->ready_tail = &it->next;
@@ -158,6 +168,9 @@ static struct item *take_ready(struct workpool *p) {
             q->working++;
             it->ready = false;
             it->working = true;
+            int64_t now = mono_ns();
+            prom_observe(&q->waited, spans, now - it->since);
+            it->since = now;
             p->turn = next;
             return it;
         }
@@ -171,6 +184,7 @@ static int64_t backoff_due(struct workqueue *q, struct item *it, int64_t now) {
     unsigned n = MIN_OF(it->failures, 30u);
     int64_t wait = MIN_OF(BACKOFF_FIRST << n, BACKOFF_MAX);
     it->failures++;
+    q->retries++;
     int64_t token = NS_PER_SEC / BUCKET_PER_SECOND;
     int64_t floor = now - BUCKET_BURST * token;
     q->bucket_until = MAX_OF(q->bucket_until, floor) + token;
@@ -182,6 +196,7 @@ static void finish(struct item *it, bool failed) {
     struct workpool *p = q->pool;
     it->working = false;
     q->working--;
+    prom_observe(&q->worked, spans, mono_ns() - it->since);
     if (failed)
         delay(it, backoff_due(q, it, mono_ns()));
     else
@@ -380,4 +395,59 @@ bool workpool_run_one(struct workpool *p) {
     bool ran = run_one(p, a);
     pthread_mutex_unlock(&p->lock);
     return ran;
+}
+
+/* ---- metrics ---- */
+
+/* Seconds that items have been in work: all together, and the longest. */
+static void in_work(const struct workqueue *q, double *all, double *longest) {
+    int64_t now = mono_ns();
+    size_t at = 0;
+    const char *key;
+    void *v;
+    *all = *longest = 0;
+    while (q->working && map_next(&q->items, &at, &key, &v)) {
+        const struct item *it = v;
+        double s = it->working ? (double)(now - it->since) / 1e9 : 0;
+        *all += s;
+        *longest = MAX_OF(*longest, s);
+    }
+}
+
+static const struct {
+    const char *name, *type, *help;
+} rows[] = {
+    {"workqueue_adds_total", "counter", "Total number of adds handled by workqueue"},
+    {"workqueue_depth", "gauge", "Current depth of workqueue"},
+    {"workqueue_retries_total", "counter", "Total number of retries handled by workqueue"},
+    {"workqueue_unfinished_work_seconds", "gauge",
+     "How many seconds of work has been done that is in progress and hasn't been observed by work_duration."},
+    {"workqueue_longest_running_processor_seconds", "gauge",
+     "How many seconds has the longest running processor for workqueue been running."},
+};
+
+void workpool_metrics(struct workpool *p, struct buf *b) {
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        prom_head(b, rows[i].name, rows[i].type, rows[i].help);
+        for (const struct workqueue *q = p->queues; q; q = q->next) {
+            double all, longest;
+            in_work(q, &all, &longest);
+            const double values[] = {(double)q->adds, (double)q->n_ready, (double)q->retries, all, longest};
+            buf_printf(b, "%s{name=\"%s\"} %.15g\n", rows[i].name, q->name, values[i]);
+        }
+    }
+    prom_head(b, "workqueue_queue_duration_seconds", "histogram",
+              "How long in seconds an item stays in workqueue before being requested.");
+    for (const struct workqueue *q = p->queues; q; q = q->next) {
+        _cleanup_free_ char *label = xasprintf("name=\"%s\"", q->name);
+        prom_write(b, "workqueue_queue_duration_seconds", label, &q->waited, spans);
+    }
+    prom_head(b, "workqueue_work_duration_seconds", "histogram",
+              "How long in seconds processing an item from workqueue takes.");
+    for (const struct workqueue *q = p->queues; q; q = q->next) {
+        _cleanup_free_ char *label = xasprintf("name=\"%s\"", q->name);
+        prom_write(b, "workqueue_work_duration_seconds", label, &q->worked, spans);
+    }
+    pthread_mutex_unlock(&p->lock);
 }
