@@ -189,15 +189,11 @@ static int read_file(struct oidc *o, const struct json *doc, const char *own_iss
 
 int oidc_new_from_file(const char *path, const char *own_issuer, struct oidc **out, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    _cleanup_free_ char *text = NULL;
     struct json *doc = NULL;
-    size_t len;
-    int rc = file_read(path, CONFIG_MAX, &text, &len);
-    if (rc) return err_errno(e, rc, "%s", path);
+    int rc = yaml_read_file(a, path, CONFIG_MAX, &doc, e);
+    if (rc) return rc;
     struct oidc *o = set_new();
-    rc = yaml_parse_one(a, text, len, &doc, NULL, e);
-    if (!rc) rc = read_file(o, doc, own_issuer, e);
-    if (rc) {
+    if ((rc = read_file(o, doc, own_issuer, e))) {
         oidc_free(o);
         return err_wrap(e, "%s", path), rc;
     }

@@ -99,12 +99,9 @@ static bool good(const char *path) {
 /* The bootstrap kubeconfig with our certificate in place of the token. */
 static int write_kubeconfig(const struct kubelet_config *cfg, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    _cleanup_free_ char *text = NULL, *pem = client_pem(cfg);
-    size_t len;
-    int r = file_read(cfg->bootstrap_kubeconfig, MAX_FILE, &text, &len);
-    if (r < 0) return err_errno(e, r, "read %s", cfg->bootstrap_kubeconfig);
+    _cleanup_free_ char *pem = client_pem(cfg);
     struct json *doc, *u;
-    r = yaml_parse_one(a, text, len, &doc, NULL, e);
+    int r = yaml_read_file(a, cfg->bootstrap_kubeconfig, MAX_FILE, &doc, e);
     if (r < 0) return r;
     JSON_FOREACH(u, json_get(doc, "users")) {
         struct json *user = json_object(a);

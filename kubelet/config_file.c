@@ -157,13 +157,9 @@ static bool take(const struct setting *s, const struct json *v, struct kubelet_c
 
 int config_file_read(const char *path, struct kubelet_config *c, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    _cleanup_free_ char *text = NULL;
-    size_t len;
     struct json *doc;
-    int r = file_read(path, MAX_FILE, &text, &len);
-    if (r < 0) return err_errno(e, r, "read %s", path);
-    r = yaml_parse_one(a, text, len, &doc, NULL, e);
-    if (r < 0) return err_wrap(e, "%s", path);
+    int r = yaml_read_file(a, path, MAX_FILE, &doc, e);
+    if (r < 0) return r;
     if (!str_eq(json_get_str(doc, "kind"), "KubeletConfiguration"))
         return err_set(e, -EINVAL, "%s is no KubeletConfiguration", path);
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {

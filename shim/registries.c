@@ -22,14 +22,10 @@ static bool is_insecure(const char *list, const char *host) {
 }
 
 static int load(struct arena *a, const char *path, struct json **out, struct err *e) {
-    _cleanup_free_ char *text = NULL;
-    size_t len;
     *out = NULL;
-    if (str_empty(path)) return 0;
-    int r = file_read(path, REGISTRIES_FILE_MAX, &text, &len);
-    if (r == -ENOENT) return 0;
-    if (r < 0) return err_errno(e, r, "%s", path);
-    if ((r = yaml_parse_one(a, text, len, out, NULL, e)) < 0) return err_wrap(e, "%s", path);
+    if (str_empty(path) || access(path, F_OK) < 0) return 0;
+    int r = yaml_read_file(a, path, REGISTRIES_FILE_MAX, out, e);
+    if (r < 0) return r;
     if (json_is(*out, JSON_NULL)) *out = NULL;
     if (*out && !json_is(*out, JSON_OBJECT)) return err_set(e, -EINVAL, "%s: mirrors and configs expected", path);
     return 0;

@@ -104,13 +104,9 @@ static int hook_of(const struct json *x, struct access_webhook **out, struct err
 
 static int file_parse(struct authz *z, const char *path, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
-    _cleanup_free_ char *text = NULL;
     struct json *doc = NULL;
-    size_t len;
-    int rc = file_read(path, CONFIG_MAX, &text, &len);
-    if (rc) return err_errno(e, rc, "%s", path);
-    rc = yaml_parse_one(a, text, len, &doc, NULL, e);
-    if (rc) return err_wrap(e, "%s", path), rc;
+    int rc = yaml_read_file(a, path, CONFIG_MAX, &doc, e);
+    if (rc) return rc;
     if (!str_eq(json_get_str(doc, "kind"), "AuthorizationConfiguration"))
         return err_set(e, -EINVAL, "%s is no AuthorizationConfiguration", path);
     const struct json *list = json_get(doc, "authorizers"), *it;

@@ -17,6 +17,7 @@
 
 #include "apiserver/rules/hook_client.h"
 #include "apiserver/rules/policy.h"
+#include "pkg/api/reason.h"
 #include "pkg/base/bytes.h"
 #include "pkg/json/patch.h"
 
@@ -147,34 +148,11 @@ static int denied(struct rules_ctx *c, const char *name, const struct json *resp
     const struct json *st = json_get(resp, "status"), *d = json_get(st, "details"), *cause;
     int64_t code = json_get_int(st, "code", 0);
     const char *msg = jstr(st, "message"), *reason = jstr(st, "reason");
-    static const char *const known[] = {"Unauthorized",
-                                        "Forbidden",
-                                        "NotFound",
-                                        "AlreadyExists",
-                                        "Conflict",
-                                        "Gone",
-                                        "Invalid",
-                                        "ServerTimeout",
-                                        "Timeout",
-                                        "TooManyRequests",
-                                        "BadRequest",
-                                        "MethodNotAllowed",
-                                        "NotAcceptable",
-                                        "RequestEntityTooLarge",
-                                        "UnsupportedMediaType",
-                                        "InternalError",
-                                        "Expired",
-                                        "ServiceUnavailable",
-                                        "PaymentRequired",
-                                        NULL};
-    const char *given = NULL;
-    for (size_t i = 0; known[i]; i++)
-        if (str_eq(known[i], reason)) given = known[i];
     if (code < 400 || code > 599) code = 400;
     const char *why = *msg      ? arena_printf(c->a, ": %s", msg)
                       : *reason ? arena_printf(c->a, ": %s", reason)
                                 : " without explanation";
-    int rc = err_status(e, (int)code, given, "admission webhook \"%s\" denied the request%s", name, why);
+    int rc = err_status(e, (int)code, api_reason(reason), "admission webhook \"%s\" denied the request%s", name, why);
     if (d) err_details(e, json_get_str(d, "group"), json_get_str(d, "kind"), json_get_str(d, "name"));
     JSON_FOREACH(cause, json_get(d, "causes"))
         err_cause_add(e, jstr(cause, "reason"), jstr(cause, "field"), "%s", jstr(cause, "message"));

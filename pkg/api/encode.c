@@ -277,7 +277,7 @@ static bool all_zero(const void *p, size_t n) {
 }
 
 /* Absent: a pointer, list or map that is nil. */
-static bool is_nil(const struct api_field *f, const void *p) {
+bool api_is_nil(const struct api_field *f, const void *p) {
     if (f->shape == API_ONE && f->kind != API_BYTES) return false;
     if (f->shape >= API_LIST) return !((const struct any_vec *)p)->items;
     switch ((enum api_kind)f->kind) {
@@ -294,7 +294,7 @@ static bool is_nil(const struct api_field *f, const void *p) {
 /* What omitempty leaves out. */
 static bool is_empty(const struct api_field *f, const void *p) {
     if (f->shape >= API_LIST) return ((const struct any_vec *)p)->n == 0;
-    if (f->shape == API_PTR) return is_nil(f, p);
+    if (f->shape == API_PTR) return api_is_nil(f, p);
     switch ((enum api_kind)f->kind) {
         case API_STRING: return str_empty(*(const char *const *)p);
         case API_BYTES: return ((const struct bytes *)p)->n == 0;
@@ -310,14 +310,14 @@ static bool is_empty(const struct api_field *f, const void *p) {
 }
 
 static bool omitted(const struct api_type *t, const struct api_field *f, const void *p) {
-    if (t->proto3) return f->flags & API_F_ONEOF ? is_nil(f, p) : is_empty(f, p);
+    if (t->proto3) return f->flags & API_F_ONEOF ? api_is_nil(f, p) : is_empty(f, p);
     if (f->flags & API_F_OMITZERO)
         return f->kind == API_TIME ? !((const struct ktime *)p)->set : all_zero(p, api_elem_size(f));
     return (f->flags & API_F_OMITEMPTY) && is_empty(f, p);
 }
 
 static void put_field(struct sink *s, const struct api_type *t, const struct api_field *f, const char *p) {
-    if (is_nil(f, p)) {
+    if (api_is_nil(f, p)) {
         put_null(s);
         return;
     }
@@ -337,7 +337,7 @@ static void put_bare_type(struct sink *s, const struct api_type *t, const char *
         const struct api_field *f = &t->fields[i];
         if (f->kind == API_BOOL)
             boolean = f;
-        else if (!is_nil(f, obj + f->offset)) {
+        else if (!api_is_nil(f, obj + f->offset)) {
             put_field(s, t, f, obj + f->offset);
             return;
         }

@@ -27,6 +27,8 @@ size_t api_entry_size(const struct api_field *f);
 void *api_vec_push(struct arena *a, struct any_vec *v, size_t elem);
 /* Sorts entries by key; of equal keys the last stays. */
 void api_map_sort(struct arena *a, struct any_vec *m, size_t entry);
+/* Whether what a field that may be nil points to, or the list or map at p, is not there. */
+bool api_is_nil(const struct api_field *f, const void *p);
 /* Is the C value of a scalar *bool, *int32, ... a pointer? */
 static inline bool api_is_pointer(const struct api_field *f) {
     return f->shape == API_PTR &&

@@ -2,6 +2,7 @@
  * repeated numbers are accepted packed or not. Strings must be UTF-8, as JSON could not carry them otherwise. */
 #include "pkg/api/internal.h"
 #include "pkg/api/quantity.h"
+#include "pkg/json/utf8.h"
 
 enum { WT_VARINT = 0, WT_64 = 1, WT_BYTES = 2, WT_32 = 5 };
 
@@ -64,27 +65,11 @@ static bool next(struct input *in, struct wire *w) {
     }
 }
 
-static unsigned utf8_len(const uint8_t *p, const uint8_t *end) {
-    uint8_t c = p[0];
-    unsigned n = c < 0x80                 ? 1
-                 : c >= 0xc2 && c <= 0xdf ? 2
-                 : c >= 0xe0 && c <= 0xef ? 3
-                 : c >= 0xf0 && c <= 0xf4 ? 4
-                                          : 0;
-    if (!n || (size_t)(end - p) < n) return 0;
-    for (unsigned i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
-        (c == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return n;
-}
-
 /* A NUL becomes C0 80, see json.h. */
 static int read_string(struct proto *d, struct input in, const char **out) {
     size_t nuls = 0;
     for (const uint8_t *p = in.p; p < in.end;) {
-        unsigned n = utf8_len(p, in.end);
+        unsigned n = utf8_len((const char *)p, (const char *)in.end);
         if (!n) return err_set(d->e, -EINVAL, "protobuf: a string is not UTF-8");
         nuls += *p == 0;
         p += n;

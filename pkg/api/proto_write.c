@@ -222,17 +222,7 @@ static bool is_zero(const struct api_field *f, const void *p) {
 }
 
 static bool is_absent(const struct api_type *t, const struct api_field *f, const void *p) {
-    if (f->shape == API_PTR) {
-        switch ((enum api_kind)f->kind) {
-            case API_BYTES: return !((const struct bytes *)p)->p;
-            case API_TIME:
-            case API_MICROTIME: return !((const struct ktime *)p)->set;
-            case API_INT_OR_STRING: return !((const struct int_or_string *)p)->set;
-            case API_RAW:
-            case API_FIELDS_V1: return !((const struct raw_json *)p)->p;
-            default: return !*(void *const *)p;
-        }
-    }
+    if (f->shape == API_PTR) return api_is_nil(f, p);
     if (f->kind == API_BYTES && (!t->proto3 || f->flags & API_F_ONEOF)) return !((const struct bytes *)p)->p;
     if (f->flags & API_F_ONEOF) return f->kind == API_STRING && !*(void *const *)p;
     return t->proto3 && is_zero(f, p);

@@ -62,14 +62,11 @@ int client_config_from_tree(struct arena *a, const char *path, struct json *doc,
 }
 
 int client_config_from_kubeconfig(struct arena *a, const char *path, struct client_config *out, struct err *e) {
-    _cleanup_free_ char *text = NULL;
-    size_t len = 0;
-    int r = file_read(path, KUBECONFIG_MAX, &text, &len);
-    if (r < 0) return err_errno(e, r, "%s", path);
     struct json *doc = NULL;
     *out = (struct client_config){0};
-    r = yaml_parse_one(a, text, len, &doc, NULL, e);
-    if (r == 0) r = client_config_from_tree(a, path, doc, out, e);
+    int r = yaml_read_file(a, path, KUBECONFIG_MAX, &doc, e);
+    if (r < 0) return r;
+    r = client_config_from_tree(a, path, doc, out, e);
     return r < 0 ? err_wrap(e, "%s", path) : 0;
 }
 

@@ -1,35 +1,7 @@
 /* The server's Status, turned into a struct err. */
+#include "pkg/api/reason.h"
 #include "pkg/json/json.h"
 #include "private.h"
-
-/* err.reason is a constant: these are the ones there are (meta/v1, StatusReason). */
-static const char *const reasons[] = {
-    "Unauthorized",
-    "Forbidden",
-    "NotFound",
-    "AlreadyExists",
-    "Conflict",
-    "Gone",
-    "Invalid",
-    "ServerTimeout",
-    "StoreReadError",
-    "Timeout",
-    "TooManyRequests",
-    "BadRequest",
-    "MethodNotAllowed",
-    "NotAcceptable",
-    "RequestEntityTooLarge",
-    "UnsupportedMediaType",
-    "InternalError",
-    "Expired",
-    "ServiceUnavailable",
-};
-
-static const char *reason_constant(const char *s) {
-    for (size_t i = 0; s && i < ARRAY_LEN(reasons); i++)
-        if (strcmp(reasons[i], s) == 0) return reasons[i];
-    return NULL;
-}
 
 int client_status_err(int status, const char *body, size_t len, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -41,7 +13,7 @@ int client_status_err(int status, const char *body, size_t len, struct err *e) {
     }
     struct json *d = json_get(s, "details");
     int code = (int)json_get_int(s, "code", status);
-    int r = err_status(e, code ? code : status, reason_constant(json_get_str(s, "reason")), "%s",
+    int r = err_status(e, code ? code : status, api_reason(json_get_str(s, "reason")), "%s",
                        str_or_empty(json_get_str(s, "message")));
     if (!e) return r;
     err_details(e, json_get_str(d, "group"), json_get_str(d, "kind"), json_get_str(d, "name"));

@@ -83,18 +83,6 @@ static int parse_length(const char *s, int64_t *out) {
     return 0;
 }
 
-static bool has_token(const char *list, const char *token) {
-    size_t m = strlen(token);
-    while (*list) {
-        list += strspn(list, " \t,");
-        size_t n = strcspn(list, ","), used = n;
-        while (n && (list[n - 1] == ' ' || list[n - 1] == '\t')) n--;
-        if (n == m && strncasecmp(list, token, m) == 0) return true;
-        list += used;
-    }
-    return false;
-}
-
 /* What the headers say about framing. */
 static int apply_header(struct h1_head *h, const struct http_header *f, bool *have_te, unsigned *hosts) {
     if (str_eq(f->name, "content-length")) {
@@ -111,9 +99,9 @@ static int apply_header(struct h1_head *h, const struct http_header *f, bool *ha
         if (++*hosts > 1 || strpbrk(f->value, " \t/")) return 400;
         if (!h->host) h->host = f->value;
     } else if (str_eq(f->name, "connection")) {
-        if (has_token(f->value, "close"))
+        if (http_list_has(f->value, "close"))
             h->keep_alive = false;
-        else if (h->version == 10 && has_token(f->value, "keep-alive"))
+        else if (h->version == 10 && http_list_has(f->value, "keep-alive"))
             h->keep_alive = true;
     } else if (str_eq(f->name, "expect")) {
         if (strcasecmp(f->value, "100-continue") != 0) return 417;

@@ -38,3 +38,6 @@ struct h1_chunked {
 /* Reads chunked bytes; data is appended to body (mind its limit: body->failed). Returns the bytes used, -1 on bad
  * framing; *done when the last chunk and the trailers were read. */
 ssize_t h1_chunked_feed(struct h1_chunked *d, const char *p, size_t n, struct buf *body, bool *done);
+
+/* Whether a comma-separated list has the token, in any case. */
+bool http_list_has(const char *list, const char *token);

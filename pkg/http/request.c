@@ -80,7 +80,7 @@ const char *http_header_n(const struct http_req *r, const char *name, size_t n) 
 
 const char *http_header(const struct http_req *r, const char *name) { return http_header_n(r, name, 0); }
 
-static bool list_has(const char *list, const char *token) {
+bool http_list_has(const char *list, const char *token) {
     size_t m = strlen(token);
     while (*list) {
         list += strspn(list, " \t,");
@@ -94,7 +94,7 @@ static bool list_has(const char *list, const char *token) {
 
 bool http_header_has_token(const struct http_req *r, const char *name, const char *token) {
     for (size_t i = 0; i < r->n_headers; i++)
-        if (strcmp(r->headers[i].name, name) == 0 && list_has(r->headers[i].value, token)) return true;
+        if (strcmp(r->headers[i].name, name) == 0 && http_list_has(r->headers[i].value, token)) return true;
     return false;
 }
 

@@ -74,13 +74,8 @@ void server_drain_ops(struct http_server *s) {
     }
 }
 
-void server_post_op(struct http_server *s, struct op *op) {
-    op->next = NULL;
-    if (http_on_loop(s)) {
-        server_drain_ops(s);
-        op_run(op);
-        return;
-    }
+/* For the loop to run; false when the server is down. */
+static bool enqueue(struct http_server *s, struct op *op) {
     pthread_mutex_lock(&s->lock);
     bool down = s->down;
     if (!down) {
@@ -94,7 +89,17 @@ void server_post_op(struct http_server *s, struct op *op) {
         if (first) uv_async_send(&s->async); /* under the lock: the handle is closed only after `down` was set */
     }
     pthread_mutex_unlock(&s->lock);
-    if (down) op_discard(op);
+    return !down;
+}
+
+void server_post_op(struct http_server *s, struct op *op) {
+    op->next = NULL;
+    if (http_on_loop(s)) {
+        server_drain_ops(s);
+        op_run(op);
+        return;
+    }
+    if (!enqueue(s, op)) op_discard(op);
 }
 
 int http_server_post(struct http_server *s, void (*fn)(void *arg), void *arg) {
@@ -104,21 +109,9 @@ int http_server_post(struct http_server *s, void (*fn)(void *arg), void *arg) {
     op->fn = fn;
     op->arg = arg;
     op->next = NULL;
-    pthread_mutex_lock(&s->lock);
-    bool down = s->down;
-    if (!down) {
-        bool first = !s->ops_head;
-        if (first)
-            s->ops_head = op;
-        else
-            s->ops_tail->next = op;
-        s->ops_tail = op;
-        atomic_store(&s->ops_waiting, true);
-        if (first) uv_async_send(&s->async);
-    }
-    pthread_mutex_unlock(&s->lock);
-    if (down) free(op);
-    return down ? -ESHUTDOWN : 0;
+    bool queued = enqueue(s, op);
+    if (!queued) free(op);
+    return queued ? 0 : -ESHUTDOWN;
 }
 
 static void on_async(uv_async_t *a) {

@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "pkg/json/json.h"
+#include "pkg/json/utf8.h"
 
 enum state { ST_VALUE, ST_FIRST_VALUE, ST_FIRST_KEY, ST_KEY, ST_AFTER, ST_DONE };
 
@@ -37,10 +38,15 @@ static void skip_space(struct json_reader *r) {
 }
 
 /* Length of the valid UTF-8 sequence at p (2..4), 0 when it is none. */
-static unsigned utf8_len(const unsigned char *p, const unsigned char *end) {
+unsigned utf8_len(const char *at, const char *end) {
+    const unsigned char *p = (const unsigned char *)at;
     unsigned char c = p[0];
-    unsigned n = c >= 0xc2 && c <= 0xdf ? 2 : c >= 0xe0 && c <= 0xef ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-    if (!n || (size_t)(end - p) < n) return 0;
+    unsigned n = c < 0x80                 ? 1
+                 : c >= 0xc2 && c <= 0xdf ? 2
+                 : c >= 0xe0 && c <= 0xef ? 3
+                 : c >= 0xf0 && c <= 0xf4 ? 4
+                                          : 0;
+    if (!n || (size_t)(end - at) < n) return 0;
     for (unsigned i = 1; i < n; i++)
         if ((p[i] & 0xc0) != 0x80) return 0;
     if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
@@ -162,7 +168,7 @@ static bool read_string(struct json_reader *r) {
         } else if (c < 0x80) {
             *o++ = *p++;
         } else {
-            unsigned n = utf8_len((const unsigned char *)p, (const unsigned char *)q);
+            unsigned n = utf8_len(p, q);
             if (!n) {
                 r->p = p;
                 fail(r, "invalid UTF-8 in string");

@@ -287,6 +287,15 @@ int yaml_parse_one(struct arena *a, const char *p, size_t n, struct json **out, 
     return 0;
 }
 
+int yaml_read_file(struct arena *a, const char *path, size_t max, struct json **out, struct err *e) {
+    _cleanup_free_ char *text = NULL;
+    size_t len;
+    int r = file_read(path, max, &text, &len);
+    if (r < 0) return err_errno(e, r, "%s", path);
+    r = yaml_parse_one(a, text, len, out, NULL, e);
+    return r < 0 ? err_wrap(e, "%s", path) : 0;
+}
+
 /* ---- writing ---- */
 
 static int append_output(void *arg, unsigned char *p, size_t n) {
