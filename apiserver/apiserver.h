@@ -38,6 +38,7 @@ struct apiserver_options {
     int64_t secure_port;
     const char *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
     const char *tls_cert, *tls_key, *client_ca;
+    int64_t certificate_ns; /* how long certificates made here are good for; 0: a year */
     const char *service_cidr, *node_ports;
     const char *sa_key_file, *sa_signing_key_file, *sa_issuer, *api_audiences;
     const char *authorization_mode, *authorization_config, *token_auth_file;

@@ -190,7 +190,7 @@ static void read_impersonation(struct request *q, struct impersonation *im) {
 static void facts_of(struct request *q, struct authn_request *r) {
     const struct http_peer *p = q->http->peer;
     *r = (struct authn_request){.cert_given = p->cert_given,
-                                .cert_verified = p->cert_verified && p->ca_mask & 1, /* by the client CA */
+                                .cert_verified = http_peer_verified(p) && p->ca_mask & 1, /* by the client CA */
                                 .cert_cn = p->common_name,
                                 .cert_uid = p->cert_uid,
                                 .cert_sha256 = p->cert_sha256,

@@ -35,7 +35,7 @@ struct json *frontproxy_list(struct arena *a, const char *list) {
 
 static bool trusted(struct request *q) {
     const struct http_peer *p = q->http->peer;
-    if (!p->cert_verified || !(p->ca_mask >> FRONT_PROXY_CA & 1)) return false;
+    if (!http_peer_verified(p) || !(p->ca_mask >> FRONT_PROXY_CA & 1)) return false;
     struct words names = words_of(q->a, q->s->opt.requestheader_names);
     for (size_t i = 0; i < names.n; i++)
         if (str_eq(names.items[i], p->common_name)) return true;

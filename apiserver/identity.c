@@ -1,34 +1,16 @@
 #include "apiserver/identity.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
 
+#include "pkg/base/map.h"
+#include "pkg/netlink/netlink.h"
 #include "pkg/pki/cluster.h"
 
-const char *identity_address(struct arena *a) {
-    char text[INET_ADDRSTRLEN] = "127.0.0.1";
-    struct ifaddrs *list = NULL;
-    /* a datagram socket's connect sends nothing: it asks the routing table */
-    _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xc0000201)},
-                       me = {0};
-    socklen_t len = sizeof(me);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 &&
-        getsockname(fd, (struct sockaddr *)&me, &len) == 0 && me.sin_addr.s_addr)
-        return arena_strdup(a, inet_ntop(AF_INET, &me.sin_addr, text, sizeof(text)));
-    if (getifaddrs(&list)) return arena_strdup(a, text);
-    for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) ||
-            !(i->ifa_flags & IFF_UP))
-            continue;
-        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr, text, sizeof(text));
-        break;
-    }
-    freeifaddrs(list);
-    return arena_strdup(a, text);
+const char *identity_address(struct arena *a, const char *was) {
+    char text[64];
+    if (was && !netlink_address_moved(was, text)) return was;
+    return arena_strdup(a, netlink_node_address(text, NULL) == 0 ? text : "127.0.0.1");
 }
 
 static const char *service_ip(struct arena *a, const char *cidr) {
@@ -54,7 +36,11 @@ static int ensure_server(const struct apiserver_options *o, struct arena *a, con
     const char *ip = service_ip(a, o->service_cidr);
     if (ip) sans[n++] = ip;
     if (gethostname(host, sizeof(host) - 1) == 0 && *host) sans[n++] = host;
-    struct pki_spec spec = {.cn = "kube-apiserver", .sans = sans, .n_sans = n, .usages = PKI_SERVER_AUTH};
+    struct pki_spec spec = {.cn = "kube-apiserver",
+                            .sans = sans,
+                            .n_sans = n,
+                            .usages = PKI_SERVER_AUTH,
+                            .seconds = o->certificate_ns / NS_PER_SEC};
     return pki_ensure(ca, &spec, o->tls_cert, o->tls_key, NULL, e);
 }
 
@@ -72,6 +58,7 @@ int identity_ensure(struct apiserver_options *o, struct arena *a, struct err *e)
         rc = pki_ensure_ca(arena_printf(a, "%s/ca.crt", pki), arena_printf(a, "%s/ca.key", pki), "kubernetes", &ca, e);
         struct pki_cluster c = {.data_dir = o->data_dir,
                                 .server = arena_printf(a, "https://127.0.0.1:%lld", (long long)o->secure_port),
+                                .seconds = o->certificate_ns / NS_PER_SEC,
                                 .keep_kubeconfigs = true};
         if (!rc && own_ca) rc = pki_cluster_ensure(&c, &ca, a, e);
         if (rc) return rc;
@@ -91,11 +78,50 @@ int identity_ensure(struct apiserver_options *o, struct arena *a, struct err *e)
         DEFAULT_FILE(kubelet_key, "apiserver-kubelet-client.key");
     }
     if (own_ca && str_empty(o->requestheader_ca) && str_empty(o->proxy_cert)) {
-        if ((rc = pki_front_proxy_ensure(o->data_dir, a, e))) return rc;
+        if ((rc = pki_front_proxy_ensure(o->data_dir, o->certificate_ns / NS_PER_SEC, a, e))) return rc;
         DEFAULT_FILE(requestheader_ca, "front-proxy-ca.crt");
         DEFAULT_FILE(proxy_cert, PKI_FRONT_PROXY ".crt");
         DEFAULT_FILE(proxy_key, PKI_FRONT_PROXY ".key");
         if (!o->requestheader_names) o->requestheader_names = PKI_FRONT_PROXY;
     }
     return 0;
+}
+
+/* ---- while the server runs ---- */
+
+/* The files that the listener has loaded, or that are renewed here. */
+static size_t files_of(const struct apiserver_options *o, const char *out[8]) {
+    const char *const all[] = {o->tls_cert,         o->tls_key,      o->client_ca,
+                               o->requestheader_ca, o->kubelet_cert, o->proxy_cert};
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (!str_empty(all[i])) out[n++] = all[i];
+    return n;
+}
+
+uint64_t identity_files(const struct apiserver_options *o) {
+    const char *files[8];
+    size_t n = files_of(o, files);
+    uint64_t h = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct stat st = {0};
+        if (stat(files[i], &st) < 0) continue;
+        const int64_t facts[] = {(int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (int64_t)st.st_ino};
+        h = h * 31 + hash_bytes(facts, sizeof(facts));
+    }
+    return h;
+}
+
+int64_t identity_renew_at(const struct apiserver_options *o) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *files[8];
+    size_t n = files_of(o, files);
+    int64_t first = INT64_MAX;
+    for (size_t i = 0; i < n; i++) {
+        _cleanup_free_ char *text = NULL;
+        struct pki_info info;
+        if (file_read(files[i], 1 << 20, &text, NULL) == 0 && pki_inspect(a, text, &info, NULL) == 0 && !info.is_ca)
+            first = MIN_OF(first, pki_renew_at(&info).sec);
+    }
+    return first;
 }

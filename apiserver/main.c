@@ -21,8 +21,8 @@ enum {
     LONG_CALLS_END_MS = 3000,
     EVENT_TTL_S = 3600,
     BOOTSTRAP_TRIES = 3,
-    ADDRESS_CHECK_S = 60,
-    RENEW_CHECK_MINUTES = 12 * 60
+    LOOK_S = 5,
+    RETRY_RENEWAL_S = 60
 };
 enum { CONNECTIONS_MAX = 100000, FILES_SPARE = 1024 };
 
@@ -39,6 +39,8 @@ struct program {
     pthread_cond_t cond;
     bool stop;
     struct arena *kept; /* of the boot thread: lives as long as the server */
+    uint64_t files;     /* identity_files of what the listener has loaded */
+    int64_t renew_at;   /* seconds since 1970 */
 };
 
 static int parse_flags(struct program *p, int argc, char **argv) {
@@ -114,6 +116,8 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"oidc-groups-prefix", 0, FLAG_STR, &o->oidc.groups_prefix, "TEXT", "put before each group"},
         {"oidc-required-claim", 0, FLAG_LIST, &o->oidc.required, "KEY=VALUE",
          "claims that a token must have; may be repeated"},
+        {"certificate-validity", 0, FLAG_DURATION, &o->certificate_ns, "TIME",
+         "how long certificates made in DATA-DIR/pki are good for; they are renewed before; default: a year"},
         {"oidc-signing-algs", 0, FLAG_STR, &o->oidc.algorithms, "LIST",
          "accepted algorithms, of RS256 and ES256; default RS256"},
         {"oidc-ca-file", 0, FLAG_STR, &o->oidc.ca_file, "FILE", "CA of the provider; default: the system's"},
@@ -188,23 +192,50 @@ static void bootstrap(struct program *p) {
     atomic_store(&p->s->ready, true);
 }
 
-/* Certificates that run out, or do not have this machine's present address, are made anew; the listener takes them up
- * (and files that somebody else has replaced). A new address goes to the Service's endpoints too. */
-static void renew(struct program *p, struct arena *a) {
+/* Certificates that run out, or do not have this machine's present address, are made anew; a new address goes to the
+ * Service's endpoints too. */
+static int renew(struct program *p, struct arena *a) {
     _cleanup_err_ struct err e = {0};
     struct apiserver_options o = p->asked;
-    const char *now = str_empty(o.advertise_address) ? identity_address(a) : o.advertise_address;
-    bool moved = !str_eq(now, p->s->opt.advertise_address);
-    o.advertise_address = now;
-    if (identity_ensure(&o, a, &e) || http_server_reload_tls(p->s->http, p->listener, &e)) {
+    const char *was = p->s->opt.advertise_address;
+    o.advertise_address = str_empty(o.advertise_address) ? identity_address(a, was) : o.advertise_address;
+    int r = identity_ensure(&o, a, &e);
+    if (r < 0) {
         log_warn("renewing certificates", "error", e.msg, NULL);
+        return r;
+    }
+    if (str_eq(o.advertise_address, was)) return 0;
+    log_info("the machine's address has changed", "address", o.advertise_address, NULL);
+    p->s->opt.advertise_address = arena_strdup(p->kept, o.advertise_address); /* the old ones may still be read */
+    p->s->external_host = arena_printf(p->kept, "%s:%lld", o.advertise_address, (long long)o.secure_port);
+    bootstrap(p);
+    return 0;
+}
+
+/* What this server's certificates and address need while it runs. Files that somebody replaced, this program or another,
+ * are taken up by the listener (upstream: dynamiccertificates). A pair of which one half is still the old one does not
+ * load: then the old pair goes on serving until the next look. */
+static void look_after_identity(struct program *p) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const struct apiserver_options *o = &p->s->opt;
+    int64_t now = ktime_now().sec;
+    bool moved = str_empty(p->asked.advertise_address) &&
+                 !str_eq(identity_address(a, o->advertise_address), o->advertise_address);
+    if (moved || now >= p->renew_at) {
+        bool ok = renew(p, a) == 0;
+        p->renew_at = identity_renew_at(o);
+        if (!ok || p->renew_at <= now) p->renew_at = now + RETRY_RENEWAL_S; /* not ours to renew */
+    }
+    uint64_t files = identity_files(o);
+    if (files == p->files) return;
+    _cleanup_err_ struct err e = {0};
+    if (http_server_reload_tls(p->s->http, p->listener, &e) < 0) {
+        log_warn("reloading certificates", "error", e.msg, NULL);
         return;
     }
-    if (!moved) return;
-    log_info("the machine's address has changed", "address", now, NULL);
-    p->s->opt.advertise_address = arena_strdup(p->kept, now); /* the old ones may still be read */
-    p->s->external_host = arena_printf(p->kept, "%s:%lld", now, (long long)o.secure_port);
-    bootstrap(p);
+    log_info("certificates reloaded", NULL);
+    p->files = files;
+    p->renew_at = MAX_OF(identity_renew_at(o), now + 1);
 }
 
 /* Makes the bootstrap objects, then looks after address and certificates. */
@@ -212,11 +243,7 @@ static void *boot_thread(void *arg) {
     struct program *p = arg;
     bootstrap(p);
     presence_start(p->s);
-    for (int minutes = 1; nap(p, ADDRESS_CHECK_S); minutes++) {
-        _cleanup_arena_ struct arena *a = arena_new();
-        bool moved = str_empty(p->asked.advertise_address) && !str_eq(identity_address(a), p->s->opt.advertise_address);
-        if (moved || minutes % RENEW_CHECK_MINUTES == 0) renew(p, a);
-    }
+    while (nap(p, LOOK_S)) look_after_identity(p);
     return NULL;
 }
 
@@ -274,6 +301,8 @@ static int serve(struct program *p, struct err *e) {
     watch_signal(p, &p->term, on_stop, SIGTERM);
     watch_signal(p, &p->intr, on_stop, SIGINT);
     watch_signal(p, &p->hup, on_hup, SIGHUP);
+    p->files = identity_files(o);
+    p->renew_at = identity_renew_at(o);
     p->boot_started = pthread_create(&p->boot, NULL, boot_thread, p) == 0;
     housekeeping_start(p->s);
     log_info("serving", "address", p->s->external_host, "version", CORACLE_VERSION, NULL);
@@ -338,7 +367,7 @@ int main(int argc, char **argv) {
     p.asked = p.o;
     pthread_mutex_init(&p.lock, NULL);
     pthread_cond_init(&p.cond, NULL);
-    if (str_empty(p.o.advertise_address)) p.o.advertise_address = identity_address(a);
+    if (str_empty(p.o.advertise_address)) p.o.advertise_address = identity_address(a, NULL);
     if (identity_ensure(&p.o, a, &e)) return fail(&e, "cannot make the certificates");
     if (apiserver_open(&p.o, &p.s, &e)) return fail(&e, "cannot start");
     p.kept = arena_new();

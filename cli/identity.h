@@ -6,3 +6,5 @@
 /* Makes DATA/pki/ca.crt when there is none, and for each program of this machine DATA/pki/NAME.crt, .key and
  * DATA/NAME.kubeconfig; renews what is due. */
 int identity_ensure(const struct layout *l, struct err *e);
+/* When the first of them is to be renewed, in seconds since 1970. */
+int64_t identity_renew_at(const struct layout *l);

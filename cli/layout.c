@@ -29,6 +29,7 @@ static const struct {
     {"bridge", offsetof(struct layout, bridge), "coracle0"},
     {"containerRuntimeEndpoint", offsetof(struct layout, runtime), NULL},
     {"legacyServiceAccountTokens", offsetof(struct layout, legacy_tokens), "false"},
+    {"certificateValidity", offsetof(struct layout, certificate_validity), NULL},
     {"localStorage", offsetof(struct layout, local_storage), "true"},
 };
 
@@ -55,7 +56,8 @@ int layout_load(struct layout *l, struct err *e) {
 int layout_save(const struct layout *l, struct err *e) {
     struct json *v = json_object(l->a);
     for (size_t i = 0; i < ARRAY_LEN(settings); i++)
-        if (*setting(l, i)) json_set_str(l->a, v, settings[i].key, *setting(l, i));
+        if (*setting(l, i) && !(l->node_ip_found && setting(l, i) == (const char **)&l->node_ip))
+            json_set_str(l->a, v, settings[i].key, *setting(l, i));
     json_set_int(l->a, v, "port", l->port);
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write_pretty(&b, v);
@@ -83,6 +85,7 @@ int layout_complete(struct layout *l, struct err *e) {
         int r = netlink_node_address(ip, e);
         if (r < 0) return r;
         l->node_ip = arena_strdup(l->a, ip);
+        l->node_ip_found = true;
     }
     if (!l->port) l->port = 6443;
     if (!l->server) l->server = arena_printf(l->a, "https://127.0.0.1:%lld", (long long)l->port);

@@ -25,9 +25,12 @@ struct layout {
     /* settings, stored in DATA/coracle.json by the first `up` */
     const char *role;  /* "server": control plane and node; "agent": node that joined */
     const char *store; /* "sqlite" or "etcd" */
-    const char *node_name, *node_ip;
-    const char *server; /* URL of the API server for the node's programs */
-    int64_t port;       /* of the API server */
+    const char *node_name;
+    const char *node_ip; /* as given, or that of the machine now; kept in coracle.json only when it was given */
+    bool node_ip_found;  /* nobody gave it: the programs find it themselves, and follow it when it changes */
+    const char *certificate_validity; /* how long certificates are good for, NULL: a year */
+    const char *server;               /* URL of the API server for the node's programs */
+    int64_t port;                     /* of the API server */
     const char *cluster_cidr, *service_cidr, *cluster_dns, *cluster_domain, *bridge;
     const char *runtime;       /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
     const char *legacy_tokens; /* "true": ServiceAccounts have Secrets with tokens, as before 1.24 */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <uv.h>
 
+#include "cli/identity.h"
 #include "pkg/base/ktime.h"
 #include "pkg/base/log.h"
 #include "pkg/json/json.h"
@@ -21,6 +22,8 @@ enum {
     WAIT_PORT_MS = 5000, /* then started all the same: a node that is cut off from its API server runs its pods */
     CONNECT_MS = 250,    /* a lost SYN must not hold the supervisor up */
     STOP_GRACE_MS = 10000,
+    UPKEEP_MS = 5000, /* how often it is asked whether certificates are due */
+    RETRY_RENEWAL_S = 60,
     LOG_MAX_BYTES = 16 * 1024 * 1024, /* then the log is set aside as .1 at the next start */
 };
 
@@ -40,7 +43,8 @@ struct supervisor {
     const struct layout *l;
     uv_loop_t loop;
     uv_signal_t term, intr;
-    uv_timer_t stop_timer;
+    uv_timer_t stop_timer, upkeep_timer;
+    int64_t renew_at; /* seconds since 1970 */
     struct child *children;
     size_t n;
     bool stopping;
@@ -175,6 +179,24 @@ static void try_start(uv_timer_t *t) {
     spawn(ch);
 }
 
+/* ---- certificates: renewed before they end; the programs take up the new files by themselves ---- */
+
+static void upkeep(uv_timer_t *t) {
+    struct supervisor *s = t->data;
+    int64_t now = ktime_now().sec;
+    if (now < s->renew_at) return;
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_err_ struct err e = {0};
+    struct layout l = *s->l;
+    l.a = a;
+    if (s->renew_at) {
+        log_info("renewing certificates", NULL);
+        if (identity_ensure(&l, &e) < 0) log_warn("cannot renew certificates", "error", e.msg, NULL);
+    }
+    s->renew_at = identity_renew_at(&l);
+    if (s->renew_at <= now) s->renew_at = now + RETRY_RENEWAL_S;
+}
+
 /* ---- stopping: one program after the other, in reverse order ---- */
 
 static void stop_next(uv_timer_t *t) {
@@ -184,6 +206,7 @@ static void stop_next(uv_timer_t *t) {
     if (i == 0) {
         for (size_t k = 0; k < s->n; k++) uv_close((uv_handle_t *)&s->children[k].timer, NULL);
         uv_close((uv_handle_t *)&s->stop_timer, NULL);
+        uv_close((uv_handle_t *)&s->upkeep_timer, NULL);
         uv_close((uv_handle_t *)&s->term, NULL);
         uv_close((uv_handle_t *)&s->intr, NULL);
         return;
@@ -259,8 +282,10 @@ int supervisor_run(const struct layout *l, const struct component_list *c, struc
     struct supervisor s = {.l = l, .n = c->n};
     s.children = xcalloc(c->n, sizeof(*s.children));
     uv_loop_init(&s.loop);
-    s.term.data = s.intr.data = s.stop_timer.data = &s;
+    s.term.data = s.intr.data = s.stop_timer.data = s.upkeep_timer.data = &s;
     uv_timer_init(&s.loop, &s.stop_timer);
+    uv_timer_init(&s.loop, &s.upkeep_timer);
+    if (str_eq(l->role, "server")) uv_timer_start(&s.upkeep_timer, upkeep, 0, UPKEEP_MS);
     uv_signal_init(&s.loop, &s.term);
     uv_signal_init(&s.loop, &s.intr);
     uv_signal_start(&s.term, on_signal, SIGTERM);

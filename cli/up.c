@@ -11,6 +11,7 @@
 #include "pkg/base/log.h"
 #include "pkg/base/memory.h"
 #include "pkg/client/client.h"
+#include "pkg/netlink/netlink.h"
 
 enum { WAIT_STEP_US = 10000 };
 
@@ -37,7 +38,7 @@ static void add(const struct layout *l, struct component_list *list, struct comp
 static int control_plane(const struct layout *l, struct component_list *list, const char *api, struct err *e) {
     struct component c = {0};
     int r;
-    const char *etcd_flag = "-v=0";
+    const char *etcd_flag = "-v=0", *validity = l->certificate_validity ? l->certificate_validity : "0s";
     if (str_eq(l->store, "etcd")) {
         c = (struct component){.name = "etcd", .program = "/usr/bin/etcd"};
         if (access(c.program, X_OK) < 0) return err_set(e, -ENOENT, "--store etcd needs Debian's etcd-server");
@@ -54,21 +55,24 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     if (str_eq(l->store, "etcd")) c.wait_port = "127.0.0.1:2379";
     add(l, list, c,
         ARGS(FMT("--data-dir=%s", l->data), FMT("--secure-port=%lld", (long long)l->port),
-             FMT("--advertise-address=%s", l->node_ip), FMT("--service-cluster-ip-range=%s", l->service_cidr),
+             l->node_ip_found ? "-v=0" : FMT("--advertise-address=%s", l->node_ip),
+             FMT("--service-cluster-ip-range=%s", l->service_cidr), FMT("--certificate-validity=%s", validity),
              etcd_flag, "--serve-resource-metrics", FMT("--unhonoured-resources=%s", unhonoured)));
     c = (struct component){.name = "controllers", .wait_port = api};
     if ((r = layout_program(l, "controllers", "coracle-controllers", &c.program, e)) < 0) return r;
     add(l, list, c,
         ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
              FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
-             FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data), "--allocate-node-cidrs=true",
-             FMT("--cluster-cidr=%s", l->cluster_cidr), FMT("--local-path-dir=%s/volumes", l->data),
-             FMT("--client-ca-file=%s/pki/ca.crt", l->data),
+             FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data),
+             FMT("--cluster-signing-duration=%s", l->certificate_validity ? validity : "8760h"),
+             "--allocate-node-cidrs=true", FMT("--cluster-cidr=%s", l->cluster_cidr),
+             FMT("--local-path-dir=%s/volumes", l->data), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
              FMT("--legacy-service-account-tokens=%s", l->legacy_tokens)));
     c = (struct component){.name = "scheduler", .wait_port = api};
     if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
-    add(l, list, c, ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false",
-                         FMT("--client-ca-file=%s/pki/ca.crt", l->data)));
+    add(l, list, c,
+        ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false",
+             FMT("--client-ca-file=%s/pki/ca.crt", l->data)));
     return 0;
 }
 
@@ -102,10 +106,11 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     add(l, list, c,
         ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=%s", layout_runtime(l)),
              FMT("--root-dir=%s", layout_kubelet(l, true)), FMT("--hostname-override=%s", l->node_name),
-             FMT("--node-ip=%s", l->node_ip), FMT("--cluster-dns=%s", l->cluster_dns),
-             FMT("--cluster-domain=%s", l->cluster_domain), FMT("--client-ca-file=%s/pki/ca.crt", l->data),
-             FMT("--pod-manifest-path=%s/manifests", l->data), FMT("--local-path-dir=%s/volumes", l->data),
-             kubelet_limits(l), unless_configured(l, "--shutdown-grace-period=30s"),
+             l->node_ip_found ? "--register-node=true" : FMT("--node-ip=%s", l->node_ip),
+             FMT("--cluster-dns=%s", l->cluster_dns), FMT("--cluster-domain=%s", l->cluster_domain),
+             FMT("--client-ca-file=%s/pki/ca.crt", l->data), FMT("--pod-manifest-path=%s/manifests", l->data),
+             FMT("--local-path-dir=%s/volumes", l->data), kubelet_limits(l),
+             unless_configured(l, "--shutdown-grace-period=30s"),
              unless_configured(l, "--shutdown-grace-period-critical-pods=10s"),
              bootstrap ? FMT("--bootstrap-kubeconfig=%s", bootstrap) : "--register-node=true"));
     /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
@@ -256,6 +261,8 @@ int cmd_up(int argc, char **argv) {
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
         {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET",
          "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
+        {"certificate-validity", 0, FLAG_STR, &l.certificate_validity, "TIME",
+         "how long certificates are good for; they are renewed before (default: a year)"},
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
         {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
@@ -276,7 +283,13 @@ int cmd_up(int argc, char **argv) {
     }
     if (r == 0 && l.store && !str_eq(l.store, "sqlite") && !str_eq(l.store, "etcd"))
         r = err_set(&e, -EINVAL, "--store is sqlite or etcd, not \"%s\"", l.store);
+    int64_t validity;
+    if (r == 0 && l.certificate_validity &&
+        (duration_parse(l.certificate_validity, &validity) < 0 || validity < NS_PER_SEC))
+        r = err_set(&e, -EINVAL, "--certificate-validity is a time, as \"2160h\", not \"%s\"", l.certificate_validity);
     if (r == 0) r = layout_complete(&l, &e);
+    if (r == 0 && !l.node_ip_found && !netlink_has_address(l.node_ip))
+        printf("note: this machine does not have the address %s that was given with --node-ip\n", l.node_ip);
     if (r == 0) r = start_and_wait(&l, NULL, foreground, wait, timeout, &e);
     return r < 0 ? cli_fail(&e) : 0;
 }

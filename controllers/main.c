@@ -46,6 +46,7 @@ const struct controller controllers[] = {
     {"certificatesigningrequest-approving-controller", csrapproving_start},
     {"certificatesigningrequest-signing-controller", csrsigning_start},
     {"validatingadmissionpolicy-status-controller", policystatus_start},
+    {"certificatesigningrequest-cleaner-controller", csrcleaner_start},
     {"garbage-collector-controller", garbagecollector_start}, /* last: it shares the others' informers */
     {0},
 };

@@ -90,6 +90,7 @@ CONTROLLER(nodeipam);
 CONTROLLER(podgc);
 CONTROLLER(csrapproving);
 CONTROLLER(csrsigning);
+CONTROLLER(csrcleaner);
 CONTROLLER(job);
 CONTROLLER(cronjob);
 CONTROLLER(daemonset);

@@ -99,7 +99,8 @@ static pid_t add_containers(struct scene *s, const struct core_pod *p, const cha
         const struct core_container *spec = pod_container(p, c->name, NULL);
         if (spec) {
             x->cpu_shares = milli_to_shares(quantity_milli(container_resource(spec, "cpu", false, NULL)));
-            x->cpu_quota = milli_to_quota(quantity_milli(container_resource(spec, "cpu", true, NULL)));
+            x->cpu_quota =
+                milli_to_quota(quantity_milli(container_resource(spec, "cpu", true, NULL)), s->kl->rt->cfs_period_us);
             x->memory_limit = quantity_value(container_resource(spec, "memory", true, NULL));
         }
         writable_layer(s, x);

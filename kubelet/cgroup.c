@@ -9,7 +9,7 @@
 struct cgroups {
     char *mount, *root; /* root: "" or "/x" */
     bool v2, systemd, active;
-    int64_t pod_pids_max;
+    int64_t pod_pids_max, cfs_period_us;
 };
 
 /* v1 hierarchies that pods get a directory in. cpu and memory carry limits; the others keep a pod's processes
@@ -27,6 +27,7 @@ struct cgroups *cgroups_new(const struct cgroups_config *cfg) {
     if (n && cg->root[n - 1] == '/') cg->root[n - 1] = '\0';
     cg->systemd = cfg->systemd;
     cg->pod_pids_max = cfg->pod_pids_max;
+    cg->cfs_period_us = cfg->cfs_period_us;
     _cleanup_free_ char *probe = xasprintf("%s/cgroup.controllers", cg->mount);
     cg->v2 = access(probe, F_OK) == 0;
     return cg;
@@ -125,7 +126,7 @@ static void limit_v1(struct cgroups *cg, const char *path, const struct cgroup_l
                         *pids = dir_v1(cg, "pids", path);
     if (l->cpu_shares) write_int(cpu, "cpu.shares", l->cpu_shares);
     if (l->cpu_quota) {
-        write_int(cpu, "cpu.cfs_period_us", 100000);
+        write_int(cpu, "cpu.cfs_period_us", l->cpu_period);
         write_int(cpu, "cpu.cfs_quota_us", l->cpu_quota);
     }
     if (l->memory_limit) write_int(mem, "memory.limit_in_bytes", l->memory_limit);
@@ -137,7 +138,7 @@ static void limit_v2(struct cgroups *cg, const char *path, const struct cgroup_l
     if (l->cpu_shares) write_int(dir, "cpu.weight", weight_of(l->cpu_shares));
     if (l->cpu_quota) {
         char text[64];
-        snprintf(text, sizeof(text), "%lld 100000", (long long)l->cpu_quota);
+        snprintf(text, sizeof(text), "%lld %lld", (long long)l->cpu_quota, (long long)l->cpu_period);
         write_value(dir, "cpu.max", text);
     }
     if (l->memory_limit) write_int(dir, "memory.max", l->memory_limit);
@@ -201,7 +202,8 @@ int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err 
     const char *qos = qos_of(p);
     struct cgroup_limits l = {.cpu_shares = str_eq(qos, "BestEffort") ? 2 : milli_to_shares(cpu),
                               .pids_limit = cg->pod_pids_max};
-    if (cpu_limited && cpu_limit > 0) l.cpu_quota = milli_to_quota(cpu_limit);
+    if (cpu_limited && cpu_limit > 0) l.cpu_quota = milli_to_quota(cpu_limit, cg->cfs_period_us);
+    l.cpu_period = cg->cfs_period_us;
     if (mem_limited && mem_limit > 0) l.memory_limit = mem_limit;
     _cleanup_free_ char *path = pod_path(qos, p->metadata.uid);
     return make(cg, path, &l, e);

@@ -12,8 +12,8 @@
 
 struct cgroups;
 
-struct cgroup_limits { /* 0: leave alone */
-    int64_t cpu_shares, cpu_quota, memory_limit, pids_limit;
+struct cgroup_limits {                                                   /* 0: leave alone */
+    int64_t cpu_shares, cpu_quota, cpu_period, memory_limit, pids_limit; /* quota and period in microseconds */
 };
 struct cgroup_usage {
     bool found;
@@ -21,10 +21,11 @@ struct cgroup_usage {
 };
 
 struct cgroups_config {
-    const char *mount;    /* "/sys/fs/cgroup" */
-    const char *root;     /* parent of kubepods: "/" */
-    bool systemd;         /* the runtime names cgroups as systemd slices; they are then systemd's and the runtime's */
-    int64_t pod_pids_max; /* 0: no limit */
+    const char *mount;     /* "/sys/fs/cgroup" */
+    const char *root;      /* parent of kubepods: "/" */
+    bool systemd;          /* the runtime names cgroups as systemd slices; they are then systemd's and the runtime's */
+    int64_t pod_pids_max;  /* 0: no limit */
+    int64_t cfs_period_us; /* 0: CPU limits are not enforced */
 };
 /* Finds what is mounted. Makes nothing. */
 struct cgroups *cgroups_new(const struct cgroups_config *cfg);

@@ -5,7 +5,7 @@
 
 #include "kubelet/node.h"
 
-enum { MIN_AGE_S = 120, EVENT_EVERY_S = 300 };
+enum { EVENT_EVERY_S = 300 };
 
 struct seen {
     int64_t first, used; /* mono ns; used 0: never since the kubelet's start */
@@ -118,7 +118,7 @@ static size_t look(struct image_gc *g, struct arena *a, struct removable **out) 
         s->round = g->round;
         bool used = in_use(img, &containers);
         if (used) s->used = now;
-        if (used || img->pinned || is_pause(img) || now - s->first < MIN_AGE_S * NS_PER_SEC) continue;
+        if (used || img->pinned || is_pause(img) || now - s->first < g->kl->cfg.image_min_age_ns) continue;
         (*out)[n++] = (struct removable){img, s};
     }
     forget_gone(g);
@@ -126,24 +126,44 @@ static size_t look(struct image_gc *g, struct arena *a, struct removable **out) 
     return n;
 }
 
-/* Removes until no more than `percent` of the disk is used. */
-static size_t remove_down_to(struct image_gc *g, struct arena *a, const struct removable *r, size_t n, int percent) {
-    size_t removed = 0;
-    for (size_t i = 0; i < n && used_percent(g->mount) > percent; i++) {
-        struct cri_image_spec spec = {.image = r[i].img->id};
-        struct cri_remove_image_request req = {.image = &spec};
-        struct cri_remove_image_response resp = {0};
-        _cleanup_err_ struct err e = {0};
-        const char *name = r[i].img->repo_tags.n ? r[i].img->repo_tags.items[0] : r[i].img->id;
-        if (runtime_call(g->kl->rt, RT_REMOVE_IMAGE, a, &req, &resp, &e) < 0) {
-            log_warn("cannot remove an image", "image", name, "error", e.msg, NULL);
-            continue;
-        }
+static bool remove_one(struct image_gc *g, const struct removable *r) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct cri_image_spec spec = {.image = r->img->id};
+    struct cri_remove_image_request req = {.image = &spec};
+    struct cri_remove_image_response resp = {0};
+    _cleanup_err_ struct err e = {0};
+    const char *name = r->img->repo_tags.n ? r->img->repo_tags.items[0] : r->img->id;
+    bool ok = runtime_call(g->kl->rt, RT_REMOVE_IMAGE, a, &req, &resp, &e) == 0;
+    if (ok)
         log_info("removed an unused image", "image", name, NULL);
-        removed++;
-    }
+    else
+        log_warn("cannot remove an image", "image", name, "error", e.msg, NULL);
+    return ok;
+}
+
+/* Removes until no more than `percent` of the disk is used. */
+static size_t remove_down_to(struct image_gc *g, const struct removable *r, size_t n, int percent) {
+    size_t removed = 0;
+    for (size_t i = 0; i < n && used_percent(g->mount) > percent; i++) removed += remove_one(g, &r[i]);
     if (removed) node_wake(g->kl->node); /* the status lists images */
     return removed;
+}
+
+/* Those that nobody has used for imageMaximumGCAge, whatever room there is; they leave the list. As upstream, the age
+ * counts from when this kubelet first saw the image. */
+static void remove_old(struct image_gc *g, struct removable *r, size_t *n) {
+    int64_t most = g->kl->cfg.image_max_age_ns, now = mono_ns();
+    size_t kept = 0, removed = 0;
+    if (!most) return;
+    for (size_t i = 0; i < *n; i++) {
+        bool old = now - MAX_OF(r[i].seen->used, r[i].seen->first) > most;
+        if (old && remove_one(g, &r[i]))
+            removed++;
+        else
+            r[kept++] = r[i];
+    }
+    *n = kept;
+    if (removed) node_wake(g->kl->node);
 }
 
 void image_gc_pass(struct image_gc *g) {
@@ -151,8 +171,9 @@ void image_gc_pass(struct image_gc *g) {
     struct removable *r;
     if (!image_gc_mount(g)) return;
     size_t n = look(g, a, &r);
+    remove_old(g, r, &n);
     if (used_percent(g->mount) < g->kl->cfg.image_gc_high) return;
-    remove_down_to(g, a, r, n, (int)g->kl->cfg.image_gc_low);
+    remove_down_to(g, r, n, (int)g->kl->cfg.image_gc_low);
     int used = used_percent(g->mount);
     if (used < g->kl->cfg.image_gc_high || (g->warned && mono_ns() - g->warned < EVENT_EVERY_S * NS_PER_SEC)) return;
     g->warned = mono_ns();
@@ -165,5 +186,5 @@ size_t image_gc_all(struct image_gc *g) {
     struct removable *r;
     if (!image_gc_mount(g)) return 0;
     size_t n = look(g, a, &r);
-    return remove_down_to(g, a, r, n, -1);
+    return remove_down_to(g, r, n, -1);
 }

@@ -27,8 +27,8 @@ struct images {
     struct kubelet *kl;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct map pulls; /* key -> struct pull */
-    unsigned running;
+    struct map pulls;         /* key -> struct pull */
+    unsigned running, active; /* threads; those that have a place among the pulls allowed side by side */
 };
 
 struct images *images_new(struct kubelet *kl) {
@@ -216,11 +216,23 @@ static void pull_unref(struct pull *p) { /* with the lock held */
     free(p);
 }
 
+/* How many pulls may run side by side; 0: any number. */
+static unsigned most_pulls(const struct images *im) {
+    const struct kubelet_config *c = &im->kl->cfg;
+    return c->serialize_pulls ? 1 : (unsigned)MAX_OF(c->max_parallel_pulls, (int64_t)0);
+}
+
 static void *pull_thread(void *arg) {
     struct pull *p = arg;
     struct images *im = p->im;
     struct err first = {0};
     int r = -EIO;
+    pthread_mutex_lock(&im->lock);
+    while (most_pulls(im) && im->active >= most_pulls(im) && !im->kl->stopping)
+        pthread_cond_wait(&im->changed, &im->lock);
+    im->active++;
+    p->started = mono_ns();
+    pthread_mutex_unlock(&im->lock);
     for (size_t i = 0; i < MAX_OF(p->n_auths, (size_t)1); i++) {
         struct cri_pull_image_response resp = {0};
         struct err e = {0};
@@ -246,6 +258,7 @@ static void *pull_thread(void *arg) {
     p->done = true;
     map_del(&im->pulls, p->key);
     im->running--;
+    im->active--;
     pull_unref(p);
     pthread_cond_broadcast(&im->changed);
     pthread_mutex_unlock(&im->lock);

@@ -103,6 +103,22 @@ void kubelet_config_init(struct kubelet_config *c) {
         .rotate_certificates = true,
         .cgroups_per_qos = true,
         .offline_cache = true,
+        .healthz_address = "127.0.0.1",
+        .healthz_port = 10248,
+        .pull_verification = "NeverVerifyPreloadedImages",
+        .heartbeat_ns = 10 * NS_PER_SEC,
+        .status_max_images = 50,
+        .max_open_files = 1000000,
+        .oom_score_adj = -999,
+        .image_min_age_ns = 120 * NS_PER_SEC,
+        .crash_loop_max_ns = BACKOFF_MAX,
+        .token_ttl_ns = 120 * NS_PER_SEC,
+        .allow_ttl_ns = 300 * NS_PER_SEC,
+        .deny_ttl_ns = 30 * NS_PER_SEC,
+        .cfs_period_ns = 100 * NS_PER_MS,
+        .server = true,
+        .debug_handlers = true,
+        .cfs_quota = true,
     };
 }
 
@@ -314,11 +330,14 @@ static void set_up_cgroups(struct kubelet *kl) {
     struct cgroups_config cfg = {.mount = "/sys/fs/cgroup",
                                  .root = kl->cfg.cgroup_root,
                                  .systemd = systemd,
+                                 .cfs_period_us = kl->rt->cfs_period_us,
                                  .pod_pids_max = kl->cfg.pod_pids_limit > 0 ? kl->cfg.pod_pids_limit : 0};
     kl->cgroups = cgroups_new(&cfg);
-    const struct str_map *m = node_allocatable(kl->node);
-    if (cgroups_setup(kl->cgroups, quantity_str_milli(str_map_get(m, "cpu")),
-                      quantity_str_value(str_map_get(m, "memory")), &e) == 0)
+    bool enforce = true;
+    for (size_t i = 0; i < kl->cfg.enforce_allocatable.n; i++)
+        enforce = !str_eq(kl->cfg.enforce_allocatable.items[i], "none");
+    if (cgroups_setup(kl->cgroups, quantity_str_milli(str_map_get(node_allocatable(kl->node), "cpu")),
+                      enforce ? node_pods_memory(kl->node) : 0, &e) == 0)
         return;
     log_warn("pods run without cgroups of their own", "error", e.msg, NULL);
     cgroups_free(kl->cgroups);
@@ -335,6 +354,7 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     kl->node_name = xstrdup(node_name);
     kl->client = client;
     kl->rt = rt;
+    rt->cfs_period_us = cfg->cfs_quota ? cfg->cfs_period_ns / 1000 : 0;
     kl->fake = fake;
     if (client) kl->recorder = event_recorder_new(client, "kubelet", node_name);
     _cleanup_free_ char *cache =

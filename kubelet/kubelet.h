@@ -36,12 +36,24 @@ struct kubelet_config {
     int64_t port, max_pods, pod_pids_limit, log_max_size, log_max_files, image_gc_high, image_gc_low, verbosity;
     int64_t status_update_ns, lease_seconds, sync_ns;
     int64_t eviction_transition_ns, eviction_max_grace; /* seconds: a soft eviction's longest */
+    const char *healthz_address, *pull_verification;    /* imagePullCredentialsVerificationPolicy */
+    struct flag_list preloaded_images;                  /* of NeverVerifyAllowlistedImages */
+    struct flag_list enforce_allocatable;               /* "pods", "none"; empty: pods */
+    int64_t healthz_port;                               /* plain HTTP; 0: none */
+    int64_t heartbeat_ns;                               /* how often the node's status is looked at */
+    int64_t pods_per_core, status_max_images, max_open_files, oom_score_adj, max_parallel_pulls;
+    int64_t image_min_age_ns, image_max_age_ns; /* max 0: images are not collected for their age */
+    int64_t crash_loop_max_ns;                  /* the longest back-off between restarts */
+    int64_t token_ttl_ns, allow_ttl_ns, deny_ttl_ns;
+    int64_t cfs_period_ns;
     int64_t simulate;
     const char *shutdown_by_priority; /* "priority=seconds,..." */
     int64_t shutdown_ns, shutdown_critical_ns;
     bool shutdown_on_term;
     bool register_node, anonymous_auth, webhook_auth, rotate_certificates, serving_bootstrap, cgroups_per_qos,
-        image_parallel, offline_cache;
+        offline_cache;
+    bool server, debug_handlers, serialize_pulls, cfs_quota, merge_eviction, seccomp_default, single_process_oom,
+        fail_cgroup_v1, tls13;
 };
 /* The defaults of every field (docs: the flag table in main.c). */
 void kubelet_config_init(struct kubelet_config *c);

@@ -1,5 +1,6 @@
 /* coracle-kubelet: the node agent. It runs the pods that are assigned to its node through a CRI runtime, and tells the API
  * server how they and the machine are. This file turns flags into a kubelet_config and starts the parts. */
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -93,7 +94,12 @@ struct main_flags {
         {"container-log-max-size", 0, FLAG_INT, &(o).c.log_max_size, "BYTES", "size at which a log is rotated"},         \
         {"image-gc-high-threshold", 0, FLAG_INT, &(o).c.image_gc_high, "PERCENT", "disk use at which unused images go"}, \
         {"image-gc-low-threshold", 0, FLAG_INT, &(o).c.image_gc_low, "PERCENT", "and down to which"},                    \
-        {"node-status-update-frequency", 0, FLAG_IGNORED, NULL, NULL, "the status is checked with every heartbeat"},     \
+        {"node-status-update-frequency",                                                                                 \
+         0,                                                                                                              \
+         FLAG_DURATION,                                                                                                  \
+         &(o).c.heartbeat_ns,                                                                                            \
+         "DURATION",                                                                                                     \
+         "how often the node's status is looked at"},                                                                    \
         {"node-status-report-frequency", 0,          FLAG_DURATION,                                                      \
          &(o).c.status_update_ns,        "DURATION", "how often an unchanged status is sent"},                           \
         {"offline-cache",      0,    FLAG_BOOL,                                                                          \
@@ -110,8 +116,8 @@ struct main_flags {
         {"cleanup", 0, FLAG_BOOL, &(o).cleanup, NULL, "stop and remove every pod of the runtime, then end"},             \
         {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                      \
         {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                        \
-        {"healthz-port", 0, FLAG_IGNORED, NULL, NULL, "/healthz is served on --port"},                                   \
-        {"healthz-bind-address", 0, FLAG_IGNORED, NULL, NULL, "as above"},                                               \
+        {"healthz-port", 0, FLAG_INT, &(o).c.healthz_port, "PORT", "/healthz without TLS; 0: none"},                     \
+        {"healthz-bind-address", 0, FLAG_STR, &(o).c.healthz_address, "IP", "where it listens"},                         \
         {"container-runtime", 0, FLAG_IGNORED, NULL, NULL, "always remote"},                                             \
         {"v", 'v', FLAG_INT, &(o).c.verbosity, "N", "log level: 0 quiet, 2 normal, 4 debug"},
 
@@ -138,10 +144,10 @@ static char *node_name_of(const struct kubelet_config *c) {
     return name;
 }
 
-static void certificates_changed(void *arg, bool serving) {
+static void certificates_changed(void *arg, bool serving, const char *pem_file) {
     struct kubelet *kl = arg;
     if (serving)
-        kubelet_server_reload(kl->server);
+        kubelet_server_reload(kl->server, pem_file);
     else if (kl->client)
         client_reset_connections(kl->client);
 }
@@ -194,6 +200,33 @@ static int clean_up(const struct kubelet_config *c) {
     return r < 0;
 }
 
+/* Open files, the kernel's opinion about whom to kill; what the operator ruled out. */
+static bool prepare_process(const struct kubelet_config *c, struct err *e) {
+    struct rlimit files;
+    char text[16];
+    if (c->fail_cgroup_v1 && access("/sys/fs/cgroup/cgroup.controllers", F_OK) < 0) {
+        err_set(e, -ENOTSUP, "this machine has cgroup v1, and failCgroupV1 is set");
+        return false;
+    }
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < (rlim_t)c->max_open_files) {
+        files.rlim_cur = MIN_OF((rlim_t)c->max_open_files, files.rlim_max);
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    snprintf(text, sizeof(text), "%lld", (long long)c->oom_score_adj);
+    _cleanup_close_ int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && !c->simulate && write(fd, text, strlen(text)) < 0 && errno != EACCES)
+        log_warn("cannot set oom_score_adj", "error", strerror(errno), NULL);
+    return true;
+}
+
+static const char *about(struct arena *a) {
+    return arena_printf(a,
+                        "The node agent: runs the pods of its node and reports on them.\n\n"
+                        "Of a KubeletConfiguration (--config) these fields have no effect:\n%s.\n"
+                        "With these, set to anything but the default, the kubelet does not start:\n%s.",
+                        config_file_fields(a, false), config_file_fields(a, true));
+}
+
 int main(int argc, char **argv) {
     struct main_flags o = {0};
     kubelet_config_init(&o.c);
@@ -204,11 +237,16 @@ int main(int argc, char **argv) {
         fprintf(stderr, "coracle-kubelet: %s\n", e.msg);
         return 2;
     }
-    flags_main("coracle-kubelet", "The node agent: runs the pods of its node and reports on them.", flags, argc, argv,
-               0);
+    _cleanup_arena_ struct arena *a = arena_new();
+    flags_main("coracle-kubelet", about(a), flags, argc, argv, 0);
     set_log(&o.c);
     defaults(&o.c);
     if (o.cleanup) return clean_up(&o.c);
+    if (config) config_file_warn(config);
+    if (!prepare_process(&o.c, &e)) {
+        log_error("cannot start", "error", e.msg, NULL);
+        return 1;
+    }
     memory_keep_small();
     signal(SIGPIPE, SIG_IGN);
     sigset_t set;

@@ -10,7 +10,6 @@
 #include "kubelet/shutdown.h"
 #include "pkg/api/coordination.h"
 
-enum { MAX_IMAGES = 50, HEARTBEAT_S = 10 };
 #define LEASE_NS "kube-node-lease"
 #define QUICK_NS (250 * NS_PER_MS)
 
@@ -76,6 +75,7 @@ static void measure(struct node *n) {
     struct arena *a = n->arena;
     struct node_sizes z;
     node_measure(kl->cfg.root_dir, &z);
+    if (kl->cfg.pods_per_core > 0) kl->cfg.max_pods = MIN_OF(kl->cfg.max_pods, kl->cfg.pods_per_core * z.cpus);
     if (kl->fake) z = (struct node_sizes){.cpus = 8, .memory = INT64_C(32) << 30, .storage = INT64_C(200) << 30};
     const struct {
         const char *name;
@@ -112,9 +112,19 @@ static void measure(struct node *n) {
     }
 }
 
+int64_t node_pods_memory(struct node *n) {
+    struct quantity left = {0};
+    quantity_parse(str_map_get(&n->capacity, "memory"), &left);
+    left = quantity_sub(left, node_reserved(n->kl->cfg.system_reserved, "memory"));
+    left = quantity_sub(left, node_reserved(n->kl->cfg.kube_reserved, "memory"));
+    return MAX_OF(quantity_value(left), (int64_t)0);
+}
+
 static void find_addresses(struct node *n) {
     char found[4][64];
-    size_t count = node_addresses(n->kl->cfg.node_ip, found, ARRAY_LEN(found));
+    size_t count = node_addresses(n->kl->cfg.node_ip, n->n_ips ? n->ips[0] : NULL, found, ARRAY_LEN(found));
+    if (n->n_ips && !str_eq(n->ips[0], found[0]))
+        log_info("the node's address has changed", "from", n->ips[0], "to", found[0], NULL);
     pthread_mutex_lock(&n->lock);
     for (size_t i = 0; i < n->n_ips; i++) free(n->ips[i]);
     n->n_ips = 0;
@@ -266,8 +276,10 @@ static void add_images(struct node *n, struct arena *a, struct core_node_status 
     if (runtime_call_timeout(n->kl->rt, RT_LIST_IMAGES, a, &req, &resp, 10 * NS_PER_SEC, NULL) < 0) return;
     if (!resp.images.n) return;
     qsort(resp.images.items, resp.images.n, sizeof(*resp.images.items), bigger_image);
-    st->images.items = arena_zalloc(a, MAX_IMAGES * sizeof(*st->images.items));
-    for (size_t i = 0; i < resp.images.n && st->images.n < MAX_IMAGES; i++) {
+    int64_t most = n->kl->cfg.status_max_images; /* -1: all */
+    if (most < 0 || most > (int64_t)resp.images.n) most = (int64_t)resp.images.n;
+    st->images.items = arena_zalloc(a, (size_t)(most + 1) * sizeof(*st->images.items));
+    for (size_t i = 0; (int64_t)st->images.n < most; i++) {
         const struct cri_image *img = &resp.images.items[i];
         struct core_container_image *o = &st->images.items[st->images.n++];
         enum { MAX_NAMES = 5 };
@@ -513,6 +525,9 @@ static int64_t trouble(struct node *n, const char *what, const struct err *e) {
     return NS_PER_SEC;
 }
 
+/* The lease is renewed four times in its duration. */
+static int64_t lease_every(const struct kubelet *kl) { return kl->cfg.lease_seconds * NS_PER_SEC / 4; }
+
 /* One round; how long to the next. */
 static int64_t round_once(struct node *n) {
     _cleanup_arena_ struct arena *a = arena_new();
@@ -535,7 +550,7 @@ static int64_t round_once(struct node *n) {
         if (r == 0) remember(n, &st);
         if (r < 0) return trouble(n, "cannot write the node's status", &e);
     }
-    int64_t due = n->renewed_at + HEARTBEAT_S * NS_PER_SEC;
+    int64_t due = n->renewed_at + lease_every(kl);
     if (!n->renewed_at || mono_ns() >= due - NS_PER_SEC) {
         err_done(&e);
         r = renew_lease(n, a, &e);
@@ -546,7 +561,7 @@ static int64_t round_once(struct node *n) {
     if (!kl->fake && csi_publish_node(kl->csi, a, &e) < 0) return trouble(n, "cannot show the node's CSI drivers", &e);
     free(n->last_problem);
     n->last_problem = NULL;
-    return ready ? HEARTBEAT_S * NS_PER_SEC : QUICK_NS;
+    return ready ? MIN_OF(kl->cfg.heartbeat_ns, lease_every(kl)) : QUICK_NS;
 }
 
 static void *node_thread(void *arg) {

@@ -15,6 +15,9 @@ void node_free(struct node *n);
 void node_wake(struct node *n);
 /* Capacity, for tests and the summary: "cpu", "memory", ... */
 const struct str_map *node_capacity(struct node *n);
+/* Bytes that all pods together may take: what is not reserved. The eviction threshold is not: pods are evicted before they
+ * meet this limit. */
+int64_t node_pods_memory(struct node *n);
 const struct str_map *node_allocatable(struct node *n);
 /* What the runtime said its handler can do ("" is the default handler). */
 enum handler_feature { HANDLER_RECURSIVE_READ_ONLY = 1, HANDLER_USER_NAMESPACES = 2 };

@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 
 #include "pkg/base/flags.h"
+#include "pkg/netlink/netlink.h"
 
 static int64_t file_number(const char *path) {
     _cleanup_free_ char *text = NULL;
@@ -65,43 +66,31 @@ void node_system_info(struct arena *a, struct core_node_system_info *out) {
                                                        : arena_strdup(a, u.machine);
 }
 
-/* The source address for a destination that only the default route leads to. Nothing is sent. */
-static bool route_source(int family, const char *to, char out[64]) {
-    _cleanup_close_ int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_storage ss = {.ss_family = (sa_family_t)family};
-    struct sockaddr_in *v4 = (void *)&ss;
-    struct sockaddr_in6 *v6 = (void *)&ss;
-    socklen_t len = family == AF_INET ? sizeof(*v4) : sizeof(*v6);
-    if (fd < 0) return false;
-    if (family == AF_INET) {
-        v4->sin_port = htons(9);
-        inet_pton(AF_INET, to, &v4->sin_addr);
-    } else {
-        v6->sin6_port = htons(9);
-        inet_pton(AF_INET6, to, &v6->sin6_addr);
-    }
-    if (connect(fd, (struct sockaddr *)&ss, len) < 0 || getsockname(fd, (struct sockaddr *)&ss, &len) < 0) return false;
-    return inet_ntop(family, family == AF_INET ? (void *)&v4->sin_addr : (void *)&v6->sin6_addr, out, 64) != NULL;
+/* The source address for an IPv6 destination that only the default route leads to. Nothing is sent. */
+static bool route_source6(const char *to, char out[64]) {
+    _cleanup_close_ int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(9)};
+    socklen_t len = sizeof(a);
+    return fd >= 0 && inet_pton(AF_INET6, to, &a.sin6_addr) == 1 && connect(fd, (struct sockaddr *)&a, len) == 0 &&
+           getsockname(fd, (struct sockaddr *)&a, &len) == 0 && inet_ntop(AF_INET6, &a.sin6_addr, out, 64);
 }
 
-static bool first_interface(int family, char out[64]) {
+static bool first_interface6(char out[64]) {
     struct ifaddrs *all = NULL;
     bool found = false;
     if (getifaddrs(&all) < 0) return false;
     for (struct ifaddrs *i = all; i && !found; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != family || (i->ifa_flags & IFF_LOOPBACK) ||
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET6 || (i->ifa_flags & IFF_LOOPBACK) ||
             !(i->ifa_flags & IFF_UP))
             continue;
-        const void *addr = family == AF_INET ? (void *)&((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr
-                                             : (void *)&((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
-        if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)addr)) continue;
-        found = inet_ntop(family, addr, out, 64) != NULL;
+        const struct in6_addr *addr = &((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
+        found = !IN6_IS_ADDR_LINKLOCAL(addr) && inet_ntop(AF_INET6, addr, out, 64) != NULL;
     }
     freeifaddrs(all);
     return found;
 }
 
-size_t node_addresses(const char *node_ip, char out[][64], size_t max) {
+size_t node_addresses(const char *node_ip, const char *was, char out[][64], size_t max) {
     size_t n = 0;
     for (const char *s = str_or_empty(node_ip); *s && n < max;) {
         size_t len = strcspn(s, ",");
@@ -112,9 +101,13 @@ size_t node_addresses(const char *node_ip, char out[][64], size_t max) {
         s += len + (s[len] == ',');
     }
     if (n) return n;
-    /* Documentation addresses: routed like any other, and nobody's. */
-    if (n < max && (route_source(AF_INET, "192.0.2.1", out[n]) || first_interface(AF_INET, out[n]))) n++;
-    if (!n && (route_source(AF_INET6, "2001:db8::1", out[n]) || first_interface(AF_INET6, out[n]))) n++;
+    if (netlink_has_address(was)) {
+        snprintf(out[n++], 64, "%s", was);
+        return n;
+    }
+    if (n < max && netlink_node_address(out[n], NULL) == 0) n++;
+    /* A documentation address: routed like any other, and nobody's. */
+    if (!n && (route_source6("2001:db8::1", out[n]) || first_interface6(out[n]))) n++;
     if (!n) {
         memcpy(out[0], "127.0.0.1", sizeof("127.0.0.1"));
         n = 1;

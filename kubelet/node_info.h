@@ -9,6 +9,6 @@ struct node_sizes {
 void node_measure(const char *root_dir, struct node_sizes *out);
 /* Everything but the runtime's version; strings in `a`. */
 void node_system_info(struct arena *a, struct core_node_system_info *out);
-/* The node's addresses: those in `node_ip` (comma-separated), else the ones the default routes would use,
- * else the first that is not a loopback. */
-size_t node_addresses(const char *node_ip, char out[][64], size_t max);
+/* The node's addresses: those in `node_ip` (comma-separated); else `was` (may be NULL) while the machine has it, the ones
+ * the default routes would use, the first that is not a loopback. */
+size_t node_addresses(const char *node_ip, const char *was, char out[][64], size_t max);

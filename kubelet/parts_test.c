@@ -321,9 +321,9 @@ TEST(qos_classes_and_cgroup_numbers) {
     CHECK_INT(oom_score_adj(g, &g->spec.containers.items[0], 1), -997);
     CHECK_INT(milli_to_shares(0), 2);
     CHECK_INT(milli_to_shares(500), 512);
-    CHECK_INT(milli_to_quota(250), 25000);
-    CHECK_INT(milli_to_quota(1), 1000);
-    CHECK_INT(milli_to_quota(0), 0);
+    CHECK_INT(milli_to_quota(250, CFS_PERIOD_US), 25000);
+    CHECK_INT(milli_to_quota(1, CFS_PERIOD_US), 1000);
+    CHECK_INT(milli_to_quota(0, CFS_PERIOD_US), 0);
     struct core_pod *i = pod(a,
                              "{'spec':{'initContainers':[{'name':'a','resources':{'requests':{'cpu':'3'}}},{'"
                              "name':'s','restartPolicy':'Always',"

@@ -55,7 +55,8 @@ struct container_track *worker_track(struct pod_worker *w, const char *container
         if (str_eq(t->name, container)) return t;
     struct container_track *t = xcalloc(1, sizeof(*t));
     t->name = xstrdup(container);
-    backoff_init(&t->restart, BACKOFF_INITIAL, BACKOFF_MAX);
+    int64_t most = w->kl->cfg.crash_loop_max_ns;
+    backoff_init(&t->restart, MIN_OF(BACKOFF_INITIAL, most), most);
     t->next = w->tracks;
     w->tracks = t;
     return t;

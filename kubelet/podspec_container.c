@@ -24,12 +24,13 @@ struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, stru
     struct cri_linux_container_resources *r = arena_zalloc(a, sizeof(*r));
     int64_t limit = quantity_milli(container_resource(c, "cpu", true, NULL));
     r->cpu_shares = milli_to_shares(quantity_milli(container_resource(c, "cpu", false, NULL)));
-    r->cpu_period = 100000;
-    r->cpu_quota = milli_to_quota(limit);
+    r->cpu_period = kl->cfg.cfs_period_ns / 1000;
+    r->cpu_quota = milli_to_quota(limit, kl->rt->cfs_period_us);
     r->memory_limit_in_bytes = quantity_value(container_resource(c, "memory", true, NULL));
     r->oom_score_adj = oom_score_adj(p, c, (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
     r->unified = (struct str_map){0};
-    if (kl->cgroups && cgroups_v2(kl->cgroups)) { /* an out-of-memory kill takes the whole container */
+    if (kl->cgroups && cgroups_v2(kl->cgroups) &&
+        !kl->cfg.single_process_oom) { /* an out-of-memory kill takes the whole container */
         r->unified.items = arena_alloc(a, sizeof(*r->unified.items));
         r->unified.items[0] = (struct str_map_entry){"memory.oom.group", "1"};
         r->unified.n = 1;
@@ -85,7 +86,8 @@ static struct cri_security_profile *seccomp_of(struct kubelet *kl, struct arena 
     const struct core_seccomp_profile *s = c && c->seccomp_profile ? c->seccomp_profile : p ? p->seccomp_profile : NULL;
     struct cri_security_profile *out = arena_zalloc(a, sizeof(*out));
     out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_UNCONFINED;
-    if (s && str_eq(s->type, "RuntimeDefault")) out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_RUNTIME_DEFAULT;
+    if (s ? str_eq(s->type, "RuntimeDefault") : kl->cfg.seccomp_default)
+        out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_RUNTIME_DEFAULT;
     if (s && str_eq(s->type, "Localhost")) {
         out->profile_type = CRI_SECURITY_PROFILE_PROFILE_TYPE_LOCALHOST;
         out->localhost_ref = arena_printf(a, "%s/%s", kl->cfg.seccomp_dir, str_or_empty(s->localhost_profile));

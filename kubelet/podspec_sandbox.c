@@ -237,9 +237,9 @@ static struct cri_linux_pod_sandbox_config *linux_config(struct kubelet *kl, str
     l->resources = arena_zalloc(a, sizeof(*l->resources));
     bool all;
     l->resources->cpu_shares = milli_to_shares(quantity_milli(pod_resource(p, "cpu", false, NULL)));
-    int64_t quota = milli_to_quota(quantity_milli(pod_resource(p, "cpu", true, &all)));
+    int64_t quota = milli_to_quota(quantity_milli(pod_resource(p, "cpu", true, &all)), kl->rt->cfs_period_us);
     if (all && quota) l->resources->cpu_quota = quota;
-    l->resources->cpu_period = 100000;
+    l->resources->cpu_period = kl->cfg.cfs_period_ns / 1000;
     int64_t memory = quantity_value(pod_resource(p, "memory", true, &all));
     if (all) l->resources->memory_limit_in_bytes = memory;
     return l;

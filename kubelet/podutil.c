@@ -144,10 +144,10 @@ int64_t milli_to_shares(int64_t milli) {
     return s < MIN_SHARES ? MIN_SHARES : s > MAX_SHARES ? MAX_SHARES : s;
 }
 
-int64_t milli_to_quota(int64_t milli) {
-    enum { MIN_QUOTA = 1000, PERIOD = 100000 };
-    if (milli <= 0) return 0;
-    int64_t q = milli * PERIOD / 1000;
+int64_t milli_to_quota(int64_t milli, int64_t period_us) {
+    enum { MIN_QUOTA = 1000 };
+    if (milli <= 0 || period_us <= 0) return 0;
+    int64_t q = milli * period_us / 1000;
     return q < MIN_QUOTA ? MIN_QUOTA : q;
 }
 
@@ -167,7 +167,7 @@ int oom_score_adj(const struct core_pod *p, const struct core_container *c, int6
 unsigned container_resize_due(const struct core_container *c, const struct rt_container *rc) {
     if (!rc->resources) return 0;
     unsigned due = 0;
-    int64_t quota = milli_to_quota(quantity_milli(container_resource(c, "cpu", true, NULL)));
+    int64_t quota = milli_to_quota(quantity_milli(container_resource(c, "cpu", true, NULL)), rc->cfs_period_us);
     int64_t shares = milli_to_shares(quantity_milli(container_resource(c, "cpu", false, NULL)));
     int64_t memory = quantity_value(container_resource(c, "memory", true, NULL));
     if (rc->resources->cpu_shares != shares || (quota > 0 && rc->resources->cpu_quota != quota)) due |= RESIZE_CPU;

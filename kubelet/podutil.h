@@ -46,9 +46,10 @@ struct quantity container_resource(const struct core_container *c, const char *r
  * For limits, *all_given tells whether every container has one, so that the sum is a limit. */
 struct quantity pod_resource(const struct core_pod *p, const char *resource, bool limit, bool *all_given);
 
-/* CPU shares (cgroup v1 scale), CFS quota for a period of 100 ms (0: none). */
+/* CPU shares (cgroup v1 scale); CFS quota for a period in microseconds (0: none; of period 0, quotas are off: none). */
+enum { CFS_PERIOD_US = 100000 };
 int64_t milli_to_shares(int64_t milli);
-int64_t milli_to_quota(int64_t milli);
+int64_t milli_to_quota(int64_t milli, int64_t period_us);
 /* oom_score_adj of a container. */
 int oom_score_adj(const struct core_pod *p, const struct core_container *c, int64_t node_memory);
 

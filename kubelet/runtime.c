@@ -122,6 +122,7 @@ static int read_container(struct runtime *rt, struct arena *a, const struct cri_
         .term_policy = str_map_get(an, ANNOT_TERM_POLICY),
         .user = s->user,
         .resources = s->resources ? s->resources->linux : NULL,
+        .cfs_period_us = rt->cfs_period_us,
     };
     if (!out->name) out->name = s->metadata ? s->metadata->name : "";
     const char *tp = str_map_get(an, ANNOT_TERM_PATH);

@@ -69,6 +69,7 @@ struct runtime_count {
 };
 struct runtime {
     const struct runtime_ops *ops;
+    int64_t cfs_period_us;                   /* the kubelet's setting, for rt_container */
     struct runtime_count counts[RT_METHODS]; /* kept by runtime_call, for the metrics */
 };
 
@@ -112,6 +113,7 @@ struct rt_container {
     const char *term_policy;
     const struct cri_container_user *user;
     const struct cri_linux_container_resources *resources; /* in force; NULL: the runtime does not say */
+    int64_t cfs_period_us;                                 /* as it should be; 0: CPU limits are not enforced */
 };
 struct rt_sandbox {
     const char *id;

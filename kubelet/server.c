@@ -1,4 +1,5 @@
 /* Listening, routing, authentication; and the answers that are about the node as a whole. See server.h. */
+#include "kubelet/config_file.h"
 #include "kubelet/safepath.h"
 #include "kubelet/server_internal.h"
 
@@ -19,7 +20,20 @@ static void respond_metrics(struct http_req *r, const struct buf *b) {
     http_respond(r, 200, h, 1, b->data ? b->data : "", b->len, HTTP_GZIP);
 }
 
-static void route_healthz(struct request *r) { http_respond_text(r->http, 200, "ok"); }
+/* /healthz and its parts: /healthz/ping, /healthz/log, /healthz/syncloop. */
+static bool is_healthz(const char *path) {
+    static const char *const paths[] = {"/healthz", "/healthz/", "/healthz/ping", "/healthz/log", "/healthz/syncloop"};
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        if (str_eq(path, paths[i])) return true;
+    return false;
+}
+
+static void route_healthz(struct request *r) {
+    if (is_healthz(r->http->path))
+        http_respond_text(r->http, 200, "ok");
+    else
+        http_respond_text(r->http, 404, "404 page not found\n");
+}
 
 static void route_stats(struct request *r) {
     if (r->n_parts != 1 || !str_eq(r->parts[0], "summary")) {
@@ -47,26 +61,14 @@ static void route_metrics(struct request *r) {
     respond_metrics(r->http, &b);
 }
 
-/* The settings that an operator may want to compare, in the words of KubeletConfiguration. */
+/* The settings, in the words of KubeletConfiguration. */
 static void route_configz(struct request *r) {
-    const struct kubelet_config *c = &r->s->kl->cfg;
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_buf_ struct buf b = BUF_INIT;
-    struct json *doc = json_object(a), *k = json_ensure_object(a, doc, "kubeletconfig"), *dns = json_array(a);
-    json_set_str(a, k, "address", c->address);
-    json_set_int(a, k, "port", c->port);
-    json_set_str(a, k, "clusterDomain", c->cluster_domain);
-    for (size_t i = 0; i < c->cluster_dns.n; i++) json_append(a, dns, json_str(a, c->cluster_dns.items[i]));
-    json_set(a, k, "clusterDNS", dns);
-    json_set_int(a, k, "maxPods", c->max_pods);
-    json_set_str(a, k, "staticPodPath", str_or_empty(c->manifest_path));
-    json_set_str(a, k, "resolvConf", c->resolv_conf);
-    json_set_str(a, k, "cgroupRoot", c->cgroup_root);
-    json_set_bool(a, k, "cgroupsPerQOS", c->cgroups_per_qos);
-    json_set_int(a, k, "containerLogMaxFiles", c->log_max_files);
-    json_set_int(a, k, "nodeLeaseDurationSeconds", c->lease_seconds);
+    struct json *doc = json_object(a), *k = config_file_show(a, &r->s->kl->cfg);
     json_set_str(a, k, "kind", "KubeletConfiguration");
     json_set_str(a, k, "apiVersion", "kubelet.config.k8s.io/v1beta1");
+    json_set(a, doc, "kubeletconfig", k);
     json_write(&b, doc);
     respond_json(r->http, &b);
 }
@@ -88,15 +90,16 @@ static void route_local_volumes(struct request *r) {
 static const struct route {
     const char *name, *methods;
     route_fn *fn;
+    bool debugging; /* only with enableDebuggingHandlers */
 } routes[] = {
     {"healthz", "GET", route_healthz},
     {"pods", "GET", route_pods},
-    {"runningpods", "GET", route_running_pods},
-    {"containerLogs", "GET", route_logs},
-    {"exec", "GET POST", route_exec},
-    {"attach", "GET POST", route_attach},
-    {"portForward", "GET POST", route_port_forward},
-    {"run", "POST", route_run},
+    {"runningpods", "GET", route_running_pods, true},
+    {"containerLogs", "GET", route_logs, true},
+    {"exec", "GET POST", route_exec, true},
+    {"attach", "GET POST", route_attach, true},
+    {"portForward", "GET POST", route_port_forward, true},
+    {"run", "POST", route_run, true},
     {"stats", "GET", route_stats},
     {"metrics", "GET", route_metrics},
     {"configz", "GET", route_configz},
@@ -137,6 +140,8 @@ static void serve(void *arg) {
             http_respond_text(r->http, 404, "404 page not found\n");
         else if (!strstr(found->methods, r->http->method))
             http_respond_text(r->http, 405, "405: Method Not Allowed\n");
+        else if (found->debugging && !r->s->kl->cfg.debug_handlers)
+            http_respond_text(r->http, 405, "Debug endpoints are disabled.\n");
         else
             found->fn(r);
     }
@@ -144,6 +149,11 @@ static void serve(void *arg) {
 }
 
 static void on_request(struct http_req *req, void *arg) {
+    if (!req->tls) { /* healthzPort */
+        bool ok = is_healthz(req->path) && (str_eq(req->method, "GET") || str_eq(req->method, "HEAD"));
+        http_respond_text(req, ok ? 200 : 404, ok ? "ok" : "404 page not found\n");
+        return;
+    }
     struct request *r = xcalloc(1, sizeof(*r));
     r->s = arg;
     r->http = req;
@@ -151,6 +161,16 @@ static void on_request(struct http_req *req, void *arg) {
         free(r);
         http_respond_text(req, 503, "too many requests\n");
     }
+}
+
+/* For probes of this machine (kubeadm, systemd units). Another kubelet may have the port: that is no reason to fail. */
+static void listen_healthz(struct kubelet_server *s) {
+    const struct kubelet_config *c = &s->kl->cfg;
+    struct http_listen l = {.address = c->healthz_address, .port = (uint16_t)c->healthz_port};
+    _cleanup_err_ struct err e = {0};
+    int id;
+    if (c->healthz_port && http_server_listen(s->http, &l, &id, &e) < 0)
+        log_warn("/healthz is not served without TLS", "error", e.msg, NULL);
 }
 
 struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_file, const char *key_file,
@@ -163,13 +183,17 @@ struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_f
     struct http_server_options o = {.handler = on_request, .arg = s, .limits = {.body_bytes = BODY_MAX}};
     s->http = http_server_new(&o);
     struct http_ca ca = {.file = kl->cfg.client_ca_file};
-    struct http_listen l = {
-        .address = kl->cfg.address, .port = (uint16_t)kl->cfg.port, .cert_file = cert_file, .key_file = key_file};
+    struct http_listen l = {.address = kl->cfg.address,
+                            .port = (uint16_t)kl->cfg.port,
+                            .cert_file = cert_file,
+                            .key_file = key_file,
+                            .tls13_only = kl->cfg.tls13};
     if (!str_empty(kl->cfg.client_ca_file)) {
         l.client_cas = &ca;
         l.n_client_cas = 1;
     }
     int r = http_server_listen(s->http, &l, &s->listener, e);
+    if (r == 0) listen_healthz(s);
     if (r == 0) r = http_server_start(s->http, e);
     if (r < 0) {
         kubelet_server_free(s);
@@ -178,10 +202,19 @@ struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_f
     return s;
 }
 
-void kubelet_server_reload(struct kubelet_server *s) {
+void kubelet_server_reload(struct kubelet_server *s, const char *pem_file) {
     _cleanup_err_ struct err e = {0};
-    if (s && http_server_reload_tls(s->http, s->listener, &e) < 0)
+    _cleanup_free_ char *pem = NULL;
+    if (!s) return;
+    int r = pem_file ? file_read(pem_file, BODY_MAX, &pem, NULL) : 0;
+    if (r < 0)
+        err_errno(&e, r, "read %s", pem_file);
+    else
+        r = http_server_set_tls(s->http, s->listener, pem, pem, NULL, 0, &e);
+    if (r < 0)
         log_warn("cannot load the serving certificate", "error", e.msg, NULL);
+    else
+        log_info("serving certificate loaded", NULL);
 }
 
 uint16_t kubelet_server_port(struct kubelet_server *s) { return http_server_port(s->http, s->listener); }

@@ -14,6 +14,6 @@ struct kubelet_server *kubelet_server_new(struct kubelet *kl, const char *cert_f
                                           struct err *e);
 void kubelet_server_free(struct kubelet_server *s);
 /* Reads the certificate files again. */
-void kubelet_server_reload(struct kubelet_server *s);
+void kubelet_server_reload(struct kubelet_server *s, const char *pem_file);
 /* The port it listens on. */
 uint16_t kubelet_server_port(struct kubelet_server *s);

@@ -1,7 +1,7 @@
 /* See server_auth.h. */
 #include "kubelet/server_auth.h"
 
-enum { MAX_CACHE = 1024, TOKEN_TTL_S = 120, ALLOW_TTL_S = 300, DENY_TTL_S = 30, MAX_TOKEN = 16384 };
+enum { MAX_CACHE = 1024, MAX_TOKEN = 16384 };
 
 struct verdict {
     int64_t until; /* mono */
@@ -49,12 +49,11 @@ static bool cached(struct server_auth *s, struct map *m, struct arena *a, const 
     return hit;
 }
 
-static void remember(struct server_auth *s, struct map *m, const char *key, bool ok, const char *user,
-                     int64_t seconds) {
+static void remember(struct server_auth *s, struct map *m, const char *key, bool ok, const char *user, int64_t ttl_ns) {
     struct verdict *v = xcalloc(1, sizeof(*v));
     v->ok = ok;
     v->user = user ? xstrdup(user) : NULL;
-    v->until = mono_ns() + seconds * NS_PER_SEC;
+    v->until = mono_ns() + ttl_ns;
     pthread_mutex_lock(&s->lock);
     if (m->n >= MAX_CACHE) {
         map_done_with(m, verdict_free);
@@ -102,7 +101,8 @@ static int user_of_token(struct server_auth *s, struct arena *a, const char *tok
         struct json *status = json_get(answer, "status");
         ok = json_get_bool(status, "authenticated", false);
         text = ok ? json_text(a, json_get(status, "user")) : NULL;
-        remember(s, &s->tokens, token, ok, text, ok ? TOKEN_TTL_S : DENY_TTL_S);
+        remember(s, &s->tokens, token, ok, text,
+                 ok ? s->kl->cfg.token_ttl_ns : MIN_OF(s->kl->cfg.token_ttl_ns, s->kl->cfg.deny_ttl_ns));
     }
     if (!ok || !text) return unauthorized(e);
     return json_parse(a, text, strlen(text), user, NULL, e);
@@ -110,7 +110,7 @@ static int user_of_token(struct server_auth *s, struct arena *a, const char *tok
 
 static int authenticate(struct server_auth *s, struct http_req *r, struct json **user, struct err *e) {
     const char *h = http_header(r, "authorization");
-    if (r->peer->cert_verified && !str_empty(r->peer->common_name)) {
+    if (http_peer_verified(r->peer) && !str_empty(r->peer->common_name)) {
         *user = user_of_cert(r->arena, r->peer);
         return 0;
     }
@@ -169,7 +169,7 @@ static int ask_access(struct server_auth *s, struct arena *a, const struct json 
     int r = post(s->kl, a, "/apis/authorization.k8s.io/v1/subjectaccessreviews", doc, &answer, e);
     if (r < 0) return r;
     *allowed = json_get_bool(json_get(answer, "status"), "allowed", false);
-    remember(s, &s->access, key, *allowed, NULL, *allowed ? ALLOW_TTL_S : DENY_TTL_S);
+    remember(s, &s->access, key, *allowed, NULL, *allowed ? s->kl->cfg.allow_ttl_ns : s->kl->cfg.deny_ttl_ns);
     return 0;
 }
 

@@ -74,8 +74,12 @@ static const char *node_internal_ip(const struct core_node *n) {
     return NULL;
 }
 
+static int route_services(const struct options *o, struct err *e);
+
 static int sync_node(struct proxy *p, const char *name, struct err *e) {
-    if (!p->o->routes || str_eq(name, p->o->node)) return 0;
+    /* an address that leaves the machine takes the routes with it that it was the source of */
+    if (str_eq(name, p->o->node)) return route_services(p->o, e);
+    if (!p->o->routes) return 0;
     _cleanup_object_ struct object *o = informer_get(p->nodes, name);
     const struct core_node *n = o ? o->obj : NULL;
     const char *gateway = n ? node_internal_ip(n) : NULL, *cidr = n ? n->spec.pod_cidr : NULL,
@@ -129,6 +133,14 @@ static void on_node_update(void *arg, struct object *old, struct object *o) {
         on_node(arg, o);
 }
 
+/* So that this machine's own processes reach services without a default route too. */
+static int route_services(const struct options *o, struct err *e) {
+    char own[64];
+    if (!o->service_cidr) return 0;
+    int r = netlink_node_address(own, e);
+    return r < 0 ? r : netlink_route_add(o->service_cidr, NULL, "lo", own, e);
+}
+
 /* What the rules need of the kernel. A missing bridge netfilter only matters where pods share a bridge. */
 static void prepare_kernel(const struct options *o) {
     static const struct {
@@ -139,12 +151,8 @@ static void prepare_kernel(const struct options *o) {
         if (fd < 0 || fd_write_all(fd, settings[i].value, strlen(settings[i].value)) < 0)
             log_warn("cannot set a kernel parameter", "path", settings[i].path, NULL);
     }
-    if (!o->service_cidr) return;
-    /* so that this machine's own processes reach services without a default route too */
-    char own[64];
     _cleanup_err_ struct err e = {0};
-    if (netlink_node_address(own, &e) < 0 || netlink_route_add(o->service_cidr, NULL, "lo", own, &e) < 0)
-        log_warn("no route for the service network", "error", e.msg, NULL);
+    if (route_services(o, &e) < 0) log_warn("no route for the service network", "error", e.msg, NULL);
 }
 
 static int start(struct proxy *p, struct err *e) {

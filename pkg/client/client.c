@@ -70,7 +70,7 @@ static void take_inbox(struct client *c) {
     c->timer_inbox = NULL;
     c->timer_inbox_tail = &c->timer_inbox;
     c->close_inbox = NULL;
-    if (c->reset) c->fresh_connect = true;
+    if (c->reset) c->files.looked_at = 0;
     c->reset = false;
     pthread_mutex_unlock(&c->lock);
     while (in) {

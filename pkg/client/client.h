@@ -31,7 +31,7 @@ struct client_config {
     const char *server;                /* "https://127.0.0.1:6443" */
     const char *ca_file, *ca_data;     /* PEM; data wins. NULL: the system's */
     const char *cert_file, *cert_data; /* client certificate, PEM */
-    const char *key_file, *key_data;   /* files are read again for each new connection */
+    const char *key_file, *key_data;   /* files are read again as they change: new requests then use new connections */
     const char *token, *token_file;    /* bearer token; the file is read again as it changes */
     const char *tls_server_name;
     bool insecure_skip_tls_verify;
@@ -61,7 +61,7 @@ static inline void cleanup_client(struct client **c) { client_free(*c); }
 #define _cleanup_client_ _cleanup_(cleanup_client)
 /* The server's base URL. */
 const char *client_server(const struct client *c);
-/* Drops pooled connections so that changed certificate files are used. */
+/* Looks at the certificate files now, rather than in two seconds at the latest. */
 void client_reset_connections(struct client *c);
 
 /* ---- resources ---- */

@@ -3,9 +3,12 @@
 #include "transfer.h"
 
 #include <assert.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/stat.h>
 
-enum { TOKEN_MAX = 64 * 1024, TOKEN_FRESH_SECONDS = 10 };
+enum { UNACKNOWLEDGED_MS = 20000, KEEPALIVE_IDLE_S = 15, KEEPALIVE_INTERVAL_S = 5 };
+enum { TOKEN_MAX = 64 * 1024, PEM_MAX = 1024 * 1024, TOKEN_FRESH_SECONDS = 10, PEM_FRESH_SECONDS = 2 };
 
 void transfer_free(struct transfer *t) {
     if (!t) return;
@@ -89,12 +92,46 @@ static void set_blob(CURL *h, CURLoption opt, const char *pem) {
     curl_easy_setopt(h, opt, &b);
 }
 
+static int64_t mtime_of(const char *path) {
+    struct stat st;
+    return path && stat(path, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec : 0;
+}
+
+/* Certificate and key are files of their own, replaced one after the other: what does not fit together fails at the
+ * handshake, and is read again once the second one has changed too. */
+static void read_files(struct client *c) {
+    struct client_files *f = &c->files;
+    const struct client_config *k = &c->cfg;
+    int64_t now = mono_ns();
+    if (f->cert && f->looked_at && now - f->looked_at < PEM_FRESH_SECONDS * NS_PER_SEC) return;
+    f->looked_at = now;
+    int64_t cert_mtime = mtime_of(k->cert_file), key_mtime = mtime_of(k->key_file);
+    if (f->cert && cert_mtime == f->cert_mtime && key_mtime == f->key_mtime) return;
+    _cleanup_free_ char *cert = NULL, *key = NULL;
+    if (file_read(k->cert_file, PEM_MAX, &cert, NULL) < 0 || file_read(k->key_file, PEM_MAX, &key, NULL) < 0) return;
+    f->cert = arena_strdup(c->arena, cert);
+    f->key = arena_strdup(c->arena, key);
+    f->cert_mtime = cert_mtime;
+    f->key_mtime = key_mtime;
+}
+
 static void set_tls(struct client *c, CURL *h) {
     const struct client_config *k = &c->cfg;
+    bool files = !k->cert_data && k->cert_file && !k->key_data && k->key_file;
+    if (files) read_files(c);
     if (k->ca_data)
         set_blob(h, CURLOPT_CAINFO_BLOB, k->ca_data);
     else if (k->ca_file)
         curl_easy_setopt(h, CURLOPT_CAINFO, k->ca_file);
+    if (k->insecure_skip_tls_verify) {
+        curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+    if (files && c->files.cert) {
+        set_blob(h, CURLOPT_SSLCERT_BLOB, c->files.cert);
+        set_blob(h, CURLOPT_SSLKEY_BLOB, c->files.key);
+        return;
+    }
     if (k->cert_data) {
         set_blob(h, CURLOPT_SSLCERT_BLOB, k->cert_data);
     } else if (k->cert_file) {
@@ -105,10 +142,14 @@ static void set_tls(struct client *c, CURL *h) {
     } else if (k->key_file) {
         curl_easy_setopt(h, CURLOPT_SSLKEY, k->key_file);
     }
-    if (k->insecure_skip_tls_verify) {
-        curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, 0L);
-        curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
-    }
+}
+
+/* A connection whose peer does not even acknowledge is given up after some seconds, rather than after the kernel's quarter
+ * of an hour: cables are pulled, and addresses change under a connection that all watches share (client-go pings). */
+static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose) {
+    unsigned ms = UNACKNOWLEDGED_MS;
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+    return CURL_SOCKOPT_OK;
 }
 
 void transfer_start(struct client *c, struct transfer *t) {
@@ -129,9 +170,10 @@ void transfer_start(struct client *c, struct transfer *t) {
                      (long)(tls && !c->cfg.http1 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
     if (tls && !c->cfg.http1) curl_easy_setopt(h, CURLOPT_PIPEWAIT, 1L);
     if (tls) set_tls(c, h);
-    if (c->fresh_connect) curl_easy_setopt(h, CURLOPT_FRESH_CONNECT, 1L);
-    c->fresh_connect = false;
     curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(h, CURLOPT_TCP_KEEPIDLE, (long)KEEPALIVE_IDLE_S);
+    curl_easy_setopt(h, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_INTERVAL_S);
+    curl_easy_setopt(h, CURLOPT_SOCKOPTFUNCTION, on_socket);
     curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
     if (t->timeout_ms > 0) curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)t->timeout_ms);
     if (t->body) {

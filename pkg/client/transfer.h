@@ -52,6 +52,13 @@ struct timer {
     void *arg;
 };
 
+/* The client certificate as its files last said. libcurl only shares a connection between transfers that give the same
+ * PEM texts: so a renewed certificate has connections of its own, and those of the old one end with their requests. */
+struct client_files {
+    char *cert, *key; /* PEM; old ones stay in the client's arena: transfers may still point to them */
+    int64_t looked_at, cert_mtime, key_mtime;
+};
+
 struct client {
     struct client_config cfg; /* strings live in `arena` */
     struct arena *arena;
@@ -76,7 +83,7 @@ struct client {
     struct client_stream *zombies; /* closed on the thread, to be freed by it */
     char *token;                   /* from token_file */
     int64_t token_read_at;
-    bool fresh_connect;
+    struct client_files files;
 };
 
 /* metrics.c: an answer, for what the client says of itself. */

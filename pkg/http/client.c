@@ -21,10 +21,11 @@ enum {
 static char *dup_or_null(const char *s) { return s ? xstrdup(s) : NULL; }
 
 /* The strings of the options, for copying and freeing. */
-#define OPTION_STRINGS(X)                                                                                       \
-    X(base_url)                                                                                                 \
-    X(unix_socket) X(ca_file) X(ca_pem) X(cert_file) X(key_file) X(cert_pem) X(key_pem) X(server_name) X(token) \
-        X(token_file) X(username) X(password) X(user_agent)
+#define OPTION_STRINGS(X)                                                                                      \
+    X(base_url)                                                                                                \
+    X(unix_socket)                                                                                             \
+    X(ca_file) X(ca_pem) X(cert_file) X(key_file) X(cert_pem) X(key_pem) X(server_name) X(token) X(token_file) \
+        X(username) X(password) X(user_agent)
 
 static void global_init(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
@@ -95,23 +96,40 @@ void http_client_set_token(struct http_client *c, const char *token) {
     pthread_mutex_unlock(&c->lock);
 }
 
+/* The lock is held. */
+static void drop_connections(struct http_client *c) {
+    c->generation++;
+    for (unsigned i = 0; i < c->n_idle; i++) curl_easy_cleanup(c->idle[i]);
+    c->n_idle = 0;
+}
+
 void http_client_set_cert(struct http_client *c, const char *cert_pem, const char *key_pem) {
     pthread_mutex_lock(&c->lock);
     free((char *)(uintptr_t)c->opt.cert_pem);
     free((char *)(uintptr_t)c->opt.key_pem);
     c->opt.cert_pem = dup_or_null(cert_pem);
     c->opt.key_pem = dup_or_null(key_pem);
-    c->generation++;
-    for (unsigned i = 0; i < c->n_idle; i++) curl_easy_cleanup(c->idle[i]);
-    c->n_idle = 0;
+    drop_connections(c);
     pthread_mutex_unlock(&c->lock);
+}
+
+static int64_t mtime_of(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec : 0;
+}
+
+/* A certificate file that was replaced: connections that showed the old one are not used again. The lock is held. */
+static void look_at_certificate(struct http_client *c) {
+    if (!c->opt.cert_file || c->opt.cert_pem) return;
+    int64_t mtime = mtime_of(c->opt.cert_file);
+    if (mtime != c->cert_mtime && c->cert_mtime) drop_connections(c);
+    c->cert_mtime = mtime;
 }
 
 /* The lock is held. */
 static const char *current_token(struct http_client *c) {
-    struct stat st;
-    if (!c->opt.token_file || stat(c->opt.token_file, &st) < 0) return c->opt.token;
-    int64_t mtime = (int64_t)st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec;
+    int64_t mtime = c->opt.token_file ? mtime_of(c->opt.token_file) : 0;
+    if (!mtime) return c->opt.token;
     if (!c->file_token || mtime != c->file_token_mtime) {
         char *text;
         size_t n;
@@ -303,6 +321,7 @@ static CURL *handle_new(struct http_client *c) {
 
 static CURL *handle_take(struct http_client *c) {
     pthread_mutex_lock(&c->lock);
+    look_at_certificate(c);
     CURL *h = c->n_idle ? c->idle[--c->n_idle] : handle_new(c);
     pthread_mutex_unlock(&c->lock);
     return h;

@@ -21,7 +21,7 @@ struct http_client_options {
     const char *base_url;             /* "https://127.0.0.1:6443": put before paths that start with '/'; may be NULL */
     const char *unix_socket;          /* connect here, whatever the URL's host says */
     const char *ca_file, *ca_pem;     /* neither: the system's CAs */
-    const char *cert_file, *key_file; /* client certificate */
+    const char *cert_file, *key_file; /* client certificate; once replaced, new connections show the new one */
     const char *cert_pem, *key_pem;
     const char *server_name;         /* expected in the certificate instead of the URL's host (TLS SNI and Host too) */
     bool insecure;                   /* do not verify the server */

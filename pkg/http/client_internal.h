@@ -12,7 +12,8 @@ struct http_client {
     unsigned generation;            /* of the certificate: older connections are not reused */
     void **idle;                    /* CURL easy handles */
     unsigned n_idle;
-    char *file_token; /* what token_file held at file_token_mtime */
+    int64_t cert_mtime; /* of opt.cert_file when it was last looked at */
+    char *file_token;   /* what token_file held at file_token_mtime */
     int64_t file_token_mtime;
 };
 

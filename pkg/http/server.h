@@ -11,6 +11,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <time.h>
 #include <uv.h>
 
 #include "pkg/base/arena.h"
@@ -42,6 +43,12 @@ struct http_peer {
     char cert_sha256[65];   /* lower-case hex of the DER */
     int64_t cert_not_after; /* seconds since 1970 */
 };
+
+/* The peer's certificate counts now: verified at the handshake, and not ended since. To be asked for each request, as
+ * upstream does: connections may outlive certificates. */
+static inline bool http_peer_verified(const struct http_peer *p) {
+    return p->cert_verified && time(NULL) <= p->cert_not_after;
+}
 
 /* A request. Everything public is read-only and lives until the last reference goes. */
 struct http_req {
@@ -103,7 +110,8 @@ struct http_listen {
     const char *unix_path; /* an old socket at the path is replaced */
     mode_t unix_mode;      /* [0600] */
     bool use_fd;
-    int fd; /* already bound; the server owns it on success */
+    int fd;          /* already bound; the server owns it on success */
+    bool tls13_only; /* else TLS 1.2 too */
     const char *cert_file, *key_file;
     const char *cert_pem, *key_pem;
     const struct http_ca { /* CAs for client certificates; with none the client is not asked for one */

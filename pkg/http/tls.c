@@ -166,7 +166,7 @@ static int on_verify(int ok, X509_STORE_CTX *ctx) {
 
 static int conf_fill(struct tls_conf *t, const struct http_listen *l, struct err *e) {
     SSL_CTX *ctx = t->ctx;
-    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    SSL_CTX_set_min_proto_version(ctx, l->tls13_only ? TLS1_3_VERSION : TLS1_2_VERSION);
     SSL_CTX_set_mode(ctx,
                      SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |

@@ -1,7 +1,6 @@
 #include "pkg/netlink/netlink.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -177,27 +176,4 @@ int netlink_route_flush(struct err *e) {
             if ((r = transact(&doomed[i])) < 0 && r != -ESRCH) return err_errno(e, r, "cannot remove a route");
     }
     return 0;
-}
-
-/* The source that the kernel picks for a far address: nothing is sent. */
-static bool source_of_default_route(char out[64]) {
-    _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in far = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(0xc6336401)}, own;
-    socklen_t len = sizeof(own);
-    return fd >= 0 && connect(fd, (struct sockaddr *)&far, sizeof(far)) == 0 &&
-           getsockname(fd, (struct sockaddr *)&own, &len) == 0 && inet_ntop(AF_INET, &own.sin_addr, out, 64);
-}
-
-int netlink_node_address(char out[64], struct err *e) {
-    if (source_of_default_route(out)) return 0;
-    struct ifaddrs *all;
-    if (getifaddrs(&all) < 0) return err_errno(e, errno, "getifaddrs");
-    int r = -ENOENT;
-    for (struct ifaddrs *i = all; i && r < 0; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK)) continue;
-        const struct sockaddr_in *a = (const void *)i->ifa_addr;
-        if (inet_ntop(AF_INET, &a->sin_addr, out, 64)) r = 0;
-    }
-    freeifaddrs(all);
-    return r < 0 ? err_set(e, r, "this machine has no IPv4 address but loopback: say --node-ip") : 0;
 }

@@ -15,6 +15,10 @@ int netlink_route_add(const char *cidr, const char *gateway, const char *dev, co
 int netlink_route_del(const char *cidr, struct err *e);
 /* Removes every IPv4 route of NETLINK_ROUTE_PROTO in the main table. */
 int netlink_route_flush(struct err *e);
-/* The address by which this machine talks to others: the source of its default route, else the first global IPv4 address
- * of an interface, else -ENOENT. */
+/* The address by which this machine talks to others: the source of its default route, else the first IPv4 address of an
+ * interface (one that is up before others, bridges last), else -ENOENT. */
 int netlink_node_address(char out[64], struct err *e);
+/* An interface other than lo has this IPv4 address. */
+bool netlink_has_address(const char *address);
+/* True, with the new one, when the machine no longer has the address `was` but has another. */
+bool netlink_address_moved(const char *was, char out[64]);

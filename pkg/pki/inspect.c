@@ -131,14 +131,21 @@ static bool key_fits(const struct pki_pair *p) {
     return ok;
 }
 
+struct ktime pki_renew_at(const struct pki_info *i) {
+    int64_t life = i->not_after.sec - i->not_before.sec;
+    int64_t useful = life > PKI_BACKDATE_SECONDS ? life - PKI_BACKDATE_SECONDS : life;
+    return (struct ktime){.sec = i->not_after.sec - useful / 5, .set = true};
+}
+
 const char *pki_renewal_reason(const struct pki_pair *p, const char *ca_pem, const struct pki_spec *spec) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct pki_info info;
     if (pki_inspect(a, p->cert_pem, &info, NULL) < 0) return "the certificate cannot be read";
     if (!key_fits(p)) return "key and certificate do not belong together";
-    if (!by_this_ca(p->cert_pem, ca_pem)) return "another CA signed it";
-    int64_t life = info.not_after.sec - info.not_before.sec, age = ktime_now().sec - info.not_before.sec;
-    if (age < 0 || age * 5 >= life * 4) return "four fifths of its life have passed";
+    if (ca_pem && !by_this_ca(p->cert_pem, ca_pem)) return "another CA signed it";
+    struct ktime now = ktime_now();
+    if (ktime_cmp(now, info.not_before) < 0 || ktime_cmp(now, pki_renew_at(&info)) >= 0)
+        return "four fifths of its life have passed";
     if (!str_eq(info.cn, spec->cn) || !same_set(info.orgs, info.n_orgs, spec->orgs, spec->n_orgs))
         return "its subject differs";
     for (size_t i = 0; i < spec->n_sans; i++)

@@ -13,7 +13,7 @@
 #include "pkg/base/bytes.h"
 #include "pkg/pki/internal.h"
 
-enum { PKI_FILE_MAX = 1 << 20, PKI_BACKDATE_SECONDS = 300 };
+enum { PKI_FILE_MAX = 1 << 20 };
 
 void pki_pair_done(struct pki_pair *p) {
     free(p->cert_pem);

@@ -27,6 +27,7 @@ enum pki_usage {
 #define PKI_DAY INT64_C(86400)
 #define PKI_CA_SECONDS (3650 * PKI_DAY)
 #define PKI_CERT_SECONDS (365 * PKI_DAY)
+enum { PKI_BACKDATE_SECONDS = 300 }; /* certificates begin so long ago */
 
 /* What a certificate is to say. */
 struct pki_spec {
@@ -66,7 +67,10 @@ struct pki_info {
 };
 /* The first certificate of the PEM text. */
 int pki_inspect(struct arena *a, const char *cert_pem, struct pki_info *out, struct err *e);
-/* Why the pair has to be issued anew (a constant text), or NULL: 80% of its life has passed, it is not by this CA, key
+/* When it should be renewed: once four fifths of its useful life have passed. Issuers date certificates back by a few
+ * minutes, which counts for nothing: a certificate of ten minutes is renewed after eight. */
+struct ktime pki_renew_at(const struct pki_info *i);
+/* Why the pair has to be issued anew (a constant text), or NULL: 80% of its life has passed, it is not by this CA (NULL: whichever), key
  * and certificate do not belong together, a wanted SAN is missing, CN or organisations differ. */
 const char *pki_renewal_reason(const struct pki_pair *p, const char *ca_pem, const struct pki_spec *spec);
 

@@ -1,0 +1,214 @@
+/* Tests of config_file.h: no field of a KubeletConfiguration is passed over in silence. */
+#include "kubelet/config_file.h"
+#include "tests/test.h"
+
+/* The strings of a configuration live as long as the program. */
+static struct kubelet_config kept[32];
+static size_t n_kept;
+
+/* Text of a file, in a folder that the test's arena names; what config_file_read says of it. */
+static int reads(const char *body, struct kubelet_config *c, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    char dir[] = "/tmp/kubelet-config-XXXXXX";
+    CHECK(mkdtemp(dir) != NULL);
+    const char *path = arena_printf(a, "%s/config.yaml", dir);
+    const char *text =
+        arena_printf(a, "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n%s", body);
+    CHECK_INT(file_write_atomic(path, text, strlen(text), 0600), 0);
+    kubelet_config_init(c);
+    int r = config_file_read(path, c, e);
+    kept[n_kept++] = *c;
+    unlink(path);
+    rmdir(dir);
+    return r;
+}
+
+TEST(what_is_not_there_is_refused_by_name) {
+    static const struct {
+        const char *body, *field;
+    } rows[] = {
+        {"cpuManagerPolicy: static\n", "cpuManagerPolicy: static is not supported"},
+        {"memoryManagerPolicy: Static\n", "memoryManagerPolicy"},
+        {"topologyManagerPolicy: single-numa-node\n", "topologyManagerPolicy"},
+        {"reservedSystemCPUs: 0-1\n", "reservedSystemCPUs"},
+        {"memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap.swapBehavior"},
+        {"userNamespaces: {idsPerPod: 131072}\n", "userNamespaces.idsPerPod"},
+        {"readOnlyPort: 10255\n", "readOnlyPort"},
+        {"enforceNodeAllocatable: [pods, system-reserved]\n", "enforceNodeAllocatable: system-reserved"},
+        {"imagePullCredentialsVerificationPolicy: Sometimes\n", "imagePullCredentialsVerificationPolicy"},
+        {"crashLoopBackOff: {maxContainerRestartPeriod: 10m}\n", "crashLoopBackOff.maxContainerRestartPeriod"},
+        {"serializeImagePulls: true\nmaxParallelImagePulls: 4\n", "maxParallelImagePulls"},
+        {"maxPods: many\n", "maxPods has a value of the wrong type"},
+        {"tlsMinVersion: VersionTLS9\n", "tlsMinVersion"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        _cleanup_err_ struct err e = {0};
+        struct kubelet_config c;
+        CHECK(reads(rows[i].body, &c, &e) < 0);
+        CHECK(e.msg && strstr(e.msg, rows[i].field));
+    }
+}
+
+TEST(what_kubeadm_writes_is_taken) {
+    static const char body[] =
+        "authentication: {anonymous: {enabled: false}, webhook: {cacheTTL: 0s, enabled: true}}\n"
+        "authorization: {mode: Webhook, webhook: {cacheAuthorizedTTL: 0s, cacheUnauthorizedTTL: 0s}}\n"
+        "cgroupDriver: systemd\ncontainerRuntimeEndpoint: \"\"\ncpuManagerReconcilePeriod: 0s\ncrashLoopBackOff: {}\n"
+        "evictionPressureTransitionPeriod: 0s\nfileCheckFrequency: 0s\nhealthzBindAddress: 127.0.0.1\n"
+        "healthzPort: 10248\nhttpCheckFrequency: 0s\nimageMaximumGCAge: 0s\nimageMinimumGCAge: 0s\n"
+        "logging: {flushFrequency: 0, options: {json: {infoBufferSize: \"0\"}}, verbosity: 0}\nmemorySwap: {}\n"
+        "nodeStatusReportFrequency: 0s\nrotateCertificates: true\nruntimeRequestTimeout: 0s\n"
+        "streamingConnectionIdleTimeout: 0s\nsyncFrequency: 0s\nvolumeStatsAggPeriod: 0s\n";
+    struct kubelet_config c;
+    CHECK_INT(reads(body, &c, NULL), 0);
+    CHECK_INT(c.image_min_age_ns, 120 * NS_PER_SEC);
+    CHECK_INT(c.token_ttl_ns, 120 * NS_PER_SEC);
+}
+
+TEST(settings_have_their_effect) {
+    static const char body[] =
+        "enableServer: false\nevictionHard: {memory.available: 5%}\nmergeDefaultEvictionSettings: true\n"
+        "cpuCFSQuota: false\nseccompDefault: true\npodsPerCore: 3\ntlsMinVersion: VersionTLS13\nfutureField: {x: 1}\n"
+        "crashLoopBackOff: {maxContainerRestartPeriod: 5s}\n";
+    struct kubelet_config c;
+    CHECK_INT(reads(body, &c, NULL), 0);
+    CHECK_INT(c.port, 0);
+    CHECK(str_has_prefix(c.eviction_hard, "memory.available<5%,") && strstr(c.eviction_hard, "nodefs.available<10%"));
+    CHECK(!strstr(c.eviction_hard, "100Mi"));
+    CHECK(!c.cfs_quota && c.seccomp_default && c.tls13);
+    CHECK_INT(c.crash_loop_max_ns, 5 * NS_PER_SEC);
+    _cleanup_arena_ struct arena *a = arena_new();
+    struct json *shown = config_file_show(a, &c);
+    CHECK_STR(json_get_str(json_get(shown, "crashLoopBackOff"), "maxContainerRestartPeriod"), "5s");
+    CHECK_STR(json_get_str(json_get(shown, "evictionHard"), "memory.available"), "5%");
+}
+
+/* Every field of v1.36's type: nothing but "unknown" is wrong about any of them. */
+TEST(every_field_is_known) {
+    static const char *const fields[] = {"enableServer",
+                                         "staticPodPath",
+                                         "podLogsDir",
+                                         "syncFrequency",
+                                         "fileCheckFrequency",
+                                         "httpCheckFrequency",
+                                         "staticPodURL",
+                                         "staticPodURLHeader",
+                                         "address",
+                                         "port",
+                                         "readOnlyPort",
+                                         "volumePluginDir",
+                                         "providerID",
+                                         "tlsCertFile",
+                                         "tlsPrivateKeyFile",
+                                         "tlsCipherSuites",
+                                         "tlsMinVersion",
+                                         "tlsCurvePreferences",
+                                         "rotateCertificates",
+                                         "serverTLSBootstrap",
+                                         "authentication",
+                                         "authorization",
+                                         "registryPullQPS",
+                                         "registryBurst",
+                                         "imagePullCredentialsVerificationPolicy",
+                                         "preloadedImagesVerificationAllowlist",
+                                         "eventRecordQPS",
+                                         "eventBurst",
+                                         "enableDebuggingHandlers",
+                                         "enableContentionProfiling",
+                                         "healthzPort",
+                                         "healthzBindAddress",
+                                         "oomScoreAdj",
+                                         "clusterDomain",
+                                         "clusterDNS",
+                                         "streamingConnectionIdleTimeout",
+                                         "nodeStatusUpdateFrequency",
+                                         "nodeStatusReportFrequency",
+                                         "nodeLeaseDurationSeconds",
+                                         "imageMinimumGCAge",
+                                         "imageMaximumGCAge",
+                                         "imageGCHighThresholdPercent",
+                                         "imageGCLowThresholdPercent",
+                                         "volumeStatsAggPeriod",
+                                         "kubeletCgroups",
+                                         "systemCgroups",
+                                         "cgroupRoot",
+                                         "cgroupsPerQOS",
+                                         "cgroupDriver",
+                                         "singleProcessOOMKill",
+                                         "cpuManagerPolicy",
+                                         "cpuManagerPolicyOptions",
+                                         "cpuManagerReconcilePeriod",
+                                         "memoryManagerPolicy",
+                                         "topologyManagerPolicy",
+                                         "topologyManagerScope",
+                                         "topologyManagerPolicyOptions",
+                                         "qosReserved",
+                                         "runtimeRequestTimeout",
+                                         "hairpinMode",
+                                         "maxPods",
+                                         "podCIDR",
+                                         "podPidsLimit",
+                                         "resolvConf",
+                                         "runOnce",
+                                         "cpuCFSQuota",
+                                         "cpuCFSQuotaPeriod",
+                                         "nodeStatusMaxImages",
+                                         "maxOpenFiles",
+                                         "contentType",
+                                         "kubeAPIQPS",
+                                         "kubeAPIBurst",
+                                         "serializeImagePulls",
+                                         "maxParallelImagePulls",
+                                         "evictionHard",
+                                         "evictionSoft",
+                                         "evictionSoftGracePeriod",
+                                         "evictionPressureTransitionPeriod",
+                                         "evictionMaxPodGracePeriod",
+                                         "evictionMinimumReclaim",
+                                         "mergeDefaultEvictionSettings",
+                                         "podsPerCore",
+                                         "enableControllerAttachDetach",
+                                         "protectKernelDefaults",
+                                         "makeIPTablesUtilChains",
+                                         "iptablesMasqueradeBit",
+                                         "iptablesDropBit",
+                                         "featureGates",
+                                         "failSwapOn",
+                                         "memorySwap",
+                                         "containerLogMaxSize",
+                                         "containerLogMaxFiles",
+                                         "containerLogMaxWorkers",
+                                         "containerLogMonitorInterval",
+                                         "configMapAndSecretChangeDetectionStrategy",
+                                         "systemReserved",
+                                         "kubeReserved",
+                                         "reservedSystemCPUs",
+                                         "showHiddenMetricsForVersion",
+                                         "systemReservedCgroup",
+                                         "kubeReservedCgroup",
+                                         "enforceNodeAllocatable",
+                                         "allowedUnsafeSysctls",
+                                         "kernelMemcgNotification",
+                                         "logging",
+                                         "enableSystemLogHandler",
+                                         "enableSystemLogQuery",
+                                         "shutdownGracePeriod",
+                                         "shutdownGracePeriodCriticalPods",
+                                         "shutdownGracePeriodByPodPriority",
+                                         "crashLoopBackOff",
+                                         "reservedMemory",
+                                         "enableProfilingHandler",
+                                         "enableDebugFlagsHandler",
+                                         "seccompDefault",
+                                         "memoryThrottlingFactor",
+                                         "memoryReservationPolicy",
+                                         "registerWithTaints",
+                                         "registerNode",
+                                         "tracing",
+                                         "localStorageCapacityIsolation",
+                                         "containerRuntimeEndpoint",
+                                         "imageServiceEndpoint",
+                                         "failCgroupV1",
+                                         "userNamespaces"};
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) CHECK_STR(config_file_knows(fields[i]) ? NULL : fields[i], NULL);
+}
