@@ -445,8 +445,11 @@ int config_file_read(const char *path, struct kubelet_config *c, struct err *e) 
         if (!take(&settings[i], v, c))
             return err_set(e, -EINVAL, "%s: %s has a value of the wrong type", path, settings[i].path);
     }
-    if (c->merge_eviction && c->eviction_hard != default_eviction)
-        c->eviction_hard = merged_eviction(a, c->eviction_hard, default_eviction);
+    if (c->merge_eviction && c->eviction_hard != default_eviction) {
+        char *mine = (char *)(uintptr_t)c->eviction_hard;
+        c->eviction_hard = merged_eviction(a, mine, default_eviction);
+        free(mine);
+    }
     r = check(path, doc, c, e);
     return r < 0 ? r : each_other(a, doc, "", refuse, (void *)(uintptr_t)path, e);
 }
