@@ -2,6 +2,7 @@
  * output buffer (an idle connection so holds no buffers), deadlines, and the flush that moves output. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <sys/socket.h>
 
@@ -215,6 +216,21 @@ void conn_read_stop(struct conn *c) {
 
 /* ---- accepting ---- */
 
+static bool is_loopback(const char *addr) { return strncmp(addr, "127.", 4) == 0 || str_eq(addr, "::1"); }
+
+void conn_congestion(struct listener *l, int fd) {
+    socklen_t len = sizeof(l->congestion) - 1;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, l->congestion, &len) < 0) return;
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, LOCAL_CONGESTION, strlen(LOCAL_CONGESTION));
+}
+
+static void remote_congestion(struct conn *c) {
+    uv_os_fd_t fd;
+    const char *name = c->lst->congestion;
+    if (*name && !is_loopback(c->peer->pub.addr) && uv_fileno(&c->u.handle, &fd) == 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, strlen(name));
+}
+
 void conn_accept(struct listener *l, uv_stream_t *server_handle) {
     struct http_server *s = l->srv;
     struct conn *c = xcalloc(1, sizeof(*c));
@@ -240,6 +256,7 @@ void conn_accept(struct listener *l, uv_stream_t *server_handle) {
     if (!l->is_pipe) {
         uv_tcp_nodelay(&c->u.tcp, 1);
         uv_tcp_keepalive(&c->u.tcp, 1, 60);
+        remote_congestion(c);
     }
     pthread_mutex_lock(&s->lock);
     c->tls = l->tls ? tls_conf_ref(l->tls) : NULL;
@@ -289,44 +306,31 @@ static void on_written(uv_write_t *w, int status) {
     conn_mark_dirty(c);
 }
 
-/* Bytes on to the socket as far as it takes them now; the number taken. `flags` of send(2). */
-static size_t send_now(struct conn *c, const char *p, size_t n, int flags) {
+void conn_cipher_out(struct conn *c, const char *p, size_t n) { buf_add(&c->srv->out, p, n); }
+
+bool conn_record_out(struct conn *c, uint8_t type, const char *p, size_t n) {
+    return tls_records_add(c->records, type, p, n, &c->srv->out);
+}
+
+/* Bytes on to the socket as far as it takes them now; the number taken. */
+static size_t send_now(struct conn *c, const char *p, size_t n) {
     uv_os_fd_t fd;
     if (c->dead || c->inflight || uv_fileno(&c->u.handle, &fd)) return 0;
     ssize_t rc;
-    do rc = send(fd, p, n, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    do rc = send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (rc < 0 && errno == EINTR);
     if (rc < 0 && errno != EAGAIN && errno != EWOULDBLOCK) conn_kill(c);
-    c->srv->full = rc < (ssize_t)n;
     return rc > 0 ? (size_t)rc : 0;
-}
-
-/* A record from OpenSSL. In the middle of a long body (srv->more) it goes from OpenSSL's buffer to the socket, which is
- * told that more follows, so that the kernel still makes full segments; else it is collected in the output buffer. */
-void conn_cipher_out(struct conn *c, const char *p, size_t n) {
-    struct http_server *s = c->srv;
-    if (s->more && s->out.len) buf_consume(&s->out, send_now(c, s->out.data, s->out.len, MSG_MORE));
-    size_t done = s->more && !s->out.len ? send_now(c, p, n, MSG_MORE) : 0;
-    s->corked |= done > 0;
-    if (done < n) buf_add(&s->out, p + done, n - done);
-}
-
-/* Bytes were sent as the beginning of more, but nothing has followed. */
-static void uncork(struct conn *c) {
-    uv_tcp_nodelay(&c->u.tcp, 1);
-    c->srv->corked = false;
 }
 
 /* The server's output buffer goes to the socket; what it does not take at once is copied and waits in libuv. */
 static void send_out(struct conn *c) {
     struct buf *o = &c->srv->out;
     if (!o->len || c->dead) {
-        if (c->srv->corked && !c->dead && !c->lst->is_pipe) uncork(c);
         buf_reset(o);
         return;
     }
-    size_t done = send_now(c, o->data, o->len, 0);
-    c->srv->corked = false;
+    size_t done = send_now(c, o->data, o->len);
     if (done < o->len && !c->dead) {
         size_t n = o->len - done;
         struct write_req *wr = xmalloc(sizeof(*wr) + n);
@@ -368,9 +372,7 @@ void conn_emit(struct conn *c, const char *p, size_t n) {
     struct http_server *s = c->srv;
     while (n) {
         if (!s->gather_len && n >= GATHER_SIZE) {
-            s->more = c->ssl != NULL;
             encrypt(c, p, GATHER_SIZE);
-            s->more = false;
             p += GATHER_SIZE;
             n -= GATHER_SIZE;
             continue;
@@ -445,7 +447,7 @@ void conn_flush(struct conn *c) {
     do {
         while (!c->dead && left && !c->inflight && pump(c)) {
             left--;
-            if (c->srv->out.len >= FLUSH_HIGH || (c->srv->full && c->srv->out.len)) {
+            if (c->srv->out.len >= FLUSH_SIZE) {
                 gather_flush(c);
                 send_out(c);
             }
@@ -489,6 +491,7 @@ void conn_destroy(struct conn *c) {
     h1_conn_gone(c);
     h2_conn_gone(c);
     SSL_free(c->ssl);
+    tls_records_free(c->records);
     tls_conf_unref(c->tls);
     peer_unref(c->peer);
     buf_done(&c->in);

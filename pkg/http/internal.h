@@ -4,7 +4,7 @@
  * server's lock. Other threads act by posting operations (ops.c), which run on the loop in order.
  *
  * Flow of output. A request's response bytes wait in its outq as references to shared bytes. conn_flush moves them,
- * framed, through TLS into the socket while the socket takes them (about FLUSH_HIGH bytes wait inside libuv), so a
+ * framed, through TLS into the socket while the socket takes them (about FLUSH_SIZE bytes wait inside libuv), so a
  * slow client costs references, not copies. Nothing is written while input is being parsed: connections are marked
  * dirty and flushed once a loop turn, and that is also the only place (with libuv's own callbacks) where connections
  * die, so no function has to fear that its connection vanished during a call. */
@@ -17,13 +17,14 @@
 #include "pkg/base/buf.h"
 #include "pkg/base/ktime.h"
 #include "pkg/http/h1parse.h"
+#include "pkg/http/record.h"
 #include "pkg/http/server.h"
 
 enum {
-    READ_SIZE = 64 * 1024,   /* one read from a socket */
-    GATHER_SIZE = 16 * 1024, /* one TLS record */
-    FLUSH_HIGH = 128 * 1024, /* bytes waiting in libuv for one connection */
-    TURN_PIECES = 8, /* of GATHER_SIZE that a connection may send in a turn of the loop: then others have theirs; */
+    READ_SIZE = 64 * 1024, /* one read from a socket */
+    GATHER_SIZE = TLS_RECORD_MAX,
+    FLUSH_SIZE = 6 * GATHER_SIZE, /* given to the socket at once: under two segments of the loopback, and fits in L2 */
+    TURN_PIECES = 8, /* of FLUSH_SIZE that a connection may send in a turn of the loop: then others have theirs; */
     TURN_BULK = 64,  /* and that all connections with more than that to send may: they take turns */
     PIPELINE_MAX = 64 * 1024, /* bytes kept behind a request that is being handled */
     TUNNEL_HIGH = 256 * 1024, /* bytes waiting in one direction of a tunnel */
@@ -173,6 +174,9 @@ struct conn {
     bool bulk; /* had more to send than a turn gives */
     bool dirty, dead, closing, reading, eof, close_after, fin_sent;
     SSL *ssl;
+    struct tls_records *records; /* once the keys are with the BIO; */
+    uint8_t record_type;         /* of the next one, 0: application data */
+    bool keys_over;              /* the client expects other keys from now on */
     struct tls_conf *tls;
     const char *cipher_in; /* what the TLS BIO reads from, during conn_on_read */
     size_t cipher_in_len;
@@ -200,6 +204,11 @@ struct conn_list {
     struct conn *head, *tail;
 };
 
+/* A machine may have BBR as its congestion control, whose timers pace every segment; a socket that had it once stays
+ * paced. Between programs of one machine that only costs, half of what the kernel does for a long answer. So a
+ * listener (fd) is given LOCAL_CONGESTION, which paces nothing, and connections from elsewhere get the machine's. */
+#define LOCAL_CONGESTION "reno"
+void conn_congestion(struct listener *l, int fd);
 void conn_accept(struct listener *l, uv_stream_t *server_handle);
 void conn_mark_dirty(struct conn *c);
 /* Closes soon, dropping what is unsent. */
@@ -216,8 +225,9 @@ void conn_read_stop(struct conn *c);
 void conn_input(struct conn *c, const char *p, size_t n);
 /* While flushing: queues plain bytes for the current TLS record. */
 void conn_emit(struct conn *c, const char *p, size_t n);
-/* Takes ciphertext from the TLS BIO. */
+/* Takes ciphertext from the TLS BIO; and the plaintext of a record (false: it could not be encrypted). */
 void conn_cipher_out(struct conn *c, const char *p, size_t n);
+bool conn_record_out(struct conn *c, uint8_t type, const char *p, size_t n);
 
 /* h1.c */
 void h1_input(struct conn *c, const char *p, size_t n);
@@ -268,6 +278,7 @@ struct listener {
     int id;
     bool is_pipe, open;
     uint16_t port;
+    char congestion[16]; /* the machine's congestion control, "" unknown */
     char *unix_path;
     void *tag;
     struct tls_conf *tls;   /* under the server's lock */
@@ -304,9 +315,6 @@ struct http_server {
     _Atomic size_t n_conns, n_streams;
     _Atomic uint64_t n_requests, n_accepted;
     struct buf out; /* ciphertext (or plain bytes) of the connection being flushed */
-    bool more;      /* what is being encrypted is the middle of a long body */
-    bool corked;    /* the socket was told that more follows */
-    bool full;      /* it did not take all of the last bytes */
     size_t gather_len;
     char gather[GATHER_SIZE];
     char rbuf[READ_SIZE];

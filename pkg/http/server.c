@@ -308,6 +308,7 @@ static int open_listener(struct listener *l, int fd, struct err *e) {
         rc = uv_pipe_open(&l->u.pipe, fd);
     } else {
         uv_tcp_init(l->srv->loop, &l->u.tcp);
+        conn_congestion(l, fd);
         rc = uv_tcp_open(&l->u.tcp, fd);
     }
     l->u.handle.data = l;
