@@ -84,7 +84,7 @@ struct apiserver {
     struct token_webhook *token_webhook;
     struct authz *authz;
     struct follower *auth_feed, *conditions;
-    struct housekeeping *housekeeping;
+    _Atomic(struct housekeeping *) housekeeping;
     struct presence *presence;
     struct servicealloc_state *service_repair;
     struct openapi *openapi;

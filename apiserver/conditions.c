@@ -105,6 +105,7 @@ static void on_object(void *arg, struct object *o, bool gone) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *v = gone ? NULL : object_tree(a, o);
     if (v && json_at(v, "metadata", "deletionTimestamp", NULL)) v = NULL;
+    if (str_eq(o->res->group, FLOW_GROUP)) housekeeping_wake(s);
     if (str_eq(o->res->plural, "flowschemas"))
         on_flow_schema(s, a, o, v);
     else if (str_eq(o->res->plural, "apiservices"))

@@ -1,6 +1,7 @@
 /* A thread for what has to be done from time to time: compacting the store's history (five minutes of it stay, as with
  * upstream's compactor, but when more than HISTORY_MAX revisions have gathered, one to two minutes), repairing the book of Services' addresses, ending Events after their time to live, and giving the memory of past bursts back to the
- * system (the allocator keeps what requests on many threads have freed). */
+ * system (the allocator keeps what requests on many threads have freed); and, when one of them changes, for looking after
+ * the FlowSchemas and priority levels of Kubernetes itself. */
 #include <pthread.h>
 
 #include "apiserver/lookup.h"
@@ -13,14 +14,15 @@ enum {
     COMPACT_EVERY_S = 300,
     HISTORY_MAX = 50000 /* revisions */,
     REPAIR_EVERY = 3 /* ticks */,
-    EVENTS_AT_ONCE = 2000
+    EVENTS_AT_ONCE = 2000,
+    FLOWS_PAUSE_S = 1 /* between two looks at the flow control objects, whoever changes them how often */
 };
 
 struct housekeeping {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    bool stop;
+    bool stop, flows; /* flows: have changed */
 };
 
 static bool expired(const struct json *ev, struct ktime now, int64_t ttl_ns) {
@@ -50,38 +52,73 @@ static void end_events(struct apiserver *s) {
     }
 }
 
+struct history {
+    int64_t compact_at, keep_from, last;
+    unsigned ticks;
+};
+
+static void tick(struct apiserver *s, struct history *x) {
+    end_events(s);
+    if (++x->ticks % REPAIR_EVERY == 0) servicealloc_repair(s);
+    memory_settle();
+    int64_t now = watchcache_rev(s->cache);
+    bool many = now - x->keep_from > HISTORY_MAX;
+    if (many || mono_ns() >= x->compact_at) {
+        store_compact(s->store, many ? x->last : x->keep_from, NULL); /* fails when nothing was written since: fine */
+        x->keep_from = many ? x->last : now;
+        x->compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC;
+    }
+    x->last = now;
+}
+
+static void wait_until(struct housekeeping *h, int64_t due) {
+    struct timespec ts = {.tv_sec = due / NS_PER_SEC, .tv_nsec = due % NS_PER_SEC};
+    pthread_cond_timedwait(&h->cond, &h->lock, &ts);
+}
+
 static void *run(void *arg) {
     struct apiserver *s = arg;
     struct housekeeping *h = s->housekeeping;
-    int64_t compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC, keep_from = watchcache_rev(s->cache),
-            last = keep_from;
-    unsigned ticks = 0;
+    int64_t rev = watchcache_rev(s->cache), now = mono_ns(), tick_at = now + TICK_S * NS_PER_SEC, flows_at = now;
+    struct history x = {.compact_at = now + COMPACT_EVERY_S * NS_PER_SEC, .keep_from = rev, .last = rev};
     pthread_mutex_lock(&h->lock);
     while (!h->stop) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += TICK_S;
-        if (pthread_cond_timedwait(&h->cond, &h->lock, &until) != ETIMEDOUT) continue;
-        pthread_mutex_unlock(&h->lock);
-        end_events(s);
-        if (++ticks % REPAIR_EVERY == 0) servicealloc_repair(s);
-        memory_settle();
-        int64_t now = watchcache_rev(s->cache);
-        bool many = now - keep_from > HISTORY_MAX;
-        if (many || mono_ns() >= compact_at) {
-            store_compact(s->store, many ? last : keep_from, NULL); /* fails when nothing was written since: fine */
-            keep_from = many ? last : now;
-            compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC;
+        now = mono_ns();
+        bool flows = h->flows && now >= flows_at && atomic_load(&s->ready), ticks = now >= tick_at;
+        if (!flows && !ticks) {
+            wait_until(h, h->flows ? MIN_OF(tick_at, MAX_OF(flows_at, now + NS_PER_SEC / 10)) : tick_at);
+            continue;
         }
-        last = now;
+        if (flows) {
+            h->flows = false;
+            flows_at = now + FLOWS_PAUSE_S * NS_PER_SEC;
+        }
+        if (ticks) tick_at = now + TICK_S * NS_PER_SEC;
+        pthread_mutex_unlock(&h->lock);
+        bool again = flows && !flowguard_ensure(s);
+        if (ticks) tick(s, &x);
         pthread_mutex_lock(&h->lock);
+        if (again) {
+            h->flows = true;
+            flows_at = tick_at;
+        }
     }
     pthread_mutex_unlock(&h->lock);
     return NULL;
 }
 
+void housekeeping_wake(struct apiserver *s) {
+    struct housekeeping *h = s->housekeeping;
+    if (!h) return;
+    pthread_mutex_lock(&h->lock);
+    h->flows = true;
+    pthread_cond_signal(&h->cond);
+    pthread_mutex_unlock(&h->lock);
+}
+
 void housekeeping_start(struct apiserver *s) {
     struct housekeeping *h = xcalloc(1, sizeof(*h));
+    h->flows = true;
     pthread_condattr_t attr;
     pthread_mutex_init(&h->lock, NULL);
     pthread_condattr_init(&attr);

@@ -26,6 +26,11 @@ int bootstrap_run(struct apiserver *s, struct err *e);
 /* housekeeping.c: a thread that compacts history and ends Events after their time to live. */
 void housekeeping_start(struct apiserver *s);
 void housekeeping_stop(struct apiserver *s);
+/* A FlowSchema or priority level has changed or is gone: the thread looks after them soon. */
+void housekeeping_wake(struct apiserver *s);
+
+/* flowguard.c: FlowSchemas and priority levels of Kubernetes itself as they must be; false: to be tried again. */
+bool flowguard_ensure(struct apiserver *s);
 
 /* presence.c: a thread that keeps this server's Lease, and with etcd the endpoints of the Service "kubernetes". Stopping it
  * takes this server out of them. */

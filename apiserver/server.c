@@ -104,8 +104,8 @@ void apiserver_close(struct apiserver *s) {
     if (!s) return;
     admission_drain(s);
     presence_stop(s);
+    follower_free(s->conditions); /* wakes the housekeeping */
     housekeeping_stop(s);
-    follower_free(s->conditions);
     aggregator_close(s->aggregator);
     admission_close(s);
     crd_registry_close(s);
