@@ -1,64 +1,17 @@
+/* The manifests are in cli/addons/ and come into the program as text (embed.py). */
 #include "cli/addons.h"
 
-#include "pkg/json/json.h"
+#include "pkg/yaml/yaml.h"
 
-/* Bodies are JSON with two places to fill: none, or the DNS address. */
+extern const char embed_nodes[], embed_dns[], embed_local_path[];
+
 static const struct {
-    const char *path, *body;
+    const char *manifest;
     bool storage; /* only with --local-storage */
-} addons[] = {
-    {"/apis/rbac.authorization.k8s.io/v1/clusterroles",
-     "{\"apiVersion\":\"rbac.authorization.k8s.io/"
-     "v1\",\"kind\":\"ClusterRole\",\"metadata\":{\"name\":\"system:coracle-dns\"},"
-     "\"rules\":[{\"apiGroups\":[\"\"],\"resources\":[\"services\",\"namespaces\"],\"verbs\":[\"list\",\"watch\"]},"
-     "{\"apiGroups\":[\"discovery.k8s.io\"],\"resources\":[\"endpointslices\"],\"verbs\":[\"list\",\"watch\"]}]}"},
-    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-     "{\"apiVersion\":\"rbac.authorization.k8s.io/"
-     "v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"system:coracle-dns\"},"
-     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"system:coracle-dns\"}"
-     ","
-     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"User\",\"name\":\"system:coracle-dns\"},"
-     "{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:nodes\"}]}"},
-    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-     "{\"apiVersion\":\"rbac.authorization.k8s.io/"
-     "v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-proxier\"},"
-     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"system:node-"
-     "proxier\"},"
-     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:nodes\"}]}"},
-    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-     "{\"apiVersion\":\"rbac.authorization.k8s.io/"
-     "v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-bootstrapper\"},"
-     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"system:node-"
-     "bootstrapper\"},"
-     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:bootstrappers\"}]"
-     "}"},
-    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-     "{\"apiVersion\":\"rbac.authorization.k8s.io/"
-     "v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-autoapprove-bootstrap\"},"
-     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\","
-     "\"name\":\"system:certificates.k8s.io:certificatesigningrequests:nodeclient\"},"
-     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:bootstrappers\"}]"
-     "}"},
-    {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-     "{\"apiVersion\":\"rbac.authorization.k8s.io/"
-     "v1\",\"kind\":\"ClusterRoleBinding\",\"metadata\":{\"name\":\"coracle:node-autoapprove-rotation\"},"
-     "\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\","
-     "\"name\":\"system:certificates.k8s.io:certificatesigningrequests:selfnodeclient\"},"
-     "\"subjects\":[{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Group\",\"name\":\"system:nodes\"}]}"},
-    /* the address is the DNS server's own on every node: the label keeps the proxy away from it */
-    {"/api/v1/namespaces/kube-system/services",
-     "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"kube-dns\",\"namespace\":\"kube-system\","
-     "\"labels\":{\"k8s-app\":\"kube-dns\",\"kubernetes.io/name\":\"CoreDNS\","
-     "\"service.kubernetes.io/service-proxy-name\":\"coracle-dns\"}},"
-     "\"spec\":{\"clusterIP\":\"@DNS@\",\"ports\":[{\"name\":\"dns\",\"port\":53,\"protocol\":\"UDP\"},"
-     "{\"name\":\"dns-tcp\",\"port\":53,\"protocol\":\"TCP\"}]}}"},
-    {"/apis/storage.k8s.io/v1/storageclasses",
-     "{\"apiVersion\":\"storage.k8s.io/v1\",\"kind\":\"StorageClass\",\"metadata\":{\"name\":\"local-path\","
-     "\"annotations\":{\"storageclass.kubernetes.io/is-default-class\":\"true\"}},\"provisioner\":\"coracle.io/"
-     "local-path\","
-     "\"reclaimPolicy\":\"Delete\",\"volumeBindingMode\":\"WaitForFirstConsumer\"}",
-     true},
-};
+} addons[] = {{embed_nodes, false}, {embed_dns, false}, {embed_local_path, true}};
+
+static const struct client_resource *const kinds[] = {&client_clusterroles, &client_clusterrolebindings,
+                                                      &client_services, &client_storageclasses};
 
 static int call(struct client *c, const char *method, const char *path, const char *body, struct err *e) {
     struct client_request rq = {.method = method, .path = path, .body = body, .body_len = body ? strlen(body) : 0};
@@ -69,24 +22,33 @@ static int call(struct client *c, const char *method, const char *path, const ch
 }
 
 /* A Service that is there already is refused for its address, which is taken (by itself), before its name. */
-static bool exists(const struct layout *l, struct client *c, const char *path, const char *body) {
-    struct json *o;
-    if (json_parse(l->a, body, strlen(body), &o, NULL, NULL) < 0) return false;
-    return call(c, "GET", arena_printf(l->a, "%s/%s", path, json_get_str(json_get(o, "metadata"), "name")), NULL,
-                NULL) == 0;
+static bool exists(struct client *c, struct arena *a, const char *path, const char *name) {
+    return call(c, "GET", arena_printf(a, "%s/%s", path, name), NULL, NULL) == 0;
+}
+
+static int ensure(struct client *c, struct arena *a, const struct json *obj, struct err *e) {
+    const char *kind = json_get_str(obj, "kind"), *path = NULL;
+    const struct json *meta = json_get(obj, "metadata");
+    for (size_t i = 0; i < ARRAY_LEN(kinds) && !path; i++)
+        if (str_eq(kinds[i]->kind, kind)) path = client_path(a, kinds[i], json_get_str(meta, "namespace"), NULL, NULL);
+    if (!path) return err_set(e, -EINVAL, "cannot set up the cluster: a manifest of kind %s", str_or_empty(kind));
+    _cleanup_err_ struct err why = {0};
+    int r = call(c, "POST", path, json_text(a, obj), &why);
+    if (r < 0 && !client_err_exists(&why) && !exists(c, a, path, json_get_str(meta, "name")))
+        return err_set(e, r, "cannot set up the cluster: %s", why.msg);
+    return 0;
 }
 
 int addons_ensure(const struct layout *l, struct client *c, struct err *e) {
+    _cleanup_arena_ struct arena *a = arena_new();
     for (size_t i = 0; i < ARRAY_LEN(addons); i++) {
         if (addons[i].storage && !str_eq(l->local_storage, "true")) continue;
-        const char *at = strstr(addons[i].body, "@DNS@");
-        const char *body =
-            at ? arena_printf(l->a, "%.*s%s%s", (int)(at - addons[i].body), addons[i].body, l->cluster_dns, at + 5)
-               : addons[i].body;
-        _cleanup_err_ struct err why = {0};
-        int r = call(c, "POST", addons[i].path, body, &why);
-        if (r < 0 && !client_err_exists(&why) && !exists(l, c, addons[i].path, body))
-            return err_set(e, r, "cannot set up the cluster: %s", why.msg);
+        const char *text = addons[i].manifest, *at = strstr(text, "@DNS@");
+        if (at) text = arena_printf(a, "%.*s%s%s", (int)(at - text), text, l->cluster_dns, at + strlen("@DNS@"));
+        struct yaml_docs docs = {0};
+        int r = yaml_parse(a, text, strlen(text), &docs, NULL, e);
+        for (size_t k = 0; r == 0 && k < docs.n; k++) r = ensure(c, a, docs.items[k], e);
+        if (r < 0) return r;
     }
     return 0;
 }
