@@ -39,8 +39,8 @@ struct binding_entry {
     const char *ns, *name; /* ns "" for ClusterRoleBindings */
     bool role_is_cluster;
     const char *role_name;
-    const char **subjects;     /* "u:name", "g:name" */
-    const char **subject_text; /* Group "name": for reasons */
+    const char **subjects; /* "u:name", "g:name" */
+    const char **reasons;  /* why a request is allowed when the binding has it from that subject */
     size_t n_subjects;
 };
 
@@ -54,8 +54,8 @@ void rbac_done(struct rbac_snapshot *s);
  * when visit returns false. */
 typedef bool rbac_visit_fn(void *arg, const struct binding_entry *b, const char *subject,
                            const struct role_entry *role);
-void rbac_visit(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns,
-                rbac_visit_fn *visit, void *arg);
+void rbac_visit(const struct rbac_snapshot *s, const struct user_info *u, const char *ns, rbac_visit_fn *visit,
+                void *arg);
 enum authz_decision rbac_decide(const struct rbac_snapshot *s, struct arena *a, const struct authz_attrs *q,
                                 const char **reason);
 /* All rules of the user in `ns`. */

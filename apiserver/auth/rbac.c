@@ -10,10 +10,18 @@ struct binding_list {
     size_t n, cap;
 };
 
-static const char *entry_key(char *buf, size_t size, const char *ns, const char *name) {
-    if (snprintf(buf, size, "%s/%s", str_or_empty(ns), name) >= (int)size)
-        *buf = 0; /* names are checked to be shorter */
+/* "first<by>second" in buf; "", which matches nothing, when that is too long. Every decision makes some of these. */
+static const char *pair_key(char buf[SUBJECT_MAX], const char *first, char by, const char *second) {
+    size_t n = strlen(first), m = strlen(second);
+    if (n + m + 2 > SUBJECT_MAX) return "";
+    char *o = mempcpy(buf, first, n);
+    *o++ = by;
+    memcpy(o, second, m + 1);
     return buf;
+}
+
+static const char *entry_key(char buf[SUBJECT_MAX], const char *ns, const char *name) {
+    return pair_key(buf, str_or_empty(ns), '/', name);
 }
 
 /* ---- roles ---- */
@@ -24,7 +32,7 @@ static void role_free(void *p) {
 
 void rbac_role_put(struct rbac_snapshot *s, const char *ns, const char *name, const struct json *obj) {
     char key[SUBJECT_MAX];
-    entry_key(key, sizeof(key), ns, name);
+    entry_key(key, ns, name);
     if (!obj) {
         role_free(map_del(&s->roles, key));
         return;
@@ -44,20 +52,19 @@ void rbac_role_put(struct rbac_snapshot *s, const char *ns, const char *name, co
 
 const struct role_entry *rbac_role_get(const struct rbac_snapshot *s, const char *ns, const char *name) {
     char key[SUBJECT_MAX];
-    return map_get(&s->roles, entry_key(key, sizeof(key), ns, name));
+    return map_get(&s->roles, entry_key(key, ns, name));
 }
 
 /* ---- bindings ---- */
 
-static const char *list_key(char *buf, size_t size, const char *ns, const char *subject) {
-    if (snprintf(buf, size, "%s\n%s", str_or_empty(ns), subject) >= (int)size) *buf = 0; /* matches nothing */
-    return buf;
+static const char *list_key(char buf[SUBJECT_MAX], const char *ns, const char *subject) {
+    return pair_key(buf, str_or_empty(ns), '\n', subject);
 }
 
 static void binding_link(struct rbac_snapshot *s, struct binding_entry *b) {
     char key[SUBJECT_MAX];
     for (size_t i = 0; i < b->n_subjects; i++) {
-        list_key(key, sizeof(key), b->ns, b->subjects[i]);
+        list_key(key, b->ns, b->subjects[i]);
         struct binding_list *l = map_get(&s->by_subject, key);
         if (!l) {
             l = xcalloc(1, sizeof(*l));
@@ -77,7 +84,7 @@ static void list_free(void *p) {
 static void binding_unlink(struct rbac_snapshot *s, struct binding_entry *b) {
     char key[SUBJECT_MAX];
     for (size_t i = 0; i < b->n_subjects; i++) {
-        list_key(key, sizeof(key), b->ns, b->subjects[i]);
+        list_key(key, b->ns, b->subjects[i]);
         struct binding_list *l = map_get(&s->by_subject, key);
         size_t k = 0;
         while (l && k < l->n && l->items[k] != b) k++;
@@ -102,6 +109,14 @@ static const char *subject_read(struct arena *a, const struct json *o, const cha
     return arena_printf(a, "u:system:serviceaccount:%s:%s", ns, name);
 }
 
+/* Why a request is allowed: made once, and not for every decision. */
+static const char *reason_text(const struct binding_entry *b, const char *subject) {
+    bool local = *b->ns;
+    return arena_printf(b->arena, "RBAC: allowed by %sRoleBinding \"%s%s%s\" of %s \"%s\" to %s",
+                        local ? "" : "Cluster", b->name, local ? "/" : "", b->ns,
+                        b->role_is_cluster ? "ClusterRole" : "Role", b->role_name, subject);
+}
+
 static struct binding_entry *binding_read(const char *ns, const char *name, const struct json *obj) {
     struct arena *a = arena_new();
     struct binding_entry *b = arena_zalloc(a, sizeof(*b));
@@ -111,13 +126,13 @@ static struct binding_entry *binding_read(const char *ns, const char *name, cons
     b->role_name = arena_strdup(a, str_or_empty(json_get_str(ref, "name")));
     size_t n = json_len(subjects);
     b->subjects = arena_alloc(a, (n + 1) * sizeof(char *));
-    b->subject_text = arena_alloc(a, (n + 1) * sizeof(char *));
+    b->reasons = arena_alloc(a, (n + 1) * sizeof(char *));
     JSON_FOREACH(it, subjects) {
         const char *text = NULL, *s = subject_read(a, it, b->ns, &text);
         bool seen = false;
         for (size_t i = 0; s && i < b->n_subjects; i++) seen |= str_eq(b->subjects[i], s);
         if (!s || seen || strlen(s) + strlen(b->ns) + 2 > SUBJECT_MAX) continue;
-        b->subject_text[b->n_subjects] = text;
+        b->reasons[b->n_subjects] = reason_text(b, text);
         b->subjects[b->n_subjects++] = s;
     }
     return b;
@@ -125,7 +140,7 @@ static struct binding_entry *binding_read(const char *ns, const char *name, cons
 
 void rbac_binding_put(struct rbac_snapshot *s, const char *ns, const char *name, const struct json *obj) {
     char key[SUBJECT_MAX];
-    entry_key(key, sizeof(key), ns, name);
+    entry_key(key, ns, name);
     struct binding_entry *b = obj ? binding_read(ns, name, obj) : NULL;
     struct binding_entry *old = b ? map_put(&s->bindings, key, b) : map_del(&s->bindings, key);
     if (old) {
@@ -148,8 +163,7 @@ void rbac_done(struct rbac_snapshot *s) {
 static bool visit_list(const struct rbac_snapshot *s, const char *ns, const char *subject, rbac_visit_fn *visit,
                        void *arg) {
     char key[SUBJECT_MAX];
-    if (strlen(subject) + strlen(ns) + 2 > sizeof(key)) return true;
-    const struct binding_list *l = map_get(&s->by_subject, list_key(key, sizeof(key), ns, subject));
+    const struct binding_list *l = map_get(&s->by_subject, list_key(key, ns, subject));
     for (size_t i = 0; l && i < l->n; i++) {
         const struct binding_entry *b = l->items[i];
         if (!visit(arg, b, subject, rbac_role_get(s, b->role_is_cluster ? "" : b->ns, b->role_name))) return false;
@@ -157,14 +171,15 @@ static bool visit_list(const struct rbac_snapshot *s, const char *ns, const char
     return true;
 }
 
-void rbac_visit(const struct rbac_snapshot *s, struct arena *a, const struct user_info *u, const char *ns,
-                rbac_visit_fn *visit, void *arg) {
+void rbac_visit(const struct rbac_snapshot *s, const struct user_info *u, const char *ns, rbac_visit_fn *visit,
+                void *arg) {
     for (int local = 0; local < 2; local++) {
         if (local && str_empty(ns)) return;
         const char *where = local ? ns : "";
-        if (!visit_list(s, where, arena_printf(a, "u:%s", u->name), visit, arg)) return;
+        char subject[SUBJECT_MAX];
+        if (!visit_list(s, where, pair_key(subject, "u", ':', u->name), visit, arg)) return;
         for (size_t i = 0; i < u->n_groups; i++)
-            if (!visit_list(s, where, arena_printf(a, "g:%s", u->groups[i]), visit, arg)) return;
+            if (!visit_list(s, where, pair_key(subject, "g", ':', u->groups[i]), visit, arg)) return;
     }
 }
 
@@ -189,10 +204,7 @@ static bool decision_visit(void *arg, const struct binding_entry *b, const char 
         if (!rule_allows(&role->rules.items[i], d->q)) continue;
         size_t k = 0;
         while (k + 1 < b->n_subjects && !str_eq(b->subjects[k], subject)) k++;
-        bool local = *b->ns;
-        d->reason = arena_printf(d->a, "RBAC: allowed by %sRoleBinding \"%s%s%s\" of %s \"%s\" to %s",
-                                 local ? "" : "Cluster", b->name, local ? "/" : "", b->ns,
-                                 b->role_is_cluster ? "ClusterRole" : "Role", b->role_name, b->subject_text[k]);
+        d->reason = b->reasons[k];
         d->allowed = true;
         return false;
     }
@@ -202,7 +214,7 @@ static bool decision_visit(void *arg, const struct binding_entry *b, const char 
 enum authz_decision rbac_decide(const struct rbac_snapshot *s, struct arena *a, const struct authz_attrs *q,
                                 const char **reason) {
     struct decision d = {.a = a, .q = q};
-    rbac_visit(s, a, q->user, q->resource_request ? q->ns : "", decision_visit, &d);
+    rbac_visit(s, q->user, q->resource_request ? q->ns : "", decision_visit, &d);
     *reason = d.allowed ? d.reason : NULL;
     if (!d.allowed && d.missing) *reason = arena_printf(a, d.n_missing > 1 ? "RBAC: [%s]" : "RBAC: %s", d.missing);
     return d.allowed ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
@@ -224,7 +236,7 @@ void rbac_rules(const struct rbac_snapshot *s, struct arena *a, const struct use
                 rule_vec *out) {
     struct gather g = {.a = a, .out = out};
     *out = (rule_vec){0};
-    rbac_visit(s, a, u, ns, gather_visit, &g);
+    rbac_visit(s, u, ns, gather_visit, &g);
 }
 
 /* ---- aggregation ---- */
