@@ -1,14 +1,14 @@
-/* The manifests are in cli/addons/ and come into the program as text (embed.py). */
+/* The manifests are in cli/addons/ and come into the program as text (pkg/base/embed.py). */
 #include "cli/addons.h"
 
 #include "pkg/yaml/yaml.h"
 
-extern const char embed_nodes[], embed_dns[], embed_local_path[];
+extern const char addon_nodes[], addon_dns[], addon_local_path[];
 
 static const struct {
     const char *manifest;
     bool storage; /* only with --local-storage */
-} addons[] = {{embed_nodes, false}, {embed_dns, false}, {embed_local_path, true}};
+} addons[] = {{addon_nodes, false}, {addon_dns, false}, {addon_local_path, true}};
 
 static const struct client_resource *const kinds[] = {&client_clusterroles, &client_clusterrolebindings,
                                                       &client_services, &client_storageclasses};

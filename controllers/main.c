@@ -12,7 +12,7 @@
 #include "pkg/base/memory.h"
 #include "pkg/client/leader.h"
 #include "pkg/client/metrics.h"
-#include "pkg/client/serving.h"
+#include "pkg/serving/serving.h"
 
 enum { POOL_WORKERS = 6, READY_POLL_MS = 25, RETRY_MS = 500, SECURE_PORT = 10257 };
 #define LEASE "kube-controller-manager"

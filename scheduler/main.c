@@ -9,7 +9,7 @@
 #include "pkg/base/memory.h"
 #include "pkg/client/leader.h"
 #include "pkg/client/metrics.h"
-#include "pkg/client/serving.h"
+#include "pkg/serving/serving.h"
 #include "scheduler.h"
 
 enum { SECURE_PORT = 10259 };

@@ -2,8 +2,8 @@
  * everyone, /metrics for those who may (upstream: the secure serving of kube-controller-manager and kube-scheduler).
  *
  * With TLS, who asks is known by a client certificate or by a TokenReview, and whether they may by a SubjectAccessReview.
- * Idle, it is a listening socket and a thread with next to no stack: TLS, and a self-signed certificate where none is
- * given, are made when the first connection comes. */
+ * Idle, it is a listening socket and a thread with next to no stack: the HTTP server, and a self-signed certificate where
+ * none is given, are made when the first connection comes. */
 #pragma once
 
 #include "pkg/base/buf.h"
