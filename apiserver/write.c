@@ -196,19 +196,6 @@ static int make_object(struct write *w, const struct resource *in, const char *k
     return *out ? 0 : err_status(e, 500, "InternalError", "the object could not be encoded");
 }
 
-/* Where a quota counts, writers of the namespace take turns: each sees what those before it stored. Upstream has the
- * quota's status for this; here usage is counted anew, so a lock does for the writers of one API server. */
-static int enter_quota(struct write *w, struct json *obj, const struct json *old, pthread_mutex_t **turn,
-                       struct err *e) {
-    if (!w->c.quota_counted || w->c.dry_run) return 0;
-    const char *ns = str_or_empty(w->c.ns);
-    pthread_mutex_t *m = &w->s->quota_queues[hash_bytes(ns, strlen(ns)) % WRITE_QUEUES];
-    pthread_mutex_lock(m);
-    *turn = m;
-    int rc = watchcache_sync(w->s->cache, e);
-    return rc ? rc : admission_quota(&w->c, obj, old, e);
-}
-
 /* ---- create ---- */
 
 static int create_checks(struct write *w, struct json *obj, bool managed, struct err *e) {
@@ -230,7 +217,7 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
     rules_default(&w->c, obj);
     int rc = create_checks(w, obj, managed, e);
     _cleanup_write_queue_ pthread_mutex_t *turn = NULL;
-    if (!rc) rc = enter_quota(w, obj, NULL, &turn, e);
+    if (!rc) rc = quota_enter(w, obj, NULL, &turn, e);
     if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc) {
         key = object_key(w, obj);
@@ -325,7 +312,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
     rules_default(&w->c, obj);
     int rc = update_checks(w, obj, before, managed, e);
     _cleanup_write_queue_ pthread_mutex_t *turn = NULL;
-    if (!rc) rc = enter_quota(w, obj, before, &turn, e);
+    if (!rc) rc = quota_enter(w, obj, before, &turn, e);
     if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc && !same_text(w, old, text, len)) {
         *deleted = rules_update_deletes(&w->c, obj);

@@ -45,6 +45,10 @@ static inline void cleanup_write_queue(pthread_mutex_t **m) {
 }
 #define _cleanup_write_queue_ _cleanup_(cleanup_write_queue)
 
+/* quota.c: before an object is stored that a quota counts, the turn of its namespace is taken, and where there are several
+ * servers the quotas are charged. 0 or 403; *turn (NULL: none) is to be left when the object is stored. */
+int quota_enter(struct write *w, const struct json *obj, const struct json *old, pthread_mutex_t **turn, struct err *e);
+
 /* Creates `obj` (normalised; changed). managed: record managedFields (false after ssa_apply). *out is the stored object,
  * with dry_run as it would be stored. 409 AlreadyExists. */
 int write_create(struct write *w, struct json *obj, bool managed, struct object **out, struct err *e);

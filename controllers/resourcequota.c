@@ -1,9 +1,15 @@
 /* ResourceQuota controller: shows in each quota's status what its namespace uses (upstream
- * pkg/controller/resourcequota). Enforcing is the API server's admission, which counts for itself. */
+ * pkg/controller/resourcequota). Enforcing is the API server's admission, which counts for itself; where there are several
+ * servers, they charge the status for what they are about to store, and what they have just charged is left alone until
+ * the object can be counted. */
+#include <pthread.h>
+
 #include "pkg/api/quantity.h"
+#include "pkg/base/map.h"
 #include "util.h"
 
 #define RESYNC (300 * NS_PER_SEC)
+#define CHARGE_AGE (2 * NS_PER_SEC) /* after which the charged object is stored, or will not be */
 
 enum { WATCHED_MAX = 32 };
 
@@ -18,9 +24,88 @@ struct quota_controller {
         bool shared;
     } watched[WATCHED_MAX];
     size_t n_watched;
+    pthread_mutex_t lock;
+    struct map charges; /* key -> struct charge */
+};
+
+/* What is known of the writers of a quota's status. */
+struct charge {
+    char *written;      /* what this controller wrote last, or is writing; NULL: nothing */
+    int64_t foreign_at; /* mono: when somebody else's was seen; 0: not since */
 };
 
 static void wake(void *arg, struct object *o);
+
+/* ---- charges ---- */
+
+static const char *used_text(struct arena *a, const struct core_resource_quota *q) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    for (size_t i = 0; i < q->status.used.n; i++)
+        buf_printf(&b, "%s=%s\n", q->status.used.items[i].key, q->status.used.items[i].value);
+    return arena_strndup(a, str_or_empty(b.data), b.len);
+}
+
+/* Under the lock. */
+static struct charge *charge_of(struct quota_controller *c, const char *key) {
+    struct charge *x = map_get(&c->charges, key);
+    if (x) return x;
+    x = xcalloc(1, sizeof(*x));
+    map_put(&c->charges, key, x);
+    return x;
+}
+
+static void charge_free(void *p) {
+    struct charge *x = p;
+    free(x->written);
+    free(x);
+}
+
+/* How long the status must be left as it is. */
+static int64_t charge_left(struct quota_controller *c, const char *key) {
+    pthread_mutex_lock(&c->lock);
+    const struct charge *x = map_get(&c->charges, key);
+    int64_t left = x && x->foreign_at ? x->foreign_at + CHARGE_AGE - mono_ns() : 0;
+    pthread_mutex_unlock(&c->lock);
+    return left;
+}
+
+static void note_written(struct quota_controller *c, struct arena *a, const char *key,
+                         const struct core_resource_quota *q) {
+    pthread_mutex_lock(&c->lock);
+    struct charge *x = charge_of(c, key);
+    free(x->written);
+    x->written = xstrdup(used_text(a, q));
+    x->foreign_at = 0;
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void quota_added(void *arg, struct object *o) { workqueue_add(((struct quota_controller *)arg)->q, o->key); }
+
+static void quota_updated(void *arg, struct object *old, struct object *o) {
+    struct quota_controller *c = arg;
+    const struct core_resource_quota *was = old->obj, *now = o->obj;
+    if (!api_equal(&api_core_resource_quota_spec, &was->spec, &now->spec)) {
+        workqueue_add(c->q, o->key);
+        return;
+    }
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *used = used_text(a, now);
+    pthread_mutex_lock(&c->lock);
+    struct charge *x = charge_of(c, o->key);
+    bool foreign = !str_eq(x->written, used);
+    if (foreign) x->foreign_at = mono_ns();
+    pthread_mutex_unlock(&c->lock);
+    if (foreign) workqueue_add_after(c->q, o->key, CHARGE_AGE);
+}
+
+static void quota_gone(void *arg, struct object *o) {
+    struct quota_controller *c = arg;
+    pthread_mutex_lock(&c->lock);
+    struct charge *x = map_get(&c->charges, o->key);
+    map_del(&c->charges, o->key);
+    pthread_mutex_unlock(&c->lock);
+    if (x) charge_free(x);
+}
 
 /* ---- scopes ---- */
 
@@ -202,6 +287,11 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     if (!o) return 0;
     const struct core_resource_quota *was = o->obj;
     struct core_resource_quota q = *was;
+    int64_t left = charge_left(c, key);
+    if (left > 0) {
+        workqueue_add_after(c->q, key, left);
+        return 0;
+    }
     q.status.hard = q.spec.hard;
     q.status.used = (struct str_map){0};
     for (size_t i = 0; i < q.spec.hard.n; i++) {
@@ -212,6 +302,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     workqueue_add_after(c->q, key, RESYNC);
     if (api_equal(&api_core_resource_quota_status, &q.status, &was->status)) return 0;
     struct client_opts opts = {.cause = was->metadata.resource_version};
+    note_written(c, a, key, &q);
     return client_update_status(c->m->client, a, &client_resourcequotas, was->metadata.namespace, &q, &opts, NULL, e);
 }
 
@@ -233,6 +324,8 @@ static void end_informers(void *p) {
     struct quota_controller *c = p;
     for (size_t i = 0; i < c->n_watched; i++)
         if (!c->watched[i].shared) informer_free(c->watched[i].i);
+    map_done_with(&c->charges, charge_free);
+    pthread_mutex_destroy(&c->lock);
 }
 
 int resourcequota_start(struct manager *m, struct err *e) {
@@ -240,7 +333,9 @@ int resourcequota_start(struct manager *m, struct err *e) {
     c->m = m;
     c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
                          &client_persistentvolumeclaims, NULL);
-    manager_watch_keys(m, &client_resourcequotas, c->q);
+    pthread_mutex_init(&c->lock, NULL);
+    struct informer_handler quotas = {quota_added, quota_updated, quota_gone, c};
+    informer_add_handler(manager_informer(m, &client_resourcequotas), &quotas);
     struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c};
     informer_add_handler(manager_informer(m, &client_pods), &pods);
     informer_add_handler(manager_informer(m, &client_services), &other);

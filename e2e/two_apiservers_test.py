@@ -6,12 +6,13 @@ import concurrent.futures
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from servers import Checks, Servers
+from servers import BUILD, Checks, Servers
 
 t = Checks()
 NS = "/api/v1/namespaces/default"
@@ -150,6 +151,57 @@ def presence(a, b):
     b.close()
 
 
+def flood(ns, kind, n, body):
+    """n creations from each of the two servers at once: the status codes."""
+    codes, lock, gate = [], threading.Lock(), threading.Barrier(8)
+
+    def run(server, k):
+        c = s.client(server)
+        gate.wait()
+        for i in range(n // 4):
+            code = c.call("POST", f"/api/v1/namespaces/{ns}/{kind}", body(f"x{server}-{k}-{i}"))[0]
+            with lock:
+                codes.append(code)
+        c.close()
+    threads = [threading.Thread(target=run, args=(server, k)) for server in (0, 1) for k in range(4)]
+    for x in threads:
+        x.start()
+    for x in threads:
+        x.join()
+    return codes
+
+
+def quotas(a, b):
+    """Two servers together let no more in than the quota has room for, and no less."""
+    ns = "/api/v1/namespaces/limited"
+    a.call("POST", "/api/v1/namespaces", {"metadata": {"name": "limited"}})
+    a.call("POST", ns + "/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {"count/configmaps": "10", "secrets": "7"}}})
+    a.call("POST", ns + "/resourcequotas", {"metadata": {"name": "r"}, "spec": {"hard": {"count/configmaps": "12"}}})
+    t.until("the other server knows the quota", 10, lambda: len(b.call("GET", ns + "/resourcequotas")[1]["items"]) == 2)
+    for kind, room in (("configmaps", 10), ("secrets", 7)):
+        codes = flood("limited", kind, 20, lambda name: {"metadata": {"name": name}})
+        have = len(a.call("GET", f"{ns}/{kind}")[1]["items"])
+        t.check(f"{room} {kind} of 40 fit", have == room and codes.count(201) == room and codes.count(403) == 40 - room, f"{have} stored, {sorted(codes)}")
+    used = lambda name: b.call("GET", f"{ns}/resourcequotas/{name}/status")[1].get("status", {}).get("used", {})
+    t.check("what is used is charged at once", used("q") == {"count/configmaps": "10", "secrets": "7"} and used("r") == {"count/configmaps": "10"}, f"{used('q')} {used('r')}")
+    name = a.call("GET", f"{ns}/configmaps")[1]["items"][0]["metadata"]["name"]
+    a.call("DELETE", f"{ns}/configmaps/{name}")
+    t.check("a place that is free is given out, though nobody corrects the charge", b.call("POST", f"{ns}/configmaps", {"metadata": {"name": "late"}})[0] == 201)
+    code, body = b.call("POST", f"{ns}/configmaps", {"metadata": {"name": "later"}})
+    t.check("and once", code == 403 and "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=10, limited: count/configmaps=10" in body["message"], body)
+    controllers = subprocess.Popen([BUILD + "/controllers/coracle-controllers", "--kubeconfig", s.data_dir() + "/admin.kubeconfig", "--leader-elect=false", "--secure-port", "0"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        a.call("DELETE", f"{ns}/configmaps/late")
+        t.until("the controller corrects it", 60, lambda: used("q").get("count/configmaps") == "9" and used("r").get("count/configmaps") == "9")
+        codes = flood("limited", "configmaps", 20, lambda name: {"metadata": {"name": "y" + name}})
+        t.check("and does not let more in meanwhile", codes.count(201) == 1 and len(a.call("GET", f"{ns}/configmaps")[1]["items"]) == 10, sorted(codes))
+        t.until("the status shows it", 60, lambda: used("q").get("count/configmaps") == "10")
+    finally:
+        controllers.terminate()
+        controllers.wait()
+
+
 def cut_off(a, b):
     """Server 0 sleeps while etcd goes away and comes back, and its place in history is compacted."""
     a.call("POST", NS + "/configmaps", {"metadata": {"name": "before"}})
@@ -181,6 +233,6 @@ def cut_off(a, b):
 
 with Servers(etcd=True, n=2) as s:
     one, two = s.client(0), s.client(1)
-    for part in (presence, allocation, repair, fresh_reads, roles, definitions, cut_off):
+    for part in (presence, allocation, repair, fresh_reads, quotas, roles, definitions, cut_off):
         part(one, two)
 t.finish()

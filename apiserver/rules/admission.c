@@ -81,10 +81,6 @@ static int run_chain(admission_fn *const *chain, size_t n, struct rules_ctx *c, 
     return 0;
 }
 
-int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
-    return check_resource_quota(c, obj, old, e);
-}
-
 /* When a webhook or a policy changed something the chain looks once more, and of webhooks and policies those that asked
  * for it. */
 static int run_rounds(admission_fn *const *chain, size_t n, struct rules_ctx *c, struct json *obj,

@@ -161,8 +161,20 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
 int admission_mutate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 int admission_validate(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
 /* The check of quotas once more. When quota_counted is set the caller lets one write of the namespace in at a time, from
- * here until it is stored: two that fit singly may not fit together. */
-int admission_quota(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
+ * here until it is stored: two that fit singly may not fit together. charges NULL: what is counted decides. Else what the
+ * quotas' status says is used counts too, and charges->items is what it will be after this write. */
+struct quota_charges {
+    bool trust_count; /* in: the status has been as it is for so long that what it says beyond the count is wrong */
+    const struct quota_charges *paid; /* in: what this write has charged already; NULL: nothing */
+    bool disputed;                    /* out, of a refusal: by the count the write would fit */
+    struct quota_charge {
+        const char *quota;
+        struct json *used; /* resource: quantity */
+    } * items;
+    size_t n, cap;
+};
+int admission_quota(struct rules_ctx *c, const struct json *obj, const struct json *old, struct quota_charges *charges,
+                    struct err *e);
 
 /* Policies, webhooks and the few built-in plugins that look at more than objects, which see requests that are no plain writes of an object too: CONNECT, and the bodies of
  * subresources (c->body_kind). They may change `obj`, which is NULL for a deletion. */
