@@ -47,12 +47,18 @@ static int clean_up(const struct layout *l, struct err *e) {
                                      arena_printf(l->a, "--state=%s/shim", l->run),
                                      arena_printf(l->a, "--bridge=%s", l->bridge),
                                      NULL};
-    const char *const kubelet_argv[] = {kubelet, "--cleanup", arena_printf(l->a, "--root-dir=%s/kubelet", l->data),
-                                        arena_printf(l->a, "--container-runtime-endpoint=%s", layout_runtime(l)), NULL};
+    /* our own shim cleans up after itself; then the kubelet removes the cgroups of pods that had not reached the shim */
+    const char *runtime = l->runtime ? layout_runtime(l) : "", *config = layout_data(l, "kubelet.yaml");
+    const char *const kubelet_argv[] = {kubelet,
+                                        "--cleanup",
+                                        arena_printf(l->a, "--root-dir=%s/kubelet", l->data),
+                                        arena_printf(l->a, "--container-runtime-endpoint=%s", runtime),
+                                        access(config, R_OK) == 0 ? arena_printf(l->a, "--config=%s", config) : NULL,
+                                        NULL};
     const char *const proxy_argv[] = {proxy, "--cleanup", NULL};
     const char *const dns_argv[] = {dns, "--cleanup", arena_printf(l->a, "--listen=%s:53", l->cluster_dns), NULL};
-    const char *const *all[] = {l->runtime ? kubelet_argv : shim_argv, proxy_argv, dns_argv};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+    const char *const *all[] = {shim_argv, kubelet_argv, proxy_argv, dns_argv};
+    for (size_t i = l->runtime ? 1 : 0; i < ARRAY_LEN(all); i++) {
         int one = run(all[i], r == 0 ? e : NULL);
         if (r == 0) r = one;
     }

@@ -53,8 +53,12 @@ static void orphan_sandboxes(struct kubelet *kl, struct arena *a) {
     }
 }
 
-int gc_remove_all(struct runtime *rt, struct cgroups *cg, struct err *e) {
+static void remove_cgroups(struct cgroups *cg, const char *uid) {
     static const char *const classes[] = {"Guaranteed", "Burstable", "BestEffort"};
+    for (size_t k = 0; k < ARRAY_LEN(classes); k++) cgroups_pod_remove(cg, classes[k], uid, NULL);
+}
+
+static int remove_runtime_pods(struct runtime *rt, struct cgroups *cg, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct cri_list_pod_sandbox_request req = {0};
     struct cri_list_pod_sandbox_response resp = {0};
@@ -63,8 +67,19 @@ int gc_remove_all(struct runtime *rt, struct cgroups *cg, struct err *e) {
         const char *uid = str_map_get(&resp.items.items[i].labels, LABEL_POD_UID);
         if (!uid) continue;
         r = remove_sandbox(rt, a, &resp.items.items[i], e);
-        for (size_t k = 0; r == 0 && k < ARRAY_LEN(classes); k++) cgroups_pod_remove(cg, classes[k], uid, NULL);
+        if (r == 0) remove_cgroups(cg, uid);
     }
+    return r;
+}
+
+int gc_remove_all(struct runtime *rt, struct cgroups *cg, const char *root_dir, struct err *e) {
+    int r = rt ? remove_runtime_pods(rt, cg, e) : 0;
+    /* pods that the runtime had not heard of yet: each has a folder from before its cgroup */
+    _cleanup_free_ char *dir = xasprintf("%s/pods", root_dir);
+    DIR *d = opendir(dir);
+    for (struct dirent *ent; d && (ent = readdir(d));)
+        if (ent->d_name[0] != '.') remove_cgroups(cg, ent->d_name);
+    if (d) closedir(d);
     if (r == 0) cgroups_teardown(cg);
     return r;
 }

@@ -10,6 +10,6 @@ void gc_orphans(struct kubelet *kl);
 /* Rotates container logs that have grown beyond the limit. Returns when to look again, in nanoseconds: soon while a
  * container writes fast. */
 int64_t gc_logs(struct kubelet *kl);
-/* For an operator who is done with this node: stops and removes every pod that a kubelet made in this runtime, and
- * their cgroups. Blocks. */
-int gc_remove_all(struct runtime *rt, struct cgroups *cg, struct err *e);
+/* For an operator who is done with this node: stops and removes every pod that a kubelet made in this runtime (NULL: it is
+ * cleaned up already), and the cgroups of these pods and of those that have a folder in root_dir. Blocks. */
+int gc_remove_all(struct runtime *rt, struct cgroups *cg, const char *root_dir, struct err *e);

@@ -113,7 +113,12 @@ struct main_flags {
         {"shutdown-on-term",      0,    FLAG_BOOL,                                                                       \
          &(o).c.shutdown_on_term, NULL, "SIGTERM means that the machine goes down (logind and SIGPWR always do)"},       \
         {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                               \
-        {"cleanup", 0, FLAG_BOOL, &(o).cleanup, NULL, "stop and remove every pod of the runtime, then end"},             \
+        {"cleanup",                                                                                                      \
+         0,                                                                                                              \
+         FLAG_BOOL,                                                                                                      \
+         &(o).cleanup,                                                                                                   \
+         NULL,                                                                                                           \
+         "stop and remove every pod of the runtime (endpoint \"\": of none) and all pods' cgroups, then end"},           \
         {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                      \
         {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                        \
         {"healthz-port", 0, FLAG_INT, &(o).c.healthz_port, "PORT", "/healthz without TLS; 0: none"},                     \
@@ -191,9 +196,10 @@ static int clean_up(const struct kubelet_config *c) {
     _cleanup_err_ struct err e = {0};
     struct cgroups_config cc = {.root = c->cgroup_root};
     struct cgroups *cg = cgroups_new(&cc);
-    struct runtime *rt = runtime_cri_new(c->runtime_endpoint, c->image_endpoint);
+    struct runtime *rt =
+        str_empty(c->runtime_endpoint) ? NULL : runtime_cri_new(c->runtime_endpoint, c->image_endpoint);
     cgroups_adopt(cg);
-    int r = gc_remove_all(rt, cg, &e);
+    int r = gc_remove_all(rt, cg, c->root_dir, &e);
     if (r < 0) fprintf(stderr, "coracle-kubelet: the runtime's pods cannot be removed: %s\n", e.msg);
     runtime_free(rt);
     cgroups_free(cg);

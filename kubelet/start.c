@@ -152,6 +152,9 @@ static bool ensure_volumes(struct sync *s) {
 static bool ensure_cgroup(struct sync *s) {
     _cleanup_err_ struct err e = {0};
     if (s->w->cgroup_made) return true;
+    /* The pod's folder first: by it a later kubelet, or a clean-up, knows that the cgroup is this node's. */
+    int r = s->kl->fake ? 0 : mkdir_p(kubelet_pod_dir(s->kl, s->a, s->w->uid), 0750);
+    if (r < 0) log_warn("cannot make a pod's folder", "pod", s->obj->key, "error", strerror(-r), NULL);
     if (cgroups_pod_create(s->kl->cgroups, s->pod, &e) < 0) {
         kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodContainer",
                       "unable to ensure pod container exists: %s", e.msg);
