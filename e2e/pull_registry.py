@@ -1,7 +1,7 @@
 """A registry on loopback for e2e/pull_test.py. The repository's name says how it behaves:
 
     good      as it should            breaks   each answer without a Range ends in the middle
-    slow      2 MB a second           basic    wants user:password
+    slow      2 MB a second           basic    wants user:password (so does basic2)
     bearer    wants a token, which it gives for user:password       identity   for the identity token "I"
 
 GET /counts: per repository, how many bytes of blobs went out and how many were in flight at once."""
@@ -56,7 +56,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
 
     def may(self, repo):
         auth = self.headers.get("Authorization")
-        if repo == "basic" and not self.basic():
+        if repo.startswith("basic") and not self.basic():
             return self.reply(401, WWW_Authenticate='Basic realm="x"')
         if repo in ("bearer", "identity") and auth != f"Bearer token-{repo}":
             realm = f"http://{self.headers['Host']}/token"
@@ -119,6 +119,6 @@ class Registry(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    for n, name in enumerate(["good", "breaks", "slow", "basic", "bearer", "identity", "mirrored"]):
+    for n, name in enumerate(["good", "breaks", "slow", "basic", "basic2", "bearer", "identity", "mirrored"]):
         Registry.images[name] = Image(n)
     http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Registry).serve_forever()

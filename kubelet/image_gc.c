@@ -3,6 +3,7 @@
 
 #include <sys/statvfs.h>
 
+#include "kubelet/images.h"
 #include "kubelet/node.h"
 
 enum { EVENT_EVERY_S = 300 };
@@ -122,6 +123,9 @@ static size_t look(struct image_gc *g, struct arena *a, struct removable **out) 
         (*out)[n++] = (struct removable){img, s};
     }
     forget_gone(g);
+    const char **ids = arena_alloc(a, (images.images.n + 1) * sizeof(*ids));
+    for (size_t i = 0; i < images.images.n; i++) ids[i] = str_or_empty(images.images.items[i].id);
+    images_prune_records(g->kl->images, ids, images.images.n);
     if (n) qsort(*out, n, sizeof(**out), by_age);
     return n;
 }

@@ -2,8 +2,10 @@
 #include "kubelet/images.h"
 
 #include <ctype.h>
+#include <openssl/evp.h>
 #include <time.h>
 
+#include "kubelet/pull_records.h"
 #include "pkg/base/bytes.h"
 
 enum { MAX_CREDENTIALS = 16, WAIT_SLICE_MS = 100, PULL_TIMEOUT_S = 3600, SHOWN_ERROR_MAX = 4096 };
@@ -16,6 +18,7 @@ struct pull {
     struct arena *arena;
     struct cri_pull_image_request req;
     struct cri_auth_config *auths;
+    struct pull_secret *secrets; /* whose auths these are */
     size_t n_auths;
     int result;
     struct err err;
@@ -27,13 +30,16 @@ struct images {
     struct kubelet *kl;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct map pulls;         /* key -> struct pull */
+    struct map pulls; /* key -> struct pull */
+    struct pull_records *records;
     unsigned running, active; /* threads; those that have a place among the pulls allowed side by side */
 };
 
 struct images *images_new(struct kubelet *kl) {
     struct images *im = xcalloc(1, sizeof(*im));
     im->kl = kl;
+    _cleanup_free_ char *dir = kl->fake ? NULL : xasprintf("%s/image_manager", kl->cfg.root_dir);
+    im->records = pull_records_new(dir);
     pthread_mutex_init(&im->lock, NULL);
     pthread_condattr_t ca;
     pthread_condattr_init(&ca);
@@ -49,6 +55,7 @@ void images_free(struct images *im) {
     while (im->running) pthread_cond_wait(&im->changed, &im->lock);
     pthread_mutex_unlock(&im->lock);
     map_done(&im->pulls);
+    pull_records_free(im->records);
     pthread_cond_destroy(&im->changed);
     pthread_mutex_destroy(&im->lock);
     free(im);
@@ -176,8 +183,23 @@ size_t images_credentials(struct arena *a, const char *json, size_t len, bool fl
     return n;
 }
 
+/* What two Secrets with the same credentials have in common. */
+static const char *hash_of(struct arena *a, const struct cri_auth_config *c) {
+    const char *parts[] = {c->username, c->password, c->identity_token, c->registry_token};
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    char *hex = arena_alloc(a, 2 * EVP_MAX_MD_SIZE + 1);
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        buf_add(&b, str_or_empty(parts[i]), strlen(str_or_empty(parts[i])) + 1);
+    EVP_Digest(b.data, b.len, md, &n, EVP_sha256(), NULL);
+    hex_encode(md, n, hex);
+    return hex;
+}
+
+/* At most MAX_CREDENTIALS, and the Secret that each is from. */
 static size_t pod_credentials(struct images *im, struct arena *a, const struct core_pod *pod, const char *image,
-                              struct cri_auth_config *out) {
+                              struct cri_auth_config *out, struct pull_secret *secrets) {
     size_t n = 0;
     const char *missing = NULL;
     for (size_t i = 0; i < pod->spec.image_pull_secrets.n; i++) {
@@ -195,6 +217,8 @@ static size_t pod_credentials(struct images *im, struct arena *a, const struct c
             struct bytes v = s.data.items[k].value;
             size_t m = images_credentials(a, (const char *)v.p, v.n, flat, image, &got, MAX_CREDENTIALS - n);
             memcpy(out + n, got, m * sizeof(*got));
+            for (size_t j = n; j < n + m; j++)
+                secrets[j] = (struct pull_secret){s.metadata.uid, pod->metadata.namespace, name, hash_of(a, &out[j])};
             n += m;
         }
     }
@@ -216,6 +240,16 @@ static void pull_unref(struct pull *p) { /* with the lock held */
     free(p);
 }
 
+static int image_status(struct images *im, struct arena *a, const char *image, const struct cri_image **out,
+                        struct err *e) {
+    struct cri_image_spec spec = {.image = image};
+    struct cri_image_status_request req = {.image = &spec};
+    struct cri_image_status_response resp = {0};
+    int r = runtime_call(im->kl->rt, RT_IMAGE_STATUS, a, &req, &resp, e);
+    *out = resp.image;
+    return r;
+}
+
 /* How many pulls may run side by side; 0: any number. */
 static unsigned most_pulls(const struct images *im) {
     const struct kubelet_config *c = &im->kl->cfg;
@@ -226,7 +260,9 @@ static void *pull_thread(void *arg) {
     struct pull *p = arg;
     struct images *im = p->im;
     struct err first = {0};
+    const struct pull_secret *with = NULL;
     int r = -EIO;
+    pull_records_begin(im->records, p->req.image->image);
     pthread_mutex_lock(&im->lock);
     while (most_pulls(im) && im->active >= most_pulls(im) && !im->kl->stopping)
         pthread_cond_wait(&im->changed, &im->lock);
@@ -240,6 +276,7 @@ static void *pull_thread(void *arg) {
         r = runtime_call_timeout(im->kl->rt, RT_PULL_IMAGE, p->arena, &p->req, &resp, PULL_TIMEOUT_S * NS_PER_SEC, &e);
         if (r == 0) {
             p->ref = xstrdup(resp.image_ref ? resp.image_ref : "");
+            with = p->n_auths ? &p->secrets[i] : NULL;
             err_done(&e);
             break;
         }
@@ -248,6 +285,9 @@ static void *pull_thread(void *arg) {
         else
             err_done(&e);
     }
+    const struct cri_image *got = NULL;
+    if (r == 0 && image_status(im, p->arena, p->ref, &got, NULL) < 0) got = NULL;
+    pull_records_end(im->records, p->req.image->image, r < 0 ? NULL : got ? got->id : p->ref, with);
     pthread_mutex_lock(&im->lock);
     p->result = r;
     if (r < 0)
@@ -276,7 +316,7 @@ static char *pull_key(struct arena *a, const char *image, const struct cri_auth_
 /* A reference to a running pull; starts it when there is none. */
 static struct pull *pull_begin(struct images *im, struct arena *a, const char *image,
                                const struct cri_pod_sandbox_config *sandbox, const struct cri_auth_config *auths,
-                               size_t n_auths) {
+                               const struct pull_secret *secrets, size_t n_auths) {
     const char *key = pull_key(a, image, auths, n_auths);
     struct pull *p = map_get(&im->pulls, key);
     if (p) {
@@ -298,6 +338,11 @@ static struct pull *pull_begin(struct images *im, struct arena *a, const char *i
         struct cri_auth_config *c = api_clone(p->arena, &api_cri_auth_config, &auths[i]);
         p->auths[i] = *c;
     }
+    p->secrets = arena_zalloc(p->arena, (n_auths + 1) * sizeof(*p->secrets));
+    for (size_t i = 0; i < n_auths; i++)
+        p->secrets[i] =
+            (struct pull_secret){arena_strdup(p->arena, secrets[i].uid), arena_strdup(p->arena, secrets[i].namespace),
+                                 arena_strdup(p->arena, secrets[i].name), arena_strdup(p->arena, secrets[i].hash)};
     p->n_auths = n_auths;
     im->running++;
     map_put(&im->pulls, p->key, p);
@@ -344,26 +389,17 @@ static int fail(struct image_result *out, int code, const char *reason, const ch
     return code;
 }
 
-static int image_status(struct images *im, struct arena *a, const char *image, const struct cri_image **out,
-                        struct err *e) {
-    struct cri_image_spec spec = {.image = image};
-    struct cri_image_status_request req = {.image = &spec};
-    struct cri_image_status_response resp = {0};
-    int r = runtime_call(im->kl->rt, RT_IMAGE_STATUS, a, &req, &resp, e);
-    *out = resp.image;
-    return r;
-}
-
 static int pull(struct images *im, struct arena *a, const struct core_pod *pod, const struct core_container *c,
                 const char *image, const struct cri_pod_sandbox_config *sandbox, struct image_track *t,
                 bool (*cancelled)(void *), void *arg, struct image_result *out) {
     struct kubelet *kl = im->kl;
     struct cri_auth_config auths[MAX_CREDENTIALS];
-    size_t n = pod_credentials(im, a, pod, image, auths);
+    struct pull_secret secrets[MAX_CREDENTIALS];
+    size_t n = pod_credentials(im, a, pod, image, auths, secrets);
     kubelet_event(kl, pod, c->name, "Normal", "Pulling", "Pulling image \"%s\"", c->image);
     int64_t asked = mono_ns();
     pthread_mutex_lock(&im->lock);
-    struct pull *p = pull_begin(im, a, image, sandbox, auths, n);
+    struct pull *p = pull_begin(im, a, image, sandbox, auths, secrets, n);
     int r = pull_wait(im, p, cancelled, arg);
     int64_t took = (p->finished - p->started) / NS_PER_MS * NS_PER_MS;
     int64_t waited = (mono_ns() - asked) / NS_PER_MS * NS_PER_MS;
@@ -391,6 +427,23 @@ static int pull(struct images *im, struct arena *a, const struct core_pod *pod, 
                   duration_format(took, d1), duration_format(MAX_OF(waited, took), d2),
                   (unsigned long long)(out->image ? out->image->size : 0));
     return 0;
+}
+
+/* Whether the pod may use an image that is there without a pull of its own. */
+static bool may_use(struct images *im, struct arena *a, const struct core_pod *pod, const char *image, const char *id) {
+    struct cri_auth_config auths[MAX_CREDENTIALS];
+    struct pull_secret secrets[MAX_CREDENTIALS];
+    switch (pull_records_verdict(im->records, &im->kl->cfg, image, str_or_empty(id))) {
+        case PULL_FREE: return true;
+        case PULL_PROOF: return false;
+        case PULL_ASK: break;
+    }
+    size_t n = pod_credentials(im, a, pod, image, auths, secrets);
+    return pull_records_match(im->records, image, str_or_empty(id), secrets, n);
+}
+
+void images_prune_records(struct images *im, const char *const *ids, size_t n) {
+    pull_records_prune(im->records, ids, n);
 }
 
 int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod, const struct core_container *c,
@@ -424,7 +477,7 @@ int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod
             kubelet_event(kl, pod, c->name, "Warning", "InspectFailed", "%s", msg);
             return fail(out, r, "ImageInspectError", msg, 10 * NS_PER_SEC);
         }
-        if (out->image) {
+        if (out->image && may_use(im, a, pod, image, out->image->id)) {
             kubelet_event(kl, pod, c->name, "Normal", "Pulled",
                           "Container image \"%s\" already present on machine and can be accessed by the pod", c->image);
             out->image_ref = out->image->id;

@@ -32,6 +32,9 @@ int images_ensure(struct images *im, struct arena *a, const struct core_pod *pod
                   const struct cri_pod_sandbox_config *sandbox, struct image_track *t, bool (*cancelled)(void *),
                   void *arg, struct image_result *out);
 
+/* Forgets how images were pulled whose ids are not among these. */
+void images_prune_records(struct images *im, const char *const *ids, size_t n);
+
 /* Reads "auths" of a .dockerconfigjson (or the flat map of a .dockercfg) and gives what fits the image, best
  * match first, in `a`. */
 size_t images_credentials(struct arena *a, const char *json, size_t len, bool flat, const char *image,
