@@ -21,6 +21,7 @@
 #include "pkg/base/ktime.h"
 #include "proc.h"
 #include "runtime.h"
+#include "sealed.h"
 
 enum {
     CREATE_TIMEOUT_MS = 120000,
@@ -36,12 +37,15 @@ struct runtime {
     char *root_arg; /* --root=STATE/crun */
     char *exits, *attach;
     char version[32];
-    bool runc; /* its container waits to be read from, where crun's waits for a byte */
-    bool wrap; /* run the program through the helper: hybrid cgroups */
+    struct sealed *sealed; /* the program in memory; NULL: it is run as it is */
+    bool runc;             /* its container waits to be read from, where crun's waits for a byte */
+    bool wrap;             /* run the program through the helper: hybrid cgroups */
 };
 
+static const char *program(struct runtime *r) { return r->sealed ? sealed_path(r->sealed) : r->program; }
+
 static int read_version(struct runtime *r, struct err *e) {
-    const char *argv[] = {r->program, "--version", NULL};
+    const char *argv[] = {program(r), "--version", NULL};
     _cleanup_buf_ struct buf out = {.limit = 4096};
     struct proc_opts o = {.argv = argv, .in = -1, .out = -1, .err = -1};
     int rc = proc_run(&o, NULL, &out, NULL, 10000, e);
@@ -70,12 +74,20 @@ struct runtime *runtime_new(const struct runtime_options *o, struct err *e) {
     if (rc < 0) err_errno(e, rc, "prepare %s", o->state);
     if (rc == 0 && access(r->monitor, X_OK) < 0) rc = err_errno(e, errno, "monitor %s", r->monitor);
     if (rc == 0 && r->wrap && access(r->helper, X_OK) < 0) rc = err_errno(e, errno, "helper %s", r->helper);
-    if (rc == 0 && !o->secondary) rc = read_version(r, e);
+    if (rc == 0 && !o->secondary) {
+        r->sealed = sealed_new(r->program, NULL);
+        rc = read_version(r, r->sealed ? NULL : e);
+        if (rc < 0 && r->sealed) { /* a machine may forbid to execute what is in memory */
+            r->sealed = sealed_free(r->sealed);
+            rc = read_version(r, e);
+        }
+    }
     return rc < 0 ? runtime_free(r) : r;
 }
 
 struct runtime *runtime_free(struct runtime *r) {
     if (!r) return NULL;
+    sealed_free(r->sealed);
     free(r->program);
     free(r->monitor);
     free(r->helper);
@@ -98,7 +110,7 @@ static size_t program_argv(struct runtime *r, const char **argv) {
         argv[n++] = r->helper;
         argv[n++] = "runtime";
     }
-    argv[n++] = r->program;
+    argv[n++] = program(r);
     argv[n++] = r->root_arg;
     return n;
 }
@@ -113,7 +125,7 @@ static void monitor_argv(struct runtime *r, struct arena *a, const struct runtim
         {"-c", c->id},
         {"-u", c->id},
         {"-n", c->id},
-        {"-r", r->wrap ? r->helper : r->program},
+        {"-r", r->wrap ? r->helper : program(r)},
         {"-p", arena_printf(a, "%s/pid", c->bundle)},
         {"-P", arena_printf(a, "%s/conmon.pid", c->bundle)},
         {"-l", c->log_path ? arena_printf(a, "k8s-file:%s", c->log_path) : "none"},
@@ -127,7 +139,7 @@ static void monitor_argv(struct runtime *r, struct arena *a, const struct runtim
     }
     if (r->wrap) {
         argv[n++] = "--runtime-arg=runtime";
-        argv[n++] = arena_printf(a, "--runtime-arg=%s", r->program);
+        argv[n++] = arena_printf(a, "--runtime-arg=%s", program(r));
     }
     argv[n++] = arena_printf(a, "--runtime-arg=%s", r->root_arg);
     argv[n++] = "--no-sync-log";
