@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "apiserver/handlers.h"
+#include "apiserver/review_check.h"
 #include "apiserver/subresources.h"
 #include "apiserver/write.h"
 
@@ -51,45 +52,26 @@ static void spec_user(struct arena *a, const struct json *spec, struct user_info
     }
 }
 
-/* One finding more. */
-static void unfit(struct err *e, const struct resource *r, const char *field, const char *why) {
-    if (!e->code) {
-        err_status(e, 422, "Invalid", "%s.%s \"\" is invalid: %s: Invalid value: %s", r->kind, r->group, field, why);
-        err_details(e, r->group, NULL, NULL);
-    }
-    err_cause_add(e, "FieldValueInvalid", field, "Invalid value: %s", why);
-}
-
 static int review_access(struct request *q, struct json *v, struct err *e) {
     struct arena *a = q->a;
     struct json *spec = json_ensure_object(a, v, "spec"), *status = json_object(a);
-    bool self = str_eq(q->res->plural, "selfsubjectaccessreviews"),
-         local = str_eq(q->res->plural, "localsubjectaccessreviews");
+    bool self = str_eq(q->res->plural, "selfsubjectaccessreviews");
     struct user_info other, *u = &q->user;
     struct authz_attrs at;
-    const char *reason = NULL, *error = NULL;
-    bool res = json_is(json_get(spec, "resourceAttributes"), JSON_OBJECT),
-         non = json_is(json_get(spec, "nonResourceAttributes"), JSON_OBJECT);
-    if (res && non)
-        unfit(e, q->res, "spec.nonResourceAttributes", "cannot be specified in combination with resourceAttributes");
-    if (!res && !non)
-        unfit(e, q->res, "spec.resourceAttributes",
-              "exactly one of nonResourceAttributes or resourceAttributes must be specified");
+    const char *reason = NULL, *error = NULL, *ignored = review_ignored(a, spec);
+    int rc = review_check(q, v, e);
+    if (rc) return rc;
     if (!self) {
         spec_user(a, spec, &other);
         u = &other;
-        if (str_empty(u->name) && !u->n_groups)
-            unfit(e, q->res, "spec.user", "at least one of user or group must be specified");
     }
-    if (e->code) return -EINVAL;
     attrs_of(q, spec, u, &at);
-    if (local && !str_eq(at.ns, q->ns))
-        return err_status(e, 400, "BadRequest", "spec.resourceAttributes.namespace must match namespace: %s", q->ns);
     enum authz_decision d = authz_ask(q->s->authz, a, &at, &reason, &error);
     json_set_bool(a, status, "allowed", d == AUTHZ_ALLOW);
     if (d == AUTHZ_DENY) json_set_bool(a, status, "denied", true);
     if (!str_empty(reason)) json_set_str(a, status, "reason", reason);
-    if (error) json_set_str(a, status, "evaluationError", error);
+    if (error && ignored) ignored = arena_printf(a, "%s; %s", error, ignored);
+    if (error || ignored) json_set_str(a, status, "evaluationError", ignored ? ignored : error);
     json_set(a, v, "status", status);
     return 0;
 }
@@ -99,6 +81,7 @@ static int review_rules(struct request *q, struct json *v, struct err *e) {
     if (str_empty(ns)) return err_status(e, 400, "BadRequest", "no namespace on request");
     json_set(q->a, v, "status", authz_rules(q->s->authz, q->a, &q->user, ns));
     json_set(q->a, v, "spec", json_object(q->a));
+    json_set(q->a, v, "metadata", json_object(q->a));
     return 0;
 }
 
@@ -107,7 +90,8 @@ static int review_rules(struct request *q, struct json *v, struct err *e) {
 static int review_self(struct request *q, struct json *v, struct err *e) {
     char now[KTIME_MAX];
     struct json *status = json_object(q->a);
-    json_set_str(q->a, json_ensure_object(q->a, v, "metadata"), "creationTimestamp", ktime_format(ktime_now(), now));
+    json_set_str(q->a, json_set(q->a, v, "metadata", json_object(q->a)), "creationTimestamp",
+                 ktime_format(ktime_now(), now));
     json_set(q->a, status, "userInfo", user_to_json(q->a, &q->user));
     json_set(q->a, v, "status", status);
     return 0;
@@ -129,7 +113,11 @@ static int review_token(struct request *q, struct json *v, struct err *e) {
         if (json_len(matched)) json_set(a, status, "audiences", matched);
     } else {
         json_set(a, status, "user", json_object(a));
-        if (why.msg[0]) json_set_str(a, status, "error", why.msg);
+        bool jwt = strchr(token, '.') && strchr(strchr(token, '.') + 1, '.'); /* it was looked into */
+        json_set_str(a, status, "error",
+                     jwt && why.msg[0] && !str_eq(why.msg, "unknown token")
+                         ? arena_printf(a, "[invalid bearer token, %s]", why.msg)
+                         : "invalid bearer token");
     }
     json_set(a, v, "status", status);
     return 0;
@@ -212,6 +200,23 @@ void own_fields(struct request *q, const struct api_type *type, struct json *v) 
     managed_fields_update(&c, v, NULL);
 }
 
+/* What only the server says, and the namespace, which is the URL's. */
+static int review_metadata(struct request *q, struct json *v, struct err *e) {
+    static const char *const own[] = {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+                                      "selfLink"};
+    struct json *meta = json_ensure_object(q->a, v, "metadata");
+    const char *ns = str_of(meta, "namespace");
+    for (size_t i = 0; i < ARRAY_LEN(own); i++) json_del(meta, own[i]);
+    if (!q->res->namespaced)
+        json_del(meta, "namespace");
+    else if (!*ns)
+        json_set_str(q->a, meta, "namespace", q->ns);
+    else if (!str_eq(ns, q->ns))
+        return err_status(e, 400, "BadRequest",
+                          "the namespace of the provided object does not match the namespace sent on the request");
+    return 0;
+}
+
 void handle_virtual(struct request *q) {
     _cleanup_err_ struct err e = {0};
     struct json *v = NULL;
@@ -226,6 +231,7 @@ void handle_virtual(struct request *q) {
     bool dry_run;
     int rc = body_of_write(q, q->res->type, resource_api_version(q->a, q->res), q->res->kind, "CreateOptions", &dry_run,
                            &v, &e);
+    if (!rc) rc = review_metadata(q, v, &e);
     if (!rc) rc = write_admit_body(q, RULES_CREATE, NULL, NULL, false, v, NULL, &e);
     if (!rc && !str_has_prefix(q->res->plural, "selfsubjectr")) own_fields(q, q->res->type, v);
     for (size_t i = 0; !rc && i < ARRAY_LEN(reviews); i++)

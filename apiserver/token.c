@@ -113,6 +113,24 @@ static int issue(struct request *q, struct json *body, const struct object *sa, 
     return 0;
 }
 
+/* A request that names its account names the right one. */
+static int check_metadata(struct request *q, struct json *body, const struct object *sa, struct err *e) {
+    const struct json *meta = json_get(body, "metadata");
+    const char *name = json_get_str(meta, "name"), *ns = json_get_str(meta, "namespace"),
+               *uid = json_get_str(meta, "uid"),
+               *have = json_as_str(json_at(object_tree(q->a, sa), "metadata", "uid", NULL));
+    if (!str_empty(ns) && !str_eq(ns, q->ns))
+        return err_status(e, 400, "BadRequest",
+                          "the namespace of the provided object does not match the namespace sent on the request");
+    if (!str_empty(name) && !str_eq(name, q->name))
+        return invalid(e, "metadata.name", "FieldValueInvalid", "must match the service account name if specified");
+    if (str_empty(uid) || str_eq(uid, have)) return 0;
+    err_status(e, 409, "Conflict", "the UID in the token request (%s) is not that of the service account (%s)", uid,
+               have);
+    err_details(e, "authentication.k8s.io", "TokenRequest", q->name);
+    return -EEXIST;
+}
+
 void handle_token(struct request *q) {
     _cleanup_err_ struct err e = {0};
     struct json *body = NULL;
@@ -123,6 +141,7 @@ void handle_token(struct request *q) {
     if (!rc && !sa) rc = err_not_found(&e, q->res, q->name);
     static const struct rules_kind kind = {"authentication.k8s.io", "v1", "TokenRequest", "serviceaccounts", true};
     if (!rc) rc = write_admit_body(q, RULES_CREATE, &kind, "token", false, body, NULL, &e);
+    if (!rc) rc = check_metadata(q, body, sa, &e);
     if (!rc) {
         own_fields(q, type, body);
         rc = issue(q, body, sa, &e);

@@ -450,7 +450,6 @@ PREPARE_FN(service) {
             if (jsame(json_get(spec, dropped[i]), json_get(was, dropped[i]))) json_del(spec, dropped[i]);
     }
     if (old) follow_cluster_ip(c->a, spec, was);
-    if (!cluster && !old) json_del(spec, "internalTrafficPolicy");
     /* clusterIP is the first of clusterIPs; what only the list says is not taken over */
     if (*jstr(spec, "clusterIP") && !json_len(json_get(spec, "clusterIPs")))
         json_append(c->a, json_ensure_array(c->a, spec, "clusterIPs"), json_str(c->a, jstr(spec, "clusterIP")));

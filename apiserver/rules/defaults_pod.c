@@ -1,6 +1,8 @@
 /* Defaults of pods, pod templates and volumes. Upstream: pkg/apis/core/v1/defaults.go and the +default
  * markers of core/v1. An absent field gets its value here once, at the first decoding; nothing downstream
  * needs to know them. */
+#include <ctype.h>
+
 #include "apiserver/rules/kinds.h"
 
 void def_str(struct arena *a, struct json *o, const char *key, const char *v) {
@@ -46,7 +48,23 @@ static bool repository_part(const char *s, size_t n) {
     return any;
 }
 
+/* example.com:5000 */
+static bool domain_parses(const char *s, size_t n) {
+    const char *port = memchr(s, ':', n);
+    size_t end = port ? (size_t)(port - s) : n;
+    if (*s == '[') return memchr(s, ']', n);
+    for (size_t i = end + 1; i < n; i++)
+        if (!isdigit((unsigned char)s[i])) return false;
+    if (port && end + 1 == n) return false;
+    for (size_t i = 0; i < end; i++) {
+        bool edge = !i || s[i - 1] == '.' || i + 1 == end || s[i + 1] == '.';
+        if (!isalnum((unsigned char)s[i]) && (edge || (s[i] != '-' && s[i] != '.'))) return false;
+    }
+    return end > 0;
+}
+
 static bool is_host(const char *s, size_t n) {
+    if (!domain_parses(s, n)) return false;
     return memchr(s, '.', n) || memchr(s, ':', n) || (n == 9 && memcmp(s, "localhost", n) == 0);
 }
 
@@ -71,8 +89,10 @@ static bool image_parses(const char *image) {
     }
 }
 
+enum { IMAGE_NAME_MAX = 255 };
+
 static const char *pull_policy(const char *image) {
-    if (*image && !image_parses(image)) return "IfNotPresent";
+    if (*image && (strlen(image) > IMAGE_NAME_MAX || !image_parses(image))) return "IfNotPresent";
     return image_is_latest(image) ? "Always" : "IfNotPresent";
 }
 
@@ -297,8 +317,10 @@ DEFAULTS_FN(pod) {
     def_bool(a, spec, "enableServiceLinks", true);
     struct json *status = jget(obj, "status");
     if (status) {
+        const struct json *first = json_item(json_get(status, "podIPs"), 0);
+        if (first && *jstr(status, "podIP") && !str_eq(jstr(first, "ip"), jstr(status, "podIP")))
+            json_del(status, "podIPs"); /* of two that differ the older member counts */
         sync_one_and_many(a, status, "podIP", "podIPs", "ip");
-        sync_one_and_many(a, status, "hostIP", "hostIPs", "ip");
     }
     struct json *st;
     static const char *const lists[] = {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"};

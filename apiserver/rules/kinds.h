@@ -50,6 +50,9 @@ DEFAULTS_FN(api_service);
 PREPARE_FN(pod);
 PREPARE_FN(service_account);
 PREPARE_FN(service);
+PREPARE_FN(limit_range);
+PREPARE_FN(node);
+PREPARE_FN(resource_claim);
 PREPARE_FN(namespace);
 PREPARE_FN(job);
 PREPARE_FN(daemon_set);
@@ -58,6 +61,7 @@ PREPARE_FN(persistent_volume);
 PREPARE_FN(persistent_volume_claim);
 PREPARE_FN(csr);
 PREPARE_FN(crd);
+PREPARE_FN(api_service);
 
 VALIDATE_FN(pod);
 VALIDATE_FN(pod_template_object);

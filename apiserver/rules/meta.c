@@ -48,7 +48,7 @@ const char *rules_name_check(struct rules_ctx *c, const char *name, bool prefix)
 
 static void v_name(struct vctx *v, const struct json *meta, const struct fp *p) {
     const char *name = jstr(meta, "name"), *base = jstr(meta, "generateName"), *bad;
-    if (*base && (bad = rules_name_check(v->c, base, true)))
+    if (*base && !str_eq(v->c->kind, "CertificateSigningRequest") && (bad = rules_name_check(v->c, base, true)))
         v_invalid(v, FP(p, "generateName"), json_get(meta, "generateName"), "%s", bad);
     if (!*name) {
         v_required(v, FP(p, "name"), "name or generateName is required");
@@ -127,8 +127,9 @@ static void v_whole(struct vctx *v, const struct json *meta, bool core, const st
 
 void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p) {
     bool core = v->c->type &&
-                !str_in(str_or_empty(v->c->group), ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io",
-                                                          "admissionregistration.k8s.io", "coordination.k8s.io")) &&
+                !str_in(str_or_empty(v->c->group),
+                        ONE_OF("apiextensions.k8s.io", "apiregistration.k8s.io", "admissionregistration.k8s.io",
+                               "coordination.k8s.io", "node.k8s.io")) &&
                 !(str_eq(v->c->kind, "Event") && !str_eq(v->c->request_group, "events.k8s.io"));
     v_name(v, meta, p);
     if (v->c->namespaced) {

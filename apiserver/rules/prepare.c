@@ -1,7 +1,12 @@
 /* What a kind's strategy does beyond the generic rules before a write: the status a new object starts with,
  * selectors made by the server, parts that only a subresource may change. Upstream: PrepareForCreate and
  * PrepareForUpdate of pkg/registry/<group>/<kind>/strategy.go. */
+#include "apiserver/auth/authn.h"
 #include "apiserver/rules/kinds.h"
+#include "apiserver/rules/validate_device.h"
+#include "pkg/base/bytes.h"
+
+enum { UUID_MAX = 37 };
 
 static void keep(struct arena *a, struct json *obj, const struct json *old, const char *key) {
     const struct json *was = json_get(old, key);
@@ -112,6 +117,30 @@ static void keep_but_resources(struct arena *a, struct json *obj, const struct j
     json_set(a, obj, "spec", spec);
 }
 
+/* DRANodeAllocatableResources, ImageVolumeWithDigest: off by default. */
+static void drop_status_parts(struct json *status) {
+    static const char *const lists[] = {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"};
+    struct json *k, *m;
+    drop_member(status, "nodeAllocatableResourceClaimStatuses");
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        JSON_FOREACH(k, json_get(status, lists[i]))
+            JSON_FOREACH(m, json_get(k, "volumeMounts")) drop_member(m, "volumeStatus");
+}
+
+/* A client that does not know observedGeneration does not take it away. */
+static void keep_observed_generations(struct arena *a, struct json *status, const struct json *was) {
+    const struct json *old, *before = json_get(was, "conditions");
+    struct json *cond, *list = json_get(status, "conditions");
+    if (!json_get_int(status, "observedGeneration", 0)) keep(a, status, was, "observedGeneration");
+    JSON_FOREACH(cond, list) {
+        size_t nth = 0; /* of its type */
+        for (size_t j = 0; j < cond_i; j++) nth += str_eq(jstr(json_item(list, j), "type"), jstr(cond, "type"));
+        if (json_get_int(cond, "observedGeneration", 0)) continue;
+        JSON_FOREACH(old, before)
+            if (str_eq(jstr(old, "type"), jstr(cond, "type")) && !nth--) keep(a, cond, old, "observedGeneration");
+    }
+}
+
 PREPARE_FN(pod) {
     char now[KTIME_MAX];
     struct json *pod_spec = json_ensure_object(c->a, obj, "spec");
@@ -141,7 +170,9 @@ PREPARE_FN(pod) {
         keep_but_resources(c->a, obj, old);
     } else if (str_eq(c->subresource, "status")) {
         struct json *status = json_ensure_object(c->a, obj, "status");
-        keep(c->a, status, json_get(old, "status"), "qosClass");
+        if (!*jstr(status, "qosClass")) keep(c->a, status, json_get(old, "status"), "qosClass");
+        keep_observed_generations(c->a, status, json_get(old, "status"));
+        drop_status_parts(status);
     }
 }
 
@@ -153,6 +184,15 @@ PREPARE_FN(service_account) {
         if (*jstr(s, "name")) json_set_str(c->a, only, "name", jstr(s, "name"));
         *s = *only;
     }
+}
+
+/* One without a name gets one. */
+PREPARE_FN(limit_range) {
+    char name[UUID_MAX];
+    struct json *meta = json_ensure_object(c->a, obj, "metadata");
+    if (old || *jstr(meta, "name")) return;
+    uuid_new(name);
+    json_set_str(c->a, meta, "name", name);
 }
 
 /* ---- namespaces ---- */
@@ -218,8 +258,14 @@ PREPARE_FN(persistent_volume) {
     if (!old) {
         status = json_set(c->a, obj, "status", json_object(c->a));
         json_set_str(c->a, status, "phase", "Pending");
-    } else if (!str_eq(c->subresource, "status") || str_eq(was, jstr(status, "phase"))) {
+    } else if (!str_eq(c->subresource, "status")) {
         return;
+    } else {
+        const char *at = jstr(json_get(old, "status"), "lastPhaseTransitionTime"),
+                   *said = jstr(status, "lastPhaseTransitionTime");
+        bool same = str_eq(was, jstr(status, "phase"));
+        if (same && !*said) keep(c->a, status, json_get(old, "status"), "lastPhaseTransitionTime");
+        if (same || (*said && !str_eq(said, at))) return;
     }
     json_set_str(c->a, status, "lastPhaseTransitionTime", ktime_format(c->now, now));
 }
@@ -263,6 +309,7 @@ PREPARE_FN(csr) {
         for (size_t i = 0; i < c->n_groups; i++) json_append(c->a, groups, json_str(c->a, c->groups[i]));
         json_set(c->a, spec, "groups", groups);
         json_del(spec, "uid");
+        if (c->who && !str_empty(c->who->uid)) json_set_str(c->a, spec, "uid", c->who->uid);
         return;
     }
     keep(c->a, obj, old, "spec");
@@ -276,7 +323,6 @@ PREPARE_FN(csr) {
     JSON_FOREACH(cond, json_get(status, "conditions")) {
         def_str(c->a, cond, "lastUpdateTime", now);
         def_str(c->a, cond, "lastTransitionTime", now);
-        def_str(c->a, cond, "status", "True");
     }
 }
 
@@ -301,4 +347,28 @@ PREPARE_FN(crd) {
         JSON_FOREACH(s, list) stored |= str_eq(json_as_str(s), jstr(ver, "name"));
         if (!stored) json_append(c->a, list, json_str(c->a, jstr(ver, "name")));
     }
+}
+
+/* One without a service is served here, and so at once. */
+PREPARE_FN(api_service) {
+    char now[KTIME_MAX];
+    if (old || jget(json_get(obj, "spec"), "service")) return;
+    struct json *cond = json_object(c->a), *status = json_ensure_object(c->a, obj, "status");
+    json_set_str(c->a, cond, "type", "Available");
+    json_set_str(c->a, cond, "status", "True");
+    json_set_str(c->a, cond, "lastTransitionTime", ktime_format(c->now, now));
+    json_set_str(c->a, cond, "reason", "Local");
+    json_set_str(c->a, cond, "message", "Local APIServices are always available");
+    json_append(c->a, json_set(c->a, status, "conditions", json_array(c->a)), cond);
+}
+
+/* The status of a configuration that the server gave is a thing of the past. */
+PREPARE_FN(node) {
+    if (!old || !str_eq(c->subresource, "status") || jget(json_get(old, "status"), "config")) return;
+    drop_member(json_get(obj, "status"), "config");
+}
+
+PREPARE_FN(resource_claim) {
+    if (old && str_eq(c->subresource, "status"))
+        claim_forget_devices(c->a, json_ensure_object(c->a, obj, "status"), json_get(old, "status"));
 }

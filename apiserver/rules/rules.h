@@ -170,6 +170,12 @@ void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name,
 /* Gives the volumes that are right: mounts of the others are reported too. */
 struct json *validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p);
 bool resource_is_extended(const char *name);
+/* "0,2-4": ascending indexes below `completions`. Their number, or -1. */
+int64_t job_count_indexes(const char *s, int64_t completions);
+/* Names and amounts of a quota's hard or used. */
+void validate_quota_amounts(struct vctx *v, const struct json *list, const struct fp *p);
+/* The names of a definition; required: all but the short ones must be there. */
+void validate_definition_names(struct vctx *v, const struct json *names, bool required, const struct fp *p);
 /* Metadata of objects that will be made: labels and annotations, nothing else. */
 void validate_template_meta(struct vctx *v, const struct json *meta, const struct fp *p);
 

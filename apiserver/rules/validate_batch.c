@@ -63,8 +63,7 @@ static void failure_policy(struct vctx *v, const struct json *spec, const struct
     }
 }
 
-/* "0,2-4": ascending indexes below `completions`. Their number, or -1. */
-static int64_t count_indexes(const char *s, int64_t completions) {
+int64_t job_count_indexes(const char *s, int64_t completions) {
     int64_t total = 0, last = -1;
     if (!*s) return 0;
     for (;;) {
@@ -99,7 +98,7 @@ static void success_policy(struct vctx *v, const struct json *spec, const struct
         const struct fp *at = FPI(FP(p, "rules"), r_i);
         const char *indexes = json_get_str(r, "succeededIndexes");
         const struct json *count = jget(r, "succeededCount");
-        int64_t total = indexes ? count_indexes(indexes, completions) : 0;
+        int64_t total = indexes ? job_count_indexes(indexes, completions) : 0;
         if (!count && !indexes)
             v_required(v, at, "at least one of succeededCount or succeededIndexes must be specified");
         if (total < 0)

@@ -1,6 +1,7 @@
 /* Kinds of the cluster's machinery: flow control, certificate requests. Upstream: the validation package of each group.
  */
 #include "apiserver/rules/validate_device.h"
+#include "apiserver/rules/validate_status.h"
 #include "pkg/base/bytes.h"
 
 enum {
@@ -249,7 +250,10 @@ VALIDATE_FN(csr) {
                                          NULL};
     const struct json *spec = json_get(obj, "spec"), *it, *list = json_get(spec, "usages");
     const struct fp *p = FP(NULL, "spec");
-    if (old) return;
+    if (old) {
+        validate_csr_status(v, obj, old);
+        return;
+    }
     if (!is_pem_request(v->a, jstr(spec, "request")))
         v_invalid(v, FP(p, "request"), NULL, "PEM block type must be CERTIFICATE REQUEST");
     if (!json_len(list)) v_required(v, FP(p, "usages"), "usages must be provided");
@@ -258,6 +262,8 @@ VALIDATE_FN(csr) {
     device_unique(v, list, NULL, FP(p, "usages"));
     if (!*jstr(spec, "signerName"))
         v_required(v, FP(p, "signerName"), NULL);
+    else if (str_eq(jstr(spec, "signerName"), "kubernetes.io/legacy-unknown"))
+        v_invalid(v, FP(p, "signerName"), json_get(spec, "signerName"), "is not allowed any more");
     else
         v_signer_name(v, FP(p, "signerName"), json_get(spec, "signerName"));
     const struct json *sec = jget(spec, "expirationSeconds");

@@ -448,9 +448,11 @@ static void pod_resources(struct vctx *v, const struct json *spec, const struct 
         v_forbidden(v, FP(p, "claims"), "claims may not be set for Resources at pod-level");
     JSON_FOREACH_MEMBER(m, json_get(res, "requests")) {
         struct quantity total = {0}, q, whole;
+        bool asked = false;
         JSON_FOREACH(k, json_get(spec, "containers"))
             if (quantity_parse(str_or_empty(json_as_str(json_at(k, "resources", "requests", m->key, NULL))), &q) == 0)
-                total.nano += q.nano;
+                total.nano += q.nano, asked = true;
+        if (!asked) continue;
         if (!str_in(m->key, ONE_OF("cpu", "memory")) && !is_hugepages(m->key)) continue;
         if (quantity_parse(str_or_empty(json_as_str(m->value)), &whole) == 0 && total.nano > whole.nano)
             v_invalid(v, FPK(FP(p, "requests"), m->key), m->value,

@@ -251,7 +251,7 @@ void validate_pv_spec(struct vctx *v, const struct json *spec, const char *name,
         class_name(v, spec, "storageClassName", p);
         v_enum(v, FP(p, "volumeMode"), json_get(spec, "volumeMode"), ONE_OF("Block", "Filesystem"), false);
     }
-    pv_attributes_class(v, spec, p);
+    if (!is_inline) pv_attributes_class(v, spec, p);
 }
 
 VALIDATE_FN(persistent_volume) {

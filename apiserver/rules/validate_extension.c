@@ -23,13 +23,13 @@ static void crd_name(struct vctx *v, const struct json *names, const char *key, 
     if (is_dns1035_label(lower)) v_invalid(v, FP(p, key), json_get(names, key), "%s", is_dns1035_label(lower));
 }
 
-static void crd_names(struct vctx *v, const struct json *names, const struct fp *p) {
+void validate_definition_names(struct vctx *v, const struct json *names, bool required, const struct fp *p) {
     static const char *const lists[] = {"shortNames", "categories"};
     const struct json *it;
-    crd_name(v, names, "plural", false, true, p);
-    crd_name(v, names, "singular", false, true, p);
-    crd_name(v, names, "kind", true, true, p);
-    crd_name(v, names, "listKind", true, true, p);
+    crd_name(v, names, "plural", false, required, p);
+    crd_name(v, names, "singular", false, required, p);
+    crd_name(v, names, "kind", true, required, p);
+    crd_name(v, names, "listKind", true, required, p);
     for (size_t i = 0; i < 2; i++)
         JSON_FOREACH(it, json_get(names, lists[i]))
             if (is_dns1035_label(str_or_empty(json_as_str(it))))
@@ -291,7 +291,7 @@ VALIDATE_FN(crd) {
                       "must be None if spec.preserveUnknownFields is true");
     }
     versions(v, spec, was, p);
-    crd_names(v, names, FP(p, "names"));
+    validate_definition_names(v, names, true, FP(p, "names"));
     conversion(v, json_get(spec, "conversion"), FP(p, "conversion"));
     stored_versions(v, obj);
     if (!old) return;

@@ -194,18 +194,22 @@ static void scope_requirement(struct vctx *v, const struct json *s, const struct
     }
 }
 
-VALIDATE_FN(resource_quota) {
-    const struct json *spec = json_get(obj, "spec"), *s, *scopes = json_get(spec, "scopes"),
-                      *hard = json_get(spec, "hard");
-    const struct json *sel = json_get(spec, "scopeSelector"), *terms = json_get(sel, "matchExpressions");
-    const struct fp *p = FP(NULL, "spec"), *tp = FP(FP(p, "scopeSelector"), "matchExpressions");
-    JSON_FOREACH_MEMBER(m, hard) {
-        const struct fp *at = FPK(FP(p, "hard"), m->key);
+void validate_quota_amounts(struct vctx *v, const struct json *list, const struct fp *p) {
+    JSON_FOREACH_MEMBER(m, list) {
+        const struct fp *at = FPK(p, m->key);
         validate_compute_name(v, at, m->key);
         if (!strchr(m->key, '/') && !is_quota_resource(m->key))
             v_invalid(v, at, json_str(v->a, m->key), "must be a standard resource for quota");
         validate_resource_value(v, at, m->key, m->value);
     }
+}
+
+VALIDATE_FN(resource_quota) {
+    const struct json *spec = json_get(obj, "spec"), *s, *scopes = json_get(spec, "scopes"),
+                      *hard = json_get(spec, "hard");
+    const struct json *sel = json_get(spec, "scopeSelector"), *terms = json_get(sel, "matchExpressions");
+    const struct fp *p = FP(NULL, "spec"), *tp = FP(FP(p, "scopeSelector"), "matchExpressions");
+    validate_quota_amounts(v, hard, FP(p, "hard"));
     JSON_FOREACH(s, scopes) {
         const char *name = str_or_empty(json_as_str(s));
         if (!str_in(name, scopes_known)) v_invalid(v, FP(p, "scopes"), scopes, "unsupported scope");

@@ -116,8 +116,7 @@ void validate_security_context(struct vctx *v, const struct json *spec, const st
            false);
     v_enum(v, FP(p, "supplementalGroupsPolicy"), json_get(sc, "supplementalGroupsPolicy"), ONE_OF("Merge", "Strict"),
            false);
-    v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"), ONE_OF("Recursive", "MountOption"),
-           false);
+    v_enum(v, FP(p, "seLinuxChangePolicy"), json_get(sc, "seLinuxChangePolicy"), ONE_OF("Recursive"), false);
     validate_profiles(v, sc, p);
     validate_windows_options(v, sc, p);
 }

@@ -164,7 +164,10 @@ void validate_tolerations(struct vctx *v, const struct json *tols, const struct 
 
 static void spread_keys(struct vctx *v, const struct json *t, const struct fp *p) {
     const struct json *it, *sel = jget(t, "labelSelector"), *list = json_get(t, "matchLabelKeys");
-    if (json_len(list) && !sel) v_forbidden(v, p, "must not be specified when labelSelector is not set");
+    if (json_len(list) && !sel) {
+        v_forbidden(v, p, "must not be specified when labelSelector is not set");
+        return;
+    }
     JSON_FOREACH(it, list) {
         const char *key = str_or_empty(json_as_str(it));
         v_label_name(v, FPI(p, it_i), key);

@@ -73,7 +73,8 @@ static void topologies(struct vctx *v, const struct json *list, const struct fp 
 VALIDATE_FN(storage_class) {
     qualified_lower(v, FP(NULL, "provisioner"), json_get(obj, "provisioner"));
     parameters(v, json_get(obj, "parameters"), true, FP(NULL, "parameters"));
-    v_enum(v, FP(NULL, "reclaimPolicy"), json_get(obj, "reclaimPolicy"), ONE_OF("Delete", "Retain"), false);
+    if (*jstr(obj, "reclaimPolicy"))
+        v_enum(v, FP(NULL, "reclaimPolicy"), json_get(obj, "reclaimPolicy"), ONE_OF("Delete", "Retain"), false);
     v_enum(v, FP(NULL, "volumeBindingMode"), json_get(obj, "volumeBindingMode"),
            ONE_OF("Immediate", "WaitForFirstConsumer"), false);
     topologies(v, json_get(obj, "allowedTopologies"), FP(NULL, "allowedTopologies"));

@@ -172,7 +172,7 @@ static void ephemeral(struct vctx *v, const struct json *s, const struct fp *p) 
 }
 
 static void image(struct vctx *v, const struct json *s, const struct fp *p) {
-    if (!*jstr(s, "reference")) v_required(v, FP(p, "reference"), NULL);
+    if (!*jstr(s, "reference") && str_eq(v->c->kind, "Pod")) v_required(v, FP(p, "reference"), NULL);
     v_enum(v, FP(p, "pullPolicy"), json_get(s, "pullPolicy"), ONE_OF("Always", "IfNotPresent", "Never"), true);
 }
 

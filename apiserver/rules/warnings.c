@@ -262,12 +262,20 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
 
 /* ---- pods ---- */
 
-static void claim_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
+static void amounts(struct vctx *v, const struct json *spec, const struct fp *p) {
     fractions(v, json_at(spec, "resources", "requests", NULL), FP(FP(p, "resources"), "requests"));
-    const struct json *most = json_at(spec, "resources", "limits", NULL), *storage = json_get(most, "storage");
-    struct json *only = json_object(v->a);
-    if (storage) json_set(v->a, only, "storage", json_clone(v->a, storage));
-    fractions(v, only, FP(FP(p, "resources"), "limits"));
+    fractions(v, json_at(spec, "resources", "limits", NULL), FP(FP(p, "resources"), "limits"));
+}
+
+/* Of a claim, where only storage counts. */
+static void claim_spec(struct vctx *v, const struct json *spec, const struct fp *p) {
+    static const char *const lists[] = {"requests", "limits"};
+    for (size_t i = 0; i < 2; i++) {
+        const struct json *storage = json_at(spec, "resources", lists[i], "storage", NULL);
+        struct json *only = json_object(v->a);
+        if (storage) json_set(v->a, only, "storage", json_clone(v->a, storage));
+        fractions(v, only, FP(FP(p, "resources"), lists[i]));
+    }
 }
 
 /* Old labels of nodes in a selector. */
@@ -314,7 +322,7 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         JSON_FOREACH(it, json_get(spec, lists[i])) {
             const struct fp *kp = FPI(FP(sp, lists[i]), it_i);
-            claim_spec(v, it, kp);
+            amounts(v, it, kp);
             environment(v, json_get(it, "env"), FP(kp, "env"));
         }
     ports(v, spec, sp);
