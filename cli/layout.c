@@ -33,6 +33,12 @@ static const struct {
     {"localStorage", offsetof(struct layout, local_storage), "true"},
 };
 
+static const char *const args_keys[LAYOUT_ARGS] = {[ARGS_APISERVER] = "kubeAPIServerArgs",
+                                                   [ARGS_CONTROLLERS] = "kubeControllerManagerArgs",
+                                                   [ARGS_SCHEDULER] = "kubeSchedulerArgs",
+                                                   [ARGS_KUBELET] = "kubeletArgs",
+                                                   [ARGS_PROXY] = "kubeProxyArgs"};
+
 static const char **setting(const struct layout *l, size_t i) {
     return (const char **)(void *)((char *)(uintptr_t)l + settings[i].offset);
 }
@@ -50,6 +56,14 @@ int layout_load(struct layout *l, struct err *e) {
         if (s && !*setting(l, i)) *setting(l, i) = s;
     }
     if (!l->port) l->port = json_get_int(v, "port", 0);
+    for (size_t i = 0; i < LAYOUT_ARGS; i++) {
+        const struct json *s, *list = json_get(v, args_keys[i]);
+        if (l->args[i] || !json_len(list)) continue; /* given anew */
+        const char **out = arena_zalloc(l->a, (json_len(list) + 1) * sizeof(*out));
+        l->args[i] = out;
+        JSON_FOREACH(s, list)
+            if (json_as_str(s)) *out++ = json_as_str(s);
+    }
     return 0;
 }
 
@@ -59,12 +73,24 @@ int layout_save(const struct layout *l, struct err *e) {
         if (*setting(l, i) && !(l->node_ip_found && setting(l, i) == (const char **)&l->node_ip))
             json_set_str(l->a, v, settings[i].key, *setting(l, i));
     json_set_int(l->a, v, "port", l->port);
+    for (size_t i = 0; i < LAYOUT_ARGS; i++)
+        for (size_t k = 0; l->args[i] && l->args[i][k]; k++)
+            json_append(l->a, json_ensure_array(l->a, v, args_keys[i]), json_str(l->a, l->args[i][k]));
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write_pretty(&b, v);
     buf_addc(&b, '\n');
     int r = mkdir_p(l->data, 0755);
     if (r == 0) r = file_write_atomic(layout_data(l, "coracle.json"), b.data, b.len, 0644);
     return r < 0 ? err_errno(e, r, "cannot write to %s", l->data) : 0;
+}
+
+void layout_take_args(struct layout *l, struct flag_list lists[LAYOUT_ARGS]) {
+    for (size_t i = 0; i < LAYOUT_ARGS; i++) {
+        const char **out = arena_zalloc(l->a, (lists[i].n + 1) * sizeof(*out));
+        for (size_t k = 0; k < lists[i].n; k++) out[k] = arena_strdup(l->a, lists[i].items[k]);
+        if (lists[i].n) l->args[i] = out;
+        flag_list_done(&lists[i]);
+    }
 }
 
 /* A host name as Kubernetes takes it: lower case. */

@@ -19,6 +19,9 @@
 #include "pkg/base/err.h"
 #include "pkg/base/flags.h"
 
+/* Programs whose flags an operator may add to. */
+enum layout_args { ARGS_APISERVER, ARGS_CONTROLLERS, ARGS_SCHEDULER, ARGS_KUBELET, ARGS_PROXY, LAYOUT_ARGS };
+
 struct layout {
     struct arena *a;
     const char *data, *run; /* folders */
@@ -35,6 +38,8 @@ struct layout {
     const char *runtime;       /* CRI endpoint of a runtime that somebody else runs; NULL: our shim, on RUN/shim.sock */
     const char *legacy_tokens; /* "true": ServiceAccounts have Secrets with tokens, as before 1.24 */
     const char *local_storage; /* "true": there is a default StorageClass, local-path */
+    /* lists of the operator's flags, which win over ours: {"audit-log-path=/var/log/a", NULL}; or NULL */
+    const char *const *args[LAYOUT_ARGS];
 };
 
 #define LAYOUT_DATA "/var/lib/coracle"
@@ -44,6 +49,8 @@ struct layout {
 int layout_load(struct layout *l, struct err *e);
 /* Writes DATA/coracle.json. */
 int layout_save(const struct layout *l, struct err *e);
+/* Takes over the lists that flags have filled (LAYOUT_NODE_ARGS, LAYOUT_SERVER_ARGS); empty ones leave what is there. */
+void layout_take_args(struct layout *l, struct flag_list lists[LAYOUT_ARGS]);
 /* Fills what is still NULL: node name from the host, address from the default route, ... */
 int layout_complete(struct layout *l, struct err *e);
 /* DATA/name, RUN/name, in the layout's arena. */
@@ -65,3 +72,15 @@ pid_t layout_supervisor(const struct layout *l);
     {"data-dir", 0, FLAG_STR, &(l).data, "DIR", "what must survive a reboot"}, {      \
         "run-dir", 0, FLAG_STR, &(l).run, "DIR", "sockets and the state of what runs" \
     }
+/* The flags that add to those of the programs, under the names that k3s gave them. */
+#define LAYOUT_ARG(lists, name, which)                                    \
+    {                                                                     \
+        name, 0, FLAG_STRINGS, &(lists)[which], "FLAG=VALUE",             \
+            "a flag for that program; may be repeated, and is remembered" \
+    }
+#define LAYOUT_NODE_ARGS(lists) \
+    LAYOUT_ARG(lists, "kubelet-arg", ARGS_KUBELET), LAYOUT_ARG(lists, "kube-proxy-arg", ARGS_PROXY)
+#define LAYOUT_SERVER_ARGS(lists)                                           \
+    LAYOUT_ARG(lists, "kube-apiserver-arg", ARGS_APISERVER),                \
+        LAYOUT_ARG(lists, "kube-controller-manager-arg", ARGS_CONTROLLERS), \
+        LAYOUT_ARG(lists, "kube-scheduler-arg", ARGS_SCHEDULER)

@@ -22,12 +22,17 @@ static const char unhonoured[] =
     "networkpolicies,resourceclaims,resourceclaimtemplates,resourceslices,deviceclasses,"
     "clustertrustbundles,podcertificaterequests";
 
-static void add(const struct layout *l, struct component_list *list, struct component c, const char *const *args) {
-    size_t n = 0;
+/* `more` (may be NULL): the operator's flags, behind ours, as the last one counts. */
+static void add(const struct layout *l, struct component_list *list, struct component c, const char *const *more,
+                const char *const *args) {
+    size_t n = 0, m = 0;
     while (args[n]) n++;
-    c.argv = arena_zalloc(l->a, (n + 2) * sizeof(*c.argv));
+    while (more && more[m]) m++;
+    c.argv = arena_zalloc(l->a, (n + m + 2) * sizeof(*c.argv));
     c.argv[0] = strrchr(c.program, '/') + 1;
     for (size_t i = 0; i < n; i++) c.argv[i + 1] = args[i];
+    for (size_t i = 0; i < m; i++)
+        c.argv[n + i + 1] = arena_printf(l->a, "%s%s", more[i][0] == '-' ? "" : "--", more[i]);
     ARENA_GROW(l->a, list->items, list->n, list->cap);
     list->items[list->n++] = c;
 }
@@ -42,7 +47,7 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     if (str_eq(l->store, "etcd")) {
         c = (struct component){.name = "etcd", .program = "/usr/bin/etcd"};
         if (access(c.program, X_OK) < 0) return err_set(e, -ENOENT, "--store etcd needs Debian's etcd-server");
-        add(l, list, c,
+        add(l, list, c, NULL,
             ARGS(FMT("--data-dir=%s/etcd", l->data), "--listen-client-urls=http://127.0.0.1:2379",
                  "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380",
                  "--initial-advertise-peer-urls=http://127.0.0.1:2380",
@@ -53,14 +58,14 @@ static int control_plane(const struct layout *l, struct component_list *list, co
     c = (struct component){.name = "apiserver"};
     if ((r = layout_program(l, "apiserver", "coracle-apiserver", &c.program, e)) < 0) return r;
     if (str_eq(l->store, "etcd")) c.wait_port = "127.0.0.1:2379";
-    add(l, list, c,
+    add(l, list, c, l->args[ARGS_APISERVER],
         ARGS(FMT("--data-dir=%s", l->data), FMT("--secure-port=%lld", (long long)l->port),
              l->node_ip_found ? "-v=0" : FMT("--advertise-address=%s", l->node_ip),
              FMT("--service-cluster-ip-range=%s", l->service_cidr), FMT("--certificate-validity=%s", validity),
              etcd_flag, "--serve-resource-metrics", FMT("--unhonoured-resources=%s", unhonoured)));
     c = (struct component){.name = "controllers", .wait_port = api};
     if ((r = layout_program(l, "controllers", "coracle-controllers", &c.program, e)) < 0) return r;
-    add(l, list, c,
+    add(l, list, c, l->args[ARGS_CONTROLLERS],
         ARGS(FMT("--kubeconfig=%s/controller-manager.kubeconfig", l->data), "--leader-elect=false",
              FMT("--root-ca-file=%s/pki/ca.crt", l->data), FMT("--cluster-signing-cert-file=%s/pki/ca.crt", l->data),
              FMT("--cluster-signing-key-file=%s/pki/ca.key", l->data),
@@ -70,7 +75,7 @@ static int control_plane(const struct layout *l, struct component_list *list, co
              FMT("--legacy-service-account-tokens=%s", l->legacy_tokens)));
     c = (struct component){.name = "scheduler", .wait_port = api};
     if ((r = layout_program(l, "scheduler", "coracle-scheduler", &c.program, e)) < 0) return r;
-    add(l, list, c,
+    add(l, list, c, l->args[ARGS_SCHEDULER],
         ARGS(FMT("--kubeconfig=%s/scheduler.kubeconfig", l->data), "--leader-elect=false",
              FMT("--client-ca-file=%s/pki/ca.crt", l->data)));
     return 0;
@@ -95,7 +100,7 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     struct component c = {.name = "shim"};
     if ((r = layout_program(l, "shim", "coracle-shim", &c.program, e)) < 0) return r;
     if (!l->runtime)
-        add(l, list, c,
+        add(l, list, c, NULL,
             ARGS(FMT("--listen=%s/shim.sock", l->run), FMT("--root=%s/containers", l->data),
                  FMT("--state=%s/shim", l->run), FMT("--bridge=%s", l->bridge),
                  FMT("--cluster-cidr=%s", l->cluster_cidr), "--runtime-handler=runc=/usr/sbin/runc",
@@ -103,7 +108,7 @@ static int node_programs(const struct layout *l, struct component_list *list, co
                      access(layout_data(l, "registries.yaml"), R_OK) == 0 ? l->data : "/etc/coracle")));
     c = (struct component){.name = "kubelet", .wait_port = api};
     if ((r = layout_program(l, "kubelet", "coracle-kubelet", &c.program, e)) < 0) return r;
-    add(l, list, c,
+    add(l, list, c, l->args[ARGS_KUBELET],
         ARGS(FMT("--kubeconfig=%s", kubelet_config), FMT("--container-runtime-endpoint=%s", layout_runtime(l)),
              FMT("--root-dir=%s", layout_kubelet(l, true)), FMT("--hostname-override=%s", l->node_name),
              l->node_ip_found ? "--register-node=true" : FMT("--node-ip=%s", l->node_ip),
@@ -116,12 +121,12 @@ static int node_programs(const struct layout *l, struct component_list *list, co
     /* on a node that joined, proxy and DNS are part of the node's identity; its kubeconfig comes with its certificate */
     c = (struct component){.name = "proxy", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
     if ((r = layout_program(l, "proxy", "coracle-proxy", &c.program, e)) < 0) return r;
-    add(l, list, c,
+    add(l, list, c, l->args[ARGS_PROXY],
         ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/proxy.kubeconfig", l->data)),
              FMT("--hostname-override=%s", l->node_name), FMT("--service-cluster-ip-range=%s", l->service_cidr)));
     c = (struct component){.name = "dns", .wait_port = api, .wait_path = agent ? kubelet_config : NULL};
     if ((r = layout_program(l, "dns", "coracle-dns", &c.program, e)) < 0) return r;
-    add(l, list, c,
+    add(l, list, c, NULL,
         ARGS(FMT("--kubeconfig=%s", agent ? kubelet_config : FMT("%s/dns.kubeconfig", l->data)),
              FMT("--listen=%s:53", l->cluster_dns), FMT("--cluster-domain=%s", l->cluster_domain)));
     return 0;
@@ -225,7 +230,8 @@ static int start_and_wait(struct layout *l, const char *bootstrap, bool foregrou
     if (r == 0) r = node_programs(l, &list, api, bootstrap, e);
     if (r < 0) return r;
     if (layout_supervisor(l))
-        printf("already running (supervisor %d)\n", (int)layout_supervisor(l));
+        printf("already running (supervisor %d); what was given now counts from the next start\n",
+               (int)layout_supervisor(l));
     else if (foreground)
         return supervisor_run(l, &list, e);
     else
@@ -241,6 +247,7 @@ int cmd_up(int argc, char **argv) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN}, stored = l;
+    struct flag_list more[LAYOUT_ARGS] = {0};
     bool foreground = false, wait = true, local_storage = true, legacy_tokens = false;
     int64_t timeout = 60 * NS_PER_SEC;
     const struct flag flags[] = {
@@ -261,6 +268,8 @@ int cmd_up(int argc, char **argv) {
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
         {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET",
          "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
+        LAYOUT_SERVER_ARGS(more),
+        LAYOUT_NODE_ARGS(more),
         {"certificate-validity", 0, FLAG_STR, &l.certificate_validity, "TIME",
          "how long certificates are good for; they are renewed before (default: a year)"},
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
@@ -269,6 +278,7 @@ int cmd_up(int argc, char **argv) {
         {0}};
     flags_main("coracle up", "coracle up starts a cluster on this machine, or goes on with the one that is there.",
                flags, argc, argv, 0);
+    layout_take_args(&l, more);
     if (legacy_tokens) l.legacy_tokens = "true";
     if (!local_storage) l.local_storage = "false";
     stored.data = l.data;
@@ -298,6 +308,7 @@ int cmd_join(int argc, char **argv) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_err_ struct err e = {0};
     struct layout l = {.a = a, .data = LAYOUT_DATA, .run = LAYOUT_RUN, .role = "agent"};
+    struct flag_list more[LAYOUT_ARGS] = {0};
     const char *config = NULL;
     bool foreground = false, wait = true;
     int64_t timeout = 60 * NS_PER_SEC;
@@ -308,6 +319,7 @@ int cmd_join(int argc, char **argv) {
         {"bridge", 0, FLAG_STR, &l.bridge, "NAME", "the pods' bridge (default: coracle0)"},
         {"container-runtime-endpoint", 0, FLAG_STR, &l.runtime, "SOCKET",
          "run pods on this CRI runtime (containerd, CRI-O) instead of coracle's shim"},
+        LAYOUT_NODE_ARGS(more),
         {"foreground", 0, FLAG_BOOL, &foreground, NULL, "supervise in the foreground (for systemd)"},
         {"wait", 0, FLAG_BOOL, &wait, NULL, "wait until the node is Ready"},
         {"timeout", 0, FLAG_DURATION, &timeout, "TIME", "how long to wait"},
@@ -317,6 +329,7 @@ int cmd_join(int argc, char **argv) {
                        "FILE is what \"coracle token create --kubeconfig FILE\" wrote on the server.",
                        flags, argc, argv, 1);
     struct client_config cfg = {0};
+    layout_take_args(&l, more);
     int r = need_root(&e);
     if (r == 0 && n == 1) {
         config = argv[1];

@@ -152,6 +152,15 @@ TEST(errors_carry_status_causes_and_context) {
     err_done(&other);
 }
 
+TEST(a_repeated_flag_takes_its_values_whole) {
+    struct flag_list l = {0};
+    const struct flag flags[] = {{"arg", 0, FLAG_STRINGS, &l, "FLAG=VALUE", ""}, {0}};
+    char *argv[] = {(char *)"p", (char *)"--arg=plugins=A,B", (char *)"--arg", (char *)"v=4", NULL};
+    CHECK_INT(flags_parse(flags, 4, argv, NULL, NULL), 0);
+    CHECK(l.n == 2 && str_eq(l.items[0], "plugins=A,B") && str_eq(l.items[1], "v=4"));
+    flag_list_done(&l);
+}
+
 TEST(flags_come_from_their_table) {
     const char *s = "d";
     int64_t n = 1, d = 0;

@@ -20,13 +20,15 @@ static const struct flag *find_short(const struct flag *flags, char c) {
     return NULL;
 }
 
+void flag_list_add(struct flag_list *l, const char *value, size_t len) {
+    VEC_GROW(l->items, l->n, l->cap);
+    l->items[l->n++] = xstrndup(value, len);
+}
+
 static void add_list(struct flag_list *l, const char *value) {
     while (*value) {
         size_t n = strcspn(value, ",");
-        if (n) {
-            VEC_GROW(l->items, l->n, l->cap);
-            l->items[l->n++] = xstrndup(value, n);
-        }
+        if (n) flag_list_add(l, value, n);
         value += n + (value[n] == ',');
     }
 }
@@ -49,6 +51,7 @@ static int set(const struct flag *f, const char *value, struct err *e) {
                 return err_set(e, -EINVAL, "--%s is true or false, not \"%s\"", f->name, value);
             return 0;
         case FLAG_LIST: add_list(f->value, value); return 0;
+        case FLAG_STRINGS: flag_list_add(f->value, value, strlen(value)); return 0;
         case FLAG_IGNORED: return 0;
     }
     return 0;
@@ -102,7 +105,8 @@ static void print_default(const struct flag *f, FILE *to) {
         case FLAG_BOOL:
             if (*(bool *)f->value) fprintf(to, " (default true)");
             break;
-        case FLAG_LIST: break;
+        case FLAG_LIST:
+        case FLAG_STRINGS: break;
         case FLAG_IGNORED: fprintf(to, " (accepted, no effect)"); break;
     }
 }

@@ -18,6 +18,7 @@ enum flag_kind {
     FLAG_BOOL,     /* bool * */
     FLAG_DURATION, /* int64_t *: nanoseconds, from "10s" */
     FLAG_LIST,     /* struct flag_list *: comma-separated or repeated */
+    FLAG_STRINGS,  /* struct flag_list *: repeated, each value taken whole */
     FLAG_IGNORED,  /* accepted for compatibility, has no effect (value optional) */
 };
 
@@ -25,6 +26,7 @@ struct flag_list {
     const char **items; /* heap; the strings too. flag_list_done */
     size_t n, cap;
 };
+void flag_list_add(struct flag_list *l, const char *value, size_t len); /* copies */
 void flag_list_done(struct flag_list *l);
 
 struct flag {
