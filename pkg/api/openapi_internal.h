@@ -1,4 +1,4 @@
-/* Between openapi.c (schemas) and openapi_paths.c (operations). */
+/* Between openapi.c (schemas), openapi_paths.c (operations) and openapi_documents.c. */
 #pragma once
 
 #include "pkg/api/openapi.h"
@@ -19,3 +19,11 @@ void openapi_need(struct openapi *o, const struct api_type *t);
 struct json *openapi_close(struct openapi *o);
 struct json *openapi_ref(struct arena *a, int version, const char *name);
 struct json *openapi_gvk(struct arena *a, const char *group, const char *version, const char *kind);
+
+/* Paths of all rows of a group and version, with the version's discovery document. */
+void openapi_rows(struct openapi *o, struct json *paths, const char *group, const char *version,
+                  const struct openapi_resource *rows, size_t n);
+/* Path of a group's discovery document; group NULL: of the list of groups, or of core versions. */
+void openapi_group(struct openapi *o, struct json *paths, const char *group, bool core);
+/* Version 2: the parameters that operations refer to, by name. */
+void openapi_parameters(struct openapi *o, struct json *into);
