@@ -6,12 +6,13 @@
 #include "apiserver/rules/crd_schema.h"
 #include "pkg/yaml/yaml.h"
 
-enum { MAX_REPORTED = 20 };
+enum { MAX_REPORTED = 20, PROTO_MAGIC_LEN = 4 };
 
 static int parse_text(struct request *q, bool yaml, struct json **v, struct json_dups *dups, struct err *e) {
     _cleanup_err_ struct err why = {0};
-    int rc = yaml ? yaml_parse_one(q->a, q->http->body, q->http->body_len, v, dups, &why)
+    int rc = yaml ? yaml_parse_first(q->a, q->http->body, q->http->body_len, v, dups, &why)
                   : json_parse(q->a, q->http->body, q->http->body_len, v, dups, &why);
+    if (!rc && json_is(*v, JSON_NULL)) *v = json_object(q->a); /* an object without members, as Go reads it */
     if (!rc && json_is(*v, JSON_OBJECT)) return 0;
     return err_status(e, 400, "BadRequest", "the object provided is unrecognized (must be of type %s): %s",
                       yaml ? "YAML" : "JSON", rc ? why.msg : "not an object");
@@ -19,6 +20,12 @@ static int parse_text(struct request *q, bool yaml, struct json **v, struct json
 
 static int check_kind(struct json *v, struct arena *a, const char *api_version, const char *kind, enum body_kind what,
                       struct err *e) {
+    static const char *const names[] = {"kind", "apiVersion"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const struct json *x = json_get(v, names[i]);
+        if (x && x->type != JSON_NULL && !json_is(x, JSON_STRING))
+            return err_status(e, 400, "BadRequest", "couldn't get version/kind; %s is no string", names[i]);
+    }
     const char *k = json_get_str(v, "kind"), *g = json_get_str(v, "apiVersion");
     if (str_empty(k)) json_set_str(a, v, "kind", kind);
     if (str_empty(g)) json_set_str(a, v, "apiVersion", api_version);
@@ -93,6 +100,7 @@ static int decode_proto(struct request *q, const struct api_type *type, const ch
     const char *have_version = NULL, *have_kind = NULL;
     struct bytes raw = {0};
     _cleanup_err_ struct err why = {0};
+    if (q->http->body_len == PROTO_MAGIC_LEN) return err_status(e, 400, "BadRequest", "empty body");
     if (api_proto_unwrap(q->a, (const uint8_t *)q->http->body, q->http->body_len, &have_version, &have_kind, &raw,
                          &why) ||
         api_tree_from_proto(q->a, type, raw.p, raw.n, out, &why))

@@ -109,11 +109,10 @@ void handle_delete(struct request *q) {
 
 void handle_delete_collection(struct request *q) {
     _cleanup_err_ struct err e = {0};
-    _cleanup_wc_list_ struct wc_list l = {0}, done = {0};
+    _cleanup_wc_list_ struct wc_list l = {0};
     struct delete_request d;
     struct selector sel;
     bool dry_run = false;
-    size_t cap = 0;
     int rc = options_check_list(q, &e);
     if (!rc)
         rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
@@ -122,24 +121,19 @@ void handle_delete_collection(struct request *q) {
     if (!rc) rc = watchcache_sync(q->s->cache, &e);
     if (!rc) watchcache_list(q->s->cache, q->res, q->ns, &sel, NULL, 0, &l);
     for (size_t i = 0; !rc && i < l.n; i++) {
-        struct object *o = NULL;
+        _cleanup_object_ struct object *o = NULL;
         bool gone;
         const char *ns = l.items[i]->ns_len ? arena_strndup(q->a, l.items[i]->key, l.items[i]->ns_len) : NULL;
         rc = delete_one(q, ns, object_name(l.items[i]), &d, dry_run, &o, &gone, &e);
         if (rc && e.status == 404) { /* somebody else was faster */
             err_done(&e);
             rc = 0;
-            continue;
         }
-        if (rc) break;
-        VEC_GROW(done.items, done.n, cap);
-        done.items[done.n++] = o;
     }
     if (rc) {
         respond_err(q, &e);
         return;
     }
-    done.rev = l.rev;
-    done.remaining = -1;
-    respond_list(q, &done, NULL);
+    l.remaining = -1;
+    respond_list(q, &l, NULL); /* as they were found */
 }

@@ -1,8 +1,9 @@
 /* Discovery: which groups, versions and resources there are, from the resource table. The classic documents (/api, /apis,
- * /apis/G, /apis/G/V) and the aggregated one (apidiscovery.k8s.io, v2 and v2beta1). */
+ * /apis/G, /apis/G/V) and the aggregated one (apidiscovery.k8s.io/v2). */
 #include "apiserver/aggregator/aggregator.h"
 #include "apiserver/handlers.h"
 #include "pkg/base/map.h"
+#include "pkg/yaml/yaml.h"
 
 static bool path_is(const char *path, const char *want) {
     size_t n = strlen(want);
@@ -197,12 +198,19 @@ static struct json *aggregated(struct request *q, bool core, const char *version
 
 /* Answers with an ETag, so that clients with a cache need not read it again. */
 static void respond_aggregated(struct request *q, bool core, const char *version) {
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    json_write(&b, aggregated(q, core, version));
+    _cleanup_buf_ struct buf b = BUF_INIT, raw = BUF_INIT;
+    struct json *doc = aggregated(q, core, version);
+    const struct api_type *type = api_type_find("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList");
+    if (q->media == MEDIA_PROTO && type) {
+        api_tree_to_proto(&raw, type, doc);
+        api_proto_wrap(&b, json_get_str(doc, "apiVersion"), json_get_str(doc, "kind"), raw.data, raw.len);
+    } else if (q->media != MEDIA_YAML || yaml_write(&b, doc, NULL)) {
+        json_write(&b, doc);
+    }
     const char *etag = arena_printf(q->a, "\"%08x%08zx\"", hash_bytes(b.data, b.len), b.len);
     struct http_header h[] = {
         {"Content-Type",
-         arena_printf(q->a, "application/json;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", version)},
+         arena_printf(q->a, "%s;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", q->content_type, version)},
         {"ETag", etag},
         {"Vary", "Accept"},
         {"Cache-Control", "public"}};
@@ -210,22 +218,28 @@ static void respond_aggregated(struct request *q, bool core, const char *version
     http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
 }
 
-static const char *wants_aggregated(struct request *q) {
-    const char *v;
-    for (size_t i = 0; (v = http_header_n(q->http, "accept", i)); i++) {
-        if (!strstr(v, "as=APIGroupDiscoveryList")) continue;
-        return strstr(v, "v=v2;") || strstr(v, "v=v2,") || str_has_suffix(v, "v=v2") ? "v2" : "v2beta1";
-    }
-    return NULL;
+static void not_found(struct request *q) {
+    _cleanup_err_ struct err e = {0};
+    err_status(&e, 404, "NotFound", "the server could not find the requested resource");
+    respond_err(q, &e);
 }
 
 void handle_discovery(struct request *q) {
-    const char *p = q->http->path, *version = wants_aggregated(q);
+    _cleanup_err_ struct err e = {0};
+    const char *p = q->http->path;
     const struct rows t = rows_of(q);
-    bool core = path_is(p, "/api");
-    if (core || path_is(p, "/apis")) {
-        if (version)
-            respond_aggregated(q, core, version);
+    bool core = path_is(p, "/api"), root = core || path_is(p, "/apis");
+    if (!str_eq(q->http->method, "GET"))
+        err_status(&e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    else if (q->as == AS_DISCOVERY && !root)
+        q->acceptable = false;
+    if (e.status || request_acceptable(q, &e)) {
+        respond_err(q, &e);
+        return;
+    }
+    if (root) {
+        if (q->as == AS_DISCOVERY)
+            respond_aggregated(q, core, q->as_version);
         else if (core)
             core_versions(q);
         else
@@ -254,7 +268,8 @@ void handle_discovery(struct request *q) {
         resource_list(q, group, v);
         return;
     }
-    _cleanup_err_ struct err e = {0};
-    err_status(&e, 404, "NotFound", "the server could not find the requested resource");
-    respond_err(q, &e);
+    if (resource_group_known(q->s->resources, group, NULL))
+        not_found(q);
+    else
+        http_respond_text(q->http, 404, "404 page not found\n"); /* not even a group: no API answers */
 }

@@ -27,8 +27,9 @@ void watch_refuse(struct request *q, struct err *e);
 void handle_create(struct request *q);
 void handle_update(struct request *q);
 void handle_patch(struct request *q);
-/* The name and namespace in a body against those of the URL: 400 when they differ. */
-int request_check_names(struct request *q, const struct json *obj, struct err *e);
+/* The name and namespace in a body against those of the URL: 400 when they differ. Where there are no namespaces none is
+ * left. */
+int request_check_names(struct request *q, struct json *obj, struct err *e);
 /* What is known of a PATCH before its body is read: content type, Accept, options. */
 int patch_check(struct request *q, bool *dry_run, struct err *e);
 /* delete.c */

@@ -76,17 +76,20 @@ void handle_create(struct request *q) {
 
 /* ---- PUT ---- */
 
-int request_check_names(struct request *q, const struct json *obj, struct err *e) {
-    const struct json *m = json_get(obj, "metadata");
+int request_check_names(struct request *q, struct json *obj, struct err *e) {
+    struct json *m = json_get(obj, "metadata");
     const char *name = json_get_str(m, "name"), *ns = json_get_str(m, "namespace");
-    if (str_empty(name)) return err_status(e, 400, "BadRequest", "name must be provided");
+    if (!q->res->namespaced) json_del(m, "namespace");
+    if (q->res->namespaced && !str_empty(ns) && !str_eq(ns, q->ns))
+        return err_status(e, 400, "BadRequest",
+                          "the namespace of the provided object does not match the namespace sent on the request");
+    if (str_empty(name))
+        return err_status(e, 400, "BadRequest",
+                          "the name of the object (%s based on URL) was undeterminable: name must be provided",
+                          q->name);
     if (!str_eq(name, q->name))
         return err_status(e, 400, "BadRequest", "the name of the object (%s) does not match the name on the URL (%s)",
                           name, q->name);
-    if (q->res->namespaced && !str_empty(ns) && !str_eq(ns, q->ns))
-        return err_status(e, 400, "BadRequest",
-                          "the namespace of the object (%s) does not match the namespace on the request (%s)", ns,
-                          q->ns);
     return 0;
 }
 
@@ -213,7 +216,7 @@ static struct json *visible_tree(struct request *q, struct write *w, const struc
 
 static int read_config(struct request *q, struct json **config, struct json_dups *dups, struct err *e) {
     _cleanup_err_ struct err why = {0};
-    if (yaml_parse_one(q->a, q->http->body, q->http->body_len, config, dups, &why) || !json_is(*config, JSON_OBJECT))
+    if (yaml_parse_first(q->a, q->http->body, q->http->body_len, config, dups, &why) || !json_is(*config, JSON_OBJECT))
         return err_status(e, 400, "BadRequest", "error decoding YAML: %s", why.code ? why.msg : "not an object");
     const char *kind = json_get_str(*config, "kind"), *version = json_get_str(*config, "apiVersion");
     if (!str_eq(kind, q->res->kind) || !str_eq(version, resource_api_version(q->a, q->res)))
@@ -257,8 +260,9 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
                                          "uid mismatch: the provided object specified uid %s, and no existing "
                                          "object was found",
                                          uid));
-    if ((rc = request_check_names(q, merged, e))) return rc;
-    obj = to_stored(q, obj ? obj : merged);
+    if (!obj) obj = merged;
+    if ((rc = request_check_names(q, obj, e))) return rc;
+    obj = to_stored(q, obj);
     if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
     if (old && (rc = check_revision(q, w, obj, old, e))) return rc;
     if (old) return write_update(w, obj, old, false, out, &deleted, e);

@@ -257,7 +257,7 @@ struct openapi *openapi_new(void) {
 
 void handle_openapi(struct request *q) {
     const char *p = q->http->path;
-    if (str_eq(p, "/openapi/v3") || str_eq(p, "/openapi/v3/")) {
+    if (str_eq(p, "/openapi/v3")) {
         v3_index(q);
         return;
     }
@@ -268,5 +268,8 @@ void handle_openapi(struct request *q) {
     if (str_has_prefix(p, "/openapi/v3/") &&
         (aggregator_openapi_v3(q, p + strlen("/openapi/v3/")) || v3_doc(q, p + strlen("/openapi/v3/"))))
         return;
-    http_respond_text(q->http, 404, "404 page not found\n");
+    if (str_has_prefix(p, "/openapi/v3/"))
+        http_respond(q->http, 404, NULL, 0, "", 0, 0);
+    else
+        http_respond_text(q->http, 404, "404 page not found\n");
 }

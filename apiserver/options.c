@@ -185,7 +185,10 @@ int options_check_list(struct request *q, struct err *e) {
     int rc = request_query_int(q, "limit", 0, &number, e);
     if (!rc) rc = request_query_int(q, "timeoutSeconds", 0, &number, e);
     if (rc) return rc;
-    if (str_eq(q->verb, "watch") || request_query_bool(q, "watch"))
+    bool watch = str_eq(q->verb, "watch") || request_query_bool(q, "watch");
+    if (watch && !send && str_empty(match) && (str_empty(rv) || str_eq(rv, "0"))) /* what such a watch means */
+        send = "true", match = "NotOlderThan";
+    if (watch)
         check_watch(&f, match, send, token);
     else
         check_list(&f, match, send, token, rv);

@@ -274,6 +274,13 @@ static void servicecidr_cells(struct cells *c, const struct json *o) {
     cell_age(c, o);
 }
 
+static void scale_cells(struct cells *c, const struct json *o) {
+    cell_name(c, o);
+    cell_int(c, I(o, "spec", "replicas"));
+    cell_int(c, I(o, "status", "replicas"));
+    cell_age(c, o);
+}
+
 #define HPA_COLUMNS "Name Reference Targets MinPods MaxPods Replicas Age"
 
 const struct table_printer printers_workloads[] = {
@@ -287,6 +294,7 @@ const struct table_printer printers_workloads[] = {
     {"batch/v1/jobs", "Name Status Completions Duration Age +Containers +Images +Selector", job_cells},
     {"batch/v1/cronjobs", "Name Schedule Timezone Suspend:b Active:i Last_Schedule Age +Containers +Images +Selector",
      cronjob_cells},
+    {"autoscaling/v1/scale", "Name! Desired:i Available:i Age", scale_cells},
     {"autoscaling/v1/horizontalpodautoscalers", HPA_COLUMNS, hpa_cells},
     {"autoscaling/v2/horizontalpodautoscalers", HPA_COLUMNS, hpa_cells},
     {"policy/v1/poddisruptionbudgets", "Name Min_Available Max_Unavailable Allowed_Disruptions:i Age", pdb_cells},

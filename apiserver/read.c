@@ -33,6 +33,7 @@ int read_wait(struct request *q, const char *rv, struct err *e) {
 void handle_get(struct request *q) {
     _cleanup_err_ struct err e = {0};
     int rc = read_wait(q, http_query(q->http, "resourceVersion"), &e);
+    if (rc && e.status == 400) err_status(&e, 500, "", "resourceVersion: %s", arena_strdup(q->a, e.msg));
     _cleanup_object_ struct object *o = rc ? NULL : watchcache_get(q->s->cache, q->res, q->ns, q->name);
     if (!rc && !o) rc = err_not_found(&e, q->res, q->name);
     if (rc)
@@ -86,7 +87,7 @@ static int list_parse(struct request *q, struct list_options *o, struct err *e) 
         rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
                             &o->sel, e);
     if (rc || (rc = request_query_int(q, "limit", 0, &o->limit, e))) return rc;
-    if (o->limit < 0) o->limit = 0;
+    if (o->limit < 0 || (str_eq(rv, "0") && !str_eq(match, "Exact"))) o->limit = 0; /* "0": all that the cache has */
     if (!str_empty(token)) {
         if (!str_empty(rv) && !str_eq(rv, "0"))
             return err_status(e, 400, "BadRequest", "specifying resource version is not allowed when using continue");

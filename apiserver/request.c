@@ -98,8 +98,17 @@ bool request_media_is(const char *content_type, const char *want) {
     return strlen(want) == n && strncasecmp(content_type, want, n) == 0;
 }
 
-/* Reviews and bindings are answers, not objects: they have no columns. */
+/* Reviews and bindings are answers, not objects: they have no columns. Nor have a few forms of objects, upstream. */
 static bool no_table(const struct request *q) {
+    static const char *const bare[][2] = {{"resourceclaims", "status"},
+                                          {"customresourcedefinitions", "status"},
+                                          {"apiservices", "status"},
+                                          {"certificatesigningrequests", "approval"},
+                                          {"namespaces", "finalize"},
+                                          {"pods", "ephemeralcontainers"},
+                                          {"pods", "resize"}};
+    for (size_t i = 0; i < ARRAY_LEN(bare); i++)
+        if (q->sub && str_eq(q->plural, bare[i][0]) && str_eq(q->sub->name, bare[i][1])) return true;
     bool answer = q->sub && (str_eq(q->sub->name, "binding") || str_eq(q->sub->name, "eviction") ||
                              str_eq(q->sub->name, "token"));
     return answer || (q->res && q->res->stored == RES_VIRTUAL && !str_eq(q->res->plural, "componentstatuses"));
@@ -157,7 +166,13 @@ static bool clause_form(const struct request *q, const struct clause *c, enum me
     *as = AS_OBJECT;
     if ((c->stream && !str_eq(c->stream, "watch")) || (c->sv && !str_eq(c->sv, "v1"))) return false;
     if (!c->as && !c->g && !c->v) return !(custom && media == MEDIA_PROTO);
-    if (!str_eq(c->g, "meta.k8s.io") || (!str_eq(c->v, "v1") && !str_eq(c->v, "v1beta1"))) return false;
+    if (!q->is_resource && str_eq(c->g, "apidiscovery.k8s.io") && str_eq(c->v, "v2") &&
+        str_eq(c->as, "APIGroupDiscoveryList")) {
+        *as = AS_DISCOVERY;
+        return true;
+    }
+    if (!q->is_resource || !str_eq(c->g, "meta.k8s.io") || (!str_eq(c->v, "v1") && !str_eq(c->v, "v1beta1")))
+        return false;
     if (str_eq(c->as, "Table")) *as = AS_TABLE;
     if (str_eq(c->as, "PartialObjectMetadata")) *as = AS_PARTIAL;
     if (str_eq(c->as, "PartialObjectMetadataList")) *as = AS_PARTIAL_LIST;

@@ -6,7 +6,7 @@
 #include "apiserver/auth/authz.h"
 
 enum media { MEDIA_JSON, MEDIA_YAML, MEDIA_PROTO };
-enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL, AS_PARTIAL_LIST };
+enum media_as { AS_OBJECT, AS_TABLE, AS_PARTIAL, AS_PARTIAL_LIST, AS_DISCOVERY };
 
 struct watch;
 struct http_cancel;
@@ -48,7 +48,7 @@ struct request {
     enum media media;
     enum media_as as;
     bool stream_param;      /* asked for ;stream=watch */
-    const char *as_version; /* of meta.k8s.io: "v1" or "v1beta1"; NULL: AS_OBJECT */
+    const char *as_version; /* of its group: "v1", "v1beta1", "v2"; NULL: AS_OBJECT */
     bool acceptable;
     bool accept_known;        /* the header names a type that is served, whatever its parameters */
     const char *content_type; /* of the answer */
@@ -83,6 +83,8 @@ const char *request_manager(struct request *q);
 void respond_err(struct request *q, struct err *e);
 /* A tree of a known type (NULL: no protobuf form, answered as JSON). */
 void respond_tree(struct request *q, int status, const struct api_type *type, struct json *v);
+/* As respond_tree, for an object that is not stored, in the form asked for. table: of which printer (tables.h). */
+void respond_tree_as(struct request *q, int status, const struct api_type *type, const char *table, struct json *v);
 /* A stored object in the form asked for (JSON, protobuf, YAML, table, partial); converts when q->res is another row
  * than the object's (and may block then, on a conversion webhook). */
 void respond_object(struct request *q, int status, const struct object *o);

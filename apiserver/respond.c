@@ -199,14 +199,26 @@ static void respond_bytes(struct request *q, int status, struct rbytes *const *p
     http_respond_bytes(q->http, status, h, n_h, parts, n, gzip_flag(q));
 }
 
-static int table_options(struct request *q, struct err *e) {
-    const char *include = http_query(q->http, "includeObject");
-    if (str_empty(include) || str_eq(include, "Metadata") || str_eq(include, "None") || str_eq(include, "Object"))
-        return 0;
-    return err_status(e, 400, "BadRequest",
-                      "Unable to convert to Table as requested: includeObject: Invalid value: \"%.60s\": must be "
-                      "'Metadata', 'Object', 'None', or empty",
-                      include);
+static int not_a_list(struct request *q, struct err *e) {
+    return err_status(e, 406, "NotAcceptable",
+                      "you requested PartialObjectMetadataList, but the requested object is not a list (%s)",
+                      q->res->kind);
+}
+
+void respond_tree_as(struct request *q, int status, const struct api_type *type, const char *table, struct json *v) {
+    _cleanup_err_ struct err e = {0};
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    if ((q->as == AS_TABLE && table_options(q, &e)) || (q->as == AS_PARTIAL_LIST && not_a_list(q, &e))) {
+        respond_err(q, &e);
+    } else if (q->as == AS_TABLE) {
+        table_write_tree(&b, q, table, v);
+        respond_json_text(q, status, "application/json", b.data, b.len);
+    } else if (q->as == AS_PARTIAL) {
+        respond_tree(q, status, api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata"),
+                     partial_tree(q->a, v, q->as_version));
+    } else {
+        respond_tree(q, status, type, v);
+    }
 }
 
 void respond_object(struct request *q, int status, const struct object *o) {
@@ -237,8 +249,7 @@ void respond_object(struct request *q, int status, const struct object *o) {
         return;
     }
     if (q->as == AS_PARTIAL_LIST) {
-        err_status(&e, 406, "NotAcceptable", "you requested %s, but the requested object is not a list (%s)",
-                   "PartialObjectMetadataList", q->res->kind);
+        not_a_list(q, &e);
         respond_err(q, &e);
         return;
     }

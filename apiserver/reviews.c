@@ -176,6 +176,7 @@ static void component_statuses(struct request *q) {
     }
     _cleanup_err_ struct err e = {0};
     err_not_found(&e, q->res, q->name);
+    err_details(&e, NULL, "componentstatus", NULL); /* as upstream calls it */
     respond_err(q, &e);
 }
 

@@ -10,6 +10,7 @@
 #include "apiserver/lookup.h"
 #include "apiserver/metrics.h"
 #include "apiserver/servicealloc.h"
+#include "pkg/base/ktime.h"
 
 enum { AUDIT_POLICY_MAX = 1 << 20 };
 
@@ -214,10 +215,20 @@ static void warn_unhonoured(struct request *q) {
             request_warn(q, "%s are stored, but nothing in this cluster acts on them yet", q->res->plural);
 }
 
+/* ?timeout= bounds how long a call may take here; no call takes long, so it only has to be right. */
+static int check_timeout(struct request *q, struct err *e) {
+    const char *text = http_query(q->http, "timeout");
+    int64_t ns;
+    if (str_empty(text) || q->watch || request_is_long(q) || !duration_parse(text, &ns)) return 0;
+    return err_status(e, 400, "BadRequest",
+                      "invalid timeout specified in the request URL - time: invalid duration \"%.60s\"", text);
+}
+
 void server_process(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_crd_schema_ struct crd_schema *schema = NULL; /* for as long as the request is worked on */
-    int rc = request_authorize(q, &e);
+    int rc = check_timeout(q, &e);
+    if (!rc) rc = request_authorize(q, &e);
     if (!rc && q->back) {
         aggregator_handle(q);
         return;

@@ -58,14 +58,10 @@ static struct json *scale_tree(struct request *q, const struct json *v) {
     return s;
 }
 
-/* The Scale that the client wants: the body of a PUT, or the present one with the patch applied. */
+/* The Scale that a PATCH wants: the present one with the patch applied. */
 static int wanted_scale(struct request *q, struct write *w, const struct object *old, struct json **out,
                         struct err *e) {
     const struct api_type *type = api_type_find("autoscaling", "v1", "Scale");
-    if (str_eq(q->verb, "update")) {
-        int rc = body_decode(q, type, "autoscaling/v1", "Scale", BODY_OBJECT, out, e);
-        return rc ? rc : request_check_names(q, *out, e);
-    }
     const char *ct = str_or_empty(http_header(q->http, "content-type"));
     struct json *patched = NULL;
     struct api_problems strict = {0};
@@ -88,13 +84,14 @@ static int wanted_scale(struct request *q, struct write *w, const struct object 
     return body_normalise(q, type, patched, &strict, out, e);
 }
 
-static int scale_once(struct request *q, struct write *w, const struct object *old, struct object **out,
-                      struct err *e) {
-    struct json *scale = NULL, *obj;
+/* put: the Scale of a PUT, NULL: a patch. */
+static int scale_once(struct request *q, struct write *w, const struct json *put, const struct object *old,
+                      struct object **out, struct err *e) {
+    struct json *scale = json_clone(q->a, put), *obj;
     bool deleted;
     int64_t rev = 0;
     int rc = write_look(w, old, e);
-    if (!rc) rc = wanted_scale(q, w, old, &scale, e);
+    if (!rc && !put) rc = wanted_scale(q, w, old, &scale, e);
     if (rc) return rc;
     obj = json_clone(q->a, write_tree(w, old));
     const char *rv = json_as_str(json_at(scale, "metadata", "resourceVersion", NULL));
@@ -127,13 +124,14 @@ static int scale_once(struct request *q, struct write *w, const struct object *o
 static void handle_scale(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_object_ struct object *o = NULL;
+    struct json *put = NULL;
     bool dry_run = false, get = str_eq(q->verb, "get");
     bool patch = str_eq(q->verb, "patch");
     const struct api_type *type = api_type_find("autoscaling", "v1", "Scale");
     int rc = get     ? watchcache_sync(q->s->cache, &e)
              : patch ? patch_check(q, &dry_run, &e)
-                     : body_check_type(q, type, &e);
-    if (!rc && !get && !patch) rc = options_check(q, "UpdateOptions", &dry_run, &e);
+                     : body_of_write(q, type, "autoscaling/v1", "Scale", "UpdateOptions", &dry_run, &put, &e);
+    if (!rc && put) rc = request_check_names(q, put, &e);
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
         struct write w;
@@ -142,7 +140,7 @@ static void handle_scale(struct request *q) {
         if (rc || get) break;
         write_init(&w, q->s, q->a, q, q->res, "scale", q->ns, q->name, RULES_UPDATE);
         w.c.dry_run = dry_run;
-        rc = scale_once(q, &w, old, &o, &e);
+        rc = scale_once(q, &w, put, old, &o, &e);
         write_warnings(&w, q);
         if (rc > 0 && i < WRITE_TRIES) {
             rc = 0;
@@ -155,7 +153,7 @@ static void handle_scale(struct request *q) {
     if (rc)
         respond_err(q, &e);
     else
-        respond_tree(q, 200, api_type_find("autoscaling", "v1", "Scale"), scale_tree(q, object_tree(q->a, o)));
+        respond_tree_as(q, 200, type, "autoscaling/v1/scale", scale_tree(q, object_tree(q->a, o)));
 }
 
 /* ---- binding ---- */

@@ -1,6 +1,8 @@
 /* Tables: from a list of cached objects to metav1.Table. The columns and cells are the printers' (printers_*.c). */
 #include "apiserver/tables.h"
 
+#include "apiserver/convert.h"
+
 /* ---- cells ---- */
 
 void cell_str(struct cells *c, const char *s) { json_append(c->a, c->out, json_str(c->a, str_or_empty(s))); }
@@ -66,13 +68,14 @@ static struct json *column(struct arena *a, const char *spec, size_t n) {
         n -= 2;
     }
     bool name_format = n > 1 && spec[n - 1] == '*';
-    if (name_format) n--;
+    bool no_format = n > 1 && spec[n - 1] == '!';
+    if (name_format || no_format) n--;
     char *name = arena_strndup(a, spec, n);
     for (char *p = name; *p; p++)
         if (*p == '_') *p = ' ';
     json_set_str(a, c, "name", name);
     json_set_str(a, c, "type", type);
-    json_set_str(a, c, "format", name_format || str_eq(name, "Name") ? "name" : "");
+    json_set_str(a, c, "format", name_format || (str_eq(name, "Name") && !no_format) ? "name" : "");
     json_set_str(a, c, "description", "");
     json_set_int(a, c, "priority", wide);
     return c;
@@ -128,22 +131,30 @@ struct json *partial_tree(struct arena *a, struct json *v, const char *version) 
     return out;
 }
 
-static void write_row(struct buf *b, struct request *q, const struct object *o, struct ktime now) {
-    _cleanup_arena_ struct arena *a = arena_new();
-    struct json *v = object_tree(a, o), *row = json_object(a);
-    struct cells c = {q->res->printer, a, json_array(a), now};
+static void write_row(struct buf *b, struct request *q, const struct table_printer *p, struct arena *a, struct json *v,
+                      struct ktime now) {
+    struct json *row = json_object(a);
+    struct cells c = {p, a, json_array(a), now};
     const char *include = http_query(q->http, "includeObject");
-    q->res->printer->cells(&c, v);
+    p->cells(&c, v);
     json_set(a, row, "cells", c.out);
-    if (str_eq(include, "Object"))
-        json_set(a, row, "object", v);
-    else if (!str_eq(include, "None"))
-        json_set(a, row, "object", partial_tree(a, v, q->as_version));
+    if (str_eq(include, "None"))
+        v = json_null(a);
+    else if (!str_eq(include, "Object"))
+        v = partial_tree(a, v, q->as_version);
+    else if (q->res->storage && !q->res->custom && str_empty(q->subresource))
+        v = convert_view(a, q->res->storage, q->res, v);
+    json_set(a, row, "object", v);
     json_write(b, row);
 }
 
-static void write_head(struct buf *b, struct request *q, const char *rv, const char *token, int64_t remaining,
-                       bool defs) {
+static void write_object(struct buf *b, struct request *q, const struct object *o, struct ktime now) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    write_row(b, q, q->res->printer, a, object_tree(a, o), now);
+}
+
+static void write_head(struct buf *b, struct request *q, const struct table_printer *p, const char *rv,
+                       const char *token, int64_t remaining) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *t = json_object(a), *m = json_object(a);
     json_set_str(a, t, "kind", "Table");
@@ -152,7 +163,7 @@ static void write_head(struct buf *b, struct request *q, const char *rv, const c
     if (token) json_set_str(a, m, "continue", token);
     if (token && remaining > 0) json_set_int(a, m, "remainingItemCount", remaining);
     json_set(a, t, "metadata", m);
-    json_set(a, t, "columnDefinitions", defs ? columns(a, q->res->printer) : json_null(a));
+    json_set(a, t, "columnDefinitions", p ? columns(a, p) : json_null(a));
     json_write(b, t);
     b->len--; /* the closing brace */
     buf_adds(b, ",\"rows\":[");
@@ -162,10 +173,10 @@ void table_write(struct buf *b, struct request *q, const struct wc_list *l, cons
     char rv[24];
     struct ktime now = ktime_now();
     snprintf(rv, sizeof(rv), "%lld", (long long)l->rev);
-    write_head(b, q, rv, token, l->remaining, true);
+    write_head(b, q, q->res->printer, rv, token, l->remaining);
     for (size_t i = 0; i < l->n; i++) {
         if (i) buf_addc(b, ',');
-        write_row(b, q, l->items[i], now);
+        write_object(b, q, l->items[i], now);
     }
     buf_adds(b, "]}\n");
 }
@@ -173,9 +184,19 @@ void table_write(struct buf *b, struct request *q, const struct wc_list *l, cons
 void table_write_event(struct buf *b, struct request *q, const struct object *o, bool head) {
     char rv[24];
     snprintf(rv, sizeof(rv), "%lld", (long long)o->rev);
-    write_head(b, q, rv, NULL, 0, head);
-    write_row(b, q, o, ktime_now());
+    write_head(b, q, head ? q->res->printer : NULL, rv, NULL, 0);
+    write_object(b, q, o, ktime_now());
     buf_adds(b, "]}");
+}
+
+int table_options(struct request *q, struct err *e) {
+    const char *include = http_query(q->http, "includeObject");
+    if (str_empty(include) || str_eq(include, "Metadata") || str_eq(include, "None") || str_eq(include, "Object"))
+        return 0;
+    return err_status(e, 400, "BadRequest",
+                      "Unable to convert to Table as requested: includeObject: Invalid value: \"%.60s\": must be "
+                      "'Metadata', 'Object', 'None', or empty",
+                      include);
 }
 
 /* ---- which printer ---- */
@@ -187,11 +208,23 @@ static void plain_cells(struct cells *c, const struct json *o) {
 static const struct table_printer plain_printer = {
     .resource = "", .columns = "Name Created_At:d", .cells = plain_cells};
 
-const struct table_printer *table_printer_find(const char *group, const char *version, const char *plural) {
-    char name[300];
-    snprintf(name, sizeof(name), "%s%s%s/%s", group, *group ? "/" : "", version, plural);
+static const struct table_printer *find_by_name(const char *name) {
     for (const struct table_printer *const *set = table_printers; *set; set++)
         for (const struct table_printer *p = *set; p->resource; p++)
             if (str_eq(p->resource, name)) return p;
     return &plain_printer;
+}
+
+const struct table_printer *table_printer_find(const char *group, const char *version, const char *plural) {
+    char name[300];
+    snprintf(name, sizeof(name), "%s%s%s/%s", group, *group ? "/" : "", version, plural);
+    return find_by_name(name);
+}
+
+void table_write_tree(struct buf *b, struct request *q, const char *printer, struct json *v) {
+    const struct table_printer *p = find_by_name(printer);
+    const char *rv = str_or_empty(json_as_str(json_at(v, "metadata", "resourceVersion", NULL)));
+    write_head(b, q, p, rv, NULL, 0);
+    write_row(b, q, p, q->a, v, ktime_now());
+    buf_adds(b, "]}\n");
 }

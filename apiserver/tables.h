@@ -22,7 +22,7 @@ struct custom_column {
 struct table_printer {
     const char *resource; /* "apps/v1/deployments", "v1/pods" */
     /* "Name Ready Age +Containers": a plus marks wide columns, ":i", ":b", ":d" integers, booleans, dates, '*' format
-     * "name"; '_' stands for a space. */
+     * "name" (which Name has anyway, unless '!' follows); '_' stands for a space. */
     const char *columns;
     void (*cells)(struct cells *c, const struct json *o);
     const struct custom_column *custom; /* instead of `columns`, behind Name */
@@ -39,6 +39,10 @@ const struct table_printer *table_printer_find(const char *group, const char *ve
 bool table_printer_same(const struct table_printer *x, const struct table_printer *y);
 /* The table of a list; token: continue. */
 void table_write(struct buf *b, struct request *q, const struct wc_list *l, const char *token);
+/* Checks ?includeObject=: 400 when it is none of the known ones. */
+int table_options(struct request *q, struct err *e);
+/* The table of one object that is not stored, by the printer of this name. */
+void table_write_tree(struct buf *b, struct request *q, const char *printer, struct json *v);
 /* One object's table, for watches; columns only when `head`. */
 void table_write_event(struct buf *b, struct request *q, const struct object *o, bool head);
 /* The object's PartialObjectMetadata: shares metadata with `v`. NULL for NULL. */

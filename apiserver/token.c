@@ -143,6 +143,9 @@ void handle_token(struct request *q) {
     if (!rc) rc = write_admit_body(q, RULES_CREATE, &kind, "token", false, body, NULL, &e);
     if (!rc) rc = check_metadata(q, body, sa, &e);
     if (!rc) {
+        struct json *spec = json_ensure_object(q->a, body, "spec");
+        if (!json_is(json_get(spec, "expirationSeconds"), JSON_INT))
+            json_set_int(q->a, spec, "expirationSeconds", TOKEN_DEFAULT_S);
         own_fields(q, type, body);
         rc = issue(q, body, sa, &e);
     }

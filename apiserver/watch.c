@@ -125,6 +125,7 @@ static void wrap_event(struct request *q, struct buf *out, const char *type, con
 static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const struct object *o) {
     static const char *const names[] = {"ADDED", "MODIFIED", "DELETED"};
     struct request *q = w->q;
+    if (q->as == AS_PARTIAL_LIST) return NULL; /* no object is a list */
     if (q->media == MEDIA_JSON && q->as == AS_OBJECT && (!q->res->storage || q->res->custom)) {
         const struct rbytes *head = q->res->pieces->event[type];
         struct rbytes *b = rbytes_alloc(head->len + o->tail->len + 2);
@@ -421,7 +422,6 @@ static void on_close(struct http_req *r, void *arg) {
 /* ---- starting ---- */
 
 void watch_prepare(struct request *q) {
-    if (q->as == AS_PARTIAL_LIST) q->as = AS_OBJECT; /* events are of single objects: they go out as they are */
     struct watch *w = xcalloc(1, sizeof(*w));
     w->hub = q->s->watches;
     w->q = q;
@@ -438,7 +438,7 @@ static void start_on_loop(void *arg) {
     struct watch_hub *h = w->hub;
     struct request *q = w->q;
     struct http_header *hd;
-    bool stream = q->stream_param || q->media == MEDIA_PROTO;
+    bool stream = q->media == MEDIA_PROTO || (q->stream_param && q->media != MEDIA_JSON);
     const char *ct = stream ? arena_printf(q->a, "%s;stream=watch", q->content_type) : q->content_type;
     w->next = h->all;
     if (w->next) w->next->pprev = &w->next;
@@ -513,7 +513,8 @@ void handle_watch(struct request *q) {
     _cleanup_err_ struct err e = {0};
     struct watch *w = q->watch;
     bool initial;
-    int rc = watch_parse(q, w, &initial, &e);
+    int rc = q->as == AS_TABLE ? table_options(q, &e) : 0;
+    if (!rc) rc = watch_parse(q, w, &initial, &e);
     if (!rc) rc = watch_open(q, w, initial, &e);
     if (rc) {
         watch_refuse(q, &e);

@@ -198,10 +198,30 @@ static int make_object(struct write *w, const struct resource *in, const char *k
 
 /* ---- create ---- */
 
+/* The same owner twice counts once. */
+static void dedup_owners(struct write *w, struct json *obj) {
+    struct json *list = json_at(obj, "metadata", "ownerReferences", NULL);
+    const char *uids = NULL;
+    for (size_t i = 1; i < json_len(list); i++) {
+        size_t j = 0;
+        while (j < i && !json_equal(json_item(list, j), json_item(list, i))) j++;
+        if (j == i) continue;
+        const char *uid = str_or_empty(json_get_str(json_item(list, i), "uid"));
+        uids = uids ? arena_printf(w->a, "%s, %s", uids, uid) : uid;
+        json_del_at(list, i--);
+    }
+    if (uids)
+        rules_warn(
+            &w->c,
+            ".metadata.ownerReferences contains duplicate entries; they count once. Duplicate UID(s) observed: %s",
+            uids);
+}
+
 static int create_checks(struct write *w, struct json *obj, bool managed, struct err *e) {
     static const char *const wiped[] = {"creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds",
                                         "selfLink"}; /* only the server says them */
     for (size_t i = 0; managed && i < ARRAY_LEN(wiped); i++) json_del(json_get(obj, "metadata"), wiped[i]);
+    dedup_owners(w, obj);
     if (managed) managed_fields_update(&w->c, obj, NULL); /* what the client set, not what follows */
     int rc = rules_prepare_create(&w->c, obj, e);
     if (rc) return rc;
@@ -218,6 +238,8 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
     int rc = create_checks(w, obj, managed, e);
     _cleanup_write_queue_ pthread_mutex_t *turn = NULL;
     if (!rc) rc = quota_enter(w, obj, NULL, &turn, e);
+    if (!rc && w->c.dry_run) /* shows what the client sent */
+        str_to_i64(str_or_empty(json_as_str(json_at(obj, "metadata", "resourceVersion", NULL))), &rev);
     if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
     if (!rc) {
         key = object_key(w, obj);
@@ -239,6 +261,7 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
 /* ---- update ---- */
 
 static int update_checks(struct write *w, struct json *obj, const struct json *old, bool managed, struct err *e) {
+    dedup_owners(w, obj);
     if (managed) managed_fields_update(&w->c, obj, old);
     int rc = rules_prepare_update(&w->c, obj, old, e);
     if (rc) return rc;

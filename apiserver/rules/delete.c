@@ -34,10 +34,8 @@ static void drop_finalizer(struct json *meta, const char *name) {
 static void set_gc_finalizers(struct rules_ctx *c, struct json *meta, const struct rules_delete_options *o) {
     const char *policy = o->propagation_policy;
     bool orphan, foreground;
-    if (!policy && o->orphan_dependents < 0) {
-        /* nothing said: what the object already has stays */
-        return;
-    }
+    if (!policy && o->orphan_dependents < 0) return; /* nothing said: what the object already has stays */
+    if (str_eq(c->kind, "Event")) return;            /* owns nothing */
     orphan = str_eq(policy, "Orphan") || (!policy && o->orphan_dependents == 1);
     foreground = str_eq(policy, "Foreground");
     if (!orphan) drop_finalizer(meta, ORPHAN);
@@ -66,10 +64,17 @@ static void mark_deleted(struct rules_ctx *c, struct json *meta, int64_t grace) 
 }
 
 /* A namespace goes in two steps: Terminating until its content is gone and spec.finalizers is empty. */
-static enum rules_delete delete_namespace(struct rules_ctx *c, struct json *obj) {
+static enum rules_delete delete_namespace(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
+    size_t before = json_len(json_get(meta, "finalizers"));
+    struct rules_delete_options all = *o;
+    if (o->orphan_dependents == 0) all.propagation_policy = "Foreground"; /* a namespace takes the old option so */
+    set_gc_finalizers(c, meta, &all);
     bool held = json_len(json_at(obj, "spec", "finalizers", NULL)) || json_len(json_get(meta, "finalizers"));
-    if (jget(meta, "deletionTimestamp")) return held ? RULES_DELETE_NOTHING : RULES_DELETE_NOW;
+    if (jget(meta, "deletionTimestamp"))
+        return !held                                              ? RULES_DELETE_NOW
+               : json_len(json_get(meta, "finalizers")) != before ? RULES_DELETE_STORE
+                                                                  : RULES_DELETE_NOTHING;
     if (!held) return RULES_DELETE_NOW;
     char text[KTIME_MAX];
     json_set_str(c->a, meta, "deletionTimestamp", ktime_format(c->now, text));
@@ -121,7 +126,7 @@ static enum rules_delete delete_crd(struct rules_ctx *c, struct json *obj) {
 enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, const struct rules_delete_options *o) {
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     bool marked = jget(meta, "deletionTimestamp") != NULL;
-    if (is_core(c, "Namespace")) return delete_namespace(c, obj);
+    if (is_core(c, "Namespace")) return delete_namespace(c, obj, o);
     if (!marked && str_eq(c->group, "apiextensions.k8s.io") && str_eq(c->kind, "CustomResourceDefinition"))
         return delete_crd(c, obj);
     size_t before = json_len(json_get(meta, "finalizers"));

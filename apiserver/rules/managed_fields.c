@@ -134,6 +134,73 @@ static struct fset *strip_member(struct fset *s) {
     return s;
 }
 
+/* What the registry sets back to the old object's values, whoever sends it: nobody owns it. Upstream: GetResetFields of
+ * the strategies. "": a write of the object itself. */
+struct reset {
+    const char *kind, *subresource;
+    const char *paths[3][3];
+};
+static const struct reset resets[] = {
+    {"CertificateSigningRequest", "", {{"f:spec"}, {"f:status"}}},
+    {"CertificateSigningRequest", "status", {{"f:spec"}, {"f:status", "f:conditions"}}},
+    {"CertificateSigningRequest", "approval", {{"f:spec"}, {"f:status", "f:certificate"}}},
+    {"Namespace", "finalize", {{"f:status"}}},
+    {"Deployment", "status", {{"f:spec"}, {"f:metadata", "f:labels"}}},
+    {"Pod", "status", {{"f:spec"}, {"f:metadata", "f:deletionTimestamp"}, {"f:metadata", "f:ownerReferences"}}},
+    {"APIService", "status", {{"f:spec"}, {"f:metadata"}}},
+    {"ServiceCIDR", "status", {{"f:spec"}, {"f:metadata"}}},
+    {"ValidatingAdmissionPolicy", "status", {{"f:spec"}, {"f:metadata"}}},
+    {"FlowSchema", "status", {{"f:spec"}, {"f:metadata"}}},
+    {"PriorityLevelConfiguration", "status", {{"f:spec"}, {"f:metadata"}}},
+    {"ResourceClaim", "status", {{"f:spec"}, {"f:metadata"}}},
+    {"VolumeAttachment", "status", {{"f:spec"}, {"f:metadata"}}},
+    {NULL, "status", {{"f:spec"}}},
+};
+static const struct reset custom_status = {NULL, "status", {{"f:spec"}, {"f:metadata"}}};
+static const struct reset own_status = {NULL, "", {{"f:status"}}};
+
+/* What alone may be changed through a subresource. '*' stands for any element. */
+static const struct kept {
+    const char *subresource, *path[5];
+} kept[] = {
+    {"ephemeralcontainers", {"f:spec", "f:ephemeralContainers"}},
+    {"resize", {"f:spec", "f:containers", "*", "f:resources"}},
+    {"resize", {"f:spec", "f:containers", "*", "f:resizePolicy"}},
+    {"resize", {"f:spec", "f:initContainers", "*", "f:resources"}},
+    {"resize", {"f:spec", "f:initContainers", "*", "f:resizePolicy"}},
+};
+
+static struct fset *below(struct arena *a, struct fset *s, const char *const *path) {
+    if (!*path) return s;
+    struct fset *out = fset_new(a);
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (!str_eq(*path, "*") && !str_eq(*path, s->items[i].elem)) continue;
+        struct fset *sub = below(a, s->items[i].sub, path + 1);
+        if (!fset_empty(sub)) *fset_child(a, out, s->items[i].elem) = *sub;
+    }
+    return out;
+}
+
+static const struct reset *find_reset(const struct rules_ctx *c) {
+    const char *sub = str_or_empty(c->subresource);
+    if (!c->type && str_eq(sub, "status")) return &custom_status;
+    for (size_t i = 0; i < ARRAY_LEN(resets); i++)
+        if (str_eq(resets[i].subresource, sub) && (!resets[i].kind || str_eq(resets[i].kind, c->kind)))
+            return &resets[i];
+    const struct kind_rules *k = kind_find(c->group, c->kind);
+    bool apart = k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
+    return !*sub && apart ? &own_status : NULL;
+}
+
+static struct fset *strip_reset(struct rules_ctx *c, struct fset *s) {
+    const struct reset *r = find_reset(c);
+    struct fset *only = NULL;
+    for (size_t i = 0; r && i < ARRAY_LEN(r->paths) && r->paths[i][0]; i++) s = strip(c->a, s, r->paths[i]);
+    for (size_t i = 0; c->subresource && i < ARRAY_LEN(kept); i++)
+        if (str_eq(kept[i].subresource, c->subresource)) only = fset_union(c->a, only, below(c->a, s, kept[i].path));
+    return only ? only : s;
+}
+
 struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
     static const char *const system[][3] = {
         {"f:apiVersion"},
@@ -148,12 +215,8 @@ struct fset *managers_strip(struct rules_ctx *c, struct fset *s) {
         {"f:metadata", "f:managedFields"},
         {"f:metadata", "f:resourceVersion"},
     };
-    static const char *const status[] = {"f:status", NULL}, *const spec[] = {"f:spec", NULL};
-    const struct kind_rules *k = kind_find(c->group, c->kind);
     for (size_t i = 0; i < ARRAY_LEN(system); i++) s = strip(c->a, s, system[i]);
-    bool has_status = k ? (k->flags & K_STATUS) && !(k->flags & K_KEEP_STATUS_ON_CREATE) : c->crd_status_subresource;
-    if (str_empty(c->subresource) && has_status) s = strip(c->a, s, status);
-    if (str_eq(c->subresource, "status")) s = strip(c->a, s, spec);
+    s = strip_reset(c, s);
     return strip_member(s);
 }
 

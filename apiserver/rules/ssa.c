@@ -96,6 +96,8 @@ static struct json *merge(struct arena *a, struct schema s, const struct json *x
     if (kind == SCHEMA_DEDUCED) kind = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT) ? SCHEMA_MAP : SCHEMA_LEAF;
     bool objects = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT),
          lists = json_is(x, JSON_ARRAY) && json_is(y, JSON_ARRAY);
+    bool parts = kind == SCHEMA_STRUCT || kind == SCHEMA_MAP || kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET;
+    if (parts && json_is(y, JSON_NULL)) return json_clone(a, x); /* says nothing about its parts */
     if ((kind == SCHEMA_STRUCT || kind == SCHEMA_MAP) && objects) return merge_objects(a, s, x, y);
     if ((kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET) && lists) return merge_lists(a, s, x, y);
     return json_clone(a, y);

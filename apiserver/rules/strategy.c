@@ -156,7 +156,6 @@ static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const s
     json_del(meta, "selfLink");
     for (size_t i = 0; i < ARRAY_LEN(filled); i++)
         if (jempty(json_get(meta, filled[i]))) keep_member(c->a, meta, old, filled[i]);
-    if (!jget(old, "deletionTimestamp")) json_del(meta, "deletionTimestamp");
     if (c->namespaced && !*jstr(meta, "namespace")) keep_member(c->a, meta, old, "namespace");
 }
 

@@ -249,7 +249,9 @@ static int syntax_error(const yaml_parser_t *p, struct err *e) {
     return err_set(e, -EINVAL, "yaml: line %zu: %s", p->problem_mark.line + 1, str_or_empty(p->problem));
 }
 
-int yaml_parse(struct arena *a, const char *p, size_t n, struct yaml_docs *out, struct json_dups *dups, struct err *e) {
+/* only_first: leaves what follows the first document alone. */
+static int parse(struct arena *a, const char *p, size_t n, bool only_first, struct yaml_docs *out,
+                 struct json_dups *dups, struct err *e) {
     yaml_parser_t parser;
     if (!yaml_parser_initialize(&parser)) return err_set(e, -ENOMEM, "yaml: out of memory");
     yaml_parser_set_input_string(&parser, (const unsigned char *)p, n);
@@ -273,8 +275,21 @@ int yaml_parse(struct arena *a, const char *p, size_t n, struct yaml_docs *out, 
             }
         }
         yaml_document_delete(&doc);
+        last |= only_first;
     }
     yaml_parser_delete(&parser);
+    return rc;
+}
+
+int yaml_parse(struct arena *a, const char *p, size_t n, struct yaml_docs *out, struct json_dups *dups, struct err *e) {
+    return parse(a, p, n, false, out, dups, e);
+}
+
+int yaml_parse_first(struct arena *a, const char *p, size_t n, struct json **out, struct json_dups *dups,
+                     struct err *e) {
+    struct yaml_docs docs = {0};
+    int rc = parse(a, p, n, true, &docs, dups, e);
+    if (rc == 0) *out = docs.n ? docs.items[0] : json_null(a);
     return rc;
 }
 

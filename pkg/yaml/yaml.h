@@ -23,5 +23,8 @@ int yaml_parse_one(struct arena *a, const char *p, size_t n, struct json **out, 
 /* The one document of a file of at most `max` bytes. Blocks. Errors of reading (-ENOENT, -EFBIG, ...) and of parsing name
  * the file. */
 int yaml_read_file(struct arena *a, const char *path, size_t max, struct json **out, struct err *e);
+/* The first document; what follows it is not looked at. */
+int yaml_parse_first(struct arena *a, const char *p, size_t n, struct json **out, struct json_dups *dups,
+                     struct err *e);
 /* Writes a tree as block-style YAML, keys in tree order: for `Accept: application/yaml`. */
 int yaml_write(struct buf *b, const struct json *v, struct err *e);
