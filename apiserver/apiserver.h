@@ -57,7 +57,11 @@ struct apiserver_options {
     struct flag_list unhonoured;       /* "networkpolicies", ...: stored, but nothing in this cluster acts on them */
     bool serve_usage;                  /* metrics.k8s.io */
     const char *audit_policy_file, *audit_log_path, *audit_log_mode;
-    int64_t audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_log_queue;
+    const char *audit_log_format, *audit_hook_file, *audit_hook_mode;
+    int64_t audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_log_queue, audit_log_event_max;
+    int64_t audit_hook_queue, audit_hook_batch_size, audit_hook_batch_wait_ns, audit_hook_qps, audit_hook_burst;
+    int64_t audit_hook_backoff_ns, audit_hook_event_max;
+    bool audit_log_compress, audit_log_truncate, audit_hook_throttle, audit_hook_truncate;
     int64_t max_inflight, max_mutating_inflight; /* their sum is the number of seats */
 };
 

@@ -212,8 +212,11 @@ int request_authenticate(struct request *q, struct err *e) {
     struct authn_request r;
     facts_of(q, &r);
     int rc = frontproxy_user(q, &q->user) ? 0 : authn_request(q->s->authn, q->a, &r, &q->user, e);
-    audit_begin(q, rc != 0);
+    bool recorded = audit_begin(q, rc != 0);
     if (rc) return rc;
+    if (!recorded)
+        return err_status(e, 500, "InternalError", "Internal Server Error: \"%s\": failed to store audit event",
+                          q->http->target);
     struct impersonation im = {0};
     read_impersonation(q, &im);
     rc = authn_impersonate(q->s->authz, q->a, &im, &q->user, e);

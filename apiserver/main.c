@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "apiserver/admit.h"
+#include "apiserver/audit/audit.h"
 #include "apiserver/handlers.h"
 #include "apiserver/identity.h"
 #include "apiserver/kubelet.h"
@@ -24,6 +25,7 @@ enum {
     LOOK_S = 5,
     RETRY_RENEWAL_S = 60
 };
+enum { AUDIT_EVENT_MAX = 100 * 1024 };
 enum { CONNECTIONS_MAX = 100000, FILES_SPARE = 1024 };
 
 struct program {
@@ -138,14 +140,39 @@ static int parse_flags(struct program *p, int argc, char **argv) {
          "audit.k8s.io/v1 Policy: which requests are recorded; without it none"},
         {"audit-log-path", 0, FLAG_STR, &o->audit_log_path, "FILE",
          "where they are recorded, a line of JSON each; - is standard output"},
-        {"audit-log-maxsize", 0, FLAG_INT, &o->audit_log_maxsize, "MB",
-         "size at which the file is rotated; default 100"},
+        {"audit-log-maxsize", 0, FLAG_INT, &o->audit_log_maxsize, "MB", "size at which the file is rotated; 0: never"},
         {"audit-log-maxbackup", 0, FLAG_INT, &o->audit_log_maxbackup, "N", "rotated files that are kept; 0: all"},
         {"audit-log-maxage", 0, FLAG_INT, &o->audit_log_maxage, "DAYS",
          "age at which rotated files are removed; 0: never"},
         {"audit-log-mode", 0, FLAG_STR, &o->audit_log_mode, "MODE",
-         "blocking: a request goes on when its line is written; batch: lines are queued, and dropped when there are "
-         "too many"},
+         "blocking: a request goes on when its line is written; blocking-strict: and is refused when it cannot be; "
+         "batch: lines are queued, and dropped when there are too many"},
+        {"audit-log-compress", 0, FLAG_BOOL, &o->audit_log_compress, NULL, "compress rotated files"},
+        {"audit-log-format", 0, FLAG_STR, &o->audit_log_format, "FORMAT", "json, the only one there is"},
+        {"audit-log-version", 0, FLAG_IGNORED, NULL, "VERSION", "accepted; events are of audit.k8s.io/v1"},
+        {"audit-log-truncate-enabled", 0, FLAG_BOOL, &o->audit_log_truncate, NULL,
+         "leave the objects out of large events"},
+        {"audit-log-truncate-max-event-size", 0, FLAG_INT, &o->audit_log_event_max, "BYTES",
+         "which are larger than this"},
+        {"audit-webhook-config-file", 0, FLAG_STR, &o->audit_hook_file, "FILE",
+         "kubeconfig of a server that is sent the events"},
+        {"audit-webhook-mode", 0, FLAG_STR, &o->audit_hook_mode, "MODE", "batch, the only one there is"},
+        {"audit-webhook-version", 0, FLAG_IGNORED, NULL, "VERSION", "accepted; events are of audit.k8s.io/v1"},
+        {"audit-webhook-initial-backoff", 0, FLAG_DURATION, &o->audit_hook_backoff_ns, "TIME",
+         "pause before a list that could not be sent is tried again"},
+        {"audit-webhook-batch-buffer-size", 0, FLAG_INT, &o->audit_hook_queue, "N",
+         "events that may wait; what comes then is dropped"},
+        {"audit-webhook-batch-max-size", 0, FLAG_INT, &o->audit_hook_batch_size, "N", "events in one list"},
+        {"audit-webhook-batch-max-wait", 0, FLAG_DURATION, &o->audit_hook_batch_wait_ns, "TIME",
+         "after which a list is sent that is not full"},
+        {"audit-webhook-batch-throttle-enable", 0, FLAG_BOOL, &o->audit_hook_throttle, NULL,
+         "limit the lists in a second:"},
+        {"audit-webhook-batch-throttle-qps", 0, FLAG_INT, &o->audit_hook_qps, "N", "to so many"},
+        {"audit-webhook-batch-throttle-burst", 0, FLAG_INT, &o->audit_hook_burst, "N", "and so many at once"},
+        {"audit-webhook-truncate-enabled", 0, FLAG_BOOL, &o->audit_hook_truncate, NULL,
+         "leave the objects out of large events"},
+        {"audit-webhook-truncate-max-event-size", 0, FLAG_INT, &o->audit_hook_event_max, "BYTES",
+         "which are larger than this"},
         {"audit-log-batch-buffer-size", 0, FLAG_INT, &o->audit_log_queue, "N",
          "lines that may wait in mode batch; default 10000"},
         {"max-requests-inflight", 0, FLAG_INT, &o->max_inflight, "N",
@@ -344,6 +371,18 @@ int main(int argc, char **argv) {
                               .service_cidr = "10.96.0.0/16",
                               .node_ports = "30000-32767",
                               .sa_issuer = "https://kubernetes.default.svc",
+                              .audit_log_maxsize = 100,
+                              .audit_log_maxbackup = 100,
+                              .audit_log_maxage = 366,
+                              .audit_log_event_max = AUDIT_EVENT_MAX,
+                              .audit_hook_queue = AUDIT_QUEUE,
+                              .audit_hook_batch_size = 400,
+                              .audit_hook_batch_wait_ns = 30 * NS_PER_SEC,
+                              .audit_hook_throttle = true,
+                              .audit_hook_qps = 10,
+                              .audit_hook_burst = 15,
+                              .audit_hook_backoff_ns = 10 * NS_PER_SEC,
+                              .audit_hook_event_max = AUDIT_EVENT_MAX,
                               .authn_webhook_version = "v1beta1",
                               .authn_webhook_ttl_ns = 120 * NS_PER_SEC,
                               .authz_webhook_version = "v1beta1",

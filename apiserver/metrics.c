@@ -262,8 +262,12 @@ void metrics_write(struct apiserver *s, struct buf *b) {
     flow_metrics(admission_flow(s), b);
     if (s->audit) {
         prom_head(b, "apiserver_audit_error_total", "counter", "Audit events that were lost.");
-        buf_printf(b, "apiserver_audit_error_total{plugin=\"log\"} %llu\n",
-                   (unsigned long long)audit_log_lost(s->audit->log));
+        if (s->audit->log)
+            buf_printf(b, "apiserver_audit_error_total{plugin=\"log\"} %llu\n",
+                       (unsigned long long)audit_log_lost(s->audit->log));
+        if (s->audit->hook)
+            buf_printf(b, "apiserver_audit_error_total{plugin=\"webhook\"} %llu\n",
+                       (unsigned long long)audit_hook_lost(s->audit->hook));
     }
     prom_build_info(b, CORACLE_VERSION);
     prom_process(b);

@@ -24,35 +24,6 @@ static void parse_ports(const char *range, int *min, int *max) {
     }
 }
 
-/* Without a policy nothing would be recorded: then the log is not opened either, as upstream. */
-static int audit_open(struct apiserver *s, struct err *e) {
-    const struct apiserver_options *o = &s->opt;
-    struct audit_log_options lo = {.path = o->audit_log_path,
-                                   .max_size_mb = o->audit_log_maxsize,
-                                   .max_backups = o->audit_log_maxbackup,
-                                   .max_age_days = o->audit_log_maxage,
-                                   .batch = str_eq(o->audit_log_mode, "batch"),
-                                   .queue = o->audit_log_queue};
-    _cleanup_free_ char *text = NULL;
-    size_t len = 0;
-    if (!str_empty(o->audit_log_mode) && !lo.batch && !str_eq(o->audit_log_mode, "blocking"))
-        return err_set(e, -EINVAL, "--audit-log-mode must be blocking or batch");
-    if (str_empty(o->audit_policy_file) || str_empty(o->audit_log_path)) return 0;
-    int rc = file_read(o->audit_policy_file, AUDIT_POLICY_MAX, &text, &len);
-    if (rc) return err_errno(e, rc, "failed to read file path \"%s\"", o->audit_policy_file);
-    s->audit = xcalloc(1, sizeof(*s->audit));
-    rc = audit_policy_parse(text, len, &s->audit->policy, e);
-    if (rc) return err_wrap(e, "loading audit policy file: %s", o->audit_policy_file), rc;
-    return audit_log_open(&lo, &s->audit->log, e);
-}
-
-static void audit_close(struct apiserver *s) {
-    if (!s->audit) return;
-    audit_log_close(s->audit->log);
-    audit_policy_free(s->audit->policy);
-    free(s->audit);
-}
-
 static int open_parts(struct apiserver *s, struct err *e) {
     struct store_options so = {.etcd_servers = s->opt.etcd_servers,
                                .etcd_ca = s->opt.etcd_ca,
@@ -78,7 +49,7 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if ((rc = crd_registry_open(s, e))) return rc;
     if ((rc = admission_open(s, e))) return rc;
     if ((rc = aggregator_open(s, &s->aggregator, e))) return rc;
-    if ((rc = audit_open(s, e))) return rc;
+    if ((rc = audit_open(&s->opt, &s->audit, e))) return rc;
     s->conditions = conditions_start(s);
     return s->conditions ? 0 : err_set(e, -EAGAIN, "no thread for conditions");
 }
@@ -116,7 +87,7 @@ void apiserver_close(struct apiserver *s) {
     listcache_free(s->lists);
     servicealloc_done(s);
     store_close(s->store);
-    audit_close(s);
+    audit_close(s->audit);
     openapi_free(s->openapi);
     rbytes_unref(s->event_end);
     resource_table_free(s->resources);

@@ -2,12 +2,14 @@
  *
  *   policy.c  rules of an audit.k8s.io/v1 Policy: the first that matches says at which level a request is recorded
  *   event.c   a request's event: filled while the request is worked on, written at its stages
- *   log.c     the file: rotated by size, old ones removed by number and age
+ *   log.c     the file: rotated by size, old ones compressed, and removed by number and age
+ *   hook.c    the webhook: events are sent in batches
  *
  * A request that is not recorded costs one test of a pointer (no policy) or one walk over the rules. Events are made of
  * text in the request's arena. In mode blocking (upstream's default) a stage's line is written before the request goes
- * on; in mode batch a thread writes, and what finds its bounded queue full is dropped and counted. No mode syncs the
- * file, as upstream. Not done: the webhook back end, truncation of events, the legacy format.
+ * on; in mode blocking-strict one that cannot be written refuses the request; in
+ * mode batch a thread writes, and what finds its bounded queue full is dropped and counted. No mode syncs the
+ * file, as upstream. Not done: the legacy format.
  * Upstream: k8s.io/apiserver/pkg/audit, plugin/pkg/audit/{log,buffered}, endpoints/filters/audit.go. */
 #pragma once
 
@@ -45,9 +47,10 @@ struct audit_config audit_policy_decide(const struct audit_policy *p, const stru
 
 struct audit_log_options {
     const char *path;     /* "-": standard output */
-    int64_t max_size_mb;  /* rotate beyond; 0: 100 */
+    int64_t max_size_mb;  /* rotate beyond; 0: never */
     int64_t max_backups;  /* rotated files kept; 0: all */
     int64_t max_age_days; /* and not older; 0: any */
+    bool compress;        /* rotated files become .gz */
     bool batch;
     int64_t queue; /* lines waiting in mode batch; 0: AUDIT_QUEUE */
 };
@@ -60,17 +63,43 @@ bool audit_log_write(struct audit_log *l, const char *line, size_t len);
 /* Lines lost so far. */
 uint64_t audit_log_lost(const struct audit_log *l);
 
+/* ---- the webhook ---- */
+
+struct audit_hook_options {
+    const char *file;   /* kubeconfig */
+    int64_t queue;      /* events waiting, batch_size at most in one list */
+    int64_t batch_size; /* sent after batch_wait_ns at the latest, no more than qps lists a second after a burst */
+    int64_t batch_wait_ns, qps, burst;
+    int64_t backoff_ns; /* after a list that could not be sent; then half as long again, five attempts */
+};
+struct audit_hook;
+int audit_hook_open(const struct audit_hook_options *o, struct audit_hook **out, struct err *e);
+void audit_hook_close(struct audit_hook *h); /* tries once to send what waits. NULL-safe */
+/* An event's line, as audit_log_write. */
+bool audit_hook_write(struct audit_hook *h, const char *line, size_t len);
+uint64_t audit_hook_lost(const struct audit_hook *h);
+
 /* ---- events ---- */
+
+#define AUDIT_EVENT_HEAD "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\"," /* how a line begins */
 
 struct audit {
     struct audit_policy *policy;
-    struct audit_log *log;
+    struct audit_log *log;                 /* NULL: none */
+    struct audit_hook *hook;               /* NULL: none */
+    int64_t log_event_max, hook_event_max; /* bytes beyond which an event goes without its objects; 0: no limit */
+    bool log_strict;                       /* what cannot be recorded must not happen */
 };
+struct apiserver_options;
+/* By the flags; *out NULL: nothing is recorded. */
+int audit_open(const struct apiserver_options *o, struct audit **out, struct err *e);
+void audit_close(struct audit *a); /* NULL-safe */
 struct audit_event;
 
 /* After authentication, before impersonation and authorisation: decides whether the request is recorded and then writes
- * its first stage. `failed`: credentials were given and were wrong (q->user is nobody). Without a policy nothing happens. */
-void audit_begin(struct request *q, bool failed);
+ * its first stage. `failed`: credentials were given and were wrong (q->user is nobody). Without a policy nothing happens.
+ * False: it must be recorded (mode blocking-strict) and could not be. */
+bool audit_begin(struct request *q, bool failed);
 /* The user who is acted as from here on. */
 void audit_impersonated(struct request *q);
 /* annotations["key"] = value; the first value stays. */

@@ -110,28 +110,36 @@ static size_t files_in(const char *dir) {
     return n;
 }
 
-TEST(the_file_is_rotated_and_old_ones_go) {
+static void rotate_twelve(bool compress, size_t files, size_t packed) {
     char dir[] = "/tmp/audit-test-XXXXXX";
     REQUIRE(mkdtemp(dir));
     _cleanup_free_ char *path = xasprintf("%s/audit.log", dir), *line = xcalloc(1, 400 * 1024 + 2);
     memset(line, 'x', 400 * 1024);
     line[400 * 1024] = '\n';
-    struct audit_log_options o = {.path = path, .max_size_mb = 1, .max_backups = 2};
+    struct audit_log_options o = {.path = path, .max_size_mb = 1, .max_backups = 2, .compress = compress};
     struct audit_log *l = NULL;
     REQUIRE(audit_log_open(&o, &l, NULL) == 0);
     for (int i = 0; i < 12; i++) {
         CHECK(audit_log_write(l, line, 400 * 1024 + 1));
         usleep(1500); /* backups are named by the millisecond */
     }
-    CHECK_INT(files_in(dir), 3);
     CHECK_INT(audit_log_lost(l), 0);
     audit_log_close(l);
+    CHECK_INT(files_in(dir), files);
     struct dirent *en;
     DIR *d = opendir(dir);
-    while ((en = readdir(d))) unlinkat(dirfd(d), en->d_name, 0);
+    while ((en = readdir(d))) {
+        if (str_has_suffix(en->d_name, ".gz")) packed--;
+        unlinkat(dirfd(d), en->d_name, 0);
+    }
+    CHECK_INT(packed, 0);
     closedir(d);
     rmdir(dir);
 }
+
+TEST(the_file_is_rotated_and_old_ones_go) { rotate_twelve(false, 3, 0); }
+
+TEST(rotated_files_are_compressed_where_asked_for) { rotate_twelve(true, 3, 2); }
 
 TEST(a_full_queue_drops_and_counts) {
     char path[] = "/tmp/audit-test-XXXXXX";

@@ -13,7 +13,7 @@ struct annotation {
 
 struct audit_event {
     struct request *q;
-    struct audit_log *log;
+    struct audit *au;
     struct audit_config conf;
     struct ktime received;
     const char *user, *impersonated;                 /* JSON */
@@ -119,32 +119,59 @@ static const char *user_agent(struct request *q) {
     return arena_printf(q->a, "%.*s...TRUNCATED", USER_AGENT_MAX, ua);
 }
 
-static void write_stage(struct audit_event *v, enum audit_stage stage) {
+/* The line of a stage. */
+static void put_event(struct buf *b, struct audit_event *v, enum audit_stage stage, bool objects) {
     static const char *const levels[] = {"None", "Metadata", "Request", "RequestResponse"};
     static const char *const stages[] = {"RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"};
     char when[KTIME_MAX];
     struct request *q = v->q;
-    if (v->conf.omit & 1u << stage) return;
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    buf_printf(&b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"%s\"", levels[v->conf.level]);
-    put_str(&b, "auditID", audit_id(q));
-    put_str(&b, "stage", stages[stage]);
-    put_str(&b, "requestURI", q->http->target);
-    put_str(&b, "verb", q->verb);
-    put_raw(&b, "user", v->user);
-    put_raw(&b, "impersonatedUser", v->impersonated);
-    put_ips(&b, q);
-    put_str(&b, "userAgent", user_agent(q));
-    put_object_ref(&b, v);
-    put_response_status(&b, v);
-    put_raw(&b, "requestObject", v->request);
-    put_raw(&b, "responseObject", v->response);
-    put_str(&b, "requestReceivedTimestamp", ktime_format_micro(v->received, when));
+    buf_printf(b, AUDIT_EVENT_HEAD "\"level\":\"%s\"", levels[v->conf.level]);
+    put_str(b, "auditID", audit_id(q));
+    put_str(b, "stage", stages[stage]);
+    put_str(b, "requestURI", q->http->target);
+    put_str(b, "verb", q->verb);
+    put_raw(b, "user", v->user);
+    put_raw(b, "impersonatedUser", v->impersonated);
+    put_ips(b, q);
+    put_str(b, "userAgent", user_agent(q));
+    put_object_ref(b, v);
+    put_response_status(b, v);
+    if (objects) {
+        put_raw(b, "requestObject", v->request);
+        put_raw(b, "responseObject", v->response);
+    }
+    put_str(b, "requestReceivedTimestamp", ktime_format_micro(v->received, when));
     if (stage != AUDIT_REQUEST_RECEIVED) ktime_format_micro(ktime_now(), when);
-    put_str(&b, "stageTimestamp", when);
-    put_annotations(&b, v);
-    buf_adds(&b, "}\n");
-    audit_log_write(v->log, b.data, b.len);
+    put_str(b, "stageTimestamp", when);
+    put_annotations(b, v);
+    buf_adds(b, "}\n");
+}
+
+/* The line again, without the objects; with a note that says so. */
+static void put_truncated(struct buf *b, struct audit_event *v, enum audit_stage stage) {
+    size_t n = v->n_annotations;
+    audit_annotate(v->q, "audit.k8s.io/truncated", "true");
+    put_event(b, v, stage, false);
+    for (size_t i = 0; v->n_annotations > n && i < v->n_annotations; i++) /* they have been sorted */
+        if (str_eq(v->annotations[i].key, "audit.k8s.io/truncated"))
+            v->annotations[i] = v->annotations[--v->n_annotations];
+}
+
+/* False: the request must not go on. */
+static bool write_stage(struct audit_event *v, enum audit_stage stage) {
+    struct audit *au = v->au;
+    if (v->conf.omit & 1u << stage) return true;
+    _cleanup_buf_ struct buf b = BUF_INIT, small = BUF_INIT;
+    put_event(&b, v, stage, true);
+    bool cut = (au->log && au->log_event_max && (int64_t)b.len > au->log_event_max) ||
+               (au->hook && au->hook_event_max && (int64_t)b.len > au->hook_event_max);
+    if (cut) put_truncated(&small, v, stage);
+    const struct buf *to_log = au->log_event_max && (int64_t)b.len > au->log_event_max ? &small : &b,
+                     *to_hook = au->hook_event_max && (int64_t)b.len > au->hook_event_max ? &small : &b;
+    bool ok = true;
+    if (au->log) ok = audit_log_write(au->log, to_log->data, to_log->len) || !au->log_strict;
+    if (au->hook) audit_hook_write(au->hook, to_hook->data, to_hook->len);
+    return ok;
 }
 
 /* ---- the life of an event ---- */
@@ -180,9 +207,9 @@ static const char *namespace_of(const struct request *q) {
     return str_eq(q->plural, "namespaces") && str_empty(q->ns) ? q->name : q->ns;
 }
 
-void audit_begin(struct request *q, bool failed) {
+bool audit_begin(struct request *q, bool failed) {
     struct audit *au = q->s->audit;
-    if (!au) return;
+    if (!au) return true;
     struct audit_attrs at = {.user = failed ? NULL : &q->user,
                              .verb = q->verb,
                              .resource_request = q->is_resource,
@@ -193,10 +220,10 @@ void audit_begin(struct request *q, bool failed) {
                              .name = q->name,
                              .path = q->http->path};
     struct audit_config conf = audit_policy_decide(au->policy, &at);
-    if (conf.level == AUDIT_NONE) return;
+    if (conf.level == AUDIT_NONE) return true;
     struct audit_event *v = arena_zalloc(q->a, sizeof(*v));
     *v = (struct audit_event){
-        .q = q, .log = au->log, .conf = conf, .failed_auth = failed, .ns = namespace_of(q), .name = q->name};
+        .q = q, .au = au, .conf = conf, .failed_auth = failed, .ns = namespace_of(q), .name = q->name};
     v->received = ktime_add_ns(ktime_now(), q->http->start_ns - mono_ns());
     v->long_running = is_long(q);
     v->user = failed ? "{}" : json_text(q->a, user_to_json(q->a, &q->user));
@@ -204,8 +231,8 @@ void audit_begin(struct request *q, bool failed) {
         v->message = http_header(q->http, "authorization") ? "Authentication failed, attempted: bearer"
                                                            : "Authentication failed, no credentials provided";
     q->audit = v;
-    if (!failed) write_stage(v, AUDIT_REQUEST_RECEIVED);
     http_req_observe(q->http, on_stage, v);
+    return failed || write_stage(v, AUDIT_REQUEST_RECEIVED);
 }
 
 void audit_impersonated(struct request *q) {

@@ -1,17 +1,19 @@
 /* The audit file. Rotation is that of the lumberjack package which upstream uses: "audit.log" becomes
  * "audit-2026-01-02T03-04-05.678.log" when the next line would make it larger than the limit, and old ones go by number and
- * age. */
+ * age. Compressing them is the work of a thread that lasts as long as that. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "apiserver/audit/audit.h"
 #include "pkg/base/buf.h"
 
-enum { DEFAULT_SIZE_MB = 100, STAMP_LEN = 23, BACKUPS_SCANNED = 4096 };
+enum { STAMP_LEN = 23, BACKUPS_SCANNED = 4096, COPY_BYTES = 64 * 1024 };
+#define GZ ".gz"
 
 struct audit_log {
     struct audit_log_options o;
@@ -25,6 +27,8 @@ struct audit_log {
     bool stop, started;
     pthread_t thread;
     _Atomic uint64_t lost;
+    pthread_t packer; /* compresses; joined before the next one */
+    bool packs;
 };
 
 static void split_path(struct audit_log *l) {
@@ -56,8 +60,9 @@ static int by_name_down(const void *x, const void *y) { return strcmp(*(char *co
 
 static bool is_backup(const struct audit_log *l, const char *name) {
     size_t stem = strlen(l->stem), ext = strlen(l->ext), n = strlen(name);
+    if (str_has_suffix(name, GZ)) n -= strlen(GZ);
     return n == stem + 1 + STAMP_LEN + ext && strncmp(name, l->stem, stem) == 0 && name[stem] == '-' &&
-           str_eq(name + n - ext, l->ext);
+           strncmp(name + n - ext, l->ext, ext) == 0;
 }
 
 /* Removes the backups that are too many or too old. Their names sort by time. */
@@ -79,6 +84,38 @@ static void remove_old(struct audit_log *l) {
     closedir(d);
 }
 
+/* "x.log" to "x.log.gz"; by way of a name that nobody takes for a backup. */
+static void pack(const struct audit_log *l, const char *name) {
+    _cleanup_free_ char *from = xasprintf("%s/%s", l->dir, name), *tmp = xasprintf("%s/.%s.packing", l->dir, name),
+                        *to = xasprintf("%s" GZ, from), *copy = xmalloc(COPY_BYTES);
+    _cleanup_close_ int in = open(from, O_RDONLY | O_CLOEXEC), out = -1;
+    if (in < 0 || (out = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0) return;
+    gzFile z = gzdopen(dup(out), "wb");
+    ssize_t n = -1;
+    while (z && (n = read(in, copy, COPY_BYTES)) > 0)
+        if (gzwrite(z, copy, (unsigned)n) != n) break;
+    bool good = z && gzclose(z) == Z_OK && n == 0;
+    if (good && rename(tmp, to) == 0)
+        unlink(from);
+    else
+        unlink(tmp);
+}
+
+static void *packer(void *arg) {
+    struct audit_log *l = arg;
+    DIR *d = opendir(l->dir);
+    for (struct dirent *en; d && (en = readdir(d));)
+        if (is_backup(l, en->d_name) && !str_has_suffix(en->d_name, GZ)) pack(l, en->d_name);
+    if (d) closedir(d);
+    return NULL;
+}
+
+static void pack_all(struct audit_log *l) {
+    if (!l->o.compress) return;
+    if (l->packs) pthread_join(l->packer, NULL);
+    l->packs = pthread_create(&l->packer, NULL, packer, l) == 0;
+}
+
 static void rotate(struct audit_log *l) {
     char when[KTIME_MAX];
     stamp(ktime_now(), when);
@@ -87,14 +124,15 @@ static void rotate(struct audit_log *l) {
     rename(l->path, to);
     if (open_file(l, NULL)) l->fd = -1;
     remove_old(l);
+    pack_all(l);
 }
 
 /* Lines, of which `n` are lost when the file cannot be written. */
 static bool put(struct audit_log *l, const char *p, size_t len, uint64_t n) {
-    int64_t max = (l->o.max_size_mb ? l->o.max_size_mb : DEFAULT_SIZE_MB) << 20;
+    int64_t max = l->o.max_size_mb << 20;
     bool plain = !str_eq(l->o.path, "-");
     if (plain && l->fd < 0) open_file(l, NULL);
-    if (plain && l->size && l->size + (int64_t)len > max) rotate(l);
+    if (plain && max && l->size && l->size + (int64_t)len > max) rotate(l);
     for (size_t done = 0; done < len;) {
         ssize_t k = l->fd < 0 ? -1 : write(l->fd, p + done, len - done);
         if (k < 0 && l->fd >= 0 && errno == EINTR) continue;
@@ -175,6 +213,7 @@ void audit_log_close(struct audit_log *l) {
     pthread_cond_signal(&l->cond);
     pthread_mutex_unlock(&l->lock);
     if (l->started) pthread_join(l->thread, NULL);
+    if (l->packs) pthread_join(l->packer, NULL);
     if (l->fd > STDERR_FILENO) close(l->fd);
     buf_done(&l->waiting);
     free(l->path);

@@ -15,7 +15,8 @@ enum {
     DEFAULT_TIMEOUT_MS = 30000,
     ANSWER_MAX = 1 << 20,
     ERROR_TEXT_MAX = 200,
-    CACHED_MAX = 4096
+    CACHED_MAX = 4096,
+    STOP_CHECK_MS = 50
 };
 
 /* ---- one server ---- */
@@ -99,6 +100,26 @@ int remote_review(struct remote *r, struct arena *a, const struct json *body, st
         }
         usleep((useconds_t)(pause_ms * 1000));
         pause_ms = pause_ms * 3 / 2;
+    }
+}
+
+int remote_post(struct remote *r, const char *text, size_t len, int attempts, int64_t first_pause_ns,
+                const _Atomic bool *stop, struct err *e) {
+    static const struct http_header headers[] = {{"Content-Type", "application/json"}, {"Accept", "application/json"}};
+    for (int i = 1;; i++, first_pause_ns = first_pause_ns * 3 / 2) {
+        _cleanup_http_resp_ struct http_resp resp = {.body.limit = ANSWER_MAX};
+        _cleanup_err_ struct err why = {0};
+        int rc =
+            http_client_do(r->http, "POST", r->url, headers, ARRAY_LEN(headers), text, len, &resp, r->timeout_ms, &why);
+        if (rc == 0 && resp.status >= 200 && resp.status <= 299) return 0;
+        if (rc == 0) rc = err_set(&why, -EPROTO, "status %d", resp.status);
+        bool stopped = stop && atomic_load(stop);
+        if (i == attempts || stopped) {
+            err_move(e, &why);
+            return err_wrap(e, "Post \"%s\"", r->url), rc;
+        }
+        for (int64_t end = mono_ns() + first_pause_ns; mono_ns() < end && !(stop && atomic_load(stop));)
+            usleep(STOP_CHECK_MS * 1000);
     }
 }
 

@@ -3,6 +3,8 @@
  * plugin/pkg/authorizer/webhook. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "apiserver/auth/authz.h"
 
 /* ---- one server ---- thread-safe; calls block */
@@ -12,6 +14,11 @@ int remote_new(const char *file, int64_t timeout_ns, struct remote **out, struct
 void remote_free(struct remote *r); /* NULL-safe */
 /* Posts an object, several times when the server is out of reach or overloaded; the answer's `status` is in *status. */
 int remote_review(struct remote *r, struct arena *a, const struct json *body, struct json **status, struct err *e);
+
+/* Posts JSON text and looks at nothing but the status code: `attempts` times at most, whatever fails, with pauses from
+ * first_pause_ns on. *stop (may be NULL) ends the pauses. */
+int remote_post(struct remote *r, const char *text, size_t len, int attempts, int64_t first_pause_ns,
+                const _Atomic bool *stop, struct err *e);
 
 /* ---- answers that are kept ---- thread-safe; when it is full it starts anew */
 struct remote_cache;
