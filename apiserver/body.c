@@ -7,6 +7,7 @@
 #include "pkg/yaml/yaml.h"
 
 enum { MAX_REPORTED = 20, PROTO_MAGIC_LEN = 4 };
+#define YAML_ERRORS "yaml: unmarshal errors:"
 
 static int parse_text(struct request *q, bool yaml, struct json **v, struct json_dups *dups, struct err *e) {
     _cleanup_err_ struct err why = {0};
@@ -43,6 +44,40 @@ static enum validation validation_level(struct request *q) {
     return str_eq(v, "Strict") ? V_STRICT : str_eq(v, "Ignore") ? V_IGNORE : V_WARN;
 }
 
+/* Places in a document, to tell findings in their order. */
+struct ranking {
+    struct arena *a;
+    struct api_problems *found;
+    size_t *rank, at;
+};
+
+static void rank_value(struct ranking *r, const struct json *v, const char *path) {
+    for (size_t i = 0; i < r->found->n; i++)
+        if (str_eq(r->found->items[i].path, path)) r->rank[i] = r->at;
+    r->at++;
+    if (json_is(v, JSON_OBJECT)) {
+        JSON_FOREACH_MEMBER(m, v) rank_value(r, m->value, *path ? arena_printf(r->a, "%s.%s", path, m->key) : m->key);
+    } else if (json_is(v, JSON_ARRAY)) {
+        const struct json *it;
+        JSON_FOREACH(it, v) rank_value(r, it, arena_printf(r->a, "%s[%zu]", path, (size_t)it_i));
+    }
+}
+
+/* What is twice and what is unknown is found in two passes: as upstream finds it, in the document's order. */
+static void sort_problems(struct arena *a, const struct json *doc, struct api_problems *found) {
+    struct ranking r = {a, found, arena_zalloc(a, found->n * sizeof(size_t)), 0};
+    rank_value(&r, doc, "");
+    for (size_t i = 1; i < found->n; i++)
+        for (size_t j = i; j && r.rank[j - 1] > r.rank[j]; j--) {
+            typeof(*found->items) x = found->items[j];
+            size_t n = r.rank[j];
+            found->items[j] = found->items[j - 1];
+            r.rank[j] = r.rank[j - 1];
+            found->items[j - 1] = x;
+            r.rank[j - 1] = n;
+        }
+}
+
 static int report(struct request *q, const struct api_problems *found, struct err *e) {
     enum validation level = validation_level(q);
     if (level == V_IGNORE || !found->n) return 0;
@@ -50,9 +85,11 @@ static int report(struct request *q, const struct api_problems *found, struct er
     for (size_t i = 0; i < found->n && i < MAX_REPORTED; i++) {
         const char *kind = found->items[i].kind, *path = found->items[i].path;
         if (level == V_WARN)
-            request_warn(q, "%s \"%s\"", kind, path);
-        else
+            request_warn(q, kind ? "%s \"%s\"" : "%s%s", str_or_empty(kind), path);
+        else if (kind)
             buf_printf(&b, "%s%s \"%s\"", i ? ", " : "", kind, path);
+        else
+            buf_printf(&b, "%s\n  %s", i ? "" : YAML_ERRORS, path);
     }
     if (level == V_WARN) return 0;
     return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: strict decoding error: %s",
@@ -63,10 +100,13 @@ static int report(struct request *q, const struct api_problems *found, struct er
 int body_report_dups(struct request *q, const struct json_dups *dups, struct err *e) {
     enum validation level = validation_level(q);
     if (!dups->n || level == V_IGNORE) return 0;
-    if (level == V_STRICT)
-        return err_status(e, 400, "BadRequest", "error strict decoding YAML: key \"%s\" already set in map",
-                          dups->paths[0]);
-    request_warn(q, "key \"%s\" already set in map", dups->paths[0]);
+    if (level == V_STRICT) {
+        const char *text = "error strict decoding YAML: error converting YAML to JSON: " YAML_ERRORS;
+        for (size_t i = 0; i < dups->n && i < MAX_REPORTED; i++)
+            text = arena_printf(q->a, "%s\n  %s", text, dups->paths[i]);
+        return err_status(e, 400, "BadRequest", "%s", text);
+    }
+    for (size_t i = 0; i < dups->n && i < MAX_REPORTED; i++) request_warn(q, "%s", dups->paths[i]);
     return 0;
 }
 
@@ -92,7 +132,7 @@ static int normalise(struct request *q, const struct api_type *type, struct json
 int body_normalise(struct request *q, const struct api_type *type, struct json *v, struct api_problems *found,
                    struct json **out, struct err *e) {
     int rc = normalise(q, type, v, found, out, e);
-    return rc ? rc : report(q, found, e);
+    return rc || !found ? rc : report(q, found, e);
 }
 
 static int decode_proto(struct request *q, const struct api_type *type, const char *kind, struct json **out,
@@ -139,8 +179,11 @@ int body_decode(struct request *q, const struct api_type *type, const char *api_
     else
         rc = parse_text(q, request_media_is(ct, "application/yaml"), &v, &dups, e);
     if (!rc) rc = check_kind(v, q->a, api_version, kind, what, e);
-    for (size_t i = 0; i < dups.n; i++) api_problem_add(q->a, &found, "duplicate field", dups.paths[i]);
+    bool yaml = request_media_is(ct, "application/yaml");
+    for (size_t i = 0; i < dups.n; i++) api_problem_add(q->a, &found, yaml ? NULL : "duplicate field", dups.paths[i]);
+    const struct json *doc = dups.n && type && !yaml ? json_clone(q->a, v) : NULL;
     if (!rc) rc = normalise(q, type, v, &found, out, e);
+    if (doc && !rc && found.n > dups.n && found.n <= MAX_REPORTED) sort_problems(q->a, doc, &found);
     if (!rc && what == BODY_OBJECT) rc = report(q, &found, e);
     if (!rc && q->audit) audit_request_object(q, *out);
     return rc;

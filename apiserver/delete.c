@@ -119,7 +119,9 @@ void handle_delete_collection(struct request *q) {
                             &sel, &e);
     if (!rc) rc = read_options(q, &d, &dry_run, &e);
     if (!rc) rc = watchcache_sync(q->s->cache, &e);
-    if (!rc) watchcache_list(q->s->cache, q->res, q->ns, &sel, NULL, 0, &l);
+    bool late = !rc && q->res->converts && !selector_empty(&sel);
+    if (!rc) watchcache_list(q->s->cache, q->res, q->ns, late ? NULL : &sel, NULL, 0, &l);
+    if (late && !rc) rc = select_converted(q, &sel, 0, &l, &e);
     for (size_t i = 0; !rc && i < l.n; i++) {
         _cleanup_object_ struct object *o = NULL;
         bool gone;

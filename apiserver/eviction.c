@@ -60,6 +60,22 @@ static int charge(struct request *q, const struct resource *pdbs, const struct o
     return rc;
 }
 
+static struct json *condition_of(const struct json *pod, const char *type) {
+    struct json *c;
+    JSON_FOREACH(c, json_at(pod, "status", "conditions", NULL))
+        if (str_eq(json_get_str(c, "type"), type)) return c;
+    return NULL;
+}
+
+/* A pod that is not ready is none of those that the budget counts on. */
+static bool not_counted_on(const struct json *pod, const struct json *budget) {
+    if (str_eq(json_get_str(condition_of(pod, "Ready"), "status"), "True")) return false;
+    if (str_eq(json_as_str(json_at(budget, "spec", "unhealthyPodEvictionPolicy", NULL)), "AlwaysAllow")) return true;
+    const struct json *status = json_get(budget, "status");
+    int64_t desired = json_get_int(status, "desiredHealthy", 0);
+    return desired > 0 && json_get_int(status, "currentHealthy", 0) >= desired;
+}
+
 static int ask_budgets(struct request *q, const struct json *pod, bool dry_run, struct err *e) {
     const struct resource *pdbs = resource_find(q->s->resources, "policy", "v1", "poddisruptionbudgets");
     const struct json *labels = json_at(pod, "metadata", "labels", NULL);
@@ -69,7 +85,8 @@ static int ask_budgets(struct request *q, const struct json *pod, bool dry_run, 
         if (i && watchcache_sync(q->s->cache, e)) return e->code;
         watchcache_list(q->s->cache, pdbs, q->ns, NULL, NULL, 0, &l);
         for (size_t j = 0; j < l.n; j++) {
-            const struct json *sel = json_at(object_tree(q->a, l.items[j]), "spec", "selector", NULL);
+            const struct json *budget = object_tree(q->a, l.items[j]);
+            const struct json *sel = json_at(budget, "spec", "selector", NULL);
             if (!sel || !selects(sel, labels)) continue;
             if (found)
                 return err_status(
@@ -77,6 +94,7 @@ static int ask_budgets(struct request *q, const struct json *pod, bool dry_run, 
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
             found = l.items[j];
         }
+        if (found && not_counted_on(pod, object_tree(q->a, found))) return 0;
         int rc = found ? charge(q, pdbs, found, dry_run, e) : 0;
         if (rc != WRITE_RETRY) return rc;
     }
@@ -92,6 +110,36 @@ static void read_delete_options(struct request *q, const struct json *ev, struct
     d->uid = json_as_str(json_at(o, "preconditions", "uid", NULL));
     d->rv = json_as_str(json_at(o, "preconditions", "resourceVersion", NULL));
     JSON_FOREACH(x, json_get(o, "dryRun")) *dry_run |= str_eq(json_as_str(x), "All");
+}
+
+/* The condition that tells a disruption from a failure (a Job's podFailurePolicy asks for it). *old becomes the pod that
+ * has it. 0, WRITE_RETRY, or an error. */
+static int mark_disrupted(struct request *q, struct delete_request *d, struct object **old, struct err *e) {
+    char now[KTIME_MAX];
+    struct arena *a = q->a;
+    struct json *pod = object_tree(a, *old), *c = condition_of(pod, "DisruptionTarget");
+    if (str_eq(json_get_str(c, "status"), "True")) return 0;
+    struct write w;
+    struct object *out = NULL;
+    write_init(&w, q->s, a, q, q->res, "status", q->ns, q->name, RULES_UPDATE);
+    if (!c) {
+        c = json_object(a);
+        json_append(a, json_ensure_array(a, json_ensure_object(a, pod, "status"), "conditions"), c);
+    }
+    json_set_str(a, c, "type", "DisruptionTarget");
+    if (json_at(pod, "status", "observedGeneration", NULL))
+        json_set_int(a, c, "observedGeneration", json_as_int(json_at(pod, "metadata", "generation", NULL), 0));
+    json_set_str(a, c, "status", "True");
+    json_set(a, c, "lastProbeTime", json_null(a));
+    json_set_str(a, c, "lastTransitionTime", ktime_format(w.c.now, now));
+    json_set_str(a, c, "reason", "EvictionByEvictionAPI");
+    json_set_str(a, c, "message", "Eviction API: evicting");
+    int rc = write_raw(&w, pod, *old, &out, e);
+    if (rc) return rc;
+    object_unref(*old);
+    *old = out;
+    if (d->rv) d->rv = arena_printf(a, "%lld", (long long)out->rev); /* it held until now */
+    return 0;
 }
 
 void handle_eviction(struct request *q) {
@@ -123,7 +171,11 @@ void handle_eviction(struct request *q) {
         write_init(&w, q->s, q->a, q, q->res, NULL, q->ns, q->name, RULES_DELETE);
         w.c.dry_run = dry_run;
         w.c.no_extensions = true;
-        rc = write_delete(&w, &d, old, &out, &gone, &e);
+        if (!dry_run && !json_at(pod, "metadata", "deletionTimestamp", NULL)) {
+            rc = write_preconditions(&w, &d, old, &e);
+            if (!rc) rc = mark_disrupted(q, &d, &old, &e);
+        }
+        if (!rc) rc = write_delete(&w, &d, old, &out, &gone, &e);
         object_unref(out);
         if (rc > 0 && i < WRITE_TRIES) {
             rc = 0;

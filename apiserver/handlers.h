@@ -10,6 +10,9 @@ void handle_list(struct request *q);
 /* Waits until a read with ?resourceVersion=rv may be answered from the cache: "" consistent, "0" at once, else not older.
  * Also checks the parameter. */
 int read_wait(struct request *q, const char *rv, struct err *e);
+/* Of objects whose conversion webhook may change what selectors look at: all are converted, those that fit stay, `limit`
+ * (0: none) at most. Blocks. */
+int select_converted(struct request *q, const struct selector *sel, size_t limit, struct wc_list *l, struct err *e);
 
 /* watch.c: answered over time on the loop thread */
 struct watch_hub *watch_hub_new(struct apiserver *s, uv_loop_t *loop);

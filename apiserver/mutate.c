@@ -222,9 +222,7 @@ static int read_config(struct request *q, struct json **config, struct json_dups
     if (!str_eq(kind, q->res->kind) || !str_eq(version, resource_api_version(q->a, q->res)))
         return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(kind),
                           str_or_empty(version), q->res->kind);
-    if (!q->res->custom) return 0; /* a built-in type is applied as sent */
-    struct api_problems found = {0};
-    return body_normalise(q, NULL, json_clone(q->a, *config), &found, config, e);
+    return 0;
 }
 
 static int merge_config(struct request *q, struct write *w, const struct json *config, const struct object *old,
@@ -252,6 +250,7 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
     /* an apply that changes nothing goes on too: write_update sees whether `old` is still what is stored */
     if (q->res->type && api_tree_normalise(q->a, q->res->type, merged, &obj, NULL, &why))
         return err_status(e, 500, "", "failed to convert new typed object: %s", why.msg);
+    if (q->res->custom && (rc = body_normalise(q, NULL, merged, NULL, &merged, e))) return rc;
     if ((rc = body_report_dups(q, dups, e))) return rc;
     const char *uid = json_as_str(json_at(merged, "metadata", "uid", NULL));
     if (!old && !str_empty(uid))

@@ -50,6 +50,8 @@ struct list_options {
     const char *after;  /* key behind which to go on */
 };
 
+enum { ANY_REVISION = -1 };
+
 static char *make_token(struct arena *a, int64_t rev, const char *key) {
     struct json *t = json_object(a);
     json_set_str(a, t, "v", "meta.k8s.io/v1");
@@ -75,7 +77,7 @@ static int read_token(struct arena *a, const char *token, struct list_options *o
     size_t sl = strlen(start);
     if (sl > 2 && (unsigned char)start[sl - 2] == 0xc0) start[sl - 2] = 0;
     o->after = start;
-    o->rev = json_get_int(t, "rv", 0);
+    o->rev = MAX_OF(json_get_int(t, "rv", 0), 0); /* -1: whatever is there now */
     return 0;
 }
 
@@ -99,10 +101,16 @@ static int list_parse(struct request *q, struct list_options *o, struct err *e) 
     return rc;
 }
 
-static int expired(struct err *e) {
+/* With a token to go on all the same, from the same key at another revision. */
+static int expired(struct request *q, const struct list_options *o, struct err *e) {
+    if (!o->after) return err_status(e, 410, "Expired", "The resourceVersion for the provided list is too old.");
+    q->inconsistent_token = make_token(q->a, ANY_REVISION, o->after);
     return err_status(e, 410, "Expired",
-                      "The provided continue parameter or resource version is too old to display a "
-                      "consistent list result. Start a new list without the continue parameter.");
+                      "The provided continue parameter is too old to display a consistent list result. You can start "
+                      "a new list without the continue parameter, or use the continue token in this response to "
+                      "retrieve the remainder of the results. Continuing with the provided token results in an "
+                      "inconsistent list - objects that were created, modified, or deleted between the time the first "
+                      "chunk was returned and now may show up in the list.");
 }
 
 /* A page of history. The selector is applied here, so several batches may be read for one page. */
@@ -116,7 +124,7 @@ static int list_from_store(struct request *q, const struct list_options *o, stru
     for (;;) {
         struct store_list l;
         int rc = store_list(q->s->store, q->a, prefix, from, o->limit ? (size_t)o->limit + 1 : 0, o->rev, &l, e);
-        if (rc == -ESTALE) return expired(e);
+        if (rc == -ESTALE) return expired(q, o, e);
         if (rc) return rc;
         for (size_t i = 0; i < l.n; i++) {
             struct store_kv *kv = &l.items[i];
@@ -158,13 +166,12 @@ static bool list_shared(struct request *q, const struct list_options *o) {
     return body != NULL;
 }
 
-/* Webhooks may change what selectors look at: all objects are converted, then selected. */
-static int select_converted(struct request *q, const struct list_options *o, struct wc_list *l, struct err *e) {
+int select_converted(struct request *q, const struct selector *sel, size_t limit, struct wc_list *l, struct err *e) {
     size_t n = 0;
     int rc = crd_views(q->s, q->res, l->items, l->n, e);
     for (size_t i = 0; i < l->n && !rc; i++) {
-        bool fits = selector_match(&o->sel, l->items[i]);
-        if (fits && o->limit && n >= (size_t)o->limit) l->more = true;
+        bool fits = selector_match(sel, l->items[i]);
+        if (fits && limit && n >= limit) l->more = true;
         if (fits && !l->more)
             l->items[n++] = l->items[i];
         else
@@ -196,7 +203,7 @@ void handle_list(struct request *q) {
             l.rev = o.rev;
         }
     }
-    if (!rc && late) rc = select_converted(q, &asked, &l, &e);
+    if (!rc && late) rc = select_converted(q, &asked.sel, (size_t)asked.limit, &l, &e);
     if (rc) {
         respond_err(q, &e);
         return;

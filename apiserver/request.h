@@ -54,6 +54,7 @@ struct request {
     const char *content_type; /* of the answer */
     const char **warnings;
     size_t n_warnings, cap_warnings;
+    const char *inconsistent_token; /* read.c, with a 410: where a list can go on, at another revision */
     struct watch *watch;        /* watch.c, when this is a watch */
     struct http_cancel *cancel; /* kubelet.c, aggregator/: set when the client goes away */
     struct flow_ticket flow;

@@ -126,6 +126,8 @@ struct json *status_tree(struct arena *a, struct err *e) {
 void respond_err(struct request *q, struct err *e) {
     struct json *s = status_tree(q->a, e);
     if (e->status == 415 && q->res && q->res->custom) json_del(s, "details"); /* as upstream */
+    if (e->status == 410 && q->inconsistent_token)
+        json_set_str(q->a, json_get(s, "metadata"), "continue", q->inconsistent_token);
     _cleanup_buf_ struct buf b = BUF_INIT;
     const char *ct = q->content_type;
     struct http_header *h, *all;

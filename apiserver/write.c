@@ -383,6 +383,10 @@ static int check_preconditions(struct write *w, const struct delete_request *d, 
     return rc;
 }
 
+int write_preconditions(struct write *w, const struct delete_request *d, const struct object *old, struct err *e) {
+    return check_preconditions(w, d, write_tree(w, old), e);
+}
+
 int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,
                  bool *gone, struct err *e) {
     struct json *before = write_tree(w, old), *obj = json_clone(w->a, before);

@@ -62,6 +62,8 @@ struct delete_request {
     const char *uid, *rv;    /* preconditions, NULL: none */
     const struct json *tree; /* the DeleteOptions as admission sees them, NULL: none given */
 };
+/* 409 when one does not hold of `old`. */
+int write_preconditions(struct write *w, const struct delete_request *d, const struct object *old, struct err *e);
 /* Deletes or begins to. *gone: the object has left the store (*out its last state). WRITE_RETRY as above. */
 int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,
                  bool *gone, struct err *e);

@@ -256,6 +256,13 @@ static void tell_attached(struct round *r, const struct wish *w, const va_t *x, 
 
 /* ---- reconcile ---- */
 
+/* Attachments that others made, under names of their own, are left to them. */
+static bool made_here(const va_t *x) {
+    enum { SHA256_HEX = 64 };
+    const char *name = str_or_empty(x->metadata.name);
+    return str_has_prefix(name, "csi-") && strspn(name + 4, "0123456789abcdef") == SHA256_HEX && !name[4 + SHA256_HEX];
+}
+
 static int settle(struct round *r, struct err *e) {
     struct core_attached_volume_vec want = {0};
     const va_t **leaving = arena_alloc(r->a, (r->attachments.n + 1) * sizeof(*leaving));
@@ -264,6 +271,7 @@ static int settle(struct round *r, struct err *e) {
     for (size_t i = 0; i < r->attachments.n; i++) {
         const va_t *x = r->attachments.items[i]->obj;
         if (!str_eq(x->spec.node_name, r->node_name) || str_empty(x->spec.source.persistent_volume_name)) continue;
+        if (!made_here(x)) continue;
         const struct wish *w = wish_named(r, x->metadata.name);
         const char *unique = w ? w->unique : unique_of(r, x);
         bool gone = x->metadata.deletion_timestamp.set, attached = x->status.attached && !gone;

@@ -105,3 +105,4 @@ CONTROLLER(attachdetach);
 CONTROLLER(localpath);
 CONTROLLER(policystatus);
 CONTROLLER(horizontalpodautoscaler);
+CONTROLLER(volumeattributesclass);

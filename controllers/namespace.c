@@ -1,7 +1,8 @@
 /* Namespace controller: empties a namespace that is being deleted, then lets it go (upstream
  * pkg/controller/namespace).
  *
- * What there may be in it comes from discovery, so custom resources are covered. Deleting takes time (pods
+ * What there may be in it comes from discovery, so custom resources are covered. Pods go first, and nothing else
+ * while one of them is left. Deleting takes time (pods
  * end gracefully, finalizers have their own controllers): conditions on the namespace say what is left, and
  * the key comes back until nothing is. */
 #include <pthread.h>
@@ -145,6 +146,18 @@ static int discover(struct emptying *x, struct err *e) {
     return 0;
 }
 
+/* What runs goes before what it runs on: network policies, secrets and the like outlive the last pod. */
+static bool pods_first(struct client_discovery *d) {
+    for (size_t i = 0; i < d->n; i++) {
+        if (!str_eq(d->items[i].plural, "pods") || !str_empty(d->items[i].group)) continue;
+        struct client_api_resource x = d->items[0];
+        d->items[0] = d->items[i];
+        d->items[i] = x;
+        return true;
+    }
+    return false;
+}
+
 static int empty_all(struct emptying *x, struct err *e) {
     struct ns_controller *c = x->c;
     _cleanup_map_ struct map finalizers = MAP_INIT;
@@ -167,7 +180,9 @@ static int empty_all(struct emptying *x, struct err *e) {
     if (d.partial)
         x->discovery_error = "Discovery failed for some groups: unable to retrieve the complete list of server APIs";
     const uint32_t needed = CLIENT_VERB_LIST | CLIENT_VERB_DELETE;
+    bool pods = pods_first(&d);
     for (size_t i = 0; i < d.n; i++) {
+        if (i == 1 && pods && x->remaining.len) break;
         _cleanup_err_ struct err re = {0};
         if (!d.items[i].namespaced || (d.items[i].verbs & needed) != needed) continue;
         rc = empty_resource(x, &d.items[i], &finalizers, &re);

@@ -170,22 +170,6 @@ static int mark_lost(struct pv_controller *c, struct arena *a, const pvc_t *k, s
 
 /* ---- protection ---- */
 
-static int drop_finalizer(struct pv_controller *c, struct arena *a, const struct client_resource *r,
-                          const struct meta_object_meta *m, const char *name, struct err *e) {
-    bool have = false;
-    for (size_t i = 0; i < m->finalizers.n; i++) have |= str_eq(m->finalizers.items[i], name);
-    if (!have) return 0;
-    const char *text = arena_printf(
-        a, "{\"metadata\":{\"uid\":\"%s\",\"$deleteFromPrimitiveList/finalizers\":[\"%s\"]}}", m->uid, name);
-    struct client_opts o = {.cause = m->resource_version};
-    _cleanup_err_ struct err pe = {0};
-    int rc = client_patch(c->m->client, a, r, m->namespace, m->name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o,
-                          NULL, &pe);
-    if (rc == 0 || client_err_not_found(&pe)) return 0;
-    err_move(e, &pe);
-    return rc;
-}
-
 static bool pod_uses(const struct core_pod *p, const char *claim) {
     for (size_t i = 0; i < p->spec.volumes.n; i++) {
         const struct core_volume *v = &p->spec.volumes.items[i];
@@ -216,7 +200,7 @@ static int sync_claim(void *arg, struct arena *a, const char *key, struct err *e
     if (k->metadata.deletion_timestamp.set)
         return claim_in_use(c, k)
                    ? 0
-                   : drop_finalizer(c, a, &client_persistentvolumeclaims, &k->metadata, PVC_FINALIZER, e);
+                   : finalizer_drop(c->m, a, &client_persistentvolumeclaims, &k->metadata, PVC_FINALIZER, e);
     bool complete = str_map_get(&k->metadata.annotations, BIND_COMPLETED) != NULL;
     _cleanup_object_ struct object *v = find_volume(c, k);
     if (complete && !v) return mark_lost(c, a, k, e);
@@ -242,7 +226,7 @@ static int sync_volume(void *arg, struct arena *a, const char *key, struct err *
                                             : NULL;
     bool bound = k && (str_empty(ref->uid) || str_eq(ref->uid, k->meta->uid));
     if (v->metadata.deletion_timestamp.set && !(bound && str_eq(v->status.phase, "Bound")))
-        return drop_finalizer(c, a, &client_persistentvolumes, &v->metadata, PV_FINALIZER, e);
+        return finalizer_drop(c->m, a, &client_persistentvolumes, &v->metadata, PV_FINALIZER, e);
     if (!ref || str_empty(ref->uid)) return set_volume_phase(c, a, v, "Available", e);
     if (bound) {
         workqueue_add(c->claims, k->key);

@@ -283,3 +283,19 @@ struct core_object_reference *claim_reference(struct arena *a, const struct core
                                           .resource_version = k->metadata.resource_version};
     return ref;
 }
+
+int finalizer_drop(struct manager *mgr, struct arena *a, const struct client_resource *r,
+                   const struct meta_object_meta *m, const char *name, struct err *e) {
+    bool have = false;
+    for (size_t i = 0; i < m->finalizers.n; i++) have |= str_eq(m->finalizers.items[i], name);
+    if (!have) return 0;
+    const char *text = arena_printf(
+        a, "{\"metadata\":{\"uid\":\"%s\",\"$deleteFromPrimitiveList/finalizers\":[\"%s\"]}}", m->uid, name);
+    struct client_opts o = {.cause = m->resource_version};
+    _cleanup_err_ struct err pe = {0};
+    int rc = client_patch(mgr->client, a, r, m->namespace, m->name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o,
+                          NULL, &pe);
+    if (rc == 0 || client_err_not_found(&pe)) return 0;
+    err_move(e, &pe);
+    return rc;
+}

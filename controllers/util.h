@@ -25,6 +25,9 @@ bool pod_is_available(const struct core_pod *p, int32_t min_ready_seconds, struc
 char *template_hash(struct arena *a, const struct core_pod_template_spec *t, const int32_t *collisions);
 
 /* ---- ownership ---- */
+/* Takes a finalizer off an object; 0 also when it has none, or is gone. */
+int finalizer_drop(struct manager *mgr, struct arena *a, const struct client_resource *r,
+                   const struct meta_object_meta *m, const char *name, struct err *e);
 struct owner {
     const struct client_resource *resource;
     const struct meta_object_meta *meta;

@@ -26,12 +26,57 @@ def test_released_pod(api):
     api.call("DELETE", "/api/v1/namespaces/jobs")
     check("the namespace can go", until(60, lambda: api.call("GET", "/api/v1/namespaces/jobs").status == 404), api.call("GET", "/api/v1/namespaces/jobs").text)
 
+def test_namespace_order(api):
+    ns = "/api/v1/namespaces/ordered"
+    api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "ordered"}})
+    until(20, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
+    api.call("POST", ns + "/configmaps", {"metadata": {"name": "kept"}})
+    api.call("POST", ns + "/pods", {"metadata": {"name": "p", "finalizers": ["e2e/held"]}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    api.call("DELETE", ns)
+    left = lambda: {c["type"]: c["status"] for c in api.call("GET", ns).json.get("status", {}).get("conditions", [])}
+    check("a namespace says that a pod is left", until(20, lambda: left().get("NamespaceContentRemaining") == "True"), left())
+    check("whose finalizer it is", "e2e/held" in api.call("GET", ns).text)
+    check("nothing else goes before it", api.call("GET", ns + "/configmaps/kept").status == 200)
+    api.call("PATCH", ns + "/pods/p", {"metadata": {"finalizers": None}}, headers=MERGE)
+    check("then everything does", until(60, lambda: api.call("GET", ns).status == 404), api.call("GET", ns).text)
+
+def test_storage(api):
+    classes, claims = "/apis/storage.k8s.io/v1/volumeattributesclasses", "/api/v1/namespaces/default/persistentvolumeclaims"
+    api.call("POST", classes, {"metadata": {"name": "gold"}, "driverName": "d.example.com", "parameters": {"a": "b"}})
+    r = api.call("POST", claims, {"metadata": {"name": "k"}, "spec": {"accessModes": ["ReadWriteOnce"], "volumeAttributesClassName": "gold", "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}}})
+    check("a claim names a volume attributes class", r.status == 201, r.text)
+    api.call("DELETE", classes + "/gold")
+    check("which stays as long as it does", not until(2, lambda: api.call("GET", classes + "/gold").status == 404))
+    api.call("DELETE", claims + "/k")
+    check("and goes after it", until(20, lambda: api.call("GET", classes + "/gold").status == 404), api.call("GET", classes + "/gold").text)
+    attachments = "/apis/storage.k8s.io/v1/volumeattachments"
+    api.call("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
+    api.call("POST", attachments, {"metadata": {"name": "mine"}, "spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}})
+    check("an attachment that somebody made by hand is left alone", not until(2, lambda: api.call("GET", attachments + "/mine").status == 404))
+
+def test_eviction(api):
+    pods = "/api/v1/namespaces/default/pods"
+    until(20, lambda: api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default").status == 200)
+    api.call("POST", pods, {"metadata": {"name": "e", "labels": {"b": "1"}, "finalizers": ["e2e/held"]}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    api.call("PATCH", pods + "/e/status", {"status": {"phase": "Running"}}, headers=MERGE)
+    r = api.call("POST", pods + "/e/eviction", {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "e"}, "deleteOptions": {"preconditions": {"resourceVersion": "1"}}})
+    check("an eviction's preconditions hold or it is refused", r.status == 409 and not api.call("GET", pods + "/e").json["status"].get("conditions"), r.text)
+    rv = api.call("GET", pods + "/e").json["metadata"]["resourceVersion"]
+    r = api.call("POST", pods + "/e/eviction", {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "e"}, "deleteOptions": {"preconditions": {"resourceVersion": rv}}})
+    p = api.call("GET", pods + "/e").json
+    check("a pod that is evicted is told from one that failed", r.status == 201 and p["metadata"].get("deletionTimestamp") and
+          [c["reason"] for c in p["status"]["conditions"] if c["type"] == "DisruptionTarget" and c["status"] == "True"] == ["EvictionByEvictionAPI"], p["status"])
+    api.call("PATCH", pods + "/e", {"metadata": {"finalizers": None}}, headers=MERGE)
+
 def main():
     api, controllers = Lone(), None
     try:
         controllers = subprocess.Popen([BUILD + "/controllers/coracle-controllers", "--kubeconfig", api.kubeconfig(), "--leader-elect=false", "--root-ca-file", api.path("ca.crt")],
                                        stdout=open(api.dir + "/controllers.log", "w"), stderr=subprocess.STDOUT)
         test_released_pod(api)
+        test_namespace_order(api)
+        test_storage(api)
+        test_eviction(api)
         check("the controllers still run", controllers.poll() is None)
     finally:
         if controllers:

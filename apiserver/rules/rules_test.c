@@ -526,6 +526,9 @@ TEST(a_configuration_whose_fields_cannot_be_told_apart_is_refused) {
         {"{\"metadata\":{\"finalizers\":[\"a/b\",\"a/b\"]}}",
          ".metadata.finalizers: duplicate entries for key [=\"a/b\"]"},
         {"{\"spec\":{\"port\":1}}", ".spec.port: field not declared in schema"},
+        {"{\"spec\":{\"port\":1},\"extra\":{},\"metadata\":{\"labels\":[]}}",
+         "errors:\n  .extra: field not declared in schema\n  .metadata.labels: expected map\n  .spec.port: field not "
+         "declared in schema"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         _cleanup_world_ struct world w;

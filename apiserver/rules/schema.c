@@ -17,15 +17,21 @@ struct schema schema_root(const struct rules_ctx *c) {
 
 static bool crd_flag(const struct json *s, const char *key) { return json_get_bool(s, key, false); }
 
-static struct schema crd_member(const struct json *s, const char *key, bool root, bool *named) {
-    const struct json *prop = json_get(json_get(s, "properties"), key), *more = json_get(s, "additionalProperties");
-    bool object = root || crd_flag(s, "x-kubernetes-embedded-resource");
+/* Below what keeps unknown fields, undeclared members are welcome everywhere. */
+static struct schema crd_part(struct schema s, const struct json *part) {
+    return (struct schema){.crd = part, .open = s.open || crd_flag(s.crd, "x-kubernetes-preserve-unknown-fields")};
+}
+
+static struct schema crd_member(struct schema s, const char *key, bool *named) {
+    const struct json *prop = json_get(json_get(s.crd, "properties"), key),
+                      *more = json_get(s.crd, "additionalProperties");
+    bool object = s.root || crd_flag(s.crd, "x-kubernetes-embedded-resource");
     *named = true;
     if (object && str_eq(key, "metadata")) return schema_of_type(object_meta());
     if (object && (str_eq(key, "kind") || str_eq(key, "apiVersion"))) return (struct schema){.deduced = true};
-    if (prop) return (struct schema){.crd = prop};
+    if (prop) return crd_part(s, prop);
     *named = false;
-    if (json_is(more, JSON_OBJECT)) return (struct schema){.crd = more};
+    if (json_is(more, JSON_OBJECT)) return crd_part(s, more);
     return (struct schema){.deduced = true};
 }
 
@@ -33,7 +39,7 @@ struct schema schema_member(struct schema s, const char *key, bool *named) {
     bool dummy;
     if (!named) named = &dummy;
     *named = false;
-    if (s.crd) return crd_member(s.crd, key, s.root, named);
+    if (s.crd) return crd_member(s, key, named);
     const struct api_type *t = s.type;
     if (s.field && s.field->shape == API_MAP && !s.element) return (struct schema){.field = s.field, .element = true};
     if (s.field) t = s.field->kind == API_MESSAGE ? s.field->type : NULL;
@@ -46,7 +52,7 @@ struct schema schema_member(struct schema s, const char *key, bool *named) {
 struct schema schema_item(struct schema s) {
     if (s.crd) {
         const struct json *items = json_get(s.crd, "items");
-        return items ? (struct schema){.crd = items} : (struct schema){.deduced = true};
+        return items ? crd_part(s, items) : (struct schema){.deduced = true};
     }
     if (s.field && !s.element) return (struct schema){.field = s.field, .element = true};
     return (struct schema){.deduced = true};
@@ -85,7 +91,7 @@ enum schema_kind schema_kind(struct schema s, const struct json *value) {
     return s.field ? field_kind(s) : SCHEMA_DEDUCED;
 }
 
-static enum schema_shape crd_shape(const struct json *s, bool root) {
+static enum schema_shape crd_shape(const struct json *s, bool root, bool open) {
     static const struct {
         const char *type;
         enum schema_shape shape;
@@ -93,6 +99,8 @@ static enum schema_shape crd_shape(const struct json *s, bool root) {
                  {"boolean", SHAPE_BOOL},  {"array", SHAPE_LIST},     {"object", SHAPE_MAP}};
     const char *type = json_get_str(s, "type");
     if (crd_flag(s, "x-kubernetes-int-or-string")) return SHAPE_SCALAR;
+    bool closed = !open && !crd_flag(s, "x-kubernetes-preserve-unknown-fields") && !json_get(s, "additionalProperties");
+    if (closed && (root || json_get(s, "properties"))) return SHAPE_STRUCT;
     for (size_t i = 0; i < ARRAY_LEN(types); i++)
         if (str_eq(type, types[i].type)) return types[i].shape;
     return root ? SHAPE_MAP : SHAPE_ANY;
@@ -101,7 +109,7 @@ static enum schema_shape crd_shape(const struct json *s, bool root) {
 static enum schema_shape type_shape(const struct api_type *t) { return t->bare ? SHAPE_ANY : SHAPE_STRUCT; }
 
 enum schema_shape schema_shape(struct schema s) {
-    if (s.crd) return crd_shape(s.crd, s.root);
+    if (s.crd) return crd_shape(s.crd, s.root, s.open);
     if (s.type) return type_shape(s.type);
     if (!s.field) return SHAPE_ANY;
     if (!s.element && s.field->shape == API_LIST) return SHAPE_LIST;

@@ -20,6 +20,7 @@ struct schema {
     const struct json *crd;        /* JSON schema */
     bool deduced;
     bool root; /* crd: of the whole object, whose metadata is ObjectMeta */
+    bool open; /* crd: part of what keeps unknown fields */
 };
 
 enum { SCHEMA_KEYS_MAX = 8 };

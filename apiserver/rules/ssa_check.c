@@ -6,9 +6,12 @@
 #include "apiserver/rules/kinds.h"
 #include "pkg/base/map.h"
 
+enum { PROBLEMS_MAX = 64 }; /* that an answer tells */
+
 struct check {
     struct rules_ctx *c;
-    struct err *e;
+    const char *problems[PROBLEMS_MAX];
+    size_t n;
 };
 
 struct place { /* .spec.containers[name="c"].ports */
@@ -22,16 +25,13 @@ static void place_text(const struct place *p, struct buf *b) {
     buf_adds(b, p->text);
 }
 
-static int refuse(struct check *k, const struct place *at, const char *why) {
+static void refuse(struct check *k, const struct place *at, const char *why) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     place_text(at, &b);
-    struct rules_ctx *c = k->c;
-    return err_status(k->e, 500, "", "failed to create typed patch object (%s/%s; %s%s%s, Kind=%s): %s: %s",
-                      str_or_empty(c->ns), str_or_empty(c->name), c->group, *c->group ? "/" : "", c->version, c->kind,
-                      str_or_empty(b.data), why);
+    if (k->n < PROBLEMS_MAX) k->problems[k->n++] = arena_printf(k->c->a, "%s: %s", str_or_empty(b.data), why);
 }
 
-static int check_value(struct check *k, struct schema s, const struct json *v, const struct place *at);
+static void check_value(struct check *k, struct schema s, const struct json *v, const struct place *at);
 
 /* "[name=\"c\"]" of an item's element, as field paths are written. */
 static const char *item_text(struct arena *a, const char *elem) {
@@ -54,55 +54,60 @@ static const char *missing_key(struct arena *a, struct schema list, const struct
     return NULL;
 }
 
-static int check_items(struct check *k, struct schema s, const struct json *list, const struct place *at) {
+static void check_items(struct check *k, struct schema s, const struct json *list, const struct place *at) {
     const struct json *it;
-    int rc = 0;
     JSON_FOREACH(it, list) {
         struct place here = {at, arena_printf(k->c->a, "[%zu]", (size_t)it_i)};
-        if ((rc = check_value(k, schema_item(s), it, &here))) return rc;
+        check_value(k, schema_item(s), it, &here);
     }
-    return 0;
 }
 
-static int check_list(struct check *k, struct schema s, const struct json *list, bool keyed, const struct place *at) {
+/* What tells the item apart from the others of its list; NULL when that cannot be told, which is said. */
+static const char *item_elem(struct check *k, struct schema s, const struct json *it, size_t i, bool keyed,
+                             const struct place *at) {
+    struct arena *a = k->c->a;
+    if (keyed && !json_is(it, JSON_OBJECT)) {
+        refuse(k, at, "associative list with keys may not have null or non-map elements");
+        return NULL;
+    }
+    const char *key = keyed ? missing_key(a, s, it) : NULL;
+    if (!key) return fset_item_elem(a, s, it);
+    refuse(k, at,
+           arena_printf(a,
+                        "element %zu: associative list with keys has an element that omits key field \"%s\" (and "
+                        "doesn't have default value)",
+                        i, key));
+    return NULL;
+}
+
+static void check_list(struct check *k, struct schema s, const struct json *list, bool keyed, const struct place *at) {
     struct arena *a = k->c->a;
     _cleanup_map_ struct map seen = MAP_INIT;
     const struct json *it;
-    int rc = 0;
     JSON_FOREACH(it, list) {
-        if (keyed && !json_is(it, JSON_OBJECT))
-            return refuse(k, at, "associative list with keys may not have null or non-map elements");
-        const char *key = keyed ? missing_key(a, s, it) : NULL;
-        if (key)
-            return refuse(k, at,
-                          arena_printf(a,
-                                       "element %zu: associative list with keys has an element that omits key field "
-                                       "\"%s\" (and doesn't have default value)",
-                                       (size_t)it_i, key));
-        const char *elem = fset_item_elem(a, s, it);
+        const char *elem = item_elem(k, s, it, (size_t)it_i, keyed, at);
         if (!elem) continue;
         if (map_put(&seen, elem, (void *)it))
-            return refuse(k, at, arena_printf(a, "duplicate entries for key %s", item_text(a, elem)));
+            refuse(k, at, arena_printf(a, "duplicate entries for key %s", item_text(a, elem)));
         struct place here = {at, item_text(a, elem)};
-        if ((rc = check_value(k, schema_item(s), it, &here))) return rc;
+        check_value(k, schema_item(s), it, &here);
     }
-    return 0;
 }
 
-static int check_members(struct check *k, struct schema s, bool all_declared, const struct json *v,
-                         const struct place *at) {
-    int rc = 0;
+static void check_members(struct check *k, struct schema s, bool all_declared, const struct json *v,
+                          const struct place *at) {
     JSON_FOREACH_MEMBER(m, v) {
         bool declared;
         struct place here = {at, arena_printf(k->c->a, ".%s", m->key)};
         struct schema member = schema_member(s, m->key, &declared);
-        if (!declared && all_declared) return refuse(k, &here, "field not declared in schema");
-        if ((rc = check_value(k, member, m->value, &here))) return rc;
+        if (!declared && all_declared)
+            refuse(k, &here, "field not declared in schema");
+        else
+            check_value(k, member, m->value, &here);
     }
-    return 0;
 }
 
-static int check_value(struct check *k, struct schema s, const struct json *v, const struct place *at) {
+static void check_value(struct check *k, struct schema s, const struct json *v, const struct place *at) {
     enum schema_kind kind = schema_kind(s, v);
     enum schema_shape shape = schema_shape(s);
     static const char *const wanted[] = {
@@ -120,17 +125,28 @@ static int check_value(struct check *k, struct schema s, const struct json *v, c
                          [SHAPE_LIST] = list,
                          [SHAPE_MAP] = object,
                          [SHAPE_STRUCT] = object};
-    if (v->type == JSON_NULL) return 0;
-    if (!fits[shape]) return refuse(k, at, wanted[shape]);
-    if (list && (kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET))
-        return check_list(k, s, v, kind == SCHEMA_LIST_MAP, at);
-    if (list && shape == SHAPE_LIST) return check_items(k, s, v, at);
-    if (object && (shape == SHAPE_MAP || shape == SHAPE_STRUCT))
-        return check_members(k, s, shape == SHAPE_STRUCT, v, at);
-    return 0;
+    if (v->type == JSON_NULL) return;
+    if (!fits[shape])
+        refuse(k, at, wanted[shape]);
+    else if (list && (kind == SCHEMA_LIST_MAP || kind == SCHEMA_LIST_SET))
+        check_list(k, s, v, kind == SCHEMA_LIST_MAP, at);
+    else if (list && shape == SHAPE_LIST)
+        check_items(k, s, v, at);
+    else if (object && (shape == SHAPE_MAP || shape == SHAPE_STRUCT))
+        check_members(k, s, shape == SHAPE_STRUCT && !k->c->crd_preserve_unknown, v, at);
 }
 
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
 int ssa_check(struct rules_ctx *c, struct schema root, const struct json *config, struct err *e) {
-    struct check k = {c, e};
-    return check_value(&k, root, config, NULL);
+    struct check k = {.c = c};
+    check_value(&k, root, config, NULL);
+    if (!k.n) return 0;
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    qsort(k.problems, k.n, sizeof(*k.problems), by_text);
+    if (k.n > 1) buf_adds(&b, "errors:");
+    for (size_t i = 0; i < k.n; i++) buf_printf(&b, "%s%s", k.n > 1 ? "\n  " : "", k.problems[i]);
+    return err_status(e, 500, "", "failed to create typed patch object (%s/%s; %s%s%s, Kind=%s): %s",
+                      str_or_empty(c->ns), str_or_empty(c->name), c->group, *c->group ? "/" : "", c->version, c->kind,
+                      b.data);
 }

@@ -214,7 +214,7 @@ bool api_equal(const struct api_type *t, const void *x, const void *y);
 
 struct api_problems { /* findings of strict decoding */
     struct {
-        const char *kind; /* "unknown field", "duplicate field" */
+        const char *kind; /* "unknown field", "duplicate field"; NULL: `path` says it all */
         const char *path;
     } * items;
     size_t n, cap;

@@ -85,7 +85,8 @@ struct client_resource {
                 X(ingresses) X(ingressclasses) X(storageclasses) X(csinodes) X(csidrivers) X(csistoragecapacities)    \
                     X(volumeattachments) X(priorityclasses) X(runtimeclasses) X(poddisruptionbudgets)                 \
                         X(horizontalpodautoscalers) X(certificatesigningrequests) X(roles) X(clusterroles)            \
-                            X(rolebindings) X(clusterrolebindings) X(servicecidrs) X(ipaddresses)                     \
+                            X(rolebindings) X(clusterrolebindings) X(servicecidrs) X(ipaddresses)      \
+                            X(volumeattributesclasses)                     \
                                 X(validatingadmissionpolicies)
 #define CLIENT_DECLARE(name) extern const struct client_resource client_##name;
 CLIENT_RESOURCES(CLIENT_DECLARE)

@@ -191,10 +191,11 @@ static int merge_into(struct reader *r, struct json *obj, const struct json *fro
     return 0;
 }
 
-static void note_dup(struct reader *r, const char *path) {
+static void note_dup(struct reader *r, const yaml_node_t *at, const char *key) {
     if (!r->dups) return;
     ARENA_GROW(r->a, r->dups->paths, r->dups->n, r->dups->cap);
-    r->dups->paths[r->dups->n++] = path;
+    r->dups->paths[r->dups->n++] =
+        arena_printf(r->a, "line %zu: key \"%s\" already set in map", at->start_mark.line + 1, key);
 }
 
 static struct json *mapping(struct reader *r, const yaml_node_t *node, unsigned depth, const char *path) {
@@ -211,7 +212,7 @@ static struct json *mapping(struct reader *r, const yaml_node_t *node, unsigned 
         const char *here = *path ? arena_printf(r->a, "%s.%s", path, key) : key;
         struct json *v = convert(r, p->value, depth + 1, here);
         if (!v) return NULL;
-        if (json_get(obj, key)) note_dup(r, here);
+        if (json_get(obj, key)) note_dup(r, k, key);
         json_set(r->a, obj, key, v);
     }
     if (merges && merge_into(r, obj, merges, node->start_mark.line + 1) < 0) return NULL;

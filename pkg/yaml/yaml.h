@@ -15,7 +15,8 @@ enum {
     YAML_MAX_NODES = 2000000, /* of all documents, aliases expanded: against "billion laughs" */
 };
 
-/* Parses a stream into trees in `a`. Duplicate keys: the last wins; paths are noted in `dups` (may be NULL).
+/* Parses a stream into trees in `a`. Duplicate keys: the last wins; `dups` (may be NULL) notes each, in
+ * the words "line 3: key \"a\" already set in map" rather than by path.
  * -EINVAL with line number for bad syntax, -EFBIG when aliases expand beyond YAML_MAX_NODES. */
 int yaml_parse(struct arena *a, const char *p, size_t n, struct yaml_docs *out, struct json_dups *dups, struct err *e);
 /* Exactly one document (an empty one gives JSON null). */
