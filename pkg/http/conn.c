@@ -353,13 +353,16 @@ static void send_out(struct conn *c) {
     if (o->cap > 1024 * 1024) buf_done(o);
 }
 
+/* At most a record. With the keys here SSL_write would only pass it on to the BIO, unless it has keys to change first. */
 static void encrypt(struct conn *c, const char *p, size_t n) {
     if (!c->ssl) {
         buf_add(&c->srv->out, p, n);
-        return;
+    } else if (c->records && !c->keys_over && SSL_get_key_update_type(c->ssl) == SSL_KEY_UPDATE_NONE) {
+        if (!conn_record_out(c, RECORD_APPLICATION, p, n)) conn_kill(c);
+    } else {
+        ERR_clear_error();
+        if (SSL_write(c->ssl, p, (int)n) != (int)n) conn_kill(c); /* the BIO takes everything */
     }
-    ERR_clear_error();
-    if (SSL_write(c->ssl, p, (int)n) != (int)n) conn_kill(c); /* the BIO takes everything */
 }
 
 static void gather_flush(struct conn *c) {

@@ -44,7 +44,8 @@ struct seg {
     size_t off;
 };
 struct outq {
-    struct seg *items;
+    struct seg few[2];   /* where they are until there are more: most answers are one or two pieces */
+    struct seg *items;   /* NULL: `few` */
     size_t head, n, cap; /* items[head .. head+n) */
     size_t bytes;
 };

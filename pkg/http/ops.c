@@ -9,29 +9,40 @@
 
 /* ---- queue of shared bytes ---- */
 
+static struct seg *segs(const struct outq *q) { return q->items ? q->items : (struct seg *)(uintptr_t)q->few; }
+
+static void make_room(struct outq *q) {
+    size_t cap = q->items ? q->cap : ARRAY_LEN(q->few);
+    if (q->head + q->n < cap) return;
+    if (q->head) {
+        memmove(segs(q), segs(q) + q->head, q->n * sizeof(struct seg));
+        q->head = 0;
+    }
+    if (q->n < cap) return;
+    bool first = !q->items;
+    VEC_GROW(q->items, q->n, q->cap);
+    if (first) memcpy(q->items, q->few, sizeof(q->few));
+}
+
 void outq_push(struct outq *q, struct rbytes *b) {
     if (!b->len) {
         rbytes_unref(b);
         return;
     }
-    if (q->head && q->head + q->n == q->cap) {
-        memmove(q->items, q->items + q->head, q->n * sizeof(*q->items));
-        q->head = 0;
-    }
-    VEC_GROW(q->items, q->n, q->cap);
-    q->items[q->head + q->n++] = (struct seg){b, 0};
+    make_room(q);
+    segs(q)[q->head + q->n++] = (struct seg){b, 0};
     q->bytes += b->len;
 }
 
 size_t outq_peek(const struct outq *q, size_t max, const char **p) {
     if (!q->n) return 0;
-    const struct seg *s = &q->items[q->head];
+    const struct seg *s = &segs(q)[q->head];
     *p = s->b->data + s->off;
     return MIN_OF(max, s->b->len - s->off);
 }
 
 void outq_pop(struct outq *q, size_t n) {
-    struct seg *s = &q->items[q->head];
+    struct seg *s = &segs(q)[q->head];
     s->off += n;
     q->bytes -= n;
     if (s->off < s->b->len) return;
@@ -41,9 +52,10 @@ void outq_pop(struct outq *q, size_t n) {
 }
 
 void outq_clear(struct outq *q) {
-    for (size_t i = 0; i < q->n; i++) rbytes_unref(q->items[q->head + i].b);
+    for (size_t i = 0; i < q->n; i++) rbytes_unref(segs(q)[q->head + i].b);
     free(q->items);
-    *q = (struct outq){0};
+    q->items = NULL;
+    q->head = q->n = q->cap = q->bytes = 0;
 }
 
 /* ---- packing ---- */

@@ -19,7 +19,7 @@
 #include <openssl/evp.h>
 #include <openssl/tls1.h>
 
-enum { IV_LEN = 12, SALT_LEN = 4, SEQ_LEN = 8, TAG_LEN = 16, HEAD_LEN = 5, APPLICATION_DATA = 23 };
+enum { IV_LEN = 12, SALT_LEN = 4, SEQ_LEN = 8, TAG_LEN = 16, HEAD_LEN = 5 };
 
 struct tls_records {
     EVP_CIPHER_CTX *gcm;
@@ -79,7 +79,8 @@ bool tls_records_add(struct tls_records *t, uint8_t type, const char *p, size_t 
     size_t sealed = n + 1 + TAG_LEN;
     unsigned char *o = (unsigned char *)buf_reserve(out, HEAD_LEN + sealed), nonce[IV_LEN];
     if (!o) return false;
-    const unsigned char head[HEAD_LEN] = {APPLICATION_DATA, 3, 3, (unsigned char)(sealed >> 8), (unsigned char)sealed};
+    const unsigned char head[HEAD_LEN] = {RECORD_APPLICATION, 3, 3, (unsigned char)(sealed >> 8),
+                                          (unsigned char)sealed};
     memcpy(o, head, HEAD_LEN);
     memcpy(nonce, t->iv, IV_LEN);
     for (size_t i = 0; i < SEQ_LEN; i++) nonce[IV_LEN - 1 - i] ^= (unsigned char)(t->seq >> (8 * i));

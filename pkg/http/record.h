@@ -5,7 +5,11 @@
 
 #include "pkg/base/buf.h"
 
-enum { TLS_RECORD_MAX = 16 * 1024 }; /* bytes of plaintext in a record (RFC 8446 5.1) */
+enum {
+    TLS_RECORD_MAX = 16 * 1024, /* bytes of plaintext in a record (RFC 8446 5.1) */
+    RECORD_HANDSHAKE = 22,      /* content types */
+    RECORD_APPLICATION = 23,
+};
 
 struct tls_records;
 

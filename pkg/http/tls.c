@@ -50,7 +50,6 @@ static int bio_read(BIO *b, char *out, int n) {
 
 /* What OpenSSL says to a BIO that does TLS in its place; <openssl/bio.h> has the numbers in a comment. */
 enum { KTLS_KEYS = 72, KTLS_ACTIVE = 73, KTLS_NEXT_TYPE = 74 };
-enum { TYPE_HANDSHAKE = 22, TYPE_APPLICATION = 23 };
 
 /* Ciphertext; or, when this BIO has the keys, the plaintext of a record. After a handshake message (it can only be a
  * KeyUpdate, which a client asked for) other keys are due: OpenSSL 3.0 does not hand them over, and then the
@@ -63,13 +62,13 @@ static int bio_write(BIO *b, const char *p, int n) {
         conn_cipher_out(c, p, (size_t)n);
         return n;
     }
-    uint8_t type = c->record_type ? c->record_type : TYPE_APPLICATION;
+    uint8_t type = c->record_type ? c->record_type : RECORD_APPLICATION;
     c->record_type = 0;
     if (c->keys_over || !conn_record_out(c, type, p, (size_t)n)) {
         conn_kill(c);
         return -1;
     }
-    c->keys_over = type == TYPE_HANDSHAKE;
+    c->keys_over = type == RECORD_HANDSHAKE;
     return n;
 }
 
