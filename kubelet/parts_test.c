@@ -617,10 +617,11 @@ TEST(a_configuration_file_sets_what_there_is_to_set) {
 
 TEST(restart_policies_and_rules) {
     struct arena *a = test_arena();
-    struct core_pod *p = pod(a,
-                             "{'spec':{'restartPolicy':'Never','containers':[{'name':'c','restartPolicyRules'"
-                             ":[{'action':'Restart',"
-                             "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d'}]}}");
+    struct core_pod *p =
+        pod(a,
+            "{'spec':{'restartPolicy':'Never','containers':[{'name':'c','restartPolicy':'Never','restartPolicyRules'"
+            ":[{'action':'Restart',"
+            "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d'}]}}");
     struct rt_container ended = {.state = CRI_CONTAINER_STATE_CONTAINER_EXITED, .exit_code = 42};
     CHECK(container_should_restart(p, &p->spec.containers.items[0], &ended));
     CHECK(!container_should_restart(p, &p->spec.containers.items[1], &ended));

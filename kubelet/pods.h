@@ -28,6 +28,7 @@ struct container_track {
     struct image_track image;
     char *reason, *message; /* why it does not run; NULL: no reason */
     int64_t retry_at;       /* mono: not before, after an error of configuration or creation */
+    int32_t next_restart;   /* restart count of the next instance, after all were removed; 0: the runtime knows */
 };
 
 struct pod_worker {
@@ -52,7 +53,7 @@ struct pod_worker {
     /* only the worker's thread */
     struct arena *arena;
     struct container_track *tracks;
-    bool was_terminating, cgroup_made;
+    bool was_terminating, cgroup_made, restarting_all;
     struct arena *allocated_arena;        /* of `allocated`; NULL: not known yet */
     struct allocated *allocated;          /* resources by container (resize.c) */
     char *resize_reason, *resize_message; /* why a resize is pending; NULL: none is */
@@ -120,6 +121,8 @@ const char *sync_pod_ip(struct sync *s);
 /* True when the pod is to end: the current work can be left. */
 bool sync_interrupted(void *sync);
 
+/* A container's rule may ask for all to be restarted (restart_all.c). False: leave it at that for now. */
+bool sync_restart_all(struct sync *s);
 /* Starting (start.c): brings up what is missing. */
 void sync_start(struct sync *s);
 /* Stopping (stop.c): stops these containers (NULL-ended ids) and waits. `why` NULL: the pod ends. */

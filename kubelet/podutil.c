@@ -190,15 +190,26 @@ const char *container_restart_policy(const struct core_pod *p, const struct core
     return str_empty(p->spec.restart_policy) ? "Always" : p->spec.restart_policy;
 }
 
-static bool rule_says_restart(const struct core_container *c, int32_t code) {
-    for (size_t i = 0; i < c->restart_policy_rules.n; i++) {
+/* The first rule that the exit code matches; NULL: none. Rules count only beside a policy of the container's own. */
+static const struct core_container_restart_rule *rule_for(const struct core_container *c, int32_t code) {
+    for (size_t i = 0; !str_empty(c->restart_policy) && i < c->restart_policy_rules.n; i++) {
         const struct core_container_restart_rule *rule = &c->restart_policy_rules.items[i];
-        if (!str_eq(rule->action, "Restart") || !rule->exit_codes) continue;
+        if (!rule->exit_codes) continue;
         bool in = false;
         for (size_t k = 0; k < rule->exit_codes->values.n; k++) in |= rule->exit_codes->values.items[k] == code;
-        if (str_eq(rule->exit_codes->operator, "In") ? in : !in) return true;
+        if (str_eq(rule->exit_codes->operator, "In") ? in : str_eq(rule->exit_codes->operator, "NotIn") && !in)
+            return rule;
     }
-    return false;
+    return NULL;
+}
+
+enum restart_action container_restart_action(const struct core_pod *p, const struct core_container *c, int32_t code) {
+    const struct core_container_restart_rule *rule = rule_for(c, code);
+    if (rule && str_eq(rule->action, "Restart")) return RESTART_CONTAINER;
+    if (rule && str_eq(rule->action, "RestartAllContainers")) return RESTART_ALL;
+    const char *policy = container_restart_policy(p, c);
+    bool again = str_eq(policy, "OnFailure") ? code != 0 : !str_eq(policy, "Never");
+    return again ? RESTART_CONTAINER : RESTART_NONE;
 }
 
 bool container_should_restart(const struct core_pod *p, const struct core_container *c,
@@ -207,10 +218,18 @@ bool container_should_restart(const struct core_pod *p, const struct core_contai
     if (!last) return true;
     if (last->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING) return false;
     if (last->state != CRI_CONTAINER_STATE_CONTAINER_EXITED) return true;
-    if (rule_says_restart(c, last->exit_code)) return true;
-    const char *policy = container_restart_policy(p, c);
-    if (str_eq(policy, "Never")) return false;
-    return !(str_eq(policy, "OnFailure") && last->exit_code == 0);
+    return container_restart_action(p, c, last->exit_code) != RESTART_NONE;
+}
+
+bool pod_may_restart_all(const struct core_pod *p) {
+    for (size_t i = 0; i < p->spec.containers.n + p->spec.init_containers.n; i++) {
+        const struct core_container *c = i < p->spec.containers.n
+                                             ? &p->spec.containers.items[i]
+                                             : &p->spec.init_containers.items[i - p->spec.containers.n];
+        for (size_t k = 0; k < c->restart_policy_rules.n; k++)
+            if (str_eq(c->restart_policy_rules.items[k].action, "RestartAllContainers")) return true;
+    }
+    return false;
 }
 
 char *pod_desc(struct arena *a, const struct core_pod *p) {

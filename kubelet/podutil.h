@@ -59,7 +59,12 @@ unsigned container_resize_due(const struct core_container *c, const struct rt_co
 
 /* Identity of a container's spec; a change restarts the container (upstream hashes name and image). */
 char *container_hash(struct arena *a, const struct core_container *c);
-/* Whether an absent or finished container is to be started (again): restart policy, rules by exit code. */
+enum restart_action { RESTART_NONE, RESTART_CONTAINER, RESTART_ALL /* of the pod, from the start */ };
+/* What follows when the container ends with the code: by its rules, its own policy, the pod's. */
+enum restart_action container_restart_action(const struct core_pod *p, const struct core_container *c, int32_t code);
+/* A rule of one of its containers restarts all of them. */
+bool pod_may_restart_all(const struct core_pod *p);
+/* Whether an absent or finished container is to be started (again). */
 bool container_should_restart(const struct core_pod *p, const struct core_container *c,
                               const struct rt_container *last);
 /* Whether a container of this pod can ever be started again after a failure of `c`. */

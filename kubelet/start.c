@@ -206,9 +206,15 @@ static uint32_t restart_count(struct sync *s, const char *name) {
     if (last && last->state == CRI_CONTAINER_STATE_CONTAINER_CREATED && remove_container(s, last->id))
         return (uint32_t)last->restart_count; /* it never ran: this start takes its place */
     if (last) return (uint32_t)last->restart_count + 1;
+    struct container_track *t = worker_track(s->w, name);
+    if (t->next_restart) return (uint32_t)t->next_restart;
     pthread_mutex_lock(&s->w->lock);
     const struct core_container_status *c = status_container(s->w->status ? s->w->status : &s->pod->status, name);
-    uint32_t n = c && !str_empty(c->container_id) ? (uint32_t)c->restart_count + 1 : 0;
+    uint32_t n = c ? (uint32_t)c->restart_count : 0;
+    /* the status of one that was lost, or removed with all the others, counts the coming start already */
+    const struct core_container_state_terminated *end = c && c->state.waiting ? c->last_state.terminated : NULL;
+    bool counted = end && (str_eq(end->reason, STATUS_RESTARTING_ALL) || str_eq(end->reason, "ContainerStatusUnknown"));
+    if (c && !str_empty(c->container_id) && !counted) n++;
     pthread_mutex_unlock(&s->w->lock);
     return n;
 }

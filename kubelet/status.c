@@ -12,6 +12,7 @@ bool status_condition_owned(const char *type) {
                                         "Initialized",
                                         "ContainersReady",
                                         "PodReadyToStartContainers",
+                                        "AllContainersRestarting",
                                         "PodResizePending",
                                         "PodResizeInProgress"};
     for (size_t i = 0; i < ARRAY_LEN(owned); i++)
@@ -133,6 +134,19 @@ static void from_runtime(struct arena *a, const struct status_input *in, const s
     }
 }
 
+/* Removed with all containers of the pod; it starts anew. */
+static void restarting_state(struct arena *a, struct core_container_status *s,
+                             const struct core_container_status *prev) {
+    static const char message[] = "The container is removed because RestartAllContainers in place";
+    struct core_container_state_terminated *t = arena_zalloc(a, sizeof(*t));
+    t->exit_code = 137;
+    t->reason = STATUS_RESTARTING_ALL;
+    t->message = message;
+    s->state = waiting_state(a, STATUS_RESTARTING_ALL, message);
+    s->last_state = (struct core_container_state){.terminated = t};
+    s->restart_count = prev ? prev->restart_count + 1 : 0;
+}
+
 static void one_container(struct arena *a, const struct status_input *in, const struct core_container *c, bool is_init,
                           const struct core_container_status *prev, struct core_container_status *s) {
     const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0), *before = rt_pod_find(in->rt, c->name, 1);
@@ -146,6 +160,8 @@ static void one_container(struct arena *a, const struct status_input *in, const 
         from_runtime(a, in, c, rc, prev, s);
         if (before && before->state == CRI_CONTAINER_STATE_CONTAINER_EXITED)
             s->last_state = terminated_state(a, in, before);
+    } else if (in->restarting_all && !(prev && prev->state.waiting)) {
+        restarting_state(a, s, prev);
     } else if (prev && prev->state.terminated) {
         s->state = prev->state; /* the runtime has collected it; its end stays true */
         s->image_id = prev->image_id;
@@ -209,74 +225,91 @@ static void ephemeral(struct arena *a, const struct status_input *in, const stru
 /* ---- phase ---- */
 
 struct phase_count {
-    int unknown, running, waiting, stopped, succeeded;
+    int unknown, running, waiting;
+    int stopped, succeeded, final; /* of the main containers; final: not to be restarted */
+    int init_pending, sidecars_pending, init_final;
 };
 
-static void count_main(struct phase_count *n, const struct core_container_status *s) {
-    if (!s) {
-        n->unknown++;
-    } else if (s->state.running) {
+static bool comes_back(const struct core_pod *p, const struct core_container *c,
+                       const struct core_container_state_terminated *t) {
+    return str_eq(t->reason, STATUS_RESTARTING_ALL) || container_restart_action(p, c, t->exit_code) != RESTART_NONE;
+}
+
+static void count_main(struct phase_count *n, const struct core_pod *p, const struct core_container *c,
+                       const struct core_container_status *s) {
+    const struct core_container_state_terminated *ended = s && s->state.terminated ? s->state.terminated
+                                                          : s && s->state.waiting  ? s->last_state.terminated
+                                                                                   : NULL;
+    if (s && s->state.running) {
         n->running++;
-    } else if (s->state.terminated) {
+    } else if (ended) { /* also between two runs */
         n->stopped++;
-        if (s->state.terminated->exit_code == 0) n->succeeded++;
-    } else if (s->state.waiting) {
-        if (s->last_state.terminated)
-            n->stopped++; /* between two runs */
-        else
-            n->waiting++;
+        n->final += !comes_back(p, c, ended);
+        n->succeeded += s->state.terminated && ended->exit_code == 0;
+    } else if (s && s->state.waiting) {
+        n->waiting++;
     } else {
         n->unknown++;
     }
 }
 
-struct init_count {
-    int pending, failed;
-};
-
-static void count_init(struct init_count *n, const struct core_pod *p, const struct core_container *c,
+static void count_init(struct phase_count *n, const struct core_pod *p, const struct core_container *c,
                        const struct core_container_status *s) {
-    if (container_is_sidecar(c)) {
-        bool started = s && s->started && *s->started;
-        bool ran = s && (s->last_state.terminated || s->state.terminated);
-        if (!started && !ran) n->pending++;
-        return;
+    const struct core_container_state_terminated *ended = s && s->state.terminated ? s->state.terminated
+                                                          : s && s->state.waiting  ? s->last_state.terminated
+                                                                                   : NULL;
+    if (ended)
+        n->init_final += ended->exit_code != 0 && !comes_back(p, c, ended);
+    else
+        n->init_pending++;
+}
+
+/* One that has ended counts for nothing: it is started again, or stopped with the pod. */
+static void count_sidecar(struct phase_count *n, const struct core_container_status *s) {
+    if (s && s->state.running) {
+        n->running++;
+        n->sidecars_pending += !s->started || !*s->started;
+    } else if (s && s->state.waiting && !s->last_state.terminated) {
+        n->sidecars_pending++;
+        n->waiting++;
+    } else if (!s || !(s->state.terminated || s->last_state.terminated)) {
+        n->sidecars_pending++;
+        n->unknown++;
     }
-    const struct core_container_state_terminated *t = s ? s->state.terminated : NULL;
-    if (!t && s && s->state.waiting) t = s->last_state.terminated;
-    if (t && s->state.terminated && t->exit_code == 0) return;
-    if (t && s->state.terminated && str_eq(container_restart_policy(p, c), "Never")) n->failed++;
-    n->pending++;
+}
+
+/* Past initialisation: a main container has run. */
+static bool has_initialized(const struct core_pod_status *s) {
+    for (size_t i = 0; i < s->container_statuses.n; i++) {
+        const struct core_container_status *c = &s->container_statuses.items[i];
+        if (c->state.running || c->state.terminated || c->last_state.terminated) return true;
+    }
+    return false;
 }
 
 const char *status_phase(const struct core_pod *p, const struct core_pod_status *s, bool terminal) {
-    struct init_count init = {0};
     struct phase_count n = {0};
-    for (size_t i = 0; i < p->spec.init_containers.n; i++)
-        count_init(&init, p, &p->spec.init_containers.items[i],
-                   in_vec(&s->init_container_statuses, p->spec.init_containers.items[i].name));
-    bool any_always = false, any_retry = false;
+    for (size_t i = 0; i < p->spec.init_containers.n; i++) {
+        const struct core_container *c = &p->spec.init_containers.items[i];
+        const struct core_container_status *cs = in_vec(&s->init_container_statuses, c->name);
+        if (container_is_sidecar(c))
+            count_sidecar(&n, cs);
+        else
+            count_init(&n, p, c, cs);
+    }
     for (size_t i = 0; i < p->spec.containers.n; i++) {
         const struct core_container *c = &p->spec.containers.items[i];
-        const struct core_container_status *cs = in_vec(&s->container_statuses, c->name);
-        count_main(&n, cs);
-        const char *policy = container_restart_policy(p, c);
-        bool failed = cs && cs->state.terminated ? cs->state.terminated->exit_code != 0 : true;
-        any_always |= str_eq(policy, "Always");
-        any_retry |= str_eq(policy, "OnFailure") && failed;
-        if (cs && cs->state.waiting && cs->last_state.terminated) any_retry = true;
+        count_main(&n, p, c, in_vec(&s->container_statuses, c->name));
     }
-    if (init.failed && str_eq(p->spec.restart_policy, "Never")) return "Failed";
-    if (init.pending && !terminal) return "Pending";
-    if (n.waiting && !terminal) return "Pending";
-    if (n.running && !n.unknown && !terminal) return "Running";
-    if (n.running == 0 && n.stopped && !n.unknown) {
-        if (terminal) return n.stopped == n.succeeded && !n.waiting && !init.pending ? "Succeeded" : "Failed";
-        if (any_always) return "Running";
-        if (n.stopped == n.succeeded) return "Succeeded";
-        return any_retry ? "Running" : "Failed";
-    }
-    return terminal ? "Failed" : "Pending";
+    bool pending = n.init_pending || (n.sidecars_pending && !has_initialized(s));
+    if (n.init_final) return "Failed";
+    /* nothing runs any more and nothing will: what has not succeeded has failed */
+    if (terminal) return n.stopped == n.succeeded && n.stopped && !n.waiting && !pending ? "Succeeded" : "Failed";
+    if (pending || n.waiting) return "Pending";
+    if (n.running && !n.unknown) return "Running";
+    if (!n.stopped || n.unknown) return "Pending";
+    if (n.stopped != n.final) return "Running";
+    return n.stopped == n.succeeded ? "Succeeded" : "Failed";
 }
 
 /* ---- conditions ---- */
@@ -358,7 +391,8 @@ static struct readiness pod_ready(struct arena *a, const struct core_pod *p, con
     return (struct readiness){true, NULL, NULL};
 }
 
-static struct readiness initialized(struct arena *a, const struct core_pod *p, const struct core_pod_status *s) {
+static struct readiness initialized(struct arena *a, const struct core_pod *p, const struct core_pod_status *s,
+                                    const struct core_pod_status *prev) {
     struct names incomplete = {0};
     for (size_t i = 0; i < p->spec.init_containers.n; i++) {
         const struct core_container *c = &p->spec.init_containers.items[i];
@@ -375,6 +409,9 @@ static struct readiness initialized(struct arena *a, const struct core_pod *p, c
     }
     if (str_eq(s->phase, "Succeeded")) return (struct readiness){true, "PodCompleted", NULL};
     if (!incomplete.n || (main_ran && !pod_has_regular_init(p))) return (struct readiness){true, NULL, NULL};
+    /* once it was, it stays so: init containers may run again with all the others */
+    const struct core_pod_condition *was = status_condition(prev, "Initialized");
+    if (was && str_eq(was->status, "True")) return (struct readiness){true, NULL, NULL};
     return (struct readiness){false, "ContainersNotInitialized",
                               arena_printf(a, "containers with incomplete status: [%s]", incomplete.text)};
 }
@@ -409,13 +446,17 @@ static void conditions(struct arena *a, const struct status_input *in, const str
         if (!status_condition_owned(api->conditions.items[i].type))
             out->conditions.items[out->conditions.n++] = api->conditions.items[i];
     status_set_condition(a, out, prev, "PodReadyToStartContainers", in->network_ready, NULL, NULL, gen, in->now);
-    struct readiness r = initialized(a, p, out);
+    struct readiness r = initialized(a, p, out, prev);
     status_set_condition(a, out, prev, "Initialized", r.ok, r.reason, r.message, gen, in->now);
     struct readiness c = containers_ready(a, p, out);
     r = pod_ready(a, p, out, c);
     status_set_condition(a, out, prev, "Ready", r.ok, r.reason, r.message, gen, in->now);
     status_set_condition(a, out, prev, "ContainersReady", c.ok, c.reason, c.message, gen, in->now);
     status_set_condition(a, out, prev, "PodScheduled", true, NULL, NULL, gen, in->now);
+    if (pod_may_restart_all(p))
+        status_set_condition(a, out, prev, "AllContainersRestarting", in->restarting_all,
+                             in->restarting_all ? "RestartAllContainersStarted" : NULL,
+                             in->restarting_all ? "container exited with restart policy rule" : NULL, gen, in->now);
     if (in->resize_reason)
         status_set_condition(a, out, prev, "PodResizePending", true, in->resize_reason, in->resize_message, gen,
                              in->now);

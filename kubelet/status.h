@@ -29,11 +29,15 @@ struct status_input {
     void *probe_arg;
     /* Decided by the worker: an end that the containers do not show (Evicted, DeadlineExceeded, OutOfcpu). */
     const char *forced_phase, *forced_reason, *forced_message;
+    bool restarting_all;   /* a container's rule asked for it: those that are gone wait for their new start */
     bool all_stopped;      /* nothing of the pod runs any more and nothing will: what was running is Unknown */
     const char *id_scheme; /* of container ids: the runtime's name; NULL: "coracle" */
     bool network_ready;    /* sandbox is up and has its address */
     struct ktime now;
 };
+
+/* Reason of a container that was removed because all of its pod's are started anew. */
+#define STATUS_RESTARTING_ALL "RestartingAllContainers"
 
 /* Everything lives in `a` or in the input. */
 void status_compute(struct arena *a, const struct status_input *in, struct core_pod_status *out);

@@ -124,6 +124,7 @@ void sync_publish(struct sync *s, bool all_stopped) {
                               .probe_arg = s,
                               .all_stopped = all_stopped,
                               .now = ktime_now()};
+    in.restarting_all = w->restarting_all;
     in.resize_reason = w->resize_reason;
     in.resize_message = w->resize_message;
     in.resize_error = w->resize_error;
@@ -273,6 +274,22 @@ static bool must_end(struct sync *s) {
     return end || phase_terminal(s->pod->status.phase) || phase_now(w);
 }
 
+/* The main containers have ended for good, and only sidecars still run: the pod runs until these have ended too. */
+static bool work_is_done(const struct sync *s) {
+    const struct core_container_vec *v = &s->pod->spec.containers;
+    for (size_t i = 0; i < v->n; i++) {
+        const struct rt_container *c = rt_pod_find(&s->rt, v->items[i].name, 0);
+        if (!c || c->state != CRI_CONTAINER_STATE_CONTAINER_EXITED || container_should_restart(s->pod, &v->items[i], c))
+            return false;
+    }
+    return v->n > 0;
+}
+
+static void end_sidecars(struct sync *s) {
+    sync_stop_all(s);
+    if (sync_read(s, NULL) == 0) sync_publish(s, false);
+}
+
 int64_t worker_sync(struct pod_worker *w) {
     _cleanup_err_ struct err e = {0};
     if (!w->arena) w->arena = arena_new();
@@ -292,7 +309,9 @@ int64_t worker_sync(struct pod_worker *w) {
     if (pod_is_static(s.pod) && pods_name_taken(w->pods, w, obj->key)) return 100 * NS_PER_MS;
     prober_add_pod(s.kl->prober, obj);
     tell_prober(&s);
+    if (!sync_restart_all(&s)) return s.next;
     sync_publish(&s, false);
+    if (!phase_now(w) && work_is_done(&s)) end_sidecars(&s);
     if (phase_now(w)) { /* all its containers have finished */
         terminate(&s);
         return s.next;

@@ -166,6 +166,50 @@ TEST(the_end_of_the_main_container_ends_sidecars_and_the_pod) {
     world_free(&w);
 }
 
+static bool all_restarted(const struct core_pod_status *s, const void *arg) {
+    bool all = s->container_statuses.n == 2 && s->init_container_statuses.n == 1;
+    for (size_t i = 0; all && i < 2; i++) {
+        const struct core_container_status *c = &s->container_statuses.items[i];
+        all = c->state.running && c->restart_count == 1 && c->last_state.terminated &&
+              str_eq(c->last_state.terminated->reason, "RestartingAllContainers");
+    }
+    const struct core_pod_condition *c = status_condition(s, "AllContainersRestarting");
+    return all && s->init_container_statuses.items[0].restart_count == 1 && str_eq(s->phase, "Running") && c &&
+           str_eq(c->status, "False");
+}
+
+TEST(a_rule_may_restart_all_containers_of_the_pod) {
+    struct world w = world_new();
+    put(&w, "p",
+        "{'restartPolicy':'Never','initContainers':[{'name':'i','image':'i:1'}],'containers':[{'name':'c','image':'i:1'"
+        ","
+        "'restartPolicy':'Never','restartPolicyRules':[{'action':'RestartAllContainers','exitCodes':{'operator':'In',"
+        "'values':[42]}}]},{'name':'d','image':'i:1'}]}");
+    for (int i = 0; i < 1000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
+    CHECK(wait_status(&w, "p", is_ready, NULL));
+    runtime_fake_exit(w.rt, "p", "c", 42, NULL);
+    for (int i = 0; i < 1000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
+    CHECK(wait_status(&w, "p", all_restarted, NULL));
+    runtime_fake_exit(w.rt, "p", "c", 41, NULL); /* no rule, and its policy is Never */
+    runtime_fake_exit(w.rt, "p", "d", 0, NULL);
+    CHECK(wait_status(&w, "p", phase_is, "Failed"));
+    world_free(&w);
+}
+
+TEST(a_rule_restarts_a_container_whose_policy_does_not) {
+    struct world w = world_new();
+    put(&w, "p",
+        "{'restartPolicy':'Never','containers':[{'name':'c','image':'i:1','restartPolicy':'Never','restartPolicyRules':"
+        "[{'action':'Restart','exitCodes':{'operator':'NotIn','values':[0,1]}}]}]}");
+    CHECK(wait_status(&w, "p", is_ready, NULL));
+    runtime_fake_exit(w.rt, "p", "c", 7, NULL);
+    CHECK(wait_status(&w, "p", restarted_once, NULL));
+    CHECK(wait_status(&w, "p", is_ready, NULL));
+    runtime_fake_exit(w.rt, "p", "c", 1, NULL);
+    CHECK(wait_status(&w, "p", phase_is, "Failed"));
+    world_free(&w);
+}
+
 TEST(a_container_that_ends_is_restarted_at_once_and_then_backs_off) {
     struct world w = world_new();
     put(&w, "p", "{'containers':[{'name':'c','image':'i:1'}]}");
