@@ -13,6 +13,7 @@
 #include "pkg/http/server.h"
 #include "pkg/store/store.h"
 
+struct encryption;
 struct jwt_keys;
 struct jwt_signer;
 struct authn;
@@ -42,7 +43,7 @@ struct apiserver_options {
     const char *service_cidr, *node_ports;
     const char *sa_key_file, *sa_signing_key_file, *sa_issuer, *api_audiences;
     const char *authorization_mode, *authorization_config, *token_auth_file;
-    const char *authentication_config;
+    const char *authentication_config, *encryption_config;
     const char *authn_webhook_file, *authn_webhook_version, *authz_webhook_file, *authz_webhook_version;
     int64_t authn_webhook_ttl_ns, authz_webhook_allowed_ttl_ns, authz_webhook_denied_ttl_ns;
     bool anonymous_auth, bootstrap_tokens;
@@ -70,6 +71,7 @@ enum { WRITE_QUEUES = 64 }; /* write.h */
 struct apiserver {
     struct apiserver_options opt;
     struct store *store;
+    struct encryption *encryption; /* NULL: nothing is encrypted */
     bool embedded; /* the store's current revision is known without a round trip */
     struct resource_table *resources;
     struct rbytes *event_end; /* "}\n" */

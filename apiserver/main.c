@@ -58,6 +58,8 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"etcd-cafile", 0, FLAG_STR, &o->etcd_ca, "FILE", "CA of the etcd servers"},
         {"etcd-certfile", 0, FLAG_STR, &o->etcd_cert, "FILE", "client certificate for etcd"},
         {"etcd-keyfile", 0, FLAG_STR, &o->etcd_key, "FILE", "its key"},
+        {"encryption-provider-config", 0, FLAG_STR, &o->encryption_config, "FILE",
+         "EncryptionConfiguration: which resources are stored encrypted, by aescbc, aesgcm or secretbox"},
         {"tls-cert-file", 0, FLAG_STR, &o->tls_cert, "FILE", "the server's certificate; default: made in DATA-DIR/pki"},
         {"tls-private-key-file", 0, FLAG_STR, &o->tls_key, "FILE", "its key"},
         {"client-ca-file", 0, FLAG_STR, &o->client_ca, "FILE",

@@ -6,6 +6,7 @@
 #include "apiserver/audit/audit.h"
 #include "apiserver/conditions.h"
 #include "apiserver/crd/registry.h"
+#include "apiserver/encryption.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
 #include "apiserver/metrics.h"
@@ -35,6 +36,10 @@ static int open_parts(struct apiserver *s, struct err *e) {
     int rc = store_open(&so, &s->store, e);
     if (rc) return rc;
     s->resources = resource_table_new();
+    if (!str_empty(s->opt.encryption_config)) {
+        rc = encryption_open(s->opt.encryption_config, s->resources, &s->store, &s->encryption, e);
+        if (rc) return rc;
+    }
     if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;
     struct rules_alloc alloc = servicealloc(s);
     struct rules_config rcfg = {.lookup = lookup_rules(s), .alloc = &alloc, .service_cidr = s->opt.service_cidr};
@@ -87,6 +92,7 @@ void apiserver_close(struct apiserver *s) {
     listcache_free(s->lists);
     servicealloc_done(s);
     store_close(s->store);
+    encryption_free(s->encryption);
     audit_close(s->audit);
     openapi_free(s->openapi);
     rbytes_unref(s->event_end);

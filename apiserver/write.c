@@ -6,6 +6,7 @@
 #include "apiserver/crd/convert.h"
 #include "apiserver/crd/registry.h"
 #include "pkg/base/map.h"
+#include "pkg/store/seal.h"
 
 /* ---- preparation ---- */
 
@@ -310,6 +311,12 @@ static bool same_text(struct write *w, const struct object *old, const char *tex
     return same;
 }
 
+/* Stored by a key that is no longer the first, say: then it is written again though nothing changes. */
+static bool stale(struct write *w, const struct object *old) {
+    return w->s->encryption && !w->c.dry_run &&
+           store_stale(w->s->store, arena_printf(w->a, "%s%s", w->res->key_prefix, old->key));
+}
+
 static struct json *without_heartbeat(struct arena *a, const struct json *node) {
     struct json *n = json_clone(a, node), *meta = json_get(n, "metadata");
     struct json *conditions = json_get(json_get(n, "status"), "conditions");
@@ -337,7 +344,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
     _cleanup_write_queue_ pthread_mutex_t *turn = NULL;
     if (!rc) rc = quota_enter(w, obj, before, &turn, e);
     if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);
-    if (!rc && !same_text(w, old, text, len)) {
+    if (!rc && (!same_text(w, old, text, len) || stale(w, old))) {
         *deleted = rules_update_deletes(&w->c, obj);
         w->lazy = !*deleted && (w->lazy || heartbeat_only(w, obj, before));
         if (!w->c.dry_run) {

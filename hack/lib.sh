@@ -4,7 +4,7 @@ TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${CORACLE_BUILD:-$TOP/build}
 
 BUILD_PACKAGES=(gcc libc6-dev pkg-config meson ninja-build python3 libuv1-dev libnghttp2-dev libcurl4-openssl-dev
-  libssl-dev libyaml-dev libpcre2-dev libsqlite3-dev libnftables-dev libarchive-dev
+  libssl-dev libyaml-dev libpcre2-dev libsqlite3-dev libsodium-dev libnftables-dev libarchive-dev
   zlib1g-dev libseccomp-dev)
 RUN_PACKAGES=(crun conmon nftables iproute2 busybox-static ca-certificates curl)
 TEST_PACKAGES=(containerd runc containernetworking-plugins wrk e2fsprogs procps etcd-server etcd-client docker-registry skopeo openssl python3 python3-grpcio python3-dbus python3-gi dbus jq clang libclang-rt-14-dev python3-kubernetes)
