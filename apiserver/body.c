@@ -123,7 +123,13 @@ static int normalise(struct request *q, const struct api_type *type, struct json
     _cleanup_err_ struct err why = {0};
     const char *kind = type ? type->name : q->res->kind;
     *out = v;
+    const struct json *managed = json_at(v, "metadata", "managedFields", NULL);
+    bool reset = json_is(managed, JSON_ARRAY) && !json_len(managed); /* which canonical form does not show */
     int rc = type ? api_tree_normalise(q->a, type, v, out, found, &why) : custom_normalise(q, v, found, &why);
+    if (!rc && reset) {
+        struct json *list = json_set(q->a, json_get(*out, "metadata"), "managedFields", json_array(q->a));
+        json_append(q->a, list, json_object(q->a));
+    }
     if (!rc) return 0;
     return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: %s", kind,
                       str_or_empty(q->version), kind, why.msg);

@@ -33,6 +33,13 @@ void handle_patch(struct request *q);
 /* The name and namespace in a body against those of the URL: 400 when they differ. Where there are no namespaces none is
  * left. */
 int request_check_names(struct request *q, struct json *obj, struct err *e);
+/* The uid in the body of a PUT is a precondition: 409. */
+int request_check_uid(struct request *q, const struct json *obj, const struct json *old, struct err *e);
+/* A patch that makes another kind of the object (422): its decoder would not know it. Strategic merges do not ask. */
+int patch_check_kind(struct request *q, const struct json *patched, const char *version, const char *kind,
+                     struct err *e);
+/* Makes of an error about the patched object one about the patch (422). */
+int patch_unfit(struct request *q, struct err *e);
 /* What is known of a PATCH before its body is read: content type, Accept, options. */
 int patch_check(struct request *q, bool *dry_run, struct err *e);
 /* delete.c */

@@ -118,16 +118,14 @@ static int check_revision(struct request *q, struct write *w, const struct json 
                         "the object has been modified; please apply your changes to the latest version and try again");
 }
 
-/* As check_revision, and the uid too, which for a PUT is a precondition. */
-static int check_base(struct request *q, struct write *w, const struct json *obj, const struct object *old,
-                      struct err *e) {
+int request_check_uid(struct request *q, const struct json *obj, const struct json *old, struct err *e) {
     const char *uid = json_as_str(json_at(obj, "metadata", "uid", NULL));
-    const char *had = json_as_str(json_at(write_tree(w, old), "metadata", "uid", NULL));
+    const char *had = json_as_str(json_at(old, "metadata", "uid", NULL));
     if (!str_empty(uid) && !str_eq(uid, had))
         return err_conflict(e, q->res, q->name,
                             arena_printf(q->a, "Precondition failed: UID in precondition: %s, UID in object meta: %s",
                                          uid, str_or_empty(had)));
-    return check_revision(q, w, obj, old, e);
+    return 0;
 }
 
 static int put_once(struct request *q, struct write *w, const struct json *body, const struct object *old,
@@ -136,7 +134,8 @@ static int put_once(struct request *q, struct write *w, const struct json *body,
     struct json *obj = to_stored(q, json_clone(q->a, body));
     if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
     int rc = write_look(w, old, e);
-    if (!rc) rc = check_base(q, w, obj, old, e);
+    if (!rc) rc = request_check_uid(q, obj, write_tree(w, old), e);
+    if (!rc) rc = check_revision(q, w, obj, old, e);
     return rc ? rc : write_update(w, obj, old, true, out, &deleted, e);
 }
 
@@ -270,7 +269,7 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
 }
 
 /* What the patch makes does not fit the type: said about the patch, not about an object. */
-static int unfit_patch(struct request *q, struct err *e) {
+int patch_unfit(struct request *q, struct err *e) {
     const char *why = arena_strdup(q->a, e->msg);
     err_done(e);
     err_status(e, 422, "Invalid", " \"\" is invalid: patch: Invalid value: %s", why);
@@ -280,15 +279,14 @@ static int unfit_patch(struct request *q, struct err *e) {
 }
 
 /* A patch that makes another kind of the object: its decoder would not know it. Strategic merges do not ask. */
-static int check_patched_kind(struct request *q, const char *ct, const struct json *patched, struct err *e) {
+int patch_check_kind(struct request *q, const struct json *patched, const char *want_version, const char *want_kind,
+                     struct err *e) {
     const char *kind = json_get_str(patched, "kind"), *version = json_get_str(patched, "apiVersion");
-    if (request_media_is(ct, "application/strategic-merge-patch+json")) return 0;
-    if ((str_empty(kind) || str_eq(kind, q->res->kind)) &&
-        (str_empty(version) || str_eq(version, resource_api_version(q->a, q->res))))
-        return 0;
+    if (request_media_is(http_header(q->http, "content-type"), "application/strategic-merge-patch+json")) return 0;
+    if ((str_empty(kind) || str_eq(kind, want_kind)) && (str_empty(version) || str_eq(version, want_version))) return 0;
     err_status(e, 400, "BadRequest", "no kind \"%s\" is registered for version \"%s\"", str_or_empty(kind),
                str_or_empty(version));
-    return unfit_patch(q, e);
+    return patch_unfit(q, e);
 }
 
 static int patch_once(struct request *q, struct write *w, const char *ct, const struct object *old, struct object **out,
@@ -300,9 +298,9 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, &strict, e);
     w->c.type = w->res->type;
     size_t warned = q->n_warnings;
-    if (!rc) rc = check_patched_kind(q, ct, patched, e);
+    if (!rc) rc = patch_check_kind(q, patched, resource_api_version(q->a, q->res), q->res->kind, e);
     if (rc) return rc;
-    if ((rc = body_normalise(q, q->res->type, patched, &strict, &obj, e)) && e->status == 400) rc = unfit_patch(q, e);
+    if ((rc = body_normalise(q, q->res->type, patched, &strict, &obj, e)) && e->status == 400) rc = patch_unfit(q, e);
     if (rc) return rc;
     if (warned) q->n_warnings = warned; /* of an earlier try */
     obj = to_stored(q, obj ? obj : patched);

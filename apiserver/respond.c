@@ -364,7 +364,7 @@ void respond_list(struct request *q, struct wc_list *l, const char *token) {
         }
         json_append(a, items, v);
     }
-    json_set(a, list, "items", items);
+    json_set(a, list, "items", partial && !json_len(items) ? json_null(a) : items);
     respond_tree(q, 200,
                  partial ? api_type_find("meta.k8s.io", "v1", "PartialObjectMetadataList")
                          : api_type_find(q->res->group, q->res->version, q->res->list_kind),

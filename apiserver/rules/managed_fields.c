@@ -14,6 +14,25 @@ const char *group_version(struct arena *a, const struct rules_ctx *c) {
     return str_empty(group) ? version : arena_printf(a, "%s/%s", group, version);
 }
 
+/* Whether all keys of a field set are path elements. */
+static bool set_valid(const struct json *v) {
+    JSON_FOREACH_MEMBER(m, v) {
+        bool elem = m->key[0] && strchr("fvki", m->key[0]) && m->key[1] == ':';
+        if ((!elem && !str_eq(m->key, ".")) || !json_is(m->value, JSON_OBJECT) || !set_valid(m->value)) return false;
+    }
+    return true;
+}
+
+/* Whether the list can be read at all: a client's that cannot is as if it had sent none. */
+static bool list_valid(const struct json *list) {
+    const struct json *it;
+    JSON_FOREACH(it, list) {
+        if (!str_in(jstr(it, "operation"), ONE_OF("Apply", "Update")) || !set_valid(json_get(it, "fieldsV1")))
+            return false;
+    }
+    return true;
+}
+
 void managers_read(struct arena *a, const struct json *list, struct managers *out) {
     const struct json *it;
     *out = (struct managers){0};
@@ -247,9 +266,19 @@ struct fset_diff managers_diff(struct rules_ctx *c, struct change *ch, const cha
     return d;
 }
 
+static bool version_known(struct rules_ctx *c, const char *api_version) {
+    const char *slash = strchr(api_version, '/');
+    const char *group = slash ? arena_strndup(c->a, api_version, (size_t)(slash - api_version)) : "";
+    return !c->type || api_type_find(group, slash ? slash + 1 : api_version, c->kind);
+}
+
 void managers_take(struct rules_ctx *c, struct managers *m, const struct manager *self, struct change *ch) {
     for (size_t i = 0; i < m->n; i++) {
         if (&m->items[i] == self) continue;
+        if (!version_known(c, m->items[i].api_version)) { /* its fields mean nothing any more */
+            m->items[i].set = fset_new(c->a);
+            continue;
+        }
         struct fset_diff d = managers_diff(c, ch, m->items[i].api_version);
         struct fset *changed = fset_union(c->a, fset_union(c->a, d.added, d.modified), d.removed);
         m->items[i].set = fset_difference(c->a, m->items[i].set, changed);
@@ -264,7 +293,7 @@ void managed_fields_update(struct rules_ctx *c, struct json *obj, const struct j
     const struct json *sent = json_get(meta, "managedFields"), *had = json_at(old, "metadata", "managedFields", NULL);
     struct managers m;
     const char *sub = str_or_empty(c->subresource), *gv = group_version(a, c);
-    managers_read(a, sent, &m);
+    managers_read(a, list_valid(sent) ? sent : NULL, &m);
     if ((!m.n && !is_reset(sent)) || *sub) managers_read(a, had, &m);
     if (!old) m.n = 0;
     if (old && !m.n) { /* never tracked, or given up: stays so */

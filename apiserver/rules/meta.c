@@ -7,7 +7,7 @@
 enum { GENERATED_NAME_MAX = 63, GENERATED_SUFFIX = 5 };
 
 void meta_prepare_create(struct rules_ctx *c, struct json *obj) {
-    static const char *const cleared[] = {"deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"};
+    static const char *const cleared[] = {"deletionTimestamp", "deletionGracePeriodSeconds"};
     struct json *meta = json_ensure_object(c->a, obj, "metadata");
     char text[KTIME_MAX], uid[37], suffix[GENERATED_SUFFIX + 1];
     for (size_t i = 0; i < ARRAY_LEN(cleared); i++) json_del(meta, cleared[i]);
@@ -176,6 +176,7 @@ static const struct looks own_looks[] = {
     {"CSINode", "storage.k8s.io", 1, 0, true},
     {"VolumeAttachment", "storage.k8s.io", 1, 0, true},
     {"LimitRange", "", 1, 0, true},
+    {"PersistentVolume", "", 2, 0, true},
     {NULL, "admissionregistration.k8s.io", 1, 0, false},
     {"CustomResourceDefinition", "apiextensions.k8s.io", 0, 1, false},
     {"Lease", "coordination.k8s.io", 0, 1, false},

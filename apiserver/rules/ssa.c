@@ -190,24 +190,55 @@ static const char *manager_label(struct arena *a, const struct manager *m) {
     return arena_printf(a, "%s\" using %s%s", m->name, m->api_version, with);
 }
 
-/* What of a manager's fields the change would set to something else. */
-static struct fset *contested(struct rules_ctx *c, const struct manager *m, struct change *ch) {
+/* What of a manager's fields the change would set to something else, and that may not be taken. */
+static struct fset *contested(struct rules_ctx *c, const struct manager *m, struct change *ch,
+                              const struct fset *allowed) {
     struct fset_diff d = managers_diff(c, ch, m->api_version);
-    return fset_intersection(c->a, m->set, fset_union(c->a, d.added, d.modified));
+    struct fset *both = fset_intersection(c->a, m->set, fset_union(c->a, d.added, d.modified));
+    return fset_difference(c->a, both, allowed);
+}
+
+#define LAST_APPLIED "kubectl.kubernetes.io/last-applied-configuration"
+
+static const char *last_applied(const struct rules_ctx *c, const struct json *obj) {
+    if (!str_eq(c->field_manager, "kubectl")) return NULL; /* for it alone, as upstream */
+    return json_as_str(json_at(obj, "metadata", "annotations", LAST_APPLIED, NULL));
+}
+
+/* What kubectl itself set by a client-side apply, it may take over from whoever is recorded as the owner. */
+static struct fset *client_side_fields(struct rules_ctx *c, struct schema root, const struct json *live) {
+    const char *text = last_applied(c, live);
+    struct json *config = NULL;
+    if (!text || json_parse(c->a, text, strlen(text), &config, NULL, NULL) ||
+        !str_eq(json_get_str(config, "apiVersion"), group_version(c->a, c)))
+        return NULL;
+    return fset_of_value(c->a, root, config);
+}
+
+/* The annotation goes on to say what kubectl applied last. */
+static void sync_last_applied(struct rules_ctx *c, const struct json *config, struct json *merged) {
+    if (!last_applied(c, merged)) return;
+    struct json *said = json_clone(c->a, config), *meta = json_get(said, "metadata"),
+                *notes = json_get(meta, "annotations");
+    json_del(notes, LAST_APPLIED);
+    if (notes && !json_len(notes)) json_del(meta, "annotations");
+    json_sort_keys(said, true);
+    json_set(c->a, json_at(merged, "metadata", "annotations", NULL), LAST_APPLIED,
+             json_strf(c->a, "%s\n", json_text(c->a, said)));
 }
 
 static int check_conflicts(struct rules_ctx *c, struct managers *m, const struct manager *self, struct change *ch,
-                           struct err *e) {
+                           const struct fset *allowed, struct err *e) {
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++)
-        if (&m->items[i] != self) n += count_members(contested(c, &m->items[i], ch));
+        if (&m->items[i] != self) n += count_members(contested(c, &m->items[i], ch, allowed));
     if (!n) return 0;
     err_status(e, 409, "Conflict", "Apply failed with %zu conflict%s", n, n == 1 ? "" : "s");
     struct conflicts k = {c->a, e, NULL, 0};
     for (size_t i = 0; i < m->n; i++) {
         if (&m->items[i] == self) continue;
         k.manager = manager_label(c->a, &m->items[i]);
-        report(&k, contested(c, &m->items[i], ch), "");
+        report(&k, contested(c, &m->items[i], ch, allowed), "");
     }
     return -EEXIST;
 }
@@ -235,6 +266,19 @@ static struct json *without_managed(struct arena *a, const struct json *obj) {
     return o;
 }
 
+/* An applier has one entry, whatever version it applies in. What it said in another version is not taken back. */
+static struct manager *own_entry(struct arena *a, struct managers *m, const char *name, const char *gv,
+                                 const char *sub) {
+    for (size_t i = 0; i < m->n; i++) {
+        struct manager *k = &m->items[i];
+        if (!str_eq(k->name, name) || !str_eq(k->operation, "Apply") || !str_eq(k->subresource, sub)) continue;
+        if (!str_eq(k->api_version, gv)) k->set = fset_new(a);
+        k->api_version = gv;
+        return k;
+    }
+    return managers_add(a, m, name, "Apply", gv, sub);
+}
+
 int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *config, bool force, struct json **out,
               bool *changed, struct err *e) {
     struct arena *a = c->a;
@@ -248,8 +292,7 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     managers_read(a, json_at(live, "metadata", "managedFields", NULL), &m);
     adopt_unmanaged(c, &m, live);
     struct json *base = live ? without_managed(a, live) : json_object(a);
-    struct manager *self = managers_find(&m, str_or_empty(c->field_manager), "Apply", gv, sub);
-    if (!self) self = managers_add(a, &m, str_or_empty(c->field_manager), "Apply", gv, sub);
+    struct manager *self = own_entry(a, &m, str_or_empty(c->field_manager), gv, sub);
     struct fset *last = self->set, *set = fset_of_value(a, root, config);
     set->member = false;
     struct json *merged = merge(a, root, base, config);
@@ -257,12 +300,13 @@ int ssa_apply(struct rules_ctx *c, const struct json *live, const struct json *c
     prune(a, root, merged, last, all_owned(a, &m, NULL));
     self->set = managers_strip(c, set);
     struct change ch = {base, merged, NULL, {0}};
-    int r = force ? 0 : check_conflicts(c, &m, self, &ch, e);
+    int r = force ? 0 : check_conflicts(c, &m, self, &ch, client_side_fields(c, root, live), e);
     if (r < 0) return r;
     managers_take(c, &m, self, &ch);
     bool same = live && json_equal(base, merged);
     if (!same) manager_touch(c, self); /* upstream: an apply that changes nothing has no time */
     managers_write(a, &m, merged);
+    sync_last_applied(c, config, merged);
     *changed = !same || !json_equal(json_at(merged, "metadata", "managedFields", NULL),
                                     json_at(live, "metadata", "managedFields", NULL));
     *out = merged;

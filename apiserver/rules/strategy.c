@@ -153,7 +153,7 @@ static void keep_member(struct arena *a, struct json *obj, const struct json *ol
 static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const struct json *old) {
     static const char *const filled[] = {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"};
     keep_member(c->a, meta, old, "generation");
-    json_del(meta, "selfLink");
+    if (json_get(old, "creationTimestamp")) keep_member(c->a, meta, old, "creationTimestamp"); /* changes are ignored */
     for (size_t i = 0; i < ARRAY_LEN(filled); i++)
         if (jempty(json_get(meta, filled[i]))) keep_member(c->a, meta, old, filled[i]);
     if (c->namespaced && !*jstr(meta, "namespace")) keep_member(c->a, meta, old, "namespace");
