@@ -15,7 +15,7 @@ metadata: {name: busy}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
-  - {name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "dd if=/dev/zero of=/scratch/x bs=1M count=3; dd if=/dev/zero of=/layer bs=1M count=2; ping -c 3 127.0.0.1; while :; do :; done"], resources: {limits: {cpu: 200m, memory: 64Mi}}, volumeMounts: [{name: s, mountPath: /scratch}, {name: d, mountPath: /data}]}
+  - {name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "dd if=/dev/zero of=/scratch/x bs=1M count=3; dd if=/dev/zero of=/layer bs=1M count=2; ping -c 3 127.0.0.1; while :; do :; done"], livenessProbe: {exec: {command: ["true"]}, periodSeconds: 1}, resources: {limits: {cpu: 200m, memory: 64Mi}}, volumeMounts: [{name: s, mountPath: /scratch}, {name: d, mountPath: /data}]}
   volumes: [{name: s, emptyDir: {}}, {name: d, persistentVolumeClaim: {claimName: data}}]
 YAML
 check "a busy pod" kubectl wait --for=condition=Ready pod/busy --timeout=20s
@@ -42,4 +42,14 @@ check "its container's layer" pod '.containers[0].rootfs.usedBytes >= 2000000'
 check "and of the node file systems, processes and network" jq -e '.node.fs.capacityBytes > 0 and .node.rlimit.maxpid > 0 and (.node.network.interfaces | length) > 0' "$WORK/summary"
 check_out "the kubelet's own metrics" 'kubelet_runtime_operations_total\{operation_type="run_pod_sandbox"\} [1-9]' get metrics
 check_out "configz" '"kubeletconfig"' get configz
+get metrics > "$WORK/kubelet"
+for m in kubelet_running_pods kubelet_running_containers kubelet_pod_worker_duration_seconds_bucket kubelet_pod_start_duration_seconds_count \
+  kubelet_pleg_relist_duration_seconds_bucket kubelet_cgroup_manager_duration_seconds_bucket storage_operation_duration_seconds_bucket \
+  kubelet_runtime_operations_duration_seconds_bucket kubelet_started_pods_total kubelet_started_containers_total process_cpu_seconds_total \
+  process_resident_memory_bytes kubelet_node_name kubernetes_build_info; do
+  check_out "for dashboards: $m" "^$m[{ ].* ?[1-9]" grep "^$m" "$WORK/kubelet"
+done
+check "no line of it is malformed" bash -c "! grep -vE '^(#.*|[a-z_]+(\{[^}]*\})? [-+0-9.e]+( [0-9]+)?)\$' '$WORK/kubelet'"
+check_out "results of probes" 'prober_probe_total\{container="c",namespace="default",pod="busy",pod_uid="[^"]+",probe_type="Liveness",result="successful"\} [1-9]' get metrics/probes
+check_out "parts of healthz" '^ok$' get healthz/ping
 finish

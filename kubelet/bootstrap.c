@@ -199,6 +199,17 @@ int bootstrap_serving_cert(const struct kubelet_config *cfg, const char *node_na
     return r < 0 ? r : pki_ensure(&ca, &spec, *cert_file, *key_file, NULL, e);
 }
 
+static int64_t seconds_left(const char *path) {
+    struct pki_info info;
+    return life_of(path, &info) ? info.not_after.sec - ktime_now().sec : INT64_MIN;
+}
+
+void bootstrap_lives(const struct kubelet_config *cfg, int64_t *client, int64_t *serving) {
+    _cleanup_free_ char *c = client_pem(cfg), *s = serving_pem(cfg);
+    *client = seconds_left(c);
+    *serving = seconds_left(s);
+}
+
 /* ---- rotation: a thread each, for a request that nobody approves must not hold the other up ---- */
 
 struct cert_rotation {

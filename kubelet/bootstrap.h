@@ -17,6 +17,9 @@ int bootstrap_kubeconfig(const struct kubelet_config *cfg, const char *node_name
 int bootstrap_serving_cert(const struct kubelet_config *cfg, const char *node_name, const char *const *ips,
                            size_t n_ips, char **cert_file, char **key_file, struct err *e);
 
+/* Seconds until the certificates that were asked for end (negative: they have); INT64_MIN: there is none. */
+void bootstrap_lives(const struct kubelet_config *cfg, int64_t *client, int64_t *serving);
+
 /* Renews both in the background. `changed` is called (on its threads) after files were replaced; pem_file holds the new
  * certificate and its key, NULL: the files that the server was started with. */
 struct cert_rotation;

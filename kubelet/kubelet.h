@@ -13,6 +13,7 @@
 
 #include "kubelet/backoff.h"
 #include "kubelet/cgroup.h"
+#include "kubelet/metrics.h"
 #include "kubelet/objects.h"
 #include "kubelet/runtime.h"
 #include "kubelet/status.h"
@@ -80,6 +81,7 @@ struct kubelet {
     struct client *client;                /* NULL: no API server configured */
     struct event_recorder *recorder;      /* NULL without a client */
     struct runtime *rt;
+    struct kubelet_metrics metrics;
     struct objects *objects;
     struct cgroups *cgroups; /* NULL: pods have none */
     struct prober *prober;

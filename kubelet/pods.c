@@ -77,6 +77,8 @@ static struct pod_worker *worker_new(struct pods *p, struct object *pod) {
     w->uid = xstrdup(pod->meta->uid);
     w->pod = object_ref(pod);
     w->forced_grace = -1;
+    w->seen_at = mono_ns();
+    w->start_noted = str_eq(((const struct core_pod *)pod->obj)->status.phase, "Running"); /* by an earlier kubelet */
     pthread_mutex_init(&w->lock, NULL);
     pthread_condattr_t ca;
     pthread_condattr_init(&ca);

@@ -53,7 +53,8 @@ struct pod_worker {
     /* only the worker's thread */
     struct arena *arena;
     struct container_track *tracks;
-    bool was_terminating, cgroup_made, restarting_all;
+    bool was_terminating, cgroup_made, restarting_all, start_noted;
+    int64_t seen_at;                      /* mono */
     struct arena *allocated_arena;        /* of `allocated`; NULL: not known yet */
     struct allocated *allocated;          /* resources by container (resize.c) */
     char *resize_reason, *resize_message; /* why a resize is pending; NULL: none is */

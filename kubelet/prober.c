@@ -15,6 +15,7 @@ struct probe {
     struct probe_count count;
     char *id, *pod_ip; /* of the instance that runs; NULL: none */
     int64_t started_wall, due;
+    uint64_t results[3]; /* by enum probe_result */
     bool busy, gone;
 };
 
@@ -154,6 +155,7 @@ static void carry_out(struct prober *pr, struct probe *p) {
     enum probe_result r = hook_probe(pr->kl, p->spec, &t, output);
     pthread_mutex_lock(&pr->lock);
     p->busy = false;
+    p->results[r]++;
     int64_t now = mono_ns();
     p->due = planned + period_ns(p);
     if (p->due < now) p->due = now + period_ns(p);
@@ -317,4 +319,21 @@ bool prober_failed(struct prober *pr, const char *uid, const char *container, co
     }
     pthread_mutex_unlock(&pr->lock);
     return failed;
+}
+
+void prober_metrics(struct prober *pr, struct buf *b) {
+    static const char *const results[] = {
+        [PROBE_SUCCESS] = "successful", [PROBE_FAILURE] = "failed", [PROBE_UNKNOWN] = "unknown"};
+    prom_head(b, "prober_probe_total", "counter",
+              "Cumulative number of a liveness, readiness or startup probe for a container by result.");
+    pthread_mutex_lock(&pr->lock);
+    for (const struct probe *p = pr->probes; p; p = p->next)
+        for (size_t i = 0; i < ARRAY_LEN(results); i++)
+            if (p->results[i])
+                buf_printf(b,
+                           "prober_probe_total{container=\"%s\",namespace=\"%s\",pod=\"%s\",pod_uid=\"%s\","
+                           "probe_type=\"%s\",result=\"%s\"} %llu\n",
+                           p->container->name, p->pod->meta->namespace, p->pod->meta->name, p->pod->meta->uid,
+                           kind_names[p->kind], results[i], (unsigned long long)p->results[i]);
+    pthread_mutex_unlock(&pr->lock);
 }

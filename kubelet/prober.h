@@ -26,6 +26,11 @@ void probe_count_reset(struct probe_count *c, enum probe_kind kind);
 /* Takes a result into account; true when the verdict changed. PROBE_UNKNOWN is ignored. */
 bool probe_count_add(struct probe_count *c, enum probe_kind kind, const struct core_probe *spec, enum probe_result r);
 
+struct prober;
+struct buf;
+/* /metrics/probes: results so far. */
+void prober_metrics(struct prober *pr, struct buf *b);
+
 /* `changed` is called, without locks held, from probe threads, when a verdict of the pod changed. */
 struct prober *prober_new(struct kubelet *kl, void (*changed)(void *arg, const char *uid), void *arg);
 void prober_free(struct prober *pr);

@@ -1,6 +1,8 @@
 /* The CRI methods as data, and what the kubelet reads from them about one pod. See runtime.h. */
 #include "kubelet/runtime.h"
 
+#include "kubelet/metrics.h"
+
 #define R(m) \
     { &api_rpc_cri_runtime_service_##m, false }
 #define I(m) \
@@ -48,7 +50,7 @@ int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena
     int r = rt->ops->call(rt, m, a, req, resp, timeout_ns, e);
     rt->counts[m].calls++;
     rt->counts[m].errors += r < 0;
-    rt->counts[m].ns += (uint64_t)(mono_ns() - from);
+    prom_observe(&rt->counts[m].duration, metrics_runtime_bounds, mono_ns() - from);
     return r;
 }
 

@@ -8,6 +8,7 @@
 
 #include "pkg/api/api.h"
 #include "pkg/api/cri.h"
+#include "pkg/base/prom.h"
 
 enum runtime_method {
     RT_VERSION,
@@ -65,7 +66,8 @@ struct runtime_ops {
     void (*free)(struct runtime *rt);
 };
 struct runtime_count {
-    _Atomic uint64_t calls, errors, ns;
+    _Atomic uint64_t calls, errors;
+    struct prom_histogram duration; /* metrics_runtime_bounds */
 };
 struct runtime {
     const struct runtime_ops *ops;

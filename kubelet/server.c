@@ -1,5 +1,6 @@
 /* Listening, routing, authentication; and the answers that are about the node as a whole. See server.h. */
 #include "kubelet/config_file.h"
+#include "kubelet/prober.h"
 #include "kubelet/safepath.h"
 #include "kubelet/server_internal.h"
 
@@ -49,12 +50,14 @@ static void route_metrics(struct request *r) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     const char *which = r->n_parts ? r->parts[0] : "";
     if (str_eq(which, "")) {
-        stats_metrics(r->s->stats, &b);
+        metrics_write(r->s->kl, &b);
     } else if (str_eq(which, "resource")) {
         stats_resource_metrics(r->s->stats, &b);
     } else if (str_eq(which, "cadvisor")) {
         stats_cadvisor_metrics(r->s->kl, &b);
-    } else if (!str_eq(which, "probes") && !str_eq(which, "slis")) {
+    } else if (str_eq(which, "probes")) {
+        prober_metrics(r->s->kl->prober, &b);
+    } else if (!str_eq(which, "slis")) {
         http_respond_text(r->http, 404, "404 page not found\n");
         return;
     }
@@ -71,6 +74,11 @@ static void route_configz(struct request *r) {
     json_set(a, doc, "kubeletconfig", k);
     json_write(&b, doc);
     respond_json(r->http, &b);
+}
+
+/* Checkpoints of containers (CRIU) are not made; upstream's answer where the runtime cannot. */
+static void route_checkpoint(struct request *r) {
+    http_respond_text(r->http, 500, "checkpointing of containers is not supported\n");
 }
 
 /* DELETE localVolumes/NAME: the folder of a volume that coracle.io/local-path takes back. */
@@ -103,6 +111,7 @@ static const struct route {
     {"stats", "GET", route_stats},
     {"metrics", "GET", route_metrics},
     {"configz", "GET", route_configz},
+    {"checkpoint", "POST", route_checkpoint, true},
     {"localVolumes", "DELETE", route_local_volumes},
 };
 

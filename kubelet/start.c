@@ -111,7 +111,10 @@ static bool ensure_sandbox(struct sync *s) {
     }
     if (!anything_to_start(s)) return false;
     int r = clear_sandboxes(s, &e);
-    if (r == 0 && !sync_interrupted(s)) r = make_sandbox(s, &e);
+    if (r == 0 && !sync_interrupted(s)) {
+        r = make_sandbox(s, &e);
+        atomic_fetch_add(r < 0 ? &s->kl->metrics.pods_failed : &s->kl->metrics.pods_started, 1);
+    }
     if (r < 0) {
         kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s",
                       e.msg);
@@ -134,7 +137,9 @@ static bool ensure_volumes(struct sync *s) {
     _cleanup_err_ struct err e = {0};
     size_t n;
     const char *const *ips = ips_of(s, &n);
+    int64_t since = mono_ns();
     int r = volumes_mount(s->kl->volumes, s->a, s->pod, ips, n, &s->volumes, &e);
+    if (r != -EAGAIN) metrics_storage(&s->kl->metrics, METRIC_MOUNT, r == 0, since);
     if (r < 0) {
         /* Waiting for a volume to be attached is normal for a while. */
         if (!s->w->volumes_wait) s->w->volumes_wait = mono_ns();
@@ -155,12 +160,14 @@ static bool ensure_cgroup(struct sync *s) {
     /* The pod's folder first: by it a later kubelet, or a clean-up, knows that the cgroup is this node's. */
     int r = s->kl->fake ? 0 : mkdir_p(kubelet_pod_dir(s->kl, s->a, s->w->uid), 0750);
     if (r < 0) log_warn("cannot make a pod's folder", "pod", s->obj->key, "error", strerror(-r), NULL);
+    int64_t since = mono_ns();
     if (cgroups_pod_create(s->kl->cgroups, s->pod, &e) < 0) {
         kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodContainer",
                       "unable to ensure pod container exists: %s", e.msg);
         sync_again_in(s, RETRY_NS);
         return false;
     }
+    metrics_cgroup(&s->kl->metrics, METRIC_CGROUP_CREATE, since);
     s->w->cgroup_made = true;
     return true;
 }
@@ -314,7 +321,12 @@ static bool start_container(struct sync *s, const struct core_container *c, enum
                                  .volumes = &s->volumes,
                                  .runtime_handler = current_sandbox(s)->runtime_handler};
     in.pod_ips = ips_of(s, &in.n_pod_ips);
-    return create_and_start(s, &in, t) == 0;
+    bool ok = create_and_start(s, &in, t) == 0;
+    enum metric_container m = kind == CONTAINER_INIT        ? METRIC_INIT
+                              : kind == CONTAINER_EPHEMERAL ? METRIC_EPHEMERAL
+                                                            : METRIC_CONTAINER;
+    atomic_fetch_add(ok ? &s->kl->metrics.containers_started[m] : &s->kl->metrics.containers_failed[m], 1);
+    return ok;
 }
 
 /* ---- running containers that must not go on ---- */

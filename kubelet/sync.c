@@ -74,8 +74,10 @@ static void tell_prober(struct sync *s) {
 }
 
 int sync_read(struct sync *s, struct err *e) {
+    int64_t since = mono_ns();
     int r = runtime_pod_read(s->kl->rt, s->a, s->w->uid, &s->rt, e);
     if (r < 0) return r;
+    metrics_relist(&s->kl->metrics, since);
     for (size_t i = 0; i < s->rt.n_containers; i++) termination_message(s, &s->rt.containers[i]);
     tell_prober(s);
     return 0;
@@ -194,11 +196,15 @@ static int release(struct sync *s) {
     _cleanup_err_ struct err e = {0};
     prober_remove_pod(s->kl->prober, s->w->uid);
     devices_release(s->kl->devices, s->w->uid);
+    int64_t since = mono_ns();
     int r = volumes_unmount(s->kl->volumes, s->w->uid, &e);
+    metrics_storage(&s->kl->metrics, METRIC_UNMOUNT, r == 0, since);
+    since = mono_ns();
     if (r == 0)
         r = cgroups_pod_remove(s->kl->cgroups,
                                str_empty(s->pod->status.qos_class) ? pod_qos_class(s->pod) : s->pod->status.qos_class,
                                s->w->uid, &e);
+    if (r == 0) metrics_cgroup(&s->kl->metrics, METRIC_CGROUP_DESTROY, since);
     if (r < 0) {
         log_warn("cannot release a pod's resources", "pod", s->obj->key, "error", e.msg, NULL);
         sync_again_in(s, 2 * NS_PER_SEC);
@@ -290,7 +296,7 @@ static void end_sidecars(struct sync *s) {
     if (sync_read(s, NULL) == 0) sync_publish(s, false);
 }
 
-int64_t worker_sync(struct pod_worker *w) {
+static int64_t sync_once(struct pod_worker *w, enum metric_work *work) {
     _cleanup_err_ struct err e = {0};
     if (!w->arena) w->arena = arena_new();
     arena_reset(w->arena);
@@ -303,6 +309,7 @@ int64_t worker_sync(struct pod_worker *w) {
     }
     s.pod = resize_settle(&s);
     if (must_end(&s) || deadline_passed(&s)) {
+        *work = METRIC_TERMINATE;
         terminate(&s);
         return s.next;
     }
@@ -324,4 +331,22 @@ int64_t worker_sync(struct pod_worker *w) {
     }
     if (phase_now(w)) sync_again_in(&s, NS_PER_MS);
     return s.next;
+}
+
+/* The first time that all its main containers run. */
+static void note_start(struct pod_worker *w) {
+    pthread_mutex_lock(&w->lock);
+    bool runs = w->status && str_eq(w->status->phase, "Running");
+    pthread_mutex_unlock(&w->lock);
+    if (w->start_noted || !runs) return;
+    w->start_noted = true;
+    metrics_pod_start(&w->kl->metrics, mono_ns() - w->seen_at);
+}
+
+int64_t worker_sync(struct pod_worker *w) {
+    enum metric_work work = METRIC_SYNC;
+    int64_t since = mono_ns(), next = sync_once(w, &work);
+    metrics_work(&w->kl->metrics, work, since);
+    note_start(w);
+    return next;
 }
