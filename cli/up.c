@@ -19,7 +19,7 @@ enum { WAIT_STEP_US = 10000 };
 
 /* Kinds that no program of coracle acts on yet: users are told when they write one. */
 static const char unhonoured[] =
-    "networkpolicies,resourceclaims,resourceclaimtemplates,resourceslices,deviceclasses,"
+    "resourceclaims,resourceclaimtemplates,resourceslices,deviceclasses,"
     "clustertrustbundles,podcertificaterequests";
 
 /* `more` (may be NULL): the operator's flags, behind ours, as the last one counts. */

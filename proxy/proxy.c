@@ -1,7 +1,8 @@
 /* coracle-proxy: makes Services work on a node, kube-proxy's place in a cluster. Informers of Services and EndpointSlices
  * feed a workqueue of service keys; a sync computes what the service wants (rules.c) and changes the table by the
  * difference (table.c). Nodes feed routes: each other node's pod network goes through that node's address, where nodes
- * share a link, which is all the pod network that a small cluster needs.
+ * share a link, which is all the pod network that a small cluster needs. NetworkPolicies become a table of their own
+ * (policies.c).
  *
  * The rules stay when the program ends or dies: services go on working. --cleanup removes them. */
 #include <fcntl.h>
@@ -14,11 +15,12 @@
 #include "pkg/client/informer.h"
 #include "pkg/client/workqueue.h"
 #include "pkg/netlink/netlink.h"
+#include "proxy/policies.h"
 #include "proxy/table.h"
 
 struct options {
     const char *kubeconfig, *node, *service_cidr;
-    bool routes, cleanup;
+    bool routes, policies, cleanup;
     int64_t v;
 };
 
@@ -30,12 +32,14 @@ struct proxy {
     struct workpool *pool;
     struct workqueue *queue;
     struct table *table;
-    struct map routes;  /* node name -> "cidr gateway" */
-    _Atomic bool ready; /* the first commit is done; before, syncs only fill the table */
+    struct policies *policies; /* NULL: not asked for */
+    struct map routes;         /* node name -> "cidr gateway" */
+    _Atomic bool ready;        /* the first commit is done; before, syncs only fill the table */
 };
 
 enum { COMMIT_BATCH_NS = 2 * 1000 * 1000 }; /* changes that come together share a transaction */
 static const char commit_key[] = "/commit";
+static const char policies_key[] = "/policies";
 static const char node_prefix[] = "/node/";
 
 static void slice_service_key(const struct object *o, char out[512]) {
@@ -103,6 +107,7 @@ static int sync_node(struct proxy *p, const char *name, struct err *e) {
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
     struct proxy *p = arg;
     if (str_eq(key, commit_key)) return table_commit(p->table, e);
+    if (str_eq(key, policies_key)) return policies_sync(p->policies, e);
     if (str_has_prefix(key, node_prefix)) return sync_node(p, key + strlen(node_prefix), e);
     int r = sync_service(p, key);
     if (p->ready) workqueue_add_after(p->queue, commit_key, COMMIT_BATCH_NS);
@@ -168,7 +173,7 @@ static int start(struct proxy *p, struct err *e) {
     informer_add_handler(p->services, &(struct informer_handler){on_service, on_service_update, on_service, p});
     informer_add_handler(p->slices, &(struct informer_handler){on_slice, on_slice_update, on_slice, p});
     informer_add_handler(p->nodes, &(struct informer_handler){on_node, on_node_update, on_node, p});
-    return 0;
+    return p->o->policies ? policies_new(p->client, p->o->node, p->queue, policies_key, &p->policies, e) : 0;
 }
 
 /* The first table is written when everything is known: a restart must not take services away. */
@@ -179,6 +184,7 @@ static void first_commit(struct proxy *p) {
     workqueue_drain(p->queue);
     p->ready = true;
     workqueue_add(p->queue, commit_key);
+    if (p->policies) workqueue_add(p->queue, policies_key);
     workqueue_drain(p->queue);
     log_fmt(LOG_INFO, "services are in place: %zu services, %zu elements", informer_count(p->services),
             table_elements(p->table));
@@ -190,9 +196,11 @@ static void *first_commit_thread(void *arg) {
 }
 
 static void stop(struct proxy *p) {
+    workpool_stop(p->pool);
     informer_free(p->services);
     informer_free(p->slices);
     informer_free(p->nodes);
+    policies_free(p->policies);
     workpool_free(p->pool);
     table_free(p->table);
     map_done_with(&p->routes, free);
@@ -201,17 +209,19 @@ static void stop(struct proxy *p) {
 
 static int cleanup(struct err *e) {
     int r = table_remove(e);
+    if (r == 0) r = policies_remove(e);
     return r < 0 ? r : netlink_route_flush(e);
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.service_cidr = "10.96.0.0/16", .routes = true};
+    struct options o = {.service_cidr = "10.96.0.0/16", .routes = true, .policies = true};
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"hostname-override", 0, FLAG_STR, &o.node, "NAME", "name of this node (default: the host's name)"},
         {"service-cluster-ip-range", 0, FLAG_STR, &o.service_cidr, "CIDR",
          "the services' network, routed to this machine"},
         {"node-routes", 0, FLAG_BOOL, &o.routes, NULL, "route other nodes' pod networks through their addresses"},
+        {"network-policies", 0, FLAG_BOOL, &o.policies, NULL, "keep pods to their NetworkPolicies"},
         {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "remove the rules and routes and exit"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 normal, 4 debug"},
         {0}};

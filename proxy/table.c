@@ -13,9 +13,8 @@
  * first one stands. */
 #include "proxy/table.h"
 
-#include <nftables/libnftables.h>
-
 #include "pkg/base/buf.h"
+#include "proxy/nft.h"
 
 enum { AFFINITY_MAX = 65536 }; /* clients of sticky services remembered */
 
@@ -27,7 +26,7 @@ struct element { /* of one set, by its text */
 };
 
 struct table {
-    struct nft_ctx *nft;
+    struct nft *nft;
     struct map services;             /* name -> struct rules */
     struct map elements[RULES_SETS]; /* text -> struct element */
     struct buf pending_del, pending_add;
@@ -46,10 +45,9 @@ static void rules_free(void *p) {
 }
 
 int table_new(struct table **out, struct err *e) {
-    struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
-    if (!nft) return err_set(e, -ENOMEM, "nftables cannot be used");
-    nft_ctx_buffer_error(nft);
-    nft_ctx_buffer_output(nft);
+    struct nft *nft;
+    int r = nft_open(&nft, e);
+    if (r < 0) return r;
     struct table *t = xcalloc(1, sizeof(*t));
     t->nft = nft;
     t->fresh = true;
@@ -59,7 +57,7 @@ int table_new(struct table **out, struct err *e) {
 
 void table_free(struct table *t) {
     if (!t) return;
-    nft_ctx_free(t->nft);
+    nft_close(t->nft);
     map_done_with(&t->services, rules_free);
     for (size_t i = 0; i < RULES_SETS; i++) map_done_with(&t->elements[i], element_free);
     buf_done(&t->pending_del);
@@ -256,13 +254,6 @@ static void write_whole(struct table *t, struct buf *b) {
     }
 }
 
-static int run(struct nft_ctx *nft, const char *text, struct err *e) {
-    int r = nft_run_cmd_from_buffer(nft, text);
-    const char *why = nft_ctx_get_error_buffer(nft);
-    nft_ctx_get_output_buffer(nft);
-    return r ? err_set(e, -EIO, "nftables refused the change: %.400s", why ? why : "") : 0;
-}
-
 int table_commit(struct table *t, struct err *e) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     if (t->fresh) {
@@ -274,7 +265,7 @@ int table_commit(struct table *t, struct err *e) {
     buf_reset(&t->pending_del);
     buf_reset(&t->pending_add);
     if (!b.len) return 0;
-    int r = run(t->nft, b.data, e);
+    int r = nft_run(t->nft, b.data, e);
     t->fresh = r < 0;
     return r;
 }
@@ -290,7 +281,7 @@ int table_remove(struct err *e) {
     int r = table_new(&t, e);
     if (r < 0) return r;
     _cleanup_free_ char *text = xasprintf("table ip %s\ndelete table ip %s\n", table_name, table_name);
-    r = run(t->nft, text, e);
+    r = nft_run(t->nft, text, e);
     table_free(t);
     return r;
 }
