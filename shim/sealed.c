@@ -1,9 +1,9 @@
-/* A process in a container can open the program that started it (/proc/PID/exe) and, as root, write to it. An OCI runtime
- * therefore starts twice: it binds itself read-only somewhere, and executes that. The second start costs as much as the
- * first (crun: 3 ms, most of it in the dynamic linker), for every container and every exec. Both crun and runc leave
- * it out when they run from a memfd that is sealed against writing, growing, shrinking and further seals; so the
- * program is copied into one once. The copy is named by a path below /proc, because the monitor runs the program and
- * takes no descriptor. */
+/* A process in a container can open the program that started it (/proc/PID/exe) and, as root, write to it. An OCI
+ * runtime therefore starts twice: it binds itself read-only somewhere, and executes that. The second start costs as
+ * much as the first (crun: 3 ms, most of it in the dynamic linker), for every container and every exec. Both crun and
+ * runc leave it out when they run from a memfd that is sealed against writing, growing, shrinking and further seals; so
+ * the program is copied into one once. The copy is named by a path below /proc, because the monitor runs the program
+ * and takes no descriptor. */
 #include "sealed.h"
 
 #include <fcntl.h>

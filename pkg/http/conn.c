@@ -308,8 +308,8 @@ static void on_written(uv_write_t *w, int status) {
 
 void conn_cipher_out(struct conn *c, const char *p, size_t n) { buf_add(&c->srv->out, p, n); }
 
-bool conn_record_out(struct conn *c, uint8_t type, const char *p, size_t n) {
-    return tls_records_add(c->records, type, p, n, &c->srv->out);
+bool conn_record_out(struct conn *c, uint8_t type, const char *head, size_t n_head, const char *p, size_t n) {
+    return tls_records_add(c->records, type, head, n_head, p, n, &c->srv->out);
 }
 
 /* Bytes on to the socket as far as it takes them now; the number taken. */
@@ -353,39 +353,43 @@ static void send_out(struct conn *c) {
     if (o->cap > 1024 * 1024) buf_done(o);
 }
 
-/* At most a record. With the keys here SSL_write would only pass it on to the BIO, unless it has keys to change first. */
+/* What is gathered and n bytes more go out, at most a record. With the keys here SSL_write would only pass it on to the
+ * BIO, unless it has keys to change first. */
 static void encrypt(struct conn *c, const char *p, size_t n) {
-    if (!c->ssl) {
-        buf_add(&c->srv->out, p, n);
-    } else if (c->records && !c->keys_over && SSL_get_key_update_type(c->ssl) == SSL_KEY_UPDATE_NONE) {
-        if (!conn_record_out(c, RECORD_APPLICATION, p, n)) conn_kill(c);
-    } else {
-        ERR_clear_error();
-        if (SSL_write(c->ssl, p, (int)n) != (int)n) conn_kill(c); /* the BIO takes everything */
+    struct http_server *s = c->srv;
+    size_t g = s->gather_len;
+    s->gather_len = 0;
+    if (c->records && !c->keys_over && SSL_get_key_update_type(c->ssl) == SSL_KEY_UPDATE_NONE) {
+        if (!conn_record_out(c, RECORD_APPLICATION, s->gather, g, p, n)) conn_kill(c);
+        return;
     }
+    if (!c->ssl) {
+        buf_add(&s->out, s->gather, g);
+        buf_add(&s->out, p, n);
+        return;
+    }
+    if (n) memcpy(s->gather + g, p, n);
+    ERR_clear_error();
+    if (SSL_write(c->ssl, s->gather, (int)(g + n)) != (int)(g + n)) conn_kill(c); /* the BIO takes everything */
 }
 
 static void gather_flush(struct conn *c) {
-    size_t n = c->srv->gather_len;
-    c->srv->gather_len = 0;
-    if (n && !c->dead) encrypt(c, c->srv->gather, n);
+    if (c->dead) c->srv->gather_len = 0;
+    if (c->srv->gather_len) encrypt(c, NULL, 0);
 }
 
 void conn_emit(struct conn *c, const char *p, size_t n) {
     struct http_server *s = c->srv;
-    while (n) {
-        if (!s->gather_len && n >= GATHER_SIZE) {
-            encrypt(c, p, GATHER_SIZE);
-            p += GATHER_SIZE;
-            n -= GATHER_SIZE;
-            continue;
-        }
+    while (n && !c->dead) {
         size_t m = MIN_OF(n, GATHER_SIZE - s->gather_len);
-        memcpy(s->gather + s->gather_len, p, m);
-        s->gather_len += m;
+        if (s->gather_len + m == GATHER_SIZE) {
+            encrypt(c, p, m);
+        } else {
+            memcpy(s->gather + s->gather_len, p, m);
+            s->gather_len += m;
+        }
         p += m;
         n -= m;
-        if (s->gather_len == GATHER_SIZE) gather_flush(c);
     }
 }
 

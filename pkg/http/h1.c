@@ -232,8 +232,7 @@ bool h1_pump(struct conn *c) {
     }
     struct hreq *r = c->cur;
     if (!r) return false;
-    size_t most = FLUSH_SIZE - (r->chunked ? 0 : c->srv->gather_len); /* so that it ends with a whole record */
-    n = outq_peek(&r->out, most, &p);
+    n = outq_peek(&r->out, FLUSH_SIZE, &p);
     if (n) {
         if (r->chunked) {
             char size[24], *at = size + sizeof(size);

@@ -1,6 +1,7 @@
 /* HTTP/2 connections, over nghttp2. A stream is a struct hreq; the session's own stream list is not relied on
  * (nghttp2_session_del does not report streams). Response bytes are pulled by a data provider, which defers when the
  * request's queue is empty and is resumed by the next write. */
+#include <assert.h>
 #include <strings.h>
 
 #include "pkg/http/internal.h"
@@ -184,7 +185,7 @@ static int on_stream_close(nghttp2_session *h2, int32_t id, uint32_t code, void 
 
 /* ---- responses ---- */
 
-enum { H2_NV = NGHTTP2_NV_FLAG_NONE };
+enum { H2_NV = NGHTTP2_NV_FLAG_NONE, H2_FRAME_HEAD = 9 };
 
 static void nv_set(nghttp2_nv *nv, const char *name, const char *value) {
     *nv = (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, strlen(name), strlen(value), H2_NV};
@@ -198,22 +199,17 @@ static void submit_trailers(struct hreq *r) {
     nghttp2_submit_trailer(r->conn->h2, r->stream_id, nv, n);
 }
 
+/* How much of the queue goes into the next frame; on_send_body sends it. */
 static ssize_t on_read_body(nghttp2_session *h2, int32_t id, uint8_t *out, size_t max, uint32_t *flags,
                             nghttp2_data_source *src, void *arg) {
     struct hreq *r = src->ptr;
-    size_t got = 0, n;
-    const char *p;
-    while (got < max && (n = outq_peek(&r->out, max - got, &p))) {
-        memcpy(out + got, p, n);
-        outq_pop(&r->out, n);
-        got += n;
-    }
-    atomic_fetch_sub(&r->queued, got);
-    bool end = r->state == REQ_ENDED && !r->out.n;
-    if (!end && !got) {
+    size_t n = MIN_OF(max, r->out.bytes);
+    bool end = r->state == REQ_ENDED && n == r->out.bytes;
+    if (!end && !n) {
         r->data_deferred = true;
         return NGHTTP2_ERR_DEFERRED;
     }
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (end) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
         if (r->trailers) {
@@ -221,7 +217,27 @@ static ssize_t on_read_body(nghttp2_session *h2, int32_t id, uint8_t *out, size_
             submit_trailers(r);
         }
     }
-    return (ssize_t)got;
+    return (ssize_t)n;
+}
+
+/* A frame of a body: its head, then n bytes from where they are. nghttp2 would go on through all streams, so it is held
+ * up where the output is due. */
+static int on_send_body(nghttp2_session *h2, nghttp2_frame *f, const uint8_t *head, size_t n, nghttp2_data_source *src,
+                        void *arg) {
+    struct conn *c = arg;
+    struct hreq *r = src->ptr;
+    c->h2_full = c->srv->out.len >= FLUSH_SIZE;
+    if (c->h2_full) return NGHTTP2_ERR_WOULDBLOCK;
+    conn_emit(c, (const char *)head, H2_FRAME_HEAD);
+    atomic_fetch_sub(&r->queued, n);
+    for (const char *p; n;) {
+        size_t m = outq_peek(&r->out, n, &p);
+        assert(m);
+        conn_emit(c, p, m);
+        outq_pop(&r->out, m);
+        n -= m;
+    }
+    return 0;
 }
 
 void h2_head(struct hreq *r, int status, const struct hdrs *h, int64_t length, bool no_body) {
@@ -267,11 +283,13 @@ static void tell_drained(struct conn *c) {
 
 bool h2_pump(struct conn *c) {
     const uint8_t *p;
+    c->h2_full = false;
     ssize_t n = nghttp2_session_mem_send(c->h2, &p);
     if (n > 0) {
         conn_emit(c, (const char *)p, (size_t)n);
         return true;
     }
+    if (n == 0 && c->h2_full) return true;
     if (n < 0) {
         conn_kill(c);
         return false;
@@ -305,6 +323,7 @@ static nghttp2_session_callbacks *callbacks_new(void) {
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+    nghttp2_session_callbacks_set_send_data_callback(cb, on_send_body);
     return cb;
 }
 

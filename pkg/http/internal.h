@@ -197,6 +197,7 @@ struct conn {
     nghttp2_session *h2;
     struct hreq *streams;
     size_t n_streams, h2_buffered;
+    bool h2_full; /* the output is to be sent before more is asked for */
     /* tunnel */
     struct tunnel *tun;
 };
@@ -226,9 +227,9 @@ void conn_read_stop(struct conn *c);
 void conn_input(struct conn *c, const char *p, size_t n);
 /* While flushing: queues plain bytes for the current TLS record. */
 void conn_emit(struct conn *c, const char *p, size_t n);
-/* Takes ciphertext from the TLS BIO; and the plaintext of a record (false: it could not be encrypted). */
+/* Takes ciphertext from the TLS BIO; and the plaintext of a record, in two parts (false: it could not be encrypted). */
 void conn_cipher_out(struct conn *c, const char *p, size_t n);
-bool conn_record_out(struct conn *c, uint8_t type, const char *p, size_t n);
+bool conn_record_out(struct conn *c, uint8_t type, const char *head, size_t n_head, const char *p, size_t n);
 
 /* h1.c */
 void h1_input(struct conn *c, const char *p, size_t n);

@@ -2,10 +2,10 @@
  *
  * SSL_write copies the plaintext into a buffer of its own and encrypts it there; the BIO copies the result into the
  * output. For a list of some megabytes these copies cost a third of the encryption. OpenSSL has a door through which
- * records leave unencrypted: with SSL_OP_ENABLE_KTLS it offers the keys to the BIO (BIO_CTRL_SET_KTLS), and when the BIO
- * takes them it hands over the plaintext of each record from then on, as it would to a kernel that does TLS. Here the BIO
- * takes them (tls.c) and this file does the kernel's part, with OpenSSL's own AES-GCM. The handshake, what is received,
- * alerts and everything but TLS 1.3 with AES-GCM stay OpenSSL's.
+ * records leave unencrypted: with SSL_OP_ENABLE_KTLS it offers the keys to the BIO (BIO_CTRL_SET_KTLS), and when the
+ * BIO takes them it hands over the plaintext of each record from then on, as it would to a kernel that does TLS. Here
+ * the BIO takes them (tls.c) and this file does the kernel's part, with OpenSSL's own AES-GCM. The handshake, what is
+ * received, alerts and everything but TLS 1.3 with AES-GCM stay OpenSSL's.
  *
  * Invariant: a sequence number, and so a nonce, is used once. It only ever grows, and starts where OpenSSL says.
  *
@@ -74,26 +74,30 @@ void tls_records_free(struct tls_records *t) {
     free(t);
 }
 
-bool tls_records_add(struct tls_records *t, uint8_t type, const char *p, size_t n, struct buf *out) {
-    assert(n <= TLS_RECORD_MAX);
-    size_t sealed = n + 1 + TAG_LEN;
+static bool update(struct tls_records *t, unsigned char *o, const void *p, size_t n) {
+    int len;
+    return !n || EVP_EncryptUpdate(t->gcm, o, &len, p, (int)n) == 1;
+}
+
+bool tls_records_add(struct tls_records *t, uint8_t type, const char *head, size_t n_head, const char *p, size_t n,
+                     struct buf *out) {
+    size_t plain = n_head + n + 1, sealed = plain + TAG_LEN;
+    assert(plain <= TLS_RECORD_MAX + 1);
     unsigned char *o = (unsigned char *)buf_reserve(out, HEAD_LEN + sealed), nonce[IV_LEN];
     if (!o) return false;
-    const unsigned char head[HEAD_LEN] = {RECORD_APPLICATION, 3, 3, (unsigned char)(sealed >> 8),
-                                          (unsigned char)sealed};
-    memcpy(o, head, HEAD_LEN);
+    const unsigned char first[HEAD_LEN] = {RECORD_APPLICATION, 3, 3, (unsigned char)(sealed >> 8),
+                                           (unsigned char)sealed};
+    memcpy(o, first, HEAD_LEN);
+    o += HEAD_LEN;
     memcpy(nonce, t->iv, IV_LEN);
     for (size_t i = 0; i < SEQ_LEN; i++) nonce[IV_LEN - 1 - i] ^= (unsigned char)(t->seq >> (8 * i));
     t->seq++;
-    int len, at = HEAD_LEN;
-    if (EVP_EncryptInit_ex(t->gcm, NULL, NULL, NULL, nonce) != 1) return false;
-    if (EVP_EncryptUpdate(t->gcm, NULL, &len, head, HEAD_LEN) != 1) return false;
-    if (n && EVP_EncryptUpdate(t->gcm, o + at, &len, (const unsigned char *)p, (int)n) != 1) return false;
-    at += (int)n;
-    if (EVP_EncryptUpdate(t->gcm, o + at, &len, &type, 1) != 1) return false;
-    at++;
-    if (EVP_EncryptFinal_ex(t->gcm, o + at, &len) != 1) return false;
-    if (EVP_CIPHER_CTX_ctrl(t->gcm, EVP_CTRL_AEAD_GET_TAG, TAG_LEN, o + at) != 1) return false;
+    int len;
+    bool ok = EVP_EncryptInit_ex(t->gcm, NULL, NULL, NULL, nonce) == 1 && update(t, NULL, first, HEAD_LEN) &&
+              update(t, o, head, n_head) && update(t, o + n_head, p, n) && update(t, o + n_head + n, &type, 1) &&
+              EVP_EncryptFinal_ex(t->gcm, o + plain, &len) == 1 &&
+              EVP_CIPHER_CTX_ctrl(t->gcm, EVP_CTRL_AEAD_GET_TAG, TAG_LEN, o + plain) == 1;
+    if (!ok) return false;
     out->len += HEAD_LEN + sealed;
     out->data[out->len] = 0;
     return true;

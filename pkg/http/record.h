@@ -17,5 +17,7 @@ struct tls_records;
  * when it is NULL; the caller frees it. False when it is another version or cipher (then *t is as before). */
 bool tls_records_key(struct tls_records **t, const void *info);
 void tls_records_free(struct tls_records *t); /* NULL-safe */
-/* Appends the record of n bytes (at most TLS_RECORD_MAX) of this content type to `out`. False when OpenSSL fails. */
-bool tls_records_add(struct tls_records *t, uint8_t type, const char *p, size_t n, struct buf *out);
+/* Appends to `out` the record of this content type with n_head and then n bytes (at most TLS_RECORD_MAX together; head
+ * may be NULL). False when OpenSSL fails. */
+bool tls_records_add(struct tls_records *t, uint8_t type, const char *head, size_t n_head, const char *p, size_t n,
+                     struct buf *out);

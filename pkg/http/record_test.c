@@ -28,11 +28,12 @@ TEST(a_record_is_that_of_rfc_8448) {
     struct tls_records *t = NULL;
     _cleanup_buf_ struct buf out = BUF_INIT;
     CHECK(tls_records_key(&t, &k));
-    CHECK(tls_records_add(t, RECORD_APPLICATION, plain, sizeof(plain), &out));
+    CHECK(tls_records_add(t, RECORD_APPLICATION, plain, 9, plain + 9, sizeof(plain) - 9, &out));
     CHECK_INT(out.len, sizeof(want) - 1);
     CHECK(out.len == sizeof(want) - 1 && memcmp(out.data, want, out.len) == 0);
     buf_reset(&out);
-    CHECK(tls_records_add(t, RECORD_APPLICATION, plain, sizeof(plain), &out)); /* the same again is another record */
+    CHECK(tls_records_add(t, RECORD_APPLICATION, NULL, 0, plain, sizeof(plain),
+                          &out)); /* the same again is another record */
     CHECK(memcmp(out.data + 5, want + 5, sizeof(plain)) != 0);
     tls_records_free(t);
 }

@@ -64,7 +64,7 @@ static int bio_write(BIO *b, const char *p, int n) {
     }
     uint8_t type = c->record_type ? c->record_type : RECORD_APPLICATION;
     c->record_type = 0;
-    if (c->keys_over || !conn_record_out(c, type, p, (size_t)n)) {
+    if (c->keys_over || !conn_record_out(c, type, NULL, 0, p, (size_t)n)) {
         conn_kill(c);
         return -1;
     }
