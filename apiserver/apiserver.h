@@ -105,6 +105,7 @@ struct apiserver {
     int64_t started_ns;
     pthread_mutex_t write_queues[WRITE_QUEUES], quota_queues[WRITE_QUEUES];
     _Atomic int long_calls, passed_calls;
+    _Atomic int64_t compacted_rev; /* history before it is gone: tokens of lists from then have expired */
     _Atomic bool ready, stopping;
 };
 

@@ -64,7 +64,9 @@ static void tick(struct apiserver *s, struct history *x) {
     int64_t now = watchcache_rev(s->cache);
     bool many = now - x->keep_from > HISTORY_MAX;
     if (many || mono_ns() >= x->compact_at) {
-        store_compact(s->store, many ? x->last : x->keep_from, NULL); /* fails when nothing was written since: fine */
+        int64_t rev = many ? x->last : x->keep_from;
+        int rc = store_compact(s->store, rev, NULL); /* -ESTALE: nothing was written since, or another server did it */
+        if (rc == 0 || rc == -ESTALE) atomic_store(&s->compacted_rev, rev);
         x->keep_from = many ? x->last : now;
         x->compact_at = mono_ns() + COMPACT_EVERY_S * NS_PER_SEC;
     }

@@ -192,6 +192,7 @@ void handle_list(struct request *q) {
     asked = o;
     if (late) o.sel = (struct selector){0}, o.limit = 0;
     if (!rc && list_shared(q, &o)) return;
+    if (!rc && o.after && o.rev && o.rev < atomic_load(&q->s->compacted_rev)) rc = expired(q, &o, &e);
     if (!rc && o.rev && (watchcache_wait(w, o.rev, 0) || watchcache_changed_rev(w, q->res) > o.rev)) {
         rc = list_from_store(q, &o, &l, &e);
     } else if (!rc) {
