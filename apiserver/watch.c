@@ -11,6 +11,8 @@
  * followed by a pause in proportion (PACE_US each), and what comes meanwhile goes out together: a burst of writes costs
  * little more than a single one, and an event after a quiet while is never held back. Small clusters see no pause.
  *
+ * A client that asks for a WebSocket (a browser) gets each event as a message: text, or binary where it is protobuf.
+ *
  * A timer per hub ends watches at their timeoutSeconds and sends bookmarks. */
 #include <pthread.h>
 
@@ -20,7 +22,9 @@
 #include "apiserver/metrics.h"
 #include "apiserver/options.h"
 #include "apiserver/tables.h"
+#include "apiserver/watch_ws.h"
 #include "pkg/base/map.h"
+#include "pkg/stream/ws.h"
 
 enum {
     QUEUE_HIGH = 1 << 20, /* bytes queued for a client above which its watch pauses */
@@ -30,6 +34,7 @@ enum {
     TIMEOUT_MIN_S = 1800, /* a watch without timeoutSeconds lasts this to twice as long */
     PACE_US = 500,        /* pause after a fan-out, for each client that it reached */
     PACE_MAX_MS = 50,
+    WS_NORMAL = 1000, /* the code of a close frame */
 };
 
 struct line {
@@ -50,6 +55,7 @@ struct watch {
     bool bookmarks, started, ended, paused, table_head_sent;
     bool pumping; /* pump is at it: a call of it from within returns, and the end waits for it */
     uint32_t form;
+    struct ws *ws; /* NULL: a plain stream */
     const char *rv, *match;
     struct selector sel;
     int64_t deadline_ns, next_bookmark_ns, seen_rev;
@@ -178,11 +184,34 @@ static struct rbytes *line_of(struct watch *w, enum wc_event_type type, struct o
     return l->bytes;
 }
 
+/* ---- what goes to the client ---- */
+
+/* Sends what the framing has queued; 0 or -EPIPE. */
+static int ws_flush(struct watch *w) {
+    struct buf *out = &w->ws->out;
+    int rc = out->len ? http_stream_write_copy(w->q->http, out->data, out->len) : 0;
+    buf_reset(out);
+    return rc;
+}
+
+/* One event. */
+static int put_copy(struct watch *w, const char *p, size_t n) {
+    if (!w->ws) return http_stream_write_copy(w->q->http, p, n);
+    ws_send(w->ws, w->q->media == MEDIA_PROTO ? WS_BINARY : WS_TEXT, p, n);
+    return ws_flush(w);
+}
+
+static int put(struct watch *w, struct rbytes *b) {
+    return w->ws ? put_copy(w, b->data, b->len) : http_stream_write(w->q->http, b);
+}
+
 /* ---- one watch, on the loop ---- */
 
 static void watch_free(struct watch *w) {
     wc_watch_free(w->src);
     view_feed_free(w->feed);
+    if (w->ws) ws_done(w->ws);
+    free(w->ws);
     wc_list_done(&w->initial);
     if (w->pprev) {
         *w->pprev = w->next;
@@ -202,6 +231,9 @@ static void watch_free(struct watch *w) {
 
 static void finish(struct watch *w) {
     struct http_req *r = w->q->http;
+    if (w->ws && !w->ws->close_sent) ws_close(w->ws, WS_NORMAL);
+    if (w->ws) ws_flush(w);
+    http_req_on_input(r, NULL, NULL);
     watch_free(w);
     http_stream_end(r);
 }
@@ -216,7 +248,7 @@ static void send_error(struct watch *w, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_buf_ struct buf b = BUF_INIT;
     wrap_event(w->q, &b, "ERROR", api_type_find("meta.k8s.io", "v1", "Status"), status_tree(a, e));
-    http_stream_write_copy(w->q->http, b.data, b.len);
+    put_copy(w, b.data, b.len);
 }
 
 static void send_expired(struct watch *w) {
@@ -249,7 +281,7 @@ static void send_bookmark(struct watch *w, int64_t rev, bool initial_end) {
     }
     if (partial) t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
     wrap_event(q, &b, "BOOKMARK", t, v);
-    http_stream_write_copy(q->http, b.data, b.len);
+    put_copy(w, b.data, b.len);
     w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
 }
 
@@ -258,7 +290,7 @@ static bool send_event(struct watch *w, enum wc_event_type type, struct object *
     struct rbytes *b = line_of(w, type, o, &own);
     if (!b) return true;
     metrics_watch_event(w->q->s->metrics, w->q->res);
-    int rc = http_stream_write(w->q->http, b);
+    int rc = put(w, b);
     if (own) rbytes_unref(b);
     return rc == 0;
 }
@@ -433,6 +465,18 @@ void watch_prepare(struct request *q) {
 
 static void free_on_loop(void *arg) { watch_free(arg); }
 
+/* ---- WebSockets ---- */
+
+static int ignore_message(int opcode, const char *p, size_t n, void *arg) { return 0; }
+
+/* The client has nothing to say but pings and goodbye. */
+static void on_ws_input(struct http_req *r, const char *p, size_t n, void *arg) {
+    struct watch *w = arg;
+    if (w->ended) return;
+    bool over = ws_feed(w->ws, p, n, ignore_message, NULL, NULL) < 0 || w->ws->close_seen;
+    if (ws_flush(w) < 0 || over) watch_end(w);
+}
+
 static void start_on_loop(void *arg) {
     struct watch *w = arg;
     struct watch_hub *h = w->hub;
@@ -448,7 +492,10 @@ static void start_on_loop(void *arg) {
     w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
     size_t n = response_headers(q, ct, &hd);
     h->busy++;
-    http_stream_begin(q->http, 200, hd, n, 0);
+    if (watch_ws_wanted(q))
+        w->ws = watch_ws_begin(q, on_ws_input, w);
+    else
+        http_stream_begin(q->http, 200, hd, n, 0);
     w->started = true; /* not before: an event written to a stream that has not begun is lost */
     if (http_req_closed(q->http)) {
         watch_end(w);
@@ -514,6 +561,7 @@ void handle_watch(struct request *q) {
     struct watch *w = q->watch;
     bool initial;
     int rc = q->as == AS_TABLE ? table_options(q, &e) : 0;
+    if (!rc) rc = watch_ws_check(q, &e);
     if (!rc) rc = watch_parse(q, w, &initial, &e);
     if (!rc) rc = watch_open(q, w, initial, &e);
     if (rc) {

@@ -114,7 +114,25 @@ static size_t advance(struct conn *c, const char *p, size_t n) {
     return used;
 }
 
+/* The stream that a request has become. */
+static struct hreq *upgraded(struct conn *c) {
+    return c->cur && c->cur->on_input && c->cur->state == REQ_STREAMING ? c->cur : NULL;
+}
+
+void h1_upgraded(struct conn *c) {
+    struct hreq *r = upgraded(c);
+    if (!r || !c->in.len) return;
+    _cleanup_buf_ struct buf first = c->in;
+    c->in = (struct buf)BUF_INIT;
+    r->on_input(&r->pub, first.data, first.len, r->on_input_arg);
+}
+
 void h1_input(struct conn *c, const char *p, size_t n) {
+    struct hreq *up = upgraded(c);
+    if (up) {
+        up->on_input(&up->pub, p, n, up->on_input_arg);
+        return;
+    }
     if (!c->in.len) {
         size_t used = advance(c, p, n);
         if (used == n || c->dead) return;
@@ -202,7 +220,7 @@ void h1_head(struct hreq *r, int status, const struct hdrs *h, int64_t length) {
     }
     if (length >= 0) buf_printf(&b, "Content-Length: %lld\r\n", (long long)length);
     if (r->chunked) buf_adds(&b, "Transfer-Encoding: chunked\r\n");
-    if (close)
+    if (close && status != 101)
         buf_adds(&b, "Connection: close\r\n");
     else if (r->pub.version == 10)
         buf_adds(&b, "Connection: keep-alive\r\n");

@@ -104,6 +104,8 @@ struct hreq {
     void *on_close_arg;
     void (*on_drain)(struct http_req *r, void *arg);
     void *on_drain_arg;
+    void (*on_input)(struct http_req *r, const char *p, size_t n, void *arg); /* of an upgraded stream */
+    void *on_input_arg;
     void *data;
     void (*free_data)(void *);
     _Atomic int status; /* (any) of the answer */
@@ -237,6 +239,7 @@ bool h1_pump(struct conn *c);   /* emits some output; false when there is none *
 void h1_settle(struct conn *c); /* after a flush: request done? next one, or close */
 void h1_head(struct hreq *r, int status, const struct hdrs *h, int64_t length); /* queues the response head */
 void h1_conn_gone(struct conn *c);
+void h1_upgraded(struct conn *c); /* hands over what came behind the request */
 
 /* h2.c */
 int h2_start(struct conn *c);

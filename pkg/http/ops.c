@@ -304,8 +304,9 @@ static void run_respond(struct op *op, struct hreq *r) {
 }
 
 static void run_begin(struct op *op, struct hreq *r) {
-    r->no_body_response = bodyless(r, op->status);
-    if (op->flags & HTTP_CLOSE) r->close_after = true;
+    bool upgraded = op->status == 101 && r->pub.version == 11;
+    r->no_body_response = bodyless(r, op->status) && !upgraded;
+    if ((op->flags & HTTP_CLOSE) || upgraded) r->close_after = true;
     bool has_length = false;
     for (size_t i = 0; i < op->hdrs->n; i++)
         if (strcasecmp(op->hdrs->h[i].name, "content-length") == 0) has_length = true;
@@ -314,10 +315,11 @@ static void run_begin(struct op *op, struct hreq *r) {
         h2_head(r, op->status, op->hdrs, -1, r->no_body_response);
         return;
     }
-    r->chunked = !has_length && !r->no_body_response && r->pub.version == 11;
+    r->chunked = !has_length && !r->no_body_response && !upgraded && r->pub.version == 11;
     if (!has_length && !r->no_body_response && !r->chunked)
         r->close_after = true; /* HTTP/1.0: ends with the connection */
     h1_head(r, op->status, op->hdrs, -1);
+    if (upgraded) h1_upgraded(r->conn);
 }
 
 static void run_write(struct op *op, struct hreq *r) {

@@ -206,3 +206,9 @@ void http_req_on_drain(struct http_req *r, void (*fn)(struct http_req *r, void *
     hreq_of(r)->on_drain = fn;
 }
 size_t http_stream_queued(const struct http_req *r) { return atomic_load(&hreq_of(r)->queued); }
+
+void http_req_on_input(struct http_req *r, void (*fn)(struct http_req *r, const char *p, size_t n, void *arg),
+                       void *arg) {
+    hreq_of(r)->on_input_arg = arg;
+    hreq_of(r)->on_input = fn;
+}

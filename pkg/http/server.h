@@ -224,6 +224,10 @@ size_t http_stream_queued(const struct http_req *r);
 enum { HTTP_DRAIN_LOW = 64 * 1024 };
 void http_req_on_close(struct http_req *r, void (*fn)(struct http_req *r, void *arg), void *arg);
 void http_req_on_drain(struct http_req *r, void (*fn)(struct http_req *r, void *arg), void *arg);
+/* For a stream begun with status 101 (HTTP/1.1 only; the connection ends with it): what is written goes out as it is, and
+ * what the client sends comes here, on the loop. To be called on the loop before the stream begins. */
+void http_req_on_input(struct http_req *r, void (*fn)(struct http_req *r, const char *p, size_t n, void *arg),
+                       void *arg);
 
 /* ---- leaving HTTP (HTTP/1.1 only) ---- */
 
