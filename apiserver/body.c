@@ -20,7 +20,7 @@ static int parse_text(struct request *q, bool yaml, struct json **v, struct json
 }
 
 static int check_kind(struct json *v, struct arena *a, const char *api_version, const char *kind, enum body_kind what,
-                      struct err *e) {
+                      bool custom, struct err *e) {
     static const char *const names[] = {"kind", "apiVersion"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         const struct json *x = json_get(v, names[i]);
@@ -28,6 +28,15 @@ static int check_kind(struct json *v, struct arena *a, const char *api_version, 
             return err_status(e, 400, "BadRequest", "couldn't get version/kind; %s is no string", names[i]);
     }
     const char *k = json_get_str(v, "kind"), *g = json_get_str(v, "apiVersion");
+    if (custom && (str_empty(k) || str_empty(g)))
+        return err_status(e, 400, "BadRequest", "Object '%s' is missing", str_empty(k) ? "Kind" : "apiVersion");
+    if (custom && !str_eq(k, kind) && str_eq(g, api_version)) {
+        const char *group = arena_strndup(a, g, strcspn(g, "/"));
+        err_status(e, 422, "Invalid", "%s.%s is invalid: kind: Invalid value: must be %s", k, group, kind);
+        err_details(e, group, k, json_as_str(json_at(v, "metadata", "name", NULL)));
+        err_cause_add(e, "FieldValueInvalid", "kind", "must be %s", kind);
+        return -EINVAL;
+    }
     if (str_empty(k)) json_set_str(a, v, "kind", kind);
     if (str_empty(g)) json_set_str(a, v, "apiVersion", api_version);
     bool any_version = what == BODY_OPTIONS; /* at home in every group and version */
@@ -124,7 +133,7 @@ static int normalise(struct request *q, const struct api_type *type, struct json
     const char *kind = type ? type->name : q->res->kind;
     *out = v;
     const struct json *managed = json_at(v, "metadata", "managedFields", NULL);
-    bool reset = json_is(managed, JSON_ARRAY) && !json_len(managed); /* which canonical form does not show */
+    bool reset = type && json_is(managed, JSON_ARRAY) && !json_len(managed); /* which canonical form does not show */
     int rc = type ? api_tree_normalise(q->a, type, v, out, found, &why) : custom_normalise(q, v, found, &why);
     if (!rc && reset) {
         struct json *list = json_set(q->a, json_get(*out, "metadata"), "managedFields", json_array(q->a));
@@ -184,7 +193,7 @@ int body_decode(struct request *q, const struct api_type *type, const char *api_
         rc = decode_proto(q, type, kind, &v, e);
     else
         rc = parse_text(q, request_media_is(ct, "application/yaml"), &v, &dups, e);
-    if (!rc) rc = check_kind(v, q->a, api_version, kind, what, e);
+    if (!rc) rc = check_kind(v, q->a, api_version, kind, what, !type, e);
     bool yaml = request_media_is(ct, "application/yaml");
     for (size_t i = 0; i < dups.n; i++) api_problem_add(q->a, &found, yaml ? NULL : "duplicate field", dups.paths[i]);
     const struct json *doc = dups.n && type && !yaml ? json_clone(q->a, v) : NULL;

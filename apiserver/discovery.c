@@ -21,8 +21,14 @@ static struct json *strings(struct arena *a, const char *const *list) {
     return out;
 }
 
-static struct json *verbs(struct arena *a, uint32_t mask) {
+/* Of a custom resource itself they stand in another order, upstream. */
+static struct json *verbs(struct arena *a, uint32_t mask, bool custom) {
     struct json *out = json_array(a);
+    static const uint32_t order[] = {VERB_DELETE, VERB_DELETECOLLECTION, VERB_GET,    VERB_LIST,
+                                     VERB_PATCH,  VERB_CREATE,           VERB_UPDATE, VERB_WATCH};
+    for (size_t i = 0; custom && i < ARRAY_LEN(order); i++)
+        if (mask & order[i]) json_append(a, out, json_str(a, resource_verb_name(order[i])));
+    if (custom) return out;
     for (uint32_t b = 1; b & VERBS_ALL; b <<= 1)
         if (mask & b) json_append(a, out, json_str(a, resource_verb_name(b)));
     return out;
@@ -81,7 +87,7 @@ static struct json *resource_doc(struct arena *a, const struct resource *r, cons
         json_set_str(a, d, "version", s->version);
     }
     json_set_str(a, d, "kind", s ? s->kind : r->kind);
-    json_set(a, d, "verbs", verbs(a, s ? s->verbs : r->verbs));
+    json_set(a, d, "verbs", verbs(a, s ? s->verbs : r->verbs, !s && r->custom));
     if (s) return d;
     if (r->short_names) json_set(a, d, "shortNames", strings(a, r->short_names));
     if (r->categories) json_set(a, d, "categories", strings(a, r->categories));
@@ -148,7 +154,7 @@ static struct json *aggregated_resource(struct arena *a, const struct resource *
     json_set(a, d, "responseKind", response_kind(a, "", "", r->kind));
     json_set_str(a, d, "scope", r->namespaced ? "Namespaced" : "Cluster");
     json_set_str(a, d, "singularResource", r->singular);
-    json_set(a, d, "verbs", verbs(a, r->verbs));
+    json_set(a, d, "verbs", verbs(a, r->verbs, r->custom));
     if (r->short_names) json_set(a, d, "shortNames", strings(a, r->short_names));
     if (r->categories) json_set(a, d, "categories", strings(a, r->categories));
     if (!r->n_subs) return d;
@@ -158,7 +164,7 @@ static struct json *aggregated_resource(struct arena *a, const struct resource *
         struct json *x = json_object(a);
         json_set_str(a, x, "subresource", s->name);
         json_set(a, x, "responseKind", response_kind(a, str_or_empty(s->group), str_or_empty(s->version), s->kind));
-        json_set(a, x, "verbs", verbs(a, s->verbs));
+        json_set(a, x, "verbs", verbs(a, s->verbs, false));
         json_append(a, subs, x);
     }
     json_set(a, d, "subresources", subs);

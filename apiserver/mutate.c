@@ -278,12 +278,26 @@ int patch_unfit(struct request *q, struct err *e) {
     return -EINVAL;
 }
 
+/* Custom resources are validated: what the object has become is wrong. */
+static int custom_kind_changed(struct request *q, const char *kind, const char *version, const char *want_version,
+                               const char *want_kind, struct err *e) {
+    const char *slash = strchr(str_or_empty(version), '/');
+    const char *group = slash ? arena_strndup(q->a, version, (size_t)(slash - version)) : "";
+    err_status(e, 422, "Invalid", "%s.%s \"%s\" is invalid: must be %s, Kind=%s", str_or_empty(kind), group, q->name,
+               want_version, want_kind);
+    err_details(e, group, str_or_empty(kind), q->name);
+    if (!str_eq(kind, want_kind)) err_cause_add(e, "FieldValueInvalid", "kind", "must be %s", want_kind);
+    if (!str_eq(version, want_version)) err_cause_add(e, "FieldValueInvalid", "apiVersion", "must be %s", want_version);
+    return -EINVAL;
+}
+
 /* A patch that makes another kind of the object: its decoder would not know it. Strategic merges do not ask. */
 int patch_check_kind(struct request *q, const struct json *patched, const char *want_version, const char *want_kind,
                      struct err *e) {
     const char *kind = json_get_str(patched, "kind"), *version = json_get_str(patched, "apiVersion");
     if (request_media_is(http_header(q->http, "content-type"), "application/strategic-merge-patch+json")) return 0;
     if ((str_empty(kind) || str_eq(kind, want_kind)) && (str_empty(version) || str_eq(version, want_version))) return 0;
+    if (q->res->custom) return custom_kind_changed(q, kind, version, want_version, want_kind, e);
     err_status(e, 400, "BadRequest", "no kind \"%s\" is registered for version \"%s\"", str_or_empty(kind),
                str_or_empty(version));
     return patch_unfit(q, e);
@@ -298,6 +312,10 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, &strict, e);
     w->c.type = w->res->type;
     size_t warned = q->n_warnings;
+    if (!rc && q->res->custom && q->subresource) { /* of the status alone: the rest stays */
+        json_set_str(q->a, patched, "kind", q->res->kind);
+        json_set_str(q->a, patched, "apiVersion", resource_api_version(q->a, q->res));
+    }
     if (!rc) rc = patch_check_kind(q, patched, resource_api_version(q->a, q->res), q->res->kind, e);
     if (rc) return rc;
     if ((rc = body_normalise(q, q->res->type, patched, &strict, &obj, e)) && e->status == 400) rc = patch_unfit(q, e);

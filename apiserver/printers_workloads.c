@@ -294,6 +294,7 @@ const struct table_printer printers_workloads[] = {
     {"batch/v1/jobs", "Name Status Completions Duration Age +Containers +Images +Selector", job_cells},
     {"batch/v1/cronjobs", "Name Schedule Timezone Suspend:b Active:i Last_Schedule Age +Containers +Images +Selector",
      cronjob_cells},
+    {"custom/scale", "Name Desired:i Available:i Age:d", scale_cells},
     {"autoscaling/v1/scale", "Name! Desired:i Available:i Age", scale_cells},
     {"autoscaling/v1/horizontalpodautoscalers", HPA_COLUMNS, hpa_cells},
     {"autoscaling/v2/horizontalpodautoscalers", HPA_COLUMNS, hpa_cells},

@@ -202,6 +202,7 @@ static void respond_bytes(struct request *q, int status, struct rbytes *const *p
 }
 
 static int not_a_list(struct request *q, struct err *e) {
+    if (q->res->custom && (!q->sub || !q->sub->group)) return err_status(e, 500, "", "content is not a list");
     return err_status(e, 406, "NotAcceptable",
                       "you requested PartialObjectMetadataList, but the requested object is not a list (%s)",
                       q->res->kind);
@@ -269,10 +270,12 @@ void respond_object(struct request *q, int status, const struct object *o) {
     respond_err(q, &e);
 }
 
-static void list_meta(struct arena *a, struct json *list, const struct wc_list *l, const char *token) {
+static void list_meta(struct arena *a, struct json *list, const struct wc_list *l, const char *token, bool custom) {
     struct json *m = json_object(a);
     json_set(a, m, "resourceVersion", json_strf(a, "%lld", (long long)l->rev));
-    if (token) json_set_str(a, m, "continue", token);
+    if (token || custom)
+        json_set_str(a, m, "continue", str_or_empty(token)); /* upstream, lists of custom resources have
+                                                                                 it always */
     if (token && l->remaining > 0) json_set_int(a, m, "remainingItemCount", l->remaining);
     json_set(a, list, "metadata", m);
 }
@@ -281,7 +284,7 @@ static struct rbytes *list_head(struct request *q, const struct wc_list *l, cons
     struct json *head = json_object(q->a);
     json_set_str(q->a, head, "kind", q->res->list_kind);
     json_set_str(q->a, head, "apiVersion", resource_api_version(q->a, q->res));
-    list_meta(q->a, head, l, token);
+    list_meta(q->a, head, l, token, q->res->custom);
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write(&b, head);
     b.len--; /* the closing brace */
@@ -353,7 +356,7 @@ void respond_list(struct request *q, struct wc_list *l, const char *token) {
     json_set_str(a, list, "kind", partial ? "PartialObjectMetadataList" : q->res->list_kind);
     json_set_str(a, list, "apiVersion",
                  partial ? arena_printf(a, "meta.k8s.io/%s", q->as_version) : resource_api_version(a, q->res));
-    list_meta(a, list, l, token);
+    list_meta(a, list, l, token, q->res->custom && !partial);
     for (size_t i = 0; i < l->n; i++) {
         struct json *v =
             partial ? partial_tree(a, object_tree(a, l->items[i]), q->as_version) : view_tree(q, l->items[i]);

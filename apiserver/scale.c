@@ -162,6 +162,27 @@ static int wanted_scale(struct request *q, struct write *w, const struct json *v
 
 /* ---- writing ---- */
 
+static int negative(struct request *q, int64_t n, struct err *e) {
+    bool custom = q->res->custom; /* then it is the object that is wrong */
+    const char *kind = custom ? q->res->kind : "Scale", *group = custom ? q->res->group : "autoscaling";
+    err_status(e, 422, "Invalid",
+               "%s.%s \"%s\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or equal to 0", kind,
+               group, q->name, (long long)n);
+    err_details(e, group, kind, q->name);
+    err_cause_add(e, "FieldValueInvalid", custom ? q->res->scale->spec : "spec.replicas",
+                  "Invalid value: %lld: must be greater than or equal to 0", (long long)n);
+    return -EINVAL;
+}
+
+/* A custom resource has a Scale only while it says a number of replicas. */
+static int check_scalable(struct request *q, const struct object *o, struct err *e) {
+    if (!q->res->scale || jsonpath_first(q->a, q->res->scale->spec, object_tree(q->a, o))) return 0;
+    int rc = err_status(e, 500, "InternalError",
+                        "Internal error occurred: the spec replicas field \"%s\" does not exist", q->res->scale->spec);
+    err_cause_add(e, NULL, NULL, "the spec replicas field \"%s\" does not exist", q->res->scale->spec);
+    return rc;
+}
+
 /* put: the Scale of a PUT, NULL: a patch. */
 static int scale_once(struct request *q, struct write *w, const struct json *put, const struct object *old,
                       struct object **out, struct err *e) {
@@ -187,16 +208,7 @@ static int scale_once(struct request *q, struct write *w, const struct json *put
     if (rc) return rc;
     w->c.no_extensions = true;
     int64_t n = json_as_int(json_at(scale, "spec", "replicas", NULL), 0);
-    if (n < 0) {
-        err_status(e, 422, "Invalid",
-                   "Scale.autoscaling \"%s\" is invalid: spec.replicas: Invalid value: %lld: must be greater than or "
-                   "equal to 0",
-                   q->name, (long long)n);
-        err_details(e, "autoscaling", "Scale", q->name);
-        err_cause_add(e, "FieldValueInvalid", "spec.replicas",
-                      "Invalid value: %lld: must be greater than or equal to 0", (long long)n);
-        return -EINVAL;
-    }
+    if (n < 0) return negative(q, n, e);
     if (!q->res->scale)
         json_set_int(q->a, json_ensure_object(q->a, obj, "spec"), "replicas", n);
     else if (jsonpath_set(q->a, q->res->scale->spec, obj, json_int(q->a, n)))
@@ -233,8 +245,10 @@ void handle_scale(struct request *q) {
         break;
     }
     if (!rc) rc = crd_views(q->s, q->res, &o, 1, &e);
+    if (!rc && get) rc = check_scalable(q, o, &e);
     if (rc)
         respond_err(q, &e);
     else
-        respond_tree_as(q, 200, type, "autoscaling/v1/scale", scale_tree(q, object_tree(q->a, o)));
+        respond_tree_as(q, 200, type, q->res->custom ? "custom/scale" : "autoscaling/v1/scale",
+                        scale_tree(q, object_tree(q->a, o)));
 }

@@ -154,7 +154,7 @@ int selector_parse_labels(struct arena *a, const char *text, struct selector *ou
 static int field_index(const struct resource *r, const char *key) {
     if (str_eq(key, "metadata.name")) return SEL_FIELD_NAME;
     bool no_namespace = (!*r->group && (str_eq(r->plural, "nodes") || str_eq(r->plural, "namespaces"))) ||
-                        str_eq(r->plural, "certificatesigningrequests");
+                        str_eq(r->plural, "certificatesigningrequests") || (r->custom && !r->namespaced);
     if (str_eq(key, "metadata.namespace") && !no_namespace) return SEL_FIELD_NAMESPACE;
     if (str_eq(key, "spec.host") && str_eq(r->plural, "pods"))
         key = "spec.nodeName"; /* its name in the first version */

@@ -125,7 +125,15 @@ static uint32_t verb_bit(const char *verb) {
     return 0;
 }
 
+static int no_method(struct request *q, struct err *e) {
+    int rc = err_status(e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    if (q->res->custom) err_details(e, q->res->group, q->res->plural, NULL);
+    return rc;
+}
+
 static int check_route(struct request *q, struct err *e) {
+    bool custom_below = q->res && q->res->custom && q->name && q->subresource && (q->ns || !q->res->namespaced);
+    if (custom_below && (!q->sub || q->rest[strspn(q->rest, "/")])) return err_not_found(e, q->res, q->name);
     if (!q->res || (q->subresource && !q->sub))
         return err_status(e, 404, "NotFound", "the server could not find the requested resource");
     if (q->res->namespaced && !q->ns && q->name)
@@ -138,9 +146,7 @@ static int check_route(struct request *q, struct err *e) {
     bool no_ns = q->res->namespaced && !q->ns && (bit == VERB_CREATE || bit == VERB_DELETECOLLECTION);
     bool no_name = !q->name && (bit == VERB_UPDATE || bit == VERB_PATCH);
     bool passed_on = q->sub && str_eq(q->sub->name, "proxy") && str_eq(q->http->method, "OPTIONS");
-    if ((!(allowed & bit) && !passed_on) || create_named || no_ns || no_name)
-        return err_status(e, 405, "MethodNotAllowed",
-                          "the server does not allow this method on the requested resource");
+    if ((!(allowed & bit) && !passed_on) || create_named || no_ns || no_name) return no_method(q, e);
     if (bit == VERB_PATCH || request_is_long(q)) return 0; /* a patch's content type comes first */
     return request_acceptable(q, e);
 }

@@ -57,6 +57,16 @@ static void prune(struct arena *a, const struct json *s, struct json *v, const c
     }
 }
 
+/* Numbers as Go reads and writes them: whole ones without a fraction. */
+static void plain_numbers(struct arena *a, struct json *v) {
+    char text[JSON_DOUBLE_MAX];
+    if (v->type == JSON_ARRAY || v->type == JSON_OBJECT) {
+        for (uint32_t i = 0; i < v->n; i++) plain_numbers(a, v->type == JSON_ARRAY ? v->items[i] : v->members[i].value);
+    } else if (v->type == JSON_NUMBER && strpbrk(v->str, ".eE")) {
+        *v = *json_num(a, json_double_text(strtod(v->str, NULL), text));
+    }
+}
+
 int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *unknown, struct err *e) {
     const struct api_type *meta_type = api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     struct json *meta = json_get(obj, "metadata"), *out = NULL;
@@ -69,6 +79,7 @@ int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *un
             note(c->a, unknown, arena_printf(c->a, "metadata.%s", found.items[i].path));
         json_set(c->a, obj, "metadata", out);
     }
+    plain_numbers(c->a, obj);
     if (c->crd_schema && !c->crd_preserve_unknown) prune(c->a, c->crd_schema, obj, "", true, unknown);
     return 0;
 }
@@ -85,12 +96,18 @@ static void fill(struct arena *a, const struct json *s, struct json *v) {
         struct json *have = json_get(v, p->key);
         bool null_goes = have && have->type == JSON_NULL && !flag(p->value, "nullable");
         if (dflt && (!have || null_goes)) have = json_set(a, v, p->key, json_clone(a, dflt));
+        if (!dflt && null_goes && json_del(v, p->key)) continue;
         if (have) fill(a, p->value, have);
     }
     const struct json *more = json_get(s, "additionalProperties");
     if (!json_is(more, JSON_OBJECT)) return;
-    JSON_FOREACH_MEMBER(m, v)
-        if (!json_get(json_get(s, "properties"), m->key)) fill(a, more, m->value);
+    for (uint32_t i = 0; i < v->n;) {
+        struct json_member *m = &v->members[i];
+        bool other = !json_get(json_get(s, "properties"), m->key);
+        if (other && m->value->type == JSON_NULL && !flag(more, "nullable") && json_del(v, m->key)) continue;
+        if (other) fill(a, more, m->value);
+        i++;
+    }
 }
 
 void crd_default(struct rules_ctx *c, struct json *obj) {
@@ -276,6 +293,10 @@ static void check(struct vctx *v, const struct json *s, const struct json *x, co
         default: break;
     }
     check_combined(v, s, x, p);
+    if (json_is(x, JSON_OBJECT) && flag(s, "x-kubernetes-embedded-resource")) {
+        if (!*jstr(x, "apiVersion")) v_required(v, FP(p, "apiVersion"), NULL);
+        if (!*jstr(x, "kind")) v_required(v, FP(p, "kind"), NULL);
+    }
 }
 
 /* Metadata has rules of its own; a schema may add some for the name. */

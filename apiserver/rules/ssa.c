@@ -93,6 +93,8 @@ static struct json *merge_lists(struct arena *a, struct schema s, const struct j
 
 static struct json *merge(struct arena *a, struct schema s, const struct json *x, const struct json *y) {
     enum schema_kind kind = schema_kind(s, y);
+    if (kind == SCHEMA_DEDUCED && json_is(y, JSON_NULL) && (json_is(x, JSON_OBJECT) || json_is(x, JSON_ARRAY)))
+        return json_clone(a, x);
     if (kind == SCHEMA_DEDUCED) kind = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT) ? SCHEMA_MAP : SCHEMA_LEAF;
     bool objects = json_is(x, JSON_OBJECT) && json_is(y, JSON_OBJECT),
          lists = json_is(x, JSON_ARRAY) && json_is(y, JSON_ARRAY);

@@ -166,10 +166,13 @@ static bool counts_for_generation(struct rules_ctx *c, const struct json *obj, c
     if (str_eq(c->kind, "Deployment") && !jsame(json_get(nm, "annotations"), json_get(om, "annotations"))) return true;
     if (str_eq(c->kind, "EndpointSlice") && !jsame(json_get(nm, "labels"), json_get(om, "labels"))) return true;
     static const char *const apart[] = {"metadata", "status", "kind", "apiVersion", NULL};
-    JSON_FOREACH_MEMBER(m, obj)
-        if (!str_in(m->key, apart) && !jsame(m->value, json_get(old, m->key))) return true;
+    bool exact = !c->type; /* of custom resources an empty value is another one than none */
+    JSON_FOREACH_MEMBER(m, obj) {
+        const struct json *was = json_get(old, m->key);
+        if (!str_in(m->key, apart) && !(exact && was ? json_equal(m->value, was) : jsame(m->value, was))) return true;
+    }
     JSON_FOREACH_MEMBER(m, old)
-        if (!str_in(m->key, apart) && !json_get(obj, m->key) && !jempty(m->value)) return true;
+        if (!str_in(m->key, apart) && !json_get(obj, m->key) && (exact || !jempty(m->value))) return true;
     return false;
 }
 
@@ -208,12 +211,28 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     return 0;
 }
 
+/* New finalizers of custom resources had better say whose they are. */
+static void warn_custom(struct rules_ctx *c, const struct json *meta, const struct json *old) {
+    const struct json *f, *o;
+    JSON_FOREACH(f, json_get(meta, "finalizers")) {
+        const char *name = str_or_empty(json_as_str(f));
+        bool had = strchr(name, '/') || str_in(name, ONE_OF("orphan", "foregroundDeletion", "kubernetes"));
+        JSON_FOREACH(o, json_get(old, "finalizers")) had |= json_equal(o, f);
+        if (!had)
+            rules_warn(c,
+                       "metadata.finalizers: \"%s\": prefer a domain-qualified finalizer name including a path (/) to "
+                       "avoid accidental conflicts with other finalizer writers",
+                       name);
+    }
+}
+
 int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     struct vctx v = {.c = c, .a = c->a};
     size_t warnings = c->n_warnings;
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
     meta_validate(&v, meta, FP(NULL, "metadata"));
+    if (!c->type) warn_custom(c, meta, NULL);
     if (!c->type)
         crd_validate(&v, obj, NULL);
     else if (k && k->validate)
@@ -232,6 +251,7 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
     meta_validate_update(&v, meta, json_get(old, "metadata"));
+    if (!c->type) warn_custom(c, meta, json_get(old, "metadata"));
     if (!c->type)
         crd_validate(&v, obj, old);
     else if (str_eq(c->subresource, "status"))
