@@ -368,6 +368,8 @@ static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *o
 
 int alloc_claim(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!is_service(c) || !c->rules || !str_empty(c->subresource)) return 0;
+    if (str_eq(jstr(json_get(obj, "spec"), "type"), "ExternalName")) /* checked, but not kept */
+        json_del(json_get(obj, "spec"), "internalTrafficPolicy");
     struct vctx v = {.c = c, .a = c->a};
     lock(c->rules);
     int r = claim_all(c, obj, old, &v, e);
@@ -438,7 +440,8 @@ PREPARE_FN(service) {
     if (old && open_before && !open_now &&
         str_eq(jstr(spec, "externalTrafficPolicy"), jstr(was, "externalTrafficPolicy")))
         json_del(spec, "externalTrafficPolicy");
-    if (old && !cluster && str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy")))
+    if (old && !cluster && str_in(old_type, ONE_OF("ClusterIP", "NodePort", "LoadBalancer")) &&
+        str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy")))
         json_del(spec, "internalTrafficPolicy");
     if (old && !str_eq(type, "LoadBalancer") && str_eq(old_type, "LoadBalancer")) {
         json_del(spec, "allocateLoadBalancerNodePorts");

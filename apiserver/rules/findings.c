@@ -168,11 +168,10 @@ static bool same_objects(const struct json *x, const struct json *y) {
     return true;
 }
 
-/* A pointer to zero and an absent pointer differ in Go and are told apart here for numbers and booleans too:
- * only containers, strings and null count as empty. */
+/* A pointer to zero and an absent pointer differ in Go and are told apart here for numbers, booleans, strings and structs (a
+ * struct that is no pointer is there in both, as is a string): only lists and null count as empty. */
 static bool absent_like(const struct json *v) {
-    return !v || v->type == JSON_NULL ||
-           ((v->type == JSON_STRING || v->type == JSON_ARRAY || v->type == JSON_OBJECT) && v->n == 0);
+    return !v || v->type == JSON_NULL || (v->type == JSON_ARRAY && v->n == 0);
 }
 
 bool jsame(const struct json *x, const struct json *y) {

@@ -227,6 +227,9 @@ static void v_change(struct vctx *v, const struct json *meta, const struct json 
 void meta_validate_update(struct vctx *v, const struct json *meta, const struct json *old) {
     const struct fp *p = FP(NULL, "metadata");
     struct looks l = looks_of(v->c);
+    const char *base = jstr(meta, "generateName");
+    if (*base && is_path_segment_prefix(base))
+        v_invalid(v, FP(p, "generateName"), json_get(meta, "generateName"), "%s", is_path_segment_prefix(base));
     v_whole(v, meta, false, p);
     v_change(v, meta, old, false, p);
     for (unsigned i = 0; i < l.whole; i++) {

@@ -275,7 +275,9 @@ PREPARE_FN(persistent_volume_claim) {
     const struct json *source = jget(spec, "dataSource"), *ref = jget(spec, "dataSourceRef");
     if (!old) json_set_str(c->a, json_set(c->a, obj, "status", json_object(c->a)), "phase", "Pending");
     if (str_eq(c->subresource, "status")) return;
-    if (!old && source && !ref) { /* other kinds of sources are left to dataSourceRef */
+    const struct json *before = json_get(old, "spec");
+    bool had = jget(before, "dataSource") || jget(before, "dataSourceRef");
+    if (!had && source && !ref) { /* other kinds of sources are left to dataSourceRef */
         const char *group = jstr(source, "apiGroup"), *kind = jstr(source, "kind");
         bool claim = str_eq(kind, "PersistentVolumeClaim") && !*group;
         if (!claim && !(str_eq(kind, "VolumeSnapshot") && str_eq(group, "snapshot.storage.k8s.io"))) {
@@ -283,7 +285,7 @@ PREPARE_FN(persistent_volume_claim) {
             source = NULL;
         }
     }
-    if (ref && *jstr(ref, "namespace") && !old) { /* CrossNamespaceVolumeDataSource is off */
+    if (ref && *jstr(ref, "namespace") && !jget(before, "dataSourceRef")) { /* CrossNamespaceVolumeDataSource is off */
         json_del(spec, "dataSourceRef");
         ref = NULL;
     }

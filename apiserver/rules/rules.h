@@ -63,8 +63,7 @@ static inline struct json *jget(const struct json *o, const char *key) {
     struct json *v = json_get(o, key);
     return v && v->type != JSON_NULL ? v : NULL;
 }
-/* As json_equal, but absent, null, "", {} and [] are alike (as after a round trip through Go's structs), at
- * every level. */
+/* As json_equal, but absent, null and [] are alike (as after a round trip through Go's structs), at every level. */
 bool jsame(const struct json *x, const struct json *y);
 bool jempty(const struct json *v);
 
@@ -128,6 +127,7 @@ enum kind_flags {
     K_KEEP_STATUS_ON_CREATE = 1 << 2,
     K_UNCONDITIONAL_UPDATE = 1 << 3,
     K_GENERATION_ON_CREATE = 1 << 4,
+    K_GENERATION_ON_UPDATE = 1 << 5, /* as K_GENERATION, but a new object has none */
 };
 struct kind_rules {
     const char *group, *kind;

@@ -103,6 +103,14 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     return 0;
 }
 
+static void keep_member(struct arena *a, struct json *obj, const struct json *old, const char *key) {
+    const struct json *was = json_get(old, key);
+    if (was)
+        json_set(a, obj, key, json_clone(a, was));
+    else
+        json_del(obj, key);
+}
+
 /* On /status: everything but status and metadata is the old object's. Custom resources, and a few built-in
  * kinds, keep their metadata too. */
 static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const struct json *old) {
@@ -129,6 +137,7 @@ static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const str
                 json_del(meta, "labels");
         }
         if (str_eq(c->kind, "Pod")) {
+            keep_member(c->a, meta, json_get(old, "metadata"), "deletionTimestamp");
             const struct json *owners = json_at(old, "metadata", "ownerReferences", NULL);
             if (owners)
                 json_set(c->a, meta, "ownerReferences", json_clone(c->a, owners));
@@ -141,21 +150,14 @@ static void keep_all_but_status(struct rules_ctx *c, struct json *obj, const str
     *obj = *merged;
 }
 
-static void keep_member(struct arena *a, struct json *obj, const struct json *old, const char *key) {
-    const struct json *was = json_get(old, key);
-    if (was)
-        json_set(a, obj, key, json_clone(a, was));
-    else
-        json_del(obj, key);
-}
-
 /* System metadata comes from the stored object; what a client may leave out is filled in. */
 static void keep_system_metadata(struct rules_ctx *c, struct json *meta, const struct json *old) {
-    static const char *const filled[] = {"uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"};
+    static const char *const filled[] = {"uid", "deletionTimestamp", "deletionGracePeriodSeconds"};
     keep_member(c->a, meta, old, "generation");
     if (json_get(old, "creationTimestamp")) keep_member(c->a, meta, old, "creationTimestamp"); /* changes are ignored */
     for (size_t i = 0; i < ARRAY_LEN(filled); i++)
         if (jempty(json_get(meta, filled[i]))) keep_member(c->a, meta, old, filled[i]);
+    if (!c->namespaced) json_del(meta, "namespace");
     if (c->namespaced && !*jstr(meta, "namespace")) keep_member(c->a, meta, old, "namespace");
 }
 
@@ -206,7 +208,8 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     drop_disabled(c, obj);
     if (k && k->prepare) k->prepare(c, obj, old);
     meta = json_get(obj, "metadata");
-    if ((flags & K_GENERATION) && !str_eq(c->subresource, "status") && counts_for_generation(c, obj, old))
+    if ((flags & (K_GENERATION | K_GENERATION_ON_UPDATE)) && !str_eq(c->subresource, "status") &&
+        counts_for_generation(c, obj, old))
         json_set_int(c->a, meta, "generation", json_get_int(old_meta, "generation", 0) + 1);
     return 0;
 }

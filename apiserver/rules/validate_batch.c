@@ -197,10 +197,35 @@ static void generated_selector(struct vctx *v, const struct json *obj) {
         v_invalid(v, FP(FP(NULL, "spec"), "selector"), sel, "`selector` not auto-generated");
 }
 
+/* In `was` the containers get what they ask for now. */
+static void keep_resources(struct arena *a, struct json *was, const struct json *now) {
+    static const char *const lists[] = {"containers", "initContainers"};
+    struct json *k;
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        const struct json *list = json_get(now, lists[i]);
+        if (json_len(list) != json_len(json_get(was, lists[i]))) continue;
+        JSON_FOREACH(k, json_get(was, lists[i])) {
+            const struct json *n = json_item(list, k_i), *res = json_get(n, "resources");
+            if (str_eq(jstr(n, "name"), jstr(k, "name")))
+                json_set(a, k, "resources", res ? json_clone(a, res) : json_object(a));
+        }
+    }
+}
+
+/* And the node affinity of now, where only that differs. */
+static void keep_node_affinity(struct arena *a, struct json *was, const struct json *now) {
+    struct json *before = jget(was, "affinity");
+    const struct json *wanted = jget(now, "affinity"), *node = json_get(wanted, "nodeAffinity");
+    if (!before && !wanted) return;
+    if (!before) before = json_set(a, was, "affinity", json_object(a));
+    json_del(before, "nodeAffinity");
+    if (node) json_set(a, before, "nodeAffinity", json_clone(a, node));
+    if (!wanted && !json_len(before)) json_del(was, "affinity");
+}
+
 static void job_update(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *p) {
-    static const char *const fixed[] = {
-        "selector",  "template",     "completionMode", "podFailurePolicy", "backoffLimitPerIndex",
-        "managedBy", "successPolicy"};
+    static const char *const fixed[] = {"selector",  "completionMode", "podFailurePolicy", "backoffLimitPerIndex",
+                                        "managedBy", "successPolicy"};
     static const char *const when_suspended[] = {"nodeSelector", "tolerations", "schedulingGates"};
     struct json *before = json_clone(v->a, old), *was = json_get(before, "template");
     if (json_get_bool(old, "suspend", false)) { /* a suspended Job may still be given other scheduling directives */
@@ -213,7 +238,11 @@ static void job_update(struct vctx *v, const struct json *spec, const struct jso
             else
                 json_del(ws, when_suspended[i]);
         }
-        if (json_get(now, "metadata")) json_set(v->a, was, "metadata", json_clone(v->a, json_get(now, "metadata")));
+        keep_resources(v->a, json_get(was, "spec"), json_get(now, "spec"));
+        keep_node_affinity(v->a, json_get(was, "spec"), json_get(now, "spec"));
+        v_immutable(v, FP(FP(p, "template"), "spec"), json_get(now, "spec"), json_get(was, "spec"));
+    } else {
+        v_immutable(v, FP(p, "template"), json_get(spec, "template"), was);
     }
     bool is_indexed = str_eq(jstr(spec, "completionMode"), "Indexed");
     const struct json *done = json_get(spec, "completions"), *done_before = json_get(old, "completions");

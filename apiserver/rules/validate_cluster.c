@@ -1,5 +1,7 @@
 /* Kinds of the cluster's machinery: flow control, certificate requests. Upstream: the validation package of each group.
  */
+#include <math.h>
+
 #include "apiserver/rules/validate_device.h"
 #include "apiserver/rules/validate_status.h"
 #include "pkg/base/bytes.h"
@@ -8,6 +10,7 @@ enum {
     MATCHING_PRECEDENCE_MAX = 10000,
     QUEUES_MAX = 10000000,
     CSR_EXPIRATION_MIN = 600,
+    ENTROPY_BITS_MAX = 60,
 };
 
 static bool list_has(const struct json *list, const char *s) {
@@ -204,6 +207,9 @@ VALIDATE_FN(priority_level) {
     else if (hand > queues)
         v_invalid(v, FP(qp, "handSize"), json_get(q, "handSize"), "should not be greater than queues (%lld)",
                   (long long)queues);
+    else if (queues > 0 && log2((double)queues) * (double)hand > ENTROPY_BITS_MAX)
+        v_invalid(v, FP(qp, "handSize"), json_get(q, "handSize"),
+                  "wants more than %d bits of entropy with this many queues", ENTROPY_BITS_MAX);
 }
 
 /* ---- certificates ---- */

@@ -399,12 +399,16 @@ static void event_common(struct vctx *v, const struct json *obj, bool strict) {
 
 static void event_strict(struct vctx *v, const struct json *obj, const struct json *old) {
     static const char *const unset[] = {"firstTimestamp", "lastTimestamp", "count"};
-    static const char *const fixed[] = {
-        "involvedObject", "reason",    "message", "source",  "firstTimestamp",     "lastTimestamp",    "count",
-        "type",           "eventTime", "action",  "related", "reportingComponent", "reportingInstance"};
+    static const char *const fixed[] = {"involvedObject", "reason",  "message",          "source", "firstTimestamp",
+                                        "lastTimestamp",  "count",   "reason",           "type",   "eventTime",
+                                        "action",         "related", "reportingInstance"};
     for (size_t i = 0; old && i < ARRAY_LEN(fixed); i++)
         v_immutable(v, FP(NULL, fixed[i]), json_get(obj, fixed[i]), json_get(old, fixed[i]));
+    if (old)
+        v_immutable(v, FP(NULL, "reportingController"), json_get(obj, "reportingComponent"),
+                    json_get(old, "reportingComponent"));
     const struct json *series = jget(obj, "series");
+    if (old && jsame(series, jget(old, "series"))) series = NULL;
     if (series && json_get_int(series, "count", 0) < 2)
         v_invalid(v, FP(NULL, "series.count"), NULL, "should be at least 2");
     if (series && !jget(series, "lastObservedTime")) v_required(v, FP(NULL, "series.lastObservedTime"), NULL);

@@ -313,11 +313,8 @@ VALIDATE_FN(resource_claim) {
 VALIDATE_FN(resource_claim_template) {
     const struct json *spec = json_get(obj, "spec");
     const struct fp *p = FP(NULL, "spec");
-    if (old) {
-        v_immutable(v, p, spec, json_get(old, "spec"));
-        return;
-    }
-    claim_admin(v, json_get(spec, "spec"));
+    if (old) v_immutable(v, p, spec, json_get(old, "spec"));
+    if (!old) claim_admin(v, json_get(spec, "spec"));
     validate_template_meta(v, json_get(spec, "metadata"), FP(p, "metadata"));
     claim_spec(v, json_get(spec, "spec"), FP(p, "spec"));
 }

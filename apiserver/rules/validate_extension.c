@@ -314,7 +314,7 @@ VALIDATE_FN(api_service) {
     const char *group = jstr(spec, "group"), *ver = jstr(spec, "version");
     const char *want = arena_printf(v->a, "%s.%s", ver, group);
     int64_t gp = json_get_int(spec, "groupPriorityMinimum", 0), vp = json_get_int(spec, "versionPriority", 0);
-    if (!old) v_fixed_name(v, json_get(obj, "metadata"), want);
+    v_fixed_name(v, json_get(obj, "metadata"), want);
     if (!*group && !str_eq(ver, "v1"))
         v_required(v, FP(p, "group"), "only v1 may have an empty group and it better be legacy kube");
     else if (*group && is_dns1123_subdomain(group))

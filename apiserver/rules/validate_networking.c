@@ -223,6 +223,7 @@ VALIDATE_FN(ingress_class) {
 VALIDATE_FN(ip_address) {
     const struct json *ref = json_at(obj, "spec", "parentRef", NULL);
     const struct fp *sp = FP(NULL, "spec"), *p = FP(sp, "parentRef");
+    if (old) v_immutable(v, p, ref, json_at(old, "spec", "parentRef", NULL));
     if (!ref || ref->type == JSON_NULL) {
         v_required(v, p, NULL);
         return;
@@ -239,12 +240,25 @@ VALIDATE_FN(ip_address) {
         v_invalid(v, FP(p, "group"), json_get(ref, "group"), "%s", is_dns1123_subdomain(jstr(ref, "group")));
     if (*jstr(ref, "namespace") && is_path_segment(jstr(ref, "namespace")))
         v_invalid(v, FP(p, "namespace"), json_get(ref, "namespace"), "%s", is_path_segment(jstr(ref, "namespace")));
-    if (old) v_immutable(v, p, ref, json_at(old, "spec", "parentRef", NULL));
+}
+
+/* A range may get a second one of the other family; nothing else changes. True when that is all there is to say. */
+static bool cidrs_fixed(struct vctx *v, const struct json *list, const struct json *was, const struct fp *p) {
+    bool grown = json_len(was) == 1 && json_len(list) == 2;
+    if (json_len(list) != json_len(was) && !grown) {
+        v_invalid(v, p, list, "field is immutable");
+        return true;
+    }
+    for (size_t i = 0; i < json_len(was); i++)
+        if (!json_equal(json_item(list, i), json_item(was, i)))
+            v_invalid(v, FPI(p, i), json_item(list, i), "field is immutable");
+    return !grown;
 }
 
 VALIDATE_FN(service_cidr) {
     const struct json *list = json_at(obj, "spec", "cidrs", NULL), *it;
     const struct fp *p = FP(FP(NULL, "spec"), "cidrs");
+    if (old && cidrs_fixed(v, list, json_at(old, "spec", "cidrs", NULL), p)) return;
     if (!json_len(list)) v_required(v, p, "at least one CIDR required");
     if (json_len(list) > 2) v_invalid(v, p, list, "may only hold up to 2 values");
     int first = 0, family = 0;
@@ -255,7 +269,6 @@ VALIDATE_FN(service_cidr) {
             v_invalid(v, p, list, "may specify no more than one IP for each IP family");
         if (it_i == 0) first = family;
     }
-    if (old) v_immutable(v, p, list, json_at(old, "spec", "cidrs", NULL));
 }
 
 /* ---- EndpointSlice ---- */
@@ -310,7 +323,7 @@ VALIDATE_FN(endpoint_slice) {
         JSON_FOREACH(hint, json_at(it, "hints", "forNodes", NULL))
             v_subdomain(v, FP(FPI(FP(FP(p, "hints"), "forNodes"), hint_i), "name"), json_str(v->a, jstr(hint, "name")));
     }
-    if (str_eq(type, "FQDN")) rules_warn(v->c, "spec.addressType: FQDN endpoints are deprecated");
+    if (str_eq(type, "FQDN") && !old) rules_warn(v->c, "spec.addressType: FQDN endpoints are deprecated");
     if (json_len(ports) > SLICE_PORTS_MAX) v_too_many(v, FP(NULL, "ports"), json_len(ports), SLICE_PORTS_MAX);
     JSON_FOREACH(it, ports) {
         const struct fp *p = FPI(FP(NULL, "ports"), it_i);

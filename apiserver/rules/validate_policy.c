@@ -250,7 +250,9 @@ VALIDATE_FN(priority_class) {
     } system[] = {{"system-cluster-critical", 2000000000}, {"system-node-critical", 2000001000}};
     const char *name = jstr(json_get(obj, "metadata"), "name");
     int64_t value = json_get_int(obj, "value", 0);
-    if (str_has_prefix(name, "system-")) {
+    if (old) {
+        /* the value was looked at when it was set */
+    } else if (str_has_prefix(name, "system-")) {
         bool known = false;
         for (size_t i = 0; i < ARRAY_LEN(system); i++)
             known |= str_eq(system[i].name, name) && system[i].value == value;
@@ -260,10 +262,13 @@ VALIDATE_FN(priority_class) {
     } else if (value > USER_PRIORITY_MAX) {
         v_forbidden(v, FP(NULL, "value"), "maximum allowed value of a user defined priority is %d", USER_PRIORITY_MAX);
     }
-    v_enum(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"), ONE_OF("Never", "PreemptLowerPriority"),
-           false);
+    if (!old && !*jstr(obj, "preemptionPolicy"))
+        v_required(v, FP(NULL, "preemptionPolicy"), NULL);
+    else if (!old)
+        v_enum(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"),
+               ONE_OF("Never", "PreemptLowerPriority"), false);
     if (!old) return;
-    if (value != json_get_int(old, "value", 0)) v_forbidden(v, FP(NULL, "Value"), "may not be changed in an update.");
+    if (value != json_get_int(old, "value", 0)) v_forbidden(v, FP(NULL, "value"), "may not be changed in an update.");
     v_immutable(v, FP(NULL, "preemptionPolicy"), json_get(obj, "preemptionPolicy"), json_get(old, "preemptionPolicy"));
 }
 

@@ -193,21 +193,29 @@ static void traffic(struct vctx *v, const struct json *spec, const struct fp *sp
 }
 
 static void update(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *sp) {
-    if (str_eq(jstr(spec, "type"), "ExternalName") || str_eq(jstr(old, "type"), "ExternalName")) return;
+    if (str_eq(jstr(spec, "type"), "ExternalName") || str_eq(jstr(old, "type"), "ExternalName")) {
+        if (jget(spec, "loadBalancerClass") && !str_eq(jstr(spec, "type"), "LoadBalancer"))
+            v_forbidden(v, FP(sp, "loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'");
+        return;
+    }
     const struct json *ips = json_get(spec, "clusterIPs"), *was = json_get(old, "clusterIPs"),
                       *fam = json_get(spec, "ipFamilies"), *old_fam = json_get(old, "ipFamilies");
     if (!(headless(spec) && headless(old))) {
         if (!json_len(ips) && json_len(was))
             v_invalid(v, FPI(FP(sp, "clusterIPs"), 0), ips, "primary clusterIP can not be unset");
-        else if (json_len(was) && !json_equal(json_item(ips, 0), json_item(was, 0)) && plain_ips(ips))
+        else if (json_len(was) && !json_equal(json_item(ips, 0), json_item(was, 0)) && plain_ips(ips) &&
+                 str_eq(json_as_str(json_item(ips, 0)), jstr(spec, "clusterIP")))
             v_invalid(v, FPI(FP(sp, "clusterIPs"), 0), ips, "may not change once set");
     }
     if (!headless(spec) && !headless(old) && json_len(fam) && json_len(old_fam) && known_families(fam) &&
         !json_equal(json_item(fam, 0), json_item(old_fam, 0)))
         v_invalid(v, FPI(FP(sp, "ipFamilies"), 0), fam, "may not change once set");
     if (str_eq(jstr(spec, "type"), "LoadBalancer") && str_eq(jstr(old, "type"), "LoadBalancer") &&
-        !str_eq(jstr(spec, "loadBalancerClass"), jstr(old, "loadBalancerClass")))
+        !str_eq(jstr(spec, "loadBalancerClass"), jstr(old, "loadBalancerClass"))) {
         v_invalid(v, FP(sp, "loadBalancerClass"), json_get(spec, "loadBalancerClass"), "may not change once set");
+        if (jget(spec, "loadBalancerClass"))
+            v_label_name(v, FP(sp, "loadBalancerClass"), jstr(spec, "loadBalancerClass"));
+    }
     if (jget(spec, "loadBalancerClass") && !str_eq(jstr(spec, "type"), "LoadBalancer"))
         v_forbidden(v, FP(sp, "loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'");
     int64_t hp = json_get_int(spec, "healthCheckNodePort", 0), old_hp = json_get_int(old, "healthCheckNodePort", 0);

@@ -79,12 +79,9 @@ VALIDATE_FN(storage_class) {
            ONE_OF("Immediate", "WaitForFirstConsumer"), false);
     topologies(v, json_get(obj, "allowedTopologies"), FP(NULL, "allowedTopologies"));
     if (!old) return;
-    static const char *const fixed[] = {"parameters", "provisioner", "reclaimPolicy"};
+    static const char *const fixed[] = {"parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"};
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-        if (!jsame(json_get(obj, fixed[i]), json_get(old, fixed[i])))
-            v_forbidden(v, FP(NULL, fixed[i]), "updates to %s are forbidden.", fixed[i]);
-    v_immutable(v, FP(NULL, "volumeBindingMode"), json_get(obj, "volumeBindingMode"),
-                json_get(old, "volumeBindingMode"));
+        v_immutable(v, FP(NULL, fixed[i]), json_get(obj, fixed[i]), json_get(old, fixed[i]));
 }
 
 VALIDATE_FN(csi_driver) {
@@ -101,7 +98,8 @@ VALIDATE_FN(csi_driver) {
     if (period && json_as_int(period, 0) < ALLOCATABLE_PERIOD_MIN)
         v_invalid(v, FP(p, "nodeAllocatableUpdatePeriodSeconds"), period,
                   "must be greater than or equal to 10 seconds");
-    if (json_len(tokens) && !jget(spec, "serviceAccountTokenInSecrets"))
+    if (json_len(tokens) && !jget(spec, "serviceAccountTokenInSecrets") &&
+        (!old || !jsame(tokens, json_at(old, "spec", "tokenRequests", NULL))))
         rules_warn(
             v->c,
             "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
@@ -122,9 +120,10 @@ VALIDATE_FN(csi_driver) {
         if (!str_in(str_or_empty(json_as_str(it)), ONE_OF("Ephemeral", "Persistent")))
             v_not_supported(v, FP(p, "volumeLifecycleModes"), it, ONE_OF("Ephemeral", "Persistent"));
     if (!old) return;
-    static const char *const fixed[] = {"attachRequired", "volumeLifecycleModes"};
+    static const char *const fixed[][2] = {{"attachRequired", "attachedRequired"}, /* as upstream spells it */
+                                           {"volumeLifecycleModes", "volumeLifecycleModes"}};
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-        v_immutable(v, FP(p, fixed[i]), json_get(spec, fixed[i]), json_at(old, "spec", fixed[i], NULL));
+        v_immutable(v, FP(p, fixed[i][1]), json_get(spec, fixed[i][0]), json_at(old, "spec", fixed[i][0], NULL));
 }
 
 VALIDATE_FN(csi_node) {
@@ -153,6 +152,15 @@ VALIDATE_FN(csi_node) {
                 break;
             }
     }
+    JSON_FOREACH(k,
+                 json_at(old, "spec", "drivers", NULL)) /* of a driver that stays, only how much it can take changes */
+        JSON_FOREACH(it, list) {
+            static const char *const fixed[] = {"nodeID", "topologyKeys"};
+            bool same = true;
+            if (!str_eq(jstr(it, "name"), jstr(k, "name"))) continue;
+            for (size_t i = 0; i < ARRAY_LEN(fixed); i++) same &= jsame(json_get(it, fixed[i]), json_get(k, fixed[i]));
+            if (!same) v_invalid_whole(v, FP(FP(NULL, "spec"), "drivers"), "field is immutable");
+        }
 }
 
 VALIDATE_FN(csi_storage_capacity) {
