@@ -22,9 +22,12 @@ struct writer {
 
 /* ---- who is meant ---- */
 
+/* An IPv4 address or block. Nothing else gets into the text. */
+static bool is_ipv4(const char *s) { return !str_empty(s) && s[strspn(s, "0123456789./")] == '\0'; }
+
 /* Pods that have an address of their own and use it. */
 static const char *address_of(const struct core_pod *p) {
-    if (p->spec.host_network || str_empty(p->status.pod_ip) || strchr(p->status.pod_ip, ':')) return NULL;
+    if (p->spec.host_network || !is_ipv4(p->status.pod_ip)) return NULL;
     bool over = str_eq(p->status.phase, "Succeeded") || str_eq(p->status.phase, "Failed");
     return over ? NULL : p->status.pod_ip;
 }
@@ -90,11 +93,10 @@ static void lines(struct buf *b, const char *addresses, const struct networking_
 static void block_lines(struct buf *b, enum direction d, const struct networking_ip_block *block,
                         const struct networking_network_policy_port_vec *ports, const struct core_pod *target) {
     _cleanup_buf_ struct buf at = BUF_INIT;
-    if (strchr(block->cidr, ':')) return;
+    if (!is_ipv4(block->cidr)) return;
     buf_printf(&at, "ip %s %s ", words[d].peer, block->cidr);
     for (size_t i = 0; i < block->except.n; i++)
-        if (!strchr(block->except.items[i], ':'))
-            buf_printf(&at, "ip %s != %s ", words[d].peer, block->except.items[i]);
+        if (is_ipv4(block->except.items[i])) buf_printf(&at, "ip %s != %s ", words[d].peer, block->except.items[i]);
     lines(b, at.data, ports, target);
 }
 
