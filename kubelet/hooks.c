@@ -204,8 +204,12 @@ enum probe_result hook_http(struct kubelet *kl, const struct core_http_get_actio
     _cleanup_arena_ struct arena *a = arena_new();
     struct http_exchange x = {0};
     long status = http_run(a, h, t, user_agent, timeout_ns, &x, output);
+    bool elsewhere = status >= 300 && status < 400;
+    if (elsewhere)
+        say(output, "Probe terminated redirects, Response body: %.*s", (int)x.body.len, str_or_empty(x.body.data));
     buf_done(&x.body);
     if (status == 0) return PROBE_FAILURE;
+    if (elsewhere) return PROBE_WARNING;
     if (status >= 200 && status < 400) return PROBE_SUCCESS;
     say(output, "HTTP probe failed with statuscode: %ld", status);
     return PROBE_FAILURE;

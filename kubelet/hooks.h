@@ -6,7 +6,12 @@
 
 #include "kubelet/kubelet.h"
 
-enum probe_result { PROBE_SUCCESS, PROBE_FAILURE, PROBE_UNKNOWN /* could not be carried out */ };
+enum probe_result {
+    PROBE_SUCCESS,
+    PROBE_FAILURE,
+    PROBE_UNKNOWN, /* could not be carried out */
+    PROBE_WARNING, /* successful, but an event says that something is odd */
+};
 
 struct hook_target {
     const struct core_pod *pod;

@@ -75,7 +75,8 @@ TEST(http_probes_take_200_to_399_and_follow_redirects_on_the_host) {
     CHECK_INT(get(&f, "ok"), PROBE_SUCCESS); /* a missing slash is added */
     CHECK_INT(get(&f, "/header"), PROBE_SUCCESS);
     CHECK_INT(get(&f, "/local"), PROBE_SUCCESS);
-    CHECK_INT(get(&f, "/away"), PROBE_SUCCESS); /* not followed: answering at all is good enough */
+    CHECK_INT(get(&f, "/away"), PROBE_WARNING); /* not followed: answering at all is good enough */
+    CHECK(strncmp(f.output, "Probe terminated redirects, Response body:", 42) == 0);
     CHECK_INT(get(&f, "/bad"), PROBE_FAILURE);
     CHECK_STR(f.output, "HTTP probe failed with statuscode: 503");
     CHECK_INT(get(&f, "/loop"), PROBE_FAILURE);

@@ -15,7 +15,7 @@ struct probe {
     struct probe_count count;
     char *id, *pod_ip; /* of the instance that runs; NULL: none */
     int64_t started_wall, due;
-    uint64_t results[3]; /* by enum probe_result */
+    uint64_t results[3]; /* by enum probe_result; a warning is a success */
     bool busy, gone;
 };
 
@@ -152,7 +152,7 @@ static void carry_out(struct prober *pr, struct probe *p) {
     int64_t planned = p->due;
     p->busy = true;
     pthread_mutex_unlock(&pr->lock);
-    enum probe_result r = hook_probe(pr->kl, p->spec, &t, output);
+    enum probe_result got = hook_probe(pr->kl, p->spec, &t, output), r = got == PROBE_WARNING ? PROBE_SUCCESS : got;
     pthread_mutex_lock(&pr->lock);
     p->busy = false;
     p->results[r]++;
@@ -166,6 +166,9 @@ static void carry_out(struct prober *pr, struct probe *p) {
     pthread_mutex_unlock(&pr->lock);
     if (current && r == PROBE_FAILURE)
         kubelet_event(pr->kl, t.pod, container, "Warning", "Unhealthy", "%s probe failed: %s", kind_names[kind],
+                      output);
+    if (current && got == PROBE_WARNING)
+        kubelet_event(pr->kl, t.pod, container, "Warning", "ProbeWarning", "%s probe warning: %s", kind_names[kind],
                       output);
     if (current && r == PROBE_UNKNOWN)
         kubelet_event(pr->kl, t.pod, container, "Warning", "Unhealthy",

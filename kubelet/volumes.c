@@ -88,13 +88,14 @@ static int set_up_empty_dir(struct setup *s, struct err *e) {
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     if (str_eq(medium, "Memory") && !path_is_mount(dir)) {
         int64_t size = memory_size(s);
-        const char *opts = size > 0 ? arena_printf(s->a, "size=%lld,mode=0777", (long long)size) : "mode=0777";
+        const char *opts = size > 0 ? arena_printf(s->a, "size=%lld,mode=1777", (long long)size) : "mode=1777";
         if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, opts) < 0)
             return err_errno(e, errno, "mount tmpfs on %s", dir);
         fresh = true;
     }
     if (fresh) {
-        if (chmod(dir, 0777) < 0) return err_errno(e, errno, "chmod %s", dir);
+        mode_t mode = str_eq(medium, "Memory") ? 01777 : 0777; /* a tmpfs is as the kernel makes it */
+        if (chmod(dir, mode) < 0) return err_errno(e, errno, "chmod %s", dir);
         r = setup_fs_group(s, dir, e);
         if (r < 0) return r;
     }
