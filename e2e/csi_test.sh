@@ -55,17 +55,8 @@ spec: {accessModes: [$3], volumeMode: $2, storageClassName: "", volumeName: $1, 
 YAML
 }
 pod() { # NAME CLAIM COMMAND
-  cat <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: $1}
-spec:
-  terminationGracePeriodSeconds: 0
-  securityContext: {fsGroup: 2345}
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "$3; sleep 3600"], volumeMounts: [{name: v, mountPath: /data}]}]
-  volumes: [{name: v, persistentVolumeClaim: {claimName: $2}}]
----
-YAML
+  a_pod "$1" "securityContext: {fsGroup: 2345}
+  volumes: [{name: v, persistentVolumeClaim: {claimName: $2}}]" 'volumeMounts: [{name: v, mountPath: /data}]' "$3"
 }
 { pv disk Filesystem ReadWriteOnce; pod one disk 'echo hello > /data/one'; } | kubectl apply -f - >/dev/null
 va() { kubectl get volumeattachments -o jsonpath='{.items[*].metadata.name}'; }
@@ -85,7 +76,7 @@ pod two disk 'cat /data/one' | kubectl apply -f - >/dev/null
 check "a second pod of the node shares it" kubectl wait --for=condition=Ready pod/two --timeout=20s
 check_out "it was staged once" '^1$' bash -c "grep -c '\"NodeStageVolume\"' '$DIR/calls'"
 
-kill -9 "$(pgrep -P "$(cat "$RUN/supervisor.pid")" -f coracle-kubelet)"
+kill_kubelet
 sleep 2
 check "after a restart of the kubelet both pods are Ready" kubectl wait --for=condition=Ready pod/one pod/two --timeout=20s
 check_out "and nothing was published again" '^2$' bash -c "grep -c '\"NodePublishVolume\"' '$DIR/calls'"
@@ -108,31 +99,10 @@ metadata: {name: $DRIVER}
 spec: {attachRequired: false, volumeLifecycleModes: [Persistent, Ephemeral]}
 YAML
 }
-{ pv raw Block ReadWriteOnce; cat <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: block}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "echo raw > /dev/xvda; sleep 3600"], volumeDevices: [{name: v, devicePath: /dev/xvda}]}]
-  volumes: [{name: v, persistentVolumeClaim: {claimName: raw}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: inline}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "touch /data/x; sleep 3600"], volumeMounts: [{name: v, mountPath: /data}]}]
-  volumes: [{name: v, csi: {driver: $DRIVER, volumeAttributes: {size: small}}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: nodriver}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, volumeMounts: [{name: v, mountPath: /data}]}]
-  volumes: [{name: v, csi: {driver: none.example.com}}]
-YAML
+{ pv raw Block ReadWriteOnce
+  a_pod block 'volumes: [{name: v, persistentVolumeClaim: {claimName: raw}}]' 'volumeDevices: [{name: v, devicePath: /dev/xvda}]' 'echo raw > /dev/xvda'
+  a_pod inline "volumes: [{name: v, csi: {driver: $DRIVER, volumeAttributes: {size: small}}}]" 'volumeMounts: [{name: v, mountPath: /data}]' 'touch /data/x'
+  a_pod nodriver 'volumes: [{name: v, csi: {driver: none.example.com}}]' 'volumeMounts: [{name: v, mountPath: /data}]'
 } | kubectl apply -f - >/dev/null
 check "a block volume and an inline volume without attaching" kubectl wait --for=condition=Ready pod/block pod/inline --timeout=20s
 check_out "the container wrote to the device" '^raw' head -c 3 "$DIR/volumes/vol-raw.img"

@@ -13,17 +13,7 @@ plugin=$!
 amount() { kubectl get node "$node" -o jsonpath="{.status.$1.test\.coracle\.io/thing}"; }
 until_ok 15 bash -c "[ \"\$(kubectl get node $node -o jsonpath='{.status.allocatable.test\.coracle\.io/thing}')\" = 4 ]"
 check_out "the node has the devices" '^4$' amount capacity
-pod() { # NAME COUNT
-  cat <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: $1}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "sleep 3600"], resources: {limits: {$RESOURCE: "$2"}}}]
----
-YAML
-}
+pod() { a_pod "$1" '' "resources: {limits: {$RESOURCE: \"$2\"}}"; } # NAME COUNT
 pod one 2 | kubectl apply -f - >/dev/null
 check "a pod gets two" kubectl wait --for=condition=Ready pod/one --timeout=20s
 check_out "those that the plugin prefers" '^DEVICES=d3,d2$' kubectl exec one -- sh -c 'env | grep DEVICES'
@@ -37,7 +27,7 @@ kubectl delete pod three >/dev/null
 kill -USR1 $plugin
 check "an unhealthy one is not allocatable" until_ok 15 bash -c "[ \"\$(kubectl get node $node -o jsonpath='{.status.allocatable.test\.coracle\.io/thing}')\" = 3 ]"
 check_out "but still there" '^4$' amount capacity
-kill -9 "$(pgrep -P "$(cat "$RUN/supervisor.pid")" -f coracle-kubelet)"
+kill_kubelet
 check "after a restart of the kubelet the plugin registers again" until_ok 15 bash -c "[ \$(grep -c Register '$WORK/calls') = 2 ]"
 sleep 1
 pod two 1 | kubectl apply -f - >/dev/null

@@ -48,6 +48,22 @@ until_ok() {
   local end=$((SECONDS + $1)); shift
   until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.2; done
 }
+# a_pod NAME 'fields of the spec' 'fields of the container' COMMAND: a pod of one busybox container, as YAML. The fields of
+# the spec may be several lines, indented by two; COMMAND goes on with a long sleep.
+a_pod() {
+  cat <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: $1}
+spec:
+  terminationGracePeriodSeconds: 0
+  ${2:-}
+  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "${4:-true}; sleep 3600"]${3:+, $3}}]
+---
+YAML
+}
+# kill_kubelet: with SIGKILL; the supervisor starts it again.
+kill_kubelet() { kill -9 "$(pgrep -P "$(cat "$RUN/supervisor.pid")" -f coracle-kubelet)"; }
 # finish: the closing line and the exit status; every test ends with it.
 finish() { printf '%d passed, %d failed\n' "$PASSED" "$FAILED"; [ "$FAILED" = 0 ]; exit; }
 

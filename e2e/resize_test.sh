@@ -5,17 +5,7 @@
 cluster_up || { fail "a cluster"; finish; }
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 milli=$(kubectl get node "$node" -o jsonpath='{.status.allocatable.cpu}' | sed 's/m$//;t;s/$/000/')
-pod() { # NAME MILLI
-  cat <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: $1}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sleep, "3600"], resources: {requests: {cpu: ${2}m, memory: 32Mi}, limits: {cpu: ${2}m, memory: 64Mi}}}]
----
-YAML
-}
+pod() { a_pod "$1" '' "resources: {requests: {cpu: ${2}m, memory: 32Mi}, limits: {cpu: ${2}m, memory: 64Mi}}"; } # NAME MILLI
 { pod small 100; pod big $((milli - 400)); } | kubectl apply -f - >/dev/null
 check "two pods" kubectl wait --for=condition=Ready pod/small pod/big --timeout=20s
 resize() { kubectl patch pod "$1" --subresource=resize --type=strategic -p "{\"spec\":{\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"$2m\"},\"limits\":{\"cpu\":\"$2m\"}}}]}}" >/dev/null; }
@@ -28,7 +18,7 @@ resize small 900
 until_ok 10 bash -c "kubectl get pod small -o jsonpath='{.status.conditions}' | grep -q Deferred"
 check_out "one that does not fit now is deferred" '^Deferred$' pending
 check_out "the container keeps what it has" '^200m 200m 0$' now
-kill -9 "$(pgrep -P "$(cat "$RUN/supervisor.pid")" -f coracle-kubelet)"
+kill_kubelet
 sleep 3
 check_out "a restarted kubelet still knows what is allocated" '^200m 200m 0$' now
 check_out "and what is pending" '^Deferred$' pending

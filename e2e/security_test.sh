@@ -6,25 +6,13 @@ cluster_up || { fail "a cluster"; finish; }
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 check_out "the Node says what its runtime can do" '"recursiveReadOnlyMounts":true,"userNamespaces":true' kubectl get node "$node" -o jsonpath='{.status.runtimeHandlers[0].features}'
 check_out "and that group policies are honoured" 'true' kubectl get node "$node" -o jsonpath='{.status.features.supplementalGroupsPolicy}'
-pod() { # NAME POD-SPEC CONTAINER-FIELDS COMMAND
-  cat <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: $1}
-spec:
-  terminationGracePeriodSeconds: 0
-  $2
-  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "$4; sleep 3600"], $3}]
----
-YAML
-}
-{ pod own 'hostUsers: false
+{ a_pod own 'hostUsers: false
   volumes: [{name: v, emptyDir: {}}, {name: m, emptyDir: {medium: Memory}}]' 'volumeMounts: [{name: v, mountPath: /data}, {name: m, mountPath: /mem}]' 'touch /data/mine /mem/mine && chown 5:5 /data/mine && touch /etc/new && hostname'
-  pod own2 'hostUsers: false' 'tty: false' 'true'
-  pod armour 'securityContext: {appArmorProfile: {type: RuntimeDefault}}' 'tty: false' 'true'
-  pod groups 'securityContext: {runAsUser: 1000, runAsGroup: 1000, supplementalGroups: [4321], supplementalGroupsPolicy: Strict, sysctls: [{name: net.ipv4.ip_local_port_range, value: 2000 3000}]}' 'tty: false' 'true'
-  pod sysctl 'securityContext: {sysctls: [{name: kernel.msgmax, value: \"1\"}]}' 'tty: false' 'true' | sed 's/\\"/"/g'
-  pod rro 'volumes: [{name: v, hostPath: {path: /tmp}}]' 'volumeMounts: [{name: v, mountPath: /data, readOnly: true, recursiveReadOnly: Enabled}]' 'true'
+  a_pod own2 'hostUsers: false' 'tty: false' 'true'
+  a_pod armour 'securityContext: {appArmorProfile: {type: RuntimeDefault}}' 'tty: false' 'true'
+  a_pod groups 'securityContext: {runAsUser: 1000, runAsGroup: 1000, supplementalGroups: [4321], supplementalGroupsPolicy: Strict, sysctls: [{name: net.ipv4.ip_local_port_range, value: 2000 3000}]}' 'tty: false' 'true'
+  a_pod sysctl 'securityContext: {sysctls: [{name: kernel.msgmax, value: \"1\"}]}' 'tty: false' 'true' | sed 's/\\"/"/g'
+  a_pod rro 'volumes: [{name: v, hostPath: {path: /tmp}}]' 'volumeMounts: [{name: v, mountPath: /data, readOnly: true, recursiveReadOnly: Enabled}]' 'true'
 } > "$WORK/pods.yaml"
 kubectl apply -f "$WORK/pods.yaml" >/dev/null
 check "pods with user namespaces run" kubectl wait --for=condition=Ready pod/own pod/own2 --timeout=20s
@@ -58,7 +46,7 @@ kind: RuntimeClass
 metadata: {name: unknown}
 handler: unknown
 YAML
-  { pod classed 'runtimeClassName: with-runc' 'tty: false' 'echo from runc'; pod odd 'runtimeClassName: unknown' 'tty: false' 'true'; } | kubectl apply -f - >/dev/null
+  { a_pod classed 'runtimeClassName: with-runc' 'tty: false' 'echo from runc'; a_pod odd 'runtimeClassName: unknown' 'tty: false' 'true'; } | kubectl apply -f - >/dev/null
   check "a runtime class picks the runtime" kubectl wait --for=condition=Ready pod/classed --timeout=20s
   check_out "exec works in it" '^classed$' kubectl exec classed -- hostname
   check "runc knows it" bash -c "[ -n \"\$(ls '$RUN/shim/runc')\" ]"

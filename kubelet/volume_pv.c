@@ -53,6 +53,12 @@ static int run_program(const char *const *argv, struct err *e) {
     return err_set(e, -EIO, "%s failed (%d): %s", argv[0], WIFEXITED(status) ? WEXITSTATUS(status) : -1, said);
 }
 
+/* As far as loaded: mount.nfs has tried to load the module before this is asked. */
+static bool kernel_has_nfs(void) {
+    _cleanup_free_ char *text = NULL;
+    return file_read("/proc/filesystems", 65536, &text, NULL) < 0 || strstr(text, "\tnfs");
+}
+
 int setup_nfs(struct setup *s, const char *name, const char *server, const char *path, bool read_only,
               const struct str_vec *options, struct err *e) {
     const char *dir =
@@ -69,7 +75,8 @@ int setup_nfs(struct setup *s, const char *name, const char *server, const char 
     for (size_t i = 0; options && i < options->n; i++) opts = arena_printf(s->a, "%s,%s", opts, options->items[i]);
     if (strchr(server, ':')) server = arena_printf(s->a, "[%s]", server); /* IPv6 */
     const char *const argv[] = {program, arena_printf(s->a, "%s:%s", server, path), dir, "-o", opts, NULL};
-    return run_program(argv, e);
+    r = run_program(argv, e);
+    return r < 0 && !kernel_has_nfs() ? err_wrap(e, "this node's kernel has no NFS client") : r;
 }
 
 /* ---- devices of the host ---- */
