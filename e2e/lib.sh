@@ -56,7 +56,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: $1}
 spec:
-  terminationGracePeriodSeconds: 0
+  terminationGracePeriodSeconds: 1
   ${2:-}
   containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "${4:-true}; sleep 3600"]${3:+, $3}}]
 ---

@@ -2,6 +2,9 @@
 #include "kubelet/env.h"
 
 #include <ctype.h>
+#include <sys/stat.h>
+
+#include "kubelet/safepath.h"
 
 enum { ENV_NAME_MAX = 4096 };
 
@@ -279,6 +282,84 @@ static int secret_key(struct env_build *b, const struct core_secret_key_selector
     return err_set(e, -ENOENT, "couldn't find key %s in Secret %s/%s", k->key, ns, k->name);
 }
 
+/* ---- files of variables ---- */
+
+/* One line of *text, without its end; NULL at the end of the text. Cuts in place. */
+static char *next_line(char **text) {
+    char *line = *text;
+    if (!line || !*line) return NULL;
+    size_t n = strcspn(line, "\n");
+    *text = line[n] ? line + n + 1 : NULL;
+    if (n && line[n - 1] == '\r') line[n - 1] = '\0';
+    line[n] = '\0';
+    return line;
+}
+
+/* What follows an opening quote up to the closing one, over several lines if need be. */
+static int quoted_value(struct arena *a, char *rest, char **text, int *line_number, const char **value, struct err *e) {
+    int began = *line_number;
+    const char *sum = "";
+    for (char *close; !(close = strchr(rest, '\'')); (*line_number)++) {
+        sum = arena_printf(a, "%s%s\n", sum, rest);
+        rest = next_line(text);
+        if (!rest) return err_set(e, -EINVAL, "line %d: the value's quote is not closed", began);
+    }
+    size_t n = strcspn(rest, "'");
+    const char *after = rest + n + 1;
+    after += strspn(after, " \t");
+    if (*after && *after != '#') return err_set(e, -EINVAL, "line %d: text after the closing quote", *line_number);
+    *value = arena_printf(a, "%s%.*s", sum, (int)n, rest);
+    return 0;
+}
+
+int env_file_value(struct arena *a, char *text, const char *key, const char **value, struct err *e) {
+    int number = 0;
+    *value = "";
+    for (char *line; (line = next_line(&text));) {
+        number++;
+        line += strspn(line, " \t");
+        if (!*line || *line == '#') continue;
+        size_t n = strcspn(line, "=");
+        if (!line[n] || n == 0 || line[n - 1] == ' ' || line[n - 1] == '\t')
+            return err_set(e, -EINVAL, "line %d is not NAME='VALUE'", number);
+        bool wanted = strlen(key) == n && strncmp(line, key, n) == 0;
+        char *rest = line + n + 1;
+        if (*rest == ' ' || *rest == '\t') { /* an empty value, as a shell would see it */
+            if (wanted) return 0;
+            continue;
+        }
+        const char *found = "";
+        if (*rest != '\'') return err_set(e, -EINVAL, "line %d: the value has to stand in single quotes", number);
+        int r = quoted_value(a, rest + 1, &text, &number, &found, e);
+        if (r < 0) return r;
+        if (!wanted) continue;
+        *value = found;
+        return 0;
+    }
+    return 0;
+}
+
+static int file_key(struct env_build *b, const struct core_file_key_selector *k, const char **value, struct err *e) {
+    const char *root = str_map_get(&b->in->volume_paths, k->volume_name);
+    if (!root) return err_set(e, -ENOENT, "cannot find the volume \"%s\" referenced by FileKeyRef", k->volume_name);
+    /* the path is the pod's: what it leads to is opened without leaving the volume */
+    _cleanup_close_ int at = safepath_open(root, k->path, false, 0, e);
+    if (at < 0) return err_wrap(e, "couldn't parse env file");
+    char opened[64];
+    snprintf(opened, sizeof(opened), "/proc/self/fd/%d", at);
+    struct stat st;
+    _cleanup_free_ char *text = NULL;
+    int r = stat(opened, &st) < 0 ? -errno
+            : S_ISREG(st.st_mode) ? file_read(opened, ENV_FILE_MAX, &text, NULL)
+                                  : -EINVAL;
+    if (r < 0) return err_errno(e, r, "couldn't parse env file %s", k->path);
+    r = env_file_value(b->a, text, k->key, value, e);
+    if (r < 0) return err_wrap(e, "couldn't parse env file %s", k->path);
+    if (**value) return 1;
+    if (is_optional(k->optional)) return 0;
+    return err_set(e, -ENOENT, "environment variable key \"%s\" not found in file \"%s\"", k->key, k->path);
+}
+
 /* As config_map_key. */
 static int value_from(struct env_build *b, const struct core_env_var_source *s, const char **value, struct err *e) {
     const struct env_input *in = b->in;
@@ -298,6 +379,7 @@ static int value_from(struct env_build *b, const struct core_env_var_source *s, 
     }
     if (s->config_map_key_ref) return config_map_key(b, s->config_map_key_ref, value, e);
     if (s->secret_key_ref) return secret_key(b, s->secret_key_ref, value, e);
+    if (s->file_key_ref) return file_key(b, s->file_key_ref, value, e);
     return err_set(e, -ENOTSUP, "this source of an environment variable is not supported");
 }
 

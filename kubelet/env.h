@@ -50,7 +50,14 @@ struct env_input {
     struct env_facts facts;
     const struct core_service *const *services;
     size_t n_services;
+    struct str_map volume_paths; /* where on the host the pod's volumes are, by name: for files of variables */
 };
+/* The value of a name in a file of lines NAME='VALUE' (fileKeyRef): in single quotes, literal, over several lines if need be,
+ * with comments and blank lines; "" when the name is not there. `text` is cut up; values live in `a`. -EINVAL names the
+ * line. */
+enum { ENV_FILE_MAX = 1024 * 1024 };
+int env_file_value(struct arena *a, char *text, const char *key, const char **value, struct err *e);
+
 /* The container's complete environment. An error is one of configuration (CreateContainerConfigError).
  * `skipped` gets the names of envFrom keys that are no variable names, separated by ", " (NULL when there are
  * none). */

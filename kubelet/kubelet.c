@@ -151,7 +151,8 @@ static void on_pod_delete(void *arg, struct object *o) {
 static void on_node(void *arg, struct object *o) { node_wake(((struct kubelet *)arg)->node); }
 static void on_node_update(void *arg, struct object *old, struct object *o) {
     const struct core_node *was = old->obj, *now = o->obj;
-    if (!str_eq(was->spec.pod_cidr, now->spec.pod_cidr)) on_node(arg, o);
+    if (!str_eq(was->spec.pod_cidr, now->spec.pod_cidr) || was->spec.unschedulable != now->spec.unschedulable)
+        on_node(arg, o);
 }
 
 static void start_informers(struct kubelet *kl) {
@@ -337,8 +338,11 @@ static void set_up_cgroups(struct kubelet *kl) {
     for (size_t i = 0; i < kl->cfg.enforce_allocatable.n; i++)
         enforce = !str_eq(kl->cfg.enforce_allocatable.items[i], "none");
     if (cgroups_setup(kl->cgroups, quantity_str_milli(str_map_get(node_allocatable(kl->node), "cpu")),
-                      enforce ? node_pods_memory(kl->node) : 0, &e) == 0)
+                      enforce ? node_pods_memory(kl->node) : 0, &e) == 0) {
+        if (enforce)
+            node_event(kl->node, "Normal", "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods");
         return;
+    }
     log_warn("pods run without cgroups of their own", "error", e.msg, NULL);
     cgroups_free(kl->cgroups);
     kl->cgroups = NULL;

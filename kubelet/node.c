@@ -31,8 +31,9 @@ struct node {
     struct arena *sent_arena;
     struct core_node_status *sent; /* last status written, NULL: none */
     int64_t sent_at, renewed_at;
-    bool registered, was_ready;
-    char *last_problem; /* logged once */
+    bool registered, was_ready, told_boot, told_unschedulable;
+    int told_pressure[PRESSURE_KINDS]; /* 0: nothing yet; else 1 + whether there is */
+    char *last_problem;                /* logged once */
 };
 
 /* ---- what the machine has ---- */
@@ -331,6 +332,33 @@ static void drop_unadvertised(struct node *n, struct arena *a, const struct core
     }
 }
 
+/* Events about what describes the node: its conditions, whether pods may come, a reboot. */
+static void tell_changes(struct node *n, const struct core_node_status *st) {
+    static const char *const names[PRESSURE_KINDS][2] = {{"NodeHasSufficientMemory", "NodeHasInsufficientMemory"},
+                                                         {"NodeHasNoDiskPressure", "NodeHasDiskPressure"},
+                                                         {"NodeHasSufficientPID", "NodeHasInsufficientPID"}};
+    const char *name = n->kl->node_name;
+    if (n->kl->fake) return;
+    for (int i = 0; i < PRESSURE_KINDS; i++) {
+        int on = node_under_pressure(n, (enum node_pressure)i) + 1;
+        if (n->told_pressure[i] != on)
+            node_event(n, "Normal", names[i][on - 1], "Node %s status is now: %s", name, names[i][on - 1]);
+        n->told_pressure[i] = on;
+    }
+    _cleanup_object_ struct object *o = stored_node(n);
+    const struct core_node *stored = o ? o->obj : NULL;
+    if (!stored) return;
+    const char *boot = stored->status.node_info.boot_id;
+    if (!n->told_boot && !str_empty(boot) && !str_eq(boot, st->node_info.boot_id))
+        node_event(n, "Warning", "Rebooted", "Node %s has been rebooted, boot id: %s", name, st->node_info.boot_id);
+    n->told_boot = true;
+    if (stored->spec.unschedulable != n->told_unschedulable) {
+        const char *what = stored->spec.unschedulable ? "NodeNotSchedulable" : "NodeSchedulable";
+        node_event(n, "Normal", what, "Node %s status is now: %s", name, what);
+    }
+    n->told_unschedulable = stored->spec.unschedulable;
+}
+
 static void compute(struct node *n, struct arena *a, struct core_node_status *st) {
     struct kubelet *kl = n->kl;
     struct ktime now = ktime_now();
@@ -360,6 +388,7 @@ static void compute(struct node *n, struct arena *a, struct core_node_status *st
                   problem ? arena_printf(a, "[%s]", problem) : "kubelet is posting ready status", now);
     add_images(n, a, st);
     if (kl->csi) st->volumes_in_use = csi_volumes_in_use(kl->csi, a);
+    tell_changes(n, st);
     if (n->was_ready != !problem) {
         node_event(n, "Normal", problem ? "NodeNotReady" : "NodeReady", "Node %s status is now: %s", kl->node_name,
                    problem ? "NodeNotReady" : "NodeReady");

@@ -631,3 +631,30 @@ TEST(restart_policies_and_rules) {
     ended.exit_code = 0;
     CHECK(!container_should_restart(p, &p->spec.containers.items[1], &ended));
 }
+
+TEST(files_of_variables) {
+    static const struct {
+        const char *text, *key, *value; /* NULL: refused */
+    } rows[] = {
+        {"A='1'\nB='two words' # why\n", "B", "two words"},
+        {"# A='0'\n\n  A='x$y\\n'\n", "A", "x$y\\n"},
+        {"A='one\ntwo'\nB='3'", "A", "one\ntwo"},
+        {"A='one\ntwo'\nB='3'", "B", "3"},
+        {"A='1'\n", "C", ""},
+        {"A= '1'\n", "A", ""},
+        {"A='1'\r\nB='2'\r\n", "B", "2"},
+        {"A=1\n", "A", NULL},
+        {"A ='1'\n", "A", NULL},
+        {"A='1\n", "A", NULL},
+        {"A='1'x\n", "A", NULL},
+        {"='1'\n", "A", NULL},
+        {"A\n", "A", NULL},
+    };
+    struct arena *a = test_arena();
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const char *got = NULL;
+        int r = env_file_value(a, arena_strdup(a, rows[i].text), rows[i].key, &got, NULL);
+        CHECK_STR(r < 0 ? NULL : got, rows[i].value);
+    }
+    test_arena();
+}

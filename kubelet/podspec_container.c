@@ -371,6 +371,11 @@ static int environment(struct kubelet *kl, struct arena *a, const struct contain
     ei.facts.n_pod_ips = in->n_pod_ips;
     struct str_map allocatable = kubelet_allocatable(kl, a);
     ei.facts.allocatable = &allocatable;
+    ei.volume_paths.items = arena_zalloc(a, (in->volumes->n + 1) * sizeof(*ei.volume_paths.items));
+    for (size_t i = 0; i < in->volumes->n; i++)
+        if (in->volumes->items[i].host_path)
+            ei.volume_paths.items[ei.volume_paths.n++] =
+                (struct str_map_entry){in->volumes->items[i].name, in->volumes->items[i].host_path};
     const char *skipped = NULL;
     int r = env_make(a, &ei, env, &skipped, e);
     if (r < 0) return r;

@@ -497,6 +497,26 @@ static void addresses(struct arena *a, const struct status_input *in, const stru
     for (size_t i = 0; i < n; i++) out->pod_ips.items[out->pod_ips.n++].ip = ips[i];
 }
 
+/* The sums of what the pod's containers are allocated, or what the pod itself asks for. */
+static struct str_map sums(struct arena *a, const struct core_pod *p, bool limit) {
+    static const char *const names[] = {"cpu", "ephemeral-storage", "memory"};
+    struct str_map m = {.items = arena_alloc(a, ARRAY_LEN(names) * sizeof(*m.items))};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        bool all;
+        struct quantity q = pod_resource(p, names[i], limit, &all);
+        if (q.nano <= 0 || (limit && !all)) continue;
+        m.items[m.n++] = (struct str_map_entry){names[i], quantity_format(a, q)};
+    }
+    return m;
+}
+
+static void pod_resources(struct arena *a, const struct core_pod *p, struct core_pod_status *out) {
+    out->allocated_resources = sums(a, p, false);
+    out->resources = arena_zalloc(a, sizeof(*out->resources));
+    out->resources->requests = out->allocated_resources;
+    out->resources->limits = sums(a, p, true);
+}
+
 void status_compute(struct arena *a, const struct status_input *in, struct core_pod_status *out) {
     const struct core_pod *p = in->pod;
     const struct core_pod_status *prev = in->prev ? in->prev : &p->status;
@@ -525,4 +545,5 @@ void status_compute(struct arena *a, const struct status_input *in, struct core_
     }
     addresses(a, in, prev, out);
     conditions(a, in, prev, out);
+    if (!refused) pod_resources(a, p, out);
 }
