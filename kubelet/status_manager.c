@@ -121,7 +121,9 @@ char *status_patch(struct arena *a, const char *uid, const struct core_pod_statu
                                          "initContainerStatuses",
                                          "containerStatuses",
                                          "ephemeralContainerStatuses",
-                                         "qosClass"};
+                                         "qosClass",
+                                         "allocatedResources",
+                                         "resources"};
     struct json *was = old ? api_to_tree(a, &api_core_pod_status, old) : json_object(a);
     struct json *now = api_to_tree(a, &api_core_pod_status, s), *status = json_object(a);
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {

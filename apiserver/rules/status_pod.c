@@ -34,7 +34,8 @@ static bool restarts(const struct json *spec, const struct json *c, int64_t code
     JSON_FOREACH(rule, json_get(c, "restartPolicyRules")) {
         bool in = false, wanted = str_eq(jstr(json_get(rule, "exitCodes"), "operator"), "In");
         JSON_FOREACH(n, json_at(rule, "exitCodes", "values", NULL)) in |= json_as_int(n, 0) == code;
-        if (in == wanted) return str_eq(jstr(rule, "action"), "Restart");
+        if (in == wanted)
+            return str_eq(jstr(rule, "action"), "Restart") || str_eq(jstr(rule, "action"), "RestartAllContainers");
     }
     const char *policy = *jstr(c, "restartPolicy") ? jstr(c, "restartPolicy") : jstr(spec, "restartPolicy");
     return str_eq(policy, "Always") || (str_eq(policy, "OnFailure") && code != 0);
@@ -47,10 +48,22 @@ static const struct json *named(const struct json *list, const char *name) {
     return NULL;
 }
 
+/* The end of one container may restart all, whatever their own policies. */
+static bool may_restart_all(const struct json *spec) {
+    static const char *const lists[] = {"initContainers", "containers"};
+    const struct json *c, *rule;
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        JSON_FOREACH(c, json_get(spec, lists[i]))
+            JSON_FOREACH(rule, json_get(c, "restartPolicyRules"))
+                if (str_eq(jstr(rule, "action"), "RestartAllContainers")) return true;
+    return false;
+}
+
 /* containers: NULL for those that never start again. */
 static void transitions(struct vctx *v, const struct json *now, const struct json *was, const struct json *spec,
                         const struct json *containers, const struct fp *p) {
     const struct json *it;
+    if (may_restart_all(spec)) return;
     JSON_FOREACH(it, was) {
         const struct json *end = jget(json_get(it, "state"), "terminated"), *s = named(now, jstr(it, "name"));
         if (!end || !s || jget(json_get(s, "state"), "terminated")) continue;
