@@ -151,7 +151,7 @@ static void note_suspension(struct jobrun *x) {
 
 static int write_status(struct jobrun *x, struct err *e) {
     struct batch_job_status *s = &x->j.status;
-    s->active = x->active;
+    s->active = MAX_OF(x->active - x->awaited, 0);
     s->ready = arena_memdup(x->a, &x->ready, sizeof(x->ready));
     s->terminating = arena_memdup(x->a, &x->terminating, sizeof(x->terminating));
     if (x->indexed) s->completed_indexes = index_set_format(x->a, &x->done);

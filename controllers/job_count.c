@@ -147,7 +147,10 @@ static void count_pod(struct jobrun *x, const struct core_pod *p, struct batch_u
         }
     } else if (p->metadata.deletion_timestamp.set) {
         x->terminating++;
-        if (replace_failed_only) x->active++; /* its replacement waits for its end */
+        if (replace_failed_only) { /* its replacement waits for its end */
+            x->active++;
+            x->awaited++;
+        }
     } else {
         x->active++;
         x->ready += pod_is_ready(p);

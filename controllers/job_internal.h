@@ -24,6 +24,7 @@ struct jobrun {
     const struct batch_job *was;
     struct batch_job j;
     struct claimed pods;
+    int32_t awaited; /* of `active`: pods whose end is waited for before they are replaced */
     int32_t active, ready, terminating, succeeded, failed; /* the last two with what is not counted yet */
     int32_t restarts;
     struct ktime last_failure;

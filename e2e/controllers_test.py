@@ -26,6 +26,36 @@ def test_released_pod(api):
     api.call("DELETE", "/api/v1/namespaces/jobs")
     check("the namespace can go", until(60, lambda: api.call("GET", "/api/v1/namespaces/jobs").status == 404), api.call("GET", "/api/v1/namespaces/jobs").text)
 
+def test_replacement(api):
+    pods = "/api/v1/namespaces/default/pods"
+    until(20, lambda: api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default").status == 200)
+    path, body = job("r", "default", podReplacementPolicy="Failed", backoffLimit=3)
+    api.call("POST", path, body)
+    mine = lambda: [p["metadata"]["name"] for p in api.call("GET", pods + "?labelSelector=j%3Dr").json["items"]]
+    until(20, mine)
+    first = mine()[0]
+    api.call("POST", f"{pods}/{first}/binding", {"target": {"kind": "Node", "name": "n"}})
+    api.call("PATCH", f"{pods}/{first}/status", {"status": {"phase": "Running"}}, headers=MERGE)
+    api.call("DELETE", f"{pods}/{first}")
+    counts = lambda: {k: v for k, v in api.call("GET", path + "/r").json["status"].items() if k in ("active", "failed", "terminating") and v}
+    check("a Job's pod that ends is terminating, not active", until(20, lambda: counts() == {"terminating": 1}), counts())
+    check("and not replaced before its end", mine() == [first], mine())
+    api.call("PATCH", f"{pods}/{first}/status", {"status": {"phase": "Failed"}}, headers=MERGE)
+    check("then it has failed, and another is active", until(20, lambda: counts() == {"active": 1, "failed": 1} or counts() == {"active": 1, "failed": 1, "terminating": 1}), counts())
+    api.call("DELETE", path + "/r?propagationPolicy=Background")
+    for p in mine(): api.call("DELETE", f"{pods}/{p}?gracePeriodSeconds=0")
+
+def test_resize_limits(api):
+    ns = "/api/v1/namespaces/default"
+    api.call("POST", ns + "/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "500m"}, "min": {"cpu": "50m"}}]}})
+    api.call("POST", ns + "/pods", {"metadata": {"name": "sized"}, "spec": {"containers": [{"name": "c", "image": "x", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}}]}})
+    resize = lambda cpu: api.call("PATCH", ns + "/pods/sized/resize", {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": cpu}}}]}}, headers={"Content-Type": "application/strategic-merge-patch+json"})
+    check("a pod is resized within the namespace's limits", until(10, lambda: resize("300m").status == 200), resize("300m").text)
+    r = resize("600m")
+    check("and not beyond them", r.status == 403 and "maximum cpu usage per Container is 500m, but limit is 600m" in r.text, r.text)
+    api.call("DELETE", ns + "/pods/sized?gracePeriodSeconds=0")
+    api.call("DELETE", ns + "/limitranges/l")
+
 def test_namespace_order(api):
     ns = "/api/v1/namespaces/ordered"
     api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "ordered"}})
@@ -74,6 +104,8 @@ def main():
         controllers = subprocess.Popen([BUILD + "/controllers/coracle-controllers", "--kubeconfig", api.kubeconfig(), "--leader-elect=false", "--root-ca-file", api.path("ca.crt")],
                                        stdout=open(api.dir + "/controllers.log", "w"), stderr=subprocess.STDOUT)
         test_released_pod(api)
+        test_replacement(api)
+        test_resize_limits(api)
         test_namespace_order(api)
         test_storage(api)
         test_eviction(api)

@@ -342,7 +342,9 @@ static struct json *pod_sum(struct arena *a, const struct json *spec, const char
 int check_limit_ranger(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     static const char *const lists[] = {"containers", "initContainers"};
     const struct json *lr, *item, *k;
-    bool pod = creates_pod(c), claim = c->op == RULES_CREATE && admission_is(c, "", "PersistentVolumeClaim");
+    bool resized =
+        c->op == RULES_UPDATE && str_eq(c->subresource, "resize") && str_empty(c->group) && str_eq(c->kind, "Pod");
+    bool pod = creates_pod(c) || resized, claim = c->op == RULES_CREATE && admission_is(c, "", "PersistentVolumeClaim");
     if (!pod && !claim) return 0;
     _cleanup_buf_ struct buf why = {.limit = ERR_MSG_MAX};
     const struct json *spec = json_get(obj, "spec");
