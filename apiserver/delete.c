@@ -113,15 +113,19 @@ void handle_delete_collection(struct request *q) {
     struct delete_request d;
     struct selector sel;
     bool dry_run = false;
+    int64_t limit = 0;
     int rc = options_check_list(q, &e);
+    if (!rc) rc = request_query_int(q, "limit", 0, &limit, &e);
     if (!rc)
         rc = selector_parse(q->a, q->res, http_query(q->http, "labelSelector"), http_query(q->http, "fieldSelector"),
                             &sel, &e);
     if (!rc) rc = read_options(q, &d, &dry_run, &e);
     if (!rc) rc = watchcache_sync(q->s->cache, &e);
     bool late = !rc && q->res->converts && !selector_empty(&sel);
-    if (!rc) watchcache_list(q->s->cache, q->res, q->ns, late ? NULL : &sel, NULL, 0, &l);
-    if (late && !rc) rc = select_converted(q, &sel, 0, &l, &e);
+    if (!rc)
+        watchcache_list(q->s->cache, q->res, q->ns, late ? NULL : &sel, NULL, late || limit < 0 ? 0 : (size_t)limit,
+                        &l);
+    if (late && !rc) rc = select_converted(q, &sel, limit < 0 ? 0 : (size_t)limit, &l, &e);
     for (size_t i = 0; !rc && i < l.n; i++) {
         _cleanup_object_ struct object *o = NULL;
         bool gone;
@@ -136,6 +140,5 @@ void handle_delete_collection(struct request *q) {
         respond_err(q, &e);
         return;
     }
-    l.remaining = -1;
-    respond_list(q, &l, NULL); /* as they were found */
+    respond_list(q, &l, list_token(q, &l)); /* as they were found */
 }

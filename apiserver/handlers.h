@@ -13,6 +13,8 @@ int read_wait(struct request *q, const char *rv, struct err *e);
 /* Of objects whose conversion webhook may change what selectors look at: all are converted, those that fit stay, `limit`
  * (0: none) at most. Blocks. */
 int select_converted(struct request *q, const struct selector *sel, size_t limit, struct wc_list *l, struct err *e);
+/* The token with which a list that has more is continued; NULL: it is whole. */
+const char *list_token(struct request *q, const struct wc_list *l);
 
 /* watch.c: answered over time on the loop thread */
 struct watch_hub *watch_hub_new(struct apiserver *s, uv_loop_t *loop);

@@ -99,7 +99,7 @@ static int check_revision(struct request *q, struct write *w, const struct json 
     const struct json *m = json_get(obj, "metadata");
     const char *rv = json_get_str(m, "resourceVersion");
     int64_t rev = 0;
-    if (str_empty(rv)) {
+    if (str_empty(rv) || str_eq(rv, "0")) {
         bool status = !str_empty(q->subresource);
         if (!(q->res->flags & RES_NEEDS_RV) || status) return 0;
         err_status(e, 422, "Invalid",
@@ -173,7 +173,10 @@ void handle_update(struct request *q) {
         if (!old && (q->res->flags & RES_CREATE_ON_UPDATE) && !q->subresource) {
             begin(q, &w, RULES_CREATE, dry_run);
             status = 201;
-            rc = write_create(&w, to_stored(q, json_clone(q->a, body)), true, &o, &e);
+            struct json *fresh = to_stored(q, json_clone(q->a, body));
+            if (!dry_run)
+                json_del(json_get(fresh, "metadata"), "resourceVersion"); /* says nothing about a new object */
+            rc = write_create(&w, fresh, true, &o, &e);
             break;
         }
         begin(q, &w, RULES_UPDATE, dry_run);
@@ -311,7 +314,6 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     w->c.type = q->res->type;
     int rc = patch_apply(&w->c, ct, visible_tree(q, w, old), q->http->body, q->http->body_len, &patched, &strict, e);
     w->c.type = w->res->type;
-    size_t warned = q->n_warnings;
     if (!rc && q->res->custom && q->subresource) { /* of the status alone: the rest stays */
         json_set_str(q->a, patched, "kind", q->res->kind);
         json_set_str(q->a, patched, "apiVersion", resource_api_version(q->a, q->res));
@@ -320,7 +322,6 @@ static int patch_once(struct request *q, struct write *w, const char *ct, const 
     if (rc) return rc;
     if ((rc = body_normalise(q, q->res->type, patched, &strict, &obj, e)) && e->status == 400) rc = patch_unfit(q, e);
     if (rc) return rc;
-    if (warned) q->n_warnings = warned; /* of an earlier try */
     obj = to_stored(q, obj ? obj : patched);
     if (!obj) return err_status(e, 400, "BadRequest", "the object cannot be stored in this version");
     if ((rc = request_check_names(q, obj, e))) return rc;
@@ -340,9 +341,11 @@ void handle_patch(struct request *q) {
     int status = 200, rc = patch_check(q, &dry_run, &e);
     if (!rc) audit_request_patch(q, q->http->body, q->http->body_len);
     if (!rc && apply) rc = read_config(q, &config, &dups, &e);
+    size_t warned = q->n_warnings;
     for (int i = 0; !rc; i++) {
         _cleanup_object_ struct object *old = write_current(q->s, q->res, q->ns, q->name, i > 0);
         begin(q, &w, old ? RULES_UPDATE : RULES_CREATE, dry_run);
+        q->n_warnings = warned; /* without those of an earlier try */
         if (!old && (!apply || q->subresource))
             rc = err_not_found(&e, q->res, q->name);
         else if (old && (rc = write_look(&w, old, &e)))

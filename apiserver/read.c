@@ -182,6 +182,10 @@ int select_converted(struct request *q, const struct selector *sel, size_t limit
     return rc;
 }
 
+const char *list_token(struct request *q, const struct wc_list *l) {
+    return l->more && l->n ? make_token(q->a, l->rev, l->items[l->n - 1]->key) : NULL;
+}
+
 void handle_list(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_wc_list_ struct wc_list l = {0};
@@ -209,6 +213,5 @@ void handle_list(struct request *q) {
         respond_err(q, &e);
         return;
     }
-    const char *token = l.more && l.n ? make_token(q->a, l.rev, l.items[l.n - 1]->key) : NULL;
-    respond_list(q, &l, token);
+    respond_list(q, &l, list_token(q, &l));
 }

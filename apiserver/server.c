@@ -145,7 +145,9 @@ static int check_route(struct request *q, struct err *e) {
     bool create_named = bit == VERB_CREATE && q->name && !q->sub;
     bool no_ns = q->res->namespaced && !q->ns && (bit == VERB_CREATE || bit == VERB_DELETECOLLECTION);
     bool no_name = !q->name && (bit == VERB_UPDATE || bit == VERB_PATCH);
-    bool passed_on = q->sub && str_eq(q->sub->name, "proxy") && str_eq(q->http->method, "OPTIONS");
+    bool proxy = q->sub && str_eq(q->sub->name, "proxy");
+    if (str_eq(q->http->method, "HEAD") && !q->res->custom && !proxy) return no_method(q, e);
+    bool passed_on = proxy && str_eq(q->http->method, "OPTIONS");
     if ((!(allowed & bit) && !passed_on) || create_named || no_ns || no_name) return no_method(q, e);
     if (bit == VERB_PATCH || request_is_long(q)) return 0; /* a patch's content type comes first */
     return request_acceptable(q, e);

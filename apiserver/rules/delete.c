@@ -129,14 +129,25 @@ enum rules_delete rules_prepare_delete(struct rules_ctx *c, struct json *obj, co
     if (is_core(c, "Namespace")) return delete_namespace(c, obj, o);
     if (!marked && str_eq(c->group, "apiextensions.k8s.io") && str_eq(c->kind, "CustomResourceDefinition"))
         return delete_crd(c, obj);
-    size_t before = json_len(json_get(meta, "finalizers"));
-    set_gc_finalizers(c, meta, o);
-    if (is_core(c, "Pod")) return delete_pod(c, obj, o);
-    size_t held = json_len(json_get(meta, "finalizers"));
-    if (!held) return RULES_DELETE_NOW;
-    if (marked) return held == before ? RULES_DELETE_NOTHING : RULES_DELETE_STORE;
-    mark_deleted(c, meta, 0);
-    return RULES_DELETE_STORE;
+    int64_t left = json_get_int(meta, "deletionGracePeriodSeconds", 0);
+    bool sooner = o->grace_period_seconds >= 0 && o->grace_period_seconds < left;
+    bool pending = marked && left > 0 && !sooner;
+    struct json *before = json_clone(c->a, json_get(meta, "finalizers"));
+    if (!pending) set_gc_finalizers(c, meta, o); /* a deletion that waits is not changed so */
+    struct json *now = json_get(meta, "finalizers");
+    enum rules_delete what = RULES_DELETE_STORE;
+    if (is_core(c, "Pod")) {
+        what = delete_pod(c, obj, o);
+    } else if (!json_len(now)) {
+        what = RULES_DELETE_NOW;
+    } else if (!marked) {
+        mark_deleted(c, meta, 0);
+    }
+    bool same = json_len(now) == json_len(before) && (!before || json_equal(now, before));
+    if (marked && what == RULES_DELETE_STORE && same && !is_core(c, "Pod")) what = RULES_DELETE_NOTHING;
+    if (what == RULES_DELETE_NOTHING && !same) what = RULES_DELETE_STORE;
+    if (marked && what == RULES_DELETE_NOW && before) json_set(c->a, meta, "finalizers", before); /* as it was stored */
+    return what;
 }
 
 bool rules_update_deletes(struct rules_ctx *c, const struct json *obj) {

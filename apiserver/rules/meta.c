@@ -42,7 +42,10 @@ const char *rules_name_check(struct rules_ctx *c, const char *name, bool prefix)
     if (rule == NAME_PATH || rule == NAME_RBAC || rule == NAME_ANY) return is_path_segment_prefix(name);
     /* a prefix may end in a dash: the suffix follows */
     char *copy = arena_strdup(c->a, name);
-    if (n > 1 && copy[n - 1] == '-') copy[n - 1] = 'a';
+    if (n > 1 && copy[n - 1] == '-') { /* upstream leaves out the character before it, too */
+        copy[n - 2] = 'a';
+        copy[n - 1] = '\0';
+    }
     return name_fault(rule, copy);
 }
 

@@ -261,6 +261,10 @@ static int ordered_list(struct arena *a, struct at t, struct json *doc, const ch
     if (!lt.field || lt.field->shape != API_LIST)
         return fails(e, "unable to find a list in the type for the field", name);
     const char *key = lt.field->patch_key;
+    const struct json *o;
+    JSON_FOREACH(o, order)
+        if (key && (json_len(have) || json_len(brought)) && !is_map(o))
+            return fails(e, "value in the order is not a map", name);
     int rc = check_order(brought, order, key, e);
     if (rc || (!have && !brought)) return rc;
     if (have && brought) rc = merge_list(a, lt, json_clone(a, have), brought, &merged, e);

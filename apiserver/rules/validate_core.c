@@ -319,7 +319,8 @@ static void finalizer(struct vctx *v, const struct json *f, const struct fp *p) 
 
 VALIDATE_FN(namespace) {
     const struct json *f;
-    JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL)) finalizer(v, f, FP(FP(NULL, "spec"), "finalizers"));
+    JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL))
+        finalizer(v, f, FPI(FP(FP(NULL, "spec"), "finalizers"), f_i));
 }
 
 static void taints_of(struct vctx *v, const struct json *taints) {
