@@ -53,8 +53,14 @@ def test_resize_limits(api):
     check("a pod is resized within the namespace's limits", until(10, lambda: resize("300m").status == 200), resize("300m").text)
     r = resize("600m")
     check("and not beyond them", r.status == 403 and "maximum cpu usage per Container is 500m, but limit is 600m" in r.text, r.text)
-    api.call("DELETE", ns + "/pods/sized?gracePeriodSeconds=0")
     api.call("DELETE", ns + "/limitranges/l")
+    api.call("POST", ns + "/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {"limits.cpu": "400m"}}})
+    until(20, lambda: api.call("GET", ns + "/resourcequotas/q").json.get("status", {}).get("used"))
+    r = resize("500m")
+    check("nor beyond its quota", r.status == 403 and "exceeded quota: q" in r.text, r.text)
+    check("up to which it may grow", until(10, lambda: resize("400m").status == 200), resize("400m").text)
+    api.call("DELETE", ns + "/resourcequotas/q")
+    api.call("DELETE", ns + "/pods/sized?gracePeriodSeconds=0")
 
 def test_namespace_order(api):
     ns = "/api/v1/namespaces/ordered"

@@ -181,6 +181,14 @@ static bool paid(const struct quota_charges *x, const struct json *quota) {
 static int check_all(struct check *x, struct err *e) {
     struct rules_ctx *c = x->c;
     const struct json *quota, *all = NULL;
+    if (str_eq(c->subresource, "resize")) { /* counts as an update of the pod */
+        struct rules_ctx whole = *c;
+        struct check y = {&whole, x->obj, x->old, x->charges};
+        whole.subresource = NULL;
+        int rc = check_all(&y, e);
+        c->quota_counted |= whole.quota_counted;
+        return rc;
+    }
     if (!c->namespaced || c->op == RULES_DELETE || !str_empty(c->subresource) || !x->obj) return 0;
     JSON_FOREACH(quota, admission_list(c, "", "resourcequotas", c->ns)) {
         int rc = quota_applies(quota, x->obj) && !paid(x->charges, quota) ? check_quota(x, quota, &all, e) : 0;
