@@ -184,6 +184,9 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"enable-admission-plugins", 0, FLAG_IGNORED, NULL, "LIST", "accepted; the default plugins are always on"},
         {"disable-admission-plugins", 0, FLAG_LIST, &o->disabled_plugins, "LIST",
          "ServiceAccount: pods get no account and no token, as where no controllers make accounts"},
+        {"profiling", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; there is nothing under /debug/pprof"},
+        {"contention-profiling", 0, FLAG_IGNORED, NULL, "BOOL", "accepted"},
+        {"enable-logs-handler", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; there is no /logs"},
         {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
         {"v", 'v', FLAG_INT, &p->v, "N", "log level: 0 errors and notices, 4 and more everything"},
         {0}};

@@ -30,6 +30,11 @@ struct series {
     struct prom_histogram duration;
 };
 
+struct store_series {
+    struct prom_histogram duration;
+    _Atomic uint64_t failed;
+};
+
 struct metrics {
     pthread_mutex_t lock; /* of making series */
     _Atomic(struct series *) slots[SLOTS];
@@ -39,6 +44,8 @@ struct metrics {
     _Atomic int64_t reading, writing; /* requests being worked on that end by themselves */
     _Atomic uint64_t events[EVENT_ROWS_MAX];
     _Atomic(const struct resource *) event_rows[EVENT_ROWS_MAX];
+    _Atomic(struct store_series *) stores[EVENT_ROWS_MAX][METRICS_STORE_OPS]; /* made with the first */
+    _Atomic(const struct resource *) store_rows[EVENT_ROWS_MAX];
 };
 
 struct metrics *metrics_new(void) {
@@ -51,6 +58,8 @@ struct metrics *metrics_new(void) {
 void metrics_free(struct metrics *m) {
     if (!m) return;
     for (size_t i = 0; i < m->n; i++) free(m->all[i]);
+    for (size_t i = 0; i < EVENT_ROWS_MAX; i++)
+        for (size_t k = 0; k < METRICS_STORE_OPS; k++) free(m->stores[i][k]);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
@@ -178,7 +187,42 @@ void metrics_watch_event(struct metrics *m, const struct resource *r) {
     atomic_fetch_add_explicit(&m->events[r->index], 1, memory_order_relaxed);
 }
 
+void metrics_store(struct metrics *m, const struct resource *r, enum metrics_store_op op, int64_t began_ns,
+                   bool failed) {
+    if (r->index >= EVENT_ROWS_MAX) return;
+    struct store_series *s = atomic_load_explicit(&m->stores[r->index][op], memory_order_acquire), *mine = NULL;
+    if (!s) {
+        mine = xcalloc(1, sizeof(*mine));
+        if (atomic_compare_exchange_strong(&m->stores[r->index][op], &s, mine))
+            s = mine;
+        else
+            free(mine); /* s is the other's */
+        atomic_store_explicit(&m->store_rows[r->index], r, memory_order_release);
+    }
+    prom_observe(&s->duration, durations, mono_ns() - began_ns);
+    if (failed) atomic_fetch_add_explicit(&s->failed, 1, memory_order_relaxed);
+}
+
 /* ---- writing ---- */
+
+/* Of what kind: 0 durations, 1 numbers, 2 failures. */
+static void write_store_requests(struct metrics *m, struct buf *b, int kind) {
+    static const char *const ops[METRICS_STORE_OPS] = {"create", "update", "delete"};
+    for (size_t i = 0; i < EVENT_ROWS_MAX; i++)
+        for (size_t k = 0; k < METRICS_STORE_OPS; k++) {
+            struct store_series *s = atomic_load_explicit(&m->stores[i][k], memory_order_acquire);
+            const struct resource *r = atomic_load_explicit(&m->store_rows[i], memory_order_acquire);
+            if (!s || !r) continue;
+            _cleanup_free_ char *l =
+                xasprintf("group=\"%s\",operation=\"%s\",resource=\"%s\"", r->group, ops[k], r->plural);
+            uint64_t n = 0;
+            for (size_t j = 0; j <= PROM_BUCKETS_MAX; j++) n += atomic_load(&s->duration.counts[j]);
+            if (kind == 0) prom_write(b, "etcd_request_duration_seconds", l, &s->duration, durations);
+            if (kind == 1) buf_printf(b, "etcd_requests_total{%s} %llu\n", l, (unsigned long long)n);
+            if (kind == 2)
+                buf_printf(b, "etcd_request_errors_total{%s} %llu\n", l, (unsigned long long)atomic_load(&s->failed));
+        }
+}
 
 static void labels(struct buf *b, const struct series *s) {
     const struct resource *r = s->res;
@@ -226,6 +270,17 @@ static void write_requests(struct metrics *m, struct buf *b) {
     }
 }
 
+static void write_store_all(struct metrics *m, struct buf *b) {
+    prom_head(b, "etcd_request_duration_seconds", "histogram",
+              "Latency of transactions with the store, etcd or embedded, for each operation and object type.");
+    write_store_requests(m, b, 0);
+    prom_head(b, "etcd_requests_total", "counter", "Transactions with the store, for each operation and object type.");
+    write_store_requests(m, b, 1);
+    prom_head(b, "etcd_request_errors_total", "counter",
+              "Transactions with the store that failed, for each operation and object type.");
+    write_store_requests(m, b, 2);
+}
+
 static void write_storage(struct apiserver *s, struct buf *b) {
     static const char *const names[] = {"apiserver_storage_objects", "apiserver_resource_objects"};
     _cleanup_arena_ struct arena *a = arena_new();
@@ -255,6 +310,7 @@ void metrics_write(struct apiserver *s, struct buf *b) {
     http_server_get_stats(s->http, &st);
     write_requests(s->metrics, b);
     write_storage(s, b);
+    write_store_all(s->metrics, b);
     prom_head(b, "apiserver_open_connections", "gauge", "Connections that are open.");
     buf_printf(b, "apiserver_open_connections %zu\n", st.connections);
     prom_head(b, "apiserver_registered_watchers", "gauge", "Watches that are open.");

@@ -12,5 +12,9 @@ void metrics_begin(struct metrics *m, struct request *q);
 void metrics_over(struct http_req *r, void *arg);
 /* An event of a watch was sent. */
 void metrics_watch_event(struct metrics *m, const struct resource *r);
+/* A transaction with the store, begun at began_ns (mono). */
+enum metrics_store_op { METRICS_CREATE, METRICS_UPDATE, METRICS_DELETE, METRICS_STORE_OPS };
+void metrics_store(struct metrics *m, const struct resource *r, enum metrics_store_op op, int64_t began_ns,
+                   bool failed);
 /* All of it, with what other parts of the server say. */
 void metrics_write(struct apiserver *s, struct buf *b);

@@ -5,6 +5,7 @@
 #include "apiserver/convert.h"
 #include "apiserver/crd/convert.h"
 #include "apiserver/crd/registry.h"
+#include "apiserver/metrics.h"
 #include "pkg/base/map.h"
 #include "pkg/store/seal.h"
 
@@ -183,7 +184,10 @@ static int store(struct write *w, enum store_op op, const char *key, const char 
                           .lazy = w->s->embedded && (w->lazy || (w->res->flags & RES_LAZY)),
                           .cause = {w->c.user, w->cause_rev}};
     struct store_txn_result r = {0};
+    int64_t began = mono_ns();
     int rc = store_txn(w->s->store, w->a, &t, &r, e);
+    enum metrics_store_op kind = op == STORE_DELETE ? METRICS_DELETE : expect ? METRICS_UPDATE : METRICS_CREATE;
+    metrics_store(w->s->metrics, w->res, kind, began, rc != 0);
     if (rc) return rc;
     *rev = r.rev;
     return r.succeeded ? 0 : WRITE_RETRY;
