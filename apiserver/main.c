@@ -426,6 +426,7 @@ int main(int argc, char **argv) {
     int rc = serve(&p, &e);
     shut_down(&p);
     flag_list_done(&p.o.unhonoured);
+    flag_list_done(&p.o.disabled_plugins);
     flag_list_done(&p.o.oidc.required);
     return rc ? fail(&e, "cannot serve") : 0;
 }

@@ -114,10 +114,11 @@ static int review_token(struct request *q, struct json *v, struct err *e) {
     } else {
         json_set(a, status, "user", json_object(a));
         bool jwt = strchr(token, '.') && strchr(strchr(token, '.') + 1, '.'); /* it was looked into */
+        bool known = why.msg[0] && !str_eq(why.msg, "unknown token");
         json_set_str(a, status, "error",
-                     jwt && why.msg[0] && !str_eq(why.msg, "unknown token")
-                         ? arena_printf(a, "[invalid bearer token, %s]", why.msg)
-                         : "invalid bearer token");
+                     known && q->s->token_webhook ? why.msg /* the webhook's own words */
+                     : known && jwt               ? arena_printf(a, "[invalid bearer token, %s]", why.msg)
+                                                  : "invalid bearer token");
     }
     json_set(a, v, "status", status);
     return 0;
