@@ -59,6 +59,7 @@ void handle_create(struct request *q) {
     for (int i = 0; !rc; i++) {
         struct json *obj = to_stored(q, generated ? json_clone(q->a, body) : body);
         begin(q, &w, RULES_CREATE, dry_run);
+        write_take_raw(&w, q);
         w.c.name = NULL;
         if (!obj)
             rc = err_status(&e, 400, "BadRequest", "the object cannot be stored in this version");
@@ -180,6 +181,7 @@ void handle_update(struct request *q) {
             break;
         }
         begin(q, &w, RULES_UPDATE, dry_run);
+        write_take_raw(&w, q);
         rc = old ? put_once(q, &w, body, old, &o, &e) : err_not_found(&e, q->res, q->name);
         if (try_again(q, rc, i, old, &queue,
                       &e)) { /* with a resourceVersion too: the object may be gone by now, which is 404 */
@@ -242,6 +244,14 @@ static int merge_config(struct request *q, struct write *w, const struct json *c
     return rc;
 }
 
+/* Whether an apply left the object, apart from who owns it, as it is. */
+static bool applied_nothing(struct request *q, struct write *w, const struct json *merged, const struct object *old) {
+    struct json *was = old ? visible_tree(q, w, old) : NULL, *now = json_clone(q->a, merged);
+    json_del(json_get(was, "metadata"), "managedFields");
+    json_del(json_get(now, "metadata"), "managedFields");
+    return was && json_equal(was, now);
+}
+
 static int apply_once(struct request *q, struct write *w, const struct json *config, const struct json_dups *dups,
                       const struct object *old, struct object **out, int *status, struct err *e) {
     bool deleted;
@@ -249,6 +259,7 @@ static int apply_once(struct request *q, struct write *w, const struct json *con
     _cleanup_err_ struct err why = {0};
     int rc = merge_config(q, w, config, old, &merged, e);
     if (rc) return rc;
+    w->keep_raw = write_keeps_bytes(w) && applied_nothing(q, w, merged, old);
     /* an apply that changes nothing goes on too: write_update sees whether `old` is still what is stored */
     if (q->res->type && api_tree_normalise(q->a, q->res->type, merged, &obj, NULL, &why))
         return err_status(e, 500, "", "failed to convert new typed object: %s", why.msg);

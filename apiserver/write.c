@@ -145,6 +145,60 @@ static struct json *custom_stored(struct write *w, const struct resource *in, st
     return out;
 }
 
+/* ---- what is kept byte for byte ----
+ *
+ * Upstream keeps the data of a ControllerRevision as the bytes that the client wrote, white space and all, and since they
+ * are immutable, a patch (which writes them anew, compact) is refused unless they were compact. Clients see that, so it
+ * is the same here: the stored text has those bytes. */
+
+bool write_keeps_bytes(const struct write *w) {
+    return str_eq(w->res->kind, "ControllerRevision") && str_eq(w->res->group, "apps");
+}
+
+/* The text of a member of the object that `p` holds; NULL when there is none. */
+static const char *raw_member(struct arena *a, const char *p, size_t n, const char *key) {
+    struct json_reader r;
+    const char *raw = NULL;
+    size_t len = 0;
+    json_reader_init(&r, a, p, n);
+    if (json_next(&r) != JTOK_OBJ_BEGIN) return NULL;
+    while (json_next(&r) == JTOK_KEY) {
+        bool wanted = r.len == strlen(key) && memcmp(r.str, key, r.len) == 0;
+        if (!json_skip(&r, &raw, &len)) return NULL;
+        if (wanted) return arena_strndup(a, raw, len);
+    }
+    return NULL;
+}
+
+void write_take_raw(struct write *w, struct request *q) {
+    const char *ct = http_header(q->http, "content-type");
+    if (write_keeps_bytes(w) && (str_empty(ct) || request_media_is(ct, "application/json")))
+        w->raw = raw_member(w->a, q->http->body, q->http->body_len, "data");
+}
+
+static const char *stored_raw(struct write *w, const struct object *o) {
+    const char *text = arena_printf(w->a, "{%.*s", (int)o->tail->len, o->tail->data);
+    return raw_member(w->a, text, strlen(text), "data");
+}
+
+/* Has the bytes written instead of the value that they stand for, unless admission has made another of it. */
+static void put_raw(struct write *w, struct json *obj) {
+    struct json *said = NULL, *data = json_get(obj, "data");
+    if (!data || json_parse(w->a, w->raw, strlen(w->raw), &said, NULL, NULL) || !json_equal(said, data)) return;
+    struct json *raw = json_str(w->a, w->raw);
+    raw->type = JSON_NUMBER; /* whose text is written as it is */
+    json_set(w->a, obj, "data", raw);
+}
+
+/* Before an update is checked: the bytes as they are and as they will be. */
+static void compare_raw(struct write *w, const struct json *obj, const struct object *old) {
+    if (!write_keeps_bytes(w)) return;
+    const struct json *data = json_get(obj, "data");
+    w->c.raw_was = stored_raw(w, old);
+    if (w->keep_raw) w->raw = w->c.raw_was;
+    w->c.raw_now = w->raw ? w->raw : data ? json_text(w->a, data) : "";
+}
+
 /* The tree's canonical text as stored: without a resourceVersion. `in`: the row of the version that it is to be in. */
 static int canonical(struct write *w, const struct resource *in, struct json *obj, const char **text, size_t *len,
                      struct err *e) {
@@ -165,6 +219,7 @@ static int canonical(struct write *w, const struct resource *in, struct json *ob
         out = custom_stored(w, in, out);
     }
     json_del(json_get(out, "metadata"), "resourceVersion");
+    if (w->raw) put_raw(w, out);
     struct buf b = BUF_INIT;
     json_write(&b, out);
     *text = arena_memdup(w->a, str_or_empty(b.data), b.len + 1);
@@ -343,6 +398,7 @@ int write_update(struct write *w, struct json *obj, const struct object *old, bo
     int64_t rev = old->rev;
     struct json *before = write_tree(w, old);
     *deleted = false;
+    compare_raw(w, obj, old);
     rules_default(&w->c, obj);
     int rc = update_checks(w, obj, before, managed, e);
     _cleanup_write_queue_ pthread_mutex_t *turn = NULL;
@@ -401,6 +457,7 @@ int write_preconditions(struct write *w, const struct delete_request *d, const s
 int write_delete(struct write *w, const struct delete_request *d, const struct object *old, struct object **out,
                  bool *gone, struct err *e) {
     struct json *before = write_tree(w, old), *obj = json_clone(w->a, before);
+    if (write_keeps_bytes(w)) w->raw = stored_raw(w, old);
     int64_t rev = old->rev;
     const char *text;
     size_t len;

@@ -17,12 +17,18 @@ struct write {
     int64_t cause_rev;
     const struct object *tree_of; /* write_tree's last, so that it is parsed once */
     struct json *tree;
-    bool lazy; /* need not be durable when answered (embedded store) */
+    const char *raw; /* of a ControllerRevision: the bytes of its data as the client wrote them; NULL: compact */
+    bool keep_raw;   /* they stay as they are stored */
+    bool lazy;       /* need not be durable when answered (embedded store) */
 };
 
 /* Prepares for one object. q NULL: the server itself writes. `res` may be a row that shares another's storage. */
 void write_init(struct write *w, struct apiserver *s, struct arena *a, struct request *q, const struct resource *res,
                 const char *subresource, const char *ns, const char *name, enum rules_op op);
+/* Whether part of the object is kept byte for byte. */
+bool write_keeps_bytes(const struct write *w);
+/* Takes over what is kept byte for byte from the body of a POST or PUT in JSON. */
+void write_take_raw(struct write *w, struct request *q);
 /* Makes sure that the object can be looked at in the version of the write, by the conversion webhook of a custom resource.
  * To be called for an object before write_tree, write_update, write_delete. Blocks. */
 int write_look(struct write *w, const struct object *o, struct err *e);

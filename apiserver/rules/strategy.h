@@ -129,8 +129,9 @@ struct rules_ctx {
         bool detail; /* for level Request and higher */
     } * annotations;
     size_t n_annotations, cap_annotations;
-    bool no_extensions;          /* policies and webhooks have seen this write already, in another form */
-    struct admit_rounds *rounds; /* of the mutating chain */
+    const char *raw_was, *raw_now; /* of a ControllerRevision's data: its bytes as stored, and now; NULL: as equal */
+    bool no_extensions;            /* policies and webhooks have seen this write already, in another form */
+    struct admit_rounds *rounds;   /* of the mutating chain */
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
     bool quota_counted;      /* out: a quota limits this write; see admission_quota */

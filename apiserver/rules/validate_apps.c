@@ -264,5 +264,9 @@ VALIDATE_FN(controller_revision) {
         v_required(v, FP(NULL, "data"), "data is mandatory");
     else if (!json_is(data, JSON_OBJECT))
         v_required(v, FP(NULL, "data"), "data must be a valid JSON object");
-    if (old) v_immutable(v, FP(NULL, "data"), data, json_get(old, "data"));
+    if (!old) return;
+    if (v->c->raw_was && !str_eq(v->c->raw_was, v->c->raw_now)) /* upstream compares bytes */
+        v_invalid(v, FP(NULL, "data"), data, "field is immutable");
+    else
+        v_immutable(v, FP(NULL, "data"), data, json_get(old, "data"));
 }
