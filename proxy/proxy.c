@@ -104,9 +104,23 @@ static int sync_node(struct proxy *p, const char *name, struct err *e) {
     return 0;
 }
 
+static int commit(struct proxy *p, struct err *e) {
+    int r = table_commit(p->table, e);
+    struct conntrack_fronts fronts = {0};
+    _cleanup_err_ struct err ce = {0};
+    if (r < 0 || !table_udp_changed(p->table, &fronts)) return r;
+    int n = conntrack_sweep(&fronts, &ce);
+    conntrack_fronts_done(&fronts);
+    if (n < 0)
+        log_warn("UDP clients may keep to endpoints that are gone", "error", ce.msg, NULL);
+    else if (n > 0)
+        log_fmt(LOG_DEBUG, "%d UDP flows begin anew", n);
+    return 0;
+}
+
 static int reconcile(void *arg, struct arena *a, const char *key, struct err *e) {
     struct proxy *p = arg;
-    if (str_eq(key, commit_key)) return table_commit(p->table, e);
+    if (str_eq(key, commit_key)) return commit(p, e);
     if (str_eq(key, policies_key)) return policies_sync(p->policies, e);
     if (str_has_prefix(key, node_prefix)) return sync_node(p, key + strlen(node_prefix), e);
     int r = sync_service(p, key);

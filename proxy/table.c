@@ -19,6 +19,7 @@
 enum { AFFINITY_MAX = 65536 }; /* clients of sticky services remembered */
 
 static const char table_name[] = "coracle_proxy";
+static char absent[] = ""; /* by its address: the kernel does not have the element */
 
 struct element { /* of one set, by its text */
     char *data;  /* "" in sets */
@@ -29,8 +30,9 @@ struct table {
     struct nft *nft;
     struct map services;             /* name -> struct rules */
     struct map elements[RULES_SETS]; /* text -> struct element */
-    struct buf pending_del, pending_add;
-    bool fresh; /* the kernel's table must be written whole */
+    struct map was[RULES_SETS];      /* of elements that changed since the last commit: what the kernel has */
+    bool fresh;                      /* the kernel's table must be written whole */
+    bool udp_changed;                /* since table_udp_changed was asked */
 };
 
 static void element_free(void *p) {
@@ -55,20 +57,31 @@ int table_new(struct table **out, struct err *e) {
     return 0;
 }
 
+static void was_free(void *p) {
+    if (p != absent) free(p);
+}
+
+static void forget_changes(struct table *t) {
+    for (size_t s = 0; s < RULES_SETS; s++) {
+        map_done_with(&t->was[s], was_free);
+        t->was[s] = (struct map){0};
+    }
+}
+
 void table_free(struct table *t) {
     if (!t) return;
     nft_close(t->nft);
     map_done_with(&t->services, rules_free);
     for (size_t i = 0; i < RULES_SETS; i++) map_done_with(&t->elements[i], element_free);
-    buf_done(&t->pending_del);
-    buf_done(&t->pending_add);
+    forget_changes(t);
     free(t);
 }
 
-static void change(struct table *t, struct buf *b, const char *verb, size_t set, const char *key, const char *data) {
-    if (t->fresh) return;
-    buf_printf(b, "%s element ip %s %s { %s%s%s }\n", verb, table_name, rules_set_names[set], key, *data ? " : " : "",
-               data);
+/* What an element is in the kernel's table, noted before its first change since the last commit: `data`, or NULL. */
+static void touch(struct table *t, size_t set, const char *key, const char *data) {
+    t->udp_changed |= strstr(key, "udp . ") != NULL;
+    if (t->fresh || map_has(&t->was[set], key)) return;
+    map_put(&t->was[set], key, data ? xstrdup(data) : absent);
 }
 
 static void drop_wants(struct table *t, struct rules *r) {
@@ -89,15 +102,14 @@ static void add_wants(struct table *t, struct rules *r) {
         for (size_t it = 0; map_next(&r->sets[s], &it, &key, &v);) {
             struct element *el = map_get(&t->elements[s], key);
             if (el && el->wanted_by == 0 && strcmp(el->data, v) != 0) {
-                change(t, &t->pending_del, "delete", s, key, el->data);
-                change(t, &t->pending_add, "add", s, key, v);
+                touch(t, s, key, el->data);
                 free(el->data);
                 el->data = xstrdup(v);
             } else if (!el) {
                 el = xcalloc(1, sizeof(*el));
                 el->data = xstrdup(v);
                 map_put(&t->elements[s], key, el);
-                change(t, &t->pending_add, "add", s, key, v);
+                touch(t, s, key, NULL);
             }
             el->wanted_by++;
         }
@@ -112,7 +124,7 @@ static void sweep(struct table *t, struct rules *r) {
         for (size_t it = 0; map_next(&r->sets[s], &it, &key, &v);) {
             struct element *el = map_get(&t->elements[s], key);
             if (!el || el->wanted_by) continue;
-            change(t, &t->pending_del, "delete", s, key, el->data);
+            touch(t, s, key, el->data);
             map_del(&t->elements[s], key);
             element_free(el);
         }
@@ -254,20 +266,64 @@ static void write_whole(struct table *t, struct buf *b) {
     }
 }
 
+static void write_change(struct buf *b, const char *verb, size_t set, const char *key, const char *data) {
+    buf_printf(b, "%s element ip %s %s { %s%s%s }\n", verb, table_name, rules_set_names[set], key, *data ? " : " : "",
+               data);
+}
+
+/* The difference between what the kernel has and what is wanted now, however it came about: what is to go, then what is
+ * to come. */
+static void write_changes(struct table *t, struct buf *b) {
+    for (int adding = 0; adding < 2; adding++)
+        for (size_t s = 0; s < RULES_SETS; s++) {
+            const char *key;
+            void *v;
+            for (size_t it = 0; map_next(&t->was[s], &it, &key, &v);) {
+                const struct element *el = map_get(&t->elements[s], key);
+                const char *had = v == absent ? NULL : v, *wants = el ? el->data : NULL;
+                if (had && wants && strcmp(had, wants) == 0) continue;
+                if (adding ? wants : had) write_change(b, adding ? "add" : "delete", s, key, adding ? wants : had);
+            }
+        }
+}
+
 int table_commit(struct table *t, struct err *e) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     if (t->fresh) {
         write_whole(t, &b);
     } else {
-        if (t->pending_del.len) buf_add(&b, t->pending_del.data, t->pending_del.len);
-        if (t->pending_add.len) buf_add(&b, t->pending_add.data, t->pending_add.len);
+        write_changes(t, &b);
     }
-    buf_reset(&t->pending_del);
-    buf_reset(&t->pending_add);
+    forget_changes(t);
     if (!b.len) return 0;
     int r = nft_run(t->nft, b.data, e);
     t->fresh = r < 0;
     return r;
+}
+
+/* From "10.96.0.10 . udp . 53[ . slot]" or "udp . 30053[ . slot]" and "10.244.0.7 . 53" to addresses. */
+static void udp_front(struct conntrack_fronts *out, const char *key, const char *data) {
+    const char *proto = strstr(key, "udp . ");
+    if (!proto) return;
+    int host = proto > key ? (int)(proto - key - 3) : 0; /* without " . " */
+    const char *port = proto + strlen("udp . "), *dot = strstr(data, " . ");
+    _cleanup_free_ char *front = xasprintf("%.*s:%.*s", host, key, (int)strspn(port, "0123456789"), port);
+    _cleanup_free_ char *back = dot ? xasprintf("%.*s:%s", (int)(dot - data), data, dot + 3) : NULL;
+    conntrack_fronts_add(out, front, back);
+}
+
+bool table_udp_changed(struct table *t, struct conntrack_fronts *out) {
+    static const enum rules_set sets[] = {SET_VIP_16,  SET_VIP_60,   SET_VIP_960, SET_NODE_16,
+                                          SET_NODE_60, SET_NODE_960, SET_DEAD,    SET_DEAD_NODE};
+    if (!t->udp_changed) return false;
+    t->udp_changed = false;
+    for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
+        const char *key;
+        void *v;
+        for (size_t it = 0; map_next(&t->elements[sets[i]], &it, &key, &v);)
+            udp_front(out, key, ((const struct element *)v)->data);
+    }
+    return true;
 }
 
 size_t table_elements(const struct table *t) {

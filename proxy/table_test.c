@@ -75,6 +75,16 @@ TEST(a_service_follows_its_endpoints) {
     CHECK_INT(connect_to("10.96.7.7", 80), 0);
     CHECK_INT(connect_to("10.1.1.1", 30080), 0);
 
+    /* changes that follow, or undo, each other before they are committed */
+    const char *const turns[] = {"10.1.1.9", "10.1.1.8", NULL, "10.1.1.9", "10.1.1.2"};
+    for (size_t i = 0; i < ARRAY_LEN(turns); i++) {
+        r = one_service(turns[i]);
+        table_set(t, "default/web", &r);
+    }
+    CHECK_INT(table_commit(t, &e), 0);
+    CHECK_STR(e.msg, "");
+    CHECK_INT(connect_to("10.96.7.7", 80), 0);
+
     r = one_service(NULL);
     table_set(t, "default/web", &r);
     CHECK_INT(table_commit(t, &e), 0);
