@@ -298,6 +298,8 @@ int write_create(struct write *w, struct json *obj, bool managed, struct object 
     int rc = create_checks(w, obj, managed, e);
     _cleanup_write_queue_ pthread_mutex_t *turn = NULL;
     if (!rc) rc = quota_enter(w, obj, NULL, &turn, e);
+    if (!rc && w->c.sent_revision && !w->c.dry_run) /* whoever may not create it at all is told that first */
+        rc = err_status(e, 500, "", "resourceVersion should not be set on objects to be created");
     if (!rc && w->c.dry_run) /* shows what the client sent */
         str_to_i64(str_or_empty(json_as_str(json_at(obj, "metadata", "resourceVersion", NULL))), &rev);
     if (!rc) rc = canonical(w, w->res, obj, &text, &len, e);

@@ -92,8 +92,7 @@ int rules_prepare_create(struct rules_ctx *c, struct json *obj, struct err *e) {
         return err_status(e, 400, "BadRequest",
                           "the namespace of the provided object does not match the namespace sent on the request");
     }
-    if (strtoull(jstr(meta, "resourceVersion"), NULL, 10) && !c->dry_run)
-        return err_status(e, 500, "", "resourceVersion should not be set on objects to be created");
+    c->sent_revision = strtoull(jstr(meta, "resourceVersion"), NULL, 10) != 0;
     if (!c->dry_run) json_del(meta, "resourceVersion"); /* which shows what the client sent */
     meta_prepare_create(c, obj);
     drop_disabled(c, obj);

@@ -134,6 +134,7 @@ struct rules_ctx {
     struct admit_rounds *rounds;   /* of the mutating chain */
     /* private to the rules: what rules_release gives back */
     struct rules_claim *claims;
+    bool sent_revision;      /* out, of a create: the client said a resourceVersion */
     bool quota_counted;      /* out: a quota limits this write; see admission_quota */
     struct rules_seen *seen; /* objects that admission has looked up */
 };
