@@ -1,6 +1,7 @@
 /* pods/eviction: a delete that asks the PodDisruptionBudgets first (upstream: registry/core/pod/rest/eviction.go). A
  * budget that allows it is charged before the pod is deleted: its disruptionsAllowed goes down and the pod is noted in
  * disruptedPods, so that evictions at the same time do not exceed it. */
+#include "apiserver/options.h"
 #include "apiserver/subresources.h"
 #include "apiserver/write.h"
 
@@ -150,8 +151,12 @@ void handle_eviction(struct request *q) {
     int rc = body_of_write(q, api_type_find("policy", "v1", "Eviction"), "policy/v1", "Eviction", "CreateOptions",
                            &dry_run, &ev, &e);
     const char *name = json_as_str(json_at(ev, "metadata", "name", NULL));
-    if (!rc && !str_empty(name) && !str_eq(name, q->name))
+    if (!rc && (str_empty(name) || !str_eq(name, q->name)))
         rc = err_status(&e, 400, "BadRequest", "name in URL does not match name in Eviction object");
+    const struct json *asked = json_at(ev, "deleteOptions", "dryRun", NULL);
+    if (!rc && dry_run && json_len(asked) && !str_eq(json_as_str(json_item(asked, 0)), "All"))
+        rc = err_status(&e, 500, "", "Non-matching dry-run options in request and content");
+    if (!rc && json_get(ev, "deleteOptions")) rc = options_check_delete(json_get(ev, "deleteOptions"), &e);
     read_delete_options(q, ev, &d, &dry_run);
     static const struct rules_kind kind = {"policy", "v1", "Eviction", "pods", true};
     if (!rc) rc = write_admit_body(q, RULES_CREATE, &kind, "eviction", dry_run, ev, NULL, &e);

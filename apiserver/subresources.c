@@ -6,7 +6,8 @@
 
 /* ---- binding ---- */
 
-static void set_scheduled(struct arena *a, struct json *pod) {
+static void set_scheduled(struct arena *a, struct json *pod, struct ktime when) {
+    char now[KTIME_MAX];
     struct json *conds = json_ensure_array(a, json_ensure_object(a, pod, "status"), "conditions"), *c, *found = NULL;
     JSON_FOREACH(c, conds) {
         if (str_eq(json_get_str(c, "type"), "PodScheduled")) found = c;
@@ -15,11 +16,13 @@ static void set_scheduled(struct arena *a, struct json *pod) {
         found = json_object(a);
         json_append(a, conds, found);
     }
+    const struct json *since = str_eq(json_get_str(found, "status"), "True") ? json_get(found, "lastTransitionTime")
+                                                                             : json_str(a, ktime_format(when, now));
     *found = *json_object(a);
     json_set_str(a, found, "type", "PodScheduled");
     json_set_str(a, found, "status", "True");
     json_set(a, found, "lastProbeTime", json_null(a));
-    json_set(a, found, "lastTransitionTime", json_null(a));
+    json_set(a, found, "lastTransitionTime", since ? json_clone(a, since) : json_null(a));
 }
 
 static int bind_once(struct write *w, const struct json *binding, const struct object *old, struct err *e) {
@@ -44,7 +47,7 @@ static int bind_once(struct write *w, const struct json *binding, const struct o
         json_set(a, json_ensure_object(a, meta, "annotations"), m->key, m->value);
     JSON_FOREACH_MEMBER(m, json_at(binding, "metadata", "labels", NULL))
         json_set(a, json_ensure_object(a, meta, "labels"), m->key, m->value);
-    set_scheduled(a, pod);
+    set_scheduled(a, pod, w->c.now);
     int rc = write_raw(w, pod, old, &out, e);
     object_unref(out);
     return rc;
@@ -64,12 +67,14 @@ void handle_binding(struct request *q) {
                         name, q->name);
     if (q->name) name = q->name;
     if (!rc && str_empty(name)) rc = err_status(&e, 400, "BadRequest", "name is required");
-    if (!rc && (str_empty(node) || (!str_empty(kind) && !str_eq(kind, "Node")))) {
-        rc = err_status(&e, 422, "Invalid", "Binding \"%s\" is invalid: target: a node's name is required", name);
-        err_details(&e, "", "Binding", name);
-        err_cause_add(&e, str_empty(node) ? "FieldValueRequired" : "FieldValueNotSupported",
-                      str_empty(node) ? "target.name" : "target.kind", "must be a node");
-    }
+    const char *ns = json_as_str(json_at(b, "metadata", "namespace", NULL));
+    if (!rc && !str_empty(ns) && !str_eq(ns, q->ns))
+        rc = err_status(&e, 400, "BadRequest",
+                        "the namespace of the provided object does not match the namespace sent on the request");
+    if (!rc && !str_empty(kind) && !str_eq(kind, "Node")) /* as plain errors, not as findings */
+        rc = err_status(&e, 500, "",
+                        "target.kind: Unsupported value: \"%.100s\": supported values: \"Node\", \"<empty>\"", kind);
+    if (!rc && str_empty(node)) rc = err_status(&e, 500, "", "target.name: Required value");
     static const struct rules_kind bound = {"", "v1", "Binding", "pods", true};
     bool sub = q->sub != NULL; /* else POST bindings */
     if (!rc) rc = write_admit_body(q, RULES_CREATE, sub ? &bound : NULL, sub ? "binding" : NULL, dry_run, b, NULL, &e);
@@ -78,6 +83,7 @@ void handle_binding(struct request *q) {
         struct write w;
         write_init(&w, q->s, q->a, q, pods, "binding", q->ns, name, RULES_UPDATE);
         w.c.dry_run = dry_run;
+        if (!sub && json_at(b, "metadata", "uid", NULL)) json_del(json_get(b, "metadata"), "uid");
         rc = old ? bind_once(&w, b, old, &e) : err_not_found(&e, pods, name);
         if (rc > 0 && i < WRITE_TRIES) {
             rc = 0;

@@ -106,15 +106,27 @@ static void keep_but_resources(struct arena *a, struct json *obj, const struct j
     static const char *const lists[] = {"containers", "initContainers"};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         const struct json *now = json_at(obj, "spec", lists[i], NULL), *n;
-        JSON_FOREACH(k, json_get(spec, lists[i]))
-            JSON_FOREACH(n, now) {
+        JSON_FOREACH(n, now) {
+            bool known = false;
+            JSON_FOREACH(k, json_get(spec, lists[i])) {
                 if (!str_eq(jstr(n, "name"), jstr(k, "name"))) continue;
+                known = true;
                 keep(a, k, n, "resources");
                 keep(a, k, n, "resizePolicy");
             }
+            if (!known) /* for the validation to refuse */
+                json_append(a, json_ensure_array(a, spec, lists[i]), json_clone(a, n));
+        }
     }
     keep(a, spec, json_get(obj, "spec"), "resources");
     json_set(a, obj, "spec", spec);
+}
+
+/* Neither /resize nor /ephemeralcontainers change what a client says about the pod. */
+static void keep_metadata(struct arena *a, struct json *obj, const struct json *old) {
+    static const char *const parts[] = {"labels", "annotations", "finalizers", "ownerReferences"};
+    struct json *meta = json_ensure_object(a, obj, "metadata");
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) keep(a, meta, json_get(old, "metadata"), parts[i]);
 }
 
 /* DRANodeAllocatableResources, ImageVolumeWithDigest: off by default. */
@@ -166,8 +178,10 @@ PREPARE_FN(pod) {
         struct json *spec = json_clone(c->a, json_get(old, "spec"));
         keep(c->a, spec, json_get(obj, "spec"), "ephemeralContainers");
         json_set(c->a, obj, "spec", spec);
+        keep_metadata(c->a, obj, old);
     } else if (str_eq(c->subresource, "resize")) {
         keep_but_resources(c->a, obj, old);
+        keep_metadata(c->a, obj, old);
     } else if (str_eq(c->subresource, "status")) {
         struct json *status = json_ensure_object(c->a, obj, "status");
         if (!*jstr(status, "qosClass")) keep(c->a, status, json_get(old, "status"), "qosClass");
@@ -301,6 +315,32 @@ PREPARE_FN(csi_node) {
 
 /* ---- certificates ---- */
 
+static size_t count_of_type(const struct json *conds, const char *type) {
+    const struct json *cond;
+    size_t n = 0;
+    JSON_FOREACH(cond, conds) n += str_eq(jstr(cond, "type"), type);
+    return n;
+}
+
+/* A write of the status leaves the conditions of a type as they are, unless there are more or fewer of them (which the
+ * validation then refuses). */
+static void keep_conditions(struct arena *a, struct json *conds, const struct json *was, const char *type) {
+    struct json *cond;
+    size_t nth = 0;
+    if (count_of_type(conds, type) != count_of_type(was, type)) return;
+    JSON_FOREACH(cond, conds) {
+        const struct json *old;
+        size_t left = nth;
+        if (!str_eq(jstr(cond, "type"), type)) continue;
+        nth++;
+        JSON_FOREACH(old, was)
+            if (str_eq(jstr(old, "type"), type) && !left--) {
+                *cond = *json_clone(a, old);
+                break;
+            }
+    }
+}
+
 PREPARE_FN(csr) {
     char now[KTIME_MAX];
     struct json *cond, *status = json_ensure_object(c->a, obj, "status");
@@ -318,9 +358,15 @@ PREPARE_FN(csr) {
     if (str_eq(c->subresource, "approval")) {
         const struct json *conds = json_get(status, "conditions");
         struct json *merged = json_clone(c->a, json_get(old, "status") ? json_get(old, "status") : json_object(c->a));
-        if (conds) json_set(c->a, merged, "conditions", json_clone(c->a, conds));
+        if (json_len(conds))
+            json_set(c->a, merged, "conditions", json_clone(c->a, conds));
+        else
+            json_del(merged, "conditions");
         json_set(c->a, obj, "status", merged);
         status = merged;
+    } else if (str_eq(c->subresource, "status")) {
+        keep_conditions(c->a, json_get(status, "conditions"), json_at(old, "status", "conditions", NULL), "Approved");
+        keep_conditions(c->a, json_get(status, "conditions"), json_at(old, "status", "conditions", NULL), "Denied");
     }
     JSON_FOREACH(cond, json_get(status, "conditions")) {
         def_str(c->a, cond, "lastUpdateTime", now);

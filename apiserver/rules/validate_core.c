@@ -319,8 +319,9 @@ static void finalizer(struct vctx *v, const struct json *f, const struct fp *p) 
 
 VALIDATE_FN(namespace) {
     const struct json *f;
-    JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL))
-        finalizer(v, f, FPI(FP(FP(NULL, "spec"), "finalizers"), f_i));
+    const struct fp *p = FP(FP(NULL, "spec"), "finalizers");
+    bool each = str_eq(v->c->subresource, "finalize"); /* which says which one */
+    JSON_FOREACH(f, json_at(obj, "spec", "finalizers", NULL)) finalizer(v, f, each ? FPI(p, f_i) : p);
 }
 
 static void taints_of(struct vctx *v, const struct json *taints) {

@@ -245,6 +245,8 @@ static void keep(struct arena *a, struct json *o, const struct json *old, const 
         json_del(o, key);
 }
 
+static bool padded(const char *s) { return *s && (strchr(" \t\n\r", *s) || strchr(" \t\n\r", s[strlen(s) - 1])); }
+
 /* Puts the old images (and on /resize the old resources) into `spec`, as far as both have the containers.
  * False when their number changed, which is reported. */
 static bool mask_containers(struct vctx *v, struct json *spec, const struct json *old, const char *key, bool resize,
@@ -258,6 +260,9 @@ static bool mask_containers(struct vctx *v, struct json *spec, const struct json
     JSON_FOREACH(k, list) {
         const struct json *o = json_item(was, k_i);
         if (!resize && !*jstr(k, "image")) v_required(v, FP(FPI(FP(p, key), k_i), "image"), NULL);
+        if (!resize && padded(jstr(k, "image")))
+            v_invalid(v, FP(FPI(FP(p, key), k_i), "image"), json_get(k, "image"),
+                      "must not have leading or trailing whitespace");
         keep(v->a, k, o, "image");
         if (!resize) continue;
         keep(v->a, k, o, "resources");
@@ -337,7 +342,41 @@ static void update(struct vctx *v, const struct json *obj, const struct json *ol
                     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
 }
 
+static bool removed(const struct json *now, const struct json *was) {
+    JSON_FOREACH_MEMBER(m, was)
+        if (!json_get(now, m->key)) return true;
+    return false;
+}
+
+/* Of a container, cpu and memory may become other amounts; none may go, and all else stays. */
+static void resize_container(struct vctx *v, const struct json *k, const struct json *was, const struct fp *p) {
+    static const char *const parts[] = {"requests", "limits"};
+    const struct json *res = json_get(k, "resources"), *old = json_get(was, "resources");
+    struct json *rest = json_object(v->a), *rest_was = json_object(v->a);
+    keep(v->a, rest, k, "resizePolicy");
+    keep(v->a, rest_was, was, "resizePolicy");
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        const struct json *now = json_get(res, parts[i]), *before = json_get(old, parts[i]);
+        if (removed(now, before))
+            v_forbidden(v, FP(FP(p, "resources"), parts[i]), "resource %s cannot be removed", parts[i]);
+        struct json *x = json_ensure_object(v->a, rest, parts[i]), *y = json_ensure_object(v->a, rest_was, parts[i]);
+        JSON_FOREACH_MEMBER(m, now)
+            if (!str_in(m->key, ONE_OF("cpu", "memory"))) json_set(v->a, x, m->key, json_clone(v->a, m->value));
+        JSON_FOREACH_MEMBER(m, before)
+            if (!str_in(m->key, ONE_OF("cpu", "memory"))) json_set(v->a, y, m->key, json_clone(v->a, m->value));
+    }
+    if (!jsame(rest, rest_was)) v_forbidden(v, FP(NULL, "spec"), "only cpu and memory resources are mutable");
+}
+
+static void resize_containers(struct vctx *v, const struct json *obj, const struct json *old, const char *key) {
+    const struct json *now = json_at(obj, "spec", key, NULL), *was = json_at(old, "spec", key, NULL), *k;
+    if (json_len(now) != json_len(was)) return; /* which the rules of any update find */
+    JSON_FOREACH(k, now) resize_container(v, k, json_item(was, k_i), FPI(FP(FP(NULL, "spec"), key), k_i));
+}
+
 static void update_resize(struct vctx *v, const struct json *obj, const struct json *old) {
+    resize_containers(v, obj, old, "containers");
+    resize_containers(v, obj, old, "initContainers");
     const char *now = pod_qos_class(json_get(obj, "spec")), *was = jstr(json_get(old, "status"), "qosClass");
     if (*was && !str_eq(now, was))
         v_invalid(v, FP(NULL, "spec"), json_str(v->a, now), "Pod QOS Class may not change as a result of resizing");
