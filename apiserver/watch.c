@@ -3,7 +3,7 @@
  * A watch starts on a worker (authorisation, parameters, waiting for a revision) and then lives on the loop thread in
  * the hub. The cache's feed wakes it: the hub collects woken watches and turns the loop once for all of them; there
  * each takes its events from the cache (watchcache.h) and writes them. What an event looks like on the wire is made
- * once and shared: the hub keeps the last lines by object, event type and form. A watch stops taking events while its
+ * once and shared (watch_lines.h). A watch stops taking events while its
  * client has too many bytes queued, so a slow client costs no memory; if it falls out of the cache's history it ends
  * with 410 Expired and the client lists again.
  *
@@ -16,32 +16,24 @@
  * A timer per hub ends watches at their timeoutSeconds and sends bookmarks. */
 #include <pthread.h>
 
-#include "apiserver/convert.h"
 #include "apiserver/crd/feed.h"
 #include "apiserver/handlers.h"
 #include "apiserver/metrics.h"
 #include "apiserver/options.h"
 #include "apiserver/tables.h"
+#include "apiserver/watch_lines.h"
 #include "apiserver/watch_ws.h"
 #include "pkg/base/map.h"
 #include "pkg/stream/ws.h"
 
 enum {
     QUEUE_HIGH = 1 << 20, /* bytes queued for a client above which its watch pauses */
-    LINE_SLOTS = 512,     /* shared lines kept */
     TICK_MS = 1000,
     BOOKMARK_S = 60,
     TIMEOUT_MIN_S = 1800, /* a watch without timeoutSeconds lasts this to twice as long */
     PACE_US = 500,        /* pause after a fan-out, for each client that it reached */
     PACE_MAX_MS = 50,
     WS_NORMAL = 1000, /* the code of a close frame */
-};
-
-struct line {
-    struct object *obj;
-    enum wc_event_type type;
-    uint32_t form;
-    struct rbytes *bytes;
 };
 
 struct watch {
@@ -78,111 +70,11 @@ struct watch_hub {
     unsigned busy;  /* watches are being served; what a write lets the loop do in between must not serve them too */
     bool late;      /* run_woken came meanwhile */
     size_t reached; /* watches that got events in this fan-out */
-    struct line lines[LINE_SLOTS];
+    struct watch_lines lines;
 };
 
 static bool pump(struct watch *w);
 static void wake(void *arg);
-
-/* ---- lines ---- */
-
-static uint32_t form_of(const struct request *q) {
-    bool beta = str_eq(q->as_version, "v1beta1");
-    return (uint32_t)q->media | (uint32_t)q->as << 2 | (q->res->storage != NULL) << 5 | beta << 6 | q->res->index << 8;
-}
-
-static void put_varint(struct buf *b, size_t x) {
-    for (; x > 0x7f; x >>= 7) buf_addc(b, (char)(x | 0x80));
-    buf_addc(b, (char)x);
-}
-
-static size_t varint_len(size_t x) {
-    size_t n = 1;
-    while (x >>= 7) n++;
-    return n;
-}
-
-/* One event: a line of JSON, or a frame of protobuf: its length in four bytes, then metav1.WatchEvent{type = 1,
- * object = 2: RawExtension{raw = 1}} where raw is the object with its envelope. */
-static void wrap_event(struct request *q, struct buf *out, const char *type, const struct api_type *t, struct json *v) {
-    if (q->media != MEDIA_PROTO || !t) {
-        buf_printf(out, "{\"type\":\"%s\",\"object\":", type);
-        json_write(out, v);
-        buf_adds(out, "}\n");
-        return;
-    }
-    _cleanup_buf_ struct buf raw = BUF_INIT, obj = BUF_INIT;
-    api_tree_to_proto(&raw, t, v);
-    api_proto_wrap(&obj, str_or_empty(json_get_str(v, "apiVersion")), str_or_empty(json_get_str(v, "kind")), raw.data,
-                   raw.len);
-    size_t inner = 1 + varint_len(obj.len) + obj.len, total = 2 + strlen(type) + 1 + varint_len(inner) + inner;
-    uint8_t len[4] = {(uint8_t)(total >> 24), (uint8_t)(total >> 16), (uint8_t)(total >> 8), (uint8_t)total};
-    buf_add(out, len, 4);
-    buf_addc(out, 0x0a);
-    buf_addc(out, (char)strlen(type));
-    buf_adds(out, type);
-    buf_addc(out, 0x12);
-    put_varint(out, inner);
-    buf_addc(out, 0x0a);
-    put_varint(out, obj.len);
-    buf_add(out, obj.data, obj.len);
-}
-
-static struct rbytes *make_line(struct watch *w, enum wc_event_type type, const struct object *o) {
-    static const char *const names[] = {"ADDED", "MODIFIED", "DELETED"};
-    struct request *q = w->q;
-    if (q->as == AS_PARTIAL_LIST) return NULL; /* no object is a list */
-    if (q->media == MEDIA_JSON && q->as == AS_OBJECT && (!q->res->storage || q->res->custom)) {
-        const struct rbytes *head = q->res->pieces->event[type];
-        struct rbytes *b = rbytes_alloc(head->len + o->tail->len + 2);
-        char *p = mempcpy(b->data, head->data, head->len);
-        p = mempcpy(p, o->tail->data, o->tail->len);
-        memcpy(p, "}\n", 3);
-        return b;
-    }
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    if (q->as == AS_TABLE) {
-        buf_printf(&b, "{\"type\":\"%s\",\"object\":", names[type]);
-        table_write_event(&b, q, o, !w->table_head_sent);
-        w->table_head_sent = true;
-        buf_adds(&b, "}\n");
-        return rbytes_new(b.data, b.len);
-    }
-    _cleanup_arena_ struct arena *a = arena_new();
-    struct json *v = object_tree(a, o);
-    const struct api_type *t = q->res->type;
-    if (q->as == AS_PARTIAL) {
-        v = partial_tree(a, v, q->as_version);
-        t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
-    } else if (v && o->res != q->res) {
-        v = convert_view(a, o->res, q->res, v);
-    }
-    if (!v) return NULL;
-    wrap_event(q, &b, names[type], t, v);
-    return rbytes_new(b.data, b.len);
-}
-
-static void line_done(struct line *l) {
-    object_unref(l->obj);
-    rbytes_unref(l->bytes);
-    *l = (struct line){0};
-}
-
-/* The event's bytes: a reference of the hub's, or of the caller's when *own. */
-static struct rbytes *line_of(struct watch *w, enum wc_event_type type, struct object *o, bool *own) {
-    *own = w->q->as == AS_TABLE && !w->table_head_sent;
-    if (*own) return make_line(w, type, o);
-    uint32_t key[3] = {(uint32_t)((uintptr_t)o >> 4), (uint32_t)type, w->form};
-    struct line *l = &w->hub->lines[hash_bytes(key, sizeof(key)) % LINE_SLOTS];
-    if (l->obj == o && l->type == type && l->form == w->form) return l->bytes;
-    line_done(l);
-    l->bytes = make_line(w, type, o);
-    if (!l->bytes) return NULL;
-    l->obj = object_ref(o);
-    l->type = type;
-    l->form = w->form;
-    return l->bytes;
-}
 
 /* ---- what goes to the client ---- */
 
@@ -247,7 +139,7 @@ static void watch_end(struct watch *w) {
 static void send_error(struct watch *w, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     _cleanup_buf_ struct buf b = BUF_INIT;
-    wrap_event(w->q, &b, "ERROR", api_type_find("meta.k8s.io", "v1", "Status"), status_tree(a, e));
+    watch_event(w->q, &b, "ERROR", api_type_find("meta.k8s.io", "v1", "Status"), status_tree(a, e));
     put_copy(w, b.data, b.len);
 }
 
@@ -280,14 +172,14 @@ static void send_bookmark(struct watch *w, int64_t rev, bool initial_end) {
         json_set(a, v, "rows", json_array(a));
     }
     if (partial) t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
-    wrap_event(q, &b, "BOOKMARK", t, v);
+    watch_event(q, &b, "BOOKMARK", t, v);
     put_copy(w, b.data, b.len);
     w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
 }
 
 static bool send_event(struct watch *w, enum wc_event_type type, struct object *o) {
     bool own;
-    struct rbytes *b = line_of(w, type, o, &own);
+    struct rbytes *b = watch_line(&w->hub->lines, w->q, w->form, type, o, &w->table_head_sent, &own);
     if (!b) return true;
     metrics_watch_event(w->q->s->metrics, w->q->res);
     int rc = put(w, b);
@@ -457,7 +349,7 @@ void watch_prepare(struct request *q) {
     struct watch *w = xcalloc(1, sizeof(*w));
     w->hub = q->s->watches;
     w->q = q;
-    w->form = form_of(q);
+    w->form = watch_form(q);
     http_req_on_close(q->http, on_close, w);
     http_req_on_drain(q->http, on_drain, w);
     q->watch = w;
@@ -616,7 +508,7 @@ struct watch_hub *watch_hub_new(struct apiserver *s, uv_loop_t *loop) {
 
 void watch_hub_close_watches(struct watch_hub *h) {
     while (h->all) watch_end(h->all);
-    for (size_t i = 0; i < LINE_SLOTS; i++) line_done(&h->lines[i]);
+    watch_lines_done(&h->lines);
 }
 
 static void hub_closed(uv_handle_t *handle) {
