@@ -335,6 +335,7 @@ int cmd_join(int argc, char **argv) {
         config = argv[1];
         r = client_config_from_kubeconfig(a, config, &cfg, &e);
         l.server = cfg.server;
+        layout_load(&l, NULL); /* a node that joins again keeps its name and its settings */
     } else if (r == 0) {
         r = layout_load(&l, NULL);
         if (r < 0) err_set(&e, r, "say which cluster to join: coracle join FILE (see coracle join --help)");
@@ -345,6 +346,8 @@ int cmd_join(int argc, char **argv) {
     if (r == 0 && config) {
         _cleanup_free_ char *text = NULL;
         size_t len;
+        /* what the node's programs had may name another server: the kubelet writes it anew, and the others wait for it */
+        if (!layout_supervisor(&l)) unlink(layout_data(&l, "kubelet.kubeconfig"));
         r = file_read(config, 1 << 20, &text, &len);
         if (r == 0) r = file_write_atomic(bootstrap, text, len, 0600);
         if (r == 0 && cfg.ca_data)

@@ -3,25 +3,26 @@
 # renewed while everything goes on, with no program started again. A node whose certificate ended while it was off comes
 # back with its bootstrap token. Machines whose address changes are followed. A CA that is added to a file counts at once.
 . "$(dirname "$0")/lib.sh"
+NS_S=ct-cert-s-$$ NS_N=ct-cert-n-$$ # one run does not disturb another
 DATA_S=$WORK/server/data RUN_S=$WORK/server/run DATA_N=$WORK/node/data RUN_N=$WORK/node/run
 
-server() { nsenter --net=/run/netns/ct-cert-s "$@"; }
-node() { nsenter --net=/run/netns/ct-cert-n "$@"; }
+server() { nsenter --net="/run/netns/$NS_S" "$@"; }
+node() { nsenter --net="/run/netns/$NS_N" "$@"; }
 coracle_server() { server "$CORACLE" "$@" --data-dir "$DATA_S" --run-dir "$RUN_S"; }
 coracle_node() { node "$CORACLE" "$@" --data-dir "$DATA_N" --run-dir "$RUN_N"; }
 k() { server kubectl --kubeconfig "$DATA_S/admin.kubeconfig" "$@"; }
 
 undo() {
   kill "$(jobs -p)" 2>/dev/null
-  [ -e /run/netns/ct-cert-n ] && coracle_node down --purge >/dev/null 2>&1
-  [ -e /run/netns/ct-cert-s ] && coracle_server down --purge >/dev/null 2>&1
-  ip netns del ct-cert-n 2>/dev/null; ip netns del ct-cert-s 2>/dev/null
+  [ -e "/run/netns/$NS_N" ] && coracle_node down --purge >/dev/null 2>&1
+  [ -e "/run/netns/$NS_S" ] && coracle_server down --purge >/dev/null 2>&1
+  ip netns del "$NS_N" 2>/dev/null; ip netns del "$NS_S" 2>/dev/null
   rm -rf "$WORK"
 }
 trap undo EXIT
 undo; mkdir -p "$DATA_S" "$DATA_N"
-ip netns add ct-cert-s && ip netns add ct-cert-n &&
-  ip link add eth0 netns ct-cert-s type veth peer name eth0 netns ct-cert-n || { fail "two network namespaces"; finish; }
+ip netns add "$NS_S" && ip netns add "$NS_N" &&
+  ip link add eth0 netns "$NS_S" type veth peer name eth0 netns "$NS_N" || { fail "two network namespaces"; finish; }
 server sh -c 'ip link set lo up; ip addr add 10.98.0.1/24 dev eth0; ip link set eth0 up'
 node sh -c 'ip link set lo up; ip addr add 10.98.0.2/24 dev eth0; ip link set eth0 up'
 printf 'apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nserverTLSBootstrap: true\n' > "$DATA_N/kubelet.yaml"
@@ -69,7 +70,7 @@ check_out "nor on the node" "^$(printf '%s' "$programs_n" | sed 's/[][().*]/\\&/
 k create deployment later --image=busybox:latest --replicas=2 --dry-run=client -o yaml -- sleep 3600 |
   sed 's/image: busybox:latest/&\n        imagePullPolicy: Never/; s/      containers:/      nodeName: edge\n      terminationGracePeriodSeconds: 1\n&/' | k apply -f - >/dev/null
 check "controllers, scheduler and kubelet still work" k rollout status deployment/later --timeout=60s
-check_out "both nodes are Ready" '^2$' bash -c "nsenter --net=/run/netns/ct-cert-s kubectl --kubeconfig '$DATA_S/admin.kubeconfig' get nodes --no-headers | grep -cw Ready"
+check_out "both nodes are Ready" '^2$' bash -c "nsenter --net=/run/netns/$NS_S kubectl --kubeconfig '$DATA_S/admin.kubeconfig' get nodes --no-headers | grep -cw Ready"
 none_old() { [ "$(k get csr -o json | /usr/bin/python3 -c '
 import json, sys, datetime
 print(sum(1 for c in json.load(sys.stdin)["items"] if (datetime.datetime.utcnow() - datetime.datetime.fromisoformat(c["metadata"]["creationTimestamp"][:-1])).total_seconds() > 75))')" = 0 ]; }
@@ -99,6 +100,13 @@ check "the server's Node too" until_ok 60 follows server 10.98.0.11
 through_service() { server curl -sk --max-time 5 https://10.96.0.1/version | grep -q major; }
 check "the Service kubernetes leads there" until_ok 60 through_service
 check "and coracle up again agrees" coracle_server up
+
+# the node joins again, with a file that knows the new address
+check "a new file for nodes" coracle_server token create --kubeconfig "$WORK/join2"
+check "the node stops" coracle_node down --keep-pods
+check_out "and joins the server at its new address" 'node edge Ready' coracle_node join "$WORK/join2"
+check "logs are there once more, of the same container" until_ok 60 logs
+check_out "which nobody has restarted" '^0$' k get pod talker -o jsonpath='{.status.containerStatuses[0].restartCount}'
 
 # a CA that is added to the file of client CAs
 mkdir "$WORK/lone"

@@ -3,7 +3,7 @@
 # all that is left in the kernel: processes, cgroups, mounts, network namespaces, links, addresses, rules. In a network
 # namespace of its own.
 . "$(dirname "$0")/lib.sh"
-NS=ct-left
+NS=ct-left-$$
 in_ns() { nsenter --net=/run/netns/$NS "$@"; }
 local_coracle() { in_ns "$CORACLE" "$@" --data-dir "$WORK/data" --run-dir "$WORK/run"; }
 k() { in_ns kubectl --kubeconfig "$WORK/data/admin.kubeconfig" "$@"; }

@@ -122,15 +122,27 @@ static int write_kubeconfig(const struct kubelet_config *cfg, struct err *e) {
     return r;
 }
 
+/* The certificate is of the cluster that the bootstrap kubeconfig is for now: the node may have moved to another. */
+static bool of_this_cluster(const struct kubelet_config *cfg, const char *pem) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    _cleanup_free_ char *cert = NULL;
+    struct client_config c;
+    if (client_config_from_kubeconfig(a, cfg->bootstrap_kubeconfig, &c, NULL) < 0 || !c.ca_data) return true;
+    return file_read(pem, MAX_FILE, &cert, NULL) < 0 || pki_issued_by(cert, c.ca_data);
+}
+
 int bootstrap_kubeconfig(const struct kubelet_config *cfg, const char *node_name, struct err *e) {
     if (str_empty(cfg->bootstrap_kubeconfig)) return 0;
     if (str_empty(cfg->kubeconfig)) return err_set(e, -EINVAL, "--bootstrap-kubeconfig needs --kubeconfig to write to");
     _cleanup_free_ char *pem = client_pem(cfg);
     struct pki_info info;
-    /* A kubeconfig that was put there by somebody else is used as it is. One of ours whose certificate has ended in the
-     * meantime is no reason to wait here: the node runs the pods it had, and a new one is asked for beside that. */
-    if (access(cfg->kubeconfig, R_OK) == 0 && (access(pem, F_OK) < 0 || life_of(pem, &info))) return 0;
-    if (!life_of(pem, &info) || ended(&info)) {
+    bool have = access(cfg->kubeconfig, R_OK) == 0, ours = access(pem, F_OK) == 0;
+    if (have && !ours) return 0; /* put there by somebody else: used as it is */
+    /* One of ours is written again: the server's address may be another. That its certificate has ended in the meantime is
+     * no reason to wait here: the node runs the pods it had, and a new one is asked for beside that. */
+    bool usable = life_of(pem, &info) && of_this_cluster(cfg, pem);
+    if (have && usable) return write_kubeconfig(cfg, e);
+    if (!usable || ended(&info)) {
         struct client_config base = {.user_agent = "coracle-kubelet"};
         _cleanup_client_ struct client *c = NULL;
         int r = client_new_from_kubeconfig(cfg->bootstrap_kubeconfig, &base, &c, e);

@@ -116,7 +116,7 @@ static const char *san_canonical(struct arena *a, const char *san) {
     return arena_strdup(a, inet_ntop(family, raw, text, sizeof(text)));
 }
 
-static bool by_this_ca(const char *cert_pem, const char *ca_pem) {
+bool pki_issued_by(const char *cert_pem, const char *ca_pem) {
     _cleanup_x509_ X509 *cert = pki_cert_parse(cert_pem, NULL), *ca = pki_cert_parse(ca_pem, NULL);
     bool ok = cert && ca && X509_verify(cert, X509_get0_pubkey(ca)) == 1;
     ERR_clear_error();
@@ -142,7 +142,7 @@ const char *pki_renewal_reason(const struct pki_pair *p, const char *ca_pem, con
     struct pki_info info;
     if (pki_inspect(a, p->cert_pem, &info, NULL) < 0) return "the certificate cannot be read";
     if (!key_fits(p)) return "key and certificate do not belong together";
-    if (ca_pem && !by_this_ca(p->cert_pem, ca_pem)) return "another CA signed it";
+    if (ca_pem && !pki_issued_by(p->cert_pem, ca_pem)) return "another CA signed it";
     struct ktime now = ktime_now();
     if (ktime_cmp(now, info.not_before) < 0 || ktime_cmp(now, pki_renew_at(&info)) >= 0)
         return "four fifths of its life have passed";

@@ -67,6 +67,8 @@ struct pki_info {
 };
 /* The first certificate of the PEM text. */
 int pki_inspect(struct arena *a, const char *cert_pem, struct pki_info *out, struct err *e);
+/* The CA's key signed the certificate. */
+bool pki_issued_by(const char *cert_pem, const char *ca_pem);
 /* When it should be renewed: once four fifths of its useful life have passed. Issuers date certificates back by a few
  * minutes, which counts for nothing: a certificate of ten minutes is renewed after eight. */
 struct ktime pki_renew_at(const struct pki_info *i);
