@@ -13,7 +13,7 @@ coracle_node() { node "$CORACLE" "$@" --data-dir "$DATA_N" --run-dir "$RUN_N"; }
 k() { server kubectl --kubeconfig "$DATA_S/admin.kubeconfig" "$@"; }
 
 undo() {
-  kill "$(jobs -p)" 2>/dev/null
+  jobs -p | xargs -r kill 2>/dev/null
   [ -e "/run/netns/$NS_N" ] && coracle_node down --purge >/dev/null 2>&1
   [ -e "/run/netns/$NS_S" ] && coracle_server down --purge >/dev/null 2>&1
   ip netns del "$NS_N" 2>/dev/null; ip netns del "$NS_S" 2>/dev/null
@@ -115,7 +115,7 @@ ca one; ca two
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /O=system:masters/CN=jane -keyout "$WORK/lone/jane.key" 2>/dev/null |
   openssl x509 -req -days 1 -CA "$WORK/lone/two.crt" -CAkey "$WORK/lone/two.key" -CAcreateserial -out "$WORK/lone/jane.crt" 2>/dev/null
 cp "$WORK/lone/one.crt" "$WORK/lone/cas.crt"
-server "$BUILD/apiserver/coracle-apiserver" --data-dir "$WORK/lone/data" --secure-port 6555 --client-ca-file "$WORK/lone/cas.crt" >"$WORK/lone/log" 2>&1 &
+nsenter --net="/run/netns/$NS_S" "$BUILD/apiserver/coracle-apiserver" --data-dir "$WORK/lone/data" --secure-port 6555 --client-ca-file "$WORK/lone/cas.crt" >"$WORK/lone/log" 2>&1 &
 whoami() { server curl -sk --max-time 5 --cert "$WORK/lone/jane.crt" --key "$WORK/lone/jane.key" https://127.0.0.1:6555/api/v1/namespaces | grep -q "$1"; }
 check "a certificate of an unknown CA is refused" until_ok 30 whoami Unauthorized
 cat "$WORK/lone/two.crt" >> "$WORK/lone/cas.crt"
