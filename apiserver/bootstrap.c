@@ -151,10 +151,9 @@ static struct json *service_tree(struct apiserver *s, struct arena *a) {
     const char *text = arena_printf(
         a,
         "{\"kind\":\"Service\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\","
-        "\"labels\":"
-        "{\"component\":\"apiserver\",\"provider\":\"kubernetes\"}},\"spec\":{\"type\":\"ClusterIP\","
-        "\"sessionAffinity\":\"None\","
-        "\"clusterIP\":\"%s\",\"ports\":[{\"name\":\"https\",\"protocol\":\"TCP\",\"port\":443,\"targetPort\":%lld}]}}",
+        "\"labels\":{\"component\":\"apiserver\",\"provider\":\"kubernetes\"}},\"spec\":{\"type\":\"ClusterIP\","
+        "\"sessionAffinity\":\"None\",\"clusterIP\":\"%s\",\"ports\":[{\"name\":\"https\",\"protocol\":\"TCP\","
+        "\"port\":443,\"targetPort\":%lld}]}}",
         str_or_empty(ip), (long long)s->opt.secure_port);
     return json_parse(a, text, strlen(text), &v, NULL, NULL) ? NULL : v;
 }
@@ -165,18 +164,18 @@ static struct json *endpoints_tree(struct apiserver *s, struct arena *a, bool sl
     const char *ip = s->opt.advertise_address;
     const char *family = strchr(ip, ':') ? "IPv6" : "IPv4";
     const char *text = slice ? arena_printf(a,
-                                            "{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/"
-                                            "v1\",\"metadata\":{\"name\":\"kubernetes\","
-                                            "\"namespace\":\"default\",\"labels\":{\"kubernetes.io/"
-                                            "service-name\":\"kubernetes\"}},\"addressType\":\"%s\","
-                                            "\"endpoints\":[{\"addresses\":[\"%s\"],\"conditions\":{\"ready\":true}}],"
-                                            "\"ports\":[{\"name\":\"https\",\"protocol\":\"TCP\",\"port\":%lld}]}",
+                                            "{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/v1\","
+                                            "\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\","
+                                            "\"labels\":{\"kubernetes.io/service-name\":\"kubernetes\"}},"
+                                            "\"addressType\":\"%s\",\"endpoints\":[{\"addresses\":[\"%s\"],"
+                                            "\"conditions\":{\"ready\":true}}],\"ports\":[{\"name\":\"https\","
+                                            "\"protocol\":\"TCP\",\"port\":%lld}]}",
                                             family, ip, port)
                              : arena_printf(a,
-                                            "{\"kind\":\"Endpoints\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":"
-                                            "\"kubernetes\",\"namespace\":\"default\","
-                                            "\"labels\":{\"endpointslice.kubernetes.io/"
-                                            "skip-mirror\":\"true\"}},\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],"
+                                            "{\"kind\":\"Endpoints\",\"apiVersion\":\"v1\","
+                                            "\"metadata\":{\"name\":\"kubernetes\",\"namespace\":\"default\","
+                                            "\"labels\":{\"endpointslice.kubernetes.io/skip-mirror\":\"true\"}},"
+                                            "\"subsets\":[{\"addresses\":[{\"ip\":\"%s\"}],"
                                             "\"ports\":[{\"name\":\"https\",\"port\":%lld,\"protocol\":\"TCP\"}]}]}",
                                             ip, port);
     return json_parse(a, text, strlen(text), &v, NULL, NULL) ? NULL : v;
@@ -216,16 +215,16 @@ static void ensure_kubernetes(struct boot *b) {
 /* What a metrics-server's manifests bring: who may read, and the APIService, which one with a service may replace. */
 static void ensure_usage(struct boot *b) {
     static const char role[] =
-        "{\"kind\":\"ClusterRole\",\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"metadata\":{"
-        "\"name\":\"system:aggregated-metrics-reader\",\"labels\":{\"rbac.authorization.k8s.io/"
-        "aggregate-to-admin\":\"true\","
-        "\"rbac.authorization.k8s.io/aggregate-to-edit\":\"true\",\"rbac.authorization.k8s.io/"
-        "aggregate-to-view\":\"true\"}},"
-        "\"rules\":[{\"apiGroups\":[\"metrics.k8s.io\"],\"resources\":[\"pods\",\"nodes\"],\"verbs\":[\"get\",\"list\","
-        "\"watch\"]}]}";
+        "{\"kind\":\"ClusterRole\",\"apiVersion\":\"rbac.authorization.k8s.io/v1\","
+        "\"metadata\":{\"name\":\"system:aggregated-metrics-reader\","
+        "\"labels\":{\"rbac.authorization.k8s.io/aggregate-to-admin\":\"true\","
+        "\"rbac.authorization.k8s.io/aggregate-to-edit\":\"true\","
+        "\"rbac.authorization.k8s.io/aggregate-to-view\":\"true\"}},\"rules\":[{\"apiGroups\":[\"metrics.k8s.io\"],"
+        "\"resources\":[\"pods\",\"nodes\"],\"verbs\":[\"get\",\"list\",\"watch\"]}]}";
     static const char service[] =
-        "{\"kind\":\"APIService\",\"apiVersion\":\"apiregistration.k8s.io/v1\",\"metadata\":{"
-        "\"name\":\"v1beta1.metrics.k8s.io\",\"labels\":{\"kube-aggregator.kubernetes.io/automanaged\":\"onstart\"}},"
+        "{\"kind\":\"APIService\",\"apiVersion\":\"apiregistration.k8s.io/v1\","
+        "\"metadata\":{\"name\":\"v1beta1.metrics.k8s.io\","
+        "\"labels\":{\"kube-aggregator.kubernetes.io/automanaged\":\"onstart\"}},"
         "\"spec\":{\"group\":\"metrics.k8s.io\",\"version\":\"v1beta1\",\"groupPriorityMinimum\":100,"
         "\"versionPriority\":100}}";
     static const struct {

@@ -12,9 +12,9 @@ static struct {
 
 static void set_up(void) {
     static const char text[] =
-        "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"p\",\"namespace\":\"n\",\"labels\":"
-        "{\"app\":\"web\",\"tier\":\"7\",\"a.b/"
-        "c\":\"\"}},\"spec\":{\"nodeName\":\"x\"},\"status\":{\"phase\":\"Running\"}}";
+        "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"p\",\"namespace\":\"n\","
+        "\"labels\":{\"app\":\"web\",\"tier\":\"7\",\"a.b/c\":\"\"}},\"spec\":{\"nodeName\":\"x\"},"
+        "\"status\":{\"phase\":\"Running\"}}";
     world.s.resources = resource_table_new();
     world.pods = resource_find(world.s.resources, "", "v1", "pods");
     world.pod = object_new(world.pods, "n/p", text, sizeof(text) - 1, 1, 2);

@@ -228,8 +228,8 @@ static void labels(struct buf *b, const struct series *s) {
     const struct resource *r = s->res;
     buf_reset(b);
     buf_printf(b,
-               "component=\"apiserver\",dry_run=\"\",group=\"%s\",resource=\"%s\",scope=\"%s\",subresource="
-               "\"%s\",verb=\"%s\",version=\"%s\"",
+               "component=\"apiserver\",dry_run=\"\",group=\"%s\",resource=\"%s\",scope=\"%s\",subresource=\"%s\","
+               "verb=\"%s\",version=\"%s\"",
                r ? r->group : "", r ? r->plural : "", s->scope, s->sub, s->verb, r ? r->version : "");
 }
 

@@ -105,10 +105,9 @@ static bool match(const struct resource *r, const struct object *o, const char *
 }
 
 static const char pod[] =
-    "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"p\",\"namespace\":\"ns\",\"labels\":{\"app\":"
-    "\"x\","
-    "\"tier\":\"a\",\"n\":\"5\"}},\"spec\":{\"nodeName\":\"n1\",\"containers\":[{\"name\":\"spec\"}]},\"status\":{"
-    "\"phase\":\"Running\"}}";
+    "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"p\",\"namespace\":\"ns\","
+    "\"labels\":{\"app\":\"x\",\"tier\":\"a\",\"n\":\"5\"}},\"spec\":{\"nodeName\":\"n1\","
+    "\"containers\":[{\"name\":\"spec\"}]},\"status\":{\"phase\":\"Running\"}}";
 
 TEST(label_selectors_match_as_kubernetes_does) {
     const struct resource *r = res("", "v1", "pods");

@@ -328,8 +328,8 @@ TEST(a_watch_tells_what_begins_and_stops_to_match) {
     REQUIRE(added && second);
     CHECK(strstr(added, "\"first\"") && strstr(second, "\"other\""));
     CHECK(strstr(second,
-                 "{\"type\":\"DELETED\",\"object\":{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{"
-                 "\"name\":\"first\""));
+                 "{\"type\":\"DELETED\",\"object\":{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\","
+                 "\"metadata\":{\"name\":\"first\""));
     buf_done(&x.seen);
     world_free(w);
 }
@@ -359,8 +359,8 @@ TEST(discovery_names_every_group_and_openapi_follows) {
 TEST(a_deployment_scales_and_a_pod_is_bound_and_evicted) {
     static const char deploy[] =
         "{\"metadata\":{\"name\":\"d\"},\"spec\":{\"replicas\":2,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},"
-        "\"template\":"
-        "{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}";
+        "\"template\":{\"metadata\":{\"labels\":{\"a\":\"b\"}},\"spec\":{\"containers\":[{\"name\":\"c\","
+        "\"image\":\"i\"}]}}}}";
     static const char pod[] =
         "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}";
     struct world *w = world_new();
@@ -390,8 +390,7 @@ TEST(a_deployment_scales_and_a_pod_is_bound_and_evicted) {
 TEST(another_version_of_the_same_storage_converts) {
     static const char hpa[] =
         "{\"metadata\":{\"name\":\"h\"},\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\","
-        "\"apiVersion\":"
-        "\"apps/v1\"},\"maxReplicas\":3,\"targetCPUUtilizationPercentage\":70}}";
+        "\"apiVersion\":\"apps/v1\"},\"maxReplicas\":3,\"targetCPUUtilizationPercentage\":70}}";
     struct world *w = world_new();
     expect(w, 201, "POST", "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", NULL, hpa);
     struct json *v =

@@ -3,9 +3,8 @@
  * A watch starts on a worker (authorisation, parameters, waiting for a revision) and then lives on the loop thread in
  * the hub. The cache's feed wakes it: the hub collects woken watches and turns the loop once for all of them; there
  * each takes its events from the cache (watchcache.h) and writes them. What an event looks like on the wire is made
- * once and shared (watch_lines.h). A watch stops taking events while its
- * client has too many bytes queued, so a slow client costs no memory; if it falls out of the cache's history it ends
- * with 410 Expired and the client lists again.
+ * once and shared (watch_lines.h). A watch stops taking events while its client has too many bytes queued, so a slow
+ * client costs no memory; if it falls out of the cache's history it ends with 410 Expired and the client lists again.
  *
  * A fan-out costs a system call and a TLS record per client, whatever it carries. So one that reached many clients is
  * followed by a pause in proportion (PACE_US each), and what comes meanwhile goes out together: a burst of writes costs

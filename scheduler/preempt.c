@@ -105,9 +105,9 @@ static void evict_victim(struct cycle *c, const struct sched_pod *v, const struc
                      str_or_empty(c->p->metadata.uid), n->name);
     const char *mark =
         arena_printf(c->a,
-                     "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
-                     "\"PreemptionByScheduler\",\"message\":\"%s: preempting to accommodate a higher priority pod\","
-                     "\"lastTransitionTime\":\"%s\"}]}}",
+                     "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\","
+                     "\"reason\":\"PreemptionByScheduler\",\"message\":\"%s: preempting to accommodate a higher "
+                     "priority pod\",\"lastTransitionTime\":\"%s\"}]}}",
                      s->name, now);
     struct client_request patch = {.method = "PATCH",
                                    .body = mark,

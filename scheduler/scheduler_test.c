@@ -45,8 +45,7 @@ static struct object *from_json(const struct client_resource *r, const char *jso
 /* A node with 4 cores, 8 GiB and room for 10 pods, in a zone. */
 static void node(struct sched *s, const char *name, const char *zone, const char *spec) {
     _cleanup_free_ char *json = xasprintf(
-        "{\"metadata\":{\"name\":\"%s\",\"labels\":{\"zone\":\"%s\",\"kubernetes.io/"
-        "hostname\":\"%s\"}},\"spec\":{%s},"
+        "{\"metadata\":{\"name\":\"%s\",\"labels\":{\"zone\":\"%s\",\"kubernetes.io/hostname\":\"%s\"}},\"spec\":{%s},"
         "\"status\":{\"allocatable\":{\"cpu\":\"4\",\"memory\":\"8Gi\",\"pods\":\"10\",\"x.io/gpu\":\"1\"}}}",
         name, zone, name, spec);
     struct object *o = from_json(&client_nodes, json);
@@ -88,10 +87,9 @@ TEST(a_pod_needs_the_larger_of_its_init_and_run_phases) {
     struct sched *s = sched_for_test();
     struct sched_pod *sp =
         pod(s, "p", NULL,
-            "\"initContainers\":[{\"name\":\"side\",\"restartPolicy\":\"Always\",\"resources\":{\"requests\":{"
-            "\"cpu\":\"500m\"}}},"
-            "{\"name\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\",\"memory\":\"1Gi\"}}}],"
-            "\"overhead\":{\"cpu\":\"100m\"},"
+            "\"initContainers\":[{\"name\":\"side\",\"restartPolicy\":\"Always\","
+            "\"resources\":{\"requests\":{\"cpu\":\"500m\"}}},{\"name\":\"i\","
+            "\"resources\":{\"requests\":{\"cpu\":\"2\",\"memory\":\"1Gi\"}}}],\"overhead\":{\"cpu\":\"100m\"},"
             "\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{\"cpu\":\"1\",\"memory\":\"2Gi\"}}}]");
     CHECK_INT(sp->req.cpu, 2600);
     CHECK_INT(sp->req.mem, INT64_C(2) << 30);
@@ -280,8 +278,8 @@ TEST(counts_of_a_controllers_pods_follow_nodes_that_go) {
     node(s, "gone", "a", "");
     node(s, "stays", "a", "");
     struct object *o = from_json(&client_pods,
-                                 "{\"metadata\":{\"name\":\"x\",\"namespace\":\"d\",\"ownerReferences\":[{"
-                                 "\"uid\":\"u\",\"controller\":true}]},\"spec\":{}}");
+                                 "{\"metadata\":{\"name\":\"x\",\"namespace\":\"d\","
+                                 "\"ownerReferences\":[{\"uid\":\"u\",\"controller\":true}]},\"spec\":{}}");
     struct sched_pod *sp = cache_pod_new(s, o);
     object_unref(o);
     sp->state = POD_ASSIGNED;

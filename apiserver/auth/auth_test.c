@@ -262,8 +262,8 @@ TEST(rules_allow_what_they_name_and_no_more) {
     feed(z, "clusterroles", NULL, "reader", reader_role);
     CHECK(!can(z, &jane, "get", "", "pods", "", "ns", "p"));
     feed(z, "rolebindings", "ns", "b",
-         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"Group\",\"name\":"
-         "\"dev\"}]}");
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"Group\","
+         "\"name\":\"dev\"}]}");
     CHECK(can(z, &jane, "get", "", "pods", "", "ns", "p"));
     CHECK(can(z, &jane, "get", "", "pods", "log", "ns", "p"));
     CHECK(!can(z, &jane, "get", "", "pods", "exec", "ns", "p"));
@@ -286,8 +286,8 @@ TEST(bindings_follow_changes_and_match_every_kind_of_subject) {
     struct authz *z = authz_make("RBAC");
     feed(z, "roles", "ns", "r", "{\"rules\":[{\"verbs\":[\"*\"],\"apiGroups\":[\"*\"],\"resources\":[\"*\"]}]}");
     feed(z, "rolebindings", "ns", "b",
-         "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"ServiceAccount\",\"name\":\"sa\"}]"
-         "}");
+         "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"ServiceAccount\","
+         "\"name\":\"sa\"}]}");
     CHECK(can(z, &robot, "delete", "x", "y", "z", "ns", "n"));
     CHECK(!can(z, &robot, "delete", "x", "y", "z", "other", "n"));
     feed(z, "rolebindings", "ns", "b",
@@ -299,8 +299,8 @@ TEST(bindings_follow_changes_and_match_every_kind_of_subject) {
     feed(z, "clusterroles", NULL, "urls",
          "{\"rules\":[{\"verbs\":[\"get\"],\"nonResourceURLs\":[\"/healthz\",\"/apis/*\"]}]}");
     feed(z, "clusterrolebindings", NULL, "u",
-         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"urls\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}"
-         "]}");
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"urls\"},\"subjects\":[{\"kind\":\"User\","
+         "\"name\":\"jane\"}]}");
     CHECK(can_path(z, &jane, "/healthz"));
     CHECK(can_path(z, &jane, "/apis/apps"));
     CHECK(!can_path(z, &jane, "/healthz/x"));
@@ -352,11 +352,11 @@ TEST(nobody_grants_what_he_does_not_hold) {
     struct authz *z = authz_make("RBAC");
     feed(z, "clusterroles", NULL, "reader", reader_role);
     feed(z, "rolebindings", "ns", "b",
-         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"User\",\"name\":"
-         "\"jane\"}]}");
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"reader\"},\"subjects\":[{\"kind\":\"User\","
+         "\"name\":\"jane\"}]}");
     struct json *ok = parse(a,
-                            "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},\"rules\":[{"
-                            "\"verbs\":[\"get\"],\"apiGroups\":[\"\"],\"resources\":[\"pods\"]}]}");
+                            "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},"
+                            "\"rules\":[{\"verbs\":[\"get\"],\"apiGroups\":[\"\"],\"resources\":[\"pods\"]}]}");
     struct json *more =
         parse(a,
               "{\"kind\":\"Role\",\"metadata\":{\"name\":\"x\",\"namespace\":\"ns\"},\"rules\":[{\"verbs\":[\"get\","
@@ -383,8 +383,8 @@ TEST(nobody_grants_what_he_does_not_hold) {
     CHECK(authz_check_binding_write(z, a, &jane, bind, NULL, &e) < 0);
     CHECK_INT(e.status, 403);
     feed(z, "roles", "ns", "binder",
-         "{\"rules\":[{\"verbs\":[\"bind\"],\"apiGroups\":[\"rbac.authorization.k8s.io\"],\"resources\":["
-         "\"clusterroles\"],\"resourceNames\":[\"all\"]}]}");
+         "{\"rules\":[{\"verbs\":[\"bind\"],\"apiGroups\":[\"rbac.authorization.k8s.io\"],"
+         "\"resources\":[\"clusterroles\"],\"resourceNames\":[\"all\"]}]}");
     feed(z, "rolebindings", "ns", "c",
          "{\"roleRef\":{\"kind\":\"Role\",\"name\":\"binder\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]}");
     CHECK_INT(authz_check_binding_write(z, a, &jane, bind, NULL, NULL), 0);
@@ -402,8 +402,8 @@ TEST(impersonation_is_authorised_and_replaces_the_user) {
     feed(z, "clusterroles", NULL, "imp",
          "{\"rules\":[{\"verbs\":[\"impersonate\"],\"apiGroups\":[\"\"],\"resources\":[\"users\"]}]}");
     feed(z, "clusterrolebindings", NULL, "i",
-         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"imp\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"jane\"}]"
-         "}");
+         "{\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"imp\"},\"subjects\":[{\"kind\":\"User\","
+         "\"name\":\"jane\"}]}");
     CHECK_INT(authn_impersonate(z, a, &i, &u, NULL), 0);
     CHECK_STR(u.name, "bob");
     REQUIRE(u.n_groups == 1);
@@ -439,10 +439,9 @@ TEST(a_node_reads_only_what_its_pods_need) {
     CHECK(!can(z, &n1, "get", "", "secrets", "", "ns", "s1"));
     feed(z, "pods", "ns", "p",
          "{\"spec\":{\"nodeName\":\"n1\",\"serviceAccountName\":\"sa\",\"imagePullSecrets\":[{\"name\":\"pull\"}],"
-         "\"containers\":[{\"env\":[{\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"cm\"}}}],\"envFrom\":[{"
-         "\"secretRef\":{\"name\":\"s1\"}}]}],"
-         "\"volumes\":[{\"name\":\"v\",\"persistentVolumeClaim\":{\"claimName\":\"c\"}},{\"name\":\"e\",\"ephemeral\":{"
-         "}},"
+         "\"containers\":[{\"env\":[{\"valueFrom\":{\"configMapKeyRef\":{\"name\":\"cm\"}}}],"
+         "\"envFrom\":[{\"secretRef\":{\"name\":\"s1\"}}]}],\"volumes\":[{\"name\":\"v\","
+         "\"persistentVolumeClaim\":{\"claimName\":\"c\"}},{\"name\":\"e\",\"ephemeral\":{}},"
          "{\"projected\":{\"sources\":[{\"configMap\":{\"name\":\"root-ca\"}}]}}]}}");
     static const struct {
         const char *resource, *name;
@@ -471,8 +470,8 @@ TEST(a_node_reads_only_what_its_pods_need) {
 TEST(a_node_reaches_volumes_through_claims) {
     struct authz *z = authz_make("Node");
     feed(z, "persistentvolumes", NULL, "pv",
-         "{\"spec\":{\"claimRef\":{\"namespace\":\"ns\",\"name\":\"c\"},\"csi\":{\"nodeStageSecretRef\":{\"namespace\":"
-         "\"sec\",\"name\":\"key\"}}}}");
+         "{\"spec\":{\"claimRef\":{\"namespace\":\"ns\",\"name\":\"c\"},"
+         "\"csi\":{\"nodeStageSecretRef\":{\"namespace\":\"sec\",\"name\":\"key\"}}}}");
     CHECK(!can(z, &n1, "get", "", "persistentvolumes", "", "", "pv"));
     feed(z, "pods", "ns", "p",
          "{\"spec\":{\"nodeName\":\"n1\",\"volumes\":[{\"persistentVolumeClaim\":{\"claimName\":\"c\"}}]}}");

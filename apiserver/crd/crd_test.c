@@ -40,24 +40,24 @@ static const struct {
     {"unknown members stay where they may", "{'type':'object','x-kubernetes-preserve-unknown-fields':true}",
      "{'b':{'c':1}}", "{'b':{'c':1}}", "", ""},
     {"known members are pruned below open objects",
-     "{'type':'object','x-kubernetes-preserve-unknown-fields':true,'properties':{'a':{'type':'object','properties':{'k'"
-     ":{'type':'integer'}}}}}",
+     "{'type':'object','x-kubernetes-preserve-unknown-fields':true,'properties':{'a':{'type':'object',"
+     "'properties':{'k':{'type':'integer'}}}}}",
      "{'a':{'k':1,'z':2},'y':{'q':1}}", "{'a':{'k':1},'y':{'q':1}}", "spec.a.z", ""},
     {"maps keep their members",
      "{'type':'object','additionalProperties':{'type':'object','properties':{'a':{'type':'string'}}}}",
      "{'m':{'a':'x','b':1}}", "{'m':{'a':'x'}}", "spec.m.b", ""},
     {"items are pruned",
-     "{'type':'object','properties':{'l':{'type':'array','items':{'type':'object','properties':{'a':{'type':'string'}}}"
-     "}}}",
+     "{'type':'object','properties':{'l':{'type':'array','items':{'type':'object',"
+     "'properties':{'a':{'type':'string'}}}}}}",
      "{'l':[{'a':'x','b':1}]}", "{'l':[{'a':'x'}]}", "spec.l[0].b", ""},
     {"embedded resources keep what they are",
-     "{'type':'object','properties':{'t':{'type':'object','x-kubernetes-embedded-resource':true,'properties':{'spec':{'"
-     "type':'object'}}}}}",
+     "{'type':'object','properties':{'t':{'type':'object','x-kubernetes-embedded-resource':true,"
+     "'properties':{'spec':{'type':'object'}}}}}",
      "{'t':{'apiVersion':'v1','kind':'Pod','metadata':{'name':'n'},'spec':{},'x':1}}",
      "{'t':{'apiVersion':'v1','kind':'Pod','metadata':{'name':'n'},'spec':{}}}", "spec.t.x", ""},
     {"defaults fill absent members",
-     "{'type':'object','properties':{'a':{'type':'integer','default':2},'o':{'type':'object','default':{},'properties':"
-     "{'b':{'type':'string','default':'x'}}}}}",
+     "{'type':'object','properties':{'a':{'type':'integer','default':2},'o':{'type':'object','default':{},"
+     "'properties':{'b':{'type':'string','default':'x'}}}}}",
      "{}", "{'a':2,'o':{'b':'x'}}", "", ""},
     {"defaults leave given members alone", "{'type':'object','properties':{'a':{'type':'integer','default':2}}}",
      "{'a':0}", "{'a':0}", "", ""},
@@ -66,32 +66,32 @@ static const struct {
     {"nullable null stays", "{'type':'object','properties':{'a':{'type':'integer','default':2,'nullable':true}}}",
      "{'a':null}", "{'a':null}", "", ""},
     {"defaults reach into items",
-     "{'type':'object','properties':{'l':{'type':'array','items':{'type':'object','properties':{'p':{'type':'string','"
-     "default':'TCP'}}}}}}",
+     "{'type':'object','properties':{'l':{'type':'array','items':{'type':'object','properties':{'p':{'type':'string',"
+     "'default':'TCP'}}}}}}",
      "{'l':[{},{'p':'UDP'}]}", "{'l':[{'p':'TCP'},{'p':'UDP'}]}", "", ""},
     {"types",
-     "{'type':'object','properties':{'i':{'type':'integer'},'n':{'type':'number'},'s':{'type':'string'},'b':{'type':'"
-     "boolean'},'o':{'type':'object'},'l':{'type':'array','items':{'type':'string'}}}}",
+     "{'type':'object','properties':{'i':{'type':'integer'},'n':{'type':'number'},'s':{'type':'string'},"
+     "'b':{'type':'boolean'},'o':{'type':'object'},'l':{'type':'array','items':{'type':'string'}}}}",
      "{'i':1.5,'n':'1','s':1,'b':'true','o':[],'l':{}}", NULL, "",
      "TypeInvalid spec.i; TypeInvalid spec.n; TypeInvalid spec.s; TypeInvalid spec.b; TypeInvalid spec.o; TypeInvalid "
      "spec.l"},
     {"whole numbers are integers", "{'type':'object','properties':{'i':{'type':'integer'}}}", "{'i':2.0}", NULL, "",
      ""},
     {"integer or string",
-     "{'type':'object','properties':{'p':{'x-kubernetes-int-or-string':true},'q':{'x-kubernetes-int-or-string':true},'"
-     "r':{'x-kubernetes-int-or-string':true}}}",
+     "{'type':'object','properties':{'p':{'x-kubernetes-int-or-string':true},'q':{'x-kubernetes-int-or-string':true},"
+     "'r':{'x-kubernetes-int-or-string':true}}}",
      "{'p':1,'q':'http','r':true}", NULL, "", "TypeInvalid spec.r"},
     {"bounds",
-     "{'type':'object','properties':{'a':{'type':'integer','minimum':1,'maximum':3},'b':{'type':'integer','minimum':1,'"
-     "exclusiveMinimum':true},'c':{'type':'integer','multipleOf':3}}}",
+     "{'type':'object','properties':{'a':{'type':'integer','minimum':1,'maximum':3},'b':{'type':'integer','minimum':1,"
+     "'exclusiveMinimum':true},'c':{'type':'integer','multipleOf':3}}}",
      "{'a':4,'b':1,'c':4}", NULL, "", "Invalid spec.a; Invalid spec.b; Invalid spec.c"},
     {"lengths count characters",
-     "{'type':'object','properties':{'a':{'type':'string','maxLength':3},'b':{'type':'string','minLength':2},'c':{'"
-     "type':'string','maxLength':2}}}",
+     "{'type':'object','properties':{'a':{'type':'string','maxLength':3},'b':{'type':'string','minLength':2},"
+     "'c':{'type':'string','maxLength':2}}}",
      "{'a':'\\u00e4\\u00f6\\u00fc','b':'x','c':'abc'}", NULL, "", "Invalid spec.b; TooLong spec.c"},
     {"patterns are Go's",
-     "{'type':'object','properties':{'a':{'type':'string','pattern':'^\\\\d+(?:ms|s)$'},'b':{'type':'string','pattern':"
-     "'(?i)^abc$'},'c':{'type':'string','pattern':'^[a-z]+$'}}}",
+     "{'type':'object','properties':{'a':{'type':'string','pattern':'^\\\\d+(?:ms|s)$'},'b':{'type':'string',"
+     "'pattern':'(?i)^abc$'},'c':{'type':'string','pattern':'^[a-z]+$'}}}",
      "{'a':'15ms','b':'ABC','c':'a b'}", NULL, "", "Invalid spec.c"},
     {"enumerations",
      "{'type':'object','properties':{'a':{'type':'string','enum':['x','y']},'b':{'type':'integer','enum':[1,2]}}}",
@@ -100,22 +100,22 @@ static const struct {
      "{'type':'object','required':['a','b'],'properties':{'a':{'type':'string'},'b':{'type':'string'}}}", "{'b':''}",
      NULL, "", "Required spec.a"},
     {"formats",
-     "{'type':'object','properties':{'t':{'type':'string','format':'date-time'},'i':{'type':'string','format':'ipv4'},'"
-     "u':{'type':'string','format':'uuid'},'d':{'type':'string','format':'duration'}}}",
+     "{'type':'object','properties':{'t':{'type':'string','format':'date-time'},'i':{'type':'string','format':'ipv4'},"
+     "'u':{'type':'string','format':'uuid'},'d':{'type':'string','format':'duration'}}}",
      "{'t':'2024-01-02T03:04:05Z','i':'::1','u':'x','d':'1h30m'}", NULL, "", "TypeInvalid spec.i; TypeInvalid spec.u"},
     {"sets and keyed lists have no doubles",
-     "{'type':'object','properties':{'s':{'type':'array','x-kubernetes-list-type':'set','items':{'type':'string'}},'m':"
-     "{'type':'array','x-kubernetes-list-type':'map','x-kubernetes-list-map-keys':['k'],'items':{'type':'object','"
-     "required':['k'],'properties':{'k':{'type':'string'},'v':{'type':'string'}}}}}}",
+     "{'type':'object','properties':{'s':{'type':'array','x-kubernetes-list-type':'set','items':{'type':'string'}},"
+     "'m':{'type':'array','x-kubernetes-list-type':'map','x-kubernetes-list-map-keys':['k'],'items':{'type':'object',"
+     "'required':['k'],'properties':{'k':{'type':'string'},'v':{'type':'string'}}}}}}",
      "{'s':['a','b','a'],'m':[{'k':'a','v':'1'},{'k':'a','v':'2'}]}", NULL, "",
      "Duplicate spec.s[2]; Duplicate spec.m[1]"},
     {"sizes",
-     "{'type':'object','maxProperties':2,'properties':{'l':{'type':'array','maxItems':1,'items':{'type':'string'}},'m':"
-     "{'type':'array','minItems':1,'items':{'type':'string'}}}}",
+     "{'type':'object','maxProperties':2,'properties':{'l':{'type':'array','maxItems':1,'items':{'type':'string'}},"
+     "'m':{'type':'array','minItems':1,'items':{'type':'string'}}}}",
      "{'l':['a','b'],'m':[]}", NULL, "", "TooMany spec.l; Invalid spec.m"},
     {"alternatives",
-     "{'type':'object','properties':{'a':{'type':'string'},'b':{'type':'string'}},'oneOf':[{'required':['a']},{'"
-     "required':['b']}]}",
+     "{'type':'object','properties':{'a':{'type':'string'},'b':{'type':'string'}},'oneOf':[{'required':['a']},"
+     "{'required':['b']}]}",
      "{'a':'x','b':'y'}", NULL, "", "Invalid spec"},
     {"one of several", "{'type':'object','properties':{'a':{'type':'integer','anyOf':[{'minimum':10},{'maximum':0}]}}}",
      "{'a':5}", NULL, "", "Invalid spec.a"},
@@ -187,8 +187,9 @@ TEST(what_was_wrong_before_may_stay_untouched) {
                               .version = "v1",
                               .kind = "Gadget",
                               .crd_schema = whole_schema(a,
-                                                         "{'type':'object','required':['a'],'properties':{'a':{'type':'"
-                                                         "integer','maximum':5},'b':{'type':'integer'}}}")};
+                                                         "{'type':'object','required':['a'],"
+                                                         "'properties':{'a':{'type':'integer','maximum':5},"
+                                                         "'b':{'type':'integer'}}}")};
         struct vctx v = {.c = &c, .a = a};
         crd_validate(&v, parse(a, quotes(a, cases[i].now)), parse(a, quotes(a, cases[i].old)));
         if (!str_eq(findings_text(a, &v), cases[i].findings))
@@ -208,8 +209,8 @@ static const struct {
     {"lists say their items", "{'type':'object','properties':{'l':{'type':'array'}}}",
      "Required s.properties[l].items"},
     {"int-or-string needs no type",
-     "{'type':'object','properties':{'p':{'x-kubernetes-int-or-string':true,'anyOf':[{'type':'integer'},{'type':'"
-     "string'}]}}}",
+     "{'type':'object','properties':{'p':{'x-kubernetes-int-or-string':true,'anyOf':[{'type':'integer'},"
+     "{'type':'string'}]}}}",
      ""},
     {"alternatives say no types", "{'type':'object','properties':{'a':{'type':'string','anyOf':[{'type':'string'}]}}}",
      "Forbidden s.properties[a].anyOf[0].type"},
@@ -217,8 +218,8 @@ static const struct {
      "{'type':'object','properties':{'a':{'type':'string'}},'oneOf':[{'properties':{'b':{'minLength':1}}}]}",
      "Required s.properties[b]"},
     {"maps are no structs",
-     "{'type':'object','properties':{'m':{'type':'object','properties':{'a':{'type':'string'}},'additionalProperties':{"
-     "'type':'string'}}}}",
+     "{'type':'object','properties':{'m':{'type':'object','properties':{'a':{'type':'string'}},"
+     "'additionalProperties':{'type':'string'}}}}",
      "Forbidden s.properties[m].additionalProperties"},
     {"no references", "{'type':'object','properties':{'m':{'type':'object','$ref':'#/x'}}}",
      "Forbidden s.properties[m].$ref"},
@@ -228,27 +229,27 @@ static const struct {
     {"patterns compile", "{'type':'object','properties':{'a':{'type':'string','pattern':'('}}}",
      "Invalid s.properties[a].pattern"},
     {"keyed lists have keys",
-     "{'type':'object','properties':{'l':{'type':'array','x-kubernetes-list-type':'map','items':{'type':'object','"
-     "properties':{'k':{'type':'string'}}}}}}",
+     "{'type':'object','properties':{'l':{'type':'array','x-kubernetes-list-type':'map','items':{'type':'object',"
+     "'properties':{'k':{'type':'string'}}}}}}",
      "Required s.properties[l].x-kubernetes-list-map-keys"},
     {"keys are required",
-     "{'type':'object','properties':{'l':{'type':'array','x-kubernetes-list-type':'map','x-kubernetes-list-map-keys':['"
-     "k'],'items':{'type':'object','properties':{'k':{'type':'string'}}}}}}",
+     "{'type':'object','properties':{'l':{'type':'array','x-kubernetes-list-type':'map',"
+     "'x-kubernetes-list-map-keys':['k'],'items':{'type':'object','properties':{'k':{'type':'string'}}}}}}",
      "Required s.properties[l].items.properties[k].default"},
     {"metadata is known",
      "{'type':'object','properties':{'metadata':{'type':'object','properties':{'labels':{'type':'object'}}}}}",
      "Forbidden s.properties[metadata]"},
     {"metadata's name may be restricted",
-     "{'type':'object','properties':{'metadata':{'type':'object','properties':{'name':{'type':'string','maxLength':5}}}"
-     "}}",
+     "{'type':'object','properties':{'metadata':{'type':'object','properties':{'name':{'type':'string',"
+     "'maxLength':5}}}}}",
      ""},
     {"defaults fit",
-     "{'type':'object','properties':{'a':{'type':'integer','default':'x'},'o':{'type':'object','default':{'z':1},'"
-     "properties':{}}}}",
+     "{'type':'object','properties':{'a':{'type':'integer','default':'x'},'o':{'type':'object','default':{'z':1},"
+     "'properties':{}}}}",
      "TypeInvalid s.properties[a].default; Invalid s.properties[o].default"},
     {"embedded resources are objects",
-     "{'type':'object','properties':{'t':{'x-kubernetes-embedded-resource':true,'x-kubernetes-preserve-unknown-fields':"
-     "true}}}",
+     "{'type':'object','properties':{'t':{'x-kubernetes-embedded-resource':true,"
+     "'x-kubernetes-preserve-unknown-fields':true}}}",
      "Required s.properties[t].type"},
 };
 
@@ -300,8 +301,8 @@ TEST(jsonpath_finds) {
     };
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *v = parse(a, quotes(a,
-                                     "{'spec':{'size':3,'a.b':'dot'},'list':[{'n':'a','ok':true,'v':1},{'n':'b','ok':"
-                                     "false,'v':2},{'n':'c','ok':true,'v':3,'only':1}]}"));
+                                     "{'spec':{'size':3,'a.b':'dot'},'list':[{'n':'a','ok':true,'v':1},{'n':'b',"
+                                     "'ok':false,'v':2},{'n':'c','ok':true,'v':3,'only':1}]}"));
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct json *found = jsonpath_find(a, cases[i].path, v);
         if (!json_equal(found, parse(a, quotes(a, cases[i].found))))
@@ -326,10 +327,10 @@ TEST(columns_show_values_by_type) {
     const struct table_printer *p = crd_columns(
         a,
         parse(a, quotes(a,
-                        "[{'name':'I','type':'integer','jsonPath':'.i'},{'name':'S','type':'string','jsonPath':'.i'},{'"
-                        "name':'B','type':'boolean','jsonPath':'.s'},"
-                        "{'name':'D','type':'date','jsonPath':'.d'},{'name':'E','type':'date','jsonPath':'.s'},{'name':"
-                        "'N','type':'string','jsonPath':'.none'},{'name':'O','type':'string','jsonPath':'.o'}]")));
+                        "[{'name':'I','type':'integer','jsonPath':'.i'},{'name':'S','type':'string','jsonPath':'.i'},"
+                        "{'name':'B','type':'boolean','jsonPath':'.s'},{'name':'D','type':'date','jsonPath':'.d'},"
+                        "{'name':'E','type':'date','jsonPath':'.s'},{'name':'N','type':'string','jsonPath':'.none'},"
+                        "{'name':'O','type':'string','jsonPath':'.o'}]")));
     struct cells c = {p, a, json_array(a), {.sec = 1704164705}};
     p->cells(&c,
              parse(a, quotes(a, "{'metadata':{'name':'g'},'i':7,'s':'x','d':'2024-01-02T03:03:05Z','o':{'a':[1]}}")));
@@ -343,9 +344,9 @@ TEST(columns_show_values_by_type) {
 static struct json *definition(struct arena *a, const char *plural, const char *singular, const char *kind,
                                const char *brief) {
     return parse(a, arena_printf(a,
-                                 "{\"spec\":{\"group\":\"g\",\"names\":{\"plural\":\"%s\",\"singular\":\"%s\",\"kind\":"
-                                 "\"%s\",\"listKind\":\"%sList\","
-                                 "\"shortNames\":[\"%s\"]},\"versions\":[{\"name\":\"v1\"}]}}",
+                                 "{\"spec\":{\"group\":\"g\",\"names\":{\"plural\":\"%s\",\"singular\":\"%s\","
+                                 "\"kind\":\"%s\",\"listKind\":\"%sList\",\"shortNames\":[\"%s\"]},"
+                                 "\"versions\":[{\"name\":\"v1\"}]}}",
                                  plural, singular, kind, kind, brief));
 }
 
@@ -395,12 +396,11 @@ TEST(rows_say_what_the_definition_says) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *crd =
         parse(a, quotes(a,
-                        "{'spec':{'group':'lab.example','scope':'Cluster','versions':[{'name':'v1','storage':true,'"
-                        "served':true,'selectableFields':[{'jsonPath':'.spec.a.b'}],"
-                        "'subresources':{'status':{},'scale':{'specReplicasPath':'.spec.n','statusReplicasPath':'."
-                        "status.n'}}},{'name':'v1beta1','served':true,'deprecated':true}]},"
-                        "'status':{'acceptedNames':{'plural':'gadgets','singular':'gadget','kind':'Gadget','listKind':'"
-                        "GadgetList','shortNames':['gd']}}}"));
+                        "{'spec':{'group':'lab.example','scope':'Cluster','versions':[{'name':'v1','storage':true,"
+                        "'served':true,'selectableFields':[{'jsonPath':'.spec.a.b'}],'subresources':{'status':{},"
+                        "'scale':{'specReplicasPath':'.spec.n','statusReplicasPath':'.status.n'}}},{'name':'v1beta1',"
+                        "'served':true,'deprecated':true}]},'status':{'acceptedNames':{'plural':'gadgets',"
+                        "'singular':'gadget','kind':'Gadget','listKind':'GadgetList','shortNames':['gd']}}}"));
     const struct resource *r = crd_row(a, crd, crd_version_of(crd, "v1"), NULL);
     CHECK_STR(r->key_prefix, "/registry/lab.example/gadgets/");
     CHECK_STR(r->fields[0], "spec.a.b");
@@ -419,8 +419,8 @@ TEST(objects_know_the_version_that_they_are_stored_in) {
         parse(a, quotes(a,
                         "{'spec':{'group':'lab.example','scope':'Cluster','conversion':{'strategy':'Webhook'},"
                         "'versions':[{'name':'v1','served':true},{'name':'v2','storage':true,'served':true}]},"
-                        "'status':{'acceptedNames':{'plural':'gadgets','singular':'gadget','kind':'Gadget','listKind':'"
-                        "GadgetList'}}}"));
+                        "'status':{'acceptedNames':{'plural':'gadgets','singular':'gadget','kind':'Gadget',"
+                        "'listKind':'GadgetList'}}}"));
     struct resource *r = crd_row(a, crd, crd_version_of(crd, "v2"), NULL);
     static const struct {
         const char *text, *version;

@@ -74,8 +74,8 @@ TEST(the_first_schema_in_order_of_precedence_counts) {
     feed(&w, false, "b", SCHEMA("500", "l", GROUP("g"), ALL));
     feed(&w, false, "a",
          SCHEMA("400", "l", GROUP("g"),
-                "\"resourceRules\":[{\"verbs\":[\"get\"],\"apiGroups\":[\"\"],\"resources\":[\"pods/"
-                "log\",\"nodes\"],\"namespaces\":[\"ns\"]}]"));
+                "\"resourceRules\":[{\"verbs\":[\"get\"],\"apiGroups\":[\"\"],\"resources\":[\"pods/log\",\"nodes\"],"
+                "\"namespaces\":[\"ns\"]}]"));
     struct request *q = request_of("u", "g");
     CHECK_STR(schema_of(&w, q), "b");
     q->verb = "get";

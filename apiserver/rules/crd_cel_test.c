@@ -56,16 +56,16 @@ static const struct {
          "{'rule':'self > 5','messageExpression':'string(1/0)','message':'m'}") "}}}",
      NULL, "{'a':4}", "Invalid spec.a: Invalid value: 4: m", NULL},
     {"reason and field path",
-     "{'type':'object','properties':{'a':{'type':'integer'},'m':{'type':'object','additionalProperties':{'type':'"
-     "integer'}}}," RULES("{'rule':'self.a > "
-                          "5','reason':'FieldValueForbidden','fieldPath':'.a','message':'no'},{'rule':'!has(self.m)',"
-                          "'reason':'FieldValueRequired','fieldPath':'.m'}") "}",
+     "{'type':'object','properties':{'a':{'type':'integer'},'m':{'type':'object',"
+     "'additionalProperties':{'type':'integer'}}}," RULES(
+         "{'rule':'self.a > "
+         "5','reason':'FieldValueForbidden','fieldPath':'.a','message':'no'},{'rule':'!has(self.m)',"
+         "'reason':'FieldValueRequired','fieldPath':'.m'}") "}",
      NULL, "{'a':1,'m':{}}",
      "Forbidden spec.a: Forbidden: no; Required spec.m: Required value: failed rule: !has(self.m)", NULL},
     {"items and members",
      "{'type':'object','properties':{'l':{'type':'array','items':{'type':'integer'," RULE(
-         "self % 2 == 0") "}},'m':{'type':'object','additionalProperties':{'type':'string'," RULE("self != ``") "}}}"
-                                                                                                                "}",
+         "self % 2 == 0") "}},'m':{'type':'object','additionalProperties':{'type':'string'," RULE("self != ``") "}}}}",
      NULL, "{'l':[2,3],'m':{'k':''}}",
      "Invalid spec.l[1]: Invalid value: 3: failed rule: self % 2 == 0; Invalid spec.m[k]: Invalid value: \"\": "
      "failed rule: self != ''",
@@ -96,8 +96,8 @@ static const struct {
      NULL, "{'a':'y'}", "Invalid spec.a: Invalid value: \"y\": failed rule: oldSelf.hasValue() || self == 'first'",
      NULL},
     {"items are told apart by their keys",
-     "{'type':'object','properties':{'l':{'type':'array','x-kubernetes-list-type':'map','x-kubernetes-list-map-keys':"
-     "['k'],'items':{'type':'object','required':['k'],"
+     "{'type':'object','properties':{'l':{'type':'array','x-kubernetes-list-type':'map',"
+     "'x-kubernetes-list-map-keys':['k'],'items':{'type':'object','required':['k'],"
      "'properties':{'k':{'type':'string'},'v':{'type':'integer'," RULE("self >= oldSelf") "}}}}}}",
      "{'l':[{'k':'a','v':5},{'k':'b','v':1}]}", "{'l':[{'k':'b','v':2},{'k':'a','v':4},{'k':'c','v':0}]}",
      "Invalid spec.l[1].v: Invalid value: 4: failed rule: self >= oldSelf", NULL},
@@ -177,8 +177,8 @@ static const struct {
      "Forbidden f.properties[spec].properties[l].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost "
      "exceeds budget by factor of more than 100x"},
     {"bounded",
-     "{'type':'object','properties':{'l':{'type':'array','maxItems':20,'items':{'type':'string','maxLength':10}"
-     "," RULE("self.all(x, self.all(y, x == y))") "}}}",
+     "{'type':'object','properties':{'l':{'type':'array','maxItems':20,'items':{'type':'string','maxLength':10}," RULE(
+         "self.all(x, self.all(y, x == y))") "}}}",
      ""},
     {"a past that cannot be told",
      "{'type':'object','properties':{'l':{'type':'array','items':{'type':'string','maxLength':5," RULE(

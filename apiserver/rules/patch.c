@@ -63,8 +63,8 @@ int patch_apply(struct rules_ctx *c, const char *content_type, const struct json
     struct json *p;
     if ((!json && !merge && !strategic) || (strategic && !c->type))
         return err_status(e, 415, "UnsupportedMediaType",
-                          "the body of the request was in an unknown format - accepted media types include: %s"
-                          "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                          "the body of the request was in an unknown format - accepted media types include: "
+                          "%sapplication/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                           c->type ? "application/strategic-merge-patch+json, " : "");
     if (json_parse(c->a, patch, len, &p, &dups, &inner) < 0)
         return err_status(e, 400, "BadRequest", "error decoding patch: %s", inner.msg);

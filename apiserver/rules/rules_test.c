@@ -120,8 +120,8 @@ TEST(a_pods_requests_follow_its_limits) {
     _cleanup_world_ struct world w;
     world_init(&w, "", "v1", "Pod", "pods");
     struct json *pod = decode(&w,
-                              "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\",\"resources\":{"
-                              "\"limits\":{\"cpu\":\"1\"}}}]}}");
+                              "{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\","
+                              "\"resources\":{\"limits\":{\"cpu\":\"1\"}}}]}}");
     const struct json *k = json_item(json_at(pod, "spec", "containers", NULL), 0);
     CHECK_STR(json_as_str(json_at(k, "resources", "requests", "cpu", NULL)), "1");
     CHECK(json_get_bool(json_get(pod, "spec"), "enableServiceLinks", false));
@@ -148,8 +148,8 @@ TEST(findings_name_reason_and_field) {
          "Invalid metadata.name, Invalid metadata.labels, Invalid metadata.labels"},
         {"", "v1", "Pod", "pods", "{" META ",\"spec\":{}}", "Required spec.containers"},
         {"", "v1", "Pod", "pods",
-         "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"volumeMounts\":[{\"name\":"
-         "\"v\",\"mountPath\":\"/\"}]}]}}",
+         "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"volumeMounts\":[{\"name\":\"v\","
+         "\"mountPath\":\"/\"}]}]}}",
          "NotFound spec.containers[0].volumeMounts[0].name"},
         {"", "v1", "Pod", "pods",
          "{" META ",\"spec\":{\"restartPolicy\":\"Maybe\",\"containers\":[{\"name\":\"c\",\"image\":\"i\","
@@ -211,9 +211,7 @@ TEST(pod_security_refuses_by_the_namespaces_label) {
     _cleanup_world_ struct world w;
     _cleanup_err_ struct err e = {0};
     world_init(&w, "", "v1", "Pod", "pods");
-    w.objects =
-        "{\"namespaces//n\":{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/"
-        "enforce\":\"baseline\"}}}}";
+    w.objects = "{\"namespaces//n\":{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/enforce\":\"baseline\"}}}}";
     struct json *good = decode(&w, "{" META ",\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
     struct json *bad =
         decode(&w, "{" META ",\"spec\":{\"hostPID\":true,\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
@@ -233,8 +231,8 @@ TEST(pod_standards_know_the_releases) {
          "host namespaces (hostNetwork=true, hostPID=true)"},
         {POD_PRIVILEGED, POD_VERSION_LATEST, "{'hostPID':true}", ""},
         {POD_BASELINE, POD_VERSION_LATEST,
-         "{'containers':[{'name':'a','securityContext':{'privileged':true}},{'name':'b','securityContext':{'privileged'"
-         ":true}}]}",
+         "{'containers':[{'name':'a','securityContext':{'privileged':true}},{'name':'b',"
+         "'securityContext':{'privileged':true}}]}",
          "privileged (containers \"a\", \"b\" must not set securityContext.privileged=true)"},
         {POD_BASELINE, POD_VERSION_LATEST, "{'containers':[{'name':'a','ports':[{'hostPort':80},{'hostPort':443}]}]}",
          "hostPort (container \"a\" uses hostPorts 443, 80)"},
@@ -285,9 +283,8 @@ TEST(a_validating_policy_denies_warns_and_annotates) {
         "\"auditAnnotations\":[{\"key\":\"k\",\"valueExpression\":\"string(variables.size)\"}],"
         "\"validations\":[{\"expression\":\"variables.size < 2\",\"messageExpression\":\"'has ' + "
         "string(variables.size)\",\"reason\":\"Forbidden\"}]}},"
-        "\"validatingadmissionpolicybindings//"
-        "b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\",\"validationActions\":[\"Deny\",\"Audit\"]}}"
-        "}";
+        "\"validatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\","
+        "\"validationActions\":[\"Deny\",\"Audit\"]}}}";
     struct json *good = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}"),
                 *bad = decode(&w, "{" META ",\"data\":{\"a\":\"1\",\"b\":\"2\"}}");
     w.c.op = RULES_CREATE;
@@ -309,12 +306,11 @@ TEST(a_mutating_policy_merges_as_an_apply) {
     w.objects =
         "{\"namespaces//n\":{\"metadata\":{\"name\":\"n\"}},"
         "\"mutatingadmissionpolicies//p\":{\"metadata\":{\"name\":\"p\"},\"spec\":{" MATCH
-        ",\"reinvocationPolicy\":\"Never\",\"mutations\":["
-        "{\"patchType\":\"ApplyConfiguration\",\"applyConfiguration\":{\"expression\":\"Object{data: {'b': "
-        "object.data.a + '!'}}\"}},"
+        ",\"reinvocationPolicy\":\"Never\",\"mutations\":[{\"patchType\":\"ApplyConfiguration\","
+        "\"applyConfiguration\":{\"expression\":\"Object{data: {'b': object.data.a + '!'}}\"}},"
         "{\"patchType\":\"JSONPatch\",\"jsonPatch\":{\"expression\":\"[JSONPatch{op: 'add', path: '/data/c', value: "
-        "object.data.b}]\"}}]}},"
-        "\"mutatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\"}}}";
+        "object.data.b}]\"}}]}},\"mutatingadmissionpolicybindings//b\":{\"metadata\":{\"name\":\"b\"},"
+        "\"spec\":{\"policyName\":\"p\"}}}";
     struct json *obj = decode(&w, "{" META ",\"data\":{\"a\":\"1\"}}");
     w.c.op = RULES_CREATE;
     if (admission_mutate(&w.c, obj, NULL, &e)) TEST_FAIL("%s", e.msg);
@@ -380,8 +376,8 @@ TEST(services_get_different_addresses_and_give_them_back) {
     const char *ips[200];
     for (int i = 0; i < 200; i++) {
         struct json *s = decode(&w, arena_printf(w.a,
-                                                 "{\"metadata\":{\"name\":\"s%d\"},\"spec\":{\"type\":"
-                                                 "\"NodePort\",\"ports\":[{\"port\":80}]}}",
+                                                 "{\"metadata\":{\"name\":\"s%d\"},\"spec\":{\"type\":\"NodePort\","
+                                                 "\"ports\":[{\"port\":80}]}}",
                                                  i));
         CHECK_STR(create_findings(&w, s), "");
         w.c.claims = NULL;
@@ -459,8 +455,8 @@ TEST(strategic_merge_patch_knows_lists_and_directives) {
         {"{\"metadata\":{\"labels\":{\"a\":\"1\"}}}", "{\"metadata\":{\"labels\":{\"a\":null}}}",
          "{\"metadata\":{\"labels\":{}}}"},
         {"{\"spec\":{\"volumes\":[{\"name\":\"v\",\"emptyDir\":{}}]}}",
-         "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\",\"hostPath\"],\"hostPath\":{"
-         "\"path\":\"/\"}}]}}",
+         "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"$retainKeys\":[\"name\",\"hostPath\"],"
+         "\"hostPath\":{\"path\":\"/\"}}]}}",
          "{\"spec\":{\"volumes\":[{\"name\":\"v\",\"hostPath\":{\"path\":\"/\"}}]}}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -621,10 +617,10 @@ TEST(custom_resources_follow_their_schema) {
     world_init(&w, "lab.example", "v1", "Gadget", "gadgets");
     w.c.type = NULL;
     w.c.crd_schema = parse(&w,
-                           "{\"type\":\"object\",\"required\":[\"spec\"],\"properties\":{\"spec\":{\"type\":"
-                           "\"object\",\"required\":[\"size\"],\"properties\":{"
-                           "\"size\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":10},\"mode\":{\"type\":"
-                           "\"string\",\"enum\":[\"fast\",\"slow\"],\"default\":\"fast\"},"
+                           "{\"type\":\"object\",\"required\":[\"spec\"],"
+                           "\"properties\":{\"spec\":{\"type\":\"object\",\"required\":[\"size\"],"
+                           "\"properties\":{\"size\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":10},"
+                           "\"mode\":{\"type\":\"string\",\"enum\":[\"fast\",\"slow\"],\"default\":\"fast\"},"
                            "\"code\":{\"type\":\"string\",\"pattern\":\"^\\\\d{2}[a-z]+$\"}}}}}");
     struct json *g = parse(&w, "{" META ",\"spec\":{\"size\":3,\"junk\":1,\"code\":\"12ab\"}}");
     CHECK_INT(crd_normalise(&w.c, g, &unknown, &e), 0);

@@ -21,8 +21,7 @@ enum {
 #define SEMVER_PRE "(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
 #define SEMVER_BUILD "[0-9a-zA-Z-]+"
 static const char semver[] = "^" SEMVER_NUMBER "\\." SEMVER_NUMBER "\\." SEMVER_NUMBER "(-" SEMVER_PRE "(\\." SEMVER_PRE
-                             ")*)?"
-                             "(\\+" SEMVER_BUILD "(\\." SEMVER_BUILD ")*)?$";
+                             ")*)?(\\+" SEMVER_BUILD "(\\." SEMVER_BUILD ")*)?$";
 
 /* A key in a path: the middle of a long one is left out. */
 static const char *short_key(struct arena *a, const char *key, size_t max) {

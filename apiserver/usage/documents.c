@@ -13,9 +13,10 @@
 
 // clang-format off
 const char usage_resources[] =
-    "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" GROUP "/v1beta1\",\"resources\":["
-      "{\"name\":\"nodes\",\"singularName\":\"\",\"namespaced\":false,\"kind\":\"NodeMetrics\",\"verbs\":[\"get\",\"list\"]},"
-      "{\"name\":\"pods\",\"singularName\":\"\",\"namespaced\":true,\"kind\":\"PodMetrics\",\"verbs\":[\"get\",\"list\"]}]}";
+    "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"" GROUP "/v1beta1\","
+      "\"resources\":[{\"name\":\"nodes\",\"singularName\":\"\",\"namespaced\":false,\"kind\":\"NodeMetrics\","
+      "\"verbs\":[\"get\",\"list\"]},{\"name\":\"pods\",\"singularName\":\"\",\"namespaced\":true,"
+      "\"kind\":\"PodMetrics\",\"verbs\":[\"get\",\"list\"]}]}";
 
 #define TYPE_META "\"kind\":" TEXT("kind of the object") ",\"apiVersion\":" TEXT("version of its API")
 #define USAGE "\"usage\":{\"type\":\"object\",\"description\":\"cpu and memory in use\",\"additionalProperties\":" TEXT("a quantity") "}"

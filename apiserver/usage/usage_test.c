@@ -18,21 +18,20 @@ static int error_of(const char *text) {
     return rc;
 }
 
+/* clang-format off */
+#define CONTAINERS_AND_NODE \
+    "# HELP x\n" \
+    "container_cpu_usage_seconds_total" C("p", "b") "1.5 1000\n" \
+    "container_memory_working_set_bytes" C("p", "b") "4096 1000\n" \
+    "container_start_time_seconds" C("p", "b") "0.25\n" \
+    "container_cpu_usage_seconds_total" C("p", "a") "3 2000\n" \
+    "node_cpu_usage_seconds_total 9 2000\n" \
+    "node_memory_working_set_bytes 7 2000\n" \
+    "up 1\n"
+/* clang-format on */
+
 TEST(lines_of_one_container_become_one_point) {
-    struct usage_sample *s = read_text("# HELP x\ncontainer_cpu_usage_seconds_total" C(
-        "p",
-        "b") "1.5 1000\n"
-             "container_memory_working_set_bytes" C(
-                 "p",
-                 "b") "4096 1000\n"
-                      "container_start_time_seconds" C(
-                          "p",
-                          "b") "0.25\n"
-                               "container_cpu_usage_seconds_total" C(
-                                   "p",
-                                   "a") "3 2000\n"
-                                        "node_cpu_usage_seconds_total 9 2000\nnode_memory_working_set_bytes "
-                                        "7 2000\nup 1\n");
+    struct usage_sample *s = read_text(CONTAINERS_AND_NODE);
     const struct usage_point *p = usage_find(s, "ns", "p", "b");
     size_t n;
     REQUIRE(p);

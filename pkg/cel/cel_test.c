@@ -272,16 +272,14 @@ TEST(values_of_schemas_have_their_types) {
     WORLD(w, CEL_LIB_K8S);
     declare(
         &w, "self",
-        "{\"type\":\"object\",\"properties\":{\"t\":{\"type\":\"string\",\"format\":\"date-time\"},\"d\":{\"type\":"
-        "\"string\",\"format\":\"duration\"},"
-        "\"b\":{\"type\":\"string\",\"format\":\"byte\"},\"a-b\":{\"type\":\"number\"},\"namespace\":{\"type\":"
-        "\"string\"},"
-        "\"m\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}},\"x\":{\"x-kubernetes-int-or-"
-        "string\":true},"
+        "{\"type\":\"object\",\"properties\":{\"t\":{\"type\":\"string\",\"format\":\"date-time\"},"
+        "\"d\":{\"type\":\"string\",\"format\":\"duration\"},\"b\":{\"type\":\"string\",\"format\":\"byte\"},"
+        "\"a-b\":{\"type\":\"number\"},\"namespace\":{\"type\":\"string\"},\"m\":{\"type\":\"object\","
+        "\"additionalProperties\":{\"type\":\"integer\"}},\"x\":{\"x-kubernetes-int-or-string\":true},"
         "\"set\":{\"type\":\"array\",\"x-kubernetes-list-type\":\"set\",\"items\":{\"type\":\"string\"}},"
         "\"ml\":{\"type\":\"array\",\"x-kubernetes-list-type\":\"map\",\"x-kubernetes-list-map-keys\":[\"k\"],"
-        "\"items\":{\"type\":\"object\","
-        "\"properties\":{\"k\":{\"type\":\"string\"},\"v\":{\"type\":\"integer\"}}}},\"opt\":{\"type\":\"string\"}}}",
+        "\"items\":{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"string\"},\"v\":{\"type\":\"integer\"}}}},"
+        "\"opt\":{\"type\":\"string\"}}}",
         "{\"t\":\"2024-01-01T00:00:00Z\",\"d\":\"1h\",\"b\":\"aGk=\",\"a-b\":3,\"namespace\":\"n\",\"m\":{\"k-1\":2},"
         "\"x\":\"50%\","
         "\"set\":[\"a\",\"b\"],\"ml\":[{\"k\":\"1\",\"v\":1},{\"k\":\"2\",\"v\":2}]}");

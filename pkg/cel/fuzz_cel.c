@@ -5,14 +5,11 @@
 enum { FUZZ_COST = 20000, FUZZ_MAX = 4096 };
 
 static const char doc[] =
-    "{\"a\":[1,2,3],\"s\":\"text\",\"m\":{\"k\":\"v\",\"n\":null},\"d\":1.5,\"b\":true,\"t\":\"2024-01-01T00:00:"
-    "00Z\"}";
+    "{\"a\":[1,2,3],\"s\":\"text\",\"m\":{\"k\":\"v\",\"n\":null},\"d\":1.5,\"b\":true,\"t\":\"2024-01-01T00:00:00Z\"}";
 static const char schema[] =
-    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},\"s\":{"
-    "\"type\":\"string\"},"
-    "\"m\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}},\"d\":{\"type\":\"number\"},\"b\":{"
-    "\"type\":\"boolean\"},"
-    "\"t\":{\"type\":\"string\",\"format\":\"date-time\"}}}";
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},"
+    "\"s\":{\"type\":\"string\"},\"m\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}},"
+    "\"d\":{\"type\":\"number\"},\"b\":{\"type\":\"boolean\"},\"t\":{\"type\":\"string\",\"format\":\"date-time\"}}}";
 
 static void run(struct arena *a, const char *text, unsigned libs) {
     struct cel_env *env = cel_env_new(a, libs);

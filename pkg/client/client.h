@@ -73,21 +73,17 @@ struct client_resource {
     const struct api_type *type;
 };
 
-#define CLIENT_RESOURCES(X)                                                                                           \
-    X(pods)                                                                                                           \
-    X(nodes)                                                                                                          \
-    X(services)                                                                                                       \
-    X(endpoints)                                                                                                      \
-    X(namespaces)                                                                                                     \
-    X(configmaps) X(secrets) X(events) X(serviceaccounts) X(persistentvolumes) X(persistentvolumeclaims)              \
-        X(replicationcontrollers) X(resourcequotas) X(limitranges) X(deployments) X(replicasets) X(daemonsets)        \
-            X(statefulsets) X(controllerrevisions) X(jobs) X(cronjobs) X(endpointslices) X(leases) X(networkpolicies) \
-                X(ingresses) X(ingressclasses) X(storageclasses) X(csinodes) X(csidrivers) X(csistoragecapacities)    \
-                    X(volumeattachments) X(priorityclasses) X(runtimeclasses) X(poddisruptionbudgets)                 \
-                        X(horizontalpodautoscalers) X(certificatesigningrequests) X(roles) X(clusterroles)            \
-                            X(rolebindings) X(clusterrolebindings) X(servicecidrs) X(ipaddresses)      \
-                            X(volumeattributesclasses)                     \
-                                X(validatingadmissionpolicies)
+/* clang-format off */
+#define CLIENT_RESOURCES(X) \
+    X(pods) X(nodes) X(services) X(endpoints) X(namespaces) X(configmaps) X(secrets) X(events) \
+    X(serviceaccounts) X(persistentvolumes) X(persistentvolumeclaims) X(replicationcontrollers) \
+    X(resourcequotas) X(limitranges) X(deployments) X(replicasets) X(daemonsets) X(statefulsets) \
+    X(controllerrevisions) X(jobs) X(cronjobs) X(endpointslices) X(leases) X(networkpolicies) X(ingresses) \
+    X(ingressclasses) X(storageclasses) X(csinodes) X(csidrivers) X(csistoragecapacities) X(volumeattachments) \
+    X(priorityclasses) X(runtimeclasses) X(poddisruptionbudgets) X(horizontalpodautoscalers) \
+    X(certificatesigningrequests) X(roles) X(clusterroles) X(rolebindings) X(clusterrolebindings) \
+    X(servicecidrs) X(ipaddresses) X(volumeattributesclasses) X(validatingadmissionpolicies)
+/* clang-format on */
 #define CLIENT_DECLARE(name) extern const struct client_resource client_##name;
 CLIENT_RESOURCES(CLIENT_DECLARE)
 #undef CLIENT_DECLARE

@@ -30,12 +30,11 @@
 #include "pkg/store/sqlite.h"
 
 static const char schema[] =
-    "CREATE TABLE IF NOT EXISTS kv("
-    " rev INTEGER PRIMARY KEY, key TEXT NOT NULL, create_rev INTEGER NOT NULL, prev INTEGER NOT NULL,"
-    " deleted INTEGER NOT NULL, actor TEXT, cause_rev INTEGER NOT NULL, ns INTEGER NOT NULL, value BLOB);"
-    "CREATE INDEX IF NOT EXISTS kv_key ON kv(key);"
-    "CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
-    "INSERT OR IGNORE INTO meta VALUES('format',1),('compact_rev',0),('compact_done',0),('reserved_rev',0);";
+    "CREATE TABLE IF NOT EXISTS kv( rev INTEGER PRIMARY KEY, key TEXT NOT NULL, create_rev INTEGER NOT NULL, prev "
+    "INTEGER NOT NULL, deleted INTEGER NOT NULL, actor TEXT, cause_rev INTEGER NOT NULL, ns INTEGER NOT NULL, value "
+    "BLOB);CREATE INDEX IF NOT EXISTS kv_key ON kv(key);CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value "
+    "INTEGER NOT NULL) WITHOUT ROWID;INSERT OR IGNORE INTO meta VALUES('format',1),('compact_rev',0),('compact_done',"
+    "0),('reserved_rev',0);";
 
 int sq_error(sqlite3 *db, int rc, struct err *e, const char *what) {
     int code = rc == SQLITE_FULL ? -ENOSPC : rc == SQLITE_NOMEM ? -ENOMEM : -EIO;

@@ -34,8 +34,8 @@ static int reader_new(struct sq *s, struct sq_reader **out, struct err *e) {
         {&r->row, "SELECT create_rev,deleted,value FROM kv WHERE rev=?1"},
         {&r->count, "SELECT deleted FROM kv WHERE rev=?1"},
         {&r->history,
-         "SELECT v.rev,v.key,v.create_rev,v.deleted,v.value,p.value FROM kv v LEFT JOIN kv p ON p.rev=v.prev"
-         " WHERE v.rev>?1 AND v.rev<=?2 ORDER BY v.rev"},
+         "SELECT v.rev,v.key,v.create_rev,v.deleted,v.value,p.value FROM kv v LEFT JOIN kv p ON p.rev=v.prev WHERE "
+         "v.rev>?1 AND v.rev<=?2 ORDER BY v.rev"},
         {&r->cause, "SELECT key,actor,cause_rev,ns FROM kv WHERE rev=?1"},
     };
     int rc = sq_connect(s, false, &r->db, e);

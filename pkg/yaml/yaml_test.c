@@ -89,8 +89,8 @@ TEST(duplicate_keys_are_noted) {
 TEST(written_yaml_reads_back) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *text =
-        "{\"a\":\"yes\",\"b\":[1,{\"c\":null}],\"d\":\"x\\ny\\n\",\"e\":{},\"f\":[],\"g\":\"1.0\",\"h\":\"2001-01-"
-        "01T00:00:00Z\",\"i\":true,\"<<\":\"x\"}";
+        "{\"a\":\"yes\",\"b\":[1,{\"c\":null}],\"d\":\"x\\ny\\n\",\"e\":{},\"f\":[],\"g\":\"1.0\","
+        "\"h\":\"2001-01-01T00:00:00Z\",\"i\":true,\"<<\":\"x\"}";
     struct json *v;
     json_parse(a, text, strlen(text), &v, NULL, NULL);
     _cleanup_buf_ struct buf b = BUF_INIT;
