@@ -72,7 +72,7 @@ struct apiserver {
     struct apiserver_options opt;
     struct store *store;
     struct encryption *encryption; /* NULL: nothing is encrypted */
-    bool embedded; /* the store's current revision is known without a round trip */
+    bool embedded;                 /* the store's current revision is known without a round trip */
     struct resource_table *resources;
     struct rbytes *event_end; /* "}\n" */
     struct watchcache *cache;

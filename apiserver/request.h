@@ -55,8 +55,8 @@ struct request {
     const char **warnings;
     size_t n_warnings, cap_warnings;
     const char *inconsistent_token; /* read.c, with a 410: where a list can go on, at another revision */
-    struct watch *watch;        /* watch.c, when this is a watch */
-    struct http_cancel *cancel; /* kubelet.c, aggregator/: set when the client goes away */
+    struct watch *watch;            /* watch.c, when this is a watch */
+    struct http_cancel *cancel;     /* kubelet.c, aggregator/: set when the client goes away */
     struct flow_ticket flow;
     char flow_schema_uid[40], flow_level_uid[40]; /* "": not classified */
     struct agg_back *back;                        /* aggregator/: who answers this; NULL: this server */

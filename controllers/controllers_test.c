@@ -221,10 +221,11 @@ static bool known_kind(void *arg, const char *group, const char *version, const 
 }
 
 static const char openapi[] =
-    "{\"components\":{\"schemas\":{\"W\":{\"type\":\"object\",\"properties\":{\"spec\":{\"allOf\":[{\"$ref\":"
-    "\"#/components/schemas/S\"}]},\"metadata\":{\"type\":\"object\"}},\"x-kubernetes-group-version-kind\":[{\"group\":"
-    "\"example.com\",\"version\":\"v1\",\"kind\":\"Widget\"}]},\"S\":{\"type\":\"object\",\"properties\":{\"size\":{"
-    "\"type\":\"integer\"},\"port\":{\"format\":\"int-or-string\"},\"self\":{\"$ref\":\"#/components/schemas/S\"}}}}}}";
+    "{\"components\":{\"schemas\":{\"W\":{\"type\":\"object\","
+    "\"properties\":{\"spec\":{\"allOf\":[{\"$ref\":\"#/components/schemas/S\"}]},\"metadata\":{\"type\":\"object\"}},"
+    "\"x-kubernetes-group-version-kind\":[{\"group\":\"example.com\",\"version\":\"v1\",\"kind\":\"Widget\"}]},"
+    "\"S\":{\"type\":\"object\",\"properties\":{\"size\":{\"type\":\"integer\"},"
+    "\"port\":{\"format\":\"int-or-string\"},\"self\":{\"$ref\":\"#/components/schemas/S\"}}}}}}";
 
 static const struct cel_type *known_type(void *arg, const char *group, const char *version, const char *kind) {
     struct arena *a = arg;

@@ -170,8 +170,8 @@ static void mark_pods_unready(struct nl_controller *c, struct arena *a, const st
         char now[KTIME_MAX];
         ktime_format(ktime_now(), now);
         const char *text = arena_printf(a,
-                                        "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":"
-                                        "\"False\",\"lastTransitionTime\":\"%s\"}]}}",
+                                        "{\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"False\","
+                                        "\"lastTransitionTime\":\"%s\"}]}}",
                                         now);
         struct client_opts o = {.cause = n->metadata.resource_version, .subresource = "status"};
         if (client_patch(c->m->client, a, &client_pods, p->metadata.namespace, p->metadata.name, CLIENT_PATCH_STRATEGIC,
@@ -247,9 +247,9 @@ static int evict(struct nl_controller *c, struct arena *a, const struct core_pod
                      "Marking for deletion Pod %s/%s", ns, name);
     const char *text =
         arena_printf(a,
-                     "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\",\"reason\":"
-                     "\"DeletionByTaintManager\",\"message\":\"Taint manager: deleting due to NoExecute taint\","
-                     "\"lastTransitionTime\":\"%s\"}]}}",
+                     "{\"status\":{\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\","
+                     "\"reason\":\"DeletionByTaintManager\",\"message\":\"Taint manager: deleting due to NoExecute "
+                     "taint\",\"lastTransitionTime\":\"%s\"}]}}",
                      now);
     struct client_opts o = {.cause = p->metadata.resource_version, .subresource = "status"};
     client_patch(c->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL, NULL);

@@ -27,8 +27,8 @@ static int force_delete(struct podgc *g, struct arena *a, const struct core_pod 
         ktime_format(ktime_now(), now);
         const char *text =
             arena_printf(a, "{\"status\":{\"phase\":\"Failed\"%s%s%s%s%s}}",
-                         why ? ",\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":"
-                               "\"True\",\"reason\":\"DeletionByPodGC\",\"message\":\""
+                         why ? ",\"conditions\":[{\"type\":\"DisruptionTarget\",\"status\":\"True\","
+                               "\"reason\":\"DeletionByPodGC\",\"message\":\""
                              : "",
                          why ? why : "", why ? "\",\"lastTransitionTime\":\"" : "", why ? now : "", why ? "\"}]" : "");
         client_patch(g->m->client, a, &client_pods, ns, name, CLIENT_PATCH_STRATEGIC, text, strlen(text), &o, NULL,

@@ -5,13 +5,13 @@
 
 enum { DELAY_MS = 400 };
 
-#define SLOW(name)                                       \
-    int name(int fd);                                    \
-    int name(int fd) {                                   \
-        struct timespec t = {0, DELAY_MS * 1000000L};    \
+#define SLOW(name)                                                \
+    int name(int fd);                                             \
+    int name(int fd) {                                            \
+        struct timespec t = {0, DELAY_MS * 1000000L};             \
         int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, #name); \
-        nanosleep(&t, NULL);                             \
-        return real(fd);                                 \
+        nanosleep(&t, NULL);                                      \
+        return real(fd);                                          \
     }
 
 SLOW(fsync)

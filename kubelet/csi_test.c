@@ -83,11 +83,9 @@ static int add_driver(struct world *w, const char *version, struct err *e) {
 static void put_data(struct world *w, const char *dir, const char *target) {
     _cleanup_arena_ struct arena *a = arena_new();
     mkdir_p(at(a, w, target), 0755);
-    const char *text =
-        arena_printf(a,
-                     "{\"driverName\":\"d\",\"volumeHandle\":\"vol\",\"attachmentID\":\"csi-1\",\"target\":"
-                     "\"%s/%s\"}",
-                     w->dir, target);
+    const char *text = arena_printf(
+        a, "{\"driverName\":\"d\",\"volumeHandle\":\"vol\",\"attachmentID\":\"csi-1\",\"target\":\"%s/%s\"}", w->dir,
+        target);
     REQUIRE(file_write_atomic(at(a, w, arena_printf(a, "%s/vol_data.json", dir)), text, strlen(text), 0600) == 0);
 }
 

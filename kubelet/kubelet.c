@@ -84,8 +84,8 @@ void kubelet_config_init(struct kubelet_config *c) {
         .authorization_mode = "Webhook",
         .cgroup_root = "/",
         .eviction_hard =
-            "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<"
-            "5%",
+            "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,"
+            "imagefs.inodesFree<5%",
         .eviction_transition_ns = 300 * NS_PER_SEC,
         .port = 10250,
         .max_pods = 110,

@@ -72,9 +72,9 @@ TEST(expansion_follows_the_kubernetes_rules) {
 TEST(service_variables_are_those_of_the_namespace_and_the_api_server) {
     struct arena *a = test_arena();
     struct core_service *web = typed(a, &api_core_service,
-                                     "{'metadata':{'name':'my-web','namespace':'x'},'spec':{'clusterIP':"
-                                     "'10.0.0.5','ports':[{'name':'http','port':80,'protocol':'TCP'},{'name':"
-                                     "'dns','port':53,'protocol':'UDP'}]}}");
+                                     "{'metadata':{'name':'my-web','namespace':'x'},'spec':{'clusterIP':'10.0.0.5',"
+                                     "'ports':[{'name':'http','port':80,'protocol':'TCP'},{'name':'dns','port':53,"
+                                     "'protocol':'UDP'}]}}");
     struct core_service *other =
         typed(a, &api_core_service,
               "{'metadata':{'name':'o','namespace':'y'},'spec':{'clusterIP':'10.0.0.6','ports':[{'port':1}]}}");
@@ -82,8 +82,8 @@ TEST(service_variables_are_those_of_the_namespace_and_the_api_server) {
         typed(a, &api_core_service,
               "{'metadata':{'name':'h','namespace':'x'},'spec':{'clusterIP':'None','ports':[{'port':1}]}}");
     struct core_service *k = typed(a, &api_core_service,
-                                   "{'metadata':{'name':'kubernetes','namespace':'default'},'spec':{'"
-                                   "clusterIP':'10.0.0.1','ports':[{'name':'https','port':443}]}}");
+                                   "{'metadata':{'name':'kubernetes','namespace':'default'},"
+                                   "'spec':{'clusterIP':'10.0.0.1','ports':[{'name':'https','port':443}]}}");
     const struct core_service *all[] = {web, other, headless, k};
     struct env_list l = {0};
     env_services(a, all, 4, "x", true, &l);
@@ -106,9 +106,9 @@ TEST(the_downward_api_names_fields_and_resources) {
     struct arena *a = test_arena();
     struct core_pod *p =
         pod(a,
-            "{'metadata':{'name':'n','namespace':'s','uid':'u','labels':{'b':'2','a':'1'},'annotations':{'k/"
-            "x':'q\\\"'}},"
-            "'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1500m','memory':'1Gi'}}}]}}");
+            "{'metadata':{'name':'n','namespace':'s','uid':'u','labels':{'b':'2','a':'1'},"
+            "'annotations':{'k/x':'q\\\"'}},'spec':{'containers':[{'name':'c','resources':{'limits':{'cpu':'1500m',"
+            "'memory':'1Gi'}}}]}}");
     const char *ips[] = {"1.1.1.1", "fd00::1"}, *v;
     struct env_facts f = {.node_name = "node", .pod_ips = ips, .n_pod_ips = 2, .host_ips = ips, .n_host_ips = 1};
     struct str_map alloc = {0};
@@ -250,8 +250,8 @@ TEST(a_running_pod_has_its_conditions_and_addresses) {
     struct core_pod *p =
         pod(a,
             "{'metadata':{'name':'p','uid':'u','generation':3},'spec':{'containers':[{'name':'c','image':'i'}],"
-            "'readinessGates':[{'conditionType':'x.y/z'}]},'status':{'conditions':[{'type':'x.y/"
-            "z','status':'False'}]}}");
+            "'readinessGates':[{'conditionType':'x.y/z'}]},'status':{'conditions':[{'type':'x.y/z',"
+            "'status':'False'}]}}");
     const char *ips[] = {"10.1.1.1"}, *host[] = {"192.0.2.1"};
     struct rt_sandbox sb = {.id = "s", .ready = true, .ips = ips, .n_ips = 1};
     struct rt_container c = {.id = "abc",
@@ -325,10 +325,10 @@ TEST(qos_classes_and_cgroup_numbers) {
     CHECK_INT(milli_to_quota(1, CFS_PERIOD_US), 1000);
     CHECK_INT(milli_to_quota(0, CFS_PERIOD_US), 0);
     struct core_pod *i = pod(a,
-                             "{'spec':{'initContainers':[{'name':'a','resources':{'requests':{'cpu':'3'}}},{'"
-                             "name':'s','restartPolicy':'Always',"
-                             "'resources':{'requests':{'cpu':'1'}}}],'containers':[{'name':'c','resources':{'"
-                             "requests':{'cpu':'1'}}}],'overhead':{'cpu':'500m'}}}");
+                             "{'spec':{'initContainers':[{'name':'a','resources':{'requests':{'cpu':'3'}}},"
+                             "{'name':'s','restartPolicy':'Always','resources':{'requests':{'cpu':'1'}}}],"
+                             "'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}],"
+                             "'overhead':{'cpu':'500m'}}}");
     CHECK_INT(quantity_milli(pod_resource(i, "cpu", false, NULL)), 3500);
 }
 
@@ -518,10 +518,9 @@ TEST(image_names_and_policies) {
 TEST(credentials_are_found_by_the_images_registry) {
     struct arena *a = test_arena();
     static const char json[] =
-        "{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"dTpw\"},\"r.example:5000/"
-        "team\":{\"username\":\"t\","
-        "\"password\":\"x\"},\"r.example:5000\":{\"username\":\"all\",\"password\":\"y\"},\"*.wild.io\":{"
-        "\"username\":\"w\",\"password\":\"z\"}}}";
+        "{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"dTpw\"},\"r.example:5000/team\":{\"username\":\"t\","
+        "\"password\":\"x\"},\"r.example:5000\":{\"username\":\"all\",\"password\":\"y\"},"
+        "\"*.wild.io\":{\"username\":\"w\",\"password\":\"z\"}}}";
     struct cri_auth_config *c;
     CHECK_INT(images_credentials(a, json, strlen(json), false, "busybox:1", &c, 8), 1);
     CHECK_STR(c[0].username, "u");
@@ -619,9 +618,8 @@ TEST(restart_policies_and_rules) {
     struct arena *a = test_arena();
     struct core_pod *p =
         pod(a,
-            "{'spec':{'restartPolicy':'Never','containers':[{'name':'c','restartPolicy':'Never','restartPolicyRules'"
-            ":[{'action':'Restart',"
-            "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d'}]}}");
+            "{'spec':{'restartPolicy':'Never','containers':[{'name':'c','restartPolicy':'Never',"
+            "'restartPolicyRules':[{'action':'Restart','exitCodes':{'operator':'In','values':[42]}}]},{'name':'d'}]}}");
     struct rt_container ended = {.state = CRI_CONTAINER_STATE_CONTAINER_EXITED, .exit_code = 42};
     CHECK(container_should_restart(p, &p->spec.containers.items[0], &ended));
     CHECK(!container_should_restart(p, &p->spec.containers.items[1], &ended));

@@ -134,8 +134,8 @@ TEST(init_containers_run_in_order_before_the_main_one) {
 TEST(a_failed_init_container_of_a_pod_that_never_restarts_fails_it) {
     struct world w = world_new();
     put(&w, "p",
-        "{'restartPolicy':'Never','initContainers':[{'name':'a','image':'i:1'}],'containers':[{'name':'c','"
-        "image':'i:1'}]}");
+        "{'restartPolicy':'Never','initContainers':[{'name':'a','image':'i:1'}],'containers':[{'name':'c',"
+        "'image':'i:1'}]}");
     CHECK(wait_status(&w, "p", init_runs, "a"));
     runtime_fake_exit(w.rt, "p", "a", 3, NULL);
     CHECK(wait_status(&w, "p", phase_is, "Failed"));
@@ -146,8 +146,8 @@ TEST(a_failed_init_container_of_a_pod_that_never_restarts_fails_it) {
 TEST(a_sidecar_starts_before_and_runs_beside_the_main_container) {
     struct world w = world_new();
     put(&w, "p",
-        "{'initContainers':[{'name':'side','image':'i:1','restartPolicy':'Always'}],'containers':[{'name':'c'"
-        ",'image':'i:1'}]}");
+        "{'initContainers':[{'name':'side','image':'i:1','restartPolicy':'Always'}],'containers':[{'name':'c',"
+        "'image':'i:1'}]}");
     CHECK(wait_status(&w, "p", is_ready, NULL));
     CHECK(wait_status(&w, "p", init_runs, "side"));
     world_free(&w);
@@ -181,10 +181,9 @@ static bool all_restarted(const struct core_pod_status *s, const void *arg) {
 TEST(a_rule_may_restart_all_containers_of_the_pod) {
     struct world w = world_new();
     put(&w, "p",
-        "{'restartPolicy':'Never','initContainers':[{'name':'i','image':'i:1'}],'containers':[{'name':'c','image':'i:1'"
-        ","
-        "'restartPolicy':'Never','restartPolicyRules':[{'action':'RestartAllContainers','exitCodes':{'operator':'In',"
-        "'values':[42]}}]},{'name':'d','image':'i:1'}]}");
+        "{'restartPolicy':'Never','initContainers':[{'name':'i','image':'i:1'}],'containers':[{'name':'c',"
+        "'image':'i:1','restartPolicy':'Never','restartPolicyRules':[{'action':'RestartAllContainers',"
+        "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d','image':'i:1'}]}");
     for (int i = 0; i < 1000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
     CHECK(wait_status(&w, "p", is_ready, NULL));
     runtime_fake_exit(w.rt, "p", "c", 42, NULL);
@@ -199,8 +198,8 @@ TEST(a_rule_may_restart_all_containers_of_the_pod) {
 TEST(a_rule_restarts_a_container_whose_policy_does_not) {
     struct world w = world_new();
     put(&w, "p",
-        "{'restartPolicy':'Never','containers':[{'name':'c','image':'i:1','restartPolicy':'Never','restartPolicyRules':"
-        "[{'action':'Restart','exitCodes':{'operator':'NotIn','values':[0,1]}}]}]}");
+        "{'restartPolicy':'Never','containers':[{'name':'c','image':'i:1','restartPolicy':'Never',"
+        "'restartPolicyRules':[{'action':'Restart','exitCodes':{'operator':'NotIn','values':[0,1]}}]}]}");
     CHECK(wait_status(&w, "p", is_ready, NULL));
     runtime_fake_exit(w.rt, "p", "c", 7, NULL);
     CHECK(wait_status(&w, "p", restarted_once, NULL));
@@ -253,8 +252,8 @@ TEST(an_image_that_cannot_be_pulled_backs_off) {
 TEST(a_missing_config_map_is_a_configuration_error) {
     struct world w = world_new();
     put(&w, "p",
-        "{'containers':[{'name':'c','image':'i:1','env':[{'name':'A','valueFrom':{'configMapKeyRef':{'name':'"
-        "x','key':'k'}}}]}]}");
+        "{'containers':[{'name':'c','image':'i:1','env':[{'name':'A','valueFrom':{'configMapKeyRef':{'name':'x',"
+        "'key':'k'}}}]}]}");
     CHECK(wait_status(&w, "p", waits_for, "CreateContainerConfigError"));
     world_free(&w);
 }
@@ -299,8 +298,7 @@ TEST(a_failing_liveness_probe_restarts_the_container) {
     struct world w = world_new();
     runtime_fake_exec_result(w.rt, 1);
     put(&w, "p",
-        "{'containers':[{'name':'c','image':'i:1','livenessProbe':{'exec':{'command':['x']},'periodSeconds':"
-        "1,"
+        "{'containers':[{'name':'c','image':'i:1','livenessProbe':{'exec':{'command':['x']},'periodSeconds':1,"
         "'failureThreshold':1,'successThreshold':1,'timeoutSeconds':1}}]}");
     CHECK(wait_status(&w, "p", restarted, NULL));
     world_free(&w);
@@ -310,8 +308,7 @@ TEST(a_readiness_probe_decides_readiness) {
     struct world w = world_new();
     runtime_fake_exec_result(w.rt, 1);
     put(&w, "p",
-        "{'containers':[{'name':'c','image':'i:1','readinessProbe':{'exec':{'command':['x']},'periodSeconds':"
-        "1,"
+        "{'containers':[{'name':'c','image':'i:1','readinessProbe':{'exec':{'command':['x']},'periodSeconds':1,"
         "'failureThreshold':1,'successThreshold':1,'timeoutSeconds':1}}]}");
     CHECK(wait_status(&w, "p", second_running, NULL));
     usleep(100000);

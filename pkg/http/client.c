@@ -21,11 +21,12 @@ enum {
 static char *dup_or_null(const char *s) { return s ? xstrdup(s) : NULL; }
 
 /* The strings of the options, for copying and freeing. */
-#define OPTION_STRINGS(X)                                                                                      \
-    X(base_url)                                                                                                \
-    X(unix_socket)                                                                                             \
-    X(ca_file) X(ca_pem) X(cert_file) X(key_file) X(cert_pem) X(key_pem) X(server_name) X(token) X(token_file) \
-        X(username) X(password) X(user_agent)
+#define OPTION_STRINGS(X)                                                                                       \
+    X(base_url)                                                                                                 \
+    X(unix_socket)                                                                                              \
+    X(ca_file)                                                                                                  \
+    X(ca_pem) X(cert_file) X(key_file) X(cert_pem) X(key_pem) X(server_name) X(token) X(token_file) X(username) \
+        X(password) X(user_agent)
 
 static void global_init(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
