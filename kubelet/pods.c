@@ -275,8 +275,9 @@ static void admit(struct pods *p, struct pod_worker *w) {
     void *value;
     while (map_next(&p->workers, &it, &key, &value)) {
         struct pod_worker *o = value;
-        bool replaced = o->removed && str_eq(o->pod->key, w->pod->key); /* an older manifest: it makes room first */
-        if (o != w && o->accepted && !replaced && o->state < WORKER_TERMINATED) others[n++] = o->pod->obj;
+        /* Pods that are gone from the API, or replaced by a newer manifest, are on their way out: the scheduler has given
+         * their place away already. */
+        if (o != w && o->accepted && !o->removed && o->state < WORKER_TERMINATED) others[n++] = o->pod->obj;
     }
     if (pods_admit(p->kl, a, pod, others, n, &reason, &message)) return;
     w->accepted = false;
