@@ -288,30 +288,31 @@ static bool is_hugepages(const char *name) { return str_has_prefix(name, "hugepa
 
 bool resource_is_native(const char *name) { return !strchr(name, '/') || strstr(name, "kubernetes.io/"); }
 
-bool resource_is_standard(const char *name) {
-    static const char *const standard[] = {"cpu",
-                                           "memory",
-                                           "ephemeral-storage",
-                                           "requests.cpu",
-                                           "requests.memory",
-                                           "requests.ephemeral-storage",
-                                           "limits.cpu",
-                                           "limits.memory",
-                                           "limits.ephemeral-storage",
-                                           "pods",
-                                           "resourcequotas",
-                                           "services",
-                                           "replicationcontrollers",
-                                           "secrets",
-                                           "configmaps",
-                                           "persistentvolumeclaims",
-                                           "storage",
-                                           "requests.storage",
-                                           "services.nodeports",
-                                           "services.loadbalancers",
-                                           NULL};
-    return str_in(name, standard) || is_hugepages(name) || str_has_prefix(name, "requests.hugepages-");
+bool resource_is_quota(const char *name) {
+    static const char *const known[] = {"cpu",
+                                        "memory",
+                                        "ephemeral-storage",
+                                        "requests.cpu",
+                                        "requests.memory",
+                                        "requests.ephemeral-storage",
+                                        "limits.cpu",
+                                        "limits.memory",
+                                        "limits.ephemeral-storage",
+                                        "pods",
+                                        "resourcequotas",
+                                        "services",
+                                        "replicationcontrollers",
+                                        "secrets",
+                                        "configmaps",
+                                        "persistentvolumeclaims",
+                                        "requests.storage",
+                                        "services.nodeports",
+                                        "services.loadbalancers",
+                                        NULL};
+    return str_in(name, known) || is_hugepages(name) || str_has_prefix(name, "requests.hugepages-");
 }
+
+bool resource_is_standard(const char *name) { return resource_is_quota(name) || str_eq(name, "storage"); }
 
 bool resource_is_extended(const char *name) {
     if (resource_is_native(name) || str_has_prefix(name, "requests.")) return false;

@@ -107,30 +107,6 @@ VALIDATE_FN(limit_range) {
 
 /* ---- ResourceQuota ---- */
 
-static bool is_quota_resource(const char *name) {
-    static const char *const known[] = {"cpu",
-                                        "memory",
-                                        "ephemeral-storage",
-                                        "requests.cpu",
-                                        "requests.memory",
-                                        "requests.storage",
-                                        "requests.ephemeral-storage",
-                                        "limits.cpu",
-                                        "limits.memory",
-                                        "limits.ephemeral-storage",
-                                        "pods",
-                                        "resourcequotas",
-                                        "services",
-                                        "replicationcontrollers",
-                                        "secrets",
-                                        "persistentvolumeclaims",
-                                        "configmaps",
-                                        "services.nodeports",
-                                        "services.loadbalancers",
-                                        NULL};
-    return str_in(name, known) || str_has_prefix(name, "hugepages-") || str_has_prefix(name, "requests.hugepages-");
-}
-
 static const char *const scopes_known[] = {"Terminating",
                                            "NotTerminating",
                                            "BestEffort",
@@ -154,7 +130,7 @@ static bool scope_fits(const char *scope, const char *resource) {
 static void unfit(struct vctx *v, const struct json *hard, const char *scope, const struct json *value,
                   const struct fp *p) {
     JSON_FOREACH_MEMBER(m, hard)
-        if (is_quota_resource(m->key) && !scope_fits(scope, m->key))
+        if (resource_is_quota(m->key) && !scope_fits(scope, m->key))
             v_invalid(v, p, value, "unsupported scope applied to resource");
 }
 
@@ -198,7 +174,7 @@ void validate_quota_amounts(struct vctx *v, const struct json *list, const struc
     JSON_FOREACH_MEMBER(m, list) {
         const struct fp *at = FPK(p, m->key);
         validate_compute_name(v, at, m->key);
-        if (!strchr(m->key, '/') && !is_quota_resource(m->key))
+        if (!strchr(m->key, '/') && !resource_is_quota(m->key))
             v_invalid(v, at, json_str(v->a, m->key), "must be a standard resource for quota");
         validate_resource_value(v, at, m->key, m->value);
     }

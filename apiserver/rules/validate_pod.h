@@ -32,6 +32,8 @@ void validate_compute_name(struct vctx *v, const struct fp *p, const char *name)
 void validate_container_resource_name(struct vctx *v, const struct fp *p, const char *name);
 /* Whether limits may exceed requests. */
 bool resource_may_overcommit(const char *name);
+/* A name without a domain that a ResourceQuota may bound. */
+bool resource_is_quota(const char *name);
 /* A name without a domain that Kubernetes knows. */
 bool resource_is_standard(const char *name);
 /* What the operating system of the pod rules out, and pods of Windows host processes (validate_pod_os.c). */
