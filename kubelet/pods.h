@@ -122,7 +122,7 @@ const char *sync_pod_ip(struct sync *s);
 /* True when the pod is to end: the current work can be left. */
 bool sync_interrupted(void *sync);
 
-/* A container's rule may ask for all to be restarted (restart_all.c). False: none does. */
+/* A container's rule may ask for all to be restarted (restart_all.c). False: this round of the sync ends here. */
 bool sync_restart_all(struct sync *s);
 /* Starting (start.c): brings up what is missing. */
 void sync_start(struct sync *s);
