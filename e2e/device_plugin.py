@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""A device plugin for the tests: device_plugin.py RESOURCE FOLDER COUNT. FOLDER is the kubelet's device-plugins. Its devices
-are d0, d1, ...; all of them are /dev/zero. SIGUSR1 makes the last one unhealthy. Calls go to stdout."""
+"""A device plugin for the tests: device_plugin.py RESOURCE FOLDER COUNT [NODE]. FOLDER is the kubelet's device-plugins. Its
+devices are d0, d1, ...; all of them are /dev/zero, near to the NUMA node if one is given. SIGUSR1 makes the last one unhealthy. Calls go to stdout."""
 import json
 import os
 import signal
@@ -11,6 +11,7 @@ import grpc
 from grpc_server import fields, put, serve
 
 RESOURCE, FOLDER, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3])
+NODE = sys.argv[4:]
 changed = threading.Event()
 sick = set()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -24,10 +25,14 @@ def strings(message, number):
     return [x.decode() for x in message.get(number, [])]
 
 
+def topology():
+    return b"".join(put(3, put(1, put(1, int(node)))) for node in NODE)
+
+
 def list_and_watch(m):
     while True:
         changed.clear()
-        yield b"".join(put(1, put(1, "d%d" % i) + put(2, "Unhealthy" if i in sick else "Healthy")) for i in range(COUNT))
+        yield b"".join(put(1, put(1, "d%d" % i) + put(2, "Unhealthy" if i in sick else "Healthy") + topology()) for i in range(COUNT))
         changed.wait()
 
 

@@ -8,7 +8,7 @@ cluster_up || { fail "a cluster"; finish; }
 KL=$DATA/kubelet
 [ -d /var/lib/kubelet/device-plugins ] && KL=/var/lib/kubelet
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
-/usr/bin/python3 "$(dirname "$0")/device_plugin.py" $RESOURCE $KL/device-plugins 4 >"$WORK/calls" 2>"$WORK/plugin.log" &
+/usr/bin/python3 "$(dirname "$0")/device_plugin.py" $RESOURCE $KL/device-plugins 4 0 >"$WORK/calls" 2>"$WORK/plugin.log" &
 plugin=$!
 amount() { kubectl get node "$node" -o jsonpath="{.status.$1.test\.coracle\.io/thing}"; }
 until_ok 15 bash -c "[ \"\$(kubectl get node $node -o jsonpath='{.status.allocatable.test\.coracle\.io/thing}')\" = 4 ]"
@@ -20,6 +20,12 @@ check_out "those that the plugin prefers" '^DEVICES=d3,d2$' kubectl exec one -- 
 check "with their device nodes" kubectl exec one -- test -c /dev/test0
 check "and mounts" kubectl exec one -- test -e /plugin/kubelet.sock
 check_out "the plugin was told before the start" '"ids": \["d3", "d2"\]' grep PreStartContainer "$WORK/calls"
+resources() { /usr/bin/python3 "$(dirname "$0")/pod_resources.py" "$KL/pod-resources/kubelet.sock" "$@"; }
+given='"default/one/c": \{"devices": \[\{"resource": "test.coracle.io/thing", "ids": \["d.*\]\}, \{.*"ids": \["d[23]"\], "nodes": \[0\]\}\]'
+check_out "the PodResources API lists what containers have" "$given" resources list
+check_out "and gets it of one pod" "$given" resources get default one
+check_fails "of none that is not there" 'pod nobody in namespace default not found' resources get default nobody
+check_out "and what could be had" '("nodes": \[0\].*){4}' resources allocatable
 pod three 3 | kubectl apply -f - >/dev/null
 sleep 1
 check_out "three more are too many" Pending kubectl get pod three -o jsonpath='{.status.phase}'

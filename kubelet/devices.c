@@ -1,49 +1,19 @@
 /* See devices.h. */
-#include "kubelet/devices.h"
+#include "kubelet/devices_internal.h"
 
 #include <sys/stat.h>
 
 #include "kubelet/node.h"
 #include "pkg/api/quantity.h"
 #include "pkg/base/bytes.h"
-#include "pkg/grpc/grpc.h"
 #include "pkg/json/json.h"
 
-enum { MAX_PLUGINS = 64, MAX_DEVICES = 4096, CALL_MS = 30000, CHECKPOINT_MAX = 8 << 20 };
+enum { MAX_PLUGINS = 64, CHECKPOINT_MAX = 8 << 20 };
 #define GONE_AFTER_NS (5 * 60 * NS_PER_SEC) /* a plugin that went keeps its capacity for this long */
-
-/* A resource and its plugin. Guarded by devices.lock; `refs` are the table's and its thread's. */
-struct resource {
-    struct devices *all;
-    unsigned refs;
-    char *name;
-    struct grpc_client *grpc;
-    struct http_cancel cancel;
-    bool pre_start, preferred, stopped;
-    int64_t stopped_at;
-    struct map ids; /* device -> (void *)1 unhealthy, (void *)2 healthy */
-};
-/* What a container has of a resource. */
-struct allocation {
-    struct allocation *next;
-    char *pod, *container, *resource;
-    char **ids;
-    size_t n;
-    char *answer; /* the plugin's, as JSON */
-    bool init;    /* of an init container: later ones of the pod may have it too */
-};
-struct devices {
-    struct kubelet *kl;
-    pthread_mutex_t lock, allocating;
-    struct map resources;
-    struct allocation *allocations;
-    struct grpc_server *server;
-    char *dir, *checkpoint;
-};
 
 /* ---- the checkpoint ---- */
 
-static void allocation_free(struct allocation *x) {
+void allocation_free(struct allocation *x) {
     for (size_t i = 0; i < x->n; i++) free(x->ids[i]);
     free(x->ids);
     free(x->pod);
@@ -54,7 +24,7 @@ static void allocation_free(struct allocation *x) {
 }
 
 /* Caller holds the lock. */
-static void save(struct devices *d) {
+void devices_save(struct devices *d) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *o = json_object(a), *list = json_ensure_array(a, o, "podDeviceEntries");
     for (struct allocation *x = d->allocations; x; x = x->next) {
@@ -99,22 +69,34 @@ static void load(struct devices *d) {
 
 /* ---- plugins ---- */
 
-static void resource_unref(struct resource *r) {
+void resource_unref(struct resource *r) {
     if (--r->refs) return;
     grpc_client_free(r->grpc);
     http_cancel_done(&r->cancel);
-    map_done(&r->ids);
+    map_done_with(&r->ids, free);
     free(r->name);
     free(r);
 }
 
+static uint64_t nodes_of(const struct deviceplugin_device *x) {
+    uint64_t nodes = 0;
+    for (size_t i = 0; x->topology && i < x->topology->nodes.n; i++) {
+        int64_t id = x->topology->nodes.items[i].id;
+        if (id >= 0 && id < 64) nodes |= UINT64_C(1) << id;
+    }
+    return nodes;
+}
+
 static void put_devices(struct resource *r, const struct deviceplugin_list_and_watch_response *m) {
-    map_done(&r->ids);
+    map_done_with(&r->ids, free);
     r->ids = (struct map)MAP_INIT;
-    for (size_t i = 0; i < m->devices.n && i < MAX_DEVICES; i++)
-        if (!str_empty(m->devices.items[i].id))
-            map_put(&r->ids, m->devices.items[i].id,
-                    (void *)(uintptr_t)(str_eq(m->devices.items[i].health, "Healthy") ? 2 : 1));
+    for (size_t i = 0; i < m->devices.n && i < MAX_DEVICES; i++) {
+        const struct deviceplugin_device *x = &m->devices.items[i];
+        if (str_empty(x->id)) continue;
+        struct device *one = xcalloc(1, sizeof(*one));
+        *one = (struct device){.healthy = str_eq(x->health, "Healthy"), .nodes = nodes_of(x)};
+        free(map_put(&r->ids, x->id, one));
+    }
 }
 
 static int on_devices(const void *message, void *arg) {
@@ -196,7 +178,7 @@ int devices_register(struct devices *d, const char *resource, const char *endpoi
     struct grpc_client *c = grpc_client_new(endpoint);
     struct deviceplugin_empty rq = {0};
     struct deviceplugin_device_plugin_options o = {0};
-    int r = grpc_call(c, &api_rpc_deviceplugin_device_plugin_get_device_plugin_options, &rq, a, &o, CALL_MS, e);
+    int r = grpc_call(c, &api_rpc_deviceplugin_device_plugin_get_device_plugin_options, &rq, a, &o, DEVICE_CALL_MS, e);
     grpc_client_free(c);
     return r < 0 ? r : plugin_add(d, resource, endpoint, &o, e);
 }
@@ -294,7 +276,7 @@ static size_t healthy(const struct resource *r) {
     size_t it = 0, n = 0;
     const char *id;
     void *value;
-    while (!r->stopped && map_next(&r->ids, &it, &id, &value)) n += value == (void *)2;
+    while (!r->stopped && map_next(&r->ids, &it, &id, &value)) n += ((const struct device *)value)->healthy;
     return n;
 }
 
@@ -313,190 +295,45 @@ void devices_add(struct devices *d, struct arena *a, struct str_map *capacity, s
     pthread_mutex_unlock(&d->lock);
 }
 
-/* ---- allocating ---- */
-
-static struct allocation *find(struct devices *d, const char *pod, const char *container, const char *resource) {
-    for (struct allocation *x = d->allocations; x; x = x->next)
-        if (str_eq(x->pod, pod) && str_eq(x->container, container) && str_eq(x->resource, resource)) return x;
-    return NULL;
-}
-
-static bool in_vec(const struct str_vec *v, const char *s) {
-    for (size_t i = 0; i < v->n; i++)
-        if (str_eq(v->items[i], s)) return true;
-    return false;
-}
-
-static void vec_add(struct arena *a, struct str_vec *v, const char *s) {
-    const char **items = arena_alloc(a, (v->n + 1) * sizeof(*items));
-    if (v->n) memcpy(items, v->items, v->n * sizeof(*items));
-    items[v->n++] = arena_strdup(a, s);
-    v->items = items;
-}
-
-/* Devices that may be chosen, and those that must be: what the pod's init containers leave is used again.
- * Lock held. */
-static void candidates(struct devices *d, struct arena *a, const struct resource *r, const char *pod, size_t want,
-                       struct str_vec *available, struct str_vec *must) {
-    struct str_vec used = {0};
-    for (struct allocation *x = d->allocations; x; x = x->next) {
-        if (!str_eq(x->resource, r->name)) continue;
-        bool reuse = x->init && str_eq(x->pod, pod);
-        for (size_t i = 0; i < x->n; i++) {
-            if (!reuse)
-                vec_add(a, &used, x->ids[i]);
-            else if (must->n < want && !in_vec(must, x->ids[i]) && map_get(&r->ids, x->ids[i]) == (void *)2)
-                vec_add(a, must, x->ids[i]);
-        }
-    }
-    /* What an ordinary container of the pod took over is not free any more. */
-    struct str_vec kept = {0};
-    for (size_t i = 0; i < must->n; i++)
-        if (!in_vec(&used, must->items[i])) vec_add(a, &kept, must->items[i]);
-    *must = kept;
-    *available = *must;
-    size_t it = 0;
-    const char *id;
+struct device_use *devices_healthy(struct devices *d, struct arena *a, size_t *n) {
+    struct device_use *items = NULL;
+    size_t it = 0, cap = 0;
+    const char *name, *id;
     void *value;
-    while (map_next(&r->ids, &it, &id, &value))
-        if (value == (void *)2 && !in_vec(&used, id) && !in_vec(available, id)) vec_add(a, available, id);
-}
-
-/* `want` of the available ones, by the plugin's preference if it has one. */
-static struct str_vec choose(struct resource *r, struct arena *a, const struct str_vec *available,
-                             const struct str_vec *must, size_t want) {
-    struct str_vec out = *must;
-    if (r->preferred && available->n > want) {
-        struct deviceplugin_container_preferred_allocation_request one = {
-            .available_device_ids = *available, .must_include_device_ids = *must, .allocation_size = (int32_t)want};
-        struct deviceplugin_preferred_allocation_request rq = {.container_requests = {&one, 1}};
-        struct deviceplugin_preferred_allocation_response rs = {0};
-        if (grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_get_preferred_allocation, &rq, a, &rs, CALL_MS,
-                      NULL) == 0 &&
-            rs.container_responses.n) {
-            const struct str_vec *p = &rs.container_responses.items[0].device_ids;
-            for (size_t i = 0; i < p->n && out.n < want; i++)
-                if (in_vec(available, p->items[i]) && !in_vec(&out, p->items[i])) vec_add(a, &out, p->items[i]);
+    *n = 0;
+    if (!d) return NULL;
+    pthread_mutex_lock(&d->lock);
+    while (map_next(&d->resources, &it, &name, &value)) {
+        const struct resource *r = value;
+        size_t at = 0;
+        while (!r->stopped && map_next(&r->ids, &at, &id, &value)) {
+            const struct device *x = value;
+            if (!x->healthy) continue;
+            ARENA_GROW(a, items, *n, cap);
+            items[(*n)++] = (struct device_use){arena_strdup(a, name), arena_strdup(a, id), x->nodes};
         }
     }
-    for (size_t i = 0; i < available->n && out.n < want; i++)
-        if (!in_vec(&out, available->items[i])) vec_add(a, &out, available->items[i]);
-    return out;
-}
-
-static bool is_init(const struct core_pod *p, const struct core_container *c) {
-    for (size_t i = 0; i < p->spec.init_containers.n; i++)
-        if (str_eq(p->spec.init_containers.items[i].name, c->name))
-            return !str_eq(p->spec.init_containers.items[i].restart_policy, "Always");
-    return false;
-}
-
-static void remember(struct devices *d, const struct core_pod *p, const struct core_container *c, const char *resource,
-                     const struct str_vec *ids, const char *answer) {
-    struct allocation *x = xcalloc(1, sizeof(*x));
-    x->pod = xstrdup(p->metadata.uid);
-    x->container = xstrdup(c->name);
-    x->resource = xstrdup(resource);
-    x->answer = xstrdup(answer);
-    x->init = is_init(p, c);
-    x->ids = xcalloc(ids->n + 1, sizeof(*x->ids));
-    for (size_t i = 0; i < ids->n; i++) x->ids[x->n++] = xstrdup(ids->items[i]);
-    pthread_mutex_lock(&d->lock);
-    x->next = d->allocations;
-    d->allocations = x;
-    save(d);
     pthread_mutex_unlock(&d->lock);
+    return items;
 }
 
-static int call_plugin(struct devices *d, struct resource *r, struct arena *a, const struct core_pod *p,
-                       const struct core_container *c, size_t want,
-                       struct deviceplugin_container_allocate_response *out, struct err *e) {
-    struct str_vec available = {0}, must = {0};
+struct device_use *devices_of(struct devices *d, struct arena *a, const char *pod_uid, const char *container,
+                              size_t *n) {
+    struct device_use *items = NULL;
+    size_t cap = 0;
+    *n = 0;
+    if (!d) return NULL;
     pthread_mutex_lock(&d->lock);
-    bool stopped = r->stopped;
-    candidates(d, a, r, p->metadata.uid, want, &available, &must);
-    pthread_mutex_unlock(&d->lock);
-    if (stopped) return err_set(e, -EAGAIN, "the device plugin of %s is not running", r->name);
-    if (available.n < want)
-        return err_set(e, -EBUSY, "requested number of devices unavailable for %s. Requested: %zu, Available: %zu",
-                       r->name, want, available.n);
-    struct str_vec ids = choose(r, a, &available, &must, want);
-    struct deviceplugin_container_allocate_request one = {.devices_ids = ids};
-    struct deviceplugin_allocate_request rq = {.container_requests = {&one, 1}};
-    struct deviceplugin_allocate_response rs = {0};
-    int rc = grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_allocate, &rq, a, &rs, CALL_MS, e);
-    if (rc < 0) return err_wrap(e, "Allocate of device plugin %s", r->name);
-    if (!rs.container_responses.n)
-        return err_set(e, -EPROTO, "no containers in the answer of device plugin %s", r->name);
-    *out = rs.container_responses.items[0];
-    remember(d, p, c, r->name, &ids, json_text(a, api_to_tree(a, &api_deviceplugin_container_allocate_response, out)));
-    return 0;
-}
-
-static int pre_start(struct resource *r, struct arena *a, const struct str_vec *ids, struct err *e) {
-    if (!r->pre_start) return 0;
-    struct deviceplugin_pre_start_container_request rq = {.devices_ids = *ids};
-    struct deviceplugin_pre_start_container_response rs = {0};
-    int rc = grpc_call(r->grpc, &api_rpc_deviceplugin_device_plugin_pre_start_container, &rq, a, &rs, CALL_MS, e);
-    return rc < 0 ? err_wrap(e, "device plugin %s PreStartContainer", r->name) : 0;
-}
-
-static int allocate_one(struct devices *d, struct resource *r, struct arena *a, const struct core_pod *p,
-                        const struct core_container *c, size_t want,
-                        struct deviceplugin_container_allocate_response *out, struct err *e) {
-    pthread_mutex_lock(&d->lock);
-    const struct allocation *have = find(d, p->metadata.uid, c->name, r->name);
-    const char *answer = have ? arena_strdup(a, have->answer) : NULL;
-    pthread_mutex_unlock(&d->lock);
-    int rc = answer ? api_from_json(a, &api_deviceplugin_container_allocate_response, answer, strlen(answer), out, e)
-                    : call_plugin(d, r, a, p, c, want, out, e);
-    if (rc < 0) return rc;
-    struct str_vec ids = {0};
-    pthread_mutex_lock(&d->lock);
-    have = find(d, p->metadata.uid, c->name, r->name);
-    for (size_t i = 0; have && i < have->n; i++) vec_add(a, &ids, have->ids[i]);
-    pthread_mutex_unlock(&d->lock);
-    return pre_start(r, a, &ids, e);
-}
-
-int devices_allocate(struct devices *d, struct arena *a, const struct core_pod *p, const struct core_container *c,
-                     struct deviceplugin_container_allocate_response_vec *out, struct err *e) {
-    const struct str_map *limits = &c->resources.limits;
-    int rc = 0;
-    out->items = arena_zalloc(a, (limits->n + 1) * sizeof(*out->items));
-    if (!d) return 0;
-    for (size_t i = 0; rc == 0 && i < limits->n; i++) {
-        int64_t want = quantity_str_value(limits->items[i].value);
-        pthread_mutex_lock(&d->lock);
-        struct resource *r = want > 0 ? map_get(&d->resources, limits->items[i].key) : NULL;
-        if (r) r->refs++;
-        pthread_mutex_unlock(&d->lock);
-        if (!r) continue;
-        pthread_mutex_lock(&d->allocating); /* between choosing and remembering nobody else chooses */
-        rc = allocate_one(d, r, a, p, c, (size_t)want, &out->items[out->n], e);
-        pthread_mutex_unlock(&d->allocating);
-        if (rc == 0) out->n++;
-        pthread_mutex_lock(&d->lock);
-        resource_unref(r);
-        pthread_mutex_unlock(&d->lock);
-    }
-    return rc;
-}
-
-void devices_release(struct devices *d, const char *pod_uid) {
-    if (!d) return;
-    bool any = false;
-    pthread_mutex_lock(&d->lock);
-    for (struct allocation **x = &d->allocations; *x;) {
-        struct allocation *one = *x;
-        if (!str_eq(one->pod, pod_uid)) {
-            x = &one->next;
-            continue;
+    for (const struct allocation *x = d->allocations; x; x = x->next) {
+        if (!str_eq(x->pod, pod_uid) || !str_eq(x->container, container)) continue;
+        const struct resource *r = map_get(&d->resources, x->resource);
+        for (size_t i = 0; i < x->n; i++) {
+            const struct device *dev = r ? resource_device(r, x->ids[i]) : NULL;
+            ARENA_GROW(a, items, *n, cap);
+            items[(*n)++] =
+                (struct device_use){arena_strdup(a, x->resource), arena_strdup(a, x->ids[i]), dev ? dev->nodes : 0};
         }
-        *x = one->next;
-        allocation_free(one);
-        any = true;
     }
-    if (any) save(d);
     pthread_mutex_unlock(&d->lock);
+    return items;
 }

@@ -10,6 +10,7 @@
 #include "kubelet/image_gc.h"
 #include "kubelet/node.h"
 #include "kubelet/plugins.h"
+#include "kubelet/pod_resources.h"
 #include "kubelet/pods.h"
 #include "kubelet/run.h"
 #include "kubelet/safepath.h"
@@ -392,6 +393,9 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (!kl->fake && devices_start(kl->devices, &no_devices) < 0)
         log_warn("device plugins cannot register", "error", no_devices.msg, NULL);
     err_done(&no_devices);
+    if (!kl->fake && !(kl->pod_resources = pod_resources_new(kl, &no_devices)))
+        log_warn("the PodResources API is not served", "error", no_devices.msg, NULL);
+    err_done(&no_devices);
     if (!kl->fake) kl->plugins = plugins_new(kl); /* drivers are known before the volumes that need them */
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
@@ -408,6 +412,7 @@ void kubelet_free(struct kubelet *kl) {
     kubelet_server_free(kl->server);
     shutdown_free(kl->shutdown);
     plugins_free(kl->plugins);
+    pod_resources_free(kl->pod_resources);
     static_pods_free(kl->static_pods);
     informer_free(kl->pod_informer);
     informer_free(kl->service_informer);

@@ -70,6 +70,7 @@ struct static_pods;
 struct csi;
 struct plugins;
 struct devices;
+struct pod_resources;
 struct shutdown;
 struct eviction;
 struct image_gc;
@@ -90,8 +91,9 @@ struct kubelet {
     struct volumes *volumes;
     struct csi *csi;
     struct devices *devices;
-    struct shutdown *shutdown; /* NULL: pods are not ended when the machine goes down */
-    struct plugins *plugins;   /* NULL: none can register */
+    struct shutdown *shutdown;           /* NULL: pods are not ended when the machine goes down */
+    struct plugins *plugins;             /* NULL: none can register */
+    struct pod_resources *pod_resources; /* NULL: not served */
     struct pods *pods;
     struct node *node;
     struct kubelet_server *server;

@@ -2,6 +2,7 @@
 #include "kubelet/metrics.h"
 
 #include "kubelet/bootstrap.h"
+#include "kubelet/pod_resources.h"
 #include "kubelet/pods.h"
 #include "kubelet/stats_parts.h"
 
@@ -199,6 +200,7 @@ void metrics_write(struct kubelet *kl, struct buf *b) {
             "Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate in seconds.", "",
             (double)serving);
     stats_put_volume_metrics(kl, b);
+    pod_resources_metrics(kl->pod_resources, b);
     prom_build_info(b, CORACLE_VERSION);
     prom_process(b);
 }
