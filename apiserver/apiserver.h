@@ -68,7 +68,15 @@ struct apiserver_options {
 
 enum { WRITE_QUEUES = 64 }; /* write.h */
 
+/* How often a health check has been run for an endpoint, and what it said last (/metrics/slis). */
+struct health_counts {
+    _Atomic uint64_t passed, failed;
+    _Atomic bool ok;
+};
+enum { HEALTH_CHECKS_MAX = 16, HEALTH_ENDPOINTS = 3 };
+
 struct apiserver {
+    struct health_counts health[HEALTH_CHECKS_MAX][HEALTH_ENDPOINTS];
     struct apiserver_options opt;
     struct store *store;
     struct encryption *encryption; /* NULL: nothing is encrypted */

@@ -29,10 +29,11 @@ static bool selects(const struct json *sel, const struct json *labels) {
     return true;
 }
 
-static int too_many(struct err *e, const char *name, const char *why) {
+/* A budget that allows nothing tells no time, so that clients are told at once and do not try again by themselves. */
+static int too_many(struct err *e, const char *name, const char *why, int after) {
     err_status(e, 429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
     err_cause_add(e, "DisruptionBudget", "", "The disruption budget %s %s", name, why);
-    if (e) e->retry_after_seconds = 10;
+    if (e) e->retry_after_seconds = after;
     return -EBUSY;
 }
 
@@ -44,12 +45,13 @@ static int charge(struct request *q, const struct resource *pdbs, const struct o
     const char *name = object_name(o);
     int64_t allowed = json_get_int(status, "disruptionsAllowed", 0);
     if (json_get_int(status, "observedGeneration", 0) < json_as_int(json_at(v, "metadata", "generation", NULL), 0))
-        return too_many(e, name, "is still being processed by the server.");
+        return too_many(e, name, "is still being processed by the server.", 10);
     if (allowed <= 0)
         return too_many(e, name,
                         arena_printf(a, "needs %lld healthy pods and has %lld currently",
                                      (long long)json_get_int(status, "desiredHealthy", 0),
-                                     (long long)json_get_int(status, "currentHealthy", 0)));
+                                     (long long)json_get_int(status, "currentHealthy", 0)),
+                        0);
     struct write w;
     struct object *out = NULL;
     write_init(&w, q->s, a, q, pdbs, "status", q->ns, name, RULES_UPDATE);

@@ -1,4 +1,6 @@
 /* The paths that are no API: health, version, metrics, the OpenID documents, the list of paths. */
+#include <inttypes.h>
+
 #include "apiserver/admit.h"
 #include "apiserver/commit.h"
 #include "apiserver/flow/flow.h"
@@ -6,6 +8,7 @@
 #include "apiserver/lookup.h"
 #include "apiserver/metrics.h"
 #include "pkg/base/flags.h"
+#include "pkg/base/prom.h"
 #include "pkg/pki/jwt.h"
 
 /* ---- health ---- */
@@ -36,6 +39,20 @@ static const struct check checks[] = {
     {"shutdown", true, running_ok},
 };
 
+_Static_assert(ARRAY_LEN(checks) <= HEALTH_CHECKS_MAX, "counts for every check");
+static const char *const endpoints[HEALTH_ENDPOINTS] = {"healthz", "livez", "readyz"};
+
+static bool run_check(struct apiserver *s, size_t i, const char *endpoint) {
+    bool ok = checks[i].ok(s);
+    for (size_t k = 0; k < HEALTH_ENDPOINTS; k++) {
+        struct health_counts *n = &s->health[i][k];
+        if (!str_eq(endpoints[k], endpoint)) continue;
+        atomic_fetch_add(ok ? &n->passed : &n->failed, 1);
+        atomic_store(&n->ok, ok);
+    }
+    return ok;
+}
+
 static bool excluded(struct request *q, const char *name) {
     size_t it = 0;
     const char *k, *v;
@@ -52,7 +69,7 @@ static void health(struct request *q, const char *endpoint, const char *name) {
         if (c->ready_only && !ready) continue;
         if (*name && !str_eq(name, c->name)) continue;
         found = true;
-        bool skip = excluded(q, c->name), ok = skip || c->ok(q->s);
+        bool skip = excluded(q, c->name), ok = skip || run_check(q->s, i, endpoint);
         all &= ok;
         if (skip)
             buf_printf(&b, "[+]%s excluded: ok\n", c->name);
@@ -109,6 +126,46 @@ static void metrics(struct request *q) {
     respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
 }
 
+typedef void sli_fn(struct buf *b, const char *labels, const struct health_counts *n);
+
+static void sli_last(struct buf *b, const char *labels, const struct health_counts *n) {
+    buf_printf(b, "kubernetes_healthcheck{%s} %d\n", labels, atomic_load(&n->ok));
+}
+
+static void sli_totals(struct buf *b, const char *labels, const struct health_counts *n) {
+    uint64_t passed = atomic_load(&n->passed), failed = atomic_load(&n->failed);
+    const char *name = strchr(labels, ',');
+    int before = (int)(name - labels);
+    if (failed)
+        buf_printf(b, "kubernetes_healthchecks_total{%.*s,status=\"error\"%s} %" PRIu64 "\n", before, labels, name,
+                   failed);
+    if (passed)
+        buf_printf(b, "kubernetes_healthchecks_total{%.*s,status=\"success\"%s} %" PRIu64 "\n", before, labels, name,
+                   passed);
+}
+
+static void write_slis(struct apiserver *s, struct buf *b, sli_fn *fn) {
+    for (size_t i = 0; i < ARRAY_LEN(checks); i++)
+        for (size_t k = 0; k < HEALTH_ENDPOINTS; k++) {
+            const struct health_counts *n = &s->health[i][k];
+            if (!atomic_load(&n->passed) && !atomic_load(&n->failed)) continue;
+            _cleanup_free_ char *labels = xasprintf("name=\"%s\",type=\"%s\"", checks[i].name, endpoints[k]);
+            fn(b, labels, n);
+        }
+}
+
+/* What the health checks have said so far, for those who watch how often the server is well. */
+static void slis(struct request *q) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    prom_head(&b, "kubernetes_healthcheck", "gauge",
+              "[STABLE] This metric records the result of a single healthcheck.");
+    write_slis(q->s, &b, sli_last);
+    prom_head(&b, "kubernetes_healthchecks_total", "counter",
+              "[STABLE] This metric records the results of all healthcheck.");
+    write_slis(q->s, &b, sli_totals);
+    respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
+}
+
 /* ---- debugging ---- */
 
 static bool debug_flow(struct request *q) {
@@ -159,6 +216,7 @@ static void paths(struct request *q) {
                                         "/healthz",
                                         "/livez",
                                         "/metrics",
+                                        "/metrics/slis",
                                         "/openapi/v2",
                                         "/openapi/v3",
                                         "/openapi/v3/",
@@ -199,11 +257,11 @@ static const struct {
              {"/version", version},
              {"/version/", version},
              {"/metrics", metrics},
+             {"/metrics/slis", slis},
              {"/.well-known/openid-configuration", openid},
              {"/openid/v1/jwks", jwks}};
 
 bool handle_plain(struct request *q) {
-    static const char *const endpoints[] = {"healthz", "livez", "readyz"};
     const char *p = q->http->path;
     for (size_t i = 0; i < ARRAY_LEN(plain); i++)
         if (str_eq(p, plain[i].path)) {

@@ -398,9 +398,14 @@ static char *owner_key(const struct object *pod) {
     return xasprintf("%s/%s", str_or_empty(pod->meta->namespace), ref->name);
 }
 
+static const struct meta_label_selector *selector_of(const struct object *o) {
+    return ((const struct apps_daemon_set *)o->obj)->spec.selector;
+}
+
 static void pod_added(void *arg, struct object *o) {
     struct ds_controller *c = arg;
     _cleanup_free_ char *key = owner_key(o);
+    queue_add_adopters(c->q, c->m, &client_daemonsets, selector_of, o);
     if (!key) return;
     creation_observed(c->expect, key);
     workqueue_add(c->q, key);
@@ -408,7 +413,9 @@ static void pod_added(void *arg, struct object *o) {
 
 static void pod_updated(void *arg, struct object *old, struct object *o) {
     struct ds_controller *c = arg;
-    _cleanup_free_ char *key = owner_key(o);
+    _cleanup_free_ char *was = owner_key(old), *key = owner_key(o);
+    if (was && !str_eq(was, key)) workqueue_add(c->q, was);
+    queue_add_adopters(c->q, c->m, &client_daemonsets, selector_of, o);
     if (!key) return;
     if (o->meta->deletion_timestamp.set) deletion_observed(c->expect, key, o->meta->uid);
     workqueue_add(c->q, key);

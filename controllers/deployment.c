@@ -364,16 +364,14 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     return rc;
 }
 
+static const struct meta_label_selector *selector_of(const struct object *o) {
+    return ((const struct apps_deployment *)o->obj)->spec.selector;
+}
+
 static void set_changed(void *arg, const struct object *o) {
     struct dep_controller *c = arg;
     queue_add_controller_of(c->q, o, "Deployment");
-    if (meta_controller_of(o->meta) || o->meta->deletion_timestamp.set) return;
-    _cleanup_object_list_ struct object_list all = {0};
-    informer_list(manager_informer(c->m, &client_deployments), o->meta->namespace, &all);
-    for (size_t i = 0; i < all.n; i++) {
-        const struct apps_deployment *d = all.items[i]->obj;
-        if (label_selector_matches(d->spec.selector, &o->meta->labels)) workqueue_add(c->q, all.items[i]->key);
-    }
+    queue_add_adopters(c->q, c->m, &client_deployments, selector_of, o);
 }
 
 /* Only Recreate waits for pods to go. */

@@ -255,17 +255,15 @@ static char *owner_key(const struct object *pod) {
     return xasprintf("%s/%s", str_or_empty(pod->meta->namespace), ref->name);
 }
 
+static const struct meta_label_selector *selector_of(const struct object *o) {
+    return ((const struct batch_job *)o->obj)->spec.selector;
+}
+
 /* An orphan may be a Job's to adopt, or adopt again. Until then nobody counts it: it must not be held. */
 static void wake_for_orphan(struct job_controller *c, const struct object *pod) {
     if (meta_controller_of(pod->meta)) return;
     if (job_pod_tracked(pod->obj)) workqueue_add(c->orphans, pod->key);
-    if (pod->meta->deletion_timestamp.set) return;
-    _cleanup_object_list_ struct object_list jobs = {0};
-    informer_list(manager_informer(c->m, &client_jobs), pod->meta->namespace, &jobs);
-    for (size_t i = 0; i < jobs.n; i++) {
-        const struct batch_job *j = jobs.items[i]->obj;
-        if (label_selector_matches(j->spec.selector, &pod->meta->labels)) workqueue_add(c->q, jobs.items[i]->key);
-    }
+    queue_add_adopters(c->q, c->m, &client_jobs, selector_of, pod);
 }
 
 static void pod_added(void *arg, struct object *o) {

@@ -109,28 +109,80 @@ static void quota_gone(void *arg, struct object *o) {
 
 /* ---- scopes ---- */
 
-static bool best_effort(const struct core_pod *p) { return str_eq(p->status.qos_class, "BestEffort"); }
+static bool terms_reach_out(const struct core_pod_affinity_term_vec *t) {
+    for (size_t i = 0; i < t->n; i++)
+        if (t->items[i].namespaces.n || t->items[i].namespace_selector) return true;
+    return false;
+}
 
-static bool in_scope(const struct core_pod *p, const char *scope) {
-    bool terminating = p->spec.active_deadline_seconds != NULL;
+static bool wishes_reach_out(const struct core_weighted_pod_affinity_term_vec *t) {
+    for (size_t i = 0; i < t->n; i++)
+        if (t->items[i].pod_affinity_term.namespaces.n || t->items[i].pod_affinity_term.namespace_selector) return true;
+    return false;
+}
+
+/* Whether a pod's affinity looks at pods of other namespaces. */
+static bool reaches_out(const struct core_pod *p) {
+    const struct core_affinity *a = p->spec.affinity;
+    const struct core_pod_affinity *to = a ? a->pod_affinity : NULL;
+    const struct core_pod_anti_affinity *from = a ? a->pod_anti_affinity : NULL;
+    return (to && (terms_reach_out(&to->required_during_scheduling_ignored_during_execution) ||
+                   wishes_reach_out(&to->preferred_during_scheduling_ignored_during_execution))) ||
+           (from && (terms_reach_out(&from->required_during_scheduling_ignored_during_execution) ||
+                     wishes_reach_out(&from->preferred_during_scheduling_ignored_during_execution)));
+}
+
+static bool pod_in_scope(const struct core_pod *p, const char *scope) {
+    bool terminating = p->spec.active_deadline_seconds != NULL, best_effort = str_eq(p->status.qos_class, "BestEffort");
     if (str_eq(scope, "Terminating")) return terminating;
     if (str_eq(scope, "NotTerminating")) return !terminating;
-    if (str_eq(scope, "BestEffort")) return best_effort(p);
-    if (str_eq(scope, "NotBestEffort")) return !best_effort(p);
+    if (str_eq(scope, "BestEffort")) return best_effort;
+    if (str_eq(scope, "NotBestEffort")) return !best_effort;
+    if (str_eq(scope, "CrossNamespacePodAffinity")) return reaches_out(p);
     return str_eq(scope, "PriorityClass") && !str_empty(p->spec.priority_class_name);
 }
 
-static bool applies(const struct core_resource_quota *q, const struct core_pod *p) {
+/* What a quota may look at: a pod, or a claim. */
+struct counted {
+    const struct core_pod *pod;
+    const struct core_persistent_volume_claim *claim;
+};
+
+static bool in_scope(const struct counted *o, const char *scope, const char *const *names, size_t n) {
+    return o->pod ? pod_in_scope(o->pod, scope) : str_eq(scope, "VolumeAttributesClass") && n && names[0];
+}
+
+/* One name that fits is enough; without any, those that exclude do. */
+static bool names_fit(const struct core_scoped_resource_selector_requirement *x, const char *const *names, size_t n) {
+    bool wanted = str_eq(x->operator, "In");
+    for (size_t i = 0; i < n; i++) {
+        bool listed = false;
+        for (size_t k = 0; k < x->values.n; k++) listed |= str_eq(x->values.items[k], names[i]);
+        if (listed == wanted) return true;
+    }
+    return !n && !wanted;
+}
+
+static bool applies(const struct core_resource_quota *q, const struct counted *o) {
+    const struct core_persistent_volume_claim *k = o->claim;
+    const char *const all[] = {
+        o->pod ? o->pod->spec.priority_class_name : NULL,
+        k ? k->spec.volume_attributes_class_name : NULL,
+        k ? k->status.current_volume_attributes_class_name : NULL,
+        k && k->status.modify_volume_status ? k->status.modify_volume_status->target_volume_attributes_class_name
+                                            : NULL,
+    };
+    const char *names[ARRAY_LEN(all)];
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (!str_empty(all[i])) names[n++] = all[i];
     for (size_t i = 0; i < q->spec.scopes.n; i++)
-        if (!in_scope(p, q->spec.scopes.items[i])) return false;
+        if (!in_scope(o, q->spec.scopes.items[i], names, n)) return false;
     for (size_t i = 0; q->spec.scope_selector && i < q->spec.scope_selector->match_expressions.n; i++) {
         const struct core_scoped_resource_selector_requirement *x = &q->spec.scope_selector->match_expressions.items[i];
-        bool listed = false;
-        for (size_t k = 0; k < x->values.n; k++) listed |= str_eq(x->values.items[k], p->spec.priority_class_name);
-        bool ok = str_eq(x->operator, "In")      ? listed
-                  : str_eq(x->operator, "NotIn") ? !listed
-                                                 : in_scope(p, x->scope_name) == str_eq(x->operator, "Exists");
-        if (!ok) return false;
+        bool named = str_eq(x->operator, "In") || str_eq(x->operator, "NotIn");
+        if (named ? !names_fit(x, names, n) : in_scope(o, x->scope_name, names, n) != str_eq(x->operator, "Exists"))
+            return false;
     }
     return true;
 }
@@ -177,7 +229,7 @@ static struct quantity pods_use(struct quota_controller *c, const struct core_re
     for (size_t i = 0; i < l.n; i++) {
         const struct core_pod *p = l.items[i]->obj;
         bool counts = strcmp(key, "count/pods") == 0 || !pod_is_terminal(p);
-        if (!counts || !applies(q, p)) continue;
+        if (!counts || !applies(q, &(struct counted){.pod = p})) continue;
         struct quantity one = count ? (struct quantity){.nano = 1000000000} : pod_sum(p, resource, limits);
         if (sum.nano == 0) sum.format = one.format;
         sum = quantity_add(sum, one);
@@ -202,14 +254,23 @@ static struct quantity services_use(struct quota_controller *c, const char *ns, 
     return (struct quantity){.nano = (__int128)n * 1000000000};
 }
 
-static struct quantity storage_use(struct quota_controller *c, const char *ns, const char *class) {
+/* What claims use of "requests.storage" or "persistentvolumeclaims"; `class`: only those of a storage class. */
+static struct quantity claims_use(struct quota_controller *c, const struct core_resource_quota *q, const char *what,
+                                  const char *class) {
+    bool size = str_eq(what, "requests.storage");
     struct quantity sum = {0};
     _cleanup_object_list_ struct object_list l = {0};
-    informer_list(manager_informer(c->m, &client_persistentvolumeclaims), ns, &l);
+    informer_list(manager_informer(c->m, &client_persistentvolumeclaims), q->metadata.namespace, &l);
     for (size_t i = 0; i < l.n; i++) {
         const struct core_persistent_volume_claim *k = l.items[i]->obj;
-        if (!class || str_eq(class, k->spec.storage_class_name))
-            add(&sum, str_map_get(&k->spec.resources.requests, "storage"));
+        const char *asked = str_map_get(&k->spec.resources.requests, "storage"),
+                   *made = str_map_get(&k->status.allocated_resources, "storage");
+        struct quantity a = {0}, b = {0};
+        if ((class && !str_eq(class, k->spec.storage_class_name)) || !applies(q, &(struct counted){.claim = k}))
+            continue;
+        if (asked) quantity_parse(asked, &a);
+        if (made) quantity_parse(made, &b);
+        add(&sum, !size ? "1" : quantity_cmp(b, a) > 0 ? made : asked);
     }
     return sum;
 }
@@ -253,15 +314,15 @@ static int64_t count_objects(struct quota_controller *c, const char *ns, const c
 static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q, const char *key,
                   struct quantity *out) {
     static const char *const of_pods[] = {"pods", "count/pods", "cpu", "memory", "ephemeral-storage"};
-    static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas",
-                                        "persistentvolumeclaims"};
-    static const char by_class[] = ".storageclass.storage.k8s.io/requests.storage";
-    const char *ns = q->metadata.namespace;
-    bool storage = strcmp(key, "requests.storage") == 0;
-    if (str_has_suffix(key, by_class))
-        *out = storage_use(c, ns, arena_strndup(a, key, strlen(key) - strlen(by_class)));
-    else if (storage)
-        *out = storage_use(c, ns, NULL);
+    static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas"};
+    static const char by_class[] = ".storageclass.storage.k8s.io/";
+    const char *ns = q->metadata.namespace, *of_class = strstr(key, by_class);
+    if (of_class)
+        *out = claims_use(c, q, of_class + strlen(by_class), arena_strndup(a, key, (size_t)(of_class - key)));
+    else if (str_eq(key, "requests.storage"))
+        *out = claims_use(c, q, key, NULL);
+    else if (str_eq(key, "persistentvolumeclaims") || str_eq(key, "count/persistentvolumeclaims"))
+        *out = claims_use(c, q, "persistentvolumeclaims", NULL);
     else if (str_has_prefix(key, "services"))
         *out = services_use(c, ns, key);
     else {

@@ -5,37 +5,11 @@
  * podManagementPolicy Parallel). Claims are made from the templates before their pod, and stay when it goes,
  * unless the retention policy says otherwise. Pods below the partition are made from the current revision,
  * the others from the update revision. */
-#include "history.h"
+#include "statefulset.h"
 
 enum { WORKERS = 3, REPLICAS_MAX = 100000 };
 #define NAME_LABEL "statefulset.kubernetes.io/pod-name"
 #define INDEX_LABEL "apps.kubernetes.io/pod-index"
-
-struct sts_controller {
-    struct manager *m;
-    struct workqueue *q;
-    struct event_recorder *events;
-};
-
-struct replica {
-    int32_t ordinal;
-    const struct core_pod *pod; /* NULL: to be made */
-};
-
-struct stateful {
-    struct sts_controller *c;
-    struct arena *a;
-    const char *key;
-    const struct apps_stateful_set *s;
-    struct owner owner;
-    struct claimed pods;
-    struct history h;
-    const char *update_name, *update_hash, *current_name, *current_hash;
-    struct core_pod_template_spec current_template;
-    struct replica *want, *extra; /* extra: highest first */
-    int32_t n_want, n_extra;
-    int64_t wait;
-};
 
 static int32_t first_ordinal(const struct apps_stateful_set *s) {
     return s->spec.ordinals ? s->spec.ordinals->start : 0;
@@ -44,7 +18,7 @@ static int32_t wished(const struct apps_stateful_set *s) {
     return s->spec.replicas ? MIN_OF(*s->spec.replicas, REPLICAS_MAX) : 1;
 }
 static bool parallel(const struct stateful *x) { return str_eq(x->s->spec.pod_management_policy, "Parallel"); }
-static const char *pod_name(struct stateful *x, int32_t ordinal) {
+const char *sts_pod_name(struct stateful *x, int32_t ordinal) {
     return arena_printf(x->a, "%s-%d", x->s->metadata.name, ordinal);
 }
 
@@ -89,18 +63,14 @@ static bool is_of(const struct core_pod *p, const char *revision) {
     return str_eq(str_map_get(&p->metadata.labels, REVISION_LABEL), revision);
 }
 
-/* ---- pods and claims ---- */
-
-static const char *claim_name(struct stateful *x, const struct core_persistent_volume_claim *t, int32_t ordinal) {
-    return arena_printf(x->a, "%s-%s-%d", t->metadata.name, x->s->metadata.name, ordinal);
-}
+/* ---- pods ---- */
 
 static void add_volumes(struct stateful *x, struct core_pod_spec *spec, int32_t ordinal) {
     const struct core_persistent_volume_claim_vec *t = &x->s->spec.volume_claim_templates;
     struct core_volume_vec v = {.items = arena_zalloc(x->a, (spec->volumes.n + t->n + 1) * sizeof(*v.items))};
     for (size_t i = 0; i < t->n; i++) {
         struct core_persistent_volume_claim_volume_source *src = arena_zalloc(x->a, sizeof(*src));
-        src->claim_name = claim_name(x, &t->items[i], ordinal);
+        src->claim_name = sts_claim_name(x, &t->items[i], ordinal);
         v.items[v.n].name = t->items[i].metadata.name;
         v.items[v.n++].persistent_volume_claim = src;
     }
@@ -112,54 +82,14 @@ static void add_volumes(struct stateful *x, struct core_pod_spec *spec, int32_t 
     spec->volumes = v;
 }
 
-static int make_claims(struct stateful *x, int32_t ordinal, struct err *e) {
-    const struct core_persistent_volume_claim_vec *t = &x->s->spec.volume_claim_templates;
-    struct informer *inf = manager_informer(x->c->m, &client_persistentvolumeclaims);
-    for (size_t i = 0; i < t->n; i++) {
-        const char *name = claim_name(x, &t->items[i], ordinal), *ns = x->s->metadata.namespace;
-        _cleanup_object_ struct object *have = informer_get_ns(inf, ns, name);
-        if (have) continue;
-        struct core_persistent_volume_claim c = {.spec = t->items[i].spec};
-        c.metadata = (struct meta_object_meta){.name = name,
-                                               .namespace = ns,
-                                               .labels = t->items[i].metadata.labels,
-                                               .annotations = t->items[i].metadata.annotations};
-        if (x->s->spec.selector)
-            for (size_t k = 0; k < x->s->spec.selector->match_labels.n; k++)
-                map_set(x->a, &c.metadata.labels, x->s->spec.selector->match_labels.items[k].key,
-                        str_or_empty(x->s->spec.selector->match_labels.items[k].value));
-        const struct apps_stateful_set_persistent_volume_claim_retention_policy *keep =
-            x->s->spec.persistent_volume_claim_retention_policy;
-        if (keep && str_eq(keep->when_deleted, "Delete")) {
-            c.metadata.owner_references.items = owner_ref_new(x->a, &x->owner, false);
-            c.metadata.owner_references.n = 1;
-        }
-        struct client_opts o = {.cause = x->s->metadata.resource_version};
-        _cleanup_err_ struct err ce = {0};
-        int r = client_create(x->c->m->client, x->a, &client_persistentvolumeclaims, ns, &c, &o, NULL, &ce);
-        if (r < 0 && !client_err_exists(&ce)) {
-            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Warning", "FailedCreate",
-                             "create Claim %s for Pod %s in StatefulSet %s failed error: %s", name,
-                             pod_name(x, ordinal), x->s->metadata.name, ce.msg);
-            err_move(e, &ce);
-            return r;
-        }
-        if (r == 0)
-            event_record_obj(x->c->events, &client_statefulsets, &x->s->metadata, "Normal", "SuccessfulCreate",
-                             "create Claim %s Pod %s in StatefulSet %s success", name, pod_name(x, ordinal),
-                             x->s->metadata.name);
-    }
-    return 0;
-}
-
 static int make_pod(struct stateful *x, int32_t ordinal, struct err *e) {
     bool update = of_update(x, ordinal);
     struct core_pod p;
-    int r = make_claims(x, ordinal, e);
+    int r = sts_make_claims(x, ordinal, e);
     if (r < 0) return r;
     pod_from_template(x->a, update ? &x->s->spec.template : &x->current_template, &x->owner, &p);
     p.metadata.generate_name = NULL;
-    p.metadata.name = pod_name(x, ordinal);
+    p.metadata.name = sts_pod_name(x, ordinal);
     map_set(x->a, &p.metadata.labels, REVISION_LABEL, update ? x->update_name : x->current_name);
     map_set(x->a, &p.metadata.labels, NAME_LABEL, p.metadata.name);
     map_set(x->a, &p.metadata.labels, INDEX_LABEL, arena_printf(x->a, "%d", ordinal));
@@ -195,38 +125,24 @@ static int remove_pod(struct stateful *x, const struct core_pod *p, struct err *
     return 0;
 }
 
-/* Claims of a pod scaled away, when the policy wants them gone with it. */
-static int remove_claims(struct stateful *x, int32_t ordinal, struct err *e) {
-    const struct apps_stateful_set_persistent_volume_claim_retention_policy *keep =
-        x->s->spec.persistent_volume_claim_retention_policy;
-    const struct core_persistent_volume_claim_vec *t = &x->s->spec.volume_claim_templates;
-    if (!keep || !str_eq(keep->when_scaled, "Delete")) return 0;
-    for (size_t i = 0; i < t->n; i++) {
-        struct client_delete_opts o = {.cause = x->s->metadata.resource_version};
-        _cleanup_err_ struct err de = {0};
-        int r = client_delete(x->c->m->client, &client_persistentvolumeclaims, x->s->metadata.namespace,
-                              claim_name(x, &t->items[i], ordinal), &o, &de);
-        if (r < 0 && !client_err_not_found(&de)) {
-            err_move(e, &de);
-            return r;
-        }
-    }
-    return 0;
-}
-
 /* ---- sorting ---- */
 
 /* The ordinal in a pod's name, or -1 when it is not one of the set's. */
-static int32_t ordinal_of(const struct stateful *x, const struct core_pod *p) {
+static int32_t ordinal_of(const struct stateful *x, const char *pod) {
     size_t n = strlen(x->s->metadata.name);
     int64_t v;
-    if (strncmp(p->metadata.name, x->s->metadata.name, n) != 0 || p->metadata.name[n] != '-') return -1;
-    if (str_to_i64(p->metadata.name + n + 1, &v) < 0 || v < 0 || v > INT32_MAX) return -1;
+    if (strncmp(pod, x->s->metadata.name, n) != 0 || pod[n] != '-') return -1;
+    if (str_to_i64(pod + n + 1, &v) < 0 || v < 0 || v > INT32_MAX) return -1;
     return (int32_t)v;
 }
 
+static bool is_member(void *arg, const struct object *pod) {
+    const struct stateful *x = arg;
+    return ordinal_of(x, pod->meta->name) >= 0;
+}
+
 static int highest_first(const void *a, const void *b) {
-    const struct replica *x = a, *y = b;
+    const struct sts_replica *x = a, *y = b;
     return x->ordinal > y->ordinal ? -1 : x->ordinal < y->ordinal;
 }
 
@@ -238,23 +154,42 @@ static void sort_out(struct stateful *x) {
     for (int32_t i = 0; i < x->n_want; i++) x->want[i].ordinal = first + i;
     for (size_t i = 0; i < x->pods.n; i++) {
         const struct core_pod *p = x->pods.items[i]->obj;
-        int32_t o = ordinal_of(x, p);
+        int32_t o = ordinal_of(x, p->metadata.name);
         if (o < 0) continue;
         if (o >= first && o < first + x->n_want)
             x->want[o - first].pod = p;
         else
-            x->extra[x->n_extra++] = (struct replica){o, p};
+            x->extra[x->n_extra++] = (struct sts_replica){o, p};
     }
     qsort(x->extra, (size_t)x->n_extra, sizeof(*x->extra), highest_first);
 }
 
 /* ---- steps ---- each returns 1 when the rest has to wait */
 
+/* A pod that was adopted is told who it is; its claims are owned as the policy wants it. */
+static int keep_invariants(struct stateful *x, const struct sts_replica *p, struct err *e) {
+    const struct meta_object_meta *m = &p->pod->metadata;
+    int r = 0;
+    if (!str_eq(str_map_get(&m->labels, NAME_LABEL), m->name)) {
+        struct json *t = json_object(x->a), *meta = json_ensure_object(x->a, t, "metadata"),
+                    *labels = json_ensure_object(x->a, meta, "labels");
+        json_set_str(x->a, meta, "uid", m->uid);
+        json_set_str(x->a, labels, NAME_LABEL, m->name);
+        json_set_str(x->a, labels, INDEX_LABEL, arena_printf(x->a, "%d", p->ordinal));
+        const char *text = json_text(x->a, t);
+        struct client_opts o = {.cause = x->s->metadata.resource_version};
+        r = client_patch(x->c->m->client, x->a, &client_pods, m->namespace, m->name, CLIENT_PATCH_MERGE, text,
+                         strlen(text), &o, NULL, e);
+    }
+    return r < 0 ? r : sts_own_claims(x, p->pod, p->ordinal, e);
+}
+
 static int grow(struct stateful *x, struct err *e) {
     for (int32_t i = 0; i < x->n_want; i++) {
         const struct core_pod *p = x->want[i].pod;
         int r = 0;
         if (!p) {
+            if (sts_claims_stale(x, x->want[i].ordinal)) return 1;
             r = make_pod(x, x->want[i].ordinal, e);
             if (r < 0) return r;
             if (!parallel(x)) return 1;
@@ -269,7 +204,13 @@ static int grow(struct stateful *x, struct err *e) {
             if (!parallel(x)) return 1;
             continue;
         }
+        if (str_eq(p->status.phase, "Pending")) { /* claims that went since then come back */
+            r = sts_make_claims(x, x->want[i].ordinal, e);
+            if (r < 0) return r;
+        }
         if (!parallel(x) && !available(x, p)) return 1;
+        r = keep_invariants(x, &x->want[i], e);
+        if (r < 0) return r;
     }
     return 0;
 }
@@ -278,6 +219,10 @@ static int grow(struct stateful *x, struct err *e) {
  * of those: so that a set in trouble does not lose what still works. */
 static int shrink(struct stateful *x, struct err *e) {
     int32_t lowest_ill = -1;
+    for (int32_t i = 0; i < x->n_extra; i++) {
+        int r = sts_own_claims(x, x->extra[i].pod, x->extra[i].ordinal, e);
+        if (r < 0) return r;
+    }
     for (int32_t i = 0; i < x->n_extra; i++) {
         const struct core_pod *p = x->extra[i].pod;
         if (!available(x, p) || p->metadata.deletion_timestamp.set) lowest_ill = i;
@@ -290,7 +235,6 @@ static int shrink(struct stateful *x, struct err *e) {
         }
         if (!parallel(x) && i != lowest_ill && !available(x, p)) return 1;
         int r = remove_pod(x, p, e);
-        if (r == 0) r = remove_claims(x, x->extra[i].ordinal, e);
         if (r < 0) return r;
         if (!parallel(x)) return 1;
     }
@@ -379,6 +323,7 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     _cleanup_object_ struct object *o = informer_get(manager_informer(c->m, &client_statefulsets), key);
     if (!o) return 0;
     struct stateful x = {.c = c, .a = a, .key = key, .s = o->obj, .wait = INT64_MAX};
+    x.pods = (struct claimed){.only = is_member, .arg = &x};
     if (label_selector_empty(x.s->spec.selector)) return 0;
     x.owner = (struct owner){&client_statefulsets, &x.s->metadata};
     int r = claim_objects(c->m, a, &client_pods, &x.owner, x.s->spec.selector, &x.pods, e);
@@ -389,18 +334,37 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     return r;
 }
 
+static const struct meta_label_selector *selector_of(const struct object *o) {
+    return ((const struct apps_stateful_set *)o->obj)->spec.selector;
+}
+
 static void pod_changed(void *arg, const struct object *o) {
     struct sts_controller *c = arg;
     queue_add_controller_of(c->q, o, "StatefulSet");
+    queue_add_adopters(c->q, c->m, &client_statefulsets, selector_of, o);
+}
+
+/* A pod may wait for the end of its predecessor's claims, or miss its own. */
+static void claim_gone(void *arg, struct object *o) {
+    struct sts_controller *c = arg;
+    _cleanup_object_list_ struct object_list sets = {0};
+    informer_list(manager_informer(c->m, &client_statefulsets), o->meta->namespace, &sets);
+    for (size_t i = 0; i < sets.n; i++) {
+        const struct apps_stateful_set *s = sets.items[i]->obj;
+        if (s->spec.volume_claim_templates.n && label_selector_matches(s->spec.selector, &o->meta->labels))
+            workqueue_add(c->q, sets.items[i]->key);
+    }
 }
 
 int statefulset_start(struct manager *m, struct err *e) {
     struct sts_controller *c = manager_alloc(m, sizeof(*c), NULL);
+    struct informer_handler claims = {.on_delete = claim_gone, .arg = c};
     c->m = m;
     c->events = manager_recorder(m, "statefulset-controller");
     c->q = manager_queue(m, "statefulset", WORKERS, reconcile, c, &client_statefulsets, &client_pods,
                          &client_controllerrevisions, &client_persistentvolumeclaims, NULL);
     manager_watch_keys(m, &client_statefulsets, c->q);
     manager_watch(m, &client_pods, pod_changed, c);
+    informer_add_handler(manager_informer(m, &client_persistentvolumeclaims), &claims);
     return 0;
 }

@@ -161,7 +161,7 @@ int claim_objects(struct manager *m, struct arena *a, const struct client_resour
     for (size_t i = 0; i < out->list.n; i++) {
         struct object *c = out->list.items[i];
         _cleanup_err_ struct err ce = {0};
-        bool matches = label_selector_matches(selector, &c->meta->labels);
+        bool matches = label_selector_matches(selector, &c->meta->labels) && (!out->only || out->only(out->arg, c));
         int rc = 0;
         if (!str_eq(c->meta->namespace, o->meta->namespace)) continue;
         if (i < n_owned) {
@@ -181,6 +181,17 @@ int claim_objects(struct manager *m, struct arena *a, const struct client_resour
         if (c) out->items[out->n++] = c;
     }
     return result;
+}
+
+void queue_add_adopters(struct workqueue *q, struct manager *m, const struct client_resource *r,
+                        const struct meta_label_selector *(*selector_of)(const struct object *o),
+                        const struct object *orphan) {
+    if (meta_controller_of(orphan->meta) || orphan->meta->deletion_timestamp.set) return;
+    _cleanup_object_list_ struct object_list all = {0};
+    informer_list(manager_informer(m, r), orphan->meta->namespace, &all);
+    for (size_t i = 0; i < all.n; i++)
+        if (label_selector_matches(selector_of(all.items[i]), &orphan->meta->labels))
+            workqueue_add(q, all.items[i]->key);
 }
 
 /* ---- expectations ---- */

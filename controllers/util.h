@@ -41,6 +41,8 @@ struct claimed {
     struct object **items; /* references are held by `list` */
     size_t n;
     struct object_list list;
+    bool (*only)(void *arg, const struct object *o); /* may be NULL: what else an object needs to be the owner's */
+    void *arg;
 };
 void claimed_done(struct claimed *c);
 #define _cleanup_claimed_ _cleanup_(claimed_done)
@@ -48,6 +50,12 @@ void claimed_done(struct claimed *c);
  * longer match are released (the answer then still lacks or has them, as the server accepted). */
 int claim_objects(struct manager *m, struct arena *a, const struct client_resource *r, const struct owner *o,
                   const struct meta_label_selector *selector, struct claimed *out, struct err *e);
+
+/* Adds those of kind `r` in an orphan's namespace that select it: they may adopt it. Nothing when it has a controller, or
+ * is being deleted. */
+void queue_add_adopters(struct workqueue *q, struct manager *m, const struct client_resource *r,
+                        const struct meta_label_selector *(*selector_of)(const struct object *o),
+                        const struct object *orphan);
 
 /* ---- making and removing pods ---- */
 struct pod_control {

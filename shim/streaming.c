@@ -182,9 +182,12 @@ static void on_disconnect(void *arg) {
 
 /* ---- copying ---- */
 
+/* What becomes of `to` when `from` has ended. */
+enum copy_end { COPY_END_NOTHING, COPY_END_INPUT, COPY_END_ALL };
+
 struct copy {
     int from, to;
-    bool packets; /* `to` is conmon's socket: at most a packet's worth a write, and half-closed at the end */
+    enum copy_end at_end;
 };
 
 static void *copy_stdin(void *arg) {
@@ -195,7 +198,7 @@ static void *copy_stdin(void *arg) {
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 || fd_write_all(c->to, block, (size_t)n) < 0) break;
     }
-    if (c->packets) shutdown(c->to, SHUT_WR);
+    if (c->at_end != COPY_END_NOTHING) shutdown(c->to, c->at_end == COPY_END_ALL ? SHUT_RDWR : SHUT_WR);
     close(c->from);
     close(c->to);
     free(c);
@@ -203,12 +206,12 @@ static void *copy_stdin(void *arg) {
 }
 
 /* Starts copying in a thread of its own, which ends when `from` does. Takes `from`; `to` is duplicated. */
-static void copy_start(int from, int to, bool packets) {
+static void copy_start(int from, int to, enum copy_end at_end) {
     if (from < 0) return;
     struct copy *c = xcalloc(1, sizeof(*c));
     pthread_attr_t attr;
     pthread_t t;
-    *c = (struct copy){from, fcntl(to, F_DUPFD_CLOEXEC, 3), packets};
+    *c = (struct copy){from, fcntl(to, F_DUPFD_CLOEXEC, 3), at_end};
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, SESSION_STACK);
@@ -273,7 +276,7 @@ static int run_exec(struct session *ss, int *code, struct err *e) {
     if (ss->gone) runtime_exec_kill(&run);
     pthread_mutex_unlock(&ss->lock);
     if (run.tty >= 0) {
-        copy_start(in, run.tty, false);
+        copy_start(in, run.tty, COPY_END_NOTHING);
         copy_terminal(run.tty, out);
         if (out >= 0) close(out);
     }
@@ -289,7 +292,10 @@ static int run_exec(struct session *ss, int *code, struct err *e) {
     return 0;
 }
 
+/* A container that closes its input with its first client goes on talking to that client; from another one the client
+ * parts when it has nothing more to say (as containerd has it, and kubectl run --leave-stdin-open relies on). */
 static int run_attach(struct session *ss, struct err *e) {
+    enum copy_end end = ss->c->config->stdin_once && !ss->t->tty ? COPY_END_INPUT : COPY_END_ALL;
     _cleanup_close_ int out = remotecmd_take_stdout(ss->rc), err = remotecmd_take_stderr(ss->rc);
     int in = remotecmd_take_stdin(ss->rc);
     int sock = runtime_attach(runtime_of(ss->st->shim, ss->c), ss->c->id, e);
@@ -302,7 +308,7 @@ static int run_attach(struct session *ss, struct err *e) {
     bool gone = ss->gone;
     if (ss->width) runtime_resize(runtime_of(ss->st->shim, ss->c), ss->c->bundle, ss->width, ss->height);
     pthread_mutex_unlock(&ss->lock);
-    copy_start(in, sock, true);
+    copy_start(in, sock, end);
     if (!gone) copy_packets(sock, out, err);
     pthread_mutex_lock(&ss->lock);
     ss->attach = -1;

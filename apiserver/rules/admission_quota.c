@@ -4,6 +4,12 @@
  * apiserver/pkg/admission/plugin/resourcequota. */
 #include "apiserver/rules/admission.h"
 
+enum {
+    CLAIM_DEVICES_MAX = 32, /* of one ResourceClaim, as many as its allocation may hold */
+    CLASSES_MAX = 3         /* that one claim for a volume may name */
+};
+#define DEVICES_OF_CLASS ".deviceclass.resource.k8s.io/devices"
+
 /* What a pod counts for a quota's resource name, or -1 when pods do not count for it. In thousandths. */
 static int64_t pod_usage(const struct json *pod, const char *resource) {
     const struct json *k, *spec = json_get(pod, "spec");
@@ -30,9 +36,16 @@ static int64_t pod_usage(const struct json *pod, const char *resource) {
     return MAX_OF(sum, init);
 }
 
+/* What a claim asks for, or what is being made for it when that is more. */
+static int64_t claim_size(const struct json *claim) {
+    int64_t asked = quantity_str_milli(json_as_str(json_at(claim, "spec", "resources", "requests", "storage", NULL))),
+            made = quantity_str_milli(json_as_str(json_at(claim, "status", "allocatedResources", "storage", NULL)));
+    return MAX_OF(asked, made);
+}
+
 static int64_t claim_usage(const struct json *claim, const char *resource) {
     if (str_in(resource, ONE_OF("persistentvolumeclaims", "count/persistentvolumeclaims"))) return 1000;
-    int64_t size = quantity_str_milli(json_as_str(json_at(claim, "spec", "resources", "requests", "storage", NULL)));
+    int64_t size = claim_size(claim);
     if (str_eq(resource, "requests.storage")) return size;
     const char *at = strstr(resource, ".storageclass.storage.k8s.io/"),
                *class = json_as_str(json_at(claim, "spec", "storageClassName", NULL));
@@ -51,8 +64,32 @@ static int64_t service_usage(const struct json *svc, const char *resource) {
     return ports ? 1000 * (int64_t)json_len(json_at(svc, "spec", "ports", NULL)) : 0;
 }
 
+/* The devices that a request of a ResourceClaim (or one of its alternatives) may get of a class, in thousandths. */
+static int64_t request_devices(const struct json *rq, const char *class, size_t n) {
+    const char *mode = jstr(rq, "allocationMode"), *of = jstr(rq, "deviceClassName");
+    if (strlen(of) != n || strncmp(of, class, n) != 0) return 0;
+    if (str_eq(mode, "All")) return 1000 * (int64_t)CLAIM_DEVICES_MAX;
+    return str_eq(mode, "ExactCount") ? 1000 * json_get_int(rq, "count", 0) : 0;
+}
+
+static int64_t devices_usage(const struct json *claim, const char *resource) {
+    const struct json *rq, *sub;
+    int64_t sum = 0;
+    if (str_eq(resource, "count/resourceclaims.resource.k8s.io")) return 1000;
+    if (!str_has_suffix(resource, DEVICES_OF_CLASS)) return -1;
+    size_t n = strlen(resource) - strlen(DEVICES_OF_CLASS);
+    JSON_FOREACH(rq, json_at(claim, "spec", "devices", "requests", NULL)) {
+        int64_t most = request_devices(json_get(rq, "exactly"), resource, n);
+        JSON_FOREACH(sub, json_get(rq, "firstAvailable")) most = MAX_OF(most, request_devices(sub, resource, n));
+        sum += most;
+    }
+    return sum;
+}
+
 static int64_t usage_of(struct rules_ctx *c, const struct json *obj, const char *resource) {
     if (!obj) return 0;
+    if (str_eq(c->group, "resource.k8s.io") && str_eq(c->resource, "resourceclaims"))
+        return devices_usage(obj, resource);
     if (str_empty(c->group) && str_eq(c->kind, "Pod")) return pod_usage(obj, resource);
     if (str_empty(c->group) && str_eq(c->kind, "PersistentVolumeClaim")) return claim_usage(obj, resource);
     if (str_empty(c->group) && str_eq(c->kind, "Service")) return service_usage(obj, resource);
@@ -65,33 +102,80 @@ static int64_t usage_of(struct rules_ctx *c, const struct json *obj, const char 
     return plain && str_eq(resource, c->resource) ? 1000 : -1;
 }
 
-static bool pod_in_scope(const struct json *pod, const char *scope) {
-    const struct json *spec = json_get(pod, "spec");
+static bool terms_reach_out(const struct json *terms, const char *inner) {
+    const struct json *t;
+    JSON_FOREACH(t, terms) {
+        const struct json *term = inner ? json_get(t, inner) : t;
+        if (json_len(json_get(term, "namespaces")) || jget(term, "namespaceSelector")) return true;
+    }
+    return false;
+}
+
+/* Whether a pod's affinity looks at pods of other namespaces. */
+static bool reaches_out(const struct json *spec) {
+    for (size_t i = 0; i < 2; i++) {
+        const struct json *a = json_at(spec, "affinity", i ? "podAntiAffinity" : "podAffinity", NULL);
+        if (terms_reach_out(json_get(a, "requiredDuringSchedulingIgnoredDuringExecution"), NULL) ||
+            terms_reach_out(json_get(a, "preferredDuringSchedulingIgnoredDuringExecution"), "podAffinityTerm"))
+            return true;
+    }
+    return false;
+}
+
+/* The VolumeAttributesClasses that a claim has or is to have; how many. */
+static size_t attribute_classes(const struct json *claim, const char *out[CLASSES_MAX]) {
+    const char *const all[] = {
+        json_as_str(json_at(claim, "spec", "volumeAttributesClassName", NULL)),
+        json_as_str(json_at(claim, "status", "currentVolumeAttributesClassName", NULL)),
+        json_as_str(json_at(claim, "status", "modifyVolumeStatus", "targetVolumeAttributesClassName", NULL))};
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (!str_empty(all[i])) out[n++] = all[i];
+    return n;
+}
+
+static bool in_scope(const struct json *obj, const char *scope) {
+    const struct json *spec = json_get(obj, "spec");
+    const char *classes[CLASSES_MAX];
     bool terminating = jget(spec, "activeDeadlineSeconds") != NULL;
-    bool best_effort = str_eq(json_as_str(json_at(pod, "status", "qosClass", NULL)), "BestEffort");
+    bool best_effort = str_eq(json_as_str(json_at(obj, "status", "qosClass", NULL)), "BestEffort");
     if (str_eq(scope, "Terminating")) return terminating;
     if (str_eq(scope, "NotTerminating")) return !terminating;
     if (str_eq(scope, "BestEffort")) return best_effort;
     if (str_eq(scope, "NotBestEffort")) return !best_effort;
     if (str_eq(scope, "PriorityClass")) return *jstr(spec, "priorityClassName") != '\0';
+    if (str_eq(scope, "CrossNamespacePodAffinity")) return reaches_out(spec);
+    if (str_eq(scope, "VolumeAttributesClass")) return attribute_classes(obj, classes) > 0;
     return true;
 }
 
-static bool quota_applies(const struct json *quota, const struct json *obj) {
-    const struct json *s, *v;
-    JSON_FOREACH(s, json_at(quota, "spec", "scopes", NULL))
-        if (!pod_in_scope(obj, str_or_empty(json_as_str(s)))) return false;
-    JSON_FOREACH(s, json_at(quota, "spec", "scopeSelector", "matchExpressions", NULL)) {
-        const char *scope = jstr(s, "scopeName"), *op = jstr(s, "operator");
-        if (str_eq(scope, "PriorityClass") && str_in(op, ONE_OF("In", "NotIn"))) {
-            bool in = false;
-            JSON_FOREACH(v, json_get(s, "values"))
-                in |= str_eq(json_as_str(v), jstr(json_get(obj, "spec"), "priorityClassName"));
-            if (in != str_eq(op, "In")) return false;
-        } else if (pod_in_scope(obj, scope) == str_eq(op, "DoesNotExist")) {
-            return false;
-        }
+/* A scope's expression over names of which the object has some: one that fits is enough. */
+static bool names_fit(const struct json *x, const char *const *names, size_t n) {
+    const char *op = jstr(x, "operator");
+    const struct json *v;
+    if (!n || str_in(op, ONE_OF("Exists", "DoesNotExist"))) return str_in(op, ONE_OF("NotIn", "DoesNotExist")) == !n;
+    for (size_t i = 0; i < n; i++) {
+        bool in = false;
+        JSON_FOREACH(v, json_get(x, "values")) in |= str_eq(json_as_str(v), names[i]);
+        if (in == str_eq(op, "In")) return true;
     }
+    return false;
+}
+
+static bool expression_applies(const struct json *x, const struct json *obj) {
+    const char *scope = jstr(x, "scopeName"), *class = jstr(json_get(obj, "spec"), "priorityClassName"),
+               *classes[CLASSES_MAX];
+    if (str_eq(scope, "PriorityClass")) return names_fit(x, &class, *class != '\0');
+    if (str_eq(scope, "VolumeAttributesClass")) return names_fit(x, classes, attribute_classes(obj, classes));
+    return in_scope(obj, scope) != str_eq(jstr(x, "operator"), "DoesNotExist");
+}
+
+static bool quota_applies(const struct json *quota, const struct json *obj) {
+    const struct json *s;
+    JSON_FOREACH(s, json_at(quota, "spec", "scopes", NULL))
+        if (!in_scope(obj, str_or_empty(json_as_str(s)))) return false;
+    JSON_FOREACH(s, json_at(quota, "spec", "scopeSelector", "matchExpressions", NULL))
+        if (!expression_applies(s, obj)) return false;
     return true;
 }
 
@@ -155,8 +239,9 @@ static int check_quota(struct check *x, const struct json *quota, const struct j
     const char *name = jstr(json_get(quota, "metadata"), "name");
     const char *missing = c->op == RULES_CREATE && admission_is(c, "", "Pod") ? unsaid(c, quota, x->obj) : NULL;
     if (missing) return admission_forbid(c, x->obj, e, "failed quota: %s: must specify %s", name, missing);
+    bool counted_before = c->op == RULES_UPDATE && quota_applies(quota, x->old);
     JSON_FOREACH_MEMBER(m, json_at(quota, "spec", "hard", NULL)) {
-        int64_t adds = usage_of(c, x->obj, m->key), had = c->op == RULES_UPDATE ? usage_of(c, x->old, m->key) : 0,
+        int64_t adds = usage_of(c, x->obj, m->key), had = counted_before ? usage_of(c, x->old, m->key) : 0,
                 hard = quantity_str_milli(json_as_str(m->value)), counted;
         if (adds < 0 || adds <= had) continue;
         c->quota_counted = true;

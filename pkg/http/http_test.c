@@ -271,7 +271,7 @@ TEST(too_large_heads_are_refused) {
     close(fd);
     buf_reset(&b);
     buf_adds(&b, "GET /");
-    for (int i = 0; i < 20000; i++) buf_addc(&b, 'x');
+    for (int i = 0; i < 50000; i++) buf_addc(&b, 'x');
     buf_adds(&b, " HTTP/1.1\r\nHost: a\r\n\r\n");
     fd = dial(f.plain);
     CHECK_INT(fd_write_all(fd, b.data, b.len), 0);

@@ -23,7 +23,7 @@ static void limits_default(struct http_limits *l) {
     static const struct http_limits d = {
         .header_bytes = 64 * 1024,
         .header_count = 256,
-        .uri_bytes = 16 * 1024,
+        .uri_bytes = 48 * 1024,
         .body_bytes = 3 * 1024 * 1024 + 1024,
         .connections = 10000,
         .h2_streams = 250,

@@ -74,7 +74,7 @@ struct http_req {
 struct http_limits {
     size_t header_bytes;      /* request head [64 KiB] */
     size_t header_count;      /* [256] */
-    size_t uri_bytes;         /* request target [16 KiB] */
+    size_t uri_bytes;         /* request target [48 KiB: exec puts its whole command there] */
     size_t body_bytes;        /* [3 MiB + 1 KiB] */
     size_t connections;       /* [10000] */
     uint32_t h2_streams;      /* concurrent on one connection [250] */
