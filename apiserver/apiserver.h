@@ -98,6 +98,7 @@ struct apiserver {
     struct token_webhook *token_webhook;
     struct authz *authz;
     struct follower *auth_feed, *conditions;
+    struct late_pods *late_pods; /* authenticate.c */
     _Atomic(struct housekeeping *) housekeeping;
     struct presence *presence;
     struct servicealloc_state *service_repair;

@@ -9,20 +9,28 @@
 #include "apiserver/lookup.h"
 #include "apiserver/oidc.h"
 #include "apiserver/selector.h"
+#include "pkg/base/map.h"
 
 enum { AUTH_FEEDS = 8, MAX_AUDIENCES = 16 };
 
+static bool is_pod(const struct object *o) { return str_eq(o->res->plural, "pods") && !*o->res->group; }
+static void unref_object(void *o) { object_unref(o); }
+
 /* A pod without a node means nothing to the Node authorizer, and never did: a pod does not leave its node. */
 static bool is_unbound_pod(const struct object *o) {
-    if (!str_eq(o->res->plural, "pods") || *o->res->group) return false;
     for (uint32_t i = 0; i < o->n_fields; i++)
         if (str_eq(o->res->fields[i], "spec.nodeName")) return !o->fields[i].len;
     return false;
 }
 
-static void feed_object(void *arg, struct object *o, bool gone) {
-    struct apiserver *s = arg;
-    if (is_unbound_pod(o)) return;
+/* Pods change often and their nodes ask seldom what they refer to: their last states wait here until one asks. */
+struct late_pods {
+    pthread_mutex_t lock;
+    struct map objects; /* key of the pod -> struct object, a reference */
+    _Atomic size_t n;
+};
+
+static void feed_now(struct apiserver *s, struct object *o, bool gone) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *ns = o->ns_len ? arena_strndup(a, o->key, o->ns_len) : NULL;
     size_t len = 0;
@@ -30,13 +38,41 @@ static void feed_object(void *arg, struct object *o, bool gone) {
     authz_feed(s->authz, o->res->group, o->res->plural, ns, object_name(o), text, len);
 }
 
+static void feed_late_pods(void *arg) {
+    struct apiserver *s = arg;
+    struct late_pods *p = s->late_pods;
+    const char *key;
+    void *o;
+    if (!atomic_load_explicit(&p->n, memory_order_acquire)) return;
+    pthread_mutex_lock(&p->lock);
+    for (size_t it = 0; map_next(&p->objects, &it, &key, &o);) feed_now(s, o, false);
+    map_done_with(&p->objects, unref_object);
+    atomic_store_explicit(&p->n, 0, memory_order_release);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void feed_object(void *arg, struct object *o, bool gone) {
+    struct apiserver *s = arg;
+    struct late_pods *p = s->late_pods;
+    if (!is_pod(o)) return feed_now(s, o, gone);
+    if (is_unbound_pod(o)) return;
+    pthread_mutex_lock(&p->lock);
+    object_unref(gone ? map_del(&p->objects, o->key) : map_put(&p->objects, o->key, object_ref(o)));
+    if (gone) feed_now(s, o, true);
+    atomic_store_explicit(&p->n, p->objects.n, memory_order_release);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static int start_feeds(struct apiserver *s, struct err *e) {
     const struct resource *wanted[AUTH_FEEDS];
     size_t n = 0;
     for (size_t i = 0; i < resource_table_len(s->resources) && n < AUTH_FEEDS; i++) {
         const struct resource *r = resource_table_at(s->resources, i);
-        if (r->stored == RES_STORED && !r->storage && authz_wants(r->group, r->plural)) wanted[n++] = r;
+        if (r->stored == RES_STORED && !r->storage && authz_wants(s->authz, r->group, r->plural)) wanted[n++] = r;
     }
+    s->late_pods = xcalloc(1, sizeof(*s->late_pods));
+    pthread_mutex_init(&s->late_pods->lock, NULL);
+    authz_feed_late(s->authz, feed_late_pods, s);
     s->auth_feed = follower_new(s->cache, wanted, n, feed_object, NULL, s);
     return s->auth_feed ? 0 : err_set(e, -EAGAIN, "no thread for the authorizer's feed");
 }
@@ -136,6 +172,11 @@ int auth_open(struct apiserver *s, struct err *e) {
 
 void auth_close(struct apiserver *s) {
     follower_free(s->auth_feed);
+    if (s->late_pods) {
+        map_done_with(&s->late_pods->objects, unref_object);
+        pthread_mutex_destroy(&s->late_pods->lock);
+        free(s->late_pods);
+    }
     authz_free(s->authz);
     authn_free(s->authn);
     oidc_free(s->oidc);

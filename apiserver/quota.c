@@ -12,7 +12,7 @@
 #include "pkg/base/ktime.h"
 #include "pkg/base/map.h"
 
-enum { TRIES = 32, PAUSE_MS = 50, SETTLE_MS = 3000, WAIT_MS = 10000 };
+enum { TRIES = 32, PAUSE_MS = 50, SETTLE_MS = 8000, WAIT_MS = 12000 };
 
 /* 0, WRITE_RETRY: somebody else has changed it, or an error. */
 static int charge(struct write *w, const struct quota_charge *q, struct err *e) {

@@ -27,6 +27,8 @@ struct authz {
     size_t n_modes;
     struct rbac_snapshot rbac;
     struct node_graph nodes;
+    void (*catch_up)(void *arg); /* see authz_feed_late */
+    void *catch_up_arg;
 };
 
 static bool mode_on(const struct authz *z, enum mode m) {
@@ -201,12 +203,15 @@ static const struct feed *feed_find(const char *group, const char *resource) {
     return NULL;
 }
 
-bool authz_wants(const char *group, const char *resource) { return feed_find(group, resource) != NULL; }
+bool authz_wants(const struct authz *z, const char *group, const char *resource) {
+    const struct feed *f = feed_find(group, resource);
+    return f && (f->mode != MODE_NODE || mode_on(z, MODE_NODE));
+}
 
 void authz_feed(struct authz *z, const char *group, const char *resource, const char *ns, const char *name,
                 const char *json, size_t len) {
     const struct feed *f = feed_find(group, resource);
-    if (!f || (f->mode == MODE_NODE && !mode_on(z, MODE_NODE))) return;
+    if (!f || !authz_wants(z, group, resource)) return;
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *obj = NULL;
     /* What is not an object grants nothing. */
@@ -214,6 +219,11 @@ void authz_feed(struct authz *z, const char *group, const char *resource, const 
     pthread_rwlock_wrlock(&z->lock);
     f->put(z, str_or_empty(ns), name, obj);
     pthread_rwlock_unlock(&z->lock);
+}
+
+void authz_feed_late(struct authz *z, void (*catch_up)(void *arg), void *arg) {
+    z->catch_up = catch_up;
+    z->catch_up_arg = arg;
 }
 
 /* ---- deciding ---- */
@@ -228,6 +238,7 @@ static enum authz_decision mode_decide(struct authz *z, struct arena *a, const s
         case MODE_DENY: *reason = "Everything is forbidden."; return AUTHZ_NO_OPINION;
         case MODE_NODE:
         case MODE_RBAC:
+            if (m == MODE_NODE && z->catch_up && node_asks_graph(q)) z->catch_up(z->catch_up_arg);
             pthread_rwlock_rdlock(&z->lock);
             d = m == MODE_NODE ? node_decide(&z->nodes, a, q, reason) : rbac_decide(&z->rbac, a, q, reason);
             pthread_rwlock_unlock(&z->lock);

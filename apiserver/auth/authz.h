@@ -38,8 +38,11 @@ void authz_free(struct authz *z); /* NULL-safe */
  * ns NULL or "" for cluster-scoped kinds. */
 void authz_feed(struct authz *z, const char *group, const char *resource, const char *ns, const char *name,
                 const char *json, size_t len);
+/* Feeding may be late where it is costly: before a question about what a node's pods refer to, `catch_up` is called (by
+ * several threads, no lock held) and feeds what it has held back. */
+void authz_feed_late(struct authz *z, void (*catch_up)(void *arg), void *arg);
 /* True for resources that authz_feed wants to hear of. */
-bool authz_wants(const char *group, const char *resource);
+bool authz_wants(const struct authz *z, const char *group, const char *resource);
 
 /* The reason (in `a`; may be NULL) is as upstream's: shown in SubjectAccessReview and audit. */
 enum authz_decision authz_decide(struct authz *z, struct arena *a, const struct authz_attrs *q, const char **reason);

@@ -81,6 +81,8 @@ void node_volume_put(struct node_graph *g, const char *name, const struct json *
 void node_attachment_put(struct node_graph *g, const char *name, const struct json *va);
 enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q,
                                 const char **reason);
+/* Whether the answer hangs on what the node's pods refer to. */
+bool node_asks_graph(const struct authz_attrs *q);
 /* "system:node:NAME" in the group system:nodes: the node's name; else NULL. */
 const char *node_name_of(const struct user_info *u);
 

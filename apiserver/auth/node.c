@@ -323,23 +323,36 @@ static enum authz_decision decide_slice(struct question *x) {
     return no(x, "can only list/watch/deletecollection resourceslices with nodeName field selector");
 }
 
-static const struct {
+static const struct special {
     const char *group, *resource;
     enum authz_decision (*decide)(struct question *x);
+    bool graph; /* pods of the node matter */
 } special[] = {
-    {"", "secrets", decide_read},
-    {"", "configmaps", decide_read},
-    {"", "persistentvolumeclaims", decide_claim},
-    {"", "persistentvolumes", decide_get},
-    {"resource.k8s.io", "resourceclaims", decide_get},
-    {"storage.k8s.io", "volumeattachments", decide_get},
-    {"", "serviceaccounts", decide_service_account},
-    {"coordination.k8s.io", "leases", decide_lease},
-    {"storage.k8s.io", "csinodes", decide_csinode},
-    {"resource.k8s.io", "resourceslices", decide_slice},
-    {"", "nodes", decide_node},
-    {"", "pods", decide_pod},
+    {"", "secrets", decide_read, true},
+    {"", "configmaps", decide_read, true},
+    {"", "persistentvolumeclaims", decide_claim, true},
+    {"", "persistentvolumes", decide_get, true},
+    {"resource.k8s.io", "resourceclaims", decide_get, true},
+    {"storage.k8s.io", "volumeattachments", decide_get, false},
+    {"", "serviceaccounts", decide_service_account, true},
+    {"coordination.k8s.io", "leases", decide_lease, false},
+    {"storage.k8s.io", "csinodes", decide_csinode, false},
+    {"resource.k8s.io", "resourceslices", decide_slice, false},
+    {"", "nodes", decide_node, false},
+    {"", "pods", decide_pod, true},
 };
+
+static const struct special *special_find(const struct authz_attrs *q) {
+    for (size_t i = 0; q->resource_request && i < ARRAY_LEN(special); i++)
+        if (str_eq(special[i].resource, q->resource) && str_eq(special[i].group, str_or_empty(q->group)))
+            return &special[i];
+    return NULL;
+}
+
+bool node_asks_graph(const struct authz_attrs *q) {
+    const struct special *s = special_find(q);
+    return s && s->graph && node_name_of(q->user);
+}
 
 enum authz_decision node_decide(const struct node_graph *g, struct arena *a, const struct authz_attrs *q,
                                 const char **reason) {
@@ -354,9 +367,8 @@ enum authz_decision node_decide(const struct node_graph *g, struct arena *a, con
                          .ns = str_or_empty(q->ns),
                          .name = str_or_empty(q->name)};
     if (!*node) return no(&x, arena_printf(a, "unknown node for user \"%s\"", q->user->name));
-    for (size_t i = 0; q->resource_request && i < ARRAY_LEN(special); i++)
-        if (str_eq(special[i].resource, q->resource) && str_eq(special[i].group, str_or_empty(q->group)))
-            return special[i].decide(&x);
+    const struct special *s = special_find(q);
+    if (s) return s->decide(&x);
     for (size_t i = 0; i < g->rules.n; i++)
         if (rule_allows(&g->rules.items[i], q)) return AUTHZ_ALLOW;
     return AUTHZ_NO_OPINION;

@@ -136,12 +136,18 @@ int admit_toleration_seconds(struct rules_ctx *c, struct json *obj, const struct
 
 /* ---- Priority ---- */
 
+/* Most clusters have none: that is remembered until a class changes. */
 static const struct json *default_priority_class(struct rules_ctx *c) {
+    struct rules *r = c->rules;
+    const struct rules_lookup *l = r ? &r->lookup : NULL;
+    int64_t rev = l && l->changed ? l->changed(l->arg, "scheduling.k8s.io", "priorityclasses") : 0;
+    if (rev && atomic_load_explicit(&r->no_default_class, memory_order_relaxed) == rev) return NULL;
     const struct json *pc, *best = NULL;
     JSON_FOREACH(pc, admission_list(c, "scheduling.k8s.io", "priorityclasses", NULL)) {
         if (!json_get_bool(pc, "globalDefault", false)) continue;
         if (!best || json_get_int(pc, "value", 0) < json_get_int(best, "value", 0)) best = pc;
     }
+    if (!best && rev) atomic_store_explicit(&r->no_default_class, rev, memory_order_relaxed);
     return best;
 }
 

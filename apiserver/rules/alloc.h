@@ -21,6 +21,7 @@ struct rules {
     int port_min, port_max;
     const char *cidr;
     bool no_service_accounts;
+    _Atomic int64_t no_default_class; /* PriorityClasses of this revision have no default among them; 0: not known */
 };
 
 int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e);

@@ -41,6 +41,8 @@ static void add_all(struct arena *a, struct fset *into, const struct fset *from)
 }
 
 struct fset *fset_union(struct arena *a, const struct fset *x, const struct fset *y) {
+    if (x && fset_empty(y)) return (struct fset *)x;
+    if (y && fset_empty(x)) return (struct fset *)y;
     struct fset *out = fset_new(a);
     add_all(a, out, x);
     add_all(a, out, y);

@@ -19,6 +19,8 @@ bool fset_empty(const struct fset *s);
 struct fset *fset_get(const struct fset *s, const char *elem);
 /* The child, made when absent. */
 struct fset *fset_child(struct arena *a, struct fset *s, const char *elem);
+/* Of operations on sets: what they give may share nodes with what they were given, so a set is not changed any more once
+ * it is made. */
 struct fset *fset_union(struct arena *a, const struct fset *x, const struct fset *y);
 struct fset *fset_difference(struct arena *a, const struct fset *x, const struct fset *y);
 struct fset *fset_intersection(struct arena *a, const struct fset *x, const struct fset *y);
