@@ -29,4 +29,20 @@ resize small $((milli + 1000))
 until_ok 10 bash -c "kubectl get pod small -o jsonpath='{.status.conditions}' | grep -q Infeasible"
 check_out "more than the node has is infeasible" '^Infeasible$' pending
 check_out "and says why" "Node didn't have enough" kubectl get pod small -o jsonpath='{.status.conditions[?(@.type=="PodResizePending")].message}'
+whole() { kubectl patch pod whole --subresource=resize --type=merge -p "{\"spec\":{\"resources\":{\"requests\":{\"cpu\":\"$1m\"},\"limits\":{\"cpu\":\"$1m\"}}}}"; }
+# Of the container's own cgroup: 100 ms of a CPU are 10000 microseconds of each period.
+quota() { kubectl exec whole -- sh -c 'cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null' | cut -d' ' -f1; }
+quota_is() { [ "$(quota)" = "$1" ]; }
+kubectl delete pod small --wait=true >/dev/null
+a_pod whole 'resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 100m, memory: 64Mi}}' | kubectl apply -f - >/dev/null
+check "a pod with resources of its own" kubectl wait --for=condition=Ready pod/whole --timeout=30s
+check_out "bound a container that has none" '^10000$' quota
+check "they grow" whole 200
+check "which reaches the container" until_ok 30 quota_is 20000
+check "and is told" until_ok 30 bash -c "kubectl get events | grep -q 'ResizeCompleted.*Pod resize completed'"
+check_out "the pod's status has them" '^200m 200m$' kubectl get pod whole -o jsonpath='{.status.resources.limits.cpu} {.status.allocatedResources.cpu}'
+whole 100 >/dev/null
+check "and they shrink" until_ok 30 quota_is 10000
+done_with() { [ -z "$(kubectl get pod whole -o jsonpath='{.status.conditions[?(@.type=="PodResizeInProgress")].status}')" ]; }
+check "with nothing left in progress" until_ok 30 done_with
 finish

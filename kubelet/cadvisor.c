@@ -98,10 +98,9 @@ static pid_t add_containers(struct scene *s, const struct core_pod *p, const cha
         x->started = (double)ktime_unix_ns(c->state.running->started_at) / 1e9;
         const struct core_container *spec = pod_container(p, c->name, NULL);
         if (spec) {
-            x->cpu_shares = milli_to_shares(quantity_milli(container_resource(spec, "cpu", false, NULL)));
-            x->cpu_quota =
-                milli_to_quota(quantity_milli(container_resource(spec, "cpu", true, NULL)), s->kl->rt->cfs_period_us);
-            x->memory_limit = quantity_value(container_resource(spec, "memory", true, NULL));
+            x->cpu_shares = container_shares(p, spec);
+            x->cpu_quota = milli_to_quota(quantity_milli(container_limit(p, spec, "cpu")), s->kl->rt->cfs_period_us);
+            x->memory_limit = quantity_value(container_limit(p, spec, "memory"));
         }
         writable_layer(s, x);
         if (!pid) pid = cgroups_any_process(s->kl->cgroups, group);

@@ -121,28 +121,37 @@ static int make_v2(struct cgroups *cg, const char *path, struct err *e) {
 /* cpu.weight of v2 for v1's shares (the conversion of KEP-2254). */
 static int64_t weight_of(int64_t shares) { return 1 + (shares - 2) * 9999 / 262142; }
 
-static void limit_v1(struct cgroups *cg, const char *path, const struct cgroup_limits *l) {
-    _cleanup_free_ char *cpu = dir_v1(cg, "cpu", path), *mem = dir_v1(cg, "memory", path),
-                        *pids = dir_v1(cg, "pids", path);
-    if (l->cpu_shares) write_int(cpu, "cpu.shares", l->cpu_shares);
-    if (l->cpu_quota) {
-        write_int(cpu, "cpu.cfs_period_us", l->cpu_period);
-        write_int(cpu, "cpu.cfs_quota_us", l->cpu_quota);
-    }
-    if (l->memory_limit) write_int(mem, "memory.limit_in_bytes", l->memory_limit);
-    if (l->pids_limit) write_int(pids, "pids.max", l->pids_limit);
+/* Writes a limit that is given; the first failure is kept in *r. */
+static void set_limit(int *r, const char *dir, const char *file, int64_t v) {
+    int w = v ? write_int(dir, file, v) : 0;
+    if (!*r) *r = w;
 }
 
-static void limit_v2(struct cgroups *cg, const char *path, const struct cgroup_limits *l) {
+static int limit_v1(struct cgroups *cg, const char *path, const struct cgroup_limits *l) {
+    _cleanup_free_ char *cpu = dir_v1(cg, "cpu", path), *mem = dir_v1(cg, "memory", path),
+                        *pids = dir_v1(cg, "pids", path);
+    int r = 0;
+    set_limit(&r, cpu, "cpu.shares", l->cpu_shares);
+    if (l->cpu_quota) set_limit(&r, cpu, "cpu.cfs_period_us", l->cpu_period);
+    set_limit(&r, cpu, "cpu.cfs_quota_us", l->cpu_quota);
+    set_limit(&r, mem, "memory.limit_in_bytes", l->memory_limit);
+    set_limit(&r, pids, "pids.max", l->pids_limit);
+    return r;
+}
+
+static int limit_v2(struct cgroups *cg, const char *path, const struct cgroup_limits *l) {
     _cleanup_free_ char *dir = xasprintf("%s%s%s", cg->mount, cg->root, path);
-    if (l->cpu_shares) write_int(dir, "cpu.weight", weight_of(l->cpu_shares));
+    int r = 0;
+    if (l->cpu_shares) set_limit(&r, dir, "cpu.weight", weight_of(l->cpu_shares));
     if (l->cpu_quota) {
         char text[64];
         snprintf(text, sizeof(text), "%lld %lld", (long long)l->cpu_quota, (long long)l->cpu_period);
-        write_value(dir, "cpu.max", text);
+        int w = write_value(dir, "cpu.max", text);
+        if (!r) r = w;
     }
-    if (l->memory_limit) write_int(dir, "memory.max", l->memory_limit);
-    if (l->pids_limit) write_int(dir, "pids.max", l->pids_limit);
+    set_limit(&r, dir, "memory.max", l->memory_limit);
+    set_limit(&r, dir, "pids.max", l->pids_limit);
+    return r;
 }
 
 static int make(struct cgroups *cg, const char *path, const struct cgroup_limits *l, struct err *e) {
@@ -193,20 +202,33 @@ char *cgroups_pod_parent(struct cgroups *cg, struct arena *a, const struct core_
     return arena_printf(a, "%s%s", cg->root, path);
 }
 
-int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err *e) {
-    if (!cg || !cg->active || cg->systemd) return 0;
+void cgroups_pod_limits(const struct cgroups *cg, const struct core_pod *p, struct cgroup_limits *out) {
     bool cpu_limited, mem_limited;
+    *out = (struct cgroup_limits){0};
+    if (!cg || !cg->active || cg->systemd) return;
     int64_t cpu_limit = quantity_milli(pod_resource(p, "cpu", true, &cpu_limited));
     int64_t mem_limit = quantity_value(pod_resource(p, "memory", true, &mem_limited));
     int64_t cpu = quantity_milli(pod_resource(p, "cpu", false, NULL));
-    const char *qos = qos_of(p);
-    struct cgroup_limits l = {.cpu_shares = str_eq(qos, "BestEffort") ? 2 : milli_to_shares(cpu),
-                              .pids_limit = cg->pod_pids_max};
-    if (cpu_limited && cpu_limit > 0) l.cpu_quota = milli_to_quota(cpu_limit, cg->cfs_period_us);
-    l.cpu_period = cg->cfs_period_us;
-    if (mem_limited && mem_limit > 0) l.memory_limit = mem_limit;
-    _cleanup_free_ char *path = pod_path(qos, p->metadata.uid);
+    out->cpu_shares = str_eq(qos_of(p), "BestEffort") ? 2 : milli_to_shares(cpu);
+    out->pids_limit = cg->pod_pids_max;
+    if (cpu_limited && cpu_limit > 0) out->cpu_quota = milli_to_quota(cpu_limit, cg->cfs_period_us);
+    out->cpu_period = cg->cfs_period_us;
+    if (mem_limited && mem_limit > 0) out->memory_limit = mem_limit;
+}
+
+int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err *e) {
+    if (!cg || !cg->active || cg->systemd) return 0;
+    struct cgroup_limits l;
+    cgroups_pod_limits(cg, p, &l);
+    _cleanup_free_ char *path = pod_path(qos_of(p), p->metadata.uid);
     return make(cg, path, &l, e);
+}
+
+int cgroups_pod_update(struct cgroups *cg, const struct core_pod *p, const struct cgroup_limits *l, struct err *e) {
+    if (!cg || !cg->active || cg->systemd) return 0;
+    _cleanup_free_ char *path = pod_path(qos_of(p), p->metadata.uid);
+    int r = cg->v2 ? limit_v2(cg, path, l) : limit_v1(cg, path, l);
+    return r < 0 ? err_errno(e, r, "set the limits of cgroup %s", path) : 0;
 }
 
 /* Kills the processes of a cgroup and everything below it, then removes the directories, deepest first. */

@@ -138,15 +138,17 @@ int env_field_ref(struct arena *a, const struct core_pod *p, const struct env_fa
     return 0;
 }
 
-int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f, const char *resource,
-                     const char *divisor, const char **out, struct err *e) {
+int env_resource_ref(struct arena *a, const struct core_pod *p, const struct core_container *c,
+                     const struct env_facts *f, const char *resource, const char *divisor, const char **out,
+                     struct err *e) {
     bool limit = str_has_prefix(str_or_empty(resource), "limits.");
     if (!limit && !str_has_prefix(str_or_empty(resource), "requests."))
         return err_set(e, -EINVAL, "unsupported container resource : %s", str_or_empty(resource));
     const char *name = strchr(resource, '.') + 1;
     const char *text = str_map_get(limit ? &c->resources.limits : &c->resources.requests, name);
     if (!text && !limit) text = str_map_get(&c->resources.limits, name);
-    /* A limit that is not set is what the node has. */
+    /* A limit that is not set is the pod's, or what the node has. */
+    if (!text && limit && p->spec.resources) text = str_map_get(&p->spec.resources->limits, name);
     if (!text && limit && f->allocatable) text = str_map_get(f->allocatable, name);
     struct quantity q = {0}, d = {0};
     if (text && quantity_parse(text, &q) < 0) return err_set(e, -EINVAL, "bad quantity \"%s\"", text);
@@ -373,8 +375,8 @@ static int value_from(struct env_build *b, const struct core_env_var_source *s, 
         const char *name = s->resource_field_ref->container_name;
         if (!str_empty(name)) c = pod_container(in->pod, name, NULL);
         if (!c) return err_set(e, -EINVAL, "container %s not found", name);
-        r = env_resource_ref(b->a, c, &in->facts, s->resource_field_ref->resource, s->resource_field_ref->divisor,
-                             value, e);
+        r = env_resource_ref(b->a, in->pod, c, &in->facts, s->resource_field_ref->resource,
+                             s->resource_field_ref->divisor, value, e);
         return r < 0 ? r : 1;
     }
     if (s->config_map_key_ref) return config_map_key(b, s->config_map_key_ref, value, e);

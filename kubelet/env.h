@@ -35,9 +35,10 @@ struct env_facts {
 /* A fieldRef's value. -EINVAL for a path that does not exist. */
 int env_field_ref(struct arena *a, const struct core_pod *p, const struct env_facts *f, const char *path,
                   const char **out, struct err *e);
-/* A resourceFieldRef's value; `c` is the container the reference is about. */
-int env_resource_ref(struct arena *a, const struct core_container *c, const struct env_facts *f, const char *resource,
-                     const char *divisor, const char **out, struct err *e);
+/* A resourceFieldRef's value; `c` is the container of `p` that the reference is about. */
+int env_resource_ref(struct arena *a, const struct core_pod *p, const struct core_container *c,
+                     const struct env_facts *f, const char *resource, const char *divisor, const char **out,
+                     struct err *e);
 
 /* The variables that announce Services: those of the pod's namespace, and the API server's own. */
 void env_services(struct arena *a, const struct core_service *const *services, size_t n, const char *ns, bool links,

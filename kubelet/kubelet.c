@@ -432,6 +432,7 @@ void kubelet_free(struct kubelet *kl) {
     devices_free(kl->devices);
     cgroups_free(kl->cgroups);
     objects_free(kl->objects);
+    metrics_done(&kl->metrics);
     event_recorder_free(kl->recorder);
     close(kl->stop_fd);
     free(kl->runtime_name);

@@ -44,6 +44,70 @@ void metrics_relist(struct kubelet_metrics *m, int64_t since) {
     prom_observe(&m->relist, work_bounds, mono_ns() - since);
 }
 
+/* ---- containers that ended ---- */
+
+static void count_termination(struct kubelet_metrics *m, enum metric_container kind,
+                              const struct core_container_state_terminated *t) {
+    struct termination_count *c = NULL;
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < m->n_terminations && !c; i++) {
+        struct termination_count *x = &m->terminations[i];
+        if (x->kind == kind && x->code == t->exit_code && str_eq(x->reason, str_or_empty(t->reason))) c = x;
+    }
+    if (!c && m->n_terminations == METRIC_TERMINATIONS_MAX) {
+        c = &m->terminations[m->n_terminations - 1];
+    } else if (!c) {
+        if (m->n_terminations == m->cap_terminations) {
+            m->cap_terminations = MAX_OF(2 * m->cap_terminations, (size_t)16);
+            m->terminations = xrealloc(m->terminations, m->cap_terminations * sizeof(*m->terminations));
+        }
+        c = &m->terminations[m->n_terminations++];
+        *c = (struct termination_count){.kind = kind, .code = t->exit_code};
+        snprintf(c->reason, sizeof(c->reason), "%s", str_or_empty(t->reason));
+    }
+    c->n++;
+    pthread_mutex_unlock(&m->lock);
+}
+
+static bool ended_before(const struct core_container_status_vec *last, const char *name) {
+    for (size_t i = 0; last && i < last->n; i++)
+        if (str_eq(last->items[i].name, name)) return last->items[i].state.terminated != NULL;
+    return false;
+}
+
+void metrics_terminations(struct kubelet_metrics *m, const struct core_pod_status *last,
+                          const struct core_pod_status *now) {
+    const struct core_container_status_vec *lists[][2] = {
+        [METRIC_CONTAINER] = {&now->container_statuses, last ? &last->container_statuses : NULL},
+        [METRIC_INIT] = {&now->init_container_statuses, last ? &last->init_container_statuses : NULL},
+        [METRIC_EPHEMERAL] = {&now->ephemeral_container_statuses, last ? &last->ephemeral_container_statuses : NULL}};
+    for (int k = 0; k < METRIC_CONTAINER_KINDS; k++)
+        for (size_t i = 0; i < lists[k][0]->n; i++) {
+            const struct core_container_status *c = &lists[k][0]->items[i];
+            if (c->state.terminated && !ended_before(lists[k][1], c->name))
+                count_termination(m, (enum metric_container)k, c->state.terminated);
+        }
+}
+
+void metrics_done(struct kubelet_metrics *m) { free(m->terminations); }
+
+static const char *const container_kinds[] = {"container", "init_container", "ephemeral_container"};
+
+static void write_terminations(struct kubelet_metrics *m, struct buf *b) {
+    pthread_mutex_lock(&m->lock);
+    if (m->n_terminations)
+        prom_head(b, "kubelet_terminated_containers_total", "counter",
+                  "Cumulative number of terminated containers, by their kind, exit code and reason");
+    for (size_t i = 0; i < m->n_terminations; i++) {
+        const struct termination_count *c = &m->terminations[i];
+        buf_printf(b, "kubelet_terminated_containers_total{container_type=\"%s\",exit_code=\"%d\",",
+                   container_kinds[c->kind], c->code);
+        prom_label(b, "reason", c->reason);
+        buf_printf(b, "} %llu\n", (unsigned long long)c->n);
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
 /* ---- what there is now ---- */
 
 static void one(struct buf *b, const char *name, const char *type, const char *help, const char *labels, double v) {
@@ -170,18 +234,21 @@ static void write_work(const struct kubelet_metrics *m, struct buf *b) {
 }
 
 static void write_started(const struct kubelet_metrics *m, struct buf *b) {
-    static const char *const kinds[] = {"container", "init_container", "ephemeral_container"};
     one(b, "kubelet_started_pods_total", "counter", "Cumulative number of pods started", "", (double)m->pods_started);
     one(b, "kubelet_started_pods_errors_total", "counter", "Cumulative number of errors when starting pods", "",
         (double)m->pods_failed);
+    one(b, "kubelet_started_user_namespaced_pods_total", "counter",
+        "Cumulative number of pods with user namespaces started", "", (double)m->userns_started);
+    one(b, "kubelet_started_user_namespaced_pods_errors_total", "counter",
+        "Cumulative number of errors when starting pods with user namespaces", "", (double)m->userns_failed);
     prom_head(b, "kubelet_started_containers_total", "counter", "Cumulative number of containers started");
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        buf_printf(b, "kubelet_started_containers_total{container_type=\"%s\"} %llu\n", kinds[i],
+    for (size_t i = 0; i < ARRAY_LEN(container_kinds); i++)
+        buf_printf(b, "kubelet_started_containers_total{container_type=\"%s\"} %llu\n", container_kinds[i],
                    (unsigned long long)m->containers_started[i]);
     prom_head(b, "kubelet_started_containers_errors_total", "counter",
               "Cumulative number of errors when starting containers");
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        buf_printf(b, "kubelet_started_containers_errors_total{container_type=\"%s\"} %llu\n", kinds[i],
+    for (size_t i = 0; i < ARRAY_LEN(container_kinds); i++)
+        buf_printf(b, "kubelet_started_containers_errors_total{container_type=\"%s\"} %llu\n", container_kinds[i],
                    (unsigned long long)m->containers_failed[i]);
 }
 
@@ -191,6 +258,7 @@ void metrics_write(struct kubelet *kl, struct buf *b) {
     write_runtime(kl, b);
     write_work(&kl->metrics, b);
     write_started(&kl->metrics, b);
+    write_terminations(&kl->metrics, b);
     bootstrap_lives(&kl->cfg, &client, &serving);
     if (client != INT64_MIN)
         one(b, "kubelet_certificate_manager_client_ttl_seconds", "gauge",

@@ -137,7 +137,7 @@ TEST(the_downward_api_names_fields_and_resources) {
                                                {"limits.memory", NULL, "1073741824"},
                                                {"requests.cpu", "1m", "1500"}};
     for (size_t i = 0; i < ARRAY_LEN(resources); i++) {
-        CHECK_INT(env_resource_ref(a, c, &f, resources[i][0], resources[i][1], &v, NULL), 0);
+        CHECK_INT(env_resource_ref(a, &(struct core_pod){0}, c, &f, resources[i][0], resources[i][1], &v, NULL), 0);
         CHECK_STR(v, resources[i][2]);
     }
 }
@@ -330,6 +330,45 @@ TEST(qos_classes_and_cgroup_numbers) {
                              "'containers':[{'name':'c','resources':{'requests':{'cpu':'1'}}}],"
                              "'overhead':{'cpu':'500m'}}}");
     CHECK_INT(quantity_milli(pod_resource(i, "cpu", false, NULL)), 3500);
+}
+
+TEST(a_container_runs_under_its_pods_limits_and_shares_its_memory) {
+    struct arena *a = test_arena();
+    struct core_pod *p = pod(a,
+                             "{'spec':{'resources':{'requests':{'cpu':'1','memory':'300Mi'},"
+                             "'limits':{'cpu':'2','memory':'400Mi'}},'initContainers':[{'name':'s',"
+                             "'restartPolicy':'Always'}],'containers':[{'name':'c','resources':{'limits':"
+                             "{'cpu':'500m'},'requests':{'memory':'100Mi'}}},{'name':'d'}]}}");
+    const struct core_container *c = &p->spec.containers.items[0], *d = &p->spec.containers.items[1];
+    CHECK_INT(quantity_milli(container_limit(p, c, "cpu")), 500);
+    CHECK_INT(quantity_milli(container_limit(p, d, "cpu")), 2000);
+    CHECK_INT(quantity_value(container_limit(p, c, "memory")), 400 << 20);
+    CHECK_INT(container_shares(p, c), 512);
+    CHECK_INT(container_shares(p, d), 2048);
+    CHECK_INT(quantity_milli(pod_resource(p, "cpu", true, NULL)), 2000);
+    /* of the 200Mi that no container asks for, each of the three gets a part */
+    CHECK_INT(oom_score_adj(p, c, 1LL << 30), 1000 - (100 * 3 + 200) * 1000 / 3 / 1024);
+    CHECK_INT(oom_score_adj(p, d, 1LL << 30), 1000 - 200 * 1000 / 3 / 1024);
+    struct cri_linux_container_resources now = {
+        .cpu_shares = 2048, .cpu_quota = 200000, .memory_limit_in_bytes = 400 << 20};
+    struct rt_container rc = {.resources = &now, .cfs_period_us = CFS_PERIOD_US};
+    CHECK_INT(container_resize_due(p, d, &rc), 0);
+    now.cpu_quota = 100000;
+    CHECK_INT(container_resize_due(p, d, &rc), RESIZE_CPU);
+}
+
+TEST(a_new_request_for_memory_restarts_a_container_that_asks_for_it) {
+    struct arena *a = test_arena();
+    struct core_pod *p = pod(a,
+                             "{'spec':{'containers':[{'name':'c','resources':{'requests':{'memory':'1Mi'}},"
+                             "'resizePolicy':[{'resourceName':'memory','restartPolicy':'RestartContainer'}]}]}}");
+    struct cri_linux_container_resources now = {.cpu_shares = 2};
+    struct rt_container rc = {.resources = &now, .cfs_period_us = CFS_PERIOD_US, .memory_request = "1048576"};
+    CHECK_INT(container_resize_due(p, &p->spec.containers.items[0], &rc), 0);
+    rc.memory_request = "2097152";
+    CHECK_INT(container_resize_due(p, &p->spec.containers.items[0], &rc), RESIZE_MEMORY);
+    p->spec.containers.items[0].resize_policy.n = 0;
+    CHECK_INT(container_resize_due(p, &p->spec.containers.items[0], &rc), 0);
 }
 
 /* ---- files ---- */

@@ -57,6 +57,8 @@ struct pod_worker {
     int64_t seen_at;                      /* mono */
     struct arena *allocated_arena;        /* of `allocated`; NULL: not known yet */
     struct allocated *allocated;          /* resources by container (resize.c) */
+    struct cgroup_limits pod_limits;      /* of its cgroup, as they were set last */
+    bool resizing;                        /* a resize has begun and has not been told to be complete */
     char *resize_reason, *resize_message; /* why a resize is pending; NULL: none is */
     char *resize_error;                   /* what the runtime said to the last one; NULL: nothing */
     int64_t volumes_at;                   /* mono: next refresh */
@@ -110,7 +112,8 @@ struct sync {
     struct mounted_volumes volumes;
     bool volumes_up;
     const struct cri_pod_sandbox_config *sandbox_config;
-    int64_t next; /* ns until another sync is wanted; 0: none */
+    bool new_userns; /* this sync made its sandbox, with a user namespace */
+    int64_t next;    /* ns until another sync is wanted; 0: none */
 };
 void sync_again_in(struct sync *s, int64_t ns);
 /* Reads the runtime's view anew and tells the prober. */

@@ -22,11 +22,10 @@ struct str_vec podspec_expand(struct arena *a, const struct str_vec *v, const st
 struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, struct arena *a, const struct core_pod *p,
                                                         const struct core_container *c) {
     struct cri_linux_container_resources *r = arena_zalloc(a, sizeof(*r));
-    int64_t limit = quantity_milli(container_resource(c, "cpu", true, NULL));
-    r->cpu_shares = milli_to_shares(quantity_milli(container_resource(c, "cpu", false, NULL)));
+    r->cpu_shares = container_shares(p, c);
     r->cpu_period = kl->cfg.cfs_period_ns / 1000;
-    r->cpu_quota = milli_to_quota(limit, kl->rt->cfs_period_us);
-    r->memory_limit_in_bytes = quantity_value(container_resource(c, "memory", true, NULL));
+    r->cpu_quota = milli_to_quota(quantity_milli(container_limit(p, c, "cpu")), kl->rt->cfs_period_us);
+    r->memory_limit_in_bytes = quantity_value(container_limit(p, c, "memory"));
     r->oom_score_adj = oom_score_adj(p, c, (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
     r->unified = (struct str_map){0};
     if (kl->cgroups && cgroups_v2(kl->cgroups) &&
@@ -402,6 +401,7 @@ static void identity(struct arena *a, const struct container_input *in, const ch
         {ANNOT_RESTART_COUNT, arena_printf(a, "%u", in->restart_count)},
         {ANNOT_TERM_PATH, term_path},
         {ANNOT_TERM_POLICY, str_empty(policy) ? "File" : policy},
+        {ANNOT_MEMORY_REQUEST, container_memory_request(a, in->container)},
         {ANNOT_POD_GRACE, arena_printf(a, "%lld", (long long)grace)},
     };
     c->labels = (struct str_map){arena_memdup(a, labels, sizeof(labels)), ARRAY_LEN(labels)};

@@ -68,19 +68,23 @@ struct quantity container_resource(const struct core_container *c, const char *r
     return q;
 }
 
-struct quantity pod_resource(const struct core_pod *p, const char *resource, bool limit, bool *all_given) {
+struct quantity container_limit(const struct core_pod *p, const struct core_container *c, const char *resource) {
+    bool given;
+    struct quantity q = container_resource(c, resource, true, &given);
+    return q.nano > 0 || !p->spec.resources ? q : quantity_of(&p->spec.resources->limits, resource, &given);
+}
+
+int64_t container_shares(const struct core_pod *p, const struct core_container *c) {
+    bool given;
+    struct quantity q = quantity_of(&c->resources.requests, "cpu", &given);
+    return milli_to_shares(quantity_milli(given ? q : container_limit(p, c, "cpu")));
+}
+
+/* The sum over the containers alone. */
+static struct quantity containers_resource(const struct core_pod *p, const char *resource, bool limit,
+                                           bool *all_given) {
     struct quantity sum = {0}, sidecars = {0}, init_max = {0};
     bool all = true, g;
-    if (p->spec.resources) {
-        struct quantity q =
-            quantity_of(limit ? &p->spec.resources->limits : &p->spec.resources->requests, resource, &g);
-        if (g) {
-            if (all_given) *all_given = true;
-            bool o;
-            struct quantity over = quantity_of(&p->spec.overhead, resource, &o);
-            return o ? quantity_add(q, over) : q;
-        }
-    }
     for (size_t i = 0; i < p->spec.containers.n; i++) {
         sum = quantity_add(sum, container_resource(&p->spec.containers.items[i], resource, limit, &g));
         all &= g;
@@ -98,9 +102,16 @@ struct quantity pod_resource(const struct core_pod *p, const char *resource, boo
         }
         if (quantity_cmp(q, init_max) > 0) init_max = q;
     }
-    if (quantity_cmp(init_max, sum) > 0) sum = init_max;
-    bool o;
-    struct quantity over = quantity_of(&p->spec.overhead, resource, &o);
+    *all_given = all;
+    return quantity_cmp(init_max, sum) > 0 ? init_max : sum;
+}
+
+struct quantity pod_resource(const struct core_pod *p, const char *resource, bool limit, bool *all_given) {
+    bool all = false, o;
+    struct quantity sum = {0}, over = quantity_of(&p->spec.overhead, resource, &o);
+    if (p->spec.resources)
+        sum = quantity_of(limit ? &p->spec.resources->limits : &p->spec.resources->requests, resource, &all);
+    if (!all) sum = containers_resource(p, resource, limit, &all);
     if (o && (!limit || all)) sum = quantity_add(sum, over);
     if (all_given) *all_given = all;
     return sum;
@@ -151,28 +162,80 @@ int64_t milli_to_quota(int64_t milli, int64_t period_us) {
     return q < MIN_QUOTA ? MIN_QUOTA : q;
 }
 
+static int64_t memory_request(const struct core_container *c) {
+    return quantity_value(container_resource(c, "memory", false, NULL));
+}
+
+/* A container's part of the memory that the pod asks for beyond what its containers do. */
+static int64_t memory_share(const struct core_pod *p) {
+    bool given = false;
+    struct quantity own = {0};
+    if (p->spec.resources) own = quantity_of(&p->spec.resources->requests, "memory", &given);
+    if (!given || !own.nano) return 0;
+    int64_t rest = quantity_value(own) - quantity_value(containers_resource(p, "memory", false, &given));
+    return rest / (int64_t)(p->spec.containers.n + p->spec.init_containers.n);
+}
+
+/* A sidecar is not killed before the containers that it serves: it counts at least as much as the least of them. */
+static int64_t memory_for_oom(const struct core_pod *p, const struct core_container *c) {
+    int64_t own = memory_request(c);
+    enum container_kind kind = CONTAINER_MAIN;
+    pod_container(p, c->name, &kind);
+    if (kind == CONTAINER_INIT && container_is_sidecar(c) && p->spec.containers.n) {
+        int64_t least = memory_request(&p->spec.containers.items[0]);
+        for (size_t i = 1; i < p->spec.containers.n; i++)
+            least = MIN_OF(least, memory_request(&p->spec.containers.items[i]));
+        own = MAX_OF(own, least);
+    }
+    return own + memory_share(p);
+}
+
 int oom_score_adj(const struct core_pod *p, const struct core_container *c, int64_t node_memory) {
     enum { GUARANTEED = -997, BEST_EFFORT = 1000 };
     if (pod_is_critical(p)) return GUARANTEED;
     const char *qos = pod_qos_class(p);
     if (str_eq(qos, "Guaranteed")) return GUARANTEED;
     if (str_eq(qos, "BestEffort")) return BEST_EFFORT;
-    int64_t req = quantity_value(container_resource(c, "memory", false, NULL));
     if (node_memory <= 0) return BEST_EFFORT - 1;
-    int64_t adj = 1000 - (int64_t)((__int128)1000 * req / node_memory);
+    int64_t adj = 1000 - (int64_t)((__int128)1000 * memory_for_oom(p, c) / node_memory);
     if (adj < 1000 + GUARANTEED) return 1000 + GUARANTEED;
     return adj == BEST_EFFORT ? BEST_EFFORT - 1 : (int)adj;
 }
 
-unsigned container_resize_due(const struct core_container *c, const struct rt_container *rc) {
+char *container_memory_request(struct arena *a, const struct core_container *c) {
+    return arena_printf(a, "%lld", (long long)memory_request(c));
+}
+
+/* Where a change of the memory restarts the container, a change of the request does; no cgroup tells it. */
+static bool request_changed(const struct core_container *c, const struct rt_container *rc) {
+    for (size_t i = 0; rc->memory_request && i < c->resize_policy.n; i++) {
+        const struct core_container_resize_policy *p = &c->resize_policy.items[i];
+        if (str_eq(p->resource_name, "memory") && str_eq(p->restart_policy, "RestartContainer"))
+            return memory_request(c) != strtoll(rc->memory_request, NULL, 10);
+    }
+    return false;
+}
+
+unsigned container_resize_due(const struct core_pod *p, const struct core_container *c, const struct rt_container *rc) {
     if (!rc->resources) return 0;
     unsigned due = 0;
-    int64_t quota = milli_to_quota(quantity_milli(container_resource(c, "cpu", true, NULL)), rc->cfs_period_us);
-    int64_t shares = milli_to_shares(quantity_milli(container_resource(c, "cpu", false, NULL)));
-    int64_t memory = quantity_value(container_resource(c, "memory", true, NULL));
-    if (rc->resources->cpu_shares != shares || (quota > 0 && rc->resources->cpu_quota != quota)) due |= RESIZE_CPU;
-    if (memory > 0 && rc->resources->memory_limit_in_bytes != memory) due |= RESIZE_MEMORY;
+    int64_t quota = milli_to_quota(quantity_milli(container_limit(p, c, "cpu")), rc->cfs_period_us);
+    int64_t memory = quantity_value(container_limit(p, c, "memory"));
+    if (rc->resources->cpu_shares != container_shares(p, c) || (quota > 0 && rc->resources->cpu_quota != quota))
+        due |= RESIZE_CPU;
+    if ((memory > 0 && rc->resources->memory_limit_in_bytes != memory) || request_changed(c, rc)) due |= RESIZE_MEMORY;
     return due;
+}
+
+bool containers_resize_due(const struct core_pod *p, const struct rt_pod *rt) {
+    for (size_t i = 0; i < p->spec.containers.n + p->spec.init_containers.n; i++) {
+        const struct core_container *c = i < p->spec.containers.n
+                                             ? &p->spec.containers.items[i]
+                                             : &p->spec.init_containers.items[i - p->spec.containers.n];
+        const struct rt_container *rc = rt_pod_find(rt, c->name, 0);
+        if (rc && rc->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING && container_resize_due(p, c, rc)) return true;
+    }
+    return false;
 }
 
 char *container_hash(struct arena *a, const struct core_container *c) {

@@ -42,6 +42,12 @@ bool pod_is_critical(const struct core_pod *p);
 const char *pod_qos_class(const struct core_pod *p);
 /* The amount a container asks for, or its limit: nano units; 0 when not given. */
 struct quantity container_resource(const struct core_container *c, const char *resource, bool limit, bool *given);
+/* The limit that a container runs under: its own, or else the pod's. 0: none. */
+struct quantity container_limit(const struct core_pod *p, const struct core_container *c, const char *resource);
+/* In bytes, as text. */
+char *container_memory_request(struct arena *a, const struct core_container *c);
+/* CPU shares of a container: from its request, or else from the limit it runs under. */
+int64_t container_shares(const struct core_pod *p, const struct core_container *c);
 /* What the whole pod needs at once (init containers run one after the other, sidecars stay; overhead added).
  * For limits, *all_given tells whether every container has one, so that the sum is a limit. */
 struct quantity pod_resource(const struct core_pod *p, const char *resource, bool limit, bool *all_given);
@@ -55,7 +61,8 @@ int oom_score_adj(const struct core_pod *p, const struct core_container *c, int6
 
 /* Which of the spec's resources the running container does not have yet (a resize). */
 enum { RESIZE_CPU = 1, RESIZE_MEMORY = 2 };
-unsigned container_resize_due(const struct core_container *c, const struct rt_container *rc);
+bool containers_resize_due(const struct core_pod *p, const struct rt_pod *rt); /* of any that runs */
+unsigned container_resize_due(const struct core_pod *p, const struct core_container *c, const struct rt_container *rc);
 
 /* Identity of a container's spec; a change restarts the container (upstream hashes name and image). */
 char *container_hash(struct arena *a, const struct core_container *c);

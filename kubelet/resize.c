@@ -5,6 +5,7 @@
 #include "pkg/json/json.h"
 
 enum { FILE_MAX = 256 * 1024 };
+#define POD_LEVEL "" /* name of the pod's own resources among its containers' */
 #define RETRY_NS (10 * NS_PER_SEC)
 
 struct allocated {
@@ -34,19 +35,22 @@ static struct allocated *find(const struct pod_worker *w, const char *name) {
 
 /* ---- what is allocated ---- */
 
+static void take_one(struct pod_worker *w, const char *name, const struct core_resource_requirements *r) {
+    struct arena *a = w->allocated_arena;
+    struct allocated *x = arena_zalloc(a, sizeof(*x));
+    x->name = arena_strdup(a, name);
+    x->resources = *(struct core_resource_requirements *)api_clone(a, &api_core_resource_requirements, r);
+    x->next = w->allocated;
+    w->allocated = x;
+}
+
 static void take(struct pod_worker *w, const struct core_pod *p) {
     arena_free(w->allocated_arena);
-    struct arena *a = w->allocated_arena = arena_new_sized(256);
+    w->allocated_arena = arena_new_sized(256);
     w->allocated = NULL;
-    for (size_t i = 0; i < container_count(p); i++) {
-        const struct core_container *c = container_at(p, i);
-        struct allocated *x = arena_zalloc(a, sizeof(*x));
-        x->name = arena_strdup(a, c->name);
-        x->resources =
-            *(struct core_resource_requirements *)api_clone(a, &api_core_resource_requirements, &c->resources);
-        x->next = w->allocated;
-        w->allocated = x;
-    }
+    if (p->spec.resources) take_one(w, POD_LEVEL, p->spec.resources);
+    for (size_t i = 0; i < container_count(p); i++)
+        take_one(w, container_at(p, i)->name, &container_at(p, i)->resources);
 }
 
 static char *file_of(struct sync *s) {
@@ -79,6 +83,9 @@ static bool load(struct sync *s) {
 }
 
 static bool changed(const struct pod_worker *w, const struct core_pod *p) {
+    const struct allocated *own = find(w, POD_LEVEL);
+    if (!own != !p->spec.resources) return true;
+    if (own && !api_equal(&api_core_resource_requirements, &own->resources, p->spec.resources)) return true;
     for (size_t i = 0; i < container_count(p); i++) {
         const struct core_container *c = container_at(p, i);
         const struct allocated *x = find(w, c->name);
@@ -89,6 +96,8 @@ static bool changed(const struct pod_worker *w, const struct core_pod *p) {
 
 static const struct core_pod *as_allocated(struct sync *s) {
     struct core_pod *copy = api_clone(s->a, &api_core_pod, s->pod);
+    struct allocated *own = find(s->w, POD_LEVEL);
+    copy->spec.resources = own ? &own->resources : NULL;
     for (size_t i = 0; i < container_count(copy); i++) {
         struct core_container *c = container_at(copy, i);
         const struct allocated *x = find(s->w, c->name);
@@ -97,13 +106,42 @@ static const struct core_pod *as_allocated(struct sync *s) {
     return copy;
 }
 
+/* ---- telling ---- */
+
+static void add_summary(struct arena *a, struct json *o, const char *key, const struct core_container_vec *v) {
+    struct json *list = json_array(a);
+    for (size_t i = 0; i < v->n; i++) {
+        struct json *one = json_object(a);
+        json_set_str(a, one, "name", v->items[i].name);
+        json_set(a, one, "resources", api_to_tree(a, &api_core_resource_requirements, &v->items[i].resources));
+        json_append(a, list, one);
+    }
+    if (v->n) json_set(a, o, key, list);
+}
+
+/* The Event of a step, with what is asked for as JSON, as upstream's have it. */
+static void tell(struct sync *s, const char *type, const char *reason, const char *what, const char *error) {
+    struct json *o = json_object(s->a);
+    add_summary(s->a, o, "initContainers", &s->pod->spec.init_containers);
+    add_summary(s->a, o, "containers", &s->pod->spec.containers);
+    json_set_int(s->a, o, "generation", s->pod->metadata.generation);
+    if (error) json_set_str(s->a, o, "error", error);
+    kubelet_event(s->kl, s->pod, NULL, type, reason, "Pod resize %s: %s", what, json_text(s->a, o));
+}
+
+static void failed(struct sync *s, const char *message) {
+    if (!str_eq(s->w->resize_error, message)) tell(s, "Warning", "ResizeError", "error", message);
+    free(s->w->resize_error);
+    s->w->resize_error = xstrdup(message);
+    sync_again_in(s, RETRY_NS);
+}
+
 /* ---- deciding ---- */
 
 static void pending(struct sync *s, const char *reason, const char *message) {
     struct pod_worker *w = s->w;
     if (reason && !str_eq(w->resize_reason, reason))
-        kubelet_event(s->kl, s->pod, NULL, "Warning", arena_printf(s->a, "Resize%s", reason), "Pod resize %s: %s",
-                      reason, message);
+        tell(s, "Warning", arena_printf(s->a, "Resize%s", reason), reason, message);
     free(w->resize_reason);
     free(w->resize_message);
     w->resize_reason = reason ? xstrdup(reason) : NULL;
@@ -132,6 +170,86 @@ const struct core_pod *resize_settle(struct sync *s) {
     pending(s, NULL, NULL);
     take(w, s->pod);
     save(s);
-    kubelet_event(s->kl, s->pod, NULL, "Normal", "ResizeStarted", "Pod resize started");
+    tell(s, "Normal", "ResizeStarted", "started", NULL);
+    w->resizing = true;
     return s->pod;
+}
+
+/* ---- the pod's cgroup ---- */
+
+static bool same_limits(const struct cgroup_limits *a, const struct cgroup_limits *b) {
+    return a->cpu_shares == b->cpu_shares && a->cpu_quota == b->cpu_quota && a->memory_limit == b->memory_limit;
+}
+
+bool resize_pod_due(const struct sync *s) {
+    struct cgroup_limits want;
+    cgroups_pod_limits(s->kl->cgroups, s->pod, &want);
+    return s->w->cgroup_made && !same_limits(&want, &s->w->pod_limits);
+}
+
+static void set_pod_limits(struct sync *s, const struct cgroup_limits *l) {
+    _cleanup_err_ struct err e = {0};
+    if (cgroups_pod_update(s->kl->cgroups, s->pod, l, &e) < 0)
+        failed(s, e.msg);
+    else
+        s->w->pod_limits = *l;
+}
+
+/* The larger of two limits, where 0 is none: a limit that comes new is set in the end. */
+static int64_t larger(int64_t now, int64_t want) { return now ? MAX_OF(now, want) : 0; }
+
+void resize_pod_grow(struct sync *s) {
+    if (!resize_pod_due(s)) return;
+    struct cgroup_limits l, now = s->w->pod_limits;
+    cgroups_pod_limits(s->kl->cgroups, s->pod, &l);
+    l.cpu_shares = MAX_OF(l.cpu_shares, now.cpu_shares);
+    l.cpu_quota = larger(now.cpu_quota, l.cpu_quota);
+    l.memory_limit = larger(now.memory_limit, l.memory_limit);
+    if (!same_limits(&l, &now)) set_pod_limits(s, &l);
+}
+
+void resize_pod_settle(struct sync *s) {
+    if (containers_resize_due(s->pod, &s->rt)) return;
+    if (resize_pod_due(s)) {
+        struct cgroup_limits l;
+        cgroups_pod_limits(s->kl->cgroups, s->pod, &l);
+        set_pod_limits(s, &l);
+    }
+    if (resize_pod_due(s)) return;
+    free(s->w->resize_error);
+    s->w->resize_error = NULL;
+    if (s->w->resizing) tell(s, "Normal", "ResizeCompleted", "completed", NULL);
+    s->w->resizing = false;
+}
+
+/* ---- containers ---- */
+
+static bool restarts(const struct core_container *c, unsigned due) {
+    for (size_t i = 0; i < c->resize_policy.n; i++) {
+        const struct core_container_resize_policy *p = &c->resize_policy.items[i];
+        unsigned bit = str_eq(p->resource_name, "cpu")      ? RESIZE_CPU
+                       : str_eq(p->resource_name, "memory") ? RESIZE_MEMORY
+                                                            : 0;
+        if ((bit & due) && str_eq(p->restart_policy, "RestartContainer")) return true;
+    }
+    return false;
+}
+
+bool resize_container(struct sync *s, const struct core_container *c, const struct rt_container *rc) {
+    unsigned due = container_resize_due(s->pod, c, rc);
+    _cleanup_err_ struct err e = {0};
+    if (!due) return false;
+    if (restarts(c, due)) {
+        struct stop_request rq = {rc, arena_printf(s->a, "Container %s resize requires restart", c->name), -1};
+        backoff_reset(&worker_track(s->w, c->name)->restart);
+        sync_stop(s, &rq, 1);
+        sync_read(s, NULL);
+        sync_publish(s, false);
+        return true;
+    }
+    struct cri_update_container_resources_request req = {.container_id = rc->id,
+                                                         .linux = podspec_resources(s->kl, s->a, s->pod, c)};
+    struct cri_update_container_resources_response resp = {0};
+    if (runtime_call(s->kl->rt, RT_UPDATE_CONTAINER_RESOURCES, s->a, &req, &resp, &e) < 0) failed(s, e.msg);
+    return false;
 }

@@ -120,6 +120,7 @@ static int read_container(struct runtime *rt, struct arena *a, const struct cri_
         .image_id = str_empty(s->image_id) ? s->image_ref : s->image_id,
         .log_path = s->log_path,
         .hash = str_map_get(an, ANNOT_HASH),
+        .memory_request = str_map_get(an, ANNOT_MEMORY_REQUEST),
         .restart_count = annotation_int(an, ANNOT_RESTART_COUNT),
         .term_policy = str_map_get(an, ANNOT_TERM_POLICY),
         .user = s->user,

@@ -99,6 +99,7 @@ int runtime_call_timeout(struct runtime *rt, enum runtime_method m, struct arena
 #define ANNOT_RESTART_COUNT "io.kubernetes.container.restartCount"
 #define ANNOT_TERM_PATH "io.kubernetes.container.terminationMessagePath"
 #define ANNOT_TERM_POLICY "io.kubernetes.container.terminationMessagePolicy"
+#define ANNOT_MEMORY_REQUEST "io.kubernetes.container.memoryRequest"
 #define ANNOT_POD_GRACE "io.kubernetes.pod.terminationGracePeriod"
 
 /* ---- what the runtime has of one pod ---- */
@@ -109,7 +110,8 @@ struct rt_container {
     int32_t exit_code;
     const char *reason, *message;
     const char *image, *image_ref, *image_id, *log_path;
-    const char *hash; /* of the container's spec when it was made */
+    const char *hash;           /* of the container's spec when it was made */
+    const char *memory_request; /* in bytes when it was made; NULL: it is not known */
     int32_t restart_count;
     const char *term_path; /* host path of the termination message file, or NULL */
     const char *term_policy;

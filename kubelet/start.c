@@ -8,6 +8,7 @@
 
 #include "kubelet/node.h"
 #include "kubelet/pods.h"
+#include "kubelet/resize.h"
 #include "kubelet/userns.h"
 #include "pkg/api/node.h"
 
@@ -114,6 +115,9 @@ static bool ensure_sandbox(struct sync *s) {
     if (r == 0 && !sync_interrupted(s)) {
         r = make_sandbox(s, &e);
         atomic_fetch_add(r < 0 ? &s->kl->metrics.pods_failed : &s->kl->metrics.pods_started, 1);
+        s->new_userns = userns_wanted(s->pod);
+        if (s->new_userns) atomic_fetch_add(&s->kl->metrics.userns_started, 1);
+        if (s->new_userns && r < 0) atomic_fetch_add(&s->kl->metrics.userns_failed, 1);
     }
     if (r < 0) {
         kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s",
@@ -168,6 +172,7 @@ static bool ensure_cgroup(struct sync *s) {
         return false;
     }
     metrics_cgroup(&s->kl->metrics, METRIC_CGROUP_CREATE, since);
+    cgroups_pod_limits(s->kl->cgroups, s->pod, &s->w->pod_limits);
     s->w->cgroup_made = true;
     return true;
 }
@@ -322,6 +327,7 @@ static bool start_container(struct sync *s, const struct core_container *c, enum
                                  .runtime_handler = current_sandbox(s)->runtime_handler};
     in.pod_ips = ips_of(s, &in.n_pod_ips);
     bool ok = create_and_start(s, &in, t) == 0;
+    if (!ok && s->new_userns) atomic_fetch_add(&s->kl->metrics.userns_failed, 1);
     enum metric_container m = kind == CONTAINER_INIT        ? METRIC_INIT
                               : kind == CONTAINER_EPHEMERAL ? METRIC_EPHEMERAL
                                                             : METRIC_CONTAINER;
@@ -351,50 +357,6 @@ static bool stop_if_unfit(struct sync *s, const struct core_container *c, const 
     return true;
 }
 
-/* ---- resize ---- */
-
-static bool resize_restarts(const struct core_container *c, unsigned due) {
-    for (size_t i = 0; i < c->resize_policy.n; i++) {
-        const struct core_container_resize_policy *p = &c->resize_policy.items[i];
-        unsigned bit = str_eq(p->resource_name, "cpu")      ? RESIZE_CPU
-                       : str_eq(p->resource_name, "memory") ? RESIZE_MEMORY
-                                                            : 0;
-        if ((bit & due) && str_eq(p->restart_policy, "RestartContainer")) return true;
-    }
-    return false;
-}
-
-/* Gives a running container the resources that its spec now says. True when it was stopped for that. */
-static bool resize(struct sync *s, const struct core_container *c, const struct rt_container *rc) {
-    unsigned due = container_resize_due(c, rc);
-    _cleanup_err_ struct err e = {0};
-    if (!due) return false;
-    cgroups_pod_create(s->kl->cgroups, s->pod, NULL); /* the pod's own limits first: they may have to grow */
-    if (resize_restarts(c, due)) {
-        struct stop_request rq = {rc, arena_printf(s->a, "Container %s resize requires restart", c->name), -1};
-        backoff_reset(&worker_track(s->w, c->name)->restart);
-        sync_stop(s, &rq, 1);
-        sync_read(s, NULL);
-        sync_publish(s, false);
-        return true;
-    }
-    struct cri_update_container_resources_request req = {.container_id = rc->id,
-                                                         .linux = podspec_resources(s->kl, s->a, s->pod, c)};
-    struct cri_update_container_resources_response resp = {0};
-    if (runtime_call(s->kl->rt, RT_UPDATE_CONTAINER_RESOURCES, s->a, &req, &resp, &e) < 0) {
-        kubelet_event(s->kl, s->pod, c->name, "Warning", "ResizeError", "Error resizing container %s: %s", c->name,
-                      e.msg);
-        free(s->w->resize_error);
-        s->w->resize_error = xstrdup(e.msg);
-        sync_again_in(s, RETRY_NS);
-    } else {
-        free(s->w->resize_error);
-        s->w->resize_error = NULL;
-        kubelet_event(s->kl, s->pod, c->name, "Normal", "ResizeCompleted", "Resized container %s", c->name);
-    }
-    return false;
-}
-
 /* ---- init containers ---- */
 
 static bool any_main_started(const struct sync *s) {
@@ -409,7 +371,7 @@ static bool any_main_started(const struct sync *s) {
 /* A sidecar: kept running; true when those after it may start. */
 static bool sync_sidecar(struct sync *s, const struct core_container *c) {
     const struct rt_container *rc = instance(s, c->name);
-    if (is_running(rc) && (stop_if_unfit(s, c, rc) || resize(s, c, rc))) rc = instance(s, c->name);
+    if (is_running(rc) && (stop_if_unfit(s, c, rc) || resize_container(s, c, rc))) rc = instance(s, c->name);
     if (!is_running(rc)) {
         if (!start_container(s, c, CONTAINER_INIT, NULL)) return false;
         if (sync_read(s, NULL) < 0) return false;
@@ -423,7 +385,10 @@ static bool sync_sidecar(struct sync *s, const struct core_container *c) {
 static bool sync_init(struct sync *s, const struct core_container *c) {
     const struct rt_container *rc = instance(s, c->name);
     if (has_exited(rc) && rc->exit_code == 0) return true;
-    if (is_running(rc)) return false;
+    if (is_running(rc)) {
+        resize_container(s, c, rc);
+        return false;
+    }
     if (rc && !container_should_restart(s->pod, c, rc)) return false;
     start_container(s, c, CONTAINER_INIT, NULL);
     return false;
@@ -447,7 +412,7 @@ static bool sync_init_containers(struct sync *s) {
 static void sync_main(struct sync *s, const struct core_container *c) {
     const struct rt_container *rc = instance(s, c->name);
     if (is_running(rc)) {
-        if (!stop_if_unfit(s, c, rc) && !resize(s, c, rc)) {
+        if (!stop_if_unfit(s, c, rc) && !resize_container(s, c, rc)) {
             track_note(worker_track(s->w, c->name), NULL, NULL);
             return;
         }
@@ -497,6 +462,7 @@ void sync_start(struct sync *s) {
     if (refresh) sync_again_in(s, MAX_OF(s->w->volumes_at - mono_ns(), NS_PER_SEC));
     if (sync_interrupted(s) || !ensure_sandbox(s)) return;
     if (!s->volumes_up && starting && !ensure_volumes(s)) return;
+    resize_pod_grow(s);
     sync_ephemeral(s);
     if (!sync_init_containers(s)) return;
     for (size_t i = 0; i < s->pod->spec.containers.n && !sync_interrupted(s); i++)

@@ -129,7 +129,7 @@ static void from_runtime(struct arena *a, const struct status_input *in, const s
         rr->requests = c->resources.requests;
         rr->limits = c->resources.limits;
         /* What is in force: during a resize still the old amounts. */
-        s->resources = container_resize_due(c, rc) && prev && prev->resources ? prev->resources : rr;
+        s->resources = container_resize_due(in->pod, c, rc) && prev && prev->resources ? prev->resources : rr;
         s->allocated_resources = c->resources.requests;
     }
 }
@@ -424,14 +424,9 @@ static bool disrupted(const char *reason) {
     return false;
 }
 
-/* A container that runs does not have yet what it is allocated. */
+/* The pod, or a container that runs, does not have yet what it is allocated. */
 static bool resizing(const struct status_input *in) {
-    for (size_t i = 0; i < in->pod->spec.containers.n; i++) {
-        const struct core_container *c = &in->pod->spec.containers.items[i];
-        const struct rt_container *rc = rt_pod_find(in->rt, c->name, 0);
-        if (rc && rc->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING && container_resize_due(c, rc)) return true;
-    }
-    return false;
+    return in->pod_resizing || containers_resize_due(in->pod, in->rt);
 }
 
 static void conditions(struct arena *a, const struct status_input *in, const struct core_pod_status *prev,
@@ -510,8 +505,12 @@ static struct str_map sums(struct arena *a, const struct core_pod *p, bool limit
     return m;
 }
 
-static void pod_resources(struct arena *a, const struct core_pod *p, struct core_pod_status *out) {
+static void pod_resources(struct arena *a, const struct status_input *in, const struct core_pod_status *prev,
+                          struct core_pod_status *out) {
+    const struct core_pod *p = in->pod;
     out->allocated_resources = sums(a, p, false);
+    out->resources = prev->resources;
+    if (in->pod_resizing && prev->resources) return; /* in force are still the old amounts */
     out->resources = arena_zalloc(a, sizeof(*out->resources));
     out->resources->requests = out->allocated_resources;
     out->resources->limits = sums(a, p, true);
@@ -542,8 +541,10 @@ void status_compute(struct arena *a, const struct status_input *in, struct core_
         out->message = prev->message;
     } else {
         out->phase = status_phase(p, out, in->all_stopped);
+        /* those that are being stopped for a new start have not finished */
+        if (in->restarting_all && phase_terminal(out->phase)) out->phase = "Running";
     }
     addresses(a, in, prev, out);
     conditions(a, in, prev, out);
-    if (!refused) pod_resources(a, p, out);
+    if (!refused) pod_resources(a, in, prev, out);
 }

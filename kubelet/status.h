@@ -15,6 +15,7 @@ struct status_note {
 
 struct status_input {
     const char *resize_reason, *resize_message, *resize_error; /* of a pending or failed resize; NULL: none */
+    bool pod_resizing;                                         /* the pod's own limits are not in force yet */
     const struct core_pod *pod;
     const struct rt_pod *rt;
     const struct core_pod_status *prev; /* the last status; NULL: pod->status */

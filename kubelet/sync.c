@@ -130,6 +130,7 @@ void sync_publish(struct sync *s, bool all_stopped) {
     in.resize_reason = w->resize_reason;
     in.resize_message = w->resize_message;
     in.resize_error = w->resize_error;
+    in.pod_resizing = resize_pod_due(s);
     in.id_scheme = s->kl->runtime_name;
     in.host_ips = kubelet_host_ips(s->kl, s->a, &in.n_host_ips);
     const struct rt_sandbox *sb = s->rt.n_sandboxes ? &s->rt.sandboxes[0] : NULL;
@@ -143,6 +144,7 @@ void sync_publish(struct sync *s, bool all_stopped) {
     status_compute(s->a, &in, &st);
     bool changed = !w->status || !api_equal(&api_core_pod_status, w->status, &st);
     if (changed) {
+        metrics_terminations(&s->kl->metrics, in.prev, &st);
         struct arena *a = arena_new();
         struct core_pod_status *copy = api_clone(a, &api_core_pod_status, &st);
         arena_free(w->status_arena);
@@ -326,6 +328,7 @@ static int64_t sync_once(struct pod_worker *w, enum metric_work *work) {
     sync_start(&s);
     err_done(&e);
     if (sync_read(&s, &e) == 0) {
+        resize_pod_settle(&s);
         sync_publish(&s, false);
         sync_collect(&s, false, NULL);
     }

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/random.h>
 
 #include "pkg/json/json.h"
 
@@ -69,8 +70,11 @@ static int choose(struct kubelet *kl, struct arena *a, const char *path, uint32_
     /* One pod chooses at a time, whichever thread it is in. */
     _cleanup_close_ int dir = open(kl->cfg.root_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0 || flock(dir, LOCK_EX) < 0) return err_errno(e, errno, "lock %s", kl->cfg.root_dir);
+    /* From anywhere on: ids that a pod has left behind (in files on shared volumes) are not soon another's. */
+    uint32_t from = 0;
+    if (getrandom(&from, sizeof(from), GRND_NONBLOCK) < 0) from = 0;
     for (uint32_t i = 0; i < ranges; i++) {
-        *host = first + i * IDS;
+        *host = first + (from % ranges + i) % ranges * IDS;
         if (!taken(kl, a, *host)) return write_choice(a, path, *host, e);
     }
     return err_set(e, -ENOSPC, "no ids are left for another user namespace");

@@ -100,8 +100,8 @@ static int add_downward(struct arena *a, const struct core_pod *pod, const struc
         } else if (f->resource_field_ref) {
             const struct core_container *c = pod_container(pod, f->resource_field_ref->container_name, NULL);
             if (!c) return err_set(e, -EINVAL, "container %s not found", f->resource_field_ref->container_name);
-            r = env_resource_ref(a, c, facts, f->resource_field_ref->resource, f->resource_field_ref->divisor, &text,
-                                 e);
+            r = env_resource_ref(a, pod, c, facts, f->resource_field_ref->resource, f->resource_field_ref->divisor,
+                                 &text, e);
         } else {
             return err_set(e, -EINVAL, "downwardAPI item \"%s\" has no source", f->path);
         }

@@ -100,22 +100,28 @@ const char *pod_qos_class(const struct json *spec) {
     return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
 }
 
-/* On /resize the resources and resize policies of containers may change, nothing else of the spec. */
+static bool same_names(const struct json *now, const struct json *was) {
+    const struct json *k;
+    if (json_len(now) != json_len(was)) return false;
+    JSON_FOREACH(k, now)
+        if (!str_eq(jstr(k, "name"), jstr(json_item(was, k_i), "name"))) return false;
+    return true;
+}
+
+/* On /resize the resources and resize policies of containers may change, nothing else of the spec. Other containers,
+ * or another order of them, stay for the validation to refuse. */
 static void keep_but_resources(struct arena *a, struct json *obj, const struct json *old) {
     struct json *spec = json_clone(a, json_get(old, "spec")), *k;
     static const char *const lists[] = {"containers", "initContainers"};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
-        const struct json *now = json_at(obj, "spec", lists[i], NULL), *n;
-        JSON_FOREACH(n, now) {
-            bool known = false;
-            JSON_FOREACH(k, json_get(spec, lists[i])) {
-                if (!str_eq(jstr(n, "name"), jstr(k, "name"))) continue;
-                known = true;
-                keep(a, k, n, "resources");
-                keep(a, k, n, "resizePolicy");
-            }
-            if (!known) /* for the validation to refuse */
-                json_append(a, json_ensure_array(a, spec, lists[i]), json_clone(a, n));
+        const struct json *now = json_at(obj, "spec", lists[i], NULL);
+        if (!same_names(now, json_get(spec, lists[i]))) {
+            keep(a, spec, json_get(obj, "spec"), lists[i]);
+            continue;
+        }
+        JSON_FOREACH(k, json_get(spec, lists[i])) {
+            keep(a, k, json_item(now, k_i), "resources");
+            keep(a, k, json_item(now, k_i), "resizePolicy");
         }
     }
     keep(a, spec, json_get(obj, "spec"), "resources");

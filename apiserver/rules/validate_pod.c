@@ -368,18 +368,38 @@ static void resize_container(struct vctx *v, const struct json *k, const struct 
     if (!jsame(rest, rest_was)) v_forbidden(v, FP(NULL, "spec"), "only cpu and memory resources are mutable");
 }
 
+/* Whether both have the same containers in the same order. */
+static bool resize_order(struct vctx *v, const struct json *obj, const struct json *old, const char *key) {
+    const struct json *now = json_at(obj, "spec", key, NULL), *was = json_at(old, "spec", key, NULL), *k;
+    const struct fp *p = FP(FP(NULL, "spec"), key);
+    bool same = true;
+    if (json_len(now) != json_len(was)) {
+        v_forbidden(v, p, "%s may not be added or removed on resize", key);
+        return false;
+    }
+    JSON_FOREACH(k, now)
+        if (!str_eq(jstr(k, "name"), jstr(json_item(was, k_i), "name"))) {
+            v_forbidden(v, FP(FPI(p, k_i), "name"), "%s may not be renamed or reordered on resize", key);
+            same = false;
+        }
+    return same;
+}
+
 static void resize_containers(struct vctx *v, const struct json *obj, const struct json *old, const char *key) {
     const struct json *now = json_at(obj, "spec", key, NULL), *was = json_at(old, "spec", key, NULL), *k;
-    if (json_len(now) != json_len(was)) return; /* which the rules of any update find */
     JSON_FOREACH(k, now) resize_container(v, k, json_item(was, k_i), FPI(FP(FP(NULL, "spec"), key), k_i));
 }
 
-static void update_resize(struct vctx *v, const struct json *obj, const struct json *old) {
-    resize_containers(v, obj, old, "containers");
-    resize_containers(v, obj, old, "initContainers");
+/* False: the containers are others, and nothing more can be told about them. */
+static bool update_resize(struct vctx *v, const struct json *obj, const struct json *old) {
     const char *now = pod_qos_class(json_get(obj, "spec")), *was = jstr(json_get(old, "status"), "qosClass");
     if (*was && !str_eq(now, was))
         v_invalid(v, FP(NULL, "spec"), json_str(v->a, now), "Pod QOS Class may not change as a result of resizing");
+    bool same = resize_order(v, obj, old, "containers");
+    if (!resize_order(v, obj, old, "initContainers") || !same) return false;
+    resize_containers(v, obj, old, "containers");
+    resize_containers(v, obj, old, "initContainers");
+    return true;
 }
 
 static void update_ephemeral(struct vctx *v, const struct json *obj, const struct json *old) {
@@ -416,8 +436,7 @@ VALIDATE_FN(pod) {
         warn_pod(v, json_get(obj, "metadata"), spec, NULL);
     } else if (str_eq(v->c->subresource, "ephemeralcontainers")) {
         update_ephemeral(v, obj, old);
-    } else {
-        if (str_eq(v->c->subresource, "resize")) update_resize(v, obj, old);
+    } else if (!str_eq(v->c->subresource, "resize") || update_resize(v, obj, old)) {
         update(v, obj, old);
     }
 }
