@@ -36,11 +36,12 @@ quota_is() { [ "$(quota)" = "$1" ]; }
 kubectl delete pod small --wait=true >/dev/null
 a_pod whole 'resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 100m, memory: 64Mi}}' | kubectl apply -f - >/dev/null
 check "a pod with resources of its own" kubectl wait --for=condition=Ready pod/whole --timeout=30s
-check_out "bound a container that has none" '^10000$' quota
+check "bound a container that has none" until_ok 30 quota_is 10000
 check "they grow" whole 200
 check "which reaches the container" until_ok 30 quota_is 20000
 check "and is told" until_ok 30 bash -c "kubectl get events | grep -q 'ResizeCompleted.*Pod resize completed'"
-check_out "the pod's status has them" '^200m 200m$' kubectl get pod whole -o jsonpath='{.status.resources.limits.cpu} {.status.allocatedResources.cpu}'
+shown() { [ "$(kubectl get pod whole -o jsonpath='{.status.resources.limits.cpu} {.status.allocatedResources.cpu}')" = "200m 200m" ]; }
+check "the pod's status has them" until_ok 30 shown
 whole 100 >/dev/null
 check "and they shrink" until_ok 30 quota_is 10000
 done_with() { [ -z "$(kubectl get pod whole -o jsonpath='{.status.conditions[?(@.type=="PodResizeInProgress")].status}')" ]; }
