@@ -2,11 +2,11 @@
  * coracle.io/local-path. It is what claims of manifests and charts get on a machine without other storage
  * (k3s users know the like as local-path). The size asked for is not enforced.
  *
- * A claim is due when the volume controller names this provisioner on it and its pod's node is chosen. Its
- * volume is a `local` one below --local-path-dir of that node, bound to the node; the kubelet makes the
- * folder when a pod comes. When the claim goes and the policy is Delete, the node's kubelet is asked to
- * remove the folder (DELETE .../localVolumes/NAME through the node's proxy), then the volume is deleted. A
- * node that is gone for good takes its folders with it. */
+ * A claim is due when the volume controller names this provisioner on it and its pod's node is chosen. Its volume is a
+ * `local` one below that node's --local-path-dir (its kubelet says which on the Node), bound to the node; the kubelet
+ * makes the folder when a pod comes. When the claim goes and the policy is Delete, the node's kubelet is asked to remove
+ * the folder (DELETE .../localVolumes/NAME through the node's proxy), then the volume is deleted. A node that is gone
+ * for good takes its folders with it. */
 #include "pkg/api/storage.h"
 #include "pkg/client/nodematch.h"
 #include "util.h"
@@ -14,6 +14,7 @@
 #define PROVISIONER "coracle.io/local-path"
 #define ANNOT_PROVISIONER "volume.kubernetes.io/storage-provisioner"
 #define ANNOT_SELECTED "volume.kubernetes.io/selected-node"
+#define ANNOT_DIR "coracle.io/local-path-dir" /* of a node: its kubelet's --local-path-dir */
 #define ANNOT_PROVISIONED_BY "pv.kubernetes.io/provisioned-by"
 
 typedef struct core_persistent_volume pv_t;
@@ -64,8 +65,9 @@ static int make_volume(struct lp_controller *c, struct arena *a, const pvc_t *k,
     v.spec.persistent_volume_reclaim_policy = str_empty(sc->reclaim_policy) ? "Delete" : sc->reclaim_policy;
     v.spec.volume_mode = "Filesystem";
     v.spec.local = arena_zalloc(a, sizeof(*v.spec.local));
-    v.spec.local->path =
-        arena_printf(a, "%s/%s_%s_%s", c->m->opt.local_path_dir, name, k->metadata.namespace, k->metadata.name);
+    const char *dir = str_map_get(&node->metadata.annotations, ANNOT_DIR);
+    v.spec.local->path = arena_printf(a, "%s/%s_%s_%s", str_empty(dir) ? c->m->opt.local_path_dir : dir, name,
+                                      k->metadata.namespace, k->metadata.name);
     v.spec.node_affinity = bound_to(a, str_empty(host) ? node->metadata.name : host);
     struct client_opts o = {.cause = k->metadata.resource_version};
     _cleanup_err_ struct err ce = {0};

@@ -450,6 +450,8 @@ static struct core_node *initial_node(struct node *n, struct arena *a) {
         map_set(a, &node->metadata.labels, eq ? arena_strndup(a, s, (size_t)(eq - s)) : s, eq ? eq + 1 : "");
     }
     map_set(a, &node->metadata.annotations, "volumes.kubernetes.io/controller-managed-attach-detach", "true");
+    if (!str_empty(kl->cfg.local_path_dir))
+        map_set(a, &node->metadata.annotations, "coracle.io/local-path-dir", kl->cfg.local_path_dir);
     node->spec.provider_id = str_empty(kl->cfg.provider_id) ? NULL : kl->cfg.provider_id;
     node->spec.taints.items = arena_zalloc(a, (kl->cfg.taints.n + 1) * sizeof(*node->spec.taints.items));
     for (size_t i = 0; i < kl->cfg.taints.n; i++)
@@ -458,17 +460,25 @@ static struct core_node *initial_node(struct node *n, struct arena *a) {
     return node;
 }
 
-/* Labels of ours that an existing Node object lacks or has otherwise. */
+static bool put_missing(struct arena *a, struct json *meta, const char *field, const struct str_map *want,
+                        const struct str_map *have) {
+    bool any = false;
+    for (size_t i = 0; i < want->n; i++) {
+        const struct str_map_entry *l = &want->items[i];
+        if (str_eq(str_map_get(have, l->key), l->value)) continue;
+        json_set_str(a, json_ensure_object(a, meta, field), l->key, l->value);
+        any = true;
+    }
+    return any;
+}
+
+/* Labels and annotations of ours that an existing Node object lacks or has otherwise. */
 static int reconcile_labels(struct node *n, struct arena *a, const struct core_node *want, const struct core_node *have,
                             struct err *e) {
-    struct json *doc = json_object(a), *labels = NULL;
-    for (size_t i = 0; i < want->metadata.labels.n; i++) {
-        const struct str_map_entry *l = &want->metadata.labels.items[i];
-        if (str_eq(str_map_get(&have->metadata.labels, l->key), l->value)) continue;
-        if (!labels) labels = json_ensure_object(a, json_ensure_object(a, doc, "metadata"), "labels");
-        json_set_str(a, labels, l->key, l->value);
-    }
-    if (!labels) return 0;
+    struct json *doc = json_object(a), *meta = json_ensure_object(a, doc, "metadata");
+    bool labels = put_missing(a, meta, "labels", &want->metadata.labels, &have->metadata.labels),
+         annotations = put_missing(a, meta, "annotations", &want->metadata.annotations, &have->metadata.annotations);
+    if (!labels && !annotations) return 0;
     char *body = json_text(a, doc);
     return client_patch(n->kl->client, a, &client_nodes, NULL, n->kl->node_name, CLIENT_PATCH_MERGE, body, strlen(body),
                         NULL, NULL, e);
