@@ -157,11 +157,9 @@ static void write_slis(struct apiserver *s, struct buf *b, sli_fn *fn) {
 /* What the health checks have said so far, for those who watch how often the server is well. */
 static void slis(struct request *q) {
     _cleanup_buf_ struct buf b = BUF_INIT;
-    prom_head(&b, "kubernetes_healthcheck", "gauge",
-              "[STABLE] This metric records the result of a single healthcheck.");
+    prom_head(&b, "kubernetes_healthcheck", "gauge", "The last result of a health check: 1 when it passed.");
     write_slis(q->s, &b, sli_last);
-    prom_head(&b, "kubernetes_healthchecks_total", "counter",
-              "[STABLE] This metric records the results of all healthcheck.");
+    prom_head(&b, "kubernetes_healthchecks_total", "counter", "Results of health checks so far.");
     write_slis(q->s, &b, sli_totals);
     respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
 }
