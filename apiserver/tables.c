@@ -138,7 +138,7 @@ static void write_row(struct buf *b, struct request *q, const struct table_print
     const char *include = http_query(q->http, "includeObject");
     p->cells(&c, v);
     json_set(a, row, "cells", c.out);
-    if (str_eq(include, "None"))
+    if (str_eq(include, "None") && !json_at(v, "metadata", "annotations", INITIAL_END, NULL))
         v = json_null(a);
     else if (!str_eq(include, "Object"))
         v = partial_tree(a, v, q->as_version);
@@ -186,6 +186,14 @@ void table_write_event(struct buf *b, struct request *q, const struct object *o,
     snprintf(rv, sizeof(rv), "%lld", (long long)o->rev);
     write_head(b, q, head ? q->res->printer : NULL, rv, NULL, 0);
     write_object(b, q, o, ktime_now());
+    buf_adds(b, "]}");
+}
+
+void table_write_bookmark(struct buf *b, struct request *q, struct json *v, bool head) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *rv = json_as_str(json_at(v, "metadata", "resourceVersion", NULL));
+    write_head(b, q, head ? q->res->printer : NULL, rv, NULL, 0);
+    write_row(b, q, q->res->printer, a, v, ktime_now());
     buf_adds(b, "]}");
 }
 

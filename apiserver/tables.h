@@ -45,6 +45,10 @@ int table_options(struct request *q, struct err *e);
 void table_write_tree(struct buf *b, struct request *q, const char *printer, struct json *v);
 /* One object's table, for watches; columns only when `head`. */
 void table_write_event(struct buf *b, struct request *q, const struct object *o, bool head);
+/* A bookmark's: it has a row too, of an object that is empty but for its metadata. */
+void table_write_bookmark(struct buf *b, struct request *q, struct json *v, bool head);
+/* What the bookmark has that ends a watch's initial events. */
+#define INITIAL_END "k8s.io/initial-events-end"
 /* The object's PartialObjectMetadata: shares metadata with `v`. NULL for NULL. */
 struct json *partial_tree(struct arena *a, struct json *v, const char *version);
 

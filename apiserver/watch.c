@@ -155,23 +155,26 @@ static void send_bookmark(struct watch *w, int64_t rev, bool initial_end) {
     struct json *v = json_object(a), *m = json_object(a);
     const struct api_type *t = q->res->type;
     bool partial = q->as == AS_PARTIAL;
-    json_set_str(a, v, "kind", q->as == AS_TABLE ? "Table" : partial ? "PartialObjectMetadata" : q->res->kind);
+    json_set_str(a, v, "kind", partial ? "PartialObjectMetadata" : q->res->kind);
     const char *meta_version = arena_printf(a, "meta.k8s.io/%s", str_or_empty(q->as_version));
-    json_set_str(a, v, "apiVersion", q->as != AS_OBJECT ? meta_version : resource_api_version(a, q->res));
+    json_set_str(a, v, "apiVersion", partial ? meta_version : resource_api_version(a, q->res));
     json_set(a, m, "resourceVersion", json_strf(a, "%lld", (long long)rev));
-    if (q->as != AS_TABLE) json_set(a, m, "creationTimestamp", json_null(a));
+    json_set(a, m, "creationTimestamp", json_null(a));
     if (initial_end) {
         struct json *ann = json_object(a);
-        json_set_str(a, ann, "k8s.io/initial-events-end", "true");
+        json_set_str(a, ann, INITIAL_END, "true");
         json_set(a, m, "annotations", ann);
     }
     json_set(a, v, "metadata", m);
-    if (q->as == AS_TABLE) {
-        json_set(a, v, "columnDefinitions", json_null(a));
-        json_set(a, v, "rows", json_array(a));
-    }
     if (partial) t = api_type_find("meta.k8s.io", "v1", "PartialObjectMetadata");
-    watch_event(q, &b, "BOOKMARK", t, v);
+    if (q->as == AS_TABLE) {
+        buf_adds(&b, "{\"type\":\"BOOKMARK\",\"object\":");
+        table_write_bookmark(&b, q, v, !w->table_head_sent);
+        buf_adds(&b, "}\n");
+        w->table_head_sent = true;
+    } else {
+        watch_event(q, &b, "BOOKMARK", t, v);
+    }
     put_copy(w, b.data, b.len);
     w->next_bookmark_ns = mono_ns() + BOOKMARK_S * NS_PER_SEC;
 }
