@@ -40,6 +40,8 @@ const struct controller controllers[] = {
     {"persistentvolume-attach-detach-controller", attachdetach_start},
     {"local-path-provisioner-controller", localpath_start},
     {"ephemeral-volume-controller", ephemeralvolume_start},
+    {"resourceclaim-controller", resourceclaim_start},
+    {"device-taint-eviction-controller", devicetainteviction_start},
     {"resourcequota-controller", resourcequota_start},
     {"node-lifecycle-controller", nodelifecycle_start},
     {"node-ipam-controller", nodeipam_start},

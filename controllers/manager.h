@@ -106,3 +106,5 @@ CONTROLLER(localpath);
 CONTROLLER(policystatus);
 CONTROLLER(horizontalpodautoscaler);
 CONTROLLER(volumeattributesclass);
+CONTROLLER(resourceclaim);
+CONTROLLER(devicetainteviction);

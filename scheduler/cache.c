@@ -307,7 +307,23 @@ void cache_nominate(struct sched *s, struct sched_pod *sp, struct sched_node *n)
     }
 }
 
+/* A pod whose claims are not there waits beside the queue; or no longer. */
+void cache_pod_claimless(struct sched *s, struct sched_pod *sp, bool is) {
+    if (is == (sp->gated_at > 0)) return;
+    if (is) {
+        VEC_GROW(s->claimless, s->n_claimless, s->cap_claimless);
+        s->claimless[s->n_claimless++] = sp;
+        sp->gated_at = s->n_claimless;
+        return;
+    }
+    struct sched_pod *last = s->claimless[--s->n_claimless];
+    s->claimless[sp->gated_at - 1] = last;
+    last->gated_at = sp->gated_at;
+    sp->gated_at = 0;
+}
+
 void cache_pod_free(struct sched *s, struct sched_pod *sp) {
+    cache_pod_claimless(s, sp, false);
     cache_nominate(s, sp, NULL);
     cache_pod_remove(s, sp);
     if (map_get(&s->pod_by_key, sp->o->key) == sp) map_del(&s->pod_by_key, sp->o->key);

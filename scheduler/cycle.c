@@ -246,7 +246,7 @@ static void prepare_volumes(struct cycle *c) {
 
 int cycle_prepare(struct cycle *c) {
     prepare_volumes(c);
-    if (c->refusal) return -EAGAIN;
+    if (c->refusal || dra_prepare(c) < 0) return -EAGAIN;
     prepare_affinity(c);
     if (c->p->spec.topology_spread_constraints.n) prepare_spread(c);
     return 0;

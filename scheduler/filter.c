@@ -69,7 +69,10 @@ static enum verdict resources(struct cycle *c, struct sched_node *n, const char 
     SHORT(cpu, "Insufficient cpu")
     SHORT(mem, "Insufficient memory")
     SHORT(eph, "Insufficient ephemeral-storage")
-    for (size_t i = 0; i < c->s->n_ext; i++) SHORT(ext[i], arena_printf(c->a, "Insufficient %s", c->s->ext_names[i]))
+    for (size_t i = 0; i < c->s->n_ext; i++) {
+        if (c->dra_ext & 1u << i && !have->ext[i]) continue; /* devices that are claimed: dra_filter */
+        SHORT(ext[i], arena_printf(c->a, "Insufficient %s", c->s->ext_names[i]))
+    }
 #undef SHORT
     return v;
 }
@@ -129,6 +132,7 @@ static const struct {
     {"VolumeBinding", volumes, false},
     {"PodTopologySpread", spreads, true},
     {"InterPodAffinity", affinity, true},
+    {"DynamicResources", dra_filter, false},
 };
 
 enum verdict filter_node(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons) {

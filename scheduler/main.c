@@ -43,6 +43,7 @@ struct sched *sched_new(struct client *c, const char *name) {
     pthread_cond_init(&s->work, &ca);
     pthread_condattr_destroy(&ca);
     queue_init(s);
+    dra_init(&s->dra);
     return s;
 }
 
@@ -63,6 +64,9 @@ static void sched_free(struct sched *s) {
     free(s->anti_pods);
     free(s->prefer_pods);
     free(s->nominees);
+    free(s->claimless);
+    dra_workers_free(s->workers);
+    dra_done(&s->dra);
     arena_free(s->names);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->work);
@@ -74,7 +78,8 @@ static int serve(struct sched *s, int signals, struct err *e) {
     pthread_t thread;
     int r = pthread_create(&thread, NULL, run_thread, s);
     if (r) return err_errno(e, r, "scheduling thread");
-    struct informer *needed[] = {s->nodes_inf, s->pods_inf, s->pvc_inf, s->pv_inf, s->class_inf};
+    struct informer *needed[] = {s->nodes_inf, s->pods_inf,   s->pvc_inf,    s->pv_inf,
+                                 s->class_inf, s->claims_inf, s->slices_inf, s->device_classes_inf};
     for (size_t i = 0; i < ARRAY_LEN(needed); i++) informer_wait_synced(needed[i], -1, NULL);
     pthread_mutex_lock(&s->lock);
     s->ready = true;
@@ -128,6 +133,7 @@ static int run(struct options *o, int signals, struct err *e) {
         atomic_store(&f.leads, true);
         sched_attach(s);
         r = serve(s, signals, e);
+        dra_workers_stop(s);
         sched_detach(s);
         event_recorder_free(s->events);
     }

@@ -118,6 +118,20 @@ void queue_move_all(struct sched *s) {
     }
 }
 
+void queue_move_if(struct sched *s, bool (*helps)(const struct sched_pod *sp, void *arg), void *arg) {
+    s->moves++;
+    if (!s->waiting.n) return;
+    struct sched_pod **chosen = xmalloc(s->waiting.n * sizeof(*chosen)); /* the heap changes as they leave it */
+    size_t n = 0;
+    for (size_t i = 0; i < s->waiting.n; i++)
+        if (helps(s->waiting.items[i], arg)) chosen[n++] = s->waiting.items[i];
+    for (size_t i = 0; i < n; i++) {
+        heap_remove(&s->waiting, chosen[i]);
+        back_off(s, chosen[i]);
+    }
+    free(chosen);
+}
+
 struct sched_pod *queue_pop(struct sched *s, int64_t *wait_ns) {
     int64_t now = mono_ns();
     while (s->backoff.n && s->backoff.items[0]->due <= now) {

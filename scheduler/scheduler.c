@@ -18,8 +18,9 @@ enum { ENOUGH_MIN = 100, ADAPTIVE_BASE = 50, ADAPTIVE_STEP = 125, ADAPTIVE_FLOOR
 
 struct bind {
     struct sched *s;
-    char *key, *uid, *node;
-    int64_t began; /* mono */
+    char *key, *uid, *node, *cause;
+    int64_t began;       /* mono */
+    struct dra_job *job; /* NULL: no claims */
     struct sched_attempt attempt;
 };
 
@@ -27,13 +28,13 @@ static void bind_free(struct bind *b) {
     free(b->key);
     free(b->uid);
     free(b->node);
+    free(b->cause);
     free(b);
 }
 
 static void bind_failed(struct sched *s, struct sched_pod *sp, const struct err *e) {
     cache_pod_remove(s, sp);
-    event_record_obj(s->events, &client_pods, &sp->p->metadata, "Warning", "FailedScheduling", "binding rejected: %s",
-                     e->msg);
+    event_record_obj(s->events, &client_pods, &sp->p->metadata, "Warning", "FailedScheduling", "%s", e->msg);
     if (e->status == 404) { /* gone; its deletion will be announced */
         sp->state = POD_GATED;
         return;
@@ -42,10 +43,9 @@ static void bind_failed(struct sched *s, struct sched_pod *sp, const struct err 
     queue_fail(s, sp);
 }
 
-static void bound(void *arg, int result, const struct client_response *r, struct err *e) {
-    struct bind *b = arg;
+/* Ends a binding that was reserved: under the lock. */
+static void bind_end(struct bind *b, int result, struct err *e) {
     struct sched *s = b->s;
-    pthread_mutex_lock(&s->lock);
     s->binds--;
     struct sched_pod *sp = map_get(&s->pod_by_key, b->key);
     if (sp && !str_eq(sp->o->meta->uid, b->uid)) sp = NULL;
@@ -60,11 +60,23 @@ static void bound(void *arg, int result, const struct client_response *r, struct
         bind_failed(s, sp, e);
     }
     pthread_cond_signal(&s->work);
-    pthread_mutex_unlock(&s->lock);
     bind_free(b);
 }
 
-static void bind_start(struct cycle *c, struct sched_node *n) {
+static void bound(void *arg, int result, const struct client_response *r, struct err *e) {
+    struct bind *b = arg;
+    struct sched *s = b->s;
+    pthread_mutex_lock(&s->lock);
+    if (b->job && (result == 0 || result == -ECANCELED))
+        dra_job_done(b->job);
+    else if (b->job)
+        dra_job_undo(b->job);
+    if (result < 0) err_wrap(e, "binding rejected");
+    bind_end(b, result, e);
+    pthread_mutex_unlock(&s->lock);
+}
+
+struct bind *bind_reserve(struct cycle *c, struct sched_node *n) {
     struct sched *s = c->s;
     struct sched_pod *sp = c->sp;
     struct bind *b = xcalloc(1, sizeof(*b));
@@ -74,23 +86,33 @@ static void bind_start(struct cycle *c, struct sched_node *n) {
     b->key = xstrdup(sp->o->key);
     b->uid = xstrdup(str_or_empty(sp->o->meta->uid));
     b->node = xstrdup(n->name);
-    const char *body =
-        arena_printf(c->a,
-                     "{\"kind\":\"Binding\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\","
-                     "\"uid\":\"%s\"},\"target\":{\"kind\":\"Node\",\"name\":\"%s\"}}",
-                     sp->o->meta->name, str_or_empty(sp->o->meta->namespace), b->uid, n->name);
-    struct client_request rq = {
-        .method = "POST",
-        .body = body,
-        .body_len = strlen(body),
-        .cause = sp->o->rv,
-        .path = client_path(c->a, &client_pods, sp->o->meta->namespace, sp->o->meta->name, "binding")};
+    b->cause = xstrdup(str_or_empty(sp->o->rv));
     cache_nominate(s, sp, NULL);
     cache_pod_place(s, sp, n);
     sp->state = POD_BINDING;
     s->binds++;
-    client_do_async(s->client, &rq, bound, b);
+    return b;
 }
+
+void bind_post(struct bind *b, struct dra_job *job) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    const char *ns, *name;
+    key_split(a, b->key, &ns, &name);
+    const char *body =
+        arena_printf(a,
+                     "{\"kind\":\"Binding\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"namespace\":\"%s\","
+                     "\"uid\":\"%s\"},\"target\":{\"kind\":\"Node\",\"name\":\"%s\"}}",
+                     name, ns, b->uid, b->node);
+    struct client_request rq = {.method = "POST",
+                                .body = body,
+                                .body_len = strlen(body),
+                                .cause = b->cause,
+                                .path = client_path(a, &client_pods, ns, name, "binding")};
+    b->job = job;
+    client_do_async(b->s->client, &rq, bound, b);
+}
+
+void bind_abandon(struct bind *b, struct err *e) { bind_end(b, e->code ? e->code : -EIO, e); }
 
 static void ignore_result(void *arg, int result, const struct client_response *r, struct err *e) {}
 
@@ -159,7 +181,7 @@ static const char *message_of(struct cycle *c, const struct reasons *r, const ch
     qsort(lines, r->n, sizeof(*lines), by_text);
     for (size_t i = 0; i < r->n; i++) buf_printf(&b, "%s%s", i ? ", " : " ", lines[i]);
     if (r->n) buf_addc(&b, '.');
-    if (after) buf_printf(&b, " no new claims to deallocate, %s", after);
+    if (after) buf_printf(&b, " %s, %s", c->post ? c->post : "no new claims to deallocate", after);
     char *out = arena_strndup(c->a, b.data, b.len);
     buf_done(&b);
     return out;
@@ -173,6 +195,12 @@ static void refuse(struct cycle *c, const char *message) {
     queue_fail(c->s, sp);
 }
 
+/* Something is broken, and may be mended any time: the next attempt comes after the back-off, whatever happens. */
+static void fail(struct cycle *c) {
+    c->sp->moved_seen = c->s->moves - 1;
+    refuse(c, c->failure);
+}
+
 /* How many fitting nodes are enough: all of a small cluster, a share of a big one. */
 static size_t enough_nodes(size_t n) {
     if (n < ENOUGH_MIN) return n;
@@ -184,7 +212,7 @@ static size_t enough_nodes(size_t n) {
 static size_t find_fitting(struct cycle *c, struct sched_node **out, uint8_t *verdicts, struct reasons *why) {
     struct sched *s = c->s;
     size_t n = s->n_nodes, found = 0, enough = enough_nodes(s->n_live), i;
-    for (i = 0; i < n && found < enough; i++) {
+    for (i = 0; i < n && found < enough && !c->failure; i++) {
         struct sched_node *node = s->nodes[(s->next_start + i) % n];
         const char *reasons[EXT_MAX + 4];
         size_t n_reasons = 0;
@@ -244,6 +272,8 @@ static void schedule(struct sched *s, struct sched_pod *sp, struct arena *a) {
     sched_point(s, POINT_PRE_FILTER, &at);
     if (s->n_live == 0) {
         refuse(&c, "no nodes available to schedule pods");
+    } else if (c.failure) {
+        fail(&c);
     } else if (r < 0) {
         refuse(&c,
                message_of(&c, &why,
@@ -253,17 +283,20 @@ static void schedule(struct sched *s, struct sched_pod *sp, struct arena *a) {
     } else {
         size_t n = find_fitting(&c, fitting, verdicts, &why);
         sched_point(s, POINT_FILTER, &at);
-        if (n) {
+        if (c.failure) {
+            fail(&c);
+        } else if (n) {
             struct sched_node *best = choose(&c, fitting, n);
             sched_point(s, POINT_SCORE, &at);
             prom_observe(&s->metrics.algorithm, sched_attempt_bounds, at - c.began);
             if (c.n_claims) {
                 select_node_for_claims(&c, best);
                 queue_fail(s, sp);
-            } else {
-                bind_start(&c, best);
+            } else if (!dra_bind(&c, best)) {
+                bind_post(bind_reserve(&c, best), NULL);
             }
         } else {
+            dra_post_filter(&c);
             const char *after = preempt(&c, verdicts);
             sched_point(s, POINT_POST_FILTER, &at);
             refuse(&c, message_of(&c, &why, after));
@@ -300,6 +333,7 @@ int sched_run(struct sched *s) {
             continue;
         }
         arena_reset(a);
+        dra_selectors_trim(&s->dra);
         schedule(s, sp, a);
         give_way(s);
     }

@@ -14,6 +14,7 @@
 #include "pkg/client/events.h"
 #include "pkg/client/informer.h"
 #include "pkg/client/nodematch.h"
+#include "scheduler/dra.h"
 
 enum {
     EXT_MAX = 16,     /* kinds of extended resources that can be told apart */
@@ -46,7 +47,7 @@ enum pod_state {
     POD_ACTIVE,
     POD_BACKOFF,
     POD_WAITING /* for an event */,
-    POD_GATED,
+    POD_GATED /* by itself, or its claims are not there */,
     POD_CYCLE,
     POD_BINDING
 };
@@ -73,6 +74,7 @@ struct sched_pod {
     int64_t entered;     /* mono: first seen */
     uint64_t moved_seen; /* value of sched.moves when its cycle began */
     char *last_message;
+    size_t gated_at; /* 1-based place in sched.claimless, 0: not there */
 };
 
 struct sched_node {
@@ -125,6 +127,11 @@ struct sched {
     uint64_t seq, moves;
     unsigned binds;
     struct informer *pods_inf, *nodes_inf, *pvc_inf, *pv_inf, *class_inf, *ns_inf, *pdb_inf;
+    struct informer *claims_inf, *slices_inf, *device_classes_inf;
+    struct dra dra;
+    struct dra_workers *workers;  /* NULL: none was needed yet */
+    struct sched_pod **claimless; /* pods whose claims are not there yet */
+    size_t n_claimless, cap_claimless;
     uint64_t dice;
     int64_t scheduled; /* count, for the log */
     struct sched_metrics metrics;
@@ -140,6 +147,7 @@ void cache_pod_free(struct sched *s, struct sched_pod *sp);
 void cache_pod_place(struct sched *s, struct sched_pod *sp, struct sched_node *n);
 void cache_pod_remove(struct sched *s, struct sched_pod *sp);
 void cache_nominate(struct sched *s, struct sched_pod *sp, struct sched_node *n); /* NULL: no longer */
+void cache_pod_claimless(struct sched *s, struct sched_pod *sp, bool is);
 void pod_requests(struct sched *s, const struct core_pod *p, struct res *out, int64_t *nz_cpu, int64_t *nz_mem);
 void res_add(struct res *a, const struct res *b, int sign);
 
@@ -151,6 +159,8 @@ void queue_fail(struct sched *s, struct sched_pod *sp);                     /* a
 void queue_keep(struct sched *s, struct sched_pod *sp, enum pod_state was); /* a changed pod takes its old place */
 void queue_remove(struct sched *s, struct sched_pod *sp);
 void queue_move_all(struct sched *s); /* something changed that may help waiting pods */
+/* The same for those that the function names. */
+void queue_move_if(struct sched *s, bool (*helps)(const struct sched_pod *sp, void *arg), void *arg);
 /* The next pod, or NULL; *wait_ns is how long until one leaves its back-off (-1: none). */
 struct sched_pod *queue_pop(struct sched *s, int64_t *wait_ns);
 
@@ -189,6 +199,10 @@ struct cycle {
     size_t n_claims;
     int64_t began;              /* mono */
     const char *refusal;        /* the pod can not be scheduled anywhere now */
+    const char *failure;        /* something is broken: the attempt ends, and comes again after the back-off */
+    const char *post;           /* what could be done about claims; a constant, NULL: nothing */
+    struct dra_cycle *dra;      /* NULL: the pod claims no devices */
+    uint32_t dra_ext;           /* extended resources (by slot) that a device class stands behind */
     struct topo_counts *prefer; /* weights by topology, a row per key */
     size_t n_prefer, cap_prefer;
 };
@@ -226,6 +240,33 @@ void sched_count(struct sched *s, const struct sched_attempt *a, enum sched_resu
 void sched_point(struct sched *s, enum sched_point p, int64_t *from);
 void sched_preempted(struct sched *s, size_t victims);
 void sched_metrics_write(struct sched *s, struct buf *b);
+
+/* ---- binding ---- scheduler.c, under the lock */
+struct bind;
+/* Places the pod on the node in our picture. bind_post or bind_abandon has to follow. */
+struct bind *bind_reserve(struct cycle *c, struct sched_node *n);
+/* Sends the binding. `job` (may be NULL) is undone when it fails. */
+struct dra_job;
+void bind_post(struct bind *b, struct dra_job *job);
+/* It cannot be: takes the pod off the node again and back into the queue. */
+void bind_abandon(struct bind *b, struct err *e);
+
+/* ---- devices ---- dra_cycle.c, dra_extended.c, dra_bind.c; under the lock */
+/* Whether all claims of the pod are there: before that it is not looked at. */
+bool dra_pod_ready(const struct sched *s, const struct core_pod *p);
+bool dra_pod_uses(const struct core_pod *p, const char *claim_key);
+int dra_prepare(struct cycle *c); /* -EAGAIN: c->refusal or c->failure says why */
+enum verdict dra_filter(struct cycle *c, struct sched_node *n, const char **reasons, size_t *n_reasons);
+void dra_scores(struct cycle *c, struct sched_node **nodes, size_t n, int64_t *raw);
+/* No node was found: frees an allocation that is in the way. Sets c->post. */
+void dra_post_filter(struct cycle *c);
+/* Takes what was found for the node and has it written, then the pod bound; false: there is nothing to write. */
+bool dra_bind(struct cycle *c, struct sched_node *n);
+void dra_job_done(struct dra_job *j); /* bound */
+void dra_job_undo(struct dra_job *j); /* not bound: what was reserved is released */
+/* Ends the threads that write; before the client is freed. */
+void dra_workers_stop(struct sched *s);
+void dra_workers_free(struct dra_workers *w); /* NULL-safe */
 
 int sched_run(struct sched *s);     /* the scheduling thread's loop; returns when s->stop */
 void sched_attach(struct sched *s); /* makes the informers */

@@ -113,7 +113,7 @@ static const struct {
     {"TaintToleration", soft_taints, LOWEST_BEST, 3}, {"NodeAffinity", node_preference, HIGHEST_BEST, 2},
     {"PodTopologySpread", spreading, LOWEST_BEST, 2}, {"InterPodAffinity", pod_preference, RANGE, 2},
     {"NodeResourcesFit", least_allocated, AS_IS, 1},  {"NodeResourcesBalancedAllocation", balanced, AS_IS, 1},
-    {"ImageLocality", image_locality, AS_IS, 1},
+    {"ImageLocality", image_locality, AS_IS, 1},      {"DynamicResources", dra_scores, HIGHEST_BEST, 2},
 };
 
 static int64_t normalise(int64_t v, int64_t min, int64_t max, enum normal how) {

@@ -76,6 +76,7 @@ static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
         if (was != POD_GATED) entered = sp->entered;
         nominated = sp->nominated;
         changed = was == POD_GATED || sp->p->metadata.generation != p->metadata.generation ||
+                  sp->p->status.resource_claim_statuses.n != p->status.resource_claim_statuses.n ||
                   sp->p->metadata.labels.n != p->metadata.labels.n ||
                   !label_map_matches(&sp->p->metadata.labels, &p->metadata.labels);
         if (!changed && was != POD_WAITING && was != POD_BACKOFF && was != POD_ACTIVE) return;
@@ -94,8 +95,9 @@ static void pending(struct sched *s, struct sched_pod *sp, struct object *o) {
     } else if (!str_empty(p->status.nominated_node_name)) {
         cache_nominate(s, sp, cache_node(s, p->status.nominated_node_name));
     }
-    if (p->spec.scheduling_gates.n) {
+    if (p->spec.scheduling_gates.n || !dra_pod_ready(s, p)) {
         sp->state = POD_GATED;
+        cache_pod_claimless(s, sp, !p->spec.scheduling_gates.n);
     } else if (changed) {
         s->metrics.incoming[IN_ADDED]++;
         queue_push(s, sp);
@@ -181,6 +183,92 @@ static void other_set(void *arg, struct object *o) {
 
 static void other_update(void *arg, struct object *old, struct object *o) { other_set(arg, o); }
 
+/* ---- devices: claims, slices, classes ---- */
+
+static bool uses_claim(const struct sched_pod *sp, void *key) { return dra_pod_uses(sp->p, key); }
+
+/* Pods that waited for their claims to be made. */
+static void let_in(struct sched *s, const char *key) {
+    for (size_t i = s->n_claimless; i-- > 0;) {
+        struct sched_pod *sp = s->claimless[i];
+        if (!dra_pod_uses(sp->p, key) || !dra_pod_ready(s, sp->p)) continue;
+        cache_pod_claimless(s, sp, false);
+        s->metrics.incoming[IN_ADDED]++;
+        queue_push(s, sp);
+    }
+}
+
+static void claim_set(void *arg, struct object *o) {
+    struct sched *s = arg;
+    enter(s);
+    const struct dra_claim *before = dra_claim_get(&s->dra, o->meta->namespace, o->meta->name);
+    const struct resource_resource_claim *was = before && before->o ? before->o->obj : NULL, *now = o->obj;
+    bool freed = was && was->status.allocation && !now->status.allocation;
+    bool same = was && api_equal(&api_resource_resource_claim_status, &was->status, &now->status);
+    dra_claim_set(&s->dra, o);
+    let_in(s, o->key);
+    if (freed)
+        queue_move_all(s);
+    else if (!same)
+        queue_move_if(s, uses_claim, (void *)o->key);
+    leave(s);
+}
+
+static void claim_update(void *arg, struct object *old, struct object *o) { claim_set(arg, o); }
+
+static void claim_gone(void *arg, struct object *o) {
+    struct sched *s = arg;
+    enter(s);
+    if (dra_claim_gone(&s->dra, o->key, o->meta->uid)) queue_move_all(s);
+    leave(s);
+}
+
+static void slice_set(void *arg, struct object *o) {
+    struct sched *s = arg;
+    enter(s);
+    dra_slice_set(&s->dra, o);
+    queue_move_all(s);
+    leave(s);
+}
+
+static void slice_update(void *arg, struct object *old, struct object *o) { slice_set(arg, o); }
+
+static void slice_gone(void *arg, struct object *o) {
+    struct sched *s = arg;
+    enter(s);
+    dra_slice_gone(&s->dra, o->meta->name);
+    leave(s);
+}
+
+static void device_class_set(void *arg, struct object *o) {
+    struct sched *s = arg;
+    enter(s);
+    dra_class_set(&s->dra, o);
+    queue_move_all(s);
+    leave(s);
+}
+
+static void device_class_update(void *arg, struct object *old, struct object *o) { device_class_set(arg, o); }
+
+static void device_class_gone(void *arg, struct object *o) {
+    struct sched *s = arg;
+    enter(s);
+    dra_class_gone(&s->dra, o->meta->name);
+    leave(s);
+}
+
+static void attach_devices(struct sched *s) {
+    s->claims_inf = informer_new(s->client, &client_resourceclaims, NULL);
+    s->slices_inf = informer_new(s->client, &client_resourceslices, NULL);
+    s->device_classes_inf = informer_new(s->client, &client_deviceclasses, NULL);
+    struct informer_handler claims = {claim_set, claim_update, claim_gone, s},
+                            slices = {slice_set, slice_update, slice_gone, s},
+                            classes = {device_class_set, device_class_update, device_class_gone, s};
+    informer_add_handler(s->claims_inf, &claims);
+    informer_add_handler(s->slices_inf, &slices);
+    informer_add_handler(s->device_classes_inf, &classes);
+}
+
 void sched_attach(struct sched *s) {
     struct informer_opts live = {.field_selector = "status.phase!=Succeeded,status.phase!=Failed"};
     s->pods_inf = informer_new(s->client, &client_pods, &live);
@@ -197,9 +285,11 @@ void sched_attach(struct sched *s) {
     informer_add_handler(s->pvc_inf, &other);
     informer_add_handler(s->pv_inf, &other);
     informer_add_handler(s->class_inf, &other);
+    attach_devices(s);
 }
 
 void sched_detach(struct sched *s) {
-    struct informer *all[] = {s->pods_inf, s->nodes_inf, s->pvc_inf, s->pv_inf, s->class_inf, s->ns_inf, s->pdb_inf};
+    struct informer *all[] = {s->pods_inf, s->nodes_inf, s->pvc_inf,    s->pv_inf,     s->class_inf,
+                              s->ns_inf,   s->pdb_inf,   s->claims_inf, s->slices_inf, s->device_classes_inf};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) informer_free(all[i]);
 }

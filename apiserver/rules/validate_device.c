@@ -5,7 +5,7 @@
 
 #include "apiserver/rules/admit.h"
 #include "apiserver/rules/validate_status.h"
-#include "pkg/cel/cel.h"
+#include "pkg/cel/device.h"
 
 enum {
     REQUESTS_MAX = 32,
@@ -114,16 +114,6 @@ void device_binding(struct vctx *v, const struct json *o, const struct fp *p) {
 
 /* ---- requests ---- */
 
-static const struct cel_type *device_type(struct arena *a) {
-    const struct cel_type *s = &cel_t_string;
-    struct cel_type *t = cel_type_object(a, "kubernetes.DRADevice");
-    cel_type_add_field(a, t, "driver", s);
-    cel_type_add_field(a, t, "attributes", cel_type_map(a, s, cel_type_map(a, s, &cel_t_dyn)));
-    cel_type_add_field(a, t, "capacity", cel_type_map(a, s, cel_type_map(a, s, cel_type_quantity())));
-    cel_type_add_field(a, t, "allowMultipleAllocations", &cel_t_bool);
-    return t;
-}
-
 static void expression(struct vctx *v, const struct json *src, const struct fp *p) {
     const char *s = str_or_empty(json_as_str(src)), *issues = NULL;
     const struct cel_prog *prog;
@@ -131,12 +121,9 @@ static void expression(struct vctx *v, const struct json *src, const struct fp *
         v_too_long(v, p, EXPRESSION_MAX);
         return;
     }
-    struct cel_env *env = cel_env_new(v->a, CEL_LIB_K8S | CEL_LIB_EXTRA);
-    cel_env_var(env, "device", device_type(v->a));
-    if (cel_compile(v->a, env, s, &prog, &issues))
-        v_invalid(v, p, src, "compilation failed: %s", str_or_empty(issues));
-    else if (!str_in(cel_type_text(v->a, cel_prog_type(prog)), ONE_OF("bool", "dyn")))
-        v_invalid(v, p, src, "must evaluate to bool");
+    int r = cel_device_compile(v->a, cel_device_env_new(v->a), s, &prog, &issues);
+    if (r == -EINVAL) v_invalid(v, p, src, "compilation failed: %s", str_or_empty(issues));
+    if (r == -EDOM) v_invalid(v, p, src, "must evaluate to bool");
 }
 
 static void selectors(struct vctx *v, const struct json *list, const struct fp *p) {

@@ -88,7 +88,7 @@ static bool dotted(const char *p, size_t n, bool strict) {
     }
 }
 
-static const char *parse_semver(struct arena *a, const char *s, struct op_semver *v) {
+const char *semver_parse(struct arena *a, const char *s, struct op_semver *v) {
     v->pre = v->build = "";
     const char *p = s;
     if (!*s) return "Version string empty";
@@ -166,7 +166,7 @@ int semver_cmp(const struct op_semver *x, const struct op_semver *y) {
 #define V(v) ((const struct op_semver *)(v).opaque)
 static struct cel_val semver_value(struct ev *E, const struct cel_val *args, int n) {
     struct op_semver *v = opaque_new(E->a, sizeof(*v), &type_semver);
-    const char *s = n > 1 && A1.b ? normalise_semver(E->a, A0.s) : A0.s, *err = parse_semver(E->a, s, v);
+    const char *s = n > 1 && A1.b ? normalise_semver(E->a, A0.s) : A0.s, *err = semver_parse(E->a, s, v);
     return err ? val_errf(E->a, "%s", err) : val_opaque(&v->head);
 }
 static struct cel_val fn_semver(struct ev *E, const struct cel_val *args, int n) { return semver_value(E, args, n); }

@@ -158,6 +158,7 @@ static struct cel_val fn_ge(struct ev *E, const struct cel_val *args, int n) { r
 
 static struct cel_val fn_in(struct ev *E, const struct cel_val *args, int n) {
     struct cel_val v;
+    if (A1.kind != CEL_LIST && A1.form == FORM_BUILT) return cel_bool(map_get_val(A1.map, &A0, &v));
     if (A1.kind != CEL_LIST) return cel_bool(map_find(E, &A1, &A0, &v));
     for (size_t i = 0, len = list_len(&A1); i < len; i++)
         if (cel_equal(list_at(E->a, &A1, i), A0)) return cel_bool(true);

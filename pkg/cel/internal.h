@@ -350,6 +350,7 @@ struct cel_map {
     uint32_t n, cap, mask; /* mask: slots of the index - 1; 0: no index */
     struct cel_val *kv;    /* key, value, key, value, ... in order of insertion */
     uint32_t *index;       /* place + 1 */
+    const struct cel_val *otherwise; /* what selecting an absent key gives; NULL: an error */
 };
 struct cel_opaque {
     const struct cel_type *type;

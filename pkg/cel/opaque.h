@@ -46,5 +46,7 @@ static inline void *opaque_new(struct arena *a, size_t size, const struct cel_ty
     return o;
 }
 const char *ip_text(struct arena *a, const struct op_ip *ip, bool prefix);
+/* NULL, or what is wrong with the text. */
+const char *semver_parse(struct arena *a, const char *s, struct op_semver *v);
 int semver_cmp(const struct op_semver *x, const struct op_semver *y);
 const struct named_format *named_format_find(const char *name);

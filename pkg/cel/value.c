@@ -221,7 +221,7 @@ bool map_find_str(struct ev *E, const struct cel_val *m, const char *key, struct
     if (m->form == FORM_LAZY) return lazy_value_find(E, m, key, out);
     if (m->form == FORM_BUILT) {
         struct cel_val k = cel_str(key);
-        return map_get_val(m->map, &k, out);
+        return map_find(E, m, &k, out);
     }
     const struct cel_type *t = m->type ? m->type->p[1] : NULL;
     const struct cel_field *f = m->kind == CEL_OBJECT ? type_field(m->type, key) : NULL;
@@ -236,8 +236,10 @@ bool map_find_str(struct ev *E, const struct cel_val *m, const char *key, struct
 }
 
 bool map_find(struct ev *E, const struct cel_val *m, const struct cel_val *key, struct cel_val *out) {
-    if (m->form == FORM_BUILT) return map_get_val(m->map, key, out);
-    return key->kind == CEL_STRING && map_find_str(E, m, key->s, out);
+    if (m->form != FORM_BUILT) return key->kind == CEL_STRING && map_find_str(E, m, key->s, out);
+    if (map_get_val(m->map, key, out)) return true;
+    if (m->map->otherwise) *out = *m->map->otherwise;
+    return m->map->otherwise != NULL;
 }
 
 /* ---- sizes and numbers ---- */

@@ -82,7 +82,8 @@ struct client_resource {
     X(ingressclasses) X(storageclasses) X(csinodes) X(csidrivers) X(csistoragecapacities) X(volumeattachments) \
     X(priorityclasses) X(runtimeclasses) X(poddisruptionbudgets) X(horizontalpodautoscalers) \
     X(certificatesigningrequests) X(roles) X(clusterroles) X(rolebindings) X(clusterrolebindings) \
-    X(servicecidrs) X(ipaddresses) X(volumeattributesclasses) X(validatingadmissionpolicies)
+    X(servicecidrs) X(ipaddresses) X(volumeattributesclasses) X(validatingadmissionpolicies) \
+    X(resourceclaims) X(resourceclaimtemplates) X(resourceslices) X(deviceclasses)
 /* clang-format on */
 #define CLIENT_DECLARE(name) extern const struct client_resource client_##name;
 CLIENT_RESOURCES(CLIENT_DECLARE)

@@ -12,6 +12,7 @@
 #include "pkg/api/node.h"
 #include "pkg/api/policy.h"
 #include "pkg/api/rbac.h"
+#include "pkg/api/resource.h"
 #include "pkg/api/scheduling.h"
 #include "pkg/api/storage.h"
 
@@ -64,3 +65,7 @@ R(clusterroles, "rbac.authorization.k8s.io", "v1", false, "ClusterRole", rbac_cl
 R(rolebindings, "rbac.authorization.k8s.io", "v1", true, "RoleBinding", rbac_role_binding)
 R(clusterrolebindings, "rbac.authorization.k8s.io", "v1", false, "ClusterRoleBinding", rbac_cluster_role_binding)
 R(volumeattributesclasses, "storage.k8s.io", "v1", false, "VolumeAttributesClass", storage_volume_attributes_class)
+R(resourceclaims, "resource.k8s.io", "v1", true, "ResourceClaim", resource_resource_claim)
+R(resourceclaimtemplates, "resource.k8s.io", "v1", true, "ResourceClaimTemplate", resource_resource_claim_template)
+R(resourceslices, "resource.k8s.io", "v1", false, "ResourceSlice", resource_resource_slice)
+R(deviceclasses, "resource.k8s.io", "v1", false, "DeviceClass", resource_device_class)
