@@ -73,7 +73,7 @@ struct health_counts {
     _Atomic uint64_t passed, failed;
     _Atomic bool ok;
 };
-enum { HEALTH_CHECKS_MAX = 16, HEALTH_ENDPOINTS = 3 };
+enum { HEALTH_CHECKS_MAX = 48, HEALTH_ENDPOINTS = 3 };
 
 struct apiserver {
     struct health_counts health[HEALTH_CHECKS_MAX][HEALTH_ENDPOINTS];

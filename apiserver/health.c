@@ -13,9 +13,11 @@
 
 /* ---- health ---- */
 
+enum where { EVERYWHERE, READY_ONLY, NOT_READY };
+
 struct check {
     const char *name;
-    bool ready_only;
+    enum where where;
     bool (*ok)(struct apiserver *s);
 };
 
@@ -25,18 +27,52 @@ static bool store_ok(struct apiserver *s) {
     return store_current_rev(s->store, &rev, NULL) == 0;
 }
 static bool cache_ok(struct apiserver *s) { return watchcache_error(s->cache) == 0; }
+static bool loaded_ok(struct apiserver *s) { return atomic_load(&s->ready) && cache_ok(s); }
 static bool started_ok(struct apiserver *s) { return atomic_load(&s->ready); }
 static bool running_ok(struct apiserver *s) { return !atomic_load(&s->stopping); }
 
+/* What upstream starts step by step starts here at once: its names for the steps tell of the whole start, or of what has
+ * been read from the store. */
 static const struct check checks[] = {
-    {"ping", false, ping_ok},
-    {"log", false, ping_ok},
-    {"etcd", false, store_ok},
-    {"informer-sync", true, cache_ok},
-    {"poststarthook/bootstrap-controller", true, started_ok},
-    {"poststarthook/rbac/bootstrap-roles", true, started_ok},
-    {"poststarthook/scheduling/bootstrap-system-priority-classes", true, started_ok},
-    {"shutdown", true, running_ok},
+    {"ping", EVERYWHERE, ping_ok},
+    {"log", EVERYWHERE, ping_ok},
+    {"etcd", EVERYWHERE, store_ok},
+    {"etcd-readiness", READY_ONLY, store_ok},
+    {"informer-sync", READY_ONLY, cache_ok},
+    {"loopback-serving-certificate", NOT_READY, ping_ok},
+    {"poststarthook/aggregator-reload-proxy-client-cert", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-discovery-controller", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-openapi-controller", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-openapiv3-controller", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-registration-controller", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-status-local-available-controller", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-status-remote-available-controller", EVERYWHERE, started_ok},
+    {"poststarthook/apiservice-wait-for-first-sync", EVERYWHERE, started_ok},
+    {"poststarthook/bootstrap-controller", EVERYWHERE, started_ok},
+    {"poststarthook/crd-informer-synced", EVERYWHERE, loaded_ok},
+    {"poststarthook/generic-apiserver-start-informers", EVERYWHERE, loaded_ok},
+    {"poststarthook/kube-apiserver-autoregistration", EVERYWHERE, started_ok},
+    {"poststarthook/peer-endpoint-reconciler-controller", EVERYWHERE, started_ok},
+    {"poststarthook/priority-and-fairness-config-consumer", EVERYWHERE, started_ok},
+    {"poststarthook/priority-and-fairness-config-producer", EVERYWHERE, started_ok},
+    {"poststarthook/priority-and-fairness-filter", EVERYWHERE, started_ok},
+    {"poststarthook/rbac/bootstrap-roles", EVERYWHERE, started_ok},
+    {"poststarthook/scheduling/bootstrap-system-priority-classes", EVERYWHERE, started_ok},
+    {"poststarthook/start-apiextensions-controllers", EVERYWHERE, started_ok},
+    {"poststarthook/start-apiextensions-informers", EVERYWHERE, loaded_ok},
+    {"poststarthook/start-apiserver-admission-initializer", EVERYWHERE, started_ok},
+    {"poststarthook/start-cluster-authentication-info-controller", EVERYWHERE, started_ok},
+    {"poststarthook/start-kube-aggregator-informers", EVERYWHERE, loaded_ok},
+    {"poststarthook/start-kube-apiserver-identity-lease-controller", EVERYWHERE, started_ok},
+    {"poststarthook/start-kube-apiserver-identity-lease-garbage-collector", EVERYWHERE, started_ok},
+    {"poststarthook/start-kubernetes-service-cidr-controller", EVERYWHERE, started_ok},
+    {"poststarthook/start-legacy-token-tracking-controller", EVERYWHERE, started_ok},
+    {"poststarthook/start-service-ip-repair-controllers", EVERYWHERE, started_ok},
+    {"poststarthook/start-system-namespaces-controller", EVERYWHERE, started_ok},
+    {"poststarthook/storage-object-count-tracker-hook", EVERYWHERE, started_ok},
+    {"poststarthook/storage-readiness", EVERYWHERE, loaded_ok},
+    {"autoregister-completion", EVERYWHERE, started_ok},
+    {"shutdown", READY_ONLY, running_ok},
 };
 
 _Static_assert(ARRAY_LEN(checks) <= HEALTH_CHECKS_MAX, "counts for every check");
@@ -66,7 +102,7 @@ static void health(struct request *q, const char *endpoint, const char *name) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
         const struct check *c = &checks[i];
-        if (c->ready_only && !ready) continue;
+        if (c->where == (ready ? NOT_READY : READY_ONLY)) continue;
         if (*name && !str_eq(name, c->name)) continue;
         found = true;
         bool skip = excluded(q, c->name), ok = skip || run_check(q->s, i, endpoint);
@@ -234,8 +270,8 @@ static void paths(struct request *q) {
             *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
     }
     for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
-        list[n++] = arena_printf(a, "/readyz/%s", checks[i].name);
-        if (checks[i].ready_only) continue;
+        if (checks[i].where != NOT_READY) list[n++] = arena_printf(a, "/readyz/%s", checks[i].name);
+        if (checks[i].where == READY_ONLY) continue;
         list[n++] = arena_printf(a, "/livez/%s", checks[i].name);
         list[n++] = arena_printf(a, "/healthz/%s", checks[i].name);
     }

@@ -40,7 +40,27 @@ static const char *end_type(const struct batch_job *j) {
 
 /* ---- keeping the status ---- */
 
-static void refresh_active(struct cronrun *x) {
+/* A job that was active and is not in the cache: kept while the server knows it, as the cache may be behind. */
+static int keep_unless_missing(struct cronrun *x, const struct core_object_reference *ref,
+                               struct core_object_reference_vec *keep, struct err *e) {
+    struct batch_job live;
+    _cleanup_err_ struct err ge = {0};
+    for (size_t i = 0; i < x->jobs.n; i++)
+        if (str_eq(x->jobs.items[i]->meta->uid, ref->uid)) return 0;
+    int r = client_get(x->c->m->client, x->a, &client_jobs, ref->namespace, ref->name, &live, &ge);
+    if (r < 0 && !client_err_not_found(&ge)) {
+        err_move(e, &ge);
+        return r;
+    }
+    if (r == 0)
+        keep->items[keep->n++] = *ref;
+    else
+        event_record_obj(x->c->events, &client_cronjobs, &x->was->metadata, "Normal", "MissingJob",
+                         "Active job went missing: %s", ref->name);
+    return 0;
+}
+
+static int refresh_active(struct cronrun *x, struct err *e) {
     struct core_object_reference_vec keep = {
         .items = arena_alloc(x->a, (x->jobs.n + x->j.status.active.n + 1) * sizeof(*keep.items))};
     for (size_t i = 0; i < x->jobs.n; i++) {
@@ -59,7 +79,12 @@ static void refresh_active(struct cronrun *x) {
         if (str_eq(end, "Complete") && ktime_cmp(j->status.completion_time, x->j.status.last_successful_time) > 0)
             x->j.status.last_successful_time = j->status.completion_time;
     }
+    for (size_t k = 0; k < x->j.status.active.n; k++) {
+        int r = keep_unless_missing(x, &x->j.status.active.items[k], &keep, e);
+        if (r < 0) return r;
+    }
     x->j.status.active = keep;
+    return 0;
 }
 
 static int by_start(const void *p, const void *q) {
@@ -191,8 +216,8 @@ static int run(struct cronrun *x, const char *key, struct err *e) {
     }
     struct informer *inf = manager_informer(x->c->m, &client_jobs);
     informer_by_index(inf, informer_add_index(inf, index_by_controller_uid), x->was->metadata.uid, &x->jobs);
-    refresh_active(x);
-    int r = maybe_start(x, e);
+    int r = refresh_active(x, e);
+    if (r == 0) r = maybe_start(x, e);
     if (r == 0 && !api_equal(&api_batch_cron_job_status, &x->j.status, &x->was->status)) {
         struct client_opts o = {.cause = x->was->metadata.resource_version};
         r = client_update_status(x->c->m->client, x->a, &client_cronjobs, x->j.metadata.namespace, &x->j, &o, NULL, e);

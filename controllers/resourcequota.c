@@ -9,6 +9,7 @@
 #include "util.h"
 
 #define RESYNC (300 * NS_PER_SEC)
+#define DISCOVER_EVERY (5 * NS_PER_SEC)
 #define CHARGE_AGE (2 * NS_PER_SEC) /* after which the charged object is stored, or will not be */
 
 enum { WATCHED_MAX = 32 };
@@ -24,6 +25,8 @@ struct quota_controller {
         bool shared;
     } watched[WATCHED_MAX];
     size_t n_watched;
+    struct arena *arena; /* of custom resources' names; used by the one worker */
+    int64_t discover_at; /* mono: not before */
     pthread_mutex_t lock;
     struct map charges; /* key -> struct charge */
 };
@@ -291,24 +294,49 @@ static struct informer *counted(struct quota_controller *c, const struct client_
     return i;
 }
 
+static bool is_called(const struct client_resource *r, const char *what) {
+    size_t n = strlen(r->plural);
+    return strncmp(r->plural, what, n) == 0 &&
+           (what[n] == '.' ? str_eq(r->group, what + n + 1) : !what[n] && !*r->group);
+}
+
+/* A resource that no program knows beforehand, as discovery has it. NULL: there is none. */
+static const struct client_resource *discovered(struct quota_controller *c, struct arena *a, const char *what) {
+    struct client_discovery d;
+    for (size_t i = 0; i < c->n_watched; i++)
+        if (is_called(c->watched[i].r, what)) return c->watched[i].r;
+    if (mono_ns() < c->discover_at) return NULL;
+    c->discover_at = mono_ns() + DISCOVER_EVERY;
+    if (client_discover(c->m->client, a, &d, NULL) < 0) return NULL;
+    for (size_t i = 0; i < d.n; i++) {
+        const struct client_api_resource *x = &d.items[i];
+        struct client_resource r = {.group = x->group, .plural = x->plural};
+        if (!x->namespaced || !is_called(&r, what)) continue;
+        struct client_resource *own = arena_zalloc(c->arena, sizeof(*own));
+        *own = (struct client_resource){arena_strdup(c->arena, x->group),  arena_strdup(c->arena, x->version),
+                                        arena_strdup(c->arena, x->plural), x->namespaced,
+                                        arena_strdup(c->arena, x->kind),   &api_meta_partial_object_metadata};
+        return own;
+    }
+    return NULL;
+}
+
+static int64_t count_of(struct quota_controller *c, const char *ns, const struct client_resource *r) {
+    _cleanup_object_list_ struct object_list l = {0};
+    struct informer *inf = r ? counted(c, r) : NULL;
+    if (!inf || !informer_synced(inf)) return -1;
+    informer_list(inf, ns, &l);
+    return (int64_t)l.n;
+}
+
 /* Objects of a resource, "deployments.apps" or "configmaps". -1: not known. */
-static int64_t count_objects(struct quota_controller *c, const char *ns, const char *what) {
+static int64_t count_objects(struct quota_controller *c, struct arena *a, const char *ns, const char *what) {
 #define ROW(name) &client_##name,
     static const struct client_resource *const rows[] = {CLIENT_RESOURCES(ROW)};
 #undef ROW
-    const char *dot = strchr(what, '.');
-    size_t len = dot ? (size_t)(dot - what) : strlen(what);
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        const struct client_resource *r = rows[i];
-        if (strlen(r->plural) != len || strncmp(r->plural, what, len) != 0 || strcmp(r->group, dot ? dot + 1 : "") != 0)
-            continue;
-        _cleanup_object_list_ struct object_list l = {0};
-        struct informer *inf = counted(c, r);
-        if (!inf || !informer_synced(inf)) return -1;
-        informer_list(inf, ns, &l);
-        return (int64_t)l.n;
-    }
-    return -1;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (is_called(rows[i], what)) return count_of(c, ns, rows[i]);
+    return count_of(c, ns, discovered(c, a, what));
 }
 
 static bool usage(struct quota_controller *c, struct arena *a, const struct core_resource_quota *q, const char *key,
@@ -335,7 +363,7 @@ static bool usage(struct quota_controller *c, struct arena *a, const struct core
         const char *what = str_has_prefix(key, "count/") ? key + 6 : NULL;
         for (size_t i = 0; i < ARRAY_LEN(plain); i++)
             if (strcmp(key, plain[i]) == 0) what = key;
-        int64_t n = what ? count_objects(c, ns, what) : -1;
+        int64_t n = what ? count_objects(c, a, ns, what) : -1;
         if (n < 0) return false;
         *out = (struct quantity){.nano = (__int128)n * 1000000000};
     }
@@ -355,12 +383,16 @@ static int reconcile(void *arg, struct arena *a, const char *key, struct err *e)
     }
     q.status.hard = q.spec.hard;
     q.status.used = (struct str_map){0};
+    bool unknown = false;
     for (size_t i = 0; i < q.spec.hard.n; i++) {
         struct quantity v = {0};
-        if (!usage(c, a, was, q.spec.hard.items[i].key, &v)) continue;
+        if (!usage(c, a, was, q.spec.hard.items[i].key, &v)) {
+            unknown |= str_has_prefix(q.spec.hard.items[i].key, "count/"); /* its definition may come */
+            continue;
+        }
         map_set(a, &q.status.used, q.spec.hard.items[i].key, quantity_format(a, v));
     }
-    workqueue_add_after(c->q, key, RESYNC);
+    workqueue_add_after(c->q, key, unknown ? 2 * DISCOVER_EVERY : RESYNC);
     if (api_equal(&api_core_resource_quota_status, &q.status, &was->status)) return 0;
     struct client_opts opts = {.cause = was->metadata.resource_version};
     note_written(c, a, key, &q);
@@ -386,6 +418,7 @@ static void end_informers(void *p) {
     for (size_t i = 0; i < c->n_watched; i++)
         if (!c->watched[i].shared) informer_free(c->watched[i].i);
     map_done_with(&c->charges, charge_free);
+    arena_free(c->arena);
     pthread_mutex_destroy(&c->lock);
 }
 
@@ -395,6 +428,7 @@ int resourcequota_start(struct manager *m, struct err *e) {
     c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
                          &client_persistentvolumeclaims, NULL);
     pthread_mutex_init(&c->lock, NULL);
+    c->arena = arena_new();
     struct informer_handler quotas = {quota_added, quota_updated, quota_gone, c};
     informer_add_handler(manager_informer(m, &client_resourcequotas), &quotas);
     struct informer_handler pods = {wake, pod_updated, wake, c}, other = {wake, updated, wake, c};

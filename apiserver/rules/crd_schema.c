@@ -19,11 +19,26 @@ static void note(struct arena *a, struct api_problems *u, const char *path) {
 static void prune(struct arena *a, const struct json *s, struct json *v, const char *path, bool root,
                   struct api_problems *u);
 
+static const struct api_type *meta_type(void) {
+    return api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+}
+
+/* Metadata of an embedded object knows the fields that metadata has. What is none at all is left to validation. */
+static void prune_metadata(struct arena *a, struct json *v, const char *path, struct api_problems *u) {
+    struct api_problems found = {0};
+    struct json *meta = json_get(v, "metadata"), *out = NULL;
+    if (!meta || api_tree_normalise(a, meta_type(), meta, &out, u ? &found : NULL, NULL) < 0) return;
+    for (size_t i = 0; i < found.n; i++)
+        note(a, u, arena_printf(a, "%s%smetadata.%s", path, *path ? "." : "", found.items[i].path));
+    json_set(a, v, "metadata", out);
+}
+
 static void prune_object(struct arena *a, const struct json *s, struct json *v, const char *path, bool root,
                          struct api_problems *u) {
     const struct json *props = json_get(s, "properties"), *more = json_get(s, "additionalProperties");
     bool object = root || flag(s, "x-kubernetes-embedded-resource");
     bool keep = flag(s, "x-kubernetes-preserve-unknown-fields");
+    if (object && !root) prune_metadata(a, v, path, u);
     for (uint32_t i = 0; i < v->n;) {
         const char *key = v->members[i].key;
         const struct json *sub = json_get(props, key);
@@ -68,12 +83,11 @@ static void plain_numbers(struct arena *a, struct json *v) {
 }
 
 int crd_normalise(struct rules_ctx *c, struct json *obj, struct api_problems *unknown, struct err *e) {
-    const struct api_type *meta_type = api_type_by_openapi("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     struct json *meta = json_get(obj, "metadata"), *out = NULL;
     if (!json_is(obj, JSON_OBJECT)) return err_set(e, -EINVAL, "a custom resource is an object");
-    if (meta && meta_type) {
+    if (meta) {
         struct api_problems found = {0};
-        int r = api_tree_normalise(c->a, meta_type, meta, &out, unknown ? &found : NULL, e);
+        int r = api_tree_normalise(c->a, meta_type(), meta, &out, unknown ? &found : NULL, e);
         if (r < 0) return err_wrap(e, "metadata");
         for (size_t i = 0; i < found.n; i++)
             note(c->a, unknown, arena_printf(c->a, "metadata.%s", found.items[i].path));
@@ -116,7 +130,8 @@ void crd_default(struct rules_ctx *c, struct json *obj) {
 
 /* ---- validation ---- */
 
-static void check(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p);
+static void check(struct vctx *v, const struct json *s, const struct json *x, const struct json *old,
+                  const struct fp *p);
 
 static bool is_integer(const struct json *x) {
     if (x->type == JSON_INT) return true;
@@ -206,7 +221,17 @@ static bool same_keys(const struct json *keys, const struct json *x, const struc
     return true;
 }
 
-static void check_array(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
+/* The item of before that is the same thing: only lists of things with keys tell. */
+static const struct json *item_before(const struct json *s, const struct json *it, const struct json *old) {
+    const struct json *was;
+    if (!str_eq(json_get_str(s, "x-kubernetes-list-type"), "map") || !json_is(old, JSON_ARRAY)) return NULL;
+    JSON_FOREACH(was, old)
+        if (same_keys(json_get(s, "x-kubernetes-list-map-keys"), was, it)) return was;
+    return NULL;
+}
+
+static void check_array(struct vctx *v, const struct json *s, const struct json *x, const struct json *old,
+                        const struct fp *p) {
     int64_t max = json_get_int(s, "maxItems", -1), min = json_get_int(s, "minItems", -1);
     const struct json *items = json_get(s, "items"), *it, *keys = json_get(s, "x-kubernetes-list-map-keys");
     const char *list = json_get_str(s, "x-kubernetes-list-type");
@@ -217,7 +242,7 @@ static void check_array(struct vctx *v, const struct json *s, const struct json 
     }
     if (min >= 0 && x->n < min) v_invalid(v, p, x, "should have at least %lld items", (long long)min);
     if (items)
-        JSON_FOREACH(it, x) check(v, items, it, FPI(p, it_i));
+        JSON_FOREACH(it, x) check(v, items, it, item_before(s, it, old), FPI(p, it_i));
     for (uint32_t i = 1; i < x->n && (set || map); i++)
         for (uint32_t j = 0; j < i; j++) {
             bool same = map ? same_keys(keys, x->items[i], x->items[j]) : json_equal(x->items[i], x->items[j]);
@@ -227,7 +252,8 @@ static void check_array(struct vctx *v, const struct json *s, const struct json 
         }
 }
 
-static void check_object(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
+static void check_object(struct vctx *v, const struct json *s, const struct json *x, const struct json *old,
+                         const struct fp *p) {
     int64_t max = json_get_int(s, "maxProperties", -1), min = json_get_int(s, "minProperties", -1);
     const struct json *r, *props = json_get(s, "properties"), *more = json_get(s, "additionalProperties");
     if (max >= 0 && x->n > max) v_too_many(v, p, x->n, (size_t)max);
@@ -237,28 +263,30 @@ static void check_object(struct vctx *v, const struct json *s, const struct json
     JSON_FOREACH_MEMBER(m, x) {
         const struct json *sub = json_get(props, m->key);
         if (sub)
-            check(v, sub, m->value, FP(p, m->key));
+            check(v, sub, m->value, json_get(old, m->key), FP(p, m->key));
         else if (json_is(more, JSON_OBJECT))
-            check(v, more, m->value, FP(p, m->key));
+            check(v, more, m->value, json_get(old, m->key), FP(p, m->key));
     }
 }
 
-static size_t faults(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
+static size_t faults(struct vctx *v, const struct json *s, const struct json *x, const struct json *old,
+                     const struct fp *p) {
     struct vctx inner = {.c = v->c, .a = v->a};
-    check(&inner, s, x, p);
+    check(&inner, s, x, old, p);
     return inner.n;
 }
 
-static void check_combined(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
+static void check_combined(struct vctx *v, const struct json *s, const struct json *x, const struct json *old,
+                           const struct fp *p) {
     const struct json *sub, *any = json_get(s, "anyOf"), *one = json_get(s, "oneOf"), *not = json_get(s, "not");
     size_t fits = 0;
-    JSON_FOREACH(sub, json_get(s, "allOf")) check(v, sub, x, p);
-    JSON_FOREACH(sub, any) fits += !faults(v, sub, x, p);
+    JSON_FOREACH(sub, json_get(s, "allOf")) check(v, sub, x, old, p);
+    JSON_FOREACH(sub, any) fits += !faults(v, sub, x, old, p);
     if (json_len(any) && !fits) v_invalid(v, p, x, "must validate at least one schema (anyOf)");
     fits = 0;
-    JSON_FOREACH(sub, one) fits += !faults(v, sub, x, p);
+    JSON_FOREACH(sub, one) fits += !faults(v, sub, x, old, p);
     if (json_len(one) && fits != 1) v_invalid(v, p, x, "must validate one and only one schema (oneOf)");
-    if (not &&!faults(v, not, x, p)) v_invalid(v, p, x, "must not validate the schema (not)");
+    if (not &&!faults(v, not, x, old, p)) v_invalid(v, p, x, "must not validate the schema (not)");
 }
 
 static void check_enum(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
@@ -272,7 +300,11 @@ static void check_enum(struct vctx *v, const struct json *s, const struct json *
     v_not_supported(v, p, x, texts);
 }
 
-static void check(struct vctx *v, const struct json *s, const struct json *x, const struct fp *p) {
+/* What is as it was before (`old`, NULL: it is not known to be the same thing) is not looked at: what was wrong before a
+ * schema became stricter may stay as long as nobody touches it (upstream: validation ratcheting). */
+static void check(struct vctx *v, const struct json *s, const struct json *x, const struct json *old,
+                  const struct fp *p) {
+    if (old && json_equal(old, x)) return;
     const char *type = json_get_str(s, "type");
     if (x->type == JSON_NULL && (flag(s, "nullable") || !type)) return;
     if (flag(s, "x-kubernetes-int-or-string")) {
@@ -288,11 +320,11 @@ static void check(struct vctx *v, const struct json *s, const struct json *x, co
         case JSON_STRING: check_string(v, s, x, p); break;
         case JSON_INT:
         case JSON_NUMBER: check_number(v, s, x, p); break;
-        case JSON_ARRAY: check_array(v, s, x, p); break;
-        case JSON_OBJECT: check_object(v, s, x, p); break;
+        case JSON_ARRAY: check_array(v, s, x, old, p); break;
+        case JSON_OBJECT: check_object(v, s, x, old, p); break;
         default: break;
     }
-    check_combined(v, s, x, p);
+    check_combined(v, s, x, old, p);
     if (json_is(x, JSON_OBJECT) && flag(s, "x-kubernetes-embedded-resource")) {
         if (!*jstr(x, "apiVersion")) v_required(v, FP(p, "apiVersion"), NULL);
         if (!*jstr(x, "kind")) v_required(v, FP(p, "kind"), NULL);
@@ -305,50 +337,44 @@ static void check_name(struct vctx *v, const struct json *s, const struct json *
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         const struct json *sub = json_at(s, "properties", "metadata", "properties", keys[i], NULL);
         const struct json *x = json_at(obj, "metadata", keys[i], NULL);
-        if (sub && x) check(v, sub, x, FP(FP(NULL, "metadata"), keys[i]));
+        if (sub && x) check(v, sub, x, NULL, FP(FP(NULL, "metadata"), keys[i]));
     }
 }
 
-/* Members that are as they were in `old` (NULL: none) are not looked at. */
 static void check_whole(struct vctx *v, const struct json *s, const struct json *obj, const struct json *old) {
     const struct json *r, *more = json_get(s, "additionalProperties");
     JSON_FOREACH(r, json_get(s, "required"))
         if (json_as_str(r) && !json_get(obj, json_as_str(r))) v_required(v, FP(NULL, json_as_str(r)), NULL);
     JSON_FOREACH_MEMBER(m, obj) {
-        const struct json *sub = json_get(json_get(s, "properties"), m->key), *was = json_get(old, m->key);
-        if (str_in(m->key, ONE_OF("apiVersion", "kind", "metadata")) || (was && json_equal(was, m->value))) continue;
+        const struct json *sub = json_get(json_get(s, "properties"), m->key);
+        if (str_in(m->key, ONE_OF("apiVersion", "kind", "metadata"))) continue;
         if (!sub && json_is(more, JSON_OBJECT)) sub = more;
-        if (sub) check(v, sub, m->value, FP(NULL, m->key));
+        if (sub) check(v, sub, m->value, json_get(old, m->key), FP(NULL, m->key));
     }
     if (!old) check_name(v, s, obj);
-    check_combined(v, s, obj, NULL);
+    check_combined(v, s, obj, old, NULL);
 }
 
-static bool found_before(const struct vctx *was, const struct finding *f) {
-    if (str_eq(f->reason, "FieldValueRequired")) return false;
-    for (size_t i = 0; i < was->n; i++)
-        if (str_eq(was->items[i].reason, f->reason) && str_eq(was->items[i].field, f->field) &&
-            str_eq(was->items[i].message, f->message))
-            return true;
-    return false;
-}
+static bool is_duplicate(const struct finding *f) { return str_eq(f->reason, "FieldValueDuplicate"); }
 
-/* What was wrong before a schema became stricter may stay as long as nobody touches it (upstream: validation
- * ratcheting), so that finalizers can always be taken off. */
-static void check_ratcheted(struct vctx *v, const struct json *s, const struct json *obj, const struct json *old) {
-    size_t first = v->n, kept = v->n;
-    check_whole(v, s, obj, old);
-    if (!old || v->n == first) return;
+/* Items that stood twice in lists before may go on doing so, wherever. */
+static void forgive_duplicates(struct vctx *v, size_t first, const struct json *s, const struct json *old) {
     struct vctx was = {.c = v->c, .a = v->a};
+    size_t kept = first, had = 0, has = 0;
+    for (size_t i = first; i < v->n; i++) has += is_duplicate(&v->items[i]);
+    if (!has) return;
     check_whole(&was, s, old, NULL);
+    for (size_t i = 0; i < was.n; i++) had += is_duplicate(&was.items[i]);
     for (size_t i = first; i < v->n; i++)
-        if (!found_before(&was, &v->items[i])) v->items[kept++] = v->items[i];
+        if (!had || !is_duplicate(&v->items[i])) v->items[kept++] = v->items[i];
     v->n = kept;
 }
 
 void crd_validate(struct vctx *v, const struct json *obj, const struct json *old) {
     if (!v->c->crd_schema) return;
-    check_ratcheted(v, v->c->crd_schema, obj, old);
+    size_t first = v->n;
+    check_whole(v, v->c->crd_schema, obj, old);
+    if (old) forgive_duplicates(v, first, v->c->crd_schema, old);
     crd_cel_validate(v, obj, old);
 }
 
@@ -360,6 +386,6 @@ void crd_check_default(struct vctx *v, const struct json *s, const struct json *
     if (!json_equal(pruned, dflt)) v_invalid(v, p, dflt, "must not have unknown fields");
     fill(v->a, s, pruned);
     size_t found = v->n;
-    check(v, s, pruned, p);
+    check(v, s, pruned, NULL, p);
     if (v->n == found) crd_cel_check_default(v, s, pruned, p);
 }
