@@ -3,9 +3,11 @@
  *
  * Endpoints with the same ports share slices. A change touches as few slices as it can: an endpoint stays in
  * the slice it is in, new ones fill slices with room, and only then a slice is added; a slice that ran empty
- * goes, except the last one. */
+ * goes, except the last one. Hints are those of topology.c; a node that comes, goes or changes its zone, readiness or
+ * CPUs has the services looked at again that share their endpoints out by them. */
 #include "backends.h"
 #include "pkg/api/discovery.h"
+#include "topology.h"
 
 enum { PER_SLICE = 100, WORKERS = 5 };
 #define MANAGER "endpointslice-controller.k8s.io"
@@ -199,7 +201,10 @@ static void reconcile_family(struct work *w, const char *family) {
             for (size_t g = 0; g < n; g++) claimed |= same_ports(&w->slices[i].s.ports, &groups[g].ports);
             if (!claimed) w->slices[i].s.endpoints.n = 0;
         }
-    for (size_t g = 0; g < n; g++) place(w, family, &groups[g]);
+    for (size_t g = 0; g < n; g++) {
+        topology_hints(w->c->m, w->a, w->svc, groups[g].eps, groups[g].n);
+        place(w, family, &groups[g]);
+    }
     bool any = false;
     for (size_t i = 0; i < w->n; i++) any |= str_eq(w->slices[i].s.address_type, family);
     if (!any) new_slice(w, family, (struct discovery_endpoint_port_vec){0});
@@ -264,6 +269,30 @@ static void slice_changed(void *arg, struct object *o) {
     workqueue_add(c->q, key);
 }
 
+static void node_changed(void *arg, struct object *o) {
+    struct es_controller *c = arg;
+    _cleanup_object_list_ struct object_list all = {0};
+    informer_list(manager_informer(c->m, &client_services), NULL, &all);
+    for (size_t i = 0; i < all.n; i++)
+        if (topology_wants_nodes(all.items[i]->obj)) workqueue_add(c->q, all.items[i]->key);
+}
+
+static bool node_ready(const struct core_node *n) {
+    for (size_t i = 0; i < n->status.conditions.n; i++)
+        if (str_eq(n->status.conditions.items[i].type, "Ready"))
+            return str_eq(n->status.conditions.items[i].status, "True");
+    return false;
+}
+
+static void node_updated(void *arg, struct object *old, struct object *o) {
+    const struct core_node *x = old->obj, *y = o->obj;
+    static const char zone[] = "topology.kubernetes.io/zone";
+    if (node_ready(x) != node_ready(y) ||
+        !str_eq(str_map_get(&x->metadata.labels, zone), str_map_get(&y->metadata.labels, zone)) ||
+        !str_eq(str_map_get(&x->status.allocatable, "cpu"), str_map_get(&y->status.allocatable, "cpu")))
+        node_changed(arg, o);
+}
+
 static void slice_updated(void *arg, struct object *old, struct object *o) { slice_changed(arg, o); }
 
 int endpointslice_start(struct manager *m, struct err *e) {
@@ -275,5 +304,7 @@ int endpointslice_start(struct manager *m, struct err *e) {
     backends_watch_pods(m, c->q);
     struct informer_handler h = {NULL, slice_updated, slice_changed, c};
     informer_add_handler(manager_informer(m, &client_endpointslices), &h);
+    struct informer_handler nodes = {node_changed, node_updated, node_changed, c};
+    informer_add_handler(manager_informer(m, &client_nodes), &nodes);
     return 0;
 }

@@ -112,8 +112,9 @@ struct sync {
     struct mounted_volumes volumes;
     bool volumes_up;
     const struct cri_pod_sandbox_config *sandbox_config;
-    bool new_userns; /* this sync made its sandbox, with a user namespace */
-    int64_t next;    /* ns until another sync is wanted; 0: none */
+    bool resize_refused; /* a limit would be below what is in use */
+    bool new_userns;     /* this sync made its sandbox, with a user namespace */
+    int64_t next;        /* ns until another sync is wanted; 0: none */
 };
 void sync_again_in(struct sync *s, int64_t ns);
 /* Reads the runtime's view anew and tells the prober. */

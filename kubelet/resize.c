@@ -198,8 +198,60 @@ static void set_pod_limits(struct sync *s, const struct cgroup_limits *l) {
 /* The larger of two limits, where 0 is none: a limit that comes new is set in the end. */
 static int64_t larger(int64_t now, int64_t want) { return now ? MAX_OF(now, want) : 0; }
 
+static bool restarts(const struct core_container *c, unsigned due) {
+    for (size_t i = 0; i < c->resize_policy.n; i++) {
+        const struct core_container_resize_policy *p = &c->resize_policy.items[i];
+        unsigned bit = str_eq(p->resource_name, "cpu")      ? RESIZE_CPU
+                       : str_eq(p->resource_name, "memory") ? RESIZE_MEMORY
+                                                            : 0;
+        if ((bit & due) && str_eq(p->restart_policy, "RestartContainer")) return true;
+    }
+    return false;
+}
+
+/* What a lower limit of memory would be below of, added to *why. */
+static void below_usage(struct sync *s, const char *what, const char *cgroup, int64_t now, int64_t want,
+                        const char **why) {
+    struct cgroup_usage u;
+    if (!want || !cgroup || (now && want >= now)) return;
+    cgroups_usage(s->kl->cgroups, cgroup, &u);
+    if (u.memory_usage < (uint64_t)want) return;
+    *why =
+        arena_printf(s->a, "%s%sattempting to set %s memory limit (%lld) below current usage (%llu)",
+                     str_or_empty(*why), *why ? ", " : "", what, (long long)want, (unsigned long long)u.memory_usage);
+}
+
+/* Whether some limit of memory would become less than is in use: nothing of the resize is done then. */
+static bool refused(struct sync *s) {
+    const char *why = NULL;
+    struct cgroup_limits want;
+    if (!s->kl->cgroups || s->kl->fake) return false;
+    const char *pod = cgroups_pod_path(s->kl->cgroups, s->a, s->pod);
+    cgroups_pod_limits(s->kl->cgroups, s->pod, &want);
+    below_usage(s, "pod", pod, s->w->pod_limits.memory_limit, want.memory_limit, &why);
+    for (size_t i = 0; i < container_count(s->pod); i++) {
+        const struct core_container *c = container_at(s->pod, i);
+        const struct rt_container *rc = rt_pod_find(&s->rt, c->name, 0);
+        if (!rc || rc->state != CRI_CONTAINER_STATE_CONTAINER_RUNNING || !rc->resources) continue;
+        unsigned due = container_resize_due(s->pod, c, rc);
+        if (!(due & RESIZE_MEMORY) || restarts(c, due)) continue;
+        below_usage(s, arena_printf(s->a, "container \"%s\"", c->name),
+                    cgroups_container(s->kl->cgroups, s->a, pod, rc->id), rc->resources->memory_limit_in_bytes,
+                    quantity_value(container_limit(s->pod, c, "memory")), &why);
+    }
+    if (!why) return false;
+    failed(s,
+           arena_printf(
+               s->a, strstr(why, "), ") ? "cannot decrease memory limits: [%s]" : "cannot decrease memory limits: %s",
+               why));
+    return true;
+}
+
 void resize_pod_grow(struct sync *s) {
-    if (!resize_pod_due(s)) return;
+    bool due = resize_pod_due(s);
+    if (!due && !containers_resize_due(s->pod, &s->rt)) return;
+    s->resize_refused = refused(s);
+    if (s->resize_refused || !due) return;
     struct cgroup_limits l, now = s->w->pod_limits;
     cgroups_pod_limits(s->kl->cgroups, s->pod, &l);
     l.cpu_shares = MAX_OF(l.cpu_shares, now.cpu_shares);
@@ -209,7 +261,7 @@ void resize_pod_grow(struct sync *s) {
 }
 
 void resize_pod_settle(struct sync *s) {
-    if (containers_resize_due(s->pod, &s->rt)) return;
+    if (s->resize_refused || containers_resize_due(s->pod, &s->rt)) return;
     if (resize_pod_due(s)) {
         struct cgroup_limits l;
         cgroups_pod_limits(s->kl->cgroups, s->pod, &l);
@@ -224,21 +276,10 @@ void resize_pod_settle(struct sync *s) {
 
 /* ---- containers ---- */
 
-static bool restarts(const struct core_container *c, unsigned due) {
-    for (size_t i = 0; i < c->resize_policy.n; i++) {
-        const struct core_container_resize_policy *p = &c->resize_policy.items[i];
-        unsigned bit = str_eq(p->resource_name, "cpu")      ? RESIZE_CPU
-                       : str_eq(p->resource_name, "memory") ? RESIZE_MEMORY
-                                                            : 0;
-        if ((bit & due) && str_eq(p->restart_policy, "RestartContainer")) return true;
-    }
-    return false;
-}
-
 bool resize_container(struct sync *s, const struct core_container *c, const struct rt_container *rc) {
     unsigned due = container_resize_due(s->pod, c, rc);
     _cleanup_err_ struct err e = {0};
-    if (!due) return false;
+    if (!due || s->resize_refused) return false;
     if (restarts(c, due)) {
         struct stop_request rq = {rc, arena_printf(s->a, "Container %s resize requires restart", c->name), -1};
         backoff_reset(&worker_track(s->w, c->name)->restart);

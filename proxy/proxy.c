@@ -15,11 +15,13 @@
 #include "pkg/client/informer.h"
 #include "pkg/client/workqueue.h"
 #include "pkg/netlink/netlink.h"
+#include "proxy/health.h"
 #include "proxy/policies.h"
 #include "proxy/table.h"
 
 struct options {
     const char *kubeconfig, *node, *service_cidr;
+    struct health_config health;
     bool routes, policies, cleanup;
     int64_t v;
 };
@@ -32,6 +34,7 @@ struct proxy {
     struct workpool *pool;
     struct workqueue *queue;
     struct table *table;
+    struct health *health;
     struct policies *policies; /* NULL: not asked for */
     struct map routes;         /* node name -> "cidr gateway" */
     _Atomic bool ready;        /* the first commit is done; before, syncs only fill the table */
@@ -54,18 +57,25 @@ static void index_slice(const struct object *o, informer_emit_fn *emit, void *ct
     if (key[0]) emit(ctx, key);
 }
 
+static const char *zone_of(const struct object *node) {
+    return node ? str_map_get(&node->meta->labels, "topology.kubernetes.io/zone") : NULL;
+}
+
 static int sync_service(struct proxy *p, const char *key) {
-    _cleanup_object_ struct object *o = informer_get(p->services, key);
+    _cleanup_object_ struct object *o = informer_get(p->services, key), *own = informer_get(p->nodes, p->o->node);
     if (!o) {
+        health_service(p->health, key, 0, 0);
         table_set(p->table, key, NULL);
         return 0;
     }
+    const struct core_service *s = o->obj;
     _cleanup_object_list_ struct object_list found = {0};
     informer_by_index(p->slices, p->slices_by_service, key, &found);
     _cleanup_free_ const struct discovery_endpoint_slice **slices = xcalloc(found.n, sizeof(*slices));
     for (size_t i = 0; i < found.n; i++) slices[i] = found.items[i]->obj;
     struct rules r = {0};
-    rules_of_service(&r, o->obj, slices, found.n, p->o->node);
+    rules_of_service(&r, s, slices, found.n, &(struct rules_place){p->o->node, zone_of(own)});
+    health_service(p->health, key, s->spec.health_check_node_port, rules_local_ready(slices, found.n, p->o->node));
     table_set(p->table, key, &r);
     return 0;
 }
@@ -141,15 +151,26 @@ static void on_slice_update(void *arg, struct object *old, struct object *o) {
     on_slice(arg, o);
 }
 
+/* Another zone of this node: other endpoints are near. */
+static void resync_services(struct proxy *p) {
+    _cleanup_object_list_ struct object_list all = {0};
+    informer_list(p->services, NULL, &all);
+    for (size_t i = 0; i < all.n; i++) workqueue_add(p->queue, all.items[i]->key);
+}
+
 static void on_node(void *arg, struct object *o) {
+    struct proxy *p = arg;
+    if (str_eq(o->key, p->o->node) && zone_of(o)) resync_services(p);
     char key[512];
     snprintf(key, sizeof(key), "%s%s", node_prefix, o->key);
-    workqueue_add(((struct proxy *)arg)->queue, key);
+    workqueue_add(p->queue, key);
 }
 static void on_node_update(void *arg, struct object *old, struct object *o) {
     const struct core_node *x = old->obj, *y = o->obj;
     if (!str_eq(x->spec.pod_cidr, y->spec.pod_cidr) || !str_eq(node_internal_ip(x), node_internal_ip(y)))
         on_node(arg, o);
+    struct proxy *p = arg;
+    if (str_eq(o->key, p->o->node) && !str_eq(zone_of(old), zone_of(o))) resync_services(p);
 }
 
 /* So that this machine's own processes reach services without a default route too. */
@@ -176,6 +197,7 @@ static void prepare_kernel(const struct options *o) {
 
 static int start(struct proxy *p, struct err *e) {
     int r = table_new(&p->table, e);
+    if (r == 0) r = health_new(&p->o->health, &p->health, e);
     if (r < 0) return r;
     p->pool = workpool_new(1);
     p->queue = workqueue_new(p->pool, "proxy", 1, reconcile, p);
@@ -197,6 +219,7 @@ static void first_commit(struct proxy *p) {
     workqueue_enable(p->queue, true);
     workqueue_drain(p->queue);
     p->ready = true;
+    health_ready(p->health);
     workqueue_add(p->queue, commit_key);
     if (p->policies) workqueue_add(p->queue, policies_key);
     workqueue_drain(p->queue);
@@ -215,6 +238,7 @@ static void stop(struct proxy *p) {
     informer_free(p->slices);
     informer_free(p->nodes);
     policies_free(p->policies);
+    health_free(p->health);
     workpool_free(p->pool);
     table_free(p->table);
     map_done_with(&p->routes, free);
@@ -228,7 +252,10 @@ static int cleanup(struct err *e) {
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.service_cidr = "10.96.0.0/16", .routes = true, .policies = true};
+    struct options o = {.service_cidr = "10.96.0.0/16",
+                        .routes = true,
+                        .policies = true,
+                        .health = {.health_address = "0.0.0.0:10256", .metrics_address = "127.0.0.1:10249"}};
     const struct flag flags[] = {
         {"kubeconfig", 0, FLAG_STR, &o.kubeconfig, "FILE", "how to reach the API server"},
         {"hostname-override", 0, FLAG_STR, &o.node, "NAME", "name of this node (default: the host's name)"},
@@ -236,6 +263,10 @@ int main(int argc, char **argv) {
          "the services' network, routed to this machine"},
         {"node-routes", 0, FLAG_BOOL, &o.routes, NULL, "route other nodes' pod networks through their addresses"},
         {"network-policies", 0, FLAG_BOOL, &o.policies, NULL, "keep pods to their NetworkPolicies"},
+        {"healthz-bind-address", 0, FLAG_STR, &o.health.health_address, "ADDR:PORT",
+         "serve /healthz and /livez here; empty: nowhere"},
+        {"metrics-bind-address", 0, FLAG_STR, &o.health.metrics_address, "ADDR:PORT",
+         "serve /metrics and /proxyMode here; empty: nowhere"},
         {"cleanup", 0, FLAG_BOOL, &o.cleanup, NULL, "remove the rules and routes and exit"},
         {"v", 'v', FLAG_INT, &o.v, "N", "log level: 0 normal, 4 debug"},
         {0}};

@@ -19,6 +19,7 @@ struct target {
     const char *ip;
     int32_t port;
     bool local;
+    const struct discovery_endpoint_hints *hints;
 };
 
 struct targets {
@@ -66,7 +67,8 @@ static void collect(struct targets *out, const struct core_service_port *port,
                 seen |= str_eq(out->items[j].ip, ep->addresses.items[0]) && out->items[j].port == number;
             if (seen) continue;
             VEC_GROW(out->items, out->n, out->cap);
-            out->items[out->n++] = (struct target){ep->addresses.items[0], number, str_eq(ep->node_name, node)};
+            out->items[out->n++] =
+                (struct target){ep->addresses.items[0], number, str_eq(ep->node_name, node), ep->hints};
         }
     }
 }
@@ -77,26 +79,83 @@ static int by_address(const void *a, const void *b) {
     return c ? c : x->port - y->port;
 }
 
-/* Ready endpoints, or while there are none those that still serve while they end. Sorted, so that the order of slices
- * does not reshuffle the slots. */
-static struct targets targets_of(const struct core_service_port *port,
-                                 const struct discovery_endpoint_slice *const *slices, size_t n_slices,
-                                 const char *node) {
-    struct targets t = {0};
-    collect(&t, port, slices, n_slices, node, STATE_READY);
-    if (!t.n) collect(&t, port, slices, n_slices, node, STATE_SERVING_TERMINATING);
-    if (t.n) qsort(t.items, t.n, sizeof(*t.items), by_address);
-    return t;
-}
-
-static struct targets only_local(const struct targets *all) {
+static struct targets keep(const struct targets *all, bool (*want)(const struct target *t, const void *arg),
+                           const void *arg) {
     struct targets t = {0};
     for (size_t i = 0; i < all->n; i++) {
-        if (!all->items[i].local) continue;
+        if (!want(&all->items[i], arg)) continue;
         VEC_GROW(t.items, t.n, t.cap);
         t.items[t.n++] = all->items[i];
     }
     return t;
+}
+
+static bool is_local(const struct target *t, const void *arg) { return t->local; }
+static bool is_any(const struct target *t, const void *arg) { return true; }
+
+static bool hinted_node(const struct target *t, const void *node) {
+    for (size_t i = 0; t->hints && i < t->hints->for_nodes.n; i++)
+        if (str_eq(t->hints->for_nodes.items[i].name, node)) return true;
+    return false;
+}
+static bool hinted_zone(const struct target *t, const void *zone) {
+    for (size_t i = 0; t->hints && i < t->hints->for_zones.n; i++)
+        if (str_eq(t->hints->for_zones.items[i].name, zone)) return true;
+    return false;
+}
+
+/* Those that hints keep the traffic of this place to. Hints count when all endpoints have them and one is for this
+ * place; those for nodes go before those for zones (upstream: topologyModeFromHints). */
+static struct targets near(const struct targets *ready, const struct rules_place *here) {
+    bool nodes = ready->n, zones = ready->n;
+    for (size_t i = 0; i < ready->n; i++) {
+        const struct discovery_endpoint_hints *h = ready->items[i].hints;
+        nodes &= h && h->for_nodes.n;
+        zones &= h && h->for_zones.n;
+    }
+    struct targets t = {0};
+    if (nodes) t = keep(ready, hinted_node, here->node);
+    if (!t.n && zones && here->zone) t = keep(ready, hinted_zone, here->zone);
+    return t.n ? t : keep(ready, is_any, NULL);
+}
+
+/* The endpoints that a port's connections may go to, each list sorted, so that the order of slices does not reshuffle
+ * the slots. Endpoints that still serve while they end take the place of ready ones where there are none: anywhere, or
+ * on this node. */
+struct choice {
+    struct targets cluster, local;
+};
+
+static struct choice choose(const struct core_service_port *port, const struct discovery_endpoint_slice *const *slices,
+                            size_t n_slices, const struct rules_place *here) {
+    struct targets ready = {0}, ending = {0};
+    struct choice c = {0};
+    collect(&ready, port, slices, n_slices, here->node, STATE_READY);
+    collect(&ending, port, slices, n_slices, here->node, STATE_SERVING_TERMINATING);
+    if (ready.n) qsort(ready.items, ready.n, sizeof(*ready.items), by_address);
+    if (ending.n) qsort(ending.items, ending.n, sizeof(*ending.items), by_address);
+    c.cluster = ready.n ? near(&ready, here) : keep(&ending, is_any, NULL);
+    c.local = keep(&ready, is_local, NULL);
+    if (!c.local.n) c.local = keep(&ending, is_local, NULL);
+    free(ready.items);
+    free(ending.items);
+    return c;
+}
+
+int rules_local_ready(const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node) {
+    _cleanup_free_ const char **ips = NULL;
+    size_t n = 0, cap = 0;
+    for (size_t i = 0; i < n_slices; i++)
+        for (size_t k = 0; k < slices[i]->endpoints.n; k++) {
+            const struct discovery_endpoint *ep = &slices[i]->endpoints.items[k];
+            if (!ep->addresses.n || !str_eq(ep->node_name, node) || !in_state(&ep->conditions, STATE_READY)) continue;
+            bool seen = false;
+            for (size_t j = 0; j < n; j++) seen |= str_eq(ips[j], ep->addresses.items[0]);
+            if (seen) continue;
+            VEC_GROW(ips, n, cap);
+            ips[n++] = ep->addresses.items[0];
+        }
+    return (int)n;
 }
 
 /* Slots, and which of the three maps: +0, +1, +2. */
@@ -153,14 +212,21 @@ static void node_port(struct rules *r, const struct core_service *s, const char 
     if (str_eq(s->spec.session_affinity, "ClientIP")) put(r, SET_STICKY_NODE, xstrdup(key), timeout_number(s));
 }
 
+static void hairpins(struct rules *r, const struct targets *t) {
+    for (size_t i = 0; i < t->n; i++)
+        if (t->items[i].local) put(r, SET_HAIRPIN, xasprintf("%s . %s", t->items[i].ip, t->items[i].ip), xstrdup(""));
+}
+
 static void one_port(struct rules *r, const struct core_service *s, const struct core_service_port *p,
-                     const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node) {
+                     const struct discovery_endpoint_slice *const *slices, size_t n_slices,
+                     const struct rules_place *here) {
     const char *protocol = p->protocol ? p->protocol : "TCP";
     const char *proto = str_eq(protocol, "TCP") ? "tcp" : str_eq(protocol, "UDP") ? "udp" : "sctp";
-    struct targets all = targets_of(p, slices, n_slices, node), local = only_local(&all);
+    struct choice c = choose(p, slices, n_slices, here);
     bool inside_local = str_eq(s->spec.internal_traffic_policy, "Local");
     bool outside_local = str_eq(s->spec.external_traffic_policy, "Local");
-    const struct targets *inside = inside_local ? &local : &all, *outside = outside_local ? &local : &all;
+    const struct targets *inside = inside_local ? &c.local : &c.cluster,
+                         *outside = outside_local ? &c.local : &c.cluster;
 
     virtual_ip(r, s, s->spec.cluster_ip, proto, p->port, inside);
     for (size_t i = 0; i < s->spec.external_ips.n; i++)
@@ -168,18 +234,18 @@ static void one_port(struct rules *r, const struct core_service *s, const struct
     for (size_t i = 0; i < s->status.load_balancer.ingress.n; i++)
         virtual_ip(r, s, s->status.load_balancer.ingress.items[i].ip, proto, p->port, outside);
     if (p->node_port) node_port(r, s, proto, p->node_port, outside, outside_local);
-    for (size_t i = 0; i < all.n; i++)
-        if (all.items[i].local)
-            put(r, SET_HAIRPIN, xasprintf("%s . %s", all.items[i].ip, all.items[i].ip), xstrdup(""));
-    free(all.items);
-    free(local.items);
+    hairpins(r, &c.cluster);
+    hairpins(r, &c.local);
+    free(c.cluster.items);
+    free(c.local.items);
 }
 
 void rules_of_service(struct rules *out, const struct core_service *s,
-                      const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node) {
+                      const struct discovery_endpoint_slice *const *slices, size_t n_slices,
+                      const struct rules_place *here) {
     /* a service that names another proxy is not ours (the cluster's DNS address is one: dns/dns.c) */
     if (str_map_get(&s->metadata.labels, "service.kubernetes.io/service-proxy-name")) return;
     if (str_empty(s->spec.cluster_ip) || str_eq(s->spec.cluster_ip, "None") || str_eq(s->spec.type, "ExternalName"))
         return;
-    for (size_t i = 0; i < s->spec.ports.n; i++) one_port(out, s, &s->spec.ports.items[i], slices, n_slices, node);
+    for (size_t i = 0; i < s->spec.ports.n; i++) one_port(out, s, &s->spec.ports.items[i], slices, n_slices, here);
 }

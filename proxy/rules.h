@@ -35,7 +35,15 @@ struct rules {
 };
 void rules_done(struct rules *r);
 
-/* Fills `out` (zeroed) for a service. `node` is the name of this node, for traffic policies that stay on it. IPv6
+/* Where a rule stands: the name of this node and its zone (NULL: none), for traffic that is to stay near. */
+struct rules_place {
+    const char *node, *zone;
+};
+
+/* Fills `out` (zeroed) for a service. IPv6
  * addresses and SCTP are left out: the table is IPv4, TCP and UDP (and SCTP where the kernel's dnat takes it). */
 void rules_of_service(struct rules *out, const struct core_service *s,
-                      const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node);
+                      const struct discovery_endpoint_slice *const *slices, size_t n_slices,
+                      const struct rules_place *here);
+/* The different endpoints on this node that are ready: what a health check node port tells. */
+int rules_local_ready(const struct discovery_endpoint_slice *const *slices, size_t n_slices, const char *node);

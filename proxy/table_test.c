@@ -49,7 +49,7 @@ static struct rules one_service(const char *endpoint) {
         .address_type = "IPv4", .endpoints = {&ep, endpoint ? 1 : 0}, .ports = {&ep_port, 1}};
     const struct discovery_endpoint_slice *all[] = {&slice};
     struct rules r = {0};
-    rules_of_service(&r, &s, all, 1, "me");
+    rules_of_service(&r, &s, all, 1, &(struct rules_place){"me", NULL});
     return r;
 }
 

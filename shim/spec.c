@@ -159,6 +159,12 @@ static int resolve_user(struct arena *a, const struct spec_input *in,
     for (size_t i = 0; sc && i < sc->supplemental_groups.n; i++)
         user_add_group(a, u, (uint32_t)sc->supplemental_groups.items[i]);
     user_add_group(a, u, u->gid);
+    /* the primary group is told first */
+    for (size_t i = u->n_groups; i-- > 1;)
+        if (u->groups[i] == u->gid) {
+            u->groups[i] = u->groups[i - 1];
+            u->groups[i - 1] = u->gid;
+        }
     return 0;
 }
 
