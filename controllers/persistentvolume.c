@@ -39,6 +39,9 @@ static const char *volume_mode(const char *m) { return str_empty(m) ? "Filesyste
 
 static bool fits(struct pv_controller *c, const pv_t *v, const pvc_t *k) {
     if (strcmp(str_or_empty(v->spec.storage_class_name), str_or_empty(k->spec.storage_class_name)) != 0) return false;
+    if (strcmp(str_or_empty(v->spec.volume_attributes_class_name),
+               str_or_empty(k->spec.volume_attributes_class_name)) != 0)
+        return false;
     if (strcmp(volume_mode(v->spec.volume_mode), volume_mode(k->spec.volume_mode)) != 0) return false;
     for (size_t i = 0; i < k->spec.access_modes.n; i++)
         if (!has_mode(&v->spec.access_modes, k->spec.access_modes.items[i])) return false;
@@ -116,6 +119,8 @@ static int bind(struct pv_controller *c, struct arena *a, const pv_t *v, const p
                           e);
     }
     if (r < 0 || str_eq(claim.status.phase, "Bound")) return r;
+    /* only now: later it is whoever changes the volume's attributes that says so */
+    claim.status.current_volume_attributes_class_name = vol.spec.volume_attributes_class_name;
     claim.status.phase = "Bound";
     claim.status.access_modes = vol.spec.access_modes;
     claim.status.capacity = vol.spec.capacity;

@@ -39,6 +39,8 @@ struct ticket { /* what a URL stands for */
     char **cmd;           /* exec; NULL-terminated */
     size_t n_cmd;
     bool in, out, err, tty;
+    int32_t *ports; /* port-forward: those that the request named */
+    size_t n_ports;
     int64_t expires;
 };
 
@@ -70,6 +72,7 @@ static void ticket_free(struct ticket *t) {
     if (!t) return;
     for (size_t i = 0; i < t->n_cmd; i++) free(t->cmd[i]);
     free(t->cmd);
+    free(t->ports);
     free(t);
 }
 
@@ -154,6 +157,8 @@ int streaming_port_forward(struct streaming *st, struct arena *a, const struct c
     struct sandbox *sb = sandbox_get(st->shim, r->pod_sandbox_id, e);
     if (!sb) return -ENOENT;
     struct ticket *t = ticket_new(REMOTECMD_PORTFORWARD, sb->id);
+    t->ports = xcalloc(r->port.n + 1, sizeof(*t->ports));
+    for (size_t i = 0; i < r->port.n; i++) t->ports[t->n_ports++] = r->port.items[i];
     sandbox_put(st->shim, sb);
     return issue(st, a, t, url, e);
 }
@@ -411,7 +416,7 @@ static void *session_main(void *arg) {
         http_respond(ss->req, 404, NULL, 0, e.msg, strlen(e.msg), 0);
     } else if (remotecmd_upgrade(ss->req, ss->t->kind, &proto, &fd, &e) == 0) {
         if (ss->t->kind == REMOTECMD_PORTFORWARD)
-            portforward_serve(fd, &proto, dial, ss, 0, &e);
+            portforward_serve(fd, &proto, ss->t->ports, ss->t->n_ports, dial, ss, 0, &e);
         else
             run_command(ss, fd, &proto);
     }

@@ -24,7 +24,10 @@ static const struct offer ws_exec[] = {{"v5.channel.k8s.io", {REMOTECMD_WS, 5}},
                                        {"channel.k8s.io", {REMOTECMD_WS, 1}},
                                        {"base64.channel.k8s.io", {REMOTECMD_WS_BASE64, 1}},
                                        {0}};
-static const struct offer ws_forward[] = {{"SPDY/3.1+portforward.k8s.io", {REMOTECMD_WS_SPDY, 1}}, {0}};
+static const struct offer ws_forward[] = {{"SPDY/3.1+portforward.k8s.io", {REMOTECMD_WS_SPDY, 1}},
+                                          {"v4.channel.k8s.io", {REMOTECMD_WS, 4}},
+                                          {"v4.base64.channel.k8s.io", {REMOTECMD_WS_BASE64, 4}},
+                                          {0}};
 
 static const struct offer *choose(const struct http_req *r, const char *header, const struct offer *offers) {
     for (; offers->name; offers++)
@@ -49,7 +52,7 @@ static int upgrade_ws(struct http_req *r, enum remotecmd_kind kind, struct remot
     if (!str_eq(http_header(r, "sec-websocket-version"), "13") || !key || strlen(key) != 24)
         return refuse(r, 400, e, "bad WebSocket handshake");
     const struct offer *o = choose(r, "sec-websocket-protocol", kind == REMOTECMD_PORTFORWARD ? ws_forward : ws_exec);
-    bool none = !http_header(r, "sec-websocket-protocol") && kind != REMOTECMD_PORTFORWARD;
+    bool none = !http_header(r, "sec-websocket-protocol");
     if (!o && !none) return refuse(r, 403, e, "none of the offered WebSocket protocols is supported");
     char accept[29];
     ws_accept_key(key, accept);

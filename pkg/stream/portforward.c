@@ -1,5 +1,5 @@
-/* Port forwarding: pairs of SPDY streams ("error" and "data", joined by the requestID header), each pair one
- * connection to a port of the pod. One thread, poll(2) over the client and all of the connections.
+/* Port forwarding: pairs of SPDY streams ("error" and "data", joined by the requestID header), or of a WebSocket's
+ * channels (data and error), each pair one connection to a port of the pod. One thread, poll(2) over the client and all of the connections.
  *
  * End of a pair: the pod's side closed -> FIN on data and error (kubectl waits for the error stream's end); the client
  * closed data -> shutdown towards the pod; both, or a reset -> the pair goes. */
@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include "pkg/base/bytes.h"
 #include "pkg/base/ktime.h"
 #include "pkg/stream/link.h"
 
@@ -36,9 +37,23 @@ static void pair_done(struct pair *p) {
     buf_done(&p->to_pod);
 }
 
+/* To a stream of the client's; of a WebSocket the ids are the channels and one, and nothing tells of an end. */
+static void put(struct forward *f, uint32_t id, const char *data, size_t n, bool fin) {
+    if (f->link.spdy) {
+        spdy_data(f->link.spdy, id, data, n, fin);
+    } else if (n && f->link.transport == REMOTECMD_WS) {
+        char channel = (char)(id - 1);
+        ws_send2(&f->link.ws, WS_BINARY, &channel, 1, data, n);
+    } else if (n) {
+        char channel = (char)('0' + id - 1);
+        _cleanup_free_ char *text = xmalloc(base64_encoded_len(n) + 1);
+        ws_send2(&f->link.ws, WS_TEXT, &channel, 1, text, base64_encode(data, n, text));
+    }
+}
+
 static void end_pair(struct forward *f, struct pair *p, const char *message) {
-    if (p->error_id) spdy_data(f->link.spdy, p->error_id, message, strlen(message), true);
-    if (p->data_id) spdy_data(f->link.spdy, p->data_id, "", 0, true);
+    if (p->error_id) put(f, p->error_id, message, strlen(message), true);
+    if (p->data_id) put(f, p->data_id, "", 0, true);
     p->over = true;
 }
 
@@ -137,18 +152,52 @@ static int on_reset(struct spdy *s, uint32_t id, uint32_t status, void *arg) {
     return 0;
 }
 
+/* A WebSocket's message: the channel, and data. */
+static int on_message(int opcode, const char *m, size_t n, void *arg) {
+    struct forward *f = arg;
+    bool binary = f->link.transport == REMOTECMD_WS;
+    struct pair *p = n ? by_data(f, (uint32_t)(unsigned char)(binary ? m[0] : m[0] - '0') + 1) : NULL;
+    if (!p || p->over) return 0;
+    if (binary) {
+        buf_add(&p->to_pod, m + 1, n - 1);
+    } else {
+        _cleanup_free_ char *raw = xmalloc(n);
+        size_t len;
+        if (base64_decode(m + 1, n - 1, raw, &len) < 0) return -EPROTO;
+        buf_add(&p->to_pod, raw, len);
+    }
+    pair_flush(f, p);
+    return 0;
+}
+
+/* The channels of a WebSocket are there from the beginning; each says its port first. */
+static void open_channels(struct forward *f, const int32_t *ports, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "%zu", i);
+        struct pair *p = pair_of(f, name);
+        const char port[2] = {(char)(ports[i] & 0xff), (char)(ports[i] >> 8)};
+        p->port = (uint16_t)ports[i];
+        p->data_id = (uint32_t)(2 * i + 1);
+        p->error_id = p->data_id + 1;
+        put(f, p->data_id, port, sizeof(port), false);
+        put(f, p->error_id, port, sizeof(port), false);
+    }
+    for (size_t i = 0; i < n; i++) connect_pair(f, &f->pairs[i]);
+}
+
 /* ---- from the pod ---- */
 
 static void pod_input(struct forward *f, struct pair *p) {
     char buf[LINK_READ];
     ssize_t n = recv(p->fd, buf, sizeof(buf), MSG_DONTWAIT);
     if (n > 0) {
-        spdy_data(f->link.spdy, p->data_id, buf, (size_t)n, false);
+        put(f, p->data_id, buf, (size_t)n, false);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         p->pod_fin = true;
-        spdy_data(f->link.spdy, p->data_id, "", 0, true);
-        spdy_data(f->link.spdy, p->error_id, "", 0, true);
-        if (n < 0 || p->shut) p->over = true;
+        put(f, p->data_id, "", 0, true);
+        put(f, p->error_id, "", 0, true);
+        if (n < 0 || p->shut || !f->link.spdy) p->over = true;
     }
 }
 
@@ -195,17 +244,20 @@ static bool turn(struct forward *f, unsigned idle_ms) {
     return true;
 }
 
-int portforward_serve(int fd, const struct remotecmd_proto *proto, int (*dial)(uint16_t port, void *arg, struct err *e),
-                      void *arg, unsigned idle_ms, struct err *e) {
+int portforward_serve(int fd, const struct remotecmd_proto *proto, const int32_t *ports, size_t n_ports,
+                      int (*dial)(uint16_t port, void *arg, struct err *e), void *arg, unsigned idle_ms,
+                      struct err *e) {
     struct forward f = {.dial = dial, .arg = arg};
-    if (proto->transport != REMOTECMD_SPDY && proto->transport != REMOTECMD_WS_SPDY) {
-        close(fd);
-        return err_set(e, -EPROTO, "port forwarding needs SPDY, plain or in a WebSocket");
-    }
     const struct spdy_callbacks cb = {.on_stream = on_stream, .on_data = on_data, .on_reset = on_reset, .arg = &f};
-    link_init(&f.link, fd, proto->transport, &cb, NULL, NULL);
+    link_init(&f.link, fd, proto->transport, &cb, on_message, &f);
     int rc = 0;
-    while (!f.link.gone && !rc)
+    bool channels = !f.link.spdy;
+    if (channels && 2 * n_ports > PORTFORWARD_MAX_CHANNELS)
+        rc = err_set(e, -EPROTO, "more than %d ports on a WebSocket", PORTFORWARD_MAX_CHANNELS / 2);
+    else if (channels)
+        open_channels(&f, ports, n_ports);
+    sweep(&f);
+    while (!f.link.gone && !rc && !(channels && !f.n_pairs))
         if (!turn(&f, idle_ms ? idle_ms : SESSION_IDLE_MS)) rc = err_set(e, -ETIMEDOUT, "no traffic for a long time");
     for (size_t i = 0; i < f.n_pairs; i++) pair_done(&f.pairs[i]);
     free(f.pairs);

@@ -3,7 +3,8 @@
  *
  *   SPDY/3.1          kubectl <= 1.30, CRI clients: a SPDY stream for each of error, stdin, stdout, stderr, resize
  *   WebSocket         kubectl >= 1.31: channels 0..4 in binary messages (v4/v5.channel.k8s.io, and base64 variants);
- *                     port-forward tunnels SPDY inside (SPDY/3.1+portforward.k8s.io)
+ *                     port-forward tunnels SPDY inside (SPDY/3.1+portforward.k8s.io), or has two channels for each
+ *                     port that the request named, data and error, whose first messages are the port
  *
  * How to use it: in the HTTP handler call remotecmd_upgrade (negotiates, answers 101 or an error, thread-safe), then
  * run a session on the socket it gives. Corresponds to k8s.io/kubelet/pkg/cri/streaming. */
@@ -60,10 +61,11 @@ bool remotecmd_gone(const struct remotecmd *r);
 
 /* ---- port forwarding ---- */
 
-enum { PORTFORWARD_MAX_PAIRS = 256 };
+enum { PORTFORWARD_MAX_PAIRS = 256, PORTFORWARD_MAX_CHANNELS = 200 };
 
 /* Serves a whole session on fd (owned by it); blocks until the client closes it or idle_ms (0: 4 h) pass without
- * traffic. For each forwarded connection `dial` gives a connected stream socket (owned by the session) or fills the
+ * traffic. `ports` are those that the request named: a WebSocket's channels are for them, and when all of their
+ * connections have ended so does the session. For each forwarded connection `dial` gives a connected stream socket (owned by the session) or fills the
  * error, which the client shows. dial runs on the session's thread. */
-int portforward_serve(int fd, const struct remotecmd_proto *proto, int (*dial)(uint16_t port, void *arg, struct err *e),
-                      void *arg, unsigned idle_ms, struct err *e);
+int portforward_serve(int fd, const struct remotecmd_proto *proto, const int32_t *ports, size_t n_ports,
+                      int (*dial)(uint16_t port, void *arg, struct err *e), void *arg, unsigned idle_ms, struct err *e);

@@ -427,7 +427,7 @@ static int dial_pair(uint16_t port, void *arg, struct err *e) {
 
 static int forward_fd, pod_fd;
 static void *forward_main(void *arg) {
-    portforward_serve(forward_fd, &(struct remotecmd_proto){REMOTECMD_SPDY, 1}, dial_pair, &pod_fd, 0, NULL);
+    portforward_serve(forward_fd, &(struct remotecmd_proto){REMOTECMD_SPDY, 1}, NULL, 0, dial_pair, &pod_fd, 0, NULL);
     return NULL;
 }
 
@@ -481,6 +481,47 @@ TEST(port_forward_carries_bytes_and_errors) {
     pthread_join(t, NULL);
     sp = spdy_free(sp);
     buf_done(&l.text);
+}
+
+static void *forward_channels_main(void *arg) {
+    const struct remotecmd_proto *proto = arg;
+    static const int32_t ports[] = {80, 0x1251};
+    portforward_serve(forward_fd, proto, ports, 2, dial_pair, &pod_fd, 0, NULL);
+    return NULL;
+}
+
+TEST(port_forward_over_the_channels_of_a_websocket) {
+    int sv[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
+    forward_fd = sv[1];
+    pthread_t t;
+    pthread_create(&t, NULL, forward_channels_main, &(struct remotecmd_proto){REMOTECMD_WS, 4});
+    struct seen s = {0};
+    struct ws w;
+    char b[64];
+    ws_init(&w, false);
+    ws_send2(&w, WS_BINARY, "\0", 1, "ping", 4);
+    ws_send2(&w, WS_BINARY, "\7", 1, "nobody", 6); /* no such channel */
+    CHECK_INT(fd_write_all(sv[0], w.out.data, w.out.len), 0);
+    buf_reset(&w.out);
+    while (s.ch[3].len <= 2) { /* what went wrong with the second port */
+        ssize_t n = read(sv[0], b, sizeof(b));
+        REQUIRE(n > 0);
+        REQUIRE(ws_feed(&w, b, (size_t)n, by_channel, &s, NULL) == 0);
+    }
+    REQUIRE(s.ch[2].len == 2 && s.ch[0].len == 2);
+    CHECK(memcmp(s.ch[0].data, "P\0", 2) == 0);
+    CHECK(memcmp(s.ch[2].data, "Q\x12", 2) == 0);
+    CHECK_STR(s.ch[3].data + 2, "nothing listens on port 4689");
+    CHECK_INT(read(pod_fd, b, sizeof(b)), 4);
+    CHECK_INT(write(pod_fd, "pong", 4), 4);
+    close(pod_fd);
+    CHECK(read_to_close(sv[0], &w, &s)); /* both connections have ended */
+    CHECK_STR(s.ch[0].data + 2, "pong");
+    pthread_join(t, NULL);
+    close(sv[0]);
+    for (int i = 0; i < 5; i++) buf_done(&s.ch[i]);
+    ws_done(&w);
 }
 
 /* ---- output over a WebSocket ---- */
