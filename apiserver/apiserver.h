@@ -31,6 +31,7 @@ struct aggregator;
 struct usage;
 struct admission;
 struct metrics;
+struct health;
 
 /* What the flags say (main.c has the table). Strings live as long as the server. */
 struct apiserver_options {
@@ -63,20 +64,13 @@ struct apiserver_options {
     int64_t audit_hook_queue, audit_hook_batch_size, audit_hook_batch_wait_ns, audit_hook_qps, audit_hook_burst;
     int64_t audit_hook_backoff_ns, audit_hook_event_max;
     bool audit_log_compress, audit_log_truncate, audit_hook_throttle, audit_hook_truncate;
+    const char *flagz;                           /* the flags' names and values, a line each: what /flagz shows */
     int64_t max_inflight, max_mutating_inflight; /* their sum is the number of seats */
 };
 
 enum { WRITE_QUEUES = 64 }; /* write.h */
 
-/* How often a health check has been run for an endpoint, and what it said last (/metrics/slis). */
-struct health_counts {
-    _Atomic uint64_t passed, failed;
-    _Atomic bool ok;
-};
-enum { HEALTH_CHECKS_MAX = 48, HEALTH_ENDPOINTS = 3 };
-
 struct apiserver {
-    struct health_counts health[HEALTH_CHECKS_MAX][HEALTH_ENDPOINTS];
     struct apiserver_options opt;
     struct store *store;
     struct encryption *encryption; /* NULL: nothing is encrypted */
@@ -107,6 +101,7 @@ struct apiserver {
     struct http_server *http;
     struct http_workers *workers;
     struct metrics *metrics;
+    struct health *health;
     struct admission *admission; /* admit.h */
     struct watch_hub *watches;
     struct kubelet_client *kubelets;

@@ -298,5 +298,6 @@ int request_authorize(struct request *q, struct err *e) {
     }
     if (!allowed && error)
         return err_status(e, 500, "InternalError", "Internal Server Error: \"%s\": %s", q->http->target, error);
+    q->forbidden = !allowed;
     return allowed ? 0 : authz_forbidden(q->a, &at, reason, e);
 }

@@ -207,6 +207,7 @@ static void respond_aggregated(struct request *q, bool core, const char *version
     _cleanup_buf_ struct buf b = BUF_INIT, raw = BUF_INIT;
     struct json *doc = aggregated(q, core, version);
     const struct api_type *type = api_type_find("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList");
+    if (q->media == MEDIA_YAML) json_sort_keys(doc, true);
     if (q->media == MEDIA_PROTO && type) {
         api_tree_to_proto(&raw, type, doc);
         api_proto_wrap(&b, json_get_str(doc, "apiVersion"), json_get_str(doc, "kind"), raw.data, raw.len);
@@ -214,14 +215,32 @@ static void respond_aggregated(struct request *q, bool core, const char *version
         json_write(&b, doc);
     }
     const char *etag = arena_printf(q->a, "\"%08x%08zx\"", hash_bytes(b.data, b.len), b.len);
-    struct http_header h[] = {
+    const struct http_header more[] = {
         {"Content-Type",
          arena_printf(q->a, "%s;g=apidiscovery.k8s.io;v=%s;as=APIGroupDiscoveryList", q->content_type, version)},
         {"ETag", etag},
         {"Vary", "Accept"},
         {"Cache-Control", "public"}};
     bool same = str_eq(http_header(q->http, "if-none-match"), etag);
-    http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
+    struct http_header *h;
+    size_t n = response_headers_with(q, more, ARRAY_LEN(more), &h);
+    http_respond(q->http, same ? 304 : 200, h, n, b.data, same ? 0 : b.len, HTTP_GZIP);
+}
+
+/* /apis and /apis/G, which upstream's aggregator answers: whatever the method. */
+bool discovery_of_groups(const struct request *q) {
+    const char *p = q->http->path;
+    if (path_is(p, "/apis")) return true;
+    const char *slash = str_has_prefix(p, "/apis/") ? strchr(p + 6, '/') : "/x";
+    return !slash || !slash[1];
+}
+
+static bool version_known(struct request *q) {
+    const char *p = q->http->path + (str_has_prefix(q->http->path, "/apis/") ? 6 : 5), *slash = strchr(p, '/');
+    bool named = str_has_prefix(q->http->path, "/apis/");
+    const char *group = named && slash ? arena_strndup(q->a, p, (size_t)(slash - p)) : "";
+    const char *v = named && slash ? slash + 1 : p;
+    return resource_group_known(q->s->resources, group, arena_strndup(q->a, v, strcspn(v, "/")));
 }
 
 static void not_found(struct request *q) {
@@ -235,10 +254,14 @@ void handle_discovery(struct request *q) {
     const char *p = q->http->path;
     const struct rows t = rows_of(q);
     bool core = path_is(p, "/api"), root = core || path_is(p, "/apis");
-    if (!str_eq(q->http->method, "GET"))
+    bool groups = discovery_of_groups(q);
+    if (!str_eq(q->http->method, "GET") && !groups && (core || version_known(q)))
         err_status(&e, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
-    else if (q->as == AS_DISCOVERY && !root)
+    else if (q->as == AS_DISCOVERY && !root) {
         q->acceptable = false;
+        q->media = MEDIA_JSON;
+        q->content_type = "application/json";
+    }
     if (e.status || request_acceptable(q, &e)) {
         respond_err(q, &e);
         return;
@@ -264,7 +287,7 @@ void handle_discovery(struct request *q) {
         if (doc)
             respond_tree(q, 200, api_type_find("meta.k8s.io", "v1", "APIGroup"), doc);
         else
-            http_respond_text(q->http, 404, "404 page not found\n");
+            respond_text(q, 404, "404 page not found\n");
         return;
     }
     const char *v = named ? slash + 1 : p + 5;
@@ -277,5 +300,5 @@ void handle_discovery(struct request *q) {
     if (resource_group_known(q->s->resources, group, NULL))
         not_found(q);
     else
-        http_respond_text(q->http, 404, "404 page not found\n"); /* not even a group: no API answers */
+        respond_text(q, 404, "404 page not found\n"); /* not even a group: no API answers */
 }

@@ -62,7 +62,8 @@ void kubelet_prepare(struct request *q);
 /* discovery.c */
 void handle_discovery(struct request *q); /* /api, /apis, /apis/G, /api/v1, /apis/G/V */
 bool discovery_path(const struct request *q);
+bool discovery_of_groups(const struct request *q); /* /apis or /apis/G */
 /* openapi.c */
 void handle_openapi(struct request *q);
-/* health.c: /healthz /livez /readyz /metrics /version / ... ; false when the path is unknown */
+/* plain.c: /healthz /livez /readyz /metrics /version / ... ; false when the path is unknown */
 bool handle_plain(struct request *q);

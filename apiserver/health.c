@@ -1,93 +1,123 @@
-/* The paths that are no API: health, version, metrics, the OpenID documents, the list of paths. */
-#include <inttypes.h>
+/* Health: a table of checks, each answered at /livez/NAME and so on, and all together at /livez. The names are
+ * kube-apiserver's, so that what probes them finds them; those of its controllers that are no thread here stand for the
+ * bootstrap that does their work. Upstream: apiserver/pkg/server/healthz, component-base/metrics/prometheus/slis. */
+#include "apiserver/health.h"
 
-#include "apiserver/admit.h"
-#include "apiserver/commit.h"
-#include "apiserver/flow/flow.h"
-#include "apiserver/handlers.h"
-#include "apiserver/lookup.h"
-#include "apiserver/metrics.h"
-#include "pkg/base/flags.h"
+#include "apiserver/encryption.h"
 #include "pkg/base/prom.h"
-#include "pkg/pki/jwt.h"
 
-/* ---- health ---- */
+enum { HEALTH, LIVE, READY, ENDPOINTS };
+static const char *const endpoints[ENDPOINTS] = {"healthz", "livez", "readyz"};
 
-enum where { EVERYWHERE, READY_ONLY, NOT_READY };
+enum { ON_HEALTH = 1 << HEALTH, ON_LIVE = 1 << LIVE, ON_READY = 1 << READY, ALIVE = ON_HEALTH | ON_LIVE };
+enum { EVERYWHERE = ALIVE | ON_READY };
 
 struct check {
     const char *name;
-    enum where where;
-    bool (*ok)(struct apiserver *s);
+    unsigned where;
+    bool (*ok)(struct apiserver *s, struct err *e);
 };
 
-static bool ping_ok(struct apiserver *s) { return true; }
-static bool store_ok(struct apiserver *s) {
+static bool always(struct apiserver *s, struct err *e) { return true; }
+
+static bool store_ok(struct apiserver *s, struct err *e) {
     int64_t rev;
-    return store_current_rev(s->store, &rev, NULL) == 0;
+    return store_current_rev(s->store, &rev, e) == 0;
 }
-static bool cache_ok(struct apiserver *s) { return watchcache_error(s->cache) == 0; }
-static bool loaded_ok(struct apiserver *s) { return atomic_load(&s->ready) && cache_ok(s); }
-static bool started_ok(struct apiserver *s) { return atomic_load(&s->ready); }
-static bool running_ok(struct apiserver *s) { return !atomic_load(&s->stopping); }
 
-/* What upstream starts step by step starts here at once: its names for the steps tell of the whole start, or of what has
- * been read from the store. */
+static bool cache_ok(struct apiserver *s, struct err *e) {
+    return watchcache_error(s->cache) == 0 || (err_set(e, -EAGAIN, "the watch cache is not synced"), false);
+}
+
+static bool started(struct apiserver *s, struct err *e) {
+    return atomic_load(&s->ready) || (err_set(e, -EAGAIN, "not finished"), false);
+}
+
+static bool running(struct apiserver *s, struct err *e) {
+    return !atomic_load(&s->stopping) || (err_set(e, -EAGAIN, "process is shutting down"), false);
+}
+
+#define HOOK "poststarthook/"
 static const struct check checks[] = {
-    {"ping", EVERYWHERE, ping_ok},
-    {"log", EVERYWHERE, ping_ok},
+    {"ping", EVERYWHERE, always},
+    {"log", EVERYWHERE, always},
+    {"loopback-serving-certificate", ALIVE, always},
     {"etcd", EVERYWHERE, store_ok},
-    {"etcd-readiness", READY_ONLY, store_ok},
-    {"informer-sync", READY_ONLY, cache_ok},
-    {"loopback-serving-certificate", NOT_READY, ping_ok},
-    {"poststarthook/aggregator-reload-proxy-client-cert", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-discovery-controller", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-openapi-controller", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-openapiv3-controller", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-registration-controller", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-status-local-available-controller", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-status-remote-available-controller", EVERYWHERE, started_ok},
-    {"poststarthook/apiservice-wait-for-first-sync", EVERYWHERE, started_ok},
-    {"poststarthook/bootstrap-controller", EVERYWHERE, started_ok},
-    {"poststarthook/crd-informer-synced", EVERYWHERE, loaded_ok},
-    {"poststarthook/generic-apiserver-start-informers", EVERYWHERE, loaded_ok},
-    {"poststarthook/kube-apiserver-autoregistration", EVERYWHERE, started_ok},
-    {"poststarthook/peer-endpoint-reconciler-controller", EVERYWHERE, started_ok},
-    {"poststarthook/priority-and-fairness-config-consumer", EVERYWHERE, started_ok},
-    {"poststarthook/priority-and-fairness-config-producer", EVERYWHERE, started_ok},
-    {"poststarthook/priority-and-fairness-filter", EVERYWHERE, started_ok},
-    {"poststarthook/rbac/bootstrap-roles", EVERYWHERE, started_ok},
-    {"poststarthook/scheduling/bootstrap-system-priority-classes", EVERYWHERE, started_ok},
-    {"poststarthook/start-apiextensions-controllers", EVERYWHERE, started_ok},
-    {"poststarthook/start-apiextensions-informers", EVERYWHERE, loaded_ok},
-    {"poststarthook/start-apiserver-admission-initializer", EVERYWHERE, started_ok},
-    {"poststarthook/start-cluster-authentication-info-controller", EVERYWHERE, started_ok},
-    {"poststarthook/start-kube-aggregator-informers", EVERYWHERE, loaded_ok},
-    {"poststarthook/start-kube-apiserver-identity-lease-controller", EVERYWHERE, started_ok},
-    {"poststarthook/start-kube-apiserver-identity-lease-garbage-collector", EVERYWHERE, started_ok},
-    {"poststarthook/start-kubernetes-service-cidr-controller", EVERYWHERE, started_ok},
-    {"poststarthook/start-legacy-token-tracking-controller", EVERYWHERE, started_ok},
-    {"poststarthook/start-service-ip-repair-controllers", EVERYWHERE, started_ok},
-    {"poststarthook/start-system-namespaces-controller", EVERYWHERE, started_ok},
-    {"poststarthook/storage-object-count-tracker-hook", EVERYWHERE, started_ok},
-    {"poststarthook/storage-readiness", EVERYWHERE, loaded_ok},
-    {"autoregister-completion", EVERYWHERE, started_ok},
-    {"shutdown", READY_ONLY, running_ok},
+    {"etcd-readiness", ON_READY, store_ok},
+    {"informer-sync", ON_READY, cache_ok},
+    {HOOK "start-apiserver-admission-initializer", EVERYWHERE, always},
+    {HOOK "generic-apiserver-start-informers", EVERYWHERE, cache_ok},
+    {HOOK "priority-and-fairness-config-consumer", EVERYWHERE, always},
+    {HOOK "priority-and-fairness-filter", EVERYWHERE, always},
+    {HOOK "storage-object-count-tracker-hook", EVERYWHERE, always},
+    {HOOK "start-apiextensions-informers", EVERYWHERE, cache_ok},
+    {HOOK "start-apiextensions-controllers", EVERYWHERE, always},
+    {HOOK "crd-informer-synced", EVERYWHERE, cache_ok},
+    {HOOK "start-system-namespaces-controller", EVERYWHERE, started},
+    {HOOK "peer-endpoint-reconciler-controller", EVERYWHERE, always},
+    {HOOK "start-cluster-authentication-info-controller", EVERYWHERE, started},
+    {HOOK "start-kube-apiserver-identity-lease-controller", EVERYWHERE, always},
+    {HOOK "start-kube-apiserver-identity-lease-garbage-collector", EVERYWHERE, always},
+    {HOOK "storage-readiness", EVERYWHERE, cache_ok},
+    {HOOK "start-legacy-token-tracking-controller", EVERYWHERE, always},
+    {HOOK "start-service-ip-repair-controllers", EVERYWHERE, started},
+    {HOOK "rbac/bootstrap-roles", EVERYWHERE, started},
+    {HOOK "scheduling/bootstrap-system-priority-classes", EVERYWHERE, started},
+    {HOOK "priority-and-fairness-config-producer", EVERYWHERE, started},
+    {HOOK "bootstrap-controller", EVERYWHERE, started},
+    {HOOK "start-kubernetes-service-cidr-controller", EVERYWHERE, started},
+    {HOOK "aggregator-reload-proxy-client-cert", EVERYWHERE, always},
+    {HOOK "start-kube-aggregator-informers", EVERYWHERE, cache_ok},
+    {HOOK "apiservice-status-local-available-controller", EVERYWHERE, always},
+    {HOOK "apiservice-status-remote-available-controller", EVERYWHERE, always},
+    {HOOK "apiservice-registration-controller", EVERYWHERE, always},
+    {HOOK "apiservice-wait-for-first-sync", EVERYWHERE, always},
+    {HOOK "apiservice-discovery-controller", EVERYWHERE, always},
+    {HOOK "kube-apiserver-autoregistration", EVERYWHERE, started},
+    {"autoregister-completion", EVERYWHERE, started},
+    {HOOK "apiservice-openapi-controller", EVERYWHERE, always},
+    {HOOK "apiservice-openapiv3-controller", EVERYWHERE, always},
+    {"shutdown", ON_READY, running},
+};
+enum { CHECKS = ARRAY_LEN(checks) };
+
+struct health {
+    _Atomic uint64_t counts[CHECKS][ENDPOINTS][2]; /* [1]: passed */
 };
 
-_Static_assert(ARRAY_LEN(checks) <= HEALTH_CHECKS_MAX, "counts for every check");
-static const char *const endpoints[HEALTH_ENDPOINTS] = {"healthz", "livez", "readyz"};
+struct health *health_new(void) {
+    return xcalloc(1, sizeof(struct health));
+}
+void health_free(struct health *h) { free(h); }
 
-static bool run_check(struct apiserver *s, size_t i, const char *endpoint) {
-    bool ok = checks[i].ok(s);
-    for (size_t k = 0; k < HEALTH_ENDPOINTS; k++) {
-        struct health_counts *n = &s->health[i][k];
-        if (!str_eq(endpoints[k], endpoint)) continue;
-        atomic_fetch_add(ok ? &n->passed : &n->failed, 1);
-        atomic_store(&n->ok, ok);
-    }
+static bool run(struct apiserver *s, size_t i, size_t endpoint, struct err *e) {
+    bool ok = checks[i].ok(s, e);
+    atomic_fetch_add_explicit(&s->health->counts[i][endpoint][ok], 1, memory_order_relaxed);
     return ok;
 }
+
+/* ---- one check ---- */
+
+static void respond_ok(struct request *q) {
+    struct http_header *h;
+    size_t n = response_headers(q, "text/plain; charset=utf-8", &h);
+    http_respond(q->http, 200, h, n, "ok", 2, 0);
+}
+
+static void one(struct request *q, size_t endpoint, const char *name) {
+    _cleanup_err_ struct err e = {0};
+    for (size_t i = 0; i < CHECKS; i++) {
+        if (!str_eq(name, checks[i].name) || !(checks[i].where & 1u << endpoint)) continue;
+        if (run(q->s, i, endpoint, &e))
+            respond_ok(q);
+        else
+            respond_text(q, 500, "internal server error: %s\n", e.msg);
+        return;
+    }
+    respond_text(q, 404, "404 page not found\n");
+}
+
+/* ---- all ---- */
 
 static bool excluded(struct request *q, const char *name) {
     size_t it = 0;
@@ -97,216 +127,82 @@ static bool excluded(struct request *q, const char *name) {
     return false;
 }
 
-static void health(struct request *q, const char *endpoint, const char *name) {
-    bool ready = str_eq(endpoint, "readyz"), all = true, found = !*name;
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
-        const struct check *c = &checks[i];
-        if (c->where == (ready ? NOT_READY : READY_ONLY)) continue;
-        if (*name && !str_eq(name, c->name)) continue;
-        found = true;
-        bool skip = excluded(q, c->name), ok = skip || run_check(q->s, i, endpoint);
-        all &= ok;
-        if (skip)
-            buf_printf(&b, "[+]%s excluded: ok\n", c->name);
-        else if (ok)
-            buf_printf(&b, "[+]%s ok\n", c->name);
-        else
-            buf_printf(&b, "[-]%s failed: reason withheld\n", c->name);
+/* Names in ?exclude= that no check has. */
+static void write_unmatched(struct request *q, size_t endpoint, struct buf *b) {
+    size_t it = 0, n = 0;
+    const char *k, *v;
+    while (http_query_next(q->http, &it, &k, &v)) {
+        bool found = !str_eq(k, "exclude");
+        for (size_t i = 0; i < CHECKS && !found; i++)
+            found = str_eq(v, checks[i].name) && (checks[i].where & 1u << endpoint);
+        if (found) continue;
+        buf_printf(b, "%s\"%s\"", n++ ? "," : "warn: some health checks cannot be excluded: no matches for ", v);
     }
-    if (!found)
-        http_respond_text(q->http, 404, "404 page not found\n");
-    else if (!all)
-        http_respond_text(q->http, 500, "%s%s check failed\n", b.data, endpoint);
-    else if (http_query(q->http, "verbose") && !*name)
-        http_respond_text(q->http, 200, "%s%s check passed\n", b.data, endpoint);
+    if (n) buf_addc(b, '\n');
+}
+
+static void all(struct request *q, size_t endpoint) {
+    bool ok = true;
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    for (size_t i = 0; i < CHECKS; i++) {
+        _cleanup_err_ struct err e = {0};
+        const char *name = checks[i].name;
+        if (!(checks[i].where & 1u << endpoint)) continue;
+        if (excluded(q, name)) {
+            buf_printf(&b, "[+]%s excluded: ok\n", name);
+        } else if (run(q->s, i, endpoint, &e)) {
+            buf_printf(&b, "[+]%s ok\n", name);
+        } else {
+            buf_printf(&b, "[-]%s failed: reason withheld\n", name);
+            ok = false;
+        }
+    }
+    write_unmatched(q, endpoint, &b);
+    if (!ok)
+        respond_text(q, 500, "%s%s check failed\n", b.data, endpoints[endpoint]);
+    else if (http_query(q->http, "verbose"))
+        respond_text(q, 200, "%s%s check passed\n", b.data, endpoints[endpoint]);
     else
-        http_respond_text(q->http, 200, "ok");
+        respond_text(q, 200, "ok");
 }
 
-/* ---- version ---- */
-
-static void version(struct request *q) {
-    struct arena *a = q->a;
-    struct json *v = json_object(a);
-    static const char *const pairs[][2] = {
-        {"major", "1"},
-        {"minor", "36"},
-        {"emulationMajor", "1"},
-        {"emulationMinor", "36"},
-        {"minCompatibilityMajor", "1"},
-        {"minCompatibilityMinor", "35"},
-        {"gitVersion", CORACLE_VERSION},
-        {"gitCommit", CORACLE_COMMIT},
-        {"gitTreeState", "clean"},
-        {"buildDate", "1970-01-01T00:00:00Z"},
-        {"goVersion", "none"},
-        {"compiler", "gcc"},
-#ifdef __aarch64__
-        {"platform", "linux/arm64"},
-#else
-        {"platform", "linux/amd64"},
-#endif
-    };
-    for (size_t i = 0; i < ARRAY_LEN(pairs); i++) json_set_str(a, v, pairs[i][0], pairs[i][1]);
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    json_write_pretty(&b, v);
-    respond_json_text(q, 200, "application/json", b.data, b.len);
+void handle_health(struct request *q, const char *endpoint, const char *name) {
+    size_t at = 0;
+    while (at < ENDPOINTS - 1 && !str_eq(endpoint, endpoints[at])) at++;
+    if (name)
+        one(q, at, name);
+    else
+        all(q, at);
 }
 
-/* ---- metrics ---- */
+/* ---- lists of them ---- */
 
-static void metrics(struct request *q) {
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    metrics_write(q->s, &b);
-    respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
+size_t health_paths(struct apiserver *s, const char **list, struct arena *a) {
+    size_t n = 0;
+    for (size_t i = 0; list && i < CHECKS; i++)
+        for (size_t e = 0; e < ENDPOINTS; e++)
+            if (checks[i].where & 1u << e) list[n++] = arena_printf(a, "/%s/%s", endpoints[e], checks[i].name);
+    return list ? n : (size_t)CHECKS * ENDPOINTS;
 }
 
-typedef void sli_fn(struct buf *b, const char *labels, const struct health_counts *n);
-
-static void sli_last(struct buf *b, const char *labels, const struct health_counts *n) {
-    buf_printf(b, "kubernetes_healthcheck{%s} %d\n", labels, atomic_load(&n->ok));
-}
-
-static void sli_totals(struct buf *b, const char *labels, const struct health_counts *n) {
-    uint64_t passed = atomic_load(&n->passed), failed = atomic_load(&n->failed);
-    const char *name = strchr(labels, ',');
-    int before = (int)(name - labels);
-    if (failed)
-        buf_printf(b, "kubernetes_healthchecks_total{%.*s,status=\"error\"%s} %" PRIu64 "\n", before, labels, name,
-                   failed);
-    if (passed)
-        buf_printf(b, "kubernetes_healthchecks_total{%.*s,status=\"success\"%s} %" PRIu64 "\n", before, labels, name,
-                   passed);
-}
-
-static void write_slis(struct apiserver *s, struct buf *b, sli_fn *fn) {
-    for (size_t i = 0; i < ARRAY_LEN(checks); i++)
-        for (size_t k = 0; k < HEALTH_ENDPOINTS; k++) {
-            const struct health_counts *n = &s->health[i][k];
-            if (!atomic_load(&n->passed) && !atomic_load(&n->failed)) continue;
-            _cleanup_free_ char *labels = xasprintf("name=\"%s\",type=\"%s\"", checks[i].name, endpoints[k]);
-            fn(b, labels, n);
-        }
-}
-
-/* What the health checks have said so far, for those who watch how often the server is well. */
-static void slis(struct request *q) {
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    prom_head(&b, "kubernetes_healthcheck", "gauge", "The last result of a health check: 1 when it passed.");
-    write_slis(q->s, &b, sli_last);
-    prom_head(&b, "kubernetes_healthchecks_total", "counter", "Results of health checks so far.");
-    write_slis(q->s, &b, sli_totals);
-    respond_json_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
-}
-
-/* ---- debugging ---- */
-
-static bool debug_flow(struct request *q) {
-    static const char prefix[] = "/debug/api_priority_and_fairness/";
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    if (!str_has_prefix(q->http->path, prefix)) return false;
-    if (!flow_dump(admission_flow(q->s), q->http->path + sizeof(prefix) - 1, &b)) return false;
-    respond_json_text(q, 200, "text/plain; charset=utf-8", str_or_empty(b.data), b.len);
-    return true;
-}
-
-/* ---- OpenID discovery of service-account tokens ---- */
-
-static void openid(struct request *q) {
-    struct arena *a = q->a;
-    struct apiserver *s = q->s;
-    struct json *v = json_object(a), *one = json_array(a);
-    json_set_str(a, v, "issuer", s->opt.sa_issuer);
-    json_set(a, v, "jwks_uri", json_strf(a, "https://%s/openid/v1/jwks", str_or_empty(s->external_host)));
-    json_append(a, one, json_str(a, "id_token"));
-    json_set(a, v, "response_types_supported", one);
-    one = json_array(a);
-    json_append(a, one, json_str(a, "public"));
-    json_set(a, v, "subject_types_supported", one);
-    json_set(a, v, "id_token_signing_alg_values_supported", s->keys ? jwt_keys_algorithms(s->keys, a) : json_array(a));
-    char *text = json_text(a, v);
-    respond_json_text(q, 200, "application/json", text, strlen(text));
-}
-
-static void jwks(struct request *q) {
-    if (!q->s->keys) {
-        http_respond_text(q->http, 404, "404 page not found\n");
-        return;
+void health_metrics(struct apiserver *s, struct buf *b) {
+    bool ok[CHECKS];
+    prom_head(b, "kubernetes_healthcheck", "gauge", "Whether a check of health passed when it ran last.");
+    for (size_t i = 0; i < CHECKS; i++) {
+        _cleanup_err_ struct err e = {0};
+        ok[i] = checks[i].ok(s, &e);
+        for (size_t at = 0; at < ENDPOINTS; at++)
+            if (checks[i].where & 1u << at)
+                buf_printf(b, "kubernetes_healthcheck{name=\"%s\",type=\"%s\"} %d\n", checks[i].name, endpoints[at],
+                           ok[i]);
     }
-    char *text = json_text(q->a, jwt_keys_jwks(q->s->keys, q->a));
-    respond_json_text(q, 200, "application/jwk-set+json", text, strlen(text));
-}
-
-/* ---- the list of paths ---- */
-
-static int cmp_str(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
-
-static void paths(struct request *q) {
-    static const char *const fixed[] = {"/.well-known/openid-configuration",
-                                        "/api",
-                                        "/apis",
-                                        "/apis/",
-                                        "/healthz",
-                                        "/livez",
-                                        "/metrics",
-                                        "/metrics/slis",
-                                        "/openapi/v2",
-                                        "/openapi/v3",
-                                        "/openapi/v3/",
-                                        "/openid/v1/jwks",
-                                        "/readyz",
-                                        "/version"};
-    struct arena *a = q->a;
-    size_t n_rows, n = 0;
-    const struct resource *const *rows = resource_table_rows(q->s->resources, a, &n_rows);
-    size_t max = ARRAY_LEN(fixed) + 2 * n_rows + 3 * ARRAY_LEN(checks);
-    const char **list = arena_alloc(a, max * sizeof(*list));
-    for (size_t i = 0; i < ARRAY_LEN(fixed); i++) list[n++] = fixed[i];
-    for (size_t i = 0; i < n_rows; i++) {
-        const struct resource *r = rows[i];
-        if (*r->group) list[n++] = arena_printf(a, "/apis/%s", r->group);
-        list[n++] =
-            *r->group ? arena_printf(a, "/apis/%s/%s", r->group, r->version) : arena_printf(a, "/api/%s", r->version);
-    }
-    for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
-        if (checks[i].where != NOT_READY) list[n++] = arena_printf(a, "/readyz/%s", checks[i].name);
-        if (checks[i].where == READY_ONLY) continue;
-        list[n++] = arena_printf(a, "/livez/%s", checks[i].name);
-        list[n++] = arena_printf(a, "/healthz/%s", checks[i].name);
-    }
-    qsort(list, n, sizeof(*list), cmp_str);
-    struct json *doc = json_object(a), *out = json_set(a, doc, "paths", json_array(a));
-    for (size_t i = 0; i < n; i++)
-        if (!i || !str_eq(list[i], list[i - 1])) json_append(a, out, json_str(a, list[i]));
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    json_write_pretty(&b, doc);
-    respond_json_text(q, 200, "application/json", b.data, b.len);
-}
-
-static const struct {
-    const char *path;
-    void (*fn)(struct request *q);
-} plain[] = {{"/", paths},
-             {"/version", version},
-             {"/version/", version},
-             {"/metrics", metrics},
-             {"/metrics/slis", slis},
-             {"/.well-known/openid-configuration", openid},
-             {"/openid/v1/jwks", jwks}};
-
-bool handle_plain(struct request *q) {
-    const char *p = q->http->path;
-    for (size_t i = 0; i < ARRAY_LEN(plain); i++)
-        if (str_eq(p, plain[i].path)) {
-            plain[i].fn(q);
-            return true;
-        }
-    for (size_t i = 0; i < ARRAY_LEN(endpoints); i++) {
-        size_t n = strlen(endpoints[i]);
-        if (strncmp(p + 1, endpoints[i], n) != 0 || (p[n + 1] && p[n + 1] != '/')) continue;
-        health(q, endpoints[i], p[n + 1] ? p + n + 2 : "");
-        return true;
-    }
-    return debug_flow(q);
+    prom_head(b, "kubernetes_healthchecks_total", "counter", "Runs of the checks of health by their outcome.");
+    for (size_t i = 0; i < CHECKS; i++)
+        for (size_t at = 0; at < ENDPOINTS; at++)
+            for (int passed = 0; passed < 2; passed++) {
+                unsigned long long n = atomic_load(&s->health->counts[i][at][passed]);
+                if (n)
+                    buf_printf(b, "kubernetes_healthchecks_total{name=\"%s\",status=\"%s\",type=\"%s\"} %llu\n",
+                               checks[i].name, passed ? "success" : "error", endpoints[at], n);
+            }
 }

@@ -45,6 +45,24 @@ struct program {
     int64_t renew_at;   /* seconds since 1970 */
 };
 
+/* The flags with their values, for /flagz: none holds a secret. */
+static void show_flags(struct program *p, const struct flag *flags) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    for (const struct flag *f = flags; f->name; f++) {
+        if (f->kind == FLAG_IGNORED) continue;
+        buf_printf(&b, "%s:", f->name);
+        if (f->kind == FLAG_STR) buf_adds(&b, str_or_empty(*(const char **)f->value));
+        if (f->kind == FLAG_BOOL) buf_adds(&b, *(bool *)f->value ? "true" : "false");
+        if (f->kind == FLAG_INT) buf_printf(&b, "%lld", (long long)*(int64_t *)f->value);
+        if (f->kind == FLAG_DURATION) buf_printf(&b, "%llds", (long long)(*(int64_t *)f->value / NS_PER_SEC));
+        const struct flag_list *l = f->kind == FLAG_LIST ? f->value : NULL;
+        for (size_t i = 0; l && i < l->n; i++) buf_printf(&b, "%s%s", i ? "," : "", l->items[i]);
+        buf_addc(&b, '\n');
+    }
+    p->kept = arena_new();
+    p->o.flagz = arena_strndup(p->kept, b.data, b.len);
+}
+
 static int parse_flags(struct program *p, int argc, char **argv) {
     struct apiserver_options *o = &p->o;
     const struct flag flags[] = {
@@ -190,7 +208,9 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"allow-privileged", 0, FLAG_IGNORED, NULL, "BOOL", "accepted; privileged containers are allowed"},
         {"v", 'v', FLAG_INT, &p->v, "N", "log level: 0 errors and notices, 4 and more everything"},
         {0}};
-    return flags_main("coracle-apiserver", "The Kubernetes API server.", flags, argc, argv, 0);
+    int rc = flags_main("coracle-apiserver", "The Kubernetes API server.", flags, argc, argv, 0);
+    show_flags(p, flags);
+    return rc;
 }
 
 static int fail(struct err *e, const char *what) {
@@ -414,7 +434,6 @@ int main(int argc, char **argv) {
     if (str_empty(p.o.advertise_address)) p.o.advertise_address = identity_address(a, NULL);
     if (identity_ensure(&p.o, a, &e)) return fail(&e, "cannot make the certificates");
     if (apiserver_open(&p.o, &p.s, &e)) return fail(&e, "cannot start");
-    p.kept = arena_new();
     p.s->external_host = arena_printf(p.kept, "%s:%lld", p.o.advertise_address, (long long)p.o.secure_port);
     p.s->openapi = openapi_new();
     if (kubelet_client_new(&p.o, &p.s->kubelets, &e)) return fail(&e, "the client for kubelets");

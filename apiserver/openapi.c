@@ -183,13 +183,15 @@ static bool v3_doc(struct request *q, const char *path) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     json_write(&b, doc);
     const char *etag = arena_printf(q->a, "\"%s\"", path_hash(&t, q->a, path));
-    struct http_header h[] = {
+    const struct http_header more[] = {
         {"Content-Type", "application/json"},
         {"ETag", etag},
         {"Vary", "Accept"},
         {"Cache-Control", http_query(q->http, "hash") ? "public, immutable" : "no-cache, private"}};
     bool same = str_eq(http_header(q->http, "if-none-match"), etag);
-    http_respond(q->http, same ? 304 : 200, h, ARRAY_LEN(h), b.data, same ? 0 : b.len, HTTP_GZIP);
+    struct http_header *h;
+    size_t n = response_headers_with(q, more, ARRAY_LEN(more), &h);
+    http_respond(q->http, same ? 304 : 200, h, n, b.data, same ? 0 : b.len, HTTP_GZIP);
     return true;
 }
 
@@ -240,12 +242,14 @@ static void v2(struct request *q) {
     struct rbytes *doc = rbytes_ref(proto ? o->v2_proto : o->v2_json);
     const char *etag = arena_strdup(q->a, o->v2_etag);
     pthread_mutex_unlock(&o->lock);
-    struct http_header h[] = {
+    const struct http_header more[] = {
         {"Content-Type", proto ? V2_PROTO : "application/json"}, {"Vary", "Accept"}, {"ETag", etag}};
+    struct http_header *h;
+    size_t n = response_headers_with(q, more, ARRAY_LEN(more), &h);
     if (str_eq(http_header(q->http, "if-none-match"), etag))
-        http_respond(q->http, 304, h, ARRAY_LEN(h), "", 0, 0);
+        http_respond(q->http, 304, h, n, "", 0, 0);
     else
-        http_respond_bytes(q->http, 200, h, ARRAY_LEN(h), &doc, 1, HTTP_GZIP);
+        http_respond_bytes(q->http, 200, h, n, &doc, 1, HTTP_GZIP);
     rbytes_unref(doc);
 }
 
@@ -268,8 +272,10 @@ void handle_openapi(struct request *q) {
     if (str_has_prefix(p, "/openapi/v3/") &&
         (aggregator_openapi_v3(q, p + strlen("/openapi/v3/")) || v3_doc(q, p + strlen("/openapi/v3/"))))
         return;
-    if (str_has_prefix(p, "/openapi/v3/"))
-        http_respond(q->http, 404, NULL, 0, "", 0, 0);
-    else
-        http_respond_text(q->http, 404, "404 page not found\n");
+    if (str_has_prefix(p, "/openapi/v3/")) {
+        struct http_header *h;
+        size_t n = response_headers_with(q, NULL, 0, &h);
+        http_respond(q->http, 404, h, n, "", 0, 0);
+    } else
+        respond_text(q, 404, "404 page not found\n");
 }

@@ -1,6 +1,10 @@
 /* What a URL and its headers ask for (upstream: apiserver/pkg/endpoints/request.RequestInfo and negotiation). */
 #include "apiserver/request.h"
 
+#include "apiserver/handlers.h"
+
+#include "pkg/json/utf8.h"
+
 #include <ctype.h>
 #include <strings.h>
 
@@ -12,16 +16,35 @@ struct segments {
     size_t n;
 };
 
+/* Bytes that are no UTF-8 become U+FFFD: names are shown in answers. */
+static const char *valid_utf8(struct arena *a, const char *s) {
+    const char *p = s, *end = s + strlen(s);
+    unsigned n;
+    while (p < end && (n = utf8_len(p, end))) p += n;
+    if (p == end) return s;
+    char *out = arena_alloc(a, 3 * (size_t)(end - s) + 1), *o = out;
+    for (p = s; p < end; p += n ? n : 1) {
+        n = utf8_len(p, end);
+        memcpy(o, n ? p : "\xef\xbf\xbd", n ? n : 3);
+        o += n ? n : 3;
+    }
+    *o = '\0';
+    return out;
+}
+
 static void split_path(struct arena *a, const char *path, struct segments *s) {
     const char *p = path;
     while (*p && s->n < REQUEST_MAX_SEGMENTS) {
         while (*p == '/') p++;
         if (!*p) break;
         const char *end = strchrnul(p, '/');
-        char *seg = http_unescape(a, p, (size_t)(end - p), false);
-        s->items[s->n] = seg ? seg : arena_strndup(a, p, (size_t)(end - p));
-        s->after[s->n++] = end;
+        char *seg = http_unescape(a, p, (size_t)(end - p), false), *part;
+        if (!seg) seg = arena_strndup(a, p, (size_t)(end - p));
         p = end;
+        while (s->n < REQUEST_MAX_SEGMENTS && (part = strsep(&seg, "/"))) { /* one that was escaped parts too */
+            s->items[s->n] = valid_utf8(a, part);
+            s->after[s->n++] = end;
+        }
     }
 }
 
@@ -212,7 +235,9 @@ static void parse_accept(struct request *q) {
         for (size_t i = 0; i < ARRAY_LEN(media_types); i++) q->accept_known |= str_eq(c.type, media_types[i]);
     }
     for (size_t i = 0; i < n && !q->acceptable; i++) q->acceptable = clause_serves(q, &clauses[i]);
-    q->acceptable &= q->accept_known || (q->res && q->res->custom);
+    bool unrouted = (q->res && q->res->custom) || (!q->is_resource && discovery_of_groups(q));
+    q->acceptable &= q->accept_known || unrouted;
+    q->accept_known |= unrouted;
     q->content_type = media_types[q->media];
 }
 

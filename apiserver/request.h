@@ -49,6 +49,7 @@ struct request {
     enum media_as as;
     bool stream_param;      /* asked for ;stream=watch */
     const char *as_version; /* of its group: "v1", "v1beta1", "v2"; NULL: AS_OBJECT */
+    bool forbidden;         /* by authorization */
     bool acceptable;
     bool accept_known;        /* the header names a type that is served, whatever its parameters */
     const char *content_type; /* of the answer */
@@ -102,6 +103,11 @@ void respond_json_text(struct request *q, int status, const char *content_type, 
 struct json *status_tree(struct arena *a, struct err *e);
 /* Headers for a streamed answer of this type. Returns their number. */
 size_t response_headers(struct request *q, const char *content_type, struct http_header **out);
+/* The usual headers and `more`, which has the Content-Type, and takes the place of usual ones with the same name. */
+size_t response_headers_with(struct request *q, const struct http_header *more, size_t n_more,
+                             struct http_header **out);
+/* text/plain, with X-Content-Type-Options as Go's http.Error. */
+void respond_text(struct request *q, int status, const char *fmt, ...) _printf_(3, 4);
 
 /* Resource-level errors. */
 int err_not_found(struct err *e, const struct resource *r, const char *name);

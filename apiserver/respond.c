@@ -35,6 +35,34 @@ size_t response_headers(struct request *q, const char *content_type, struct http
     return n;
 }
 
+size_t response_headers_with(struct request *q, const struct http_header *more, size_t n_more,
+                             struct http_header **out) {
+    struct http_header *usual, *h;
+    size_t n_usual = response_headers(q, "", &usual), n = 0;
+    h = arena_alloc(q->a, (n_usual + n_more) * sizeof(*h));
+    for (size_t i = 0; i < n_usual; i++) {
+        bool replaced = str_eq(usual[i].name, "Content-Type");
+        for (size_t j = 0; j < n_more && !replaced; j++) replaced = str_eq(usual[i].name, more[j].name);
+        if (!replaced) h[n++] = usual[i];
+    }
+    for (size_t j = 0; j < n_more; j++) h[n++] = more[j];
+    *out = h;
+    return n;
+}
+
+void respond_text(struct request *q, int status, const char *fmt, ...) {
+    static const struct http_header more[] = {{"Content-Type", "text/plain; charset=utf-8"},
+                                              {"X-Content-Type-Options", "nosniff"}};
+    struct http_header *h;
+    size_t n = response_headers_with(q, more, ARRAY_LEN(more), &h);
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    va_list ap;
+    va_start(ap, fmt);
+    buf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    http_respond(q->http, status, h, n, b.data, b.len, 0);
+}
+
 bool request_gzip(const struct request *q) {
     const struct http_peer *p = q->http->peer;
     if (p->unix_socket || str_has_prefix(p->addr, "127.") || str_eq(p->addr, "::1")) return false;
@@ -63,6 +91,7 @@ static void write_tree(struct request *q, struct buf *b, const struct api_type *
                        raw.len);
         return;
     }
+    if (q->media == MEDIA_YAML) json_sort_keys(v, true); /* upstream's YAML comes from maps */
     if (q->media == MEDIA_YAML && yaml_write(b, v, NULL) == 0) return;
     *content_type = "application/json";
     if (pretty)
@@ -117,7 +146,7 @@ struct json *status_tree(struct arena *a, struct err *e) {
     if (e->n_causes) json_set(a, d, "causes", causes_tree(a, e));
     if (e->retry_after_seconds) json_set_int(a, d, "retryAfterSeconds", e->retry_after_seconds);
     bool bare = str_empty(e->reason) || str_eq(e->reason, "BadRequest") || str_eq(e->reason, "InternalError") ||
-                str_eq(e->reason, "Expired");
+                str_eq(e->reason, "Expired") || str_eq(e->reason, "Unauthorized");
     if (json_len(d) || !bare) json_set(a, s, "details", d);
     json_set_int(a, s, "code", e->status);
     return s;
@@ -138,10 +167,11 @@ void respond_err(struct request *q, struct err *e) {
     }
     write_tree(q, &b, api_type_find("meta.k8s.io", "v1", "Status"), s, &ct);
     size_t n = response_headers(q, ct, &h);
-    all = arena_alloc(q->a, (n + 1) * sizeof(*all));
+    all = arena_alloc(q->a, (n + 2) * sizeof(*all));
     memcpy(all, h, n * sizeof(*h));
     if (e->retry_after_seconds)
         all[n++] = (struct http_header){"Retry-After", arena_printf(q->a, "%d", e->retry_after_seconds)};
+    if (q->forbidden) all[n++] = (struct http_header){"X-Content-Type-Options", "nosniff"};
     http_respond(q->http, e->status, all, n, b.data, b.len, 0);
 }
 

@@ -8,6 +8,7 @@
 #include "apiserver/crd/registry.h"
 #include "apiserver/encryption.h"
 #include "apiserver/handlers.h"
+#include "apiserver/health.h"
 #include "apiserver/lookup.h"
 #include "apiserver/metrics.h"
 #include "apiserver/servicealloc.h"
@@ -68,6 +69,7 @@ int apiserver_open(const struct apiserver_options *o, struct apiserver **out, st
     s->event_end = rbytes_new("}\n", 2);
     s->lists = listcache_new();
     s->metrics = metrics_new();
+    s->health = health_new();
     int rc = open_parts(s, e);
     if (rc) {
         apiserver_close(s);
@@ -100,6 +102,7 @@ void apiserver_close(struct apiserver *s) {
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->write_queues[i]);
     for (size_t i = 0; i < WRITE_QUEUES; i++) pthread_mutex_destroy(&s->quota_queues[i]);
     metrics_free(s->metrics);
+    health_free(s->health);
     free(s);
 }
 
@@ -131,7 +134,21 @@ static int no_method(struct request *q, struct err *e) {
     return rc;
 }
 
+/* What upstream's router and storage say of names that no path can hold. */
+static int check_path(const struct request *q, struct err *e) {
+    const char *p = q->http->path, *twice = strstr(p + 1, "//");
+    if (twice && twice[strspn(twice, "/")])
+        return err_status(e, 404, "NotFound", "the server could not find the requested resource");
+    if (str_eq(q->ns, ".") || str_eq(q->ns, ".."))
+        return err_status(e, 500, "InternalError", "Internal error occurred: name may not be '%s'", q->ns);
+    if (str_eq(q->name, ".") || str_eq(q->name, ".."))
+        return err_status(e, 400, "BadRequest", "name may not be '%s'", q->name);
+    return 0;
+}
+
 static int check_route(struct request *q, struct err *e) {
+    int rc = check_path(q, e);
+    if (rc) return rc;
     bool custom_below = q->res && q->res->custom && q->name && q->subresource && (q->ns || !q->res->namespaced);
     if (custom_below && (!q->sub || q->rest[strspn(q->rest, "/")])) return err_not_found(e, q->res, q->name);
     if (!q->res || (q->subresource && !q->sub))
@@ -187,7 +204,7 @@ static void route_other(struct request *q) {
     else if (str_has_prefix(q->http->path, "/openapi/"))
         handle_openapi(q);
     else if (!handle_plain(q))
-        http_respond_text(q->http, 404, "404 page not found\n");
+        respond_text(q, 404, "404 page not found\n");
 }
 
 /* What is stored without effect must not look as if it worked: the cluster's set-up says which kinds those are. */
@@ -220,7 +237,7 @@ void server_process(struct request *q) {
         return;
     }
     if (!rc && q->is_resource && !q->res && !resource_group_known(q->s->resources, q->group, NULL)) {
-        http_respond_text(q->http, 404, "404 page not found\n"); /* not even a group: no API answers */
+        respond_text(q, 404, "404 page not found\n"); /* not even a group: no API answers */
         return;
     }
     if (!rc && q->is_resource) rc = check_route(q, &e);

@@ -210,7 +210,7 @@ static void remote_v3(struct request *q, struct agg_back *b) {
     int rc = agg_dial(q->s->aggregator, b, q->a, &d, &e);
     if (!rc) rc = http_client_do(d->client, "GET", path, h, ARRAY_LEN(h), NULL, 0, &r, AGG_CHECK_MS, &e);
     if (rc || r.status != 200)
-        http_respond_text(q->http, 503, "service unavailable\n");
+        respond_text(q, 503, "service unavailable\n");
     else
         respond_json_text(q, 200, "application/json", str_or_empty(r.body.data), r.body.len);
 }
