@@ -273,7 +273,8 @@ static void dedup_owners(struct write *w, struct json *obj) {
     if (uids)
         rules_warn(
             &w->c,
-            ".metadata.ownerReferences contains duplicate entries; they count once. Duplicate UID(s) observed: %s",
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
+            "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %s",
             uids);
 }
 

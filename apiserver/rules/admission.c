@@ -10,6 +10,7 @@ int admission_forbid(struct rules_ctx *c, const struct json *obj, struct err *e,
     va_end(ap);
     const char *name = c->name ? c->name : json_as_str(json_at(obj, "metadata", "name", NULL));
     if (str_empty(name)) name = json_as_str(json_at(obj, "metadata", "generateName", NULL));
+    if (str_empty(name)) name = "Unknown";
     err_status(e, 403, "Forbidden", "%s%s%s \"%s\" is forbidden: %s", c->resource, str_empty(c->group) ? "" : ".",
                str_or_empty(c->group), str_or_empty(name), why);
     err_details(e, c->group, c->resource, name);

@@ -241,7 +241,7 @@ int admit_runtime_class(struct rules_ctx *c, struct json *obj, const struct json
 int check_runtime_class(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!creates_pod(c)) return 0;
     const struct json *spec = json_get(obj, "spec");
-    if (!*jstr(spec, "runtimeClassName") && json_len(json_get(spec, "overhead")))
+    if (!*jstr(spec, "runtimeClassName") && jget(spec, "overhead"))
         return admission_forbid(c, obj, e,
                                 "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
     return 0;

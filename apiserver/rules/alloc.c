@@ -1,11 +1,11 @@
 /* Allocation of cluster IPs and node ports, and the fields of a Service that hang on it (clusterIPs,
- * ipFamilies, ipFamilyPolicy, nodePort, healthCheckNodePort).
+ * ipFamilies, ipFamilyPolicy, nodePort, healthCheckNodePort; service_fields.c).
  *
- * A claim is made before the write; when the write fails rules_release gives it back, when the object goes
- * rules_stored does. Who holds what is kept by rules_config.alloc (a server's: in the store, where all servers see
- * it), or in two maps from the text of an address or port to its owner, filled from the stored Services at the
- * first use. Addresses and ports are drawn at random from the upper part of the range, so that static ones asked for
- * at its start seldom collide; then the range is searched in order.
+ * A claim is made before the object is validated, so what cannot be had is all that a client is told. When validation or
+ * the write fails rules_release gives it back, when the object goes rules_stored does. Who holds what is kept by
+ * rules_config.alloc (a server's: in the store, where all servers see it), or in two maps from the text of an address or
+ * port to its owner, filled from the stored Services at the first use. Addresses and ports are drawn at random from the
+ * upper part of the range, so that static ones asked for at its start seldom collide; then the range is searched in order.
  *
  * Upstream: pkg/registry/core/service/storage/alloc.go and ipallocator; one IPv4 range, no dual stack. */
 #include "apiserver/rules/alloc.h"
@@ -245,215 +245,184 @@ static int draw_port(struct rules_ctx *c, const struct json *svc, struct err *e)
     return -ENOSPC;
 }
 
-static bool is_headless(const struct json *spec) { return str_eq(jstr(spec, "clusterIP"), "None"); }
-
-static void set_families(struct rules_ctx *c, struct json *spec) {
-    if (!json_len(json_get(spec, "ipFamilies"))) {
-        struct json *f = json_array(c->a);
-        json_append(c->a, f, json_str(c->a, "IPv4"));
-        /* a headless Service without a selector is not bound to the cluster's families */
-        if (is_headless(spec) && !json_len(json_get(spec, "selector")) && !*jstr(spec, "ipFamilyPolicy")) {
-            json_append(c->a, f, json_str(c->a, "IPv6"));
-            json_set_str(c->a, spec, "ipFamilyPolicy", "RequireDualStack");
-        }
-        json_set(c->a, spec, "ipFamilies", f);
-    }
-    def_str(c->a, spec, "ipFamilyPolicy", "SingleStack");
-}
-
-static int claim_ip(struct rules_ctx *c, struct json *obj, const struct json *old, struct json *spec, struct vctx *v,
-                    struct err *e) {
+/* Of a Service that has no address yet, asked for or not. */
+static int claim_ip(struct rules_ctx *c, struct json *obj, struct json *spec, struct vctx *v, struct err *e) {
     const struct fp *p = FP(FP(NULL, "spec"), "clusterIPs");
-    const char *ip = jstr(spec, "clusterIP");
+    const struct json *ips = json_get(spec, "clusterIPs");
+    const char *ip = str_or_empty(json_as_str(json_item(ips, 0)));
     int rc = 0;
-    if (!is_headless(spec) && !*ip) {
-        if ((rc = draw_ip(c, obj, &ip, e))) return rc;
-        json_set_str(c->a, spec, "clusterIP", ip);
-    } else if (!is_headless(spec)) {
-        const struct json *val = json_get(spec, "clusterIPs");
-        if (!in_range(c->rules, ip)) {
-            v_invalid(v, p, val, "failed to allocate IP %s: the provided IP is not in the valid range %s", ip,
-                      c->rules->cidr);
-        } else if ((rc = take_ip(c, ip, obj, old, e)) == -EEXIST) {
-            v_invalid(v, p, val, "failed to allocate IP %s: provided IP is already allocated", ip);
-        } else if (rc) {
-            return rc;
-        }
-    }
-    struct json *list = json_array(c->a);
-    json_append(c->a, list, json_str(c->a, jstr(spec, "clusterIP")));
-    json_set(c->a, spec, "clusterIPs", list);
+    if (str_eq(ip, "None")) return 0;
+    if (!*ip)
+        rc = draw_ip(c, obj, &ip, e);
+    else if (!in_range(c->rules, ip))
+        v_invalid(v, p, ips, "failed to allocate IP %s: the provided IP is not in the valid range %s", ip,
+                  c->rules->cidr);
+    else if ((rc = take_ip(c, ip, obj, NULL, e)) == -EEXIST)
+        v_invalid(v, p, ips, "failed to allocate IP %s: provided IP is already allocated", ip);
+    if (rc == -EEXIST || v->n) return 0;
+    if (rc) return rc;
+    json_set_str(c->a, spec, "clusterIP", ip);
+    json_del(spec, "clusterIPs");
+    json_append(c->a, json_ensure_array(c->a, spec, "clusterIPs"), json_str(c->a, ip));
     return 0;
 }
 
-static bool same_port_seen(const struct json *ports, size_t upto, int64_t node_port, const char *protocol) {
-    for (size_t i = 0; i < upto; i++) {
-        const struct json *p = json_item(ports, i);
-        if (json_get_int(p, "nodePort", 0) == node_port && str_eq(jstr(p, "protocol"), protocol)) return true;
-    }
+/* ---- node ports ---- */
+
+/* The ports that this write has taken. */
+struct taken {
+    int64_t *ports;
+    size_t n, cap;
+};
+
+static bool taken_has(const struct taken *t, int64_t port) {
+    for (size_t i = 0; i < t->n; i++)
+        if (t->ports[i] == port) return true;
     return false;
 }
 
-static int claim_ports(struct rules_ctx *c, struct json *obj, const struct json *old, struct json *spec, struct vctx *v,
-                       struct err *e) {
-    const struct fp *sp = FP(NULL, "spec");
-    struct json *port, *ports = json_get(spec, "ports");
+static void taken_add(struct rules_ctx *c, struct taken *t, int64_t port) {
+    ARENA_GROW(c->a, t->ports, t->n, t->cap);
+    t->ports[t->n++] = port;
+}
+
+/* Takes a port that was asked for: 0, -EEXIST, -ERANGE or an error. As upstream, a dry run does not see the range. */
+static int ask_port(struct rules_ctx *c, struct taken *t, int64_t port, const struct json *obj, const struct json *old,
+                    struct err *e) {
     struct rules *r = c->rules;
-    JSON_FOREACH(port, ports) {
-        int64_t n = json_get_int(port, "nodePort", 0);
-        const struct fp *p = FP(FPI(FP(sp, "ports"), port_i), "nodePort");
+    bool inside = port >= r->port_min && port <= r->port_max;
+    if (!inside && !c->dry_run) return -ERANGE;
+    if (taken_has(t, port)) return -EEXIST;
+    int rc = inside ? take_port(c, port, obj, old, e) : 0;
+    if (!rc) taken_add(c, t, port);
+    return rc;
+}
+
+static int any_port(struct rules_ctx *c, struct taken *t, const struct json *obj, struct err *e) {
+    int port = draw_port(c, obj, e);
+    if (port > 0) taken_add(c, t, port);
+    return port;
+}
+
+static const char *port_fault(struct rules_ctx *c, int rc) {
+    if (rc == -EEXIST) return "provided port is already allocated";
+    return arena_printf(c->a, "provided port is not in the valid range. The range of valid ports is %d-%d",
+                        c->rules->port_min, c->rules->port_max);
+}
+
+static int report_port(struct vctx *v, int rc, size_t i, int64_t port) {
+    if (rc != -EEXIST && rc != -ERANGE) return rc;
+    v_invalid(v, FP(FPI(FP(FP(NULL, "spec"), "ports"), i), "nodePort"), json_int(v->a, port), "%s",
+              port_fault(v->c, rc));
+    return 0;
+}
+
+/* The node port that the first of the ports with this number asks for, or 0. */
+static int64_t asked_for(const struct json *ports, int64_t number) {
+    const struct json *p;
+    JSON_FOREACH(p, ports)
+        if (json_get_int(p, "port", 0) == number && json_get_int(p, "nodePort", 0))
+            return json_get_int(p, "nodePort", 0);
+    return 0;
+}
+
+/* Of a new Service: ports with the same number (TCP and UDP) get the same node port. */
+static int claim_ports(struct rules_ctx *c, struct json *obj, struct json *spec, bool draw, struct taken *t,
+                       struct vctx *v, struct err *e) {
+    struct json *p, *ports = json_get(spec, "ports");
+    JSON_FOREACH(p, ports) {
+        int64_t own = json_get_int(p, "nodePort", 0), number = json_get_int(p, "port", 0), shared = 0;
         int rc = 0;
-        if (!n) {
-            if ((rc = draw_port(c, obj, e)) < 0) return rc;
-            json_set_int(c->a, port, "nodePort", rc);
+        if (!own && !draw) continue;
+        for (size_t j = 0; j < p_i && !shared; j++)
+            if (json_get_int(json_item(ports, j), "port", 0) == number)
+                shared = json_get_int(json_item(ports, j), "nodePort", 0);
+        int64_t want = shared ? own : asked_for(ports, number);
+        if (shared && (!own || own == shared)) {
+            json_set_int(c->a, p, "nodePort", shared);
             continue;
         }
-        if (c->dry_run) continue; /* a dry run does not look at the range, as upstream */
-        if (n < r->port_min || n > r->port_max) {
-            v_invalid(v, p, json_get(port, "nodePort"),
-                      "provided port is not in the valid range. The range of valid ports is %d-%d", r->port_min,
-                      r->port_max);
-        } else if ((rc = take_port(c, n, obj, old, e)) == -EEXIST ||
-                   (rc == 0 && same_port_seen(ports, port_i, n, jstr(port, "protocol")))) {
-            v_invalid(v, p, json_get(port, "nodePort"), "provided port is already allocated");
-        } else if (rc) {
-            return rc;
+        if (want) {
+            rc = ask_port(c, t, want, obj, NULL, e);
+        } else if ((rc = any_port(c, t, obj, e)) > 0) {
+            want = rc;
+            rc = 0;
         }
+        if ((rc = report_port(v, rc, p_i, want)) || v->n) return rc;
+        json_set_int(c->a, p, "nodePort", want);
     }
     return 0;
 }
 
-static bool wants_health_port(const struct json *spec) {
-    return str_eq(jstr(spec, "type"), "LoadBalancer") && str_eq(jstr(spec, "externalTrafficPolicy"), "Local");
+static int update_ports(struct rules_ctx *c, struct json *obj, const struct json *old, bool draw, struct taken *t,
+                        struct vctx *v, struct err *e) {
+    struct json *p, *ports = json_at(obj, "spec", "ports", NULL);
+    const struct json *before = json_at(old, "spec", "ports", NULL);
+    JSON_FOREACH(p, ports) {
+        int64_t own = json_get_int(p, "nodePort", 0);
+        int rc = 0;
+        bool had = false;
+        if (!own && !draw) continue;
+        for (size_t j = 0; j < json_len(before); j++) had |= json_get_int(json_item(before, j), "nodePort", 0) == own;
+        if (!own) {
+            if ((rc = any_port(c, t, obj, e)) < 0) return rc;
+            json_set_int(c->a, p, "nodePort", own = rc);
+        } else if (!had && !taken_has(t, own)) {
+            if ((rc = report_port(v, ask_port(c, t, own, obj, old, e), p_i, own)) || v->n) return rc;
+        }
+        for (size_t j = 0; j < p_i; j++)
+            if (json_get_int(json_item(ports, j), "nodePort", 0) == own &&
+                str_eq(jstr(json_item(ports, j), "protocol"), jstr(p, "protocol")))
+                return err_status(e, 500, "", "duplicate nodePort: {%s %lld}", jstr(p, "protocol"), (long long)own);
+    }
+    return 0;
 }
 
 static int claim_health_port(struct rules_ctx *c, struct json *obj, const struct json *old, struct json *spec,
-                             struct vctx *v, struct err *e) {
+                             struct taken *t, struct err *e) {
     int64_t n = json_get_int(spec, "healthCheckNodePort", 0);
-    int rc = n ? take_port(c, n, obj, old, e) : draw_port(c, obj, e);
-    if (rc == -EEXIST)
-        v_invalid(v, FP(FP(NULL, "spec"), "healthCheckNodePort"), json_get(spec, "healthCheckNodePort"),
-                  "provided port is already allocated");
-    else if (rc < 0)
-        return rc;
-    else if (!n)
-        json_set_int(c->a, spec, "healthCheckNodePort", rc);
-    return 0;
+    int rc = n ? ask_port(c, t, n, obj, old, e) : any_port(c, t, obj, e);
+    if (rc == -EEXIST || rc == -ERANGE)
+        return err_status(e, 500, "InternalError",
+                          "Internal error occurred: failed to allocate requested HealthCheck NodePort %lld: %s",
+                          (long long)n, port_fault(c, rc));
+    if (rc > 0) json_set_int(c->a, spec, "healthCheckNodePort", rc);
+    return MIN_OF(rc, 0);
 }
 
+/* The first that fails ends it, as upstream: of two Services that want the same address and port one gets both. */
 static int claim_all(struct rules_ctx *c, struct json *obj, const struct json *old, struct vctx *v, struct err *e) {
     struct json *spec = json_ensure_object(c->a, obj, "spec");
+    const struct json *was = json_get(old, "spec");
     const char *type = jstr(spec, "type");
-    const struct fp *sp = FP(NULL, "spec");
+    struct taken t = {0};
+    int rc = 0;
     load(c);
-    if (str_eq(type, "ExternalName")) return 0;
-    set_families(c, spec);
-    const struct json *f;
-    if (!is_headless(spec)) {
-        JSON_FOREACH(f, json_get(spec, "ipFamilies"))
-            if (str_eq(json_as_str(f), "IPv6"))
-                v_invalid(v, FPI(FP(sp, "ipFamilies"), f_i), f, "not configured on this cluster");
-        if (str_eq(jstr(spec, "ipFamilyPolicy"), "RequireDualStack"))
-            v_invalid(v, FP(sp, "ipFamilyPolicy"), json_get(spec, "ipFamilyPolicy"),
-                      "this cluster is not configured for dual-stack services");
-    }
-    int r = claim_ip(c, obj, old, spec, v, e);
-    bool node_ports = str_eq(type, "NodePort") ||
-                      (str_eq(type, "LoadBalancer") && json_get_bool(spec, "allocateLoadBalancerNodePorts", true));
-    /* The first that fails ends it, as upstream: of two Services that want the same address and port one gets both. */
-    if (!r && !v->n && node_ports) r = claim_ports(c, obj, old, spec, v, e);
-    if (!r && !v->n && wants_health_port(spec)) r = claim_health_port(c, obj, old, spec, v, e);
-    return r;
+    service_families(v, spec, was);
+    if (!v->n && !str_eq(type, "ExternalName") && (!old || str_eq(jstr(was, "type"), "ExternalName")))
+        rc = claim_ip(c, obj, spec, v, e);
+    bool draw = str_eq(type, "NodePort") || json_get_bool(spec, "allocateLoadBalancerNodePorts", true);
+    if (!rc && !v->n && str_in(type, ONE_OF("NodePort", "LoadBalancer")))
+        rc = old ? update_ports(c, obj, old, draw, &t, v, e) : claim_ports(c, obj, spec, draw, &t, v, e);
+    if (!rc && !v->n && service_wants_health_port(spec) && !(old && service_wants_health_port(was)))
+        rc = claim_health_port(c, obj, old, spec, &t, e);
+    return rc;
 }
 
 int alloc_claim(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
     if (!is_service(c) || !c->rules || !str_empty(c->subresource)) return 0;
-    if (str_eq(jstr(json_get(obj, "spec"), "type"), "ExternalName")) /* checked, but not kept */
-        json_del(json_get(obj, "spec"), "internalTrafficPolicy");
     struct vctx v = {.c = c, .a = c->a};
+    service_carry(c->a, json_ensure_object(c->a, obj, "spec"), json_get(old, "spec"));
     lock(c->rules);
     int r = claim_all(c, obj, old, &v, e);
     unlock(c->rules);
+    if (r == -ENOSPC)
+        r = err_status(e, 500, "InternalError", "failed to allocate a serviceIP or nodePort: range is full");
+    if (r == 0) r = v_finish(&v, json_as_str(json_at(obj, "metadata", "name", NULL)), e);
     if (r < 0) {
         rules_release(c);
-        if (r != -ENOSPC) return r;
-        return err_status(e, 500, "InternalError", "failed to allocate a serviceIP or nodePort: range is full");
+        return r;
     }
-    r = v_finish(&v, json_as_str(json_at(obj, "metadata", "name", NULL)), e);
-    if (r < 0) rules_release(c);
-    return r;
-}
-
-/* ---- what an update carries over, and what follows the type ---- */
-
-static void carry_ports(struct arena *a, struct json *spec, const struct json *old) {
-    struct json *p;
-    const struct json *o;
-    JSON_FOREACH(p, json_get(spec, "ports")) {
-        if (json_get_int(p, "nodePort", 0)) continue;
-        JSON_FOREACH(o, json_get(old, "ports"))
-            if (json_get_int(o, "port", 0) == json_get_int(p, "port", 0) &&
-                str_eq(jstr(o, "protocol"), jstr(p, "protocol")) && json_get_int(o, "nodePort", 0))
-                json_set_int(a, p, "nodePort", json_get_int(o, "nodePort", 0));
-    }
-}
-
-static void drop_node_ports(struct json *spec, const struct json *old) {
-    struct json *p;
-    JSON_FOREACH(p, json_get(spec, "ports")) {
-        const struct json *o;
-        JSON_FOREACH(o, json_get(old, "ports"))
-            if (json_get_int(o, "nodePort", 0) == json_get_int(p, "nodePort", -1)) json_del(p, "nodePort");
-    }
-}
-
-/* A client that changes clusterIP alone means clusterIPs too. */
-static void follow_cluster_ip(struct arena *a, struct json *spec, const struct json *was) {
-    const char *ip = jstr(spec, "clusterIP");
-    if (str_eq(ip, jstr(was, "clusterIP")) || !json_equal(json_get(spec, "clusterIPs"), json_get(was, "clusterIPs")))
-        return;
-    json_del(spec, "clusterIPs");
-    if (*ip) json_append(a, json_ensure_array(a, spec, "clusterIPs"), json_str(a, ip));
-}
-
-PREPARE_FN(service) {
-    struct json *spec = json_ensure_object(c->a, obj, "spec");
-    if (!str_empty(c->subresource)) return;
-    const char *type = jstr(spec, "type");
-    bool cluster = !str_eq(type, "ExternalName"), ports = str_eq(type, "NodePort") || str_eq(type, "LoadBalancer");
-    const struct json *was = json_get(old, "spec");
-    const char *old_type = jstr(was, "type");
-    if (old && cluster && !str_eq(old_type, "ExternalName") && !*jstr(spec, "clusterIP") && *jstr(was, "clusterIP")) {
-        json_set_str(c->a, spec, "clusterIP", jstr(was, "clusterIP"));
-        if (!json_len(json_get(spec, "clusterIPs")) && jget(was, "clusterIPs"))
-            json_set(c->a, spec, "clusterIPs", json_clone(c->a, json_get(was, "clusterIPs")));
-    }
-    if (old && ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) carry_ports(c->a, spec, was);
-    if (old && wants_health_port(spec) && wants_health_port(was) && !json_get_int(spec, "healthCheckNodePort", 0) &&
-        jget(was, "healthCheckNodePort"))
-        json_set_int(c->a, spec, "healthCheckNodePort", json_get_int(was, "healthCheckNodePort", 0));
-    if (old && !ports && str_in(old_type, ONE_OF("NodePort", "LoadBalancer"))) drop_node_ports(spec, was);
-    if (old && !wants_health_port(spec) && wants_health_port(was)) json_del(spec, "healthCheckNodePort");
-    bool open_now = ports || (str_eq(type, "ClusterIP") && json_len(json_get(spec, "externalIPs"))),
-         open_before = str_in(old_type, ONE_OF("NodePort", "LoadBalancer")) ||
-                       (str_eq(old_type, "ClusterIP") && json_len(json_get(was, "externalIPs")));
-    if (old && open_before && !open_now &&
-        str_eq(jstr(spec, "externalTrafficPolicy"), jstr(was, "externalTrafficPolicy")))
-        json_del(spec, "externalTrafficPolicy");
-    if (old && !cluster && str_in(old_type, ONE_OF("ClusterIP", "NodePort", "LoadBalancer")) &&
-        str_eq(jstr(spec, "internalTrafficPolicy"), jstr(was, "internalTrafficPolicy")))
-        json_del(spec, "internalTrafficPolicy");
-    if (old && !str_eq(type, "LoadBalancer") && str_eq(old_type, "LoadBalancer")) {
-        json_del(spec, "allocateLoadBalancerNodePorts");
-        json_del(spec, "loadBalancerClass");
-    }
-    if (old && !cluster && !str_eq(old_type, "ExternalName")) {
-        static const char *const dropped[] = {"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"};
-        for (size_t i = 0; i < ARRAY_LEN(dropped); i++)
-            if (jsame(json_get(spec, dropped[i]), json_get(was, dropped[i]))) json_del(spec, dropped[i]);
-    }
-    if (old) follow_cluster_ip(c->a, spec, was);
-    /* clusterIP is the first of clusterIPs; what only the list says is not taken over */
-    if (*jstr(spec, "clusterIP") && !json_len(json_get(spec, "clusterIPs")))
-        json_append(c->a, json_ensure_array(c->a, spec, "clusterIPs"), json_str(c->a, jstr(spec, "clusterIP")));
+    service_drop(c->a, obj, old);
+    return 0;
 }

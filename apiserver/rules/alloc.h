@@ -3,7 +3,7 @@
 
 #include <pthread.h>
 
-#include "apiserver/rules/strategy.h"
+#include "apiserver/rules/rules.h"
 #include "pkg/base/map.h"
 
 struct hook_pool;
@@ -26,6 +26,15 @@ struct rules {
 
 int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e);
 void alloc_done(struct rules *r);
-/* For Services: fills in and claims addresses and ports; for other kinds nothing. 422 when one asked for is
- * taken or out of range. */
+/* Before validation. For Services: fills in and claims addresses and ports; for other kinds nothing. 422 when one asked
+ * for is taken or out of range. */
 int alloc_claim(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e);
+
+/* ---- service_fields.c ---- `was`: the stored spec, NULL for a new Service */
+bool service_wants_health_port(const struct json *spec);
+/* Takes over what the client did not say. */
+void service_carry(struct arena *a, struct json *spec, const struct json *was);
+/* Fills in ipFamilies and ipFamilyPolicy, with findings where they do not fit. */
+void service_families(struct vctx *v, struct json *spec, const struct json *was);
+/* Drops what the new type has no use for and the client did not change. */
+void service_drop(struct arena *a, struct json *obj, const struct json *old);

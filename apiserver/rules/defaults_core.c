@@ -69,6 +69,17 @@ DEFAULTS_FN(service) {
         if (!str_empty(json_get_str(ing, "ip"))) def_str(a, ing, "ipMode", "VIP");
 }
 
+/* In a tree U+0000 is C0 80, so that strings end where they end. Gives the number of bytes. */
+static size_t bytes_of_text(char *s) {
+    char *to = s;
+    for (const char *from = s; *from; to++) {
+        bool zero = (uint8_t)from[0] == 0xc0 && (uint8_t)from[1] == 0x80;
+        *to = zero ? '\0' : *from;
+        from += zero ? 2 : 1;
+    }
+    return (size_t)(to - s);
+}
+
 /* stringData is a way in only: its entries become data (base64). */
 DEFAULTS_FN(secret) {
     const struct json *plain = jget(obj, "stringData");
@@ -79,8 +90,8 @@ DEFAULTS_FN(secret) {
     }
     struct json *data = json_ensure_object(c->a, obj, "data");
     JSON_FOREACH_MEMBER(m, plain) {
-        const char *s = str_or_empty(json_as_str(m->value));
-        size_t n = strlen(s);
+        char *s = arena_strdup(c->a, str_or_empty(json_as_str(m->value)));
+        size_t n = bytes_of_text(s);
         char *text = arena_alloc(c->a, base64_encoded_len(n) + 1);
         base64_encode(s, n, text);
         json_set_str(c->a, data, m->key, text);
@@ -102,11 +113,15 @@ DEFAULTS_FN(persistent_volume) {
     def_str(c->a, json_ensure_object(c->a, obj, "status"), "phase", "Pending");
     def_str(c->a, spec, "persistentVolumeReclaimPolicy", "Retain");
     def_ptr(c->a, spec, "volumeMode", "Filesystem");
+    default_amounts(c->a, json_get(spec, "capacity"));
     default_pv_source(c->a, spec);
 }
 
 DEFAULTS_FN(persistent_volume_claim) {
-    def_str(c->a, json_ensure_object(c->a, obj, "status"), "phase", "Pending");
+    struct json *status = json_ensure_object(c->a, obj, "status");
+    def_str(c->a, status, "phase", "Pending");
+    default_amounts(c->a, json_get(status, "capacity"));
+    default_amounts(c->a, json_get(status, "allocatedResources"));
     default_pvc_spec(c->a, json_ensure_object(c->a, obj, "spec"));
 }
 
@@ -132,6 +147,8 @@ DEFAULTS_FN(node) {
         !str_eq(json_as_str(json_item(json_get(spec, "podCIDRs"), 0)), cidr)) /* the old field wins */
         json_append(c->a, json_set(c->a, spec, "podCIDRs", json_array(c->a)), json_str(c->a, cidr));
     struct json *status = jget(obj, "status"), *capacity = jget(status, "capacity");
+    default_amounts(c->a, capacity);
+    default_amounts(c->a, json_get(status, "allocatable"));
     if (capacity && !jget(status, "allocatable")) json_set(c->a, status, "allocatable", json_clone(c->a, capacity));
 }
 
@@ -145,10 +162,18 @@ static void fill_missing(struct arena *a, struct json *item, const char *into, c
 
 DEFAULTS_FN(limit_range) {
     struct json *item;
+    static const char *const lists[] = {"max", "min", "default", "defaultRequest", "maxLimitRequestRatio"};
     JSON_FOREACH(item, json_at(obj, "spec", "limits", NULL)) {
+        for (size_t i = 0; i < ARRAY_LEN(lists); i++) default_amounts(c->a, json_get(item, lists[i]));
         if (!str_eq(jstr(item, "type"), "Container")) continue;
         fill_missing(c->a, item, "default", "max");
         fill_missing(c->a, item, "defaultRequest", "default");
         fill_missing(c->a, item, "defaultRequest", "min");
     }
+}
+
+DEFAULTS_FN(resource_quota) {
+    default_amounts(c->a, json_at(obj, "spec", "hard", NULL));
+    default_amounts(c->a, json_at(obj, "status", "hard", NULL));
+    default_amounts(c->a, json_at(obj, "status", "used", NULL));
 }

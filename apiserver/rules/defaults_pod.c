@@ -89,15 +89,23 @@ static bool image_parses(const char *image) {
     }
 }
 
-enum { IMAGE_NAME_MAX = 255 };
+enum { REPOSITORY_MAX = 255, HASH_LEN = 64 };
+
+/* What has no host belongs to "library", which counts; and a bare hash is no name. */
+static bool image_too_long(const char *image) {
+    size_t first = strcspn(image, "/"), skip = image[first] && is_host(image, first) ? first + 1 : 0;
+    size_t n = strcspn(image + skip, ":@");
+    bool library = !skip && !memchr(image, '/', n);
+    if (n == HASH_LEN && !image[n] && strspn(image, "0123456789abcdef") == n) return true;
+    return n + (library ? strlen("library/") : 0) > REPOSITORY_MAX;
+}
 
 static const char *pull_policy(const char *image) {
-    if (*image && (strlen(image) > IMAGE_NAME_MAX || !image_parses(image))) return "IfNotPresent";
+    if (*image && (image_too_long(image) || !image_parses(image))) return "IfNotPresent";
     return image_is_latest(image) ? "Always" : "IfNotPresent";
 }
 
-/* Quantities of a ResourceList are rounded up to thousandths. */
-static void round_quantities(struct arena *a, struct json *list) {
+void default_amounts(struct arena *a, struct json *list) {
     JSON_FOREACH_MEMBER(m, list) {
         struct quantity q;
         const char *s = json_as_str(m->value);
@@ -135,8 +143,8 @@ static void default_container(struct arena *a, struct json *k) {
         if (rf && !jget(rf, "divisor")) json_set_str(a, rf, "divisor", "0");
     }
     json_ensure_object(a, k, "resources");
-    round_quantities(a, json_at(k, "resources", "limits", NULL));
-    round_quantities(a, json_at(k, "resources", "requests", NULL));
+    default_amounts(a, json_at(k, "resources", "limits", NULL));
+    default_amounts(a, json_at(k, "resources", "requests", NULL));
     static const char *const probes[] = {"livenessProbe", "readinessProbe", "startupProbe"};
     for (size_t i = 0; i < ARRAY_LEN(probes); i++) default_probe(a, jget(k, probes[i]));
     default_http_get(a, json_at(k, "lifecycle", "postStart", "httpGet", NULL));
@@ -211,8 +219,8 @@ void default_volumes(struct arena *a, struct json *volumes) {
 void default_pvc_spec(struct arena *a, struct json *spec) {
     if (!spec) return;
     def_ptr(a, spec, "volumeMode", "Filesystem");
-    round_quantities(a, json_at(spec, "resources", "requests", NULL));
-    round_quantities(a, json_at(spec, "resources", "limits", NULL));
+    default_amounts(a, json_at(spec, "resources", "requests", NULL));
+    default_amounts(a, json_at(spec, "resources", "limits", NULL));
 }
 
 /* ---- pods ---- */
@@ -234,7 +242,7 @@ void default_pod_spec(struct rules_ctx *c, struct json *spec) {
         json_set_str(a, spec, "serviceAccountName", jstr(spec, "serviceAccount"));
     if (!str_empty(json_get_str(spec, "serviceAccountName")))
         json_set_str(a, spec, "serviceAccount", jstr(spec, "serviceAccountName"));
-    round_quantities(a, json_get(spec, "overhead"));
+    default_amounts(a, json_get(spec, "overhead"));
     /* a template that uses the node's network uses the node's ports */
     if (!json_get_bool(spec, "hostNetwork", false)) return;
     for (size_t i = 0; i < 2; i++)
@@ -325,8 +333,7 @@ DEFAULTS_FN(pod) {
     struct json *st;
     static const char *const lists[] = {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL))
-            round_quantities(a, json_get(st, "allocatedResources"));
+        JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL)) default_amounts(a, json_get(st, "allocatedResources"));
 }
 
 DEFAULTS_FN(pod_template_object) { default_pod_template(c, json_ensure_object(c->a, obj, "template")); }

@@ -180,6 +180,48 @@ bool is_ip(const char *s, int *family) {
     return true;
 }
 
+static bool mapped(const char *s) {
+    struct in6_addr in;
+    return strchr(s, ':') && inet_pton(AF_INET6, s, &in) == 1 && IN6_IS_ADDR_V4MAPPED(&in);
+}
+
+bool is_own_ip(const char *s, int *family) { return is_ip(s, family) && !mapped(s); }
+
+static const char *canonical_ip(const char *s, char *text, size_t size) {
+    struct in6_addr in;
+    if (!strchr(s, ':') || inet_pton(AF_INET6, s, &in) != 1) return s;
+    const uint8_t *b = in.s6_addr;
+    if (!IN6_IS_ADDR_V4COMPAT(&in)) return inet_ntop(AF_INET6, &in, text, (socklen_t)size);
+    unsigned high = b[12] * 256u + b[13], low = b[14] * 256u + b[15]; /* the C library would write them with dots */
+    snprintf(text, size, high ? "::%x:%x" : "::%.0x%x", high, low);
+    return text;
+}
+
+const char *ip_canonical(struct arena *a, const char *s) {
+    char text[INET6_ADDRSTRLEN];
+    return arena_strdup(a, canonical_ip(s, text, sizeof text));
+}
+
+bool is_canonical_ip(const char *s) {
+    char text[INET6_ADDRSTRLEN];
+    return is_own_ip(s, NULL) && str_eq(canonical_ip(s, text, sizeof text), s);
+}
+
+bool is_subnet(const char *s, int *family) {
+    const char *slash = strchr(s, '/');
+    char addr[64];
+    uint8_t b[16] = {0};
+    int f = 0;
+    if (!is_cidr(s, &f)) return false;
+    memcpy(addr, s, (size_t)(slash - s)); /* is_cidr saw to the length */
+    addr[slash - s] = '\0';
+    if (mapped(addr) || inet_pton(f == 6 ? AF_INET6 : AF_INET, addr, b) != 1) return false;
+    for (size_t bit = strtoul(slash + 1, NULL, 10); bit < (f == 6 ? 128u : 32u); bit++)
+        if (b[bit / 8] & 0x80 >> bit % 8) return false;
+    if (family) *family = f;
+    return true;
+}
+
 bool is_cidr(const char *s, int *family) {
     const char *slash = strchr(s, '/');
     char addr[64];

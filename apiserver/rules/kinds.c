@@ -11,11 +11,10 @@
 
 static const struct kind_rules kinds[] = {
     {"", "Pod", U | S | G, NAME_SUBDOMAIN, D(pod), P(pod), V(pod)},
-    {"", "PodTemplate", U | K_GENERATION_ON_CREATE, NAME_SUBDOMAIN, D(pod_template_object), NULL,
-     V(pod_template_object)},
+    {"", "PodTemplate", U | G, NAME_SUBDOMAIN, D(pod_template_object), NULL, V(pod_template_object)},
     {"", "ReplicationController", U | S | G, NAME_SUBDOMAIN, D(replication_controller), NULL,
      V(replication_controller)},
-    {"", "Service", U | S, NAME_LABEL, D(service), P(service), V(service)},
+    {"", "Service", U | S, NAME_LABEL, D(service), NULL, V(service), finish_service},
     {"", "ConfigMap", U, NAME_SUBDOMAIN, NULL, NULL, V(config_map)},
     {"", "Secret", U, NAME_SUBDOMAIN, D(secret), NULL, V(secret)},
     {"", "ServiceAccount", U, NAME_SUBDOMAIN, NULL, P(service_account), V(service_account)},
@@ -26,7 +25,7 @@ static const struct kind_rules kinds[] = {
     {"", "Namespace", U | S, NAME_LABEL, D(namespace), P(namespace), V(namespace)},
     {"", "Node", U | S | K_KEEP_STATUS_ON_CREATE, NAME_SUBDOMAIN, D(node), P(node), V(node)},
     {"", "LimitRange", U, NAME_SUBDOMAIN, D(limit_range), P(limit_range), V(limit_range)},
-    {"", "ResourceQuota", U | S, NAME_SUBDOMAIN, NULL, NULL, V(resource_quota)},
+    {"", "ResourceQuota", U | S, NAME_SUBDOMAIN, D(resource_quota), NULL, V(resource_quota)},
     {"", "Event", U, NAME_ANY, NULL, NULL, V(event)},
     {"events.k8s.io", "Event", U, NAME_ANY, NULL, NULL, V(event)},
     {"apps", "Deployment", U | S | G, NAME_SUBDOMAIN, D(deployment), NULL, V(deployment)},

@@ -22,6 +22,7 @@ DEFAULTS_FN(endpoints);
 DEFAULTS_FN(namespace);
 DEFAULTS_FN(node);
 DEFAULTS_FN(limit_range);
+DEFAULTS_FN(resource_quota);
 DEFAULTS_FN(deployment);
 DEFAULTS_FN(daemon_set);
 DEFAULTS_FN(stateful_set);
@@ -49,7 +50,6 @@ DEFAULTS_FN(api_service);
 
 PREPARE_FN(pod);
 PREPARE_FN(service_account);
-PREPARE_FN(service);
 PREPARE_FN(limit_range);
 PREPARE_FN(node);
 PREPARE_FN(resource_claim);
@@ -120,7 +120,8 @@ VALIDATE_FN(api_service);
 VALIDATE_FN(csr);
 
 /* A Job without labels takes those that its template got. */
-void finish_job(struct rules_ctx *c, struct json *obj);
+void finish_job(struct rules_ctx *c, struct json *obj, const struct json *old);
+void finish_service(struct rules_ctx *c, struct json *obj, const struct json *old);
 
 /* Removes what belongs to features that are off by default (prepare.c). */
 void drop_disabled(struct rules_ctx *c, struct json *obj);

@@ -28,36 +28,55 @@ static const char *name_fault(enum name_rule rule, const char *name) {
         case NAME_ANY:
         case NAME_PATH:
         case NAME_RBAC: return is_path_segment(name);
-        case NAME_IP: return is_ip(name, NULL) ? NULL : "must be a valid IP address in canonical form";
+        case NAME_IP: return is_canonical_ip(name) ? NULL : "must be a valid IP address in canonical form";
         case NAME_SUBDOMAIN: break;
     }
     return is_dns1123_subdomain(name);
 }
 
-const char *rules_name_check(struct rules_ctx *c, const char *name, bool prefix) {
-    const struct kind_rules *k = kind_find(c->group, c->kind);
-    enum name_rule rule = k ? k->name : NAME_SUBDOMAIN;
-    size_t n = strlen(name);
-    if (!prefix) return name_fault(rule, name);
-    if (rule == NAME_PATH || rule == NAME_RBAC || rule == NAME_ANY) return is_path_segment_prefix(name);
-    /* a prefix may end in a dash: the suffix follows */
-    char *copy = arena_strdup(c->a, name);
-    if (n > 1 && copy[n - 1] == '-') { /* upstream leaves out the character before it, too */
+/* A prefix may end in a dash: the suffix follows. Upstream leaves out the character before it, too. */
+static const char *masked(struct arena *a, const char *prefix) {
+    size_t n = strlen(prefix);
+    char *copy = arena_strdup(a, prefix);
+    if (n > 1 && copy[n - 1] == '-') {
         copy[n - 2] = 'a';
         copy[n - 1] = '\0';
     }
-    return name_fault(rule, copy);
+    return copy;
+}
+
+const char *rules_name_check(struct rules_ctx *c, const char *name, bool prefix) {
+    const struct kind_rules *k = kind_find(c->group, c->kind);
+    enum name_rule rule = k ? k->name : NAME_SUBDOMAIN;
+    if (!prefix) return name_fault(rule, name);
+    if (rule == NAME_PATH || rule == NAME_RBAC || rule == NAME_ANY) return is_path_segment_prefix(name);
+    return name_fault(rule, masked(c->a, name));
+}
+
+/* A finding for each rule that the name, or what a prefix makes of it, breaks. */
+static void v_name_by_rule(struct vctx *v, const struct fp *p, const char *name, bool prefix) {
+    const struct kind_rules *k = kind_find(v->c->group, v->c->kind);
+    enum name_rule rule = k ? k->name : NAME_SUBDOMAIN;
+    const char *bad = rules_name_check(v->c, name, prefix);
+    const struct json *text = json_str(v->a, prefix ? masked(v->a, name) : name);
+    if (!bad) return;
+    if (rule == NAME_SUBDOMAIN)
+        v_subdomain(v, p, text);
+    else if (rule == NAME_LABEL)
+        v_label1123(v, p, text);
+    else if (rule == NAME_LABEL1035)
+        v_label1035(v, p, text);
+    else
+        v_invalid(v, p, json_str(v->a, name), "%s", bad);
 }
 
 static void v_name(struct vctx *v, const struct json *meta, const struct fp *p) {
-    const char *name = jstr(meta, "name"), *base = jstr(meta, "generateName"), *bad;
-    if (*base && !str_eq(v->c->kind, "CertificateSigningRequest") && (bad = rules_name_check(v->c, base, true)))
-        v_invalid(v, FP(p, "generateName"), json_get(meta, "generateName"), "%s", bad);
-    if (!*name) {
+    const char *name = jstr(meta, "name"), *base = jstr(meta, "generateName");
+    if (*base && !str_eq(v->c->kind, "CertificateSigningRequest")) v_name_by_rule(v, FP(p, "generateName"), base, true);
+    if (!*name)
         v_required(v, FP(p, "name"), "name or generateName is required");
-    } else if ((bad = rules_name_check(v->c, name, false))) {
-        v_invalid(v, FP(p, "name"), json_get(meta, "name"), "%s", bad);
-    }
+    else
+        v_name_by_rule(v, FP(p, "name"), name, false);
 }
 
 static void v_owners(struct vctx *v, const struct json *owners, const struct fp *p) {
@@ -136,11 +155,11 @@ void meta_validate(struct vctx *v, const struct json *meta, const struct fp *p) 
                 !(str_eq(v->c->kind, "Event") && !str_eq(v->c->request_group, "events.k8s.io"));
     v_name(v, meta, p);
     if (v->c->namespaced) {
-        const char *ns = jstr(meta, "namespace"), *bad;
+        const char *ns = jstr(meta, "namespace");
         if (!*ns)
             v_required(v, FP(p, "namespace"), NULL);
-        else if ((bad = is_dns1123_label(ns)))
-            v_invalid(v, FP(p, "namespace"), json_get(meta, "namespace"), "%s", bad);
+        else
+            v_label1123(v, FP(p, "namespace"), json_get(meta, "namespace"));
     } else if (*jstr(meta, "namespace")) {
         v_forbidden(v, FP(p, "namespace"), "not allowed on this type");
     }

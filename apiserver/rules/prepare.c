@@ -254,7 +254,8 @@ PREPARE_FN(job) {
     json_set_str(c->a, sel, "batch.kubernetes.io/controller-uid", uid);
 }
 
-void finish_job(struct rules_ctx *c, struct json *obj) {
+void finish_job(struct rules_ctx *c, struct json *obj, const struct json *old) {
+    if (old) return;
     struct json *own = json_ensure_object(c->a, obj, "metadata");
     const struct json *labels = json_at(obj, "spec", "template", "metadata", "labels", NULL);
     if (!json_len(json_get(own, "labels")) && labels) json_set(c->a, own, "labels", json_clone(c->a, labels));
@@ -357,7 +358,13 @@ PREPARE_FN(csr) {
         for (size_t i = 0; i < c->n_groups; i++) json_append(c->a, groups, json_str(c->a, c->groups[i]));
         json_set(c->a, spec, "groups", groups);
         json_del(spec, "uid");
+        json_del(spec, "extra");
         if (c->who && !str_empty(c->who->uid)) json_set_str(c->a, spec, "uid", c->who->uid);
+        for (size_t i = 0; c->who && i < c->who->n_extra; i++) {
+            const struct user_extra *x = &c->who->extra[i];
+            struct json *values = json_ensure_array(c->a, json_ensure_object(c->a, spec, "extra"), x->key);
+            for (size_t j = 0; j < x->n; j++) json_append(c->a, values, json_str(c->a, x->values[j]));
+        }
         return;
     }
     keep(c->a, obj, old, "spec");
@@ -418,7 +425,7 @@ PREPARE_FN(api_service) {
 
 /* The status of a configuration that the server gave is a thing of the past. */
 PREPARE_FN(node) {
-    if (!old || !str_eq(c->subresource, "status") || jget(json_get(old, "status"), "config")) return;
+    if (old && (!str_eq(c->subresource, "status") || jget(json_get(old, "status"), "config"))) return;
     drop_member(json_get(obj, "status"), "config");
 }
 

@@ -85,8 +85,13 @@ size_t port_name_faults(const char *s);
 const char *is_http_header_name(const char *s);
 const char *is_wildcard_subdomain(const char *s);
 const char *is_fqdn(const char *s);
-bool is_ip(const char *s, int *family); /* 4 or 6; as Go's netip, without leading zeros */
+bool is_ip(const char *s, int *family);     /* 4 or 6; as Go's netip, without leading zeros */
+bool is_own_ip(const char *s, int *family); /* and no IPv4 address in the form of an IPv6 one */
 bool is_cidr(const char *s, int *family);
+bool is_subnet(const char *s, int *family); /* a CIDR without bits beyond its prefix, of such an address */
+bool is_canonical_ip(const char *s);
+/* An IPv6 address as RFC 5952 writes it; anything else as it is. */
+const char *ip_canonical(struct arena *a, const char *s);
 bool is_percent(const char *s);
 bool is_c_identifier(const char *s);
 bool is_cron(const char *s);
@@ -136,7 +141,8 @@ struct kind_rules {
     void (*defaults)(struct rules_ctx *c, struct json *obj);
     void (*prepare)(struct rules_ctx *c, struct json *obj, const struct json *old); /* old NULL: create */
     void (*validate)(struct vctx *v, const struct json *obj, const struct json *old);
-    void (*finish)(struct rules_ctx *c, struct json *obj); /* after a new object was found right */
+    void (*finish)(struct rules_ctx *c, struct json *obj,
+                   const struct json *old); /* after the object was found right */
 };
 const struct kind_rules *kind_find(const char *group, const char *kind);
 
@@ -152,6 +158,8 @@ void default_pod_template(struct rules_ctx *c, struct json *tmpl);
  * names the string inside the list's objects, NULL for a list of strings. */
 void sync_one_and_many(struct arena *a, struct json *o, const char *one, const char *many, const char *member);
 void default_pvc_spec(struct arena *a, struct json *spec);
+/* The amounts of a ResourceList, rounded up to thousandths. */
+void default_amounts(struct arena *a, struct json *list);
 
 /* ---- validation, by topic ---- */
 void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
@@ -179,6 +187,8 @@ void validate_definition_names(struct vctx *v, const struct json *names, bool re
 /* Metadata of objects that will be made: labels and annotations, nothing else. */
 void validate_template_meta(struct vctx *v, const struct json *meta, const struct fp *p);
 
+/* clusterIPs, ipFamilies and ipFamilyPolicy of a Service that has addresses; `old`: the stored spec or NULL. */
+void validate_service_addresses(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *sp);
 /* A number >= 0 or a percentage. */
 void v_int_or_percent(struct vctx *v, const struct fp *p, const struct json *x);
 void validate_endpoint_ip(struct vctx *v, const struct fp *p, const struct json *ip);

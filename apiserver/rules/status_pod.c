@@ -13,7 +13,7 @@ static void address_list(struct vctx *v, const struct json *list, const struct j
     bool bad = false;
     int first = 0, family = 0, same = 0;
     JSON_FOREACH(it, list) {
-        bool valid = is_ip(jstr(it, "ip"), &family);
+        bool valid = is_own_ip(jstr(it, "ip"), &family);
         bad |= !valid;
         if (!valid && !has_key(was, "ip", jstr(it, "ip")))
             v_invalid(v, FPI(p, it_i), json_get(it, "ip"),

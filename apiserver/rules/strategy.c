@@ -167,7 +167,10 @@ static bool counts_for_generation(struct rules_ctx *c, const struct json *obj, c
     if (str_eq(c->kind, "Deployment") && !jsame(json_get(nm, "annotations"), json_get(om, "annotations"))) return true;
     if (str_eq(c->kind, "EndpointSlice") && !jsame(json_get(nm, "labels"), json_get(om, "labels"))) return true;
     static const char *const apart[] = {"metadata", "status", "kind", "apiVersion", NULL};
-    bool exact = !c->type; /* of custom resources an empty value is another one than none */
+    /* of custom resources an empty value is another one than none, and of kinds that upstream compares without its
+     * own notion of equality */
+    bool exact = !c->type || str_in(c->kind, ONE_OF("NetworkPolicy", "MutatingWebhookConfiguration",
+                                                    "ValidatingWebhookConfiguration"));
     JSON_FOREACH_MEMBER(m, obj) {
         const struct json *was = json_get(old, m->key);
         if (!str_in(m->key, apart) && !(exact && was ? json_equal(m->value, was) : jsame(m->value, was))) return true;
@@ -175,6 +178,13 @@ static bool counts_for_generation(struct rules_ctx *c, const struct json *obj, c
     JSON_FOREACH_MEMBER(m, old)
         if (!str_in(m->key, apart) && !json_get(obj, m->key) && (exact || !jempty(m->value))) return true;
     return false;
+}
+
+static void count_generation(struct rules_ctx *c, struct json *obj, const struct json *old) {
+    int64_t was = json_get_int(json_get(old, "metadata"), "generation", 0);
+    if (!(flags_of(c) & (K_GENERATION | K_GENERATION_ON_UPDATE)) || str_eq(c->subresource, "status")) return;
+    bool more = counts_for_generation(c, obj, old);
+    if (more || was) json_set_int(c->a, json_get(obj, "metadata"), "generation", was + more);
 }
 
 int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct json *old, struct err *e) {
@@ -204,12 +214,13 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
     } else if ((flags & K_STATUS) && !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
         keep_member(c->a, obj, old, "status");
     }
+    const struct json *said = str_eq(c->kind, "EndpointSlice") ? json_clone(c->a, obj) : NULL;
     drop_disabled(c, obj);
     if (k && k->prepare) k->prepare(c, obj, old);
-    meta = json_get(obj, "metadata");
-    if ((flags & (K_GENERATION | K_GENERATION_ON_UPDATE)) && !str_eq(c->subresource, "status") &&
-        counts_for_generation(c, obj, old))
-        json_set_int(c->a, meta, "generation", json_get_int(old_meta, "generation", 0) + 1);
+    count_generation(c, obj, old);
+    /* what is dropped of a slice counts all the same */
+    if (said && counts_for_generation(c, said, old))
+        json_set_int(c->a, json_get(obj, "metadata"), "generation", json_get_int(old_meta, "generation", 0) + 1);
     return 0;
 }
 
@@ -233,17 +244,18 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     size_t warnings = c->n_warnings;
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
+    int r = alloc_claim(c, obj, NULL, e);
+    if (r < 0) return r;
     meta_validate(&v, meta, FP(NULL, "metadata"));
     if (!c->type) warn_custom(c, meta, NULL);
     if (!c->type)
         crd_validate(&v, obj, NULL);
     else if (k && k->validate)
         k->validate(&v, obj, NULL);
-    int r = v_finish(&v, json_get_str(meta, "name"), e);
+    r = v_finish(&v, json_get_str(meta, "name"), e);
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type) warn_object(&v, obj, NULL);
-    if (r == 0 && k && k->finish) k->finish(c, obj);
-    if (r == 0 && (r = alloc_claim(c, obj, NULL, e)) < 0) c->n_warnings = warnings;
+    if (r == 0 && k && k->finish) k->finish(c, obj, NULL);
     return r;
 }
 
@@ -252,6 +264,10 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
     size_t warnings = c->n_warnings;
     const struct kind_rules *k = kind_find(c->group, c->kind);
     const struct json *meta = json_get(obj, "metadata");
+    int r = alloc_claim(c, obj, old, e);
+    if (r < 0) return r;
+    if (c->type && !str_eq(c->kind, "EndpointSlice"))
+        count_generation(c, obj, old); /* admission may have changed it back */
     meta_validate_update(&v, meta, json_get(old, "metadata"));
     if (!c->type) warn_custom(c, meta, json_get(old, "metadata"));
     if (!c->type)
@@ -260,9 +276,10 @@ int rules_validate_update(struct rules_ctx *c, struct json *obj, const struct js
         validate_status(&v, obj, old);
     else if (k && k->validate)
         k->validate(&v, obj, old);
-    int r = v_finish(&v, json_get_str(meta, "name"), e);
+    r = v_finish(&v, json_get_str(meta, "name"), e);
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type && str_empty(c->subresource)) warn_object(&v, obj, old);
-    if (r == 0 && (r = alloc_claim(c, obj, old, e)) < 0) c->n_warnings = warnings;
+    if (r == 0 && c->type && str_eq(c->subresource, "status")) warn_status_addresses(&v, obj);
+    if (r == 0 && k && k->finish) k->finish(c, obj, old);
     return r;
 }

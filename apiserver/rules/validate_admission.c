@@ -413,8 +413,8 @@ static void binding_common(struct vctx *v, const struct json *spec, const struct
     const char *name = jstr(spec, "policyName");
     if (!*name)
         v_required(v, FP(p, "policyName"), NULL);
-    else if (is_dns1123_subdomain(name))
-        v_invalid(v, FP(p, "policyName"), json_get(spec, "policyName"), "%s", is_dns1123_subdomain(name));
+    else
+        v_subdomain(v, FP(p, "policyName"), json_get(spec, "policyName"));
     if (jget(spec, "paramRef")) param_ref(v, json_get(spec, "paramRef"), FP(p, "paramRef"));
     if (jget(spec, "matchResources")) match_resources(v, json_get(spec, "matchResources"), FP(p, "matchResources"));
 }

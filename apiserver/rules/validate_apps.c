@@ -45,7 +45,8 @@ void v_int_or_percent(struct vctx *v, const struct fp *p, const struct json *x) 
 }
 
 static int64_t amount(const struct json *x) {
-    return json_is(x, JSON_STRING) ? strtoll(x->str, NULL, 10) : json_as_int(x, 0);
+    if (json_is(x, JSON_STRING)) return is_percent(x->str) ? strtoll(x->str, NULL, 10) : 0;
+    return json_as_int(x, 0);
 }
 
 static void at_most_all(struct vctx *v, const struct fp *p, const struct json *x) {
@@ -205,12 +206,14 @@ VALIDATE_FN(stateful_set) {
             validate_pvc_spec(v, json_get(claim, "spec"), FP(FPI(FP(p, "volumeClaimTemplates"), claim_i), "spec"));
     non_negative(v, p, spec, ONE_OF("replicas", "minReadySeconds"));
     v_min(v, FP(p, "ordinals"), json_get(spec, "ordinals"), "start", 0);
-    if (!old && *svc && is_dns1123_label(svc))
-        v_invalid(v, FP(p, "serviceName"), json_get(spec, "serviceName"), "%s", is_dns1123_label(svc));
+    if (!old && *svc) v_label1123(v, FP(p, "serviceName"), json_get(spec, "serviceName"));
     if (selector(v, spec, p, true)) {
         template_labels(v, spec, p);
         validate_pod_template(v, with_claims(v->a, spec), old ? with_claims(v->a, json_get(old, "spec")) : NULL,
                               FP(p, "template"));
+        const struct json *meta = json_at(spec, "template", "metadata", NULL); /* looked at once more, as upstream */
+        v_labels(v, FP(FP(p, "template"), "labels"), json_get(meta, "labels"));
+        v_annotations(v, FP(FP(p, "template"), "annotations"), json_get(meta, "annotations"));
     }
     always_running(v, spec, p);
     if (old) stateful_update(v, spec, json_get(old, "spec"), p);

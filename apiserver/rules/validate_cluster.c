@@ -124,8 +124,8 @@ VALIDATE_FN(flow_schema) {
     const struct fp *lp = FP(FP(p, "priorityLevelConfiguration"), "name");
     if (str_empty(json_as_str(level)))
         v_required(v, lp, "must reference a priority level");
-    else if (is_dns1123_subdomain(level->str))
-        v_invalid(v, lp, level, "%s", is_dns1123_subdomain(level->str));
+    else
+        v_subdomain(v, lp, level);
     JSON_FOREACH(r, json_get(spec, "rules")) {
         const struct fp *at = FPI(FP(p, "rules"), r_i);
         const struct json *subjects = json_get(r, "subjects"), *res = json_get(r, "resourceRules"),

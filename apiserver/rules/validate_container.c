@@ -475,8 +475,8 @@ static void common(struct vctx *v, const struct json *k, const struct pod_view *
     const struct json *it;
     if (!*name)
         v_required(v, FP(p, "name"), NULL);
-    else if (is_dns1123_label(name))
-        v_invalid(v, FP(p, "name"), json_get(k, "name"), "%s", is_dns1123_label(name));
+    else
+        v_label1123(v, FP(p, "name"), json_get(k, "name"));
     if (!*image)
         v_required(v, FP(p, "image"), NULL);
     else if (strchr(" \t\n\r", image[0]) || strchr(" \t\n\r", image[strlen(image) - 1]))

@@ -1,5 +1,7 @@
 /* The kinds of core/v1 but pods and services. Upstream: pkg/apis/core/validation/validation.go and events.go.
  */
+#include <ctype.h>
+
 #include "apiserver/rules/validate_pod.h"
 #include "pkg/base/bytes.h"
 
@@ -80,7 +82,8 @@ VALIDATE_FN(secret) {
         if (!str_eq(type, secret_types[i].type)) continue;
         for (size_t j = 0; j < 2 && secret_types[i].keys[j]; j++) {
             const struct json *value = json_get(data, secret_types[i].keys[j]);
-            if (!value)
+            bool empty = !value || (str_eq(type, "kubernetes.io/ssh-auth") && str_empty(json_as_str(value)));
+            if (empty)
                 v_required(v, FPK(p, secret_types[i].keys[j]), NULL);
             else if (i < 2 && !is_json_object(v->a, value))
                 v_invalid(v, FPK(p, secret_types[i].keys[j]), NULL, "<secret contents redacted>");
@@ -259,6 +262,7 @@ VALIDATE_FN(persistent_volume) {
     const struct fp *p = FP(NULL, "spec");
     validate_pv_spec(v, spec, jstr(json_get(obj, "metadata"), "name"), false, p);
     if (!old) return;
+    validate_pv_spec(v, spec, jstr(json_get(obj, "metadata"), "name"), false, p); /* by the rules of updates, too */
     struct json *now = json_clone(v->a, spec), *before = json_clone(v->a, was);
     for (size_t i = 0; pv_fields[i]; i++) json_del(now, pv_fields[i]), json_del(before, pv_fields[i]);
     if (jget(was, "csi") && !json_at(was, "csi", "controllerExpandSecretRef", NULL))
@@ -275,12 +279,11 @@ VALIDATE_FN(persistent_volume) {
 /* ---- Endpoints ---- */
 
 static void endpoint_address(struct vctx *v, const struct json *a, const struct fp *p) {
-    if (!is_ip(jstr(a, "ip"), NULL)) /* said twice, as an address and as one of an endpoint */
+    if (!is_own_ip(jstr(a, "ip"), NULL)) /* said twice, as an address and as one of an endpoint */
         v_invalid(v, FP(p, "ip"), json_get(a, "ip"), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     validate_endpoint_ip(v, FP(p, "ip"), json_get(a, "ip"));
     const char *host = jstr(a, "hostname"), *node = jstr(a, "nodeName");
-    if (*host && is_dns1123_label(host))
-        v_invalid(v, FP(p, "hostname"), json_get(a, "hostname"), "%s", is_dns1123_label(host));
+    if (*host) v_label1123(v, FP(p, "hostname"), json_get(a, "hostname"));
     if (jget(a, "nodeName")) v_subdomain(v, FP(p, "nodeName"), json_str(v->a, node));
 }
 
@@ -299,8 +302,8 @@ VALIDATE_FN(endpoints) {
             const char *name = jstr(it, "name"), *app = jstr(it, "appProtocol");
             if (!*name && json_len(ports) > 1)
                 v_required(v, FP(pp, "name"), NULL);
-            else if (*name && is_dns1123_label(name))
-                v_invalid(v, FP(pp, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+            else if (*name)
+                v_label1123(v, FP(pp, "name"), json_get(it, "name"));
             v_port(v, FP(pp, "port"), json_get(it, "port"));
             v_enum(v, FP(pp, "protocol"), json_get(it, "protocol"), ONE_OF("SCTP", "TCP", "UDP"), true);
             if (jget(it, "appProtocol")) v_label_name(v, FP(pp, "appProtocol"), app);
@@ -341,20 +344,43 @@ static void taints_of(struct vctx *v, const struct json *taints) {
     }
 }
 
+/* MyFeature or MyFeature/mySubFeature. */
+static bool is_feature_name(const char *s) {
+    if (!(*s >= 'A' && *s <= 'Z')) return false;
+    for (const char *q = s; *q; q++)
+        if (!isalnum((unsigned char)*q) && (*q != '/' || !q[1] || q[1] == '/')) return false;
+    return true;
+}
+
+static void declared_features(struct vctx *v, const struct json *list, const struct fp *p) {
+    enum { NAME_MAX_LEN = 253 };
+    const struct json *it;
+    JSON_FOREACH(it, list) {
+        const char *s = str_or_empty(json_as_str(it)), *before = json_as_str(json_item(list, it_i - 1));
+        if (it_i && str_eq(s, before))
+            v_duplicate(v, FPI(p, it_i), it);
+        else if (it_i && strcmp(str_or_empty(before), s) > 0)
+            v_invalid(v, FPI(p, it_i), it, "list must be sorted alphabetically");
+        if (strlen(s) > NAME_MAX_LEN || !is_feature_name(s))
+            v_invalid(v, FPI(p, it_i), it, "invalid feature name \"%s\"", s);
+    }
+}
+
 VALIDATE_FN(node) {
     const struct json *t, *spec = json_get(obj, "spec"), *was = json_get(old, "spec");
     taints_of(v, json_get(spec, "taints"));
     if (old) taints_of(v, json_get(spec, "taints")); /* by the rules of updates, too */
     const struct fp *sp = FP(NULL, "spec");
     JSON_FOREACH(t, json_get(spec, "podCIDRs"))
-        if (!is_cidr(str_or_empty(json_as_str(t)), NULL))
+        if (!is_subnet(str_or_empty(json_as_str(t)), NULL))
             v_invalid(v, FPI(FP(sp, "podCIDRs"), t_i), t,
                       "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    declared_features(v, json_at(obj, "status", "declaredFeatures", NULL), FP(FP(NULL, "status"), "declaredFeatures"));
     const struct json *cidrs = json_get(spec, "podCIDRs");
     int first = 0, second = 0;
     if (json_len(cidrs) > 1) {
         bool sane = true;
-        JSON_FOREACH(t, cidrs) sane &= is_cidr(str_or_empty(json_as_str(t)), t_i ? &second : &first);
+        JSON_FOREACH(t, cidrs) sane &= is_subnet(str_or_empty(json_as_str(t)), t_i ? &second : &first);
         if (!sane) v_internal(v, FP(sp, "podCIDRs"), "cannot tell whether these are of both families");
         if (!sane || first == second || json_len(cidrs) > 2)
             v_invalid(v, FP(sp, "podCIDRs"), cidrs, "may specify no more than one CIDR for each IP family");
@@ -429,8 +455,6 @@ VALIDATE_FN(event) {
     event_common(v, obj, strict);
     if (!strict) return;
     const char *name = jstr(json_get(obj, "metadata"), "name");
-    if (is_dns1123_subdomain(name))
-        v_invalid(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL), "%s",
-                  is_dns1123_subdomain(name));
+    if (*name) v_subdomain(v, FP(FP(NULL, "metadata"), "name"), json_at(obj, "metadata", "name", NULL));
     event_strict(v, obj, old);
 }

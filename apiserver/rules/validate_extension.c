@@ -161,8 +161,9 @@ static void version(struct vctx *v, const struct json *ver, const struct json *w
     const struct fp *top = FP(NULL, "spec");
     const struct json *schema = json_at(ver, "schema", "openAPIV3Schema", NULL);
     const char *name = jstr(ver, "name");
-    v_label1035(v, FP(p, "name"), json_str(v->a, name));
-    if (i == 0 && *name) v_label1035(v, FP(top, "version"), json_str(v->a, name)); /* the old name of the first one's */
+    if (is_dns1035_label(name)) v_invalid(v, FP(p, "name"), json_str(v->a, name), "%s", is_dns1035_label(name));
+    if (i == 0 && *name && is_dns1035_label(name)) /* the old name of the first one's */
+        v_invalid(v, FP(top, "version"), json_str(v->a, name), "%s", is_dns1035_label(name));
     if (!schema || schema->type == JSON_NULL) v_required(v, FP(FP(p, "schema"), "openAPIV3Schema"), NULL);
     deprecation(v, ver, FP(p, "deprecationWarning"));
     if (!one->schema || i == 0)
@@ -317,9 +318,9 @@ VALIDATE_FN(api_service) {
     v_fixed_name(v, json_get(obj, "metadata"), want);
     if (!*group && !str_eq(ver, "v1"))
         v_required(v, FP(p, "group"), "only v1 may have an empty group and it better be legacy kube");
-    else if (*group && is_dns1123_subdomain(group))
-        v_invalid(v, FP(p, "group"), json_get(spec, "group"), "%s", is_dns1123_subdomain(group));
-    if (is_dns1035_label(ver)) v_invalid(v, FP(p, "version"), json_get(spec, "version"), "%s", is_dns1035_label(ver));
+    else if (*group)
+        v_subdomain(v, FP(p, "group"), json_get(spec, "group"));
+    v_label1035(v, FP(p, "version"), json_get(spec, "version"));
     if (gp <= 0 || gp > 20000)
         v_invalid(v, FP(p, "groupPriorityMinimum"), json_get(spec, "groupPriorityMinimum"),
                   "must be positive and less than 20000");

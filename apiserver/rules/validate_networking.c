@@ -1,5 +1,7 @@
 /* networking.k8s.io and discovery.k8s.io. Upstream: pkg/apis/networking/validation and
  * pkg/apis/discovery/validation. */
+#include <arpa/inet.h>
+
 #include "apiserver/rules/kinds.h"
 
 enum { CONTROLLER_MAX = 250, ENDPOINT_ADDRESSES_MAX = 100, ENDPOINTS_MAX = 1000, SLICE_PORTS_MAX = 20000 };
@@ -22,6 +24,22 @@ static void policy_port(struct vctx *v, const struct json *x, const struct fp *p
     }
 }
 
+/* Both of one family: whether the first is a smaller part of the second. */
+static bool lies_in(const char *part, const char *whole) {
+    long bits = strtol(strchr(whole, '/') + 1, NULL, 10);
+    uint8_t b[2][16] = {{0}, {0}};
+    const char *texts[] = {part, whole};
+    if (strtol(strchr(part, '/') + 1, NULL, 10) <= bits) return false;
+    for (size_t i = 0; i < 2; i++) {
+        char text[INET6_ADDRSTRLEN];
+        snprintf(text, sizeof text, "%.*s", (int)strcspn(texts[i], "/"), texts[i]);
+        inet_pton(strchr(text, ':') ? AF_INET6 : AF_INET, text, b[i]);
+    }
+    for (long bit = 0; bit < bits; bit++)
+        if ((b[0][bit / 8] ^ b[1][bit / 8]) & 0x80 >> bit % 8) return false;
+    return true;
+}
+
 static void ip_block(struct vctx *v, const struct json *b, const struct fp *p) {
     const char *cidr = jstr(b, "cidr");
     const struct json *it;
@@ -30,17 +48,16 @@ static void ip_block(struct vctx *v, const struct json *b, const struct fp *p) {
         v_required(v, FP(p, "cidr"), NULL);
         return;
     }
-    if (!is_cidr(cidr, &family)) {
+    if (!is_subnet(cidr, NULL))
         v_invalid(v, FP(p, "cidr"), json_get(b, "cidr"),
                   "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        return;
-    }
+    if (!is_cidr(cidr, &family)) return;
     JSON_FOREACH(it, json_get(b, "except")) {
         const char *s = str_or_empty(json_as_str(it));
         const struct fp *at = FPI(FP(p, "except"), it_i);
-        if (!is_cidr(s, &other))
+        if (!is_subnet(s, NULL))
             v_invalid(v, at, it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        else if (other != family || strtol(strchr(s, '/') + 1, NULL, 10) <= strtol(strchr(cidr, '/') + 1, NULL, 10))
+        if (is_cidr(s, &other) && (other != family || !lies_in(s, cidr)))
             v_invalid(v, at, it, "must be a strict subset of `cidr`");
     }
 }
@@ -79,9 +96,8 @@ VALIDATE_FN(network_policy) {
 /* ---- Ingress ---- */
 
 static void typed_reference(struct vctx *v, const struct json *r, const struct fp *p) {
-    const char *group = jstr(r, "apiGroup"), *kind = jstr(r, "kind"), *name = jstr(r, "name");
-    if (jget(r, "apiGroup") && is_dns1123_subdomain(group))
-        v_invalid(v, FP(p, "apiGroup"), json_get(r, "apiGroup"), "%s", is_dns1123_subdomain(group));
+    const char *kind = jstr(r, "kind"), *name = jstr(r, "name");
+    if (jget(r, "apiGroup")) v_subdomain(v, FP(p, "apiGroup"), json_get(r, "apiGroup"));
     if (!*kind)
         v_required(v, FP(p, "kind"), NULL);
     else if (is_path_segment(kind))
@@ -104,8 +120,8 @@ static void backend(struct vctx *v, const struct json *b, const struct fp *p) {
         const struct fp *sp = FP(p, "service");
         if (!*name)
             v_required(v, FP(sp, "name"), NULL);
-        else if (is_dns1123_label(name))
-            v_invalid(v, FP(sp, "name"), json_get(svc, "name"), "%s", is_dns1123_label(name));
+        else
+            v_label1123(v, FP(sp, "name"), json_get(svc, "name"));
         if (*port_name && n) {
             v_invalid(v, p, NULL, "cannot set both port name & port number");
         } else if (*port_name) {
@@ -173,8 +189,7 @@ VALIDATE_FN(ingress) {
         const struct fp *at = FPI(FP(p, "tls"), it_i);
         const char *secret = jstr(it, "secretName");
         JSON_FOREACH(h, json_get(it, "hosts")) host(v, h, FPI(FP(at, "hosts"), h_i), false);
-        if (*secret && is_dns1123_subdomain(secret))
-            v_invalid(v, FP(at, "secretName"), json_get(it, "secretName"), "%s", is_dns1123_subdomain(secret));
+        if (*secret) v_subdomain(v, FP(at, "secretName"), json_get(it, "secretName"));
     }
     if (jget(spec, "ingressClassName")) v_subdomain(v, FP(p, "ingressClassName"), json_get(spec, "ingressClassName"));
     if (!old && noted && *class && !str_eq(noted, class))
@@ -211,8 +226,8 @@ VALIDATE_FN(ingress_class) {
     if (str_eq(scope, "Namespace")) {
         if (!ns)
             v_required(v, FP(at, "namespace"), "`parameters.scope` is set to 'Namespace'");
-        else if (is_dns1123_label(ns))
-            v_invalid(v, FP(at, "namespace"), json_get(ref, "namespace"), "%s", is_dns1123_label(ns));
+        else
+            v_label1123(v, FP(at, "namespace"), json_get(ref, "namespace"));
     } else if (str_eq(scope, "Cluster") && ns) {
         v_forbidden(v, FP(at, "namespace"), "`parameters.scope` is set to 'Cluster'");
     }
@@ -236,8 +251,7 @@ VALIDATE_FN(ip_address) {
         else if (is_path_segment(s))
             v_invalid(v, FP(p, parts[i]), json_get(ref, parts[i]), "%s", is_path_segment(s));
     }
-    if (*jstr(ref, "group") && is_dns1123_subdomain(jstr(ref, "group")))
-        v_invalid(v, FP(p, "group"), json_get(ref, "group"), "%s", is_dns1123_subdomain(jstr(ref, "group")));
+    if (*jstr(ref, "group")) v_subdomain(v, FP(p, "group"), json_get(ref, "group"));
     if (*jstr(ref, "namespace") && is_path_segment(jstr(ref, "namespace")))
         v_invalid(v, FP(p, "namespace"), json_get(ref, "namespace"), "%s", is_path_segment(jstr(ref, "namespace")));
 }
@@ -261,14 +275,17 @@ VALIDATE_FN(service_cidr) {
     if (old && cidrs_fixed(v, list, json_at(old, "spec", "cidrs", NULL), p)) return;
     if (!json_len(list)) v_required(v, p, "at least one CIDR required");
     if (json_len(list) > 2) v_invalid(v, p, list, "may only hold up to 2 values");
-    int first = 0, family = 0;
+    if (json_len(list) > 2) return;
+    int families[2] = {0, -1};
     JSON_FOREACH(it, list) {
-        if (!is_cidr(str_or_empty(json_as_str(it)), &family))
-            v_invalid(v, FPI(p, it_i), it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        else if (it_i == 1 && family == first)
-            v_invalid(v, p, list, "may specify no more than one IP for each IP family");
-        if (it_i == 0) first = family;
+        const char *s = str_or_empty(json_as_str(it)), *slash = strchr(s, '/');
+        if (is_cidr(s, &families[it_i]) && is_subnet(s, NULL) &&
+            is_canonical_ip(arena_strndup(v->a, s, (size_t)(slash - s))))
+            continue;
+        v_invalid(v, FPI(p, it_i), it, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
     }
+    if (families[0] && families[0] == families[1])
+        v_invalid(v, p, list, "may specify no more than one IP for each IP family");
 }
 
 /* ---- EndpointSlice ---- */
@@ -276,6 +293,7 @@ VALIDATE_FN(service_cidr) {
 static void slice_address(struct vctx *v, const struct json *a, const char *type, const struct fp *p) {
     const char *s = str_or_empty(json_as_str(a));
     int family = 0;
+    bool six = str_eq(type, "IPv6");
     if (str_eq(type, "FQDN")) {
         if (!*s)
             v_required(v, p, NULL);
@@ -283,7 +301,11 @@ static void slice_address(struct vctx *v, const struct json *a, const char *type
             v_invalid(v, p, a, "%s", is_fqdn(s));
         return;
     }
-    if (is_ip(s, &family) && family != (str_eq(type, "IPv4") ? 4 : 6)) /* upstream names the list only */
+    if (is_own_ip(s, NULL) && six && !is_canonical_ip(s)) {
+        v_invalid(v, p, a, "must be in canonical form (\"%s\")", ip_canonical(v->a, s));
+        return;
+    }
+    if (is_own_ip(s, &family) && family != (six ? 6 : 4)) /* upstream names the list only */
         v_invalid(v, p->up, a, "must be an %s address", type);
     validate_endpoint_ip(v, p, a);
 }
@@ -328,8 +350,7 @@ VALIDATE_FN(endpoint_slice) {
     JSON_FOREACH(it, ports) {
         const struct fp *p = FPI(FP(NULL, "ports"), it_i);
         const char *name = jstr(it, "name"), *app = jstr(it, "appProtocol");
-        if (*name && is_dns1123_label(name))
-            v_invalid(v, FP(p, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+        if (*name) v_label1123(v, FP(p, "name"), json_get(it, "name"));
         for (size_t j = 0; j < it_i; j++)
             if (str_eq(jstr(json_item(ports, j), "name"), name)) {
                 v_duplicate(v, FP(p, "name"), json_get(it, "name"));

@@ -8,10 +8,10 @@ enum { DNS_NAMESERVERS_MAX = 3, DNS_SEARCHES_MAX = 32, DNS_SEARCH_CHARS_MAX = 20
 
 /* ---- names of other things ---- */
 
-static void name_rule(struct vctx *v, const struct json *spec, const char *key, const char *(*rule)(const char *),
-                      const struct fp *p) {
-    const char *s = jstr(spec, key);
-    if (*s && rule(s)) v_invalid(v, FP(p, key), json_get(spec, key), "%s", rule(s));
+static void name_rule(struct vctx *v, const struct json *spec, const char *key,
+                      void (*rule)(struct vctx *, const struct fp *, const struct json *), const struct fp *p) {
+    if (*jstr(spec, key) || (str_eq(key, "runtimeClassName") && jget(spec, key))) /* a pointer, of which "" is wrong */
+        rule(v, FP(p, key), json_get(spec, key));
 }
 
 /* ---- DNS ---- */
@@ -36,7 +36,7 @@ static void dns(struct vctx *v, const struct json *spec, const struct fp *up) {
     if (json_len(servers) > DNS_NAMESERVERS_MAX)
         v_invalid(v, FP(p, "nameservers"), servers, "must not have more than %d nameservers", DNS_NAMESERVERS_MAX);
     JSON_FOREACH(it, servers)
-        if (!is_ip(str_or_empty(json_as_str(it)), NULL))
+        if (!is_own_ip(str_or_empty(json_as_str(it)), NULL))
             v_invalid(v, FPI(FP(p, "nameservers"), it_i), it,
                       "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     if (json_len(searches) > DNS_SEARCHES_MAX)
@@ -50,7 +50,7 @@ static void dns(struct vctx *v, const struct json *spec, const struct fp *up) {
         if (n && s[n - 1] == '.') s[n - 1] = '\0';
         for (char *q = s; *q; q++)
             if (*q == '_') *q = 'a';
-        if (is_dns1123_subdomain(s)) v_invalid(v, FPI(FP(p, "searches"), it_i), it, "%s", is_dns1123_subdomain(s));
+        v_subdomain(v, FPI(FP(p, "searches"), it_i), json_str(v->a, s));
     }
     if (chars > DNS_SEARCH_CHARS_MAX + 1)
         v_invalid(v, FP(p, "searches"), searches,
@@ -63,12 +63,10 @@ static void host_aliases(struct vctx *v, const struct json *list, const struct f
     const struct json *it, *h;
     JSON_FOREACH(it, list) {
         const struct fp *at = FPI(p, it_i);
-        if (!is_ip(jstr(it, "ip"), NULL))
+        if (!is_own_ip(jstr(it, "ip"), NULL))
             v_invalid(v, FP(at, "ip"), json_get(it, "ip"),
                       "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        JSON_FOREACH(h, json_get(it, "hostnames"))
-            if (is_dns1123_subdomain(str_or_empty(json_as_str(h))))
-                v_invalid(v, FPI(FP(at, "hostnames"), h_i), h, "%s", is_dns1123_subdomain(json_as_str(h)));
+        JSON_FOREACH(h, json_get(it, "hostnames")) v_subdomain(v, FPI(FP(at, "hostnames"), h_i), h);
     }
 }
 
@@ -163,8 +161,8 @@ static void resource_claims(struct vctx *v, const struct json *list, const struc
         bool claim = jget(it, "resourceClaimName"), tmpl = jget(it, "resourceClaimTemplateName");
         if (!*name)
             v_required(v, FP(at, "name"), NULL);
-        else if (is_dns1123_label(name))
-            v_invalid(v, FP(at, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+        else
+            v_label1123(v, FP(at, "name"), json_get(it, "name"));
         for (size_t j = 0; j < it_i; j++)
             if (*name && str_eq(jstr(json_item(list, j), "name"), name))
                 v_duplicate(v, FP(at, "name"), json_get(it, "name"));
@@ -187,8 +185,7 @@ static void hostname_override(struct vctx *v, const struct json *spec, const str
     if (json_get_bool(spec, "hostNetwork", false))
         v_forbidden(v, FP(p, "hostnameOverride"), "may not be specified when hostNetwork is true");
     if (strlen(over) > HOSTNAME_OVERRIDE_MAX) v_too_long(v, FP(p, "hostnameOverride"), HOSTNAME_OVERRIDE_MAX);
-    if (is_dns1123_subdomain(over))
-        v_invalid(v, FP(p, "hostnameOverride"), json_get(spec, "hostnameOverride"), "%s", is_dns1123_subdomain(over));
+    v_subdomain(v, FP(p, "hostnameOverride"), json_get(spec, "hostnameOverride"));
 }
 
 void validate_pod_spec(struct vctx *v, const struct json *spec, const struct json *meta, const struct fp *p,
@@ -204,15 +201,15 @@ void validate_pod_spec(struct vctx *v, const struct json *spec, const struct jso
     validate_affinity(v, jget(spec, "affinity"), FP(p, "affinity"));
     gates(v, spec, p);
     validate_topology_spread(v, json_get(spec, "topologySpreadConstraints"), FP(p, "topologySpreadConstraints"));
-    name_rule(v, spec, "serviceAccountName", is_dns1123_subdomain, p);
-    name_rule(v, spec, "nodeName", is_dns1123_subdomain, p);
+    name_rule(v, spec, "serviceAccountName", v_subdomain, p);
+    name_rule(v, spec, "nodeName", v_subdomain, p);
     v_range(v, p, spec, "activeDeadlineSeconds", 1, INT32_MAX);
-    name_rule(v, spec, "hostname", is_dns1123_label, p);
-    name_rule(v, spec, "subdomain", is_dns1123_label, p);
+    name_rule(v, spec, "hostname", v_label1123, p);
+    name_rule(v, spec, "subdomain", v_label1123, p);
     validate_tolerations(v, json_get(spec, "tolerations"), FP(p, "tolerations"));
     host_aliases(v, json_get(spec, "hostAliases"), FP(p, "hostAliases"));
-    name_rule(v, spec, "priorityClassName", is_dns1123_subdomain, p);
-    name_rule(v, spec, "runtimeClassName", is_dns1123_subdomain, p);
+    name_rule(v, spec, "priorityClassName", v_subdomain, p);
+    name_rule(v, spec, "runtimeClassName", v_subdomain, p);
     v_enum(v, FP(p, "preemptionPolicy"), json_get(spec, "preemptionPolicy"), ONE_OF("PreemptLowerPriority", "Never"),
            jget(spec, "preemptionPolicy") != NULL);
     if (jget(spec, "overhead")) {

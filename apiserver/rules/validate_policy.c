@@ -228,8 +228,7 @@ VALIDATE_FN(role_binding) {
         const char *kind = jstr(it, "kind"), *name = jstr(it, "name"), *group = jstr(it, "apiGroup");
         if (!*name) v_required(v, FP(at, "name"), NULL);
         if (str_eq(kind, "ServiceAccount")) {
-            if (*name && is_dns1123_subdomain(name))
-                v_invalid(v, FP(at, "name"), json_get(it, "name"), "%s", is_dns1123_subdomain(name));
+            if (*name) v_subdomain(v, FP(at, "name"), json_get(it, "name"));
             if (*group) v_not_supported(v, FP(at, "apiGroup"), json_get(it, "apiGroup"), ONE_OF(""));
             if (!*jstr(it, "namespace") && cluster) v_required(v, FP(at, "namespace"), NULL);
         } else if (!str_in(kind, ONE_OF("User", "Group"))) {
@@ -277,8 +276,8 @@ VALIDATE_FN(runtime_class) {
     const struct json *sched = jget(obj, "scheduling");
     if (!*handler)
         v_required(v, FP(NULL, "handler"), NULL);
-    else if (is_dns1123_label(handler))
-        v_invalid(v, FP(NULL, "handler"), json_get(obj, "handler"), "%s", is_dns1123_label(handler));
+    else
+        v_label1123(v, FP(NULL, "handler"), json_get(obj, "handler"));
     if (jget(obj, "overhead")) {
         struct json *limits = json_object(v->a);
         const struct json *fixed = json_at(obj, "overhead", "podFixed", NULL);

@@ -36,9 +36,7 @@ static void field_requirement(struct vctx *v, const struct json *r, const struct
         return;
     }
     const struct json *s;
-    JSON_FOREACH(s, values)
-        if (is_dns1123_subdomain(str_or_empty(json_as_str(s))))
-            v_invalid(v, FPI(FP(p, "values"), s_i), s, "%s", is_dns1123_subdomain(json_as_str(s)));
+    JSON_FOREACH(s, values) v_subdomain(v, FPI(FP(p, "values"), s_i), s);
 }
 
 /* any_value: what is only preferred may ask for values that no label can have. */
@@ -100,9 +98,7 @@ static void pod_term(struct vctx *v, const struct json *t, const struct fp *p) {
     if (jget(t, "labelSelector")) v_label_selector(v, FP(p, "labelSelector"), json_get(t, "labelSelector"), false);
     if (jget(t, "namespaceSelector"))
         v_label_selector(v, FP(p, "namespaceSelector"), json_get(t, "namespaceSelector"), false);
-    JSON_FOREACH(s, json_get(t, "namespaces"))
-        if (is_dns1123_label(str_or_empty(json_as_str(s))))
-            v_invalid(v, FP(p, "namespace"), s, "%s", is_dns1123_label(json_as_str(s)));
+    JSON_FOREACH(s, json_get(t, "namespaces")) v_label1123(v, FP(p, "namespace"), s);
     label_keys(v, t, "matchLabelKeys", p);
     label_keys(v, t, "mismatchLabelKeys", p);
     JSON_FOREACH(s, json_get(t, "matchLabelKeys"))

@@ -21,7 +21,7 @@ static void port(struct vctx *v, const struct json *spec, size_t i, const struct
     if (!*name && json_len(ports) > 1) {
         v_required(v, FP(p, "name"), NULL);
     } else if (*name) {
-        if (is_dns1123_label(name)) v_invalid(v, FP(p, "name"), json_get(it, "name"), "%s", is_dns1123_label(name));
+        v_label1123(v, FP(p, "name"), json_get(it, "name"));
         for (size_t j = 0; j < i; j++)
             if (str_eq(jstr(json_item(ports, j), "name"), name)) {
                 v_duplicate(v, FP(p, "name"), json_get(it, "name"));
@@ -54,7 +54,7 @@ static void port(struct vctx *v, const struct json *spec, size_t i, const struct
 static bool plain_ips(const struct json *ips) {
     const struct json *it;
     JSON_FOREACH(it, ips)
-        if (!is_ip(str_or_empty(json_as_str(it)), NULL) && !str_eq(json_as_str(it), "None")) return false;
+        if (!is_own_ip(str_or_empty(json_as_str(it)), NULL) && !str_eq(json_as_str(it), "None")) return false;
     return true;
 }
 
@@ -65,7 +65,25 @@ static bool known_families(const struct json *families) {
     return true;
 }
 
-static void addresses(struct vctx *v, const struct json *spec, const struct fp *sp) {
+static bool in_list(const struct json *list, const struct json *x) {
+    const struct json *it;
+    JSON_FOREACH(it, list)
+        if (json_equal(it, x)) return true;
+    return false;
+}
+
+static void families_fit(struct vctx *v, const struct json *spec, const struct fp *sp) {
+    const struct json *ips = json_get(spec, "clusterIPs"), *families = json_get(spec, "ipFamilies"), *it;
+    JSON_FOREACH(it, ips) {
+        const char *said = json_as_str(json_item(families, it_i));
+        bool six = strchr(str_or_empty(json_as_str(it)), ':');
+        if ((six && str_eq(said, "IPv4")) || (!six && str_eq(said, "IPv6")))
+            v_invalid(v, FPI(FP(sp, "clusterIPs"), it_i), it, "expected an %s value as indicated by `ipFamilies[%zu]`",
+                      said, it_i);
+    }
+}
+
+void validate_service_addresses(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *sp) {
     const struct json *ips = json_get(spec, "clusterIPs"), *families = json_get(spec, "ipFamilies"), *it;
     const struct fp *p = FP(sp, "clusterIPs");
     const char *ip = jstr(spec, "clusterIP");
@@ -87,21 +105,17 @@ static void addresses(struct vctx *v, const struct json *spec, const struct fp *
         const char *s = str_or_empty(json_as_str(it));
         if (it_i == 0 && str_eq(s, "None")) {
             if (json_len(ips) > 1) v_invalid(v, p, ips, "'None' must be the first and only value");
-            return;
+            bad |= json_len(ips) > 1;
+        } else if (!is_own_ip(s, it_i ? &family : &first) && !in_list(json_get(old, "clusterIPs"), it)) {
+            bad = true;
+            v_invalid(v, FPI(p, it_i), it, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         }
-        if (is_ip(s, &family)) {
-            if (it_i == 1 && family == first)
-                v_invalid(v, p, ips, "may specify no more than one IP for each IP family");
-            const char *said = json_as_str(json_item(families, it_i));
-            if (said && known_families(families) && !str_eq(said, family == 4 ? "IPv4" : "IPv6"))
-                v_invalid(v, FPI(p, it_i), it, "expected an %s value as indicated by `ipFamilies[%zu]`", said, it_i);
-            if (it_i == 0) first = family;
-            continue;
-        }
-        bad = true;
-        v_invalid(v, FPI(p, it_i), it, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     }
-    if (!bad && json_len(ips) > CLUSTER_IPS_MAX) v_invalid(v, p, ips, "may only hold up to 2 values");
+    if (json_len(ips) > CLUSTER_IPS_MAX) v_invalid(v, p, ips, "may only hold up to 2 values");
+    if (bad) return;
+    if (json_len(ips) > 1 && first == family)
+        v_invalid(v, p, ips, "may specify no more than one IP for each IP family");
+    if (!headless(spec)) families_fit(v, spec, sp);
 }
 
 /* An address that endpoints and external traffic may use: not loopback, link-local, multicast or unspecified.
@@ -120,7 +134,7 @@ static const char *special_ip(const char *ip) {
 
 void validate_endpoint_ip(struct vctx *v, const struct fp *p, const struct json *ip) {
     const char *s = str_or_empty(json_as_str(ip));
-    if (!is_ip(s, NULL))
+    if (!is_own_ip(s, NULL))
         v_invalid(v, p, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     else if (special_ip(s))
         v_invalid(v, p, ip, "%s", special_ip(s));
@@ -136,8 +150,8 @@ static void external_name(struct vctx *v, const struct json *spec, const struct 
     if (n && name[n - 1] == '.') name[n - 1] = '\0';
     if (!*name)
         v_required(v, FP(sp, "externalName"), NULL);
-    else if (is_dns1123_subdomain(name))
-        v_invalid(v, FP(sp, "externalName"), json_get(spec, "externalName"), "%s", is_dns1123_subdomain(name));
+    else
+        v_subdomain(v, FP(sp, "externalName"), json_get(spec, "externalName"));
 }
 
 static void affinity(struct vctx *v, const struct json *spec, const struct fp *sp) {
@@ -155,7 +169,16 @@ static void affinity(struct vctx *v, const struct json *spec, const struct fp *s
                   AFFINITY_TIMEOUT_MAX);
 }
 
-static void traffic(struct vctx *v, const struct json *spec, const struct fp *sp) {
+/* These may have spaces around them. */
+static const char *trimmed(struct arena *a, const char *s) {
+    s = str_or_empty(s);
+    s += strspn(s, " \t\r\n");
+    size_t n = strlen(s);
+    while (n && strchr(" \t\r\n", s[n - 1])) n--;
+    return arena_strndup(a, s, n);
+}
+
+static void traffic(struct vctx *v, const struct json *spec, const struct json *old, const struct fp *sp) {
     const char *type = jstr(spec, "type"), *ext = jstr(spec, "externalTrafficPolicy");
     bool lb = str_eq(type, "LoadBalancer"), health = lb && str_eq(ext, "Local");
     if (!externally_accessible(spec)) {
@@ -187,7 +210,7 @@ static void traffic(struct vctx *v, const struct json *spec, const struct fp *sp
     if (json_len(ranges) && !lb)
         v_forbidden(v, FP(sp, "LoadBalancerSourceRanges"), "may only be used when `type` is 'LoadBalancer'");
     JSON_FOREACH(r, ranges)
-        if (!is_cidr(str_or_empty(json_as_str(r)), NULL))
+        if (!is_subnet(trimmed(v->a, json_as_str(r)), NULL) && !in_list(json_get(old, "loadBalancerSourceRanges"), r))
             v_invalid(v, FPI(FP(sp, "LoadBalancerSourceRanges"), r_i), r,
                       "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
 }
@@ -222,6 +245,32 @@ static void update(struct vctx *v, const struct json *spec, const struct json *o
     if (hp && old_hp && hp != old_hp) v_forbidden(v, FP(sp, "healthCheckNodePort"), "field is immutable");
 }
 
+/* Annotations that were there before the fields. */
+static void annotations(struct vctx *v, const struct json *obj, const struct json *old) {
+    static const char ranges[] = "service.beta.kubernetes.io/load-balancer-source-ranges",
+                      hints[] = "service.kubernetes.io/topology-aware-hints",
+                      mode[] = "service.kubernetes.io/topology-mode";
+    const struct json *list = json_at(obj, "metadata", "annotations", NULL), *spec = json_get(obj, "spec");
+    const struct fp *p = FP(FP(NULL, "metadata"), "annotations");
+    if (jget(list, hints) && jget(list, mode) && !str_eq(jstr(list, hints), jstr(list, mode)))
+        v_invalid(v, FPK(p, mode), json_get(list, mode), "must match annotations[%s] when both are specified", hints);
+    if (!jget(list, ranges) || json_len(json_get(spec, "loadBalancerSourceRanges"))) return;
+    if (!str_eq(jstr(spec, "type"), "LoadBalancer"))
+        v_forbidden(v, FPK(p, ranges), "may only be used when `type` is 'LoadBalancer'");
+    const char *s = trimmed(v->a, jstr(list, ranges));
+    const struct json *was = json_at(old, "metadata", "annotations", NULL);
+    if (!*s || (jget(was, ranges) && str_eq(jstr(was, ranges), jstr(list, ranges)))) return;
+    for (bool more = true; more;) {
+        size_t n = strcspn(s, ",");
+        const char *one = trimmed(v->a, arena_strndup(v->a, s, n));
+        if (!is_subnet(one, NULL))
+            v_invalid(v, FPK(p, ranges), json_str(v->a, one),
+                      "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        more = s[n] == ',';
+        s += n + more;
+    }
+}
+
 VALIDATE_FN(service) {
     const struct json *spec = json_get(obj, "spec"), *it;
     const struct fp *sp = FP(NULL, "spec");
@@ -236,9 +285,10 @@ VALIDATE_FN(service) {
     JSON_FOREACH(it, json_get(spec, "ports")) port(v, spec, it_i, FPI(FP(sp, "ports"), it_i));
     v_labels(v, FP(sp, "selector"), json_get(spec, "selector"));
     affinity(v, spec, sp);
-    if (!str_eq(type, "ExternalName")) addresses(v, spec, sp);
+    if (!str_eq(type, "ExternalName")) validate_service_addresses(v, spec, json_get(old, "spec"), sp);
     JSON_FOREACH(it, json_get(spec, "externalIPs")) validate_endpoint_ip(v, FPI(FP(sp, "externalIPs"), it_i), it);
     v_enum(v, FP(sp, "type"), json_get(spec, "type"), ONE_OF("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
            true);
-    traffic(v, spec, sp);
+    traffic(v, spec, json_get(old, "spec"), sp);
+    annotations(v, obj, old);
 }

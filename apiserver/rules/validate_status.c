@@ -78,7 +78,7 @@ static void service_ingress(struct vctx *v, const struct json *obj, const struct
     }
     JSON_FOREACH(it, list) {
         const char *ip = jstr(it, "ip"), *mode = json_get_str(it, "ipMode");
-        if (*ip && !is_ip(ip, NULL)) v_invalid(v, FP(FPI(at, it_i), "ip"), json_get(it, "ip"), "%s", bad_ip);
+        if (*ip && !is_own_ip(ip, NULL)) v_invalid(v, FP(FPI(at, it_i), "ip"), json_get(it, "ip"), "%s", bad_ip);
         if (mode && !*ip) v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
     }
 }
@@ -193,7 +193,7 @@ static void ingress_status(struct vctx *v, const struct json *obj, const struct 
     const struct fp *p = FP(FP(FP(NULL, "status"), "loadBalancer"), "ingress");
     JSON_FOREACH(it, list) {
         const char *ip = jstr(it, "ip"), *host = jstr(it, "hostname");
-        if (*ip && !is_ip(ip, NULL) && !has_key(was, "ip", ip))
+        if (*ip && !is_own_ip(ip, NULL) && !has_key(was, "ip", ip))
             v_invalid(v, FP(FPI(p, it_i), "ip"), json_get(it, "ip"), "%s", bad_ip);
         if (!*host) continue;
         v_subdomain(v, FP(FPI(p, it_i), "hostname"), json_get(it, "hostname"));

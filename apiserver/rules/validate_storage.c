@@ -1,4 +1,6 @@
 /* storage.k8s.io: classes, drivers, attachments. Upstream: pkg/apis/storage/validation/validation.go. */
+#include <ctype.h>
+
 #include "apiserver/rules/validate_device.h"
 
 enum {
@@ -15,7 +17,9 @@ static void qualified_lower(struct vctx *v, const struct fp *p, const struct jso
         v_required(v, p, NULL);
         return;
     }
-    for (size_t n = qualified_name_faults(s); n; n--) v_invalid(v, p, x, "%s", is_qualified_name(s));
+    char *lower = arena_strdup(v->a, s);
+    for (char *q = lower; *q; q++) *q = (char)tolower((unsigned char)*q);
+    for (size_t n = qualified_name_faults(lower); n; n--) v_invalid(v, p, x, "%s", is_qualified_name(lower));
 }
 
 static void parameters(struct vctx *v, const struct json *params, bool may_be_empty, const struct fp *p) {
@@ -29,10 +33,9 @@ static void parameters(struct vctx *v, const struct json *params, bool may_be_em
 }
 
 /* The same set of values for the same keys. */
-static bool same_terms(const struct json *x, const struct json *y) {
+static bool term_within(const struct json *x, const struct json *y) {
     const struct json *xs = json_get(x, "matchLabelExpressions"), *ys = json_get(y, "matchLabelExpressions"), *r, *s,
                       *a, *b;
-    if (json_len(xs) != json_len(ys)) return false;
     JSON_FOREACH(r, xs) {
         const struct json *found = NULL;
         JSON_FOREACH(s, ys)
@@ -46,6 +49,9 @@ static bool same_terms(const struct json *x, const struct json *y) {
     }
     return true;
 }
+
+/* Upstream makes maps of them before it compares: of two with one key the last counts. */
+static bool same_terms(const struct json *x, const struct json *y) { return term_within(x, y) && term_within(y, x); }
 
 static void topologies(struct vctx *v, const struct json *list, const struct fp *lp) {
     const struct json *term, *r;
@@ -103,7 +109,7 @@ VALIDATE_FN(csi_driver) {
         rules_warn(
             v->c,
             "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
-            "possible logging of tokens in volume context");
+            "possible logging of tokens in volume attributes");
     if (!json_len(tokens) && jget(spec, "serviceAccountTokenInSecrets"))
         v_invalid(v, FP(p, "serviceAccountTokenInSecrets"), json_get(spec, "serviceAccountTokenInSecrets"),
                   "is set but there are no tokenRequests");
@@ -111,8 +117,10 @@ VALIDATE_FN(csi_driver) {
         const struct fp *at = FPI(FP(p, "tokenRequests"), it_i);
         const struct json *sec = jget(it, "expirationSeconds");
         for (size_t j = 0; j < it_i; j++)
-            if (str_eq(jstr(json_item(tokens, j), "audience"), jstr(it, "audience")))
+            if (str_eq(jstr(json_item(tokens, j), "audience"), jstr(it, "audience"))) {
                 v_duplicate(v, FP(at, "audience"), json_get(it, "audience"));
+                break;
+            }
         if (sec && json_as_int(sec, 0) < TOKEN_EXPIRATION_MIN)
             v_invalid(v, FP(at, "expirationSeconds"), sec, "may not specify a duration less than 10 minutes");
     }
@@ -164,11 +172,8 @@ VALIDATE_FN(csi_node) {
 }
 
 VALIDATE_FN(csi_storage_capacity) {
-    const char *class = jstr(obj, "storageClassName");
     v_label_selector(v, FP(NULL, "nodeTopology"), json_get(obj, "nodeTopology"), false);
-    if (is_dns1123_subdomain(class))
-        v_invalid(v, FP(NULL, "storageClassName"), json_get(obj, "storageClassName"), "%s",
-                  is_dns1123_subdomain(class));
+    v_subdomain(v, FP(NULL, "storageClassName"), json_get(obj, "storageClassName"));
     if (jget(obj, "capacity")) v_quantity(v, FP(NULL, "capacity"), jstr(obj, "capacity"), true);
     if (!old) return;
     v_immutable(v, FP(NULL, "nodeTopology"), json_get(obj, "nodeTopology"), json_get(old, "nodeTopology"));

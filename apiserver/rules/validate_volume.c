@@ -271,6 +271,14 @@ size_t validate_volume_source(struct vctx *v, const struct json *vol, bool persi
     return n;
 }
 
+/* Whether the findings since `from` forbid the field. */
+static bool refused(const struct vctx *v, size_t from, const struct fp *p) {
+    for (size_t i = from; i < v->n; i++)
+        if (str_eq(v->items[i].reason, "FieldValueForbidden") && str_eq(v->items[i].field, fp_text(v->a, p)))
+            return true;
+    return false;
+}
+
 struct json *validate_volumes(struct vctx *v, const struct json *vols, const struct json *meta, const struct fp *p) {
     struct json *right = json_array(v->a), *vol;
     JSON_FOREACH(vol, vols) {
@@ -278,21 +286,14 @@ struct json *validate_volumes(struct vctx *v, const struct json *vols, const str
         const char *name = jstr(vol, "name");
         size_t before = v->n;
         if (!validate_volume_source(v, vol, false, at)) v_required(v, at, "must specify a volume type");
-        if (jget(vol, "ephemeral") && *name && *jstr(meta, "name")) {
-            const char *claim = arena_printf(v->a, "%s-%s", jstr(meta, "name"), name);
-            if (is_dns1123_subdomain(claim))
-                v_invalid(v, FP(at, "name"), json_get(vol, "name"), "PVC name \"%s\": %s", claim,
-                          is_dns1123_subdomain(claim));
-        }
+        bool second = refused(v, before, FP(at, "ephemeral")); /* then it is not looked at */
+        if (jget(vol, "ephemeral") && !second && *name && *jstr(meta, "name"))
+            v_subdomain(v, FP(at, "name"), json_strf(v->a, "%s-%s", jstr(meta, "name"), name));
         if (!*name)
             v_required(v, FP(at, "name"), NULL);
-        else if (is_dns1123_label(name))
-            v_invalid(v, FP(at, "name"), json_get(vol, "name"), "%s", is_dns1123_label(name));
-        for (size_t j = 0; *name && j < vol_i; j++)
-            if (str_eq(jstr(json_item(vols, j), "name"), name)) {
-                v_duplicate(v, FP(at, "name"), json_get(vol, "name"));
-                break;
-            }
+        else
+            v_label1123(v, FP(at, "name"), json_get(vol, "name"));
+        if (*name && has_key(right, "name", name)) v_duplicate(v, FP(at, "name"), json_get(vol, "name"));
         if (v->n == before) json_append(v->a, right, vol);
     }
     return right;

@@ -38,6 +38,11 @@ static const struct {
     {"rbd", "deprecated in v1.28, non-functional in v1.31+", true, true},
 };
 
+/* As upstream spells it. */
+static const char *source_path(size_t i) {
+    return str_eq(old_sources[i].source, "storageos") ? "storageOS" : old_sources[i].source;
+}
+
 static const char *old_label(const char *key) {
     for (size_t i = 0; i < ARRAY_LEN(old_labels); i++)
         if (str_eq(old_labels[i].key, key)) return old_labels[i].message;
@@ -263,8 +268,8 @@ static void ports(struct vctx *v, const struct json *spec, const struct fp *sp) 
 /* ---- pods ---- */
 
 static void amounts(struct vctx *v, const struct json *spec, const struct fp *p) {
-    fractions(v, json_at(spec, "resources", "requests", NULL), FP(FP(p, "resources"), "requests"));
     fractions(v, json_at(spec, "resources", "limits", NULL), FP(FP(p, "resources"), "limits"));
+    fractions(v, json_at(spec, "resources", "requests", NULL), FP(FP(p, "resources"), "requests"));
 }
 
 /* Of a claim, where only storage counts. */
@@ -309,7 +314,7 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
         const struct fp *vp = FPI(FP(sp, "volumes"), it_i);
         for (size_t i = 0; i < ARRAY_LEN(old_sources); i++)
             if (old_sources[i].in_pods && jget(it, old_sources[i].source))
-                at(v, FP(vp, old_sources[i].source), old_sources[i].message);
+                at(v, FP(vp, source_path(i)), old_sources[i].message);
         const struct json *claim = json_at(it, "ephemeral", "volumeClaimTemplate", "spec", NULL);
         if (claim) claim_spec(v, claim, FP(FP(FP(vp, "ephemeral"), "volumeClaimTemplate"), "spec"));
         overlaps(v, it);
@@ -330,6 +335,7 @@ void warn_pod(struct vctx *v, const struct json *meta, const struct json *spec, 
         at(v, FP(sp, "terminationGracePeriodSeconds"),
            "must be >= 0; negative values are invalid and will be treated as 1");
     pod_affinity(v, spec, sp);
+    warn_pod_addresses(v, spec, sp);
 }
 
 /* ---- other kinds ---- */
@@ -348,7 +354,7 @@ static void warn_volume(struct vctx *v, const struct json *obj) {
            "provisioning.");
     for (size_t i = 0; i < ARRAY_LEN(old_sources); i++)
         if (old_sources[i].in_volumes && jget(spec, old_sources[i].source))
-            at(v, FP(sp, old_sources[i].source), old_sources[i].message);
+            at(v, FP(sp, source_path(i)), old_sources[i].message);
 }
 
 static void warn_claim(struct vctx *v, const struct json *obj) {
@@ -430,6 +436,33 @@ static void warn_node(struct vctx *v, const struct json *obj) {
         rules_warn(v->c, "spec.externalID: this field is deprecated, and is unused by Kubernetes");
 }
 
+static void warn_stateful_set(struct vctx *v, const struct json *obj, const struct json *old) {
+    const struct json *claim, *history = json_at(obj, "spec", "revisionHistoryLimit", NULL);
+    JSON_FOREACH(claim, json_at(obj, "spec", "volumeClaimTemplates", NULL)) {
+        const struct fp *p = FPI(FP(FP(NULL, "spec"), "volumeClaimTemplates"), claim_i);
+        claim_spec(v, json_get(claim, "spec"), old ? FP(p, "Spec") : p); /* as upstream names them */
+    }
+    if (json_as_int(history, 0) < 0)
+        rules_warn(v->c,
+                   "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is "
+                   "recommended");
+}
+
+/* Names that become those of pods, and hostnames. */
+static void warn_name(struct vctx *v, const struct json *obj) {
+    const char *name = jstr(json_get(obj, "metadata"), "name"), *bad = is_dns1123_label(name);
+    bool pod = str_eq(v->c->kind, "Pod"), longer = strlen(name) > 63;
+    static const char *const kinds[] = {"Pod", "Deployment", "ReplicaSet", "CronJob", "Job", "ReplicationController",
+                                        NULL};
+    if (!bad || !str_in(v->c->kind, kinds)) return;
+    rules_warn(v->c,
+               "metadata.name: this is used in %s, which can result in surprising behavior; a DNS label is "
+               "recommended: [%s%s%s]",
+               pod ? "the Pod's hostname" : "Pod names and hostnames",
+               longer ? "must be no more than 63 characters" : "", longer && strchr(name, '.') ? " " : "",
+               strchr(name, '.') ? "must not contain dots" : "");
+}
+
 void warn_object(struct vctx *v, const struct json *obj, const struct json *old) {
     static const struct {
         const char *group, *kind;
@@ -443,25 +476,14 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         {"storage.k8s.io", "CSIStorageCapacity", warn_storage_capacity},
         {"node.k8s.io", "RuntimeClass", warn_runtime_class},
     };
-    if (old && !str_eq(v->c->kind, "Service") && jget(obj, "spec") &&
-        jsame(json_get(obj, "spec"), json_get(old, "spec")))
-        return;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group))) rows[i].fn(v, obj);
-    const struct json *claim;
-    const struct json *history = json_at(obj, "spec", "revisionHistoryLimit", NULL);
-    if (str_eq(v->c->kind, "StatefulSet") && json_as_int(history, 0) < 0)
+    warn_addresses(v, obj);
+    if (str_eq(v->c->kind, "StatefulSet")) warn_stateful_set(v, obj, old);
+    if (!old) warn_name(v, obj);
+    if (str_eq(v->c->group, "admissionregistration.k8s.io") &&
+        str_has_suffix(jstr(json_get(obj, "metadata"), "name"), ".static.k8s.io"))
         rules_warn(v->c,
-                   "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is "
-                   "recommended");
-    if (str_eq(v->c->kind, "StatefulSet"))
-        JSON_FOREACH(claim, json_at(obj, "spec", "volumeClaimTemplates", NULL))
-            claim_spec(v, json_get(claim, "spec"),
-                       FP(FPI(FP(FP(NULL, "spec"), "volumeClaimTemplates"), claim_i), "spec"));
-    const char *name = jstr(json_get(obj, "metadata"), "name");
-    if (!old && str_in(v->c->kind, ONE_OF("Deployment", "ReplicaSet", "CronJob", "Job")) && is_dns1123_label(name))
-        rules_warn(v->c,
-                   "metadata.name: this is used in Pod names and hostnames, which can result in surprising "
-                   "behavior; a DNS label is recommended: %s",
-                   is_dns1123_label(name));
+                   "metadata.name: names ending with \".static.k8s.io\" are reserved for static manifest-based "
+                   "configurations and cannot be managed via the API");
 }

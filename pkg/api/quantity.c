@@ -8,7 +8,7 @@
 #include <ctype.h>
 
 #define NANO ((__int128)1000000000)
-/* What upstream caps at when a number has more digits than it keeps exactly. */
+/* What upstream caps binary quantities at. */
 #define CAP ((__int128)INT64_MAX * NANO)
 /* No computation goes beyond this. */
 #define HUGE_NANO (((__int128)1 << 126))
@@ -118,7 +118,7 @@ int quantity_parse(const char *s, struct quantity *out) {
     if (ten < -MAX_EXPONENT) ten = -MAX_EXPONENT;
     d.exponent += ten;
     __int128 nano = scale(d, two, &capped);
-    if ((d.count > EXACT_DIGITS || two) && nano > CAP) nano = CAP;
+    if (two && nano > CAP) nano = CAP; /* only binary ones have a limit */
     if (format == QUANTITY_BINARY_SI && nano > 0 && nano < NANO) format = QUANTITY_DECIMAL_SI;
     *out = (struct quantity){negative ? -nano : nano, format};
     return 0;
@@ -159,19 +159,42 @@ char *quantity_format(struct arena *a, struct quantity q) {
     return arena_printf(a, "%s%s%s", negative ? "-" : "", p, suffix_text(power, false));
 }
 
-/* Most quantities in the wild are canonical already: up to 18 digits that do not end in 000, and a decimal suffix. */
-static bool plainly_canonical(const char *s) {
-    size_t n = strspn(s, "0123456789");
-    if (!n || n > EXACT_DIGITS || (s[0] == '0' && n > 1)) return false;
-    if (s[0] == '0') return !s[1];
-    if (n >= 3 && memcmp(s + n - 3, "000", 3) == 0) return false;
-    return !s[n] || (strchr("numkMGTPE", s[n]) && !s[n + 1]);
+/* Whether upstream keeps the text as it is: what has few enough digits for a 64-bit number and looks canonical but for a
+ * plus sign, zeros in front or a point at the end. Most quantities in the wild do. */
+static bool keeps_text(const char *s, size_t len) {
+    const char *p = s, *end = s + len;
+    if (p < end && (*p == '-' || *p == '+')) p++;
+    while (p < end && *p == '0') p++;
+    const char *num = p;
+    while (p < end && isdigit((unsigned char)*p)) p++;
+    size_t n = (size_t)(p - num), frac = 0;
+    if (!n) return false;
+    const char *last = p; /* one past the last digit */
+    if (p < end && *p == '.') {
+        for (p++; p < end && isdigit((unsigned char)*p); p++) frac++;
+        if (frac) last = p;
+    }
+    int ten = 0, two = 0;
+    enum quantity_format format;
+    if (read_suffix(p, (size_t)(end - p), &ten, &two, &format)) return false;
+    if (format == QUANTITY_BINARY_SI) {
+        bool fits = 15 - (int)n - two * 3 / 10 - 1 >= 0;
+        return !frac && fits && (last[-1] % 2 || strtoull(num, NULL, 10) % 8);
+    }
+    int scale_of = ten - (int)frac;
+    if (n + frac > EXACT_DIGITS || scale_of < -9 || scale_of % 3) return false;
+    int zeros = 0;
+    for (const char *q = last; q > num && (q[-1] == '0' || q[-1] == '.') && zeros < 3; q--) zeros += q[-1] == '0';
+    return zeros < 3;
 }
 
 char *quantity_canonical(struct arena *a, const char *s) {
     struct quantity q;
     if (!s) return NULL;
-    if (plainly_canonical(s)) return arena_strdup(a, s);
+    while (isspace((unsigned char)*s)) s++;
+    size_t len = strlen(s);
+    while (len && isspace((unsigned char)s[len - 1])) len--;
+    if (keeps_text(s, len)) return arena_strndup(a, s, len);
     return quantity_parse(s, &q) ? NULL : quantity_format(a, q);
 }
 

@@ -15,7 +15,8 @@ struct quantity {
 int quantity_parse(const char *s, struct quantity *out);
 /* Canonical text: "1500m", "1Gi", "0". */
 char *quantity_format(struct arena *a, struct quantity q);
-/* Canonical form of a text, or NULL when it is no quantity. */
+/* What is stored of a text, or NULL when it is no quantity: its canonical form, or the text itself where upstream leaves
+ * it ("+1", "5."). */
 char *quantity_canonical(struct arena *a, const char *s);
 /* Whole units and thousandths, rounded up; saturating at INT64_MAX. */
 int64_t quantity_value(struct quantity q);
