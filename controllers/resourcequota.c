@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "pkg/api/quantity.h"
+#include "pkg/api/resource.h"
 #include "pkg/base/map.h"
 #include "util.h"
 
@@ -12,7 +13,10 @@
 #define DISCOVER_EVERY (5 * NS_PER_SEC)
 #define CHARGE_AGE (2 * NS_PER_SEC) /* after which the charged object is stored, or will not be */
 
-enum { WATCHED_MAX = 32 };
+enum {
+    WATCHED_MAX = 32,
+    CLAIM_DEVICES_MAX = 32 /* of one ResourceClaim, as many as its allocation may hold */
+};
 
 struct quota_controller {
     struct manager *m;
@@ -278,6 +282,35 @@ static struct quantity claims_use(struct quota_controller *c, const struct core_
     return sum;
 }
 
+/* Of one request of a ResourceClaim, or one of its alternatives: the devices that it may get of a class. */
+static int64_t wanted(const char *of, const char *mode, int64_t count, const char *class) {
+    if (!str_eq(of, class)) return 0;
+    return str_eq(mode, "All") ? CLAIM_DEVICES_MAX : str_eq(mode, "ExactCount") ? count : 0;
+}
+
+static int64_t claim_devices(const struct resource_resource_claim *k, const char *class) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < k->spec.devices.requests.n; i++) {
+        const struct resource_device_request *rq = &k->spec.devices.requests.items[i];
+        const struct resource_exact_device_request *x = rq->exactly;
+        int64_t most = x ? wanted(x->device_class_name, x->allocation_mode, x->count, class) : 0;
+        for (size_t j = 0; j < rq->first_available.n; j++) {
+            const struct resource_device_sub_request *s = &rq->first_available.items[j];
+            most = MAX_OF(most, wanted(s->device_class_name, s->allocation_mode, s->count, class));
+        }
+        sum += most;
+    }
+    return sum;
+}
+
+static struct quantity devices_use(struct quota_controller *c, const char *ns, const char *class) {
+    int64_t n = 0;
+    _cleanup_object_list_ struct object_list l = {0};
+    informer_list(manager_informer(c->m, &client_resourceclaims), ns, &l);
+    for (size_t i = 0; i < l.n; i++) n += claim_devices(l.items[i]->obj, class);
+    return (struct quantity){.nano = (__int128)n * 1000000000};
+}
+
 /* The informer of a resource, started when first needed; its objects then wake the quotas of their
  * namespaces. */
 static struct informer *counted(struct quota_controller *c, const struct client_resource *r) {
@@ -343,10 +376,13 @@ static bool usage(struct quota_controller *c, struct arena *a, const struct core
                   struct quantity *out) {
     static const char *const of_pods[] = {"pods", "count/pods", "cpu", "memory", "ephemeral-storage"};
     static const char *const plain[] = {"configmaps", "secrets", "replicationcontrollers", "resourcequotas"};
-    static const char by_class[] = ".storageclass.storage.k8s.io/";
+    static const char by_class[] = ".storageclass.storage.k8s.io/",
+                      by_devices[] = ".deviceclass.resource.k8s.io/devices";
     const char *ns = q->metadata.namespace, *of_class = strstr(key, by_class);
     if (of_class)
         *out = claims_use(c, q, of_class + strlen(by_class), arena_strndup(a, key, (size_t)(of_class - key)));
+    else if (str_has_suffix(key, by_devices))
+        *out = devices_use(c, ns, arena_strndup(a, key, strlen(key) - strlen(by_devices)));
     else if (str_eq(key, "requests.storage"))
         *out = claims_use(c, q, key, NULL);
     else if (str_eq(key, "persistentvolumeclaims") || str_eq(key, "count/persistentvolumeclaims"))
@@ -426,7 +462,7 @@ int resourcequota_start(struct manager *m, struct err *e) {
     struct quota_controller *c = manager_alloc(m, sizeof(*c), NULL);
     c->m = m;
     c->q = manager_queue(m, "resourcequota", 1, reconcile, c, &client_resourcequotas, &client_pods, &client_services,
-                         &client_persistentvolumeclaims, NULL);
+                         &client_persistentvolumeclaims, &client_resourceclaims, NULL);
     pthread_mutex_init(&c->lock, NULL);
     c->arena = arena_new();
     struct informer_handler quotas = {quota_added, quota_updated, quota_gone, c};
@@ -435,6 +471,7 @@ int resourcequota_start(struct manager *m, struct err *e) {
     informer_add_handler(manager_informer(m, &client_pods), &pods);
     informer_add_handler(manager_informer(m, &client_services), &other);
     informer_add_handler(manager_informer(m, &client_persistentvolumeclaims), &other);
+    informer_add_handler(manager_informer(m, &client_resourceclaims), &other);
     manager_at_end(m, end_informers, c);
     return 0;
 }
