@@ -104,6 +104,76 @@ def test_eviction(api):
           [c["reason"] for c in p["status"]["conditions"] if c["type"] == "DisruptionTarget" and c["status"] == "True"] == ["EvictionByEvictionAPI"], p["status"])
     api.call("PATCH", pods + "/e", {"metadata": {"finalizers": None}}, headers=MERGE)
 
+def test_stateful_set(api):
+    ns = "/api/v1/namespaces/sets"
+    api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "sets"}})
+    until(20, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
+    sets = "/apis/apps/v1/namespaces/sets/statefulsets"
+    r = api.call("POST", sets, {"metadata": {"name": "s"}, "spec": {
+        "replicas": 2, "serviceName": "s", "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"a": "s"}}, "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"},
+        "template": {"metadata": {"labels": {"a": "s"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}},
+        "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}}}]}})
+    meta = lambda what, name: api.call("GET", f"{ns}/{what}/{name}").json.get("metadata", {})
+    owners = lambda what, name: [(o["kind"], o["name"], o.get("controller")) for o in meta(what, name).get("ownerReferences", [])]
+    check("a StatefulSet makes its pods", r.status == 201 and until(20, lambda: meta("pods", "s-1").get("uid")), r.text)
+    mine = ("StatefulSet", "s", True)
+    check("and their claims, which are its own", until(20, lambda: owners("persistentvolumeclaims", "d-s-1") == [mine]), owners("persistentvolumeclaims", "d-s-1"))
+    api.call("PATCH", ns + "/pods/s-0", {"metadata": {"ownerReferences": None}}, headers=MERGE)
+    check("a pod that lost its owner is adopted again", until(20, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
+    api.call("PATCH", ns + "/pods/s-0", {"metadata": {"labels": {"a": "other"}}}, headers=MERGE)
+    check("one that is no longer selected is released", until(20, lambda: owners("pods", "s-0") == []), owners("pods", "s-0"))
+    api.call("PATCH", ns + "/pods/s-0", {"metadata": {"labels": {"a": "s"}}}, headers=MERGE)
+    check("and taken back when it is", until(20, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
+    first = meta("persistentvolumeclaims", "d-s-0").get("uid")
+    api.call("PATCH", ns + "/persistentvolumeclaims/d-s-0", {"metadata": {"finalizers": None}}, headers=MERGE)
+    api.call("DELETE", ns + "/persistentvolumeclaims/d-s-0")
+    api.call("PATCH", ns + "/persistentvolumeclaims/d-s-0", {"metadata": {"finalizers": None}}, headers=MERGE)
+    check("a pod that waits gets a lost claim back", until(30, lambda: meta("persistentvolumeclaims", "d-s-0").get("uid") not in (None, first)), meta("persistentvolumeclaims", "d-s-0"))
+    for n in (0, 1):
+        api.call("PATCH", f"{ns}/pods/s-{n}", {"metadata": {"finalizers": ["e2e/held"]}}, headers=MERGE)
+        api.call("PATCH", f"{ns}/pods/s-{n}/status", {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}, headers=MERGE)
+    api.call("PATCH", sets + "/s", {"spec": {"replicas": 1}}, headers=MERGE)
+    check("of what is scaled away the pod owns the claim", until(20, lambda: owners("persistentvolumeclaims", "d-s-1") == [("Pod", "s-1", True)]), owners("persistentvolumeclaims", "d-s-1"))
+    for n in (0, 1): api.call("PATCH", f"{ns}/pods/s-{n}", {"metadata": {"finalizers": None}}, headers=MERGE)
+    api.call("DELETE", ns)
+
+def test_quotas(api):
+    ns = "/api/v1/namespaces/quotas"
+    api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "quotas"}})
+    until(20, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
+    api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {"metadata": {"name": "gadgets.e2e.example"}, "spec": {
+        "group": "e2e.example", "scope": "Namespaced", "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget"},
+        "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
+    gadgets = "/apis/e2e.example/v1/namespaces/quotas/gadgets"
+    until(20, lambda: api.call("GET", gadgets).status == 200)
+    scope = lambda name, op, values: {"scopeSelector": {"matchExpressions": [{"scopeName": name, "operator": op, **({"values": values} if values else {})}]}}
+    make = lambda name, hard, more={}: api.call("POST", ns + "/resourcequotas", {"metadata": {"name": name}, "spec": {"hard": hard, **more}})
+    used = lambda name: api.call("GET", f"{ns}/resourcequotas/{name}").json.get("status", {}).get("used", {})
+    gold = "gold.storageclass.storage.k8s.io/persistentvolumeclaims"
+    for r in (make("plain", {"count/gadgets.e2e.example": "1", "count/resourceclaims.resource.k8s.io": "5", "big.deviceclass.resource.k8s.io/devices": "3", gold: "1"}),
+              make("fast", {"persistentvolumeclaims": "1"}, scope("VolumeAttributesClass", "In", ["fast"])), make("far", {"pods": "0"}, scope("CrossNamespacePodAffinity", "Exists", None))):
+        check("a quota is made", r.status == 201, r.text)
+    check("its use is counted", until(30, lambda: set(used("plain").values()) == {"0"} and len(used("plain")) == 4 and used("fast") and used("far")), used("plain"))
+    gadget = lambda name: api.call("POST", gadgets, {"apiVersion": "e2e.example/v1", "kind": "Gadget", "metadata": {"name": name}})
+    claim = lambda name, **spec: api.call("POST", ns + "/persistentvolumeclaims", {"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}, **spec}})
+    devices = lambda name, n: api.call("POST", "/apis/resource.k8s.io/v1/namespaces/quotas/resourceclaims", {"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "big", "count": n}}]}}})
+    pod = lambda name, **term: api.call("POST", ns + "/pods", {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "x"}], "affinity": {
+        "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "k", "labelSelector": {}, **term}]}}}})
+    refused = lambda r: r.status == 403 and "exceeded quota" in r.text
+    for what, first, second in (("custom resources", lambda: gadget("a"), lambda: gadget("b")), ("devices of a class", lambda: devices("a", 2), lambda: devices("b", 2)),
+                                ("claims of a storage class", lambda: claim("a", storageClassName="gold"), lambda: claim("b", storageClassName="gold")),
+                                ("claims of a volume attributes class", lambda: claim("c", volumeAttributesClassName="fast"), lambda: claim("d", volumeAttributesClassName="fast")),
+                                ("pods with affinity across namespaces", lambda: pod("a"), lambda: pod("b", namespaces=["default"]))):
+        r = first()
+        check(f"{what} may be made", r.status == 201, r.text)
+        r = second()
+        check("up to the quota", refused(r), r.text)
+    want = {"count/gadgets.e2e.example": "1", "count/resourceclaims.resource.k8s.io": "1", "big.deviceclass.resource.k8s.io/devices": "2", gold: "1"}
+    check("the quota shows it all", until(30, lambda: used("plain") == want and used("fast") == {"persistentvolumeclaims": "1"}), (used("plain"), used("fast")))
+    api.call("DELETE", gadgets + "/a")
+    check("and what is gone again", until(30, lambda: used("plain").get("count/gadgets.e2e.example") == "0"), used("plain"))
+    api.call("DELETE", ns)
+
 def main():
     api, controllers = Lone(), None
     try:
@@ -115,6 +185,8 @@ def main():
         test_namespace_order(api)
         test_storage(api)
         test_eviction(api)
+        test_stateful_set(api)
+        test_quotas(api)
         check("the controllers still run", controllers.poll() is None)
     finally:
         if controllers:

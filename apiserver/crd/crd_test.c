@@ -55,6 +55,11 @@ static const struct {
      "'properties':{'spec':{'type':'object'}}}}}",
      "{'t':{'apiVersion':'v1','kind':'Pod','metadata':{'name':'n'},'spec':{},'x':1}}",
      "{'t':{'apiVersion':'v1','kind':'Pod','metadata':{'name':'n'},'spec':{}}}", "spec.t.x", ""},
+    {"and know the fields of metadata",
+     "{'type':'object','properties':{'t':{'type':'object','x-kubernetes-embedded-resource':true,"
+     "'x-kubernetes-preserve-unknown-fields':true}}}",
+     "{'t':{'apiVersion':'v1','kind':'Pod','metadata':{'name':'n','z':1},'x':1}}",
+     "{'t':{'apiVersion':'v1','kind':'Pod','metadata':{'name':'n'},'x':1}}", "spec.t.metadata.z", ""},
     {"defaults fill absent members",
      "{'type':'object','properties':{'a':{'type':'integer','default':2},'o':{'type':'object','default':{},"
      "'properties':{'b':{'type':'string','default':'x'}}}}}",
@@ -179,6 +184,16 @@ TEST(what_was_wrong_before_may_stay_untouched) {
         {"{'spec':{'a':1}}", "{'spec':{'a':9}}", "Invalid spec.a"},
         {"{'spec':{'b':1}}", "{'spec':{'b':2}}", "Required spec.a"},
         {"{'spec':{'b':1}}", "{'spec':{'b':1},'x':1}", ""},
+        /* items that keys tell apart are the same thing as before, wherever they stand */
+        {"{'spec':{'a':1,'m':[{'k':'x','v':9},{'k':'y','v':1}]}}",
+         "{'spec':{'a':1,'m':[{'k':'y','v':1},{'k':'x','v':9}]}}", ""},
+        {"{'spec':{'a':1,'m':[{'k':'x','v':9}]}}", "{'spec':{'a':1,'m':[{'k':'z','v':9}]}}", "Invalid spec.m[0].v"},
+        /* of other lists nothing can be said but of the whole */
+        {"{'spec':{'a':1,'l':[9]}}", "{'spec':{'a':2,'l':[9]}}", ""},
+        {"{'spec':{'a':1,'l':[9]}}", "{'spec':{'a':1,'l':[9,1]}}", "Invalid spec.l[0]"},
+        {"{'spec':{'a':1,'s':[9]}}", "{'spec':{'a':1,'s':[9,1]}}", "Invalid spec.s[0]"},
+        {"{'spec':{'a':1,'s':[1,1]}}", "{'spec':{'a':1,'s':[2,1,1]}}", ""}, /* it was there twice */
+        {"{'spec':{'a':1,'s':[1]}}", "{'spec':{'a':1,'s':[1,1]}}", "Duplicate spec.s[1]"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         _cleanup_arena_ struct arena *a = arena_new();
@@ -189,7 +204,14 @@ TEST(what_was_wrong_before_may_stay_untouched) {
                               .crd_schema = whole_schema(a,
                                                          "{'type':'object','required':['a'],"
                                                          "'properties':{'a':{'type':'integer','maximum':5},"
-                                                         "'b':{'type':'integer'}}}")};
+                                                         "'b':{'type':'integer'},"
+                                                         "'l':{'type':'array','items':{'type':'integer','maximum':5}},"
+                                                         "'s':{'type':'array','x-kubernetes-list-type':'set',"
+                                                         "'items':{'type':'integer','maximum':5}},"
+                                                         "'m':{'type':'array','x-kubernetes-list-type':'map',"
+                                                         "'x-kubernetes-list-map-keys':['k'],'items':{'type':'object',"
+                                                         "'properties':{'k':{'type':'string'},"
+                                                         "'v':{'type':'integer','maximum':5}}}}}}")};
         struct vctx v = {.c = &c, .a = a};
         crd_validate(&v, parse(a, quotes(a, cases[i].now)), parse(a, quotes(a, cases[i].old)));
         if (!str_eq(findings_text(a, &v), cases[i].findings))
