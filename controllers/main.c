@@ -36,6 +36,7 @@ const struct controller controllers[] = {
     {"disruption-controller", disruption_start},
     {"horizontal-pod-autoscaler-controller", horizontalpodautoscaler_start},
     {"persistentvolume-binder-controller", persistentvolume_start},
+    {"service-cidr-controller", servicecidr_start},
     {"volumeattributesclass-protection-controller", volumeattributesclass_start},
     {"persistentvolume-attach-detach-controller", attachdetach_start},
     {"local-path-provisioner-controller", localpath_start},

@@ -106,5 +106,6 @@ CONTROLLER(localpath);
 CONTROLLER(policystatus);
 CONTROLLER(horizontalpodautoscaler);
 CONTROLLER(volumeattributesclass);
+CONTROLLER(servicecidr);
 CONTROLLER(resourceclaim);
 CONTROLLER(devicetainteviction);

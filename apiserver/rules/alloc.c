@@ -7,7 +7,9 @@
  * port to its owner, filled from the stored Services at the first use. Addresses and ports are drawn at random from the
  * upper part of the range, so that static ones asked for at its start seldom collide; then the range is searched in order.
  *
- * Upstream: pkg/registry/core/service/storage/alloc.go and ipallocator; one IPv4 range, no dual stack. */
+ * Addresses come from the configured range and from the ServiceCIDRs that are Ready (controllers/servicecidr.c).
+ *
+ * Upstream: pkg/registry/core/service/storage/alloc.go and ipallocator; IPv4, no dual stack. */
 #include "apiserver/rules/alloc.h"
 
 #include <arpa/inet.h>
@@ -23,21 +25,34 @@ struct rules_claim {
     const char *key, *owner;
 };
 
-int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e) {
-    r->cidr = str_empty(conf->service_cidr) ? "10.96.0.0/16" : conf->service_cidr;
-    const char *slash = strchr(r->cidr, '/');
+/* A range of addresses, host order. */
+struct ip_range {
+    uint32_t net, mask;
+};
+
+static bool parse_range(const char *cidr, struct ip_range *out) {
+    const char *slash = strchr(cidr, '/');
     char addr[INET_ADDRSTRLEN];
     struct in_addr in;
     int family;
-    if (!slash || !is_cidr(r->cidr, &family) || family != 4 || (size_t)(slash - r->cidr) >= sizeof addr)
-        return err_set(e, -EINVAL, "service CIDR \"%s\" is no IPv4 network", r->cidr);
-    memcpy(addr, r->cidr, (size_t)(slash - r->cidr));
-    addr[slash - r->cidr] = '\0';
+    if (!slash || !is_cidr(cidr, &family) || family != 4 || (size_t)(slash - cidr) >= sizeof addr) return false;
+    memcpy(addr, cidr, (size_t)(slash - cidr));
+    addr[slash - cidr] = '\0';
     inet_pton(AF_INET, addr, &in);
     unsigned bits = (unsigned)strtoul(slash + 1, NULL, 10);
-    if (bits < 8 || bits > 30) return err_set(e, -EINVAL, "service CIDR \"%s\" must be between /8 and /30", r->cidr);
-    r->mask = UINT32_MAX << (32 - bits);
-    r->net = ntohl(in.s_addr) & r->mask;
+    out->mask = bits ? UINT32_MAX << (32 - bits) : 0;
+    out->net = ntohl(in.s_addr) & out->mask;
+    return true;
+}
+
+int alloc_init(struct rules *r, const struct rules_config *conf, struct err *e) {
+    struct ip_range own;
+    r->cidr = str_empty(conf->service_cidr) ? "10.96.0.0/16" : conf->service_cidr;
+    if (!parse_range(r->cidr, &own)) return err_set(e, -EINVAL, "service CIDR \"%s\" is no IPv4 network", r->cidr);
+    if (~own.mask > 0xffffff || ~own.mask < 3)
+        return err_set(e, -EINVAL, "service CIDR \"%s\" must be between /8 and /30", r->cidr);
+    r->mask = own.mask;
+    r->net = own.net;
     r->cidr = xstrdup(r->cidr);
     if (conf->alloc) r->alloc = *conf->alloc;
     r->port_min = conf->node_port_min ? conf->node_port_min : 30000;
@@ -197,11 +212,44 @@ void rules_stored(struct rules_ctx *c, const struct json *was, const struct json
 
 /* ---- addresses ---- */
 
-static bool in_range(const struct rules *r, const char *ip) {
+static bool cidr_ready(const struct json *cidr) {
+    const struct json *k;
+    if (jget(json_get(cidr, "metadata"), "deletionTimestamp")) return false;
+    JSON_FOREACH(k, json_at(cidr, "status", "conditions", NULL))
+        if (str_eq(jstr(k, "type"), "Ready")) return str_eq(jstr(k, "status"), "True");
+    return false;
+}
+
+/* The configured range first, then those of the ServiceCIDRs that are ready; in the request's arena. */
+static struct ip_range *ranges(struct rules_ctx *c, size_t *n) {
+    struct rules *r = c->rules;
+    size_t cap = 1;
+    struct ip_range *all = arena_alloc(c->a, sizeof(*all)), more;
+    const struct json *cidr, *it, *list;
+    all[0] = (struct ip_range){r->net, r->mask};
+    *n = 1;
+    list = r->lookup.list ? r->lookup.list(r->lookup.arg, c->a, "networking.k8s.io", "servicecidrs", NULL) : NULL;
+    JSON_FOREACH(cidr, list) {
+        if (!cidr_ready(cidr)) continue;
+        JSON_FOREACH(it, json_at(cidr, "spec", "cidrs", NULL)) {
+            if (!parse_range(str_or_empty(json_as_str(it)), &more) || ~more.mask < 3) continue;
+            if (more.net == r->net && more.mask == r->mask) continue;
+            ARENA_GROW(c->a, all, *n, cap);
+            all[(*n)++] = more;
+        }
+    }
+    return all;
+}
+
+static bool in_range(struct rules_ctx *c, const char *ip) {
     struct in_addr in;
+    size_t n;
     if (inet_pton(AF_INET, ip, &in) != 1) return false;
-    uint32_t n = ntohl(in.s_addr);
-    return (n & r->mask) == r->net && n != r->net && n != (r->net | ~r->mask);
+    uint32_t x = ntohl(in.s_addr);
+    const struct ip_range *all = ranges(c, &n);
+    for (size_t i = 0; i < n; i++)
+        if ((x & all[i].mask) == all[i].net && x != all[i].net && x != (all[i].net | ~all[i].mask)) return true;
+    return false;
 }
 
 static const char *ip_text(struct arena *a, uint32_t n) {
@@ -210,21 +258,30 @@ static const char *ip_text(struct arena *a, uint32_t n) {
     return arena_strdup(a, inet_ntop(AF_INET, &in, text, sizeof text));
 }
 
-/* 0 and *out, or -ENOSPC, or an error of the allocator. */
-static int draw_ip(struct rules_ctx *c, const struct json *svc, const char **out, struct err *e) {
+/* From one range: 0 and *out, or -ENOSPC, or an error of the allocator. */
+static int draw_from(struct rules_ctx *c, const struct ip_range *from, const struct json *svc, const char **out,
+                     struct err *e) {
     struct rules *r = c->rules;
-    uint32_t size = ~r->mask, part = MIN_OF(MAX_OF(size / 16, 1u), (uint32_t)STATIC_PART_MAX), x;
+    uint32_t size = ~from->mask, part = MIN_OF(MAX_OF(size / 16, 1u), (uint32_t)STATIC_PART_MAX), x;
     int rc = -EEXIST;
     for (int i = 0; i < RANDOM_TRIES && size > 2 * part && rc == -EEXIST; i++) {
         random_bytes(&x, sizeof x);
-        *out = ip_text(c->a, r->net + 1 + part + x % (size - part - 1));
+        *out = ip_text(c->a, from->net + 1 + part + x % (size - part - 1));
         rc = map_has(&r->ips, *out) ? -EEXIST : take_ip(c, *out, svc, NULL, e);
     }
     for (uint32_t i = 1; i < size && rc == -EEXIST; i++) {
-        *out = ip_text(c->a, r->net + i);
+        *out = ip_text(c->a, from->net + i);
         rc = map_has(&r->ips, *out) ? -EEXIST : take_ip(c, *out, svc, NULL, e);
     }
     return rc == -EEXIST ? -ENOSPC : rc;
+}
+
+static int draw_ip(struct rules_ctx *c, const struct json *svc, const char **out, struct err *e) {
+    size_t n;
+    const struct ip_range *all = ranges(c, &n);
+    int rc = -ENOSPC;
+    for (size_t i = 0; i < n && rc == -ENOSPC; i++) rc = draw_from(c, &all[i], svc, out, e);
+    return rc;
 }
 
 /* The port, or -ENOSPC, or an error of the allocator. */
@@ -254,7 +311,7 @@ static int claim_ip(struct rules_ctx *c, struct json *obj, struct json *spec, st
     if (str_eq(ip, "None")) return 0;
     if (!*ip)
         rc = draw_ip(c, obj, &ip, e);
-    else if (!in_range(c->rules, ip))
+    else if (!in_range(c, ip))
         v_invalid(v, p, ips, "failed to allocate IP %s: the provided IP is not in the valid range %s", ip,
                   c->rules->cidr);
     else if ((rc = take_ip(c, ip, obj, NULL, e)) == -EEXIST)
