@@ -174,6 +174,46 @@ def test_quotas(api):
     check("and what is gone again", until(30, lambda: used("plain").get("count/gadgets.e2e.example") == "0"), used("plain"))
     api.call("DELETE", ns)
 
+def test_service_cidr(api):
+    cidrs, services = "/apis/networking.k8s.io/v1/servicecidrs", "/api/v1/namespaces/default/services"
+    ready = lambda n: [c["status"] for c in api.call("GET", f"{cidrs}/{n}").json.get("status", {}).get("conditions", []) if c["type"] == "Ready"]
+    service = lambda n, ip: api.call("POST", services, {"metadata": {"name": n}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
+    check("the default range of Services is ready", until(20, lambda: ready("kubernetes") == ["True"]), ready("kubernetes"))
+    r = service("far", "203.0.113.10")
+    check("an address of no range is refused", r.status == 422 and "not in the valid range" in r.text, r.text)
+    api.call("POST", cidrs, {"metadata": {"name": "more"}, "spec": {"cidrs": ["203.0.113.0/24"]}})
+    check("another range becomes ready", until(20, lambda: ready("more") == ["True"]), ready("more"))
+    check("and gives addresses", until(20, lambda: service("far", "203.0.113.10").status in (201, 409)), service("far", "203.0.113.10").text)
+    api.call("DELETE", cidrs + "/more")
+    check("it stays while one is in use", until(20, lambda: ready("more") == ["False"]), api.call("GET", cidrs + "/more").text)
+    check("but gives no more", service("further", "203.0.113.11").status == 422)
+    api.call("DELETE", services + "/far")
+    check("and goes when none is", until(60, lambda: api.call("GET", cidrs + "/more").status == 404), api.call("GET", cidrs + "/more").text)
+
+def test_hints(api):
+    """Endpoints are hinted for their zones and nodes as the Service asks for it."""
+    ns = "/api/v1/namespaces/default"
+    for n in "ab":
+        api.call("POST", "/api/v1/nodes", {"metadata": {"name": "zone-" + n, "labels": {"topology.kubernetes.io/zone": n}}})
+        api.call("PATCH", f"/api/v1/nodes/zone-{n}/status", {"status": {"allocatable": {"cpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]}}, headers=MERGE)
+        api.call("POST", ns + "/pods", {"metadata": {"name": "hint-" + n, "labels": {"h": "1"}}, "spec": {"nodeName": "zone-" + n, "tolerations": [{"operator": "Exists"}], "containers": [{"name": "c", "image": "x"}]}})
+        api.call("PATCH", f"{ns}/pods/hint-{n}/status", {"status": {"phase": "Running", "podIP": "10.9.0." + str(ord(n)), "podIPs": [{"ip": "10.9.0." + str(ord(n))}],
+                                                                     "conditions": [{"type": "Ready", "status": "True"}]}}, headers=MERGE)
+    def hints():
+        eps = [e for s in api.call("GET", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dnear").json["items"] for e in s["endpoints"] or []]
+        return {e["nodeName"]: (sorted(z["name"] for z in e.get("hints", {}).get("forZones", [])), sorted(z["name"] for z in e.get("hints", {}).get("forNodes", []))) for e in eps}
+    want = lambda w: until(30, lambda: hints() == w)
+    api.call("POST", ns + "/services", {"metadata": {"name": "near"}, "spec": {"selector": {"h": "1"}, "ports": [{"port": 80}]}})
+    check("a Service that asks for nothing has no hints", want({"zone-a": ([], []), "zone-b": ([], [])}), hints())
+    api.call("PATCH", ns + "/services/near", {"spec": {"trafficDistribution": "PreferSameZone"}}, headers=MERGE)
+    check("PreferSameZone hints zones", want({"zone-a": (["a"], []), "zone-b": (["b"], [])}), hints())
+    api.call("PATCH", ns + "/services/near", {"spec": {"trafficDistribution": "PreferSameNode"}}, headers=MERGE)
+    check("PreferSameNode nodes too", want({"zone-a": (["a"], ["zone-a"]), "zone-b": (["b"], ["zone-b"])}), hints())
+    api.call("PATCH", ns + "/services/near", {"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}, "spec": {"trafficDistribution": None}}, headers=MERGE)
+    check("topology-mode shares them out among the zones", want({"zone-a": (["a"], []), "zone-b": (["b"], [])}), hints())
+    api.call("PATCH", ns + "/pods/hint-b/status", {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, headers=MERGE)
+    check("while there are enough of them", want({"zone-a": ([], []), "zone-b": ([], [])}), hints())
+
 def main():
     api, controllers = Lone(), None
     try:
@@ -187,6 +227,8 @@ def main():
         test_eviction(api)
         test_stateful_set(api)
         test_quotas(api)
+        test_service_cidr(api)
+        test_hints(api)
         check("the controllers still run", controllers.poll() is None)
     finally:
         if controllers:
