@@ -81,8 +81,8 @@ def main(c):
     again(enableDebuggingHandlers=False)
     disabled = lambda: "disabled" in c.kubectl("exec", "limited", "--", "true").stderr
     check("enableDebuggingHandlers off: no exec", until(30, disabled), lambda: c.kubectl("exec", "limited", "--", "true"))
-    again(cpuManagerPolicy="static")
-    refused = lambda: "cpuManagerPolicy: static is not supported" in open(c.data + "/log/kubelet.log").read()
+    again(systemReservedCgroup="/system")
+    refused = lambda: "systemReservedCgroup: /system is not supported" in open(c.data + "/log/kubelet.log").read()
     check("a policy that is not there is refused by name", until(30, refused), lambda: open(c.data + "/log/kubelet.log").read()[-500:])
     again()
     check("without it the kubelet is back", until(60, lambda: c.kubectl("exec", "limited", "--", "true").returncode == 0))

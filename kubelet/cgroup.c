@@ -202,7 +202,7 @@ char *cgroups_pod_parent(struct cgroups *cg, struct arena *a, const struct core_
     return arena_printf(a, "%s%s", cg->root, path);
 }
 
-void cgroups_pod_limits(const struct cgroups *cg, const struct core_pod *p, struct cgroup_limits *out) {
+void cgroups_pod_limits(const struct cgroups *cg, const struct core_pod *p, bool cpu_quota, struct cgroup_limits *out) {
     bool cpu_limited, mem_limited;
     *out = (struct cgroup_limits){0};
     if (!cg || !cg->active || cg->systemd) return;
@@ -211,15 +211,15 @@ void cgroups_pod_limits(const struct cgroups *cg, const struct core_pod *p, stru
     int64_t cpu = quantity_milli(pod_resource(p, "cpu", false, NULL));
     out->cpu_shares = str_eq(qos_of(p), "BestEffort") ? 2 : milli_to_shares(cpu);
     out->pids_limit = cg->pod_pids_max;
-    if (cpu_limited && cpu_limit > 0) out->cpu_quota = milli_to_quota(cpu_limit, cg->cfs_period_us);
+    if (cpu_quota && cpu_limited && cpu_limit > 0) out->cpu_quota = milli_to_quota(cpu_limit, cg->cfs_period_us);
     out->cpu_period = cg->cfs_period_us;
     if (mem_limited && mem_limit > 0) out->memory_limit = mem_limit;
 }
 
-int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err *e) {
+int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, bool cpu_quota, struct err *e) {
     if (!cg || !cg->active || cg->systemd) return 0;
     struct cgroup_limits l;
-    cgroups_pod_limits(cg, p, &l);
+    cgroups_pod_limits(cg, p, cpu_quota, &l);
     _cleanup_free_ char *path = pod_path(qos_of(p), p->metadata.uid);
     return make(cg, path, &l, e);
 }

@@ -41,9 +41,9 @@ void cgroups_adopt(struct cgroups *cg);
 void cgroups_teardown(struct cgroups *cg);
 /* cgroup_parent of a pod as CRI wants it; "" when cgroups are not in use. */
 char *cgroups_pod_parent(struct cgroups *cg, struct arena *a, const struct core_pod *p);
-/* What a pod's cgroup is to be limited to. */
-void cgroups_pod_limits(const struct cgroups *cg, const struct core_pod *p, struct cgroup_limits *out);
-int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, struct err *e);
+/* What a pod's cgroup is to be limited to; `cpu_quota`: by CPU too. */
+void cgroups_pod_limits(const struct cgroups *cg, const struct core_pod *p, bool cpu_quota, struct cgroup_limits *out);
+int cgroups_pod_create(struct cgroups *cg, const struct core_pod *p, bool cpu_quota, struct err *e);
 /* Other limits for a cgroup that exists. Fails where the kernel refuses one: less memory than is in use, a smaller
  * share of the CPU than a container below has. */
 int cgroups_pod_update(struct cgroups *cg, const struct core_pod *p, const struct cgroup_limits *l, struct err *e);

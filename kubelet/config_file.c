@@ -5,7 +5,7 @@
 
 enum { MAX_FILE = 1024 * 1024 };
 
-enum kind { TEXT, NUMBER, COUNT, YES_NO, SPAN, BYTES, LIST, PAIRS, LIMITS, TAINTS, PRIORITIES };
+enum kind { TEXT, NUMBER, COUNT, YES_NO, SPAN, BYTES, LIST, PAIRS, LIMITS, TAINTS, PRIORITIES, RESERVATIONS };
 
 /* Dotted path in the file, how it is written, and where it goes. NUMBER takes 0 as it is, for COUNT it is the default. */
 static const struct setting {
@@ -85,6 +85,16 @@ static const struct setting {
     S("shutdownGracePeriodCriticalPods", SPAN, shutdown_critical_ns),
     S("shutdownGracePeriodByPodPriority", PRIORITIES, shutdown_by_priority),
     S("logging.verbosity", NUMBER, verbosity),
+    S("cpuManagerPolicy", TEXT, cpu_policy),
+    S("cpuManagerPolicyOptions", PAIRS, cpu_policy_options),
+    S("cpuManagerReconcilePeriod", SPAN, cpu_reconcile_ns),
+    S("reservedSystemCPUs", TEXT, reserved_cpus),
+    S("memoryManagerPolicy", TEXT, memory_policy),
+    S("reservedMemory", RESERVATIONS, reserved_memory),
+    S("topologyManagerPolicy", TEXT, topology_policy),
+    S("topologyManagerScope", TEXT, topology_scope),
+    S("topologyManagerPolicyOptions", PAIRS, topology_options),
+    S("featureGates", PAIRS, feature_gates),
 #undef S
 };
 
@@ -123,15 +133,6 @@ static const struct other {
     {"kubeletCgroups", NO_EFFECT, "", "the kubelet stays in the cgroup that it is started in"},
     {"systemCgroups", NO_EFFECT, "", "processes of the system stay where they are"},
     {"cgroupDriver", NO_EFFECT, "cgroupfs|systemd", "the runtime says which"},
-    {"cpuManagerPolicy", REFUSED, "none", "containers share all CPUs"},
-    {"cpuManagerPolicyOptions", REFUSED, "", "there is only the policy none"},
-    {"cpuManagerReconcilePeriod", NO_EFFECT, "10s", "there is only the policy none"},
-    {"memoryManagerPolicy", REFUSED, "None", "memory is not bound to NUMA nodes"},
-    {"reservedMemory", REFUSED, "", "memory is not bound to NUMA nodes"},
-    {"reservedSystemCPUs", REFUSED, "", "containers share all CPUs; systemReserved keeps an amount"},
-    {"topologyManagerPolicy", REFUSED, "none", "devices and CPUs are not aligned"},
-    {"topologyManagerPolicyOptions", REFUSED, "", "there is only the policy none"},
-    {"topologyManagerScope", NO_EFFECT, "container|pod", "there is only the policy none"},
     {"qosReserved", REFUSED, "", "memory is not reserved for QoS classes"},
     {"runtimeRequestTimeout", NO_EFFECT, "2m|2m0s|120s", "calls of the runtime have two minutes"},
     {"hairpinMode", NO_EFFECT, "promiscuous-bridge|hairpin-veth", "pods reach themselves through Services"},
@@ -144,7 +145,7 @@ static const struct other {
     {"makeIPTablesUtilChains", NO_EFFECT, "true|false", "nothing here uses iptables"},
     {"iptablesMasqueradeBit", NO_EFFECT, "14", "nothing here uses iptables"},
     {"iptablesDropBit", NO_EFFECT, "15", "nothing here uses iptables"},
-    {"featureGates", NO_EFFECT, "", "features that are there are on"},
+    {"featureGates", NO_EFFECT, "", "features that are there are on; only CPUManagerPolicyAlphaOptions is looked at"},
     {"failSwapOn", NO_EFFECT, "true|false", "swap is no reason to fail"},
     {"memorySwap.swapBehavior", REFUSED, "NoSwap", "containers get no swap of their own"},
     {"containerLogMaxWorkers", NO_EFFECT, "1", "one thread rotates logs"},
@@ -201,6 +202,8 @@ static char *joined(const struct json *map, char sep) {
         buf_printf(&b, "%s%s%c", b.len ? "," : "", m->key, sep);
         if (text)
             buf_adds(&b, text);
+        else if (json_is(m->value, JSON_BOOL))
+            buf_adds(&b, m->value->b ? "true" : "false");
         else
             buf_printf(&b, "%lld", (long long)json_as_int(m->value, 0));
     }
@@ -223,6 +226,17 @@ static char *priorities_text(const struct json *list) {
     return buf_take(&b);
 }
 
+/* [{"numaNode":0,"limits":{"memory":"1Gi"}}] as "0:memory=1Gi;..." */
+static char *reservations_text(const struct json *list) {
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    struct json *item;
+    JSON_FOREACH(item, list) {
+        _cleanup_free_ char *limits = joined(json_get(item, "limits"), '=');
+        buf_printf(&b, "%s%lld:%s", b.len ? ";" : "", (long long)json_get_int(item, "numaNode", 0), limits);
+    }
+    return buf_take(&b);
+}
+
 static bool take(const struct setting *s, const struct json *v, struct kubelet_config *c) {
     void *field = (char *)c + s->offset;
     struct json *item;
@@ -230,6 +244,9 @@ static bool take(const struct setting *s, const struct json *v, struct kubelet_c
     switch (s->kind) {
         case PRIORITIES:
             if (json_is(v, JSON_ARRAY)) *(const char **)field = priorities_text(v);
+            return json_is(v, JSON_ARRAY);
+        case RESERVATIONS:
+            if (json_is(v, JSON_ARRAY)) *(const char **)field = reservations_text(v);
             return json_is(v, JSON_ARRAY);
         case TEXT:
             if (text && *text) *(const char **)field = xstrdup(text); /* "" means the default, as upstream */
@@ -303,7 +320,8 @@ static void show(struct arena *a, struct json *at, const char *name, const struc
         case SPAN: json_set_str(a, at, name, arena_strdup(a, duration_format(*(const int64_t *)field, text))); break;
         case PAIRS:
         case LIMITS: json_set(a, at, name, split(a, *(const char *const *)field, s->kind == PAIRS ? '=' : '<')); break;
-        case PRIORITIES: break;
+        case PRIORITIES:
+        case RESERVATIONS: break;
         case LIST:
         case TAINTS:
             items = json_ensure_array(a, at, name);

@@ -27,10 +27,7 @@ TEST(what_is_not_there_is_refused_by_name) {
     static const struct {
         const char *body, *field;
     } rows[] = {
-        {"cpuManagerPolicy: static\n", "cpuManagerPolicy: static is not supported"},
-        {"memoryManagerPolicy: Static\n", "memoryManagerPolicy"},
-        {"topologyManagerPolicy: single-numa-node\n", "topologyManagerPolicy"},
-        {"reservedSystemCPUs: 0-1\n", "reservedSystemCPUs"},
+        {"systemReservedCgroup: /system\n", "systemReservedCgroup: /system is not supported"},
         {"memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap.swapBehavior"},
         {"userNamespaces: {idsPerPod: 131072}\n", "userNamespaces.idsPerPod"},
         {"readOnlyPort: 10255\n", "readOnlyPort"},

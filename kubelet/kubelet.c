@@ -3,6 +3,8 @@
 #include <sys/eventfd.h>
 
 #include "kubelet/checkpoint.h"
+#include "kubelet/cm/cm.h"
+#include "kubelet/cm/settings.h"
 #include "kubelet/csi.h"
 #include "kubelet/devices.h"
 #include "kubelet/eviction.h"
@@ -117,6 +119,11 @@ void kubelet_config_init(struct kubelet_config *c) {
         .allow_ttl_ns = 300 * NS_PER_SEC,
         .deny_ttl_ns = 30 * NS_PER_SEC,
         .cfs_period_ns = 100 * NS_PER_MS,
+        .cpu_policy = "none",
+        .memory_policy = "None",
+        .topology_policy = "none",
+        .topology_scope = "container",
+        .cpu_reconcile_ns = 10 * NS_PER_SEC,
         .server = true,
         .debug_handlers = true,
         .cfs_quota = true,
@@ -286,9 +293,13 @@ static void *gc_thread(void *arg) {
     bool restored = false, settled = kl->client == NULL;
     int64_t started = mono_ns();
     for (unsigned round = 0; !kl->stopping; round++) {
-        if (!settled && (settled = meet_sources(kl, started, &restored))) gc_orphans(kl);
+        if (!settled && (settled = meet_sources(kl, started, &restored))) {
+            gc_orphans(kl);
+            cm_collect(kl->cm);
+        }
         if (settled && round && round % ORPHANS_EVERY == 0) {
             gc_orphans(kl);
+            cm_collect(kl->cm);
             if (!kl->fake) csi_collect(kl->csi);
             if (!kl->fake) image_gc_pass(kl->image_gc);
         }
@@ -351,10 +362,20 @@ static void set_up_cgroups(struct kubelet *kl) {
 
 static void probe_changed(void *arg, const char *uid) { pods_wake(((struct kubelet *)arg)->pods, uid); }
 
+/* Named CPUs that are kept for the system count in place of an amount. */
+static void reserve_cpus(struct kubelet_config *c) {
+    struct cpuset cpus;
+    if (str_empty(c->reserved_cpus) || cpuset_parse(c->reserved_cpus, &cpus) < 0) return; /* cm.c tells */
+    _cleanup_free_ char *rest = settings_without(c->system_reserved, "cpu");
+    c->kube_reserved = settings_without(c->kube_reserved, "cpu");
+    c->system_reserved = xasprintf("%s%scpu=%zu", rest, *rest ? "," : "", cpuset_count(&cpus));
+}
+
 struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_name, struct client *client,
                             struct runtime *rt, bool fake) {
     struct kubelet *kl = xcalloc(1, sizeof(*kl));
     kl->cfg = *cfg;
+    reserve_cpus(&kl->cfg);
     kl->stop_fd = eventfd(0, EFD_CLOEXEC);
     kl->node_name = xstrdup(node_name);
     kl->client = client;
@@ -375,6 +396,7 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     kl->volumes = volumes_new(kl);
     kl->csi = csi_new(kl);
     kl->devices = devices_new(kl);
+    kl->cm = cm_new(kl);
     kl->pods = pods_new(kl);
     return kl;
 }
@@ -385,7 +407,8 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     _cleanup_err_ struct err shared = {0};
     if (!kl->fake && path_share_mounts(kl->cfg.root_dir, &shared) < 0)
         log_warn("volumes of CSI drivers that run in pods will not reach other pods", "error", shared.msg, NULL);
-    r = meet_runtime(kl, e);
+    r = cm_open(kl->cm, e);
+    if (r == 0) r = meet_runtime(kl, e);
     if (r < 0) return r;
     set_up_cgroups(kl); /* before the first pod can come */
     if (kl->client) start_informers(kl);
@@ -397,6 +420,7 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
         log_warn("the PodResources API is not served", "error", no_devices.msg, NULL);
     err_done(&no_devices);
     if (!kl->fake) kl->plugins = plugins_new(kl); /* drivers are known before the volumes that need them */
+    cm_start(kl->cm);
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
     if (r == 0 && !str_empty(kl->cfg.manifest_path)) kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
@@ -429,6 +453,7 @@ void kubelet_free(struct kubelet *kl) {
     informer_free(kl->node_informer);
     volumes_free(kl->volumes);
     csi_free(kl->csi);
+    cm_free(kl->cm);
     devices_free(kl->devices);
     cgroups_free(kl->cgroups);
     objects_free(kl->objects);

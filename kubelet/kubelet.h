@@ -48,6 +48,11 @@ struct kubelet_config {
     int64_t token_ttl_ns, allow_ttl_ns, deny_ttl_ns;
     int64_t cfs_period_ns;
     int64_t simulate;
+    const char *cpu_policy, *cpu_policy_options, *reserved_cpus; /* "key=value,..."; a list of CPUs */
+    const char *memory_policy, *reserved_memory;                 /* "node:memory=1Gi,...;..." */
+    const char *topology_policy, *topology_scope, *topology_options;
+    const char *feature_gates; /* "A=true,..." */
+    int64_t cpu_reconcile_ns;
     const char *shutdown_by_priority; /* "priority=seconds,..." */
     int64_t shutdown_ns, shutdown_critical_ns;
     bool shutdown_on_term;
@@ -71,6 +76,7 @@ struct csi;
 struct plugins;
 struct devices;
 struct pod_resources;
+struct cm;
 struct shutdown;
 struct eviction;
 struct image_gc;
@@ -91,6 +97,7 @@ struct kubelet {
     struct volumes *volumes;
     struct csi *csi;
     struct devices *devices;
+    struct cm *cm;                       /* who gets which CPUs, memory and devices */
     struct shutdown *shutdown;           /* NULL: pods are not ended when the machine goes down */
     struct plugins *plugins;             /* NULL: none can register */
     struct pod_resources *pod_resources; /* NULL: not served */

@@ -119,6 +119,38 @@ struct main_flags {
          &(o).cleanup,                                                                                                   \
          NULL,                                                                                                           \
          "stop and remove every pod of the runtime (endpoint \"\": of none) and all pods' cgroups, then end"},           \
+        {"cpu-manager-policy", 0,        FLAG_STR,                                                                       \
+         &(o).c.cpu_policy,    "POLICY", "none, or static: whole CPUs for Guaranteed pods"},                             \
+        {"cpu-manager-policy-options",                                                                                   \
+         0,                                                                                                              \
+         FLAG_STR,                                                                                                       \
+         &(o).c.cpu_policy_options,                                                                                      \
+         "NAME=true,...",                                                                                                \
+         "full-pcpus-only, strict-cpu-reservation, distribute-cpus-across-numa, ..."},                                   \
+        {"cpu-manager-reconcile-period", 0,          FLAG_DURATION,                                                      \
+         &(o).c.cpu_reconcile_ns,        "DURATION", "how often containers' CPUs are compared"},                         \
+        {"reserved-cpus",      0,      FLAG_STR,                                                                         \
+         &(o).c.reserved_cpus, "LIST", "CPUs that no pod gets for itself; in place of the amounts reserved"},            \
+        {"memory-manager-policy", 0,        FLAG_STR,                                                                    \
+         &(o).c.memory_policy,    "POLICY", "None, or Static: memory by NUMA node for Guaranteed pods"},                 \
+        {"reserved-memory",                                                                                              \
+         0,                                                                                                              \
+         FLAG_STR,                                                                                                       \
+         &(o).c.reserved_memory,                                                                                         \
+         "NODE:memory=AMOUNT;...",                                                                                       \
+         "how reserved memory is parted among NUMA nodes"},                                                              \
+        {"topology-manager-policy", 0,        FLAG_STR,                                                                  \
+         &(o).c.topology_policy,    "POLICY", "none, best-effort, restricted, single-numa-node"},                        \
+        {"topology-manager-scope", 0, FLAG_STR, &(o).c.topology_scope, "SCOPE", "what is aligned: container or pod"},    \
+        {"topology-manager-policy-options",                                                                              \
+         0,                                                                                                              \
+         FLAG_STR,                                                                                                       \
+         &(o).c.topology_options,                                                                                        \
+         "NAME=VALUE,...",                                                                                               \
+         "prefer-closest-numa-nodes, max-allowable-numa-nodes"},                                                         \
+        {"feature-gates", 0,                                                                                             \
+         FLAG_STR,        &(o).c.feature_gates,                                                                          \
+         "NAME=true,...", "CPUManagerPolicyAlphaOptions; others have no effect"},                                        \
         {"fail-swap-on", 0, FLAG_IGNORED, NULL, NULL, "swap is no reason to fail"},                                      \
         {"cgroup-driver", 0, FLAG_IGNORED, NULL, NULL, "the runtime says which"},                                        \
         {"healthz-port", 0, FLAG_INT, &(o).c.healthz_port, "PORT", "/healthz without TLS; 0: none"},                     \

@@ -2,6 +2,7 @@
 #include "kubelet/metrics.h"
 
 #include "kubelet/bootstrap.h"
+#include "kubelet/cm/cm.h"
 #include "kubelet/pod_resources.h"
 #include "kubelet/pods.h"
 #include "kubelet/stats_parts.h"
@@ -106,6 +107,50 @@ static void write_terminations(struct kubelet_metrics *m, struct buf *b) {
         buf_printf(b, "} %llu\n", (unsigned long long)c->n);
     }
     pthread_mutex_unlock(&m->lock);
+}
+
+/* ---- pods that were refused ---- */
+
+/* Reasons that are counted by name, as upstream bounds them. */
+static const char *const rejection_reasons[METRIC_REJECTIONS] = {"AppArmor",
+                                                                 "PodOSSelectorNodeLabelDoesNotMatch",
+                                                                 "PodOSNotSupported",
+                                                                 "InvalidNodeInfo",
+                                                                 "InitContainerRestartPolicyForbidden",
+                                                                 "SupplementalGroupsPolicyNotSupported",
+                                                                 "UnexpectedAdmissionError",
+                                                                 "UnknownReason",
+                                                                 "UnexpectedPredicateFailureType",
+                                                                 "OutOfcpu",
+                                                                 "OutOfmemory",
+                                                                 "OutOfephemeral-storage",
+                                                                 "OutOfpods",
+                                                                 "PodLevelResourcesNotSupported",
+                                                                 "PodFeatureUnsupported",
+                                                                 "Evicted",
+                                                                 "SysctlForbidden",
+                                                                 "TopologyAffinityError",
+                                                                 "NodeShutdown",
+                                                                 "VolumeAttachmentLimitExceeded",
+                                                                 "OutOfExtendedResources",
+                                                                 "Other"};
+
+void metrics_rejected(struct kubelet_metrics *m, const char *reason) {
+    size_t known = 0;
+    const char *as = str_has_prefix(reason, "OutOf") ? "OutOfExtendedResources" : "Other";
+    for (int pass = 0; pass < 2 && !known; pass++)
+        for (size_t i = 0; i < METRIC_REJECTIONS && rejection_reasons[i]; i++)
+            if (str_eq(rejection_reasons[i], pass ? as : reason)) known = i + 1;
+    if (known) m->rejections[known - 1]++;
+}
+
+static void write_rejections(const struct kubelet_metrics *m, struct buf *b) {
+    prom_head(b, "kubelet_admission_rejections_total", "counter",
+              "Cumulative number pod admission rejections by the Kubelet.");
+    for (size_t i = 0; i < METRIC_REJECTIONS && rejection_reasons[i]; i++)
+        if (m->rejections[i])
+            buf_printf(b, "kubelet_admission_rejections_total{reason=\"%s\"} %llu\n", rejection_reasons[i],
+                       (unsigned long long)m->rejections[i]);
 }
 
 /* ---- what there is now ---- */
@@ -268,6 +313,8 @@ void metrics_write(struct kubelet *kl, struct buf *b) {
             "Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate in seconds.", "",
             (double)serving);
     stats_put_volume_metrics(kl, b);
+    write_rejections(&kl->metrics, b);
+    cm_metrics(kl->cm, b);
     pod_resources_metrics(kl->pod_resources, b);
     prom_build_info(b, CORACLE_VERSION);
     prom_process(b);

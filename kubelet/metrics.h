@@ -23,12 +23,14 @@ struct termination_count {
 enum { METRIC_TERMINATIONS_MAX = 2048 }; /* kinds of them; further ones are not told apart from the last */
 
 struct core_pod_status;
+enum { METRIC_REJECTIONS = 24 };
 
 struct kubelet_metrics {
     struct prom_histogram pod_start; /* first seen until running */
     struct prom_histogram work[METRIC_WORKS], cgroup[METRIC_CGROUP_WORKS];
     struct prom_histogram storage[METRIC_STORAGE_WORKS][2]; /* failed, done */
     struct prom_histogram relist;                           /* a pod as the runtime sees it */
+    _Atomic uint64_t rejections[METRIC_REJECTIONS];         /* by reason; see metrics.c */
     _Atomic uint64_t pods_started, pods_failed;             /* sandboxes */
     _Atomic uint64_t userns_started, userns_failed;         /* those of pods with a user namespace */
     pthread_mutex_t lock;                                   /* of the terminations */
@@ -46,6 +48,8 @@ void metrics_relist(struct kubelet_metrics *m, int64_t since_mono);
 void metrics_terminations(struct kubelet_metrics *m, const struct core_pod_status *last,
                           const struct core_pod_status *now);
 void metrics_done(struct kubelet_metrics *m);
+/* A pod was not admitted. */
+void metrics_rejected(struct kubelet_metrics *m, const char *reason);
 /* /metrics. */
 void metrics_write(struct kubelet *kl, struct buf *b);
 

@@ -63,11 +63,11 @@ struct quantity node_reserved(const char *list, const char *resource) {
     return q;
 }
 
-/* What allocatable leaves free so that eviction need not begin: the hard threshold of the signal. */
-static int64_t kept_free(const struct kubelet *kl, enum eviction_signal signal, int64_t capacity) {
+int64_t node_kept_free(const struct kubelet *kl, int signal, int64_t capacity) {
     const struct eviction_thresholds *t = kl->eviction ? eviction_thresholds_of(kl->eviction) : NULL;
     for (size_t i = 0; t && i < t->n; i++)
-        if (!t->items[i].soft && t->items[i].signal == signal) return eviction_amount_of(t->items[i].amount, capacity);
+        if (!t->items[i].soft && (int)t->items[i].signal == signal)
+            return eviction_amount_of(t->items[i].amount, capacity);
     return 0;
 }
 
@@ -98,8 +98,8 @@ static void measure(struct node *n) {
         map_set(a, &n->capacity, name, text);
         struct quantity left = quantity_sub(have, node_reserved(kl->cfg.system_reserved, name));
         left = quantity_sub(left, node_reserved(kl->cfg.kube_reserved, name));
-        int64_t keep = memory                              ? kept_free(kl, SIGNAL_MEMORY, sizes[i].amount)
-                       : str_eq(name, "ephemeral-storage") ? kept_free(kl, SIGNAL_NODEFS, sizes[i].amount)
+        int64_t keep = memory                              ? node_kept_free(kl, SIGNAL_MEMORY, sizes[i].amount)
+                       : str_eq(name, "ephemeral-storage") ? node_kept_free(kl, SIGNAL_NODEFS, sizes[i].amount)
                                                            : 0;
         left.nano -= (__int128)keep * 1000000000;
         if (left.nano < 0) left.nano = 0;

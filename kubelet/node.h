@@ -28,5 +28,7 @@ void node_set_pressure(struct node *n, enum node_pressure p, bool on);
 bool node_under_pressure(struct node *n, enum node_pressure p);
 /* "key=value,..." reservations: the amount of a resource; 0 when not in the list. */
 struct quantity node_reserved(const char *list, const char *resource);
+/* What allocatable leaves free so that eviction need not begin: the hard threshold of the signal (of eviction.h). */
+int64_t node_kept_free(const struct kubelet *kl, int signal, int64_t capacity);
 /* An event about the node. */
 void node_event(struct node *n, const char *type, const char *reason, const char *fmt, ...) _printf_(4, 5);

@@ -1,6 +1,7 @@
 /* See pod_resources.h. */
 #include "kubelet/pod_resources.h"
 
+#include "kubelet/cm/cm.h"
 #include "kubelet/devices.h"
 #include "kubelet/pods.h"
 #include "pkg/api/podresources.h"
@@ -45,12 +46,30 @@ static void put_devices(struct arena *a, const struct device_use *uses, size_t n
     }
 }
 
+static void put_cpus(struct arena *a, const struct cpuset *cpus, struct i64_vec *out) {
+    out->items = arena_alloc(a, (cpuset_count(cpus) + 1) * sizeof(*out->items));
+    CPUSET_EACH(cpu, cpus) out->items[out->n++] = cpu;
+}
+
+static void put_memory(struct arena *a, const struct memory_block *blocks, size_t n,
+                       struct podresources_container_memory_vec *out) {
+    out->items = arena_zalloc(a, (n + 1) * sizeof(*out->items));
+    for (size_t i = 0; i < n; i++)
+        out->items[out->n++] = (struct podresources_container_memory){.memory_type = arena_strdup(a, blocks[i].type),
+                                                                      .size = (uint64_t)blocks[i].size,
+                                                                      .topology = topology(a, blocks[i].nodes)};
+}
+
 static void put_container(struct kubelet *kl, struct arena *a, const struct core_pod *p, const struct core_container *c,
                           struct podresources_container_resources *out) {
     size_t n;
     out->name = arena_strdup(a, c->name);
     const struct device_use *uses = devices_of(kl->devices, a, p->metadata.uid, c->name, &n);
     put_devices(a, uses, n, &out->devices);
+    struct cpuset cpus = cm_own_cpus(kl->cm, p->metadata.uid, c->name);
+    put_cpus(a, &cpus, &out->cpu_ids);
+    const struct memory_block *blocks = cm_memory(kl->cm, a, p->metadata.uid, c->name, &n);
+    put_memory(a, blocks, n, &out->memory);
 }
 
 /* Sidecars and main containers: those that run as long as the pod. */
@@ -128,6 +147,10 @@ static int do_allocatable(struct grpc_call *c, struct err *e) {
     size_t n;
     const struct device_use *uses = devices_healthy(p->kl->devices, c->arena, &n);
     put_devices(c->arena, uses, n, &rs->devices);
+    struct cpuset cpus = cm_allocatable_cpus(p->kl->cm);
+    put_cpus(c->arena, &cpus, &rs->cpu_ids);
+    const struct memory_block *blocks = cm_allocatable_memory(p->kl->cm, c->arena, &n);
+    put_memory(c->arena, blocks, n, &rs->memory);
     return 0;
 }
 

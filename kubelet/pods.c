@@ -261,6 +261,15 @@ void pods_wake(struct pods *p, const char *uid) {
     worker_unref(w);
 }
 
+static void reject(struct pod_worker *w, const char *reason, const char *message) {
+    w->accepted = false;
+    w->forced_phase = "Failed";
+    w->forced_reason = xstrdup(reason);
+    w->forced_message = xasprintf("Pod was rejected: %s", message);
+    kubelet_event(w->kl, w->pod->obj, NULL, "Warning", reason, "%s", message);
+    metrics_rejected(&w->kl->metrics, reason);
+}
+
 /* Decides about a new pod; the table's lock is held, so that two pods cannot both take the last place. */
 static void admit(struct pods *p, struct pod_worker *w) {
     const struct core_pod *pod = w->pod->obj;
@@ -280,11 +289,15 @@ static void admit(struct pods *p, struct pod_worker *w) {
         if (o != w && o->accepted && !o->removed && o->state < WORKER_TERMINATED) others[n++] = o->pod->obj;
     }
     if (pods_admit(p->kl, a, pod, others, n, &reason, &message)) return;
-    w->accepted = false;
-    w->forced_phase = "Failed";
-    w->forced_reason = xstrdup(reason);
-    w->forced_message = xstrdup(message);
-    kubelet_event(p->kl, pod, NULL, "Warning", reason, "%s", message);
+    reject(w, reason, message);
+}
+
+void pods_reject(struct pod_worker *w, const char *reason, const char *message) {
+    pthread_mutex_lock(&w->pods->lock);
+    pthread_mutex_lock(&w->lock);
+    if (!w->forced_phase) reject(w, reason, message);
+    pthread_mutex_unlock(&w->lock);
+    pthread_mutex_unlock(&w->pods->lock);
 }
 
 bool pods_room(struct pods *p, struct arena *a, struct pod_worker *w, const struct core_pod *pod, bool beside_others,

@@ -53,6 +53,7 @@ struct pod_worker {
     /* only the worker's thread */
     struct arena *arena;
     struct container_track *tracks;
+    bool resourced; /* it has its devices, CPUs and memory (cm/cm.h) */
     bool was_terminating, cgroup_made, restarting_all, start_noted;
     int64_t seen_at;                      /* mono */
     struct arena *allocated_arena;        /* of `allocated`; NULL: not known yet */
@@ -77,6 +78,9 @@ void pods_remove(struct pods *p, const char *uid, struct object *last);
 void pods_wake(struct pods *p, const char *uid);
 /* Ends a pod for a reason of the node's (Evicted ...). grace -1: the pod's own. */
 void pods_evict(struct pods *p, const char *uid, const char *reason, const char *message, int64_t grace);
+
+/* Refuses a pod that was accepted before, when nothing of it has been started. */
+void pods_reject(struct pod_worker *w, const char *reason, const char *message);
 
 /* With a reference (worker_unref), or NULL. */
 struct pod_worker *pods_get(struct pods *p, const char *uid);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "kubelet/cm/cm.h"
 #include "kubelet/devices.h"
 #include "kubelet/node.h"
 #include "kubelet/podspec.h"
@@ -488,6 +489,7 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
     cfg->stop_signal = stop_signal_of(c);
     cfg->linux = arena_zalloc(a, sizeof(*cfg->linux));
     cfg->linux->resources = podspec_resources(kl, a, in->pod, c);
+    cm_container(kl->cm, a, in->pod, c, cfg->linux->resources);
     r = security(kl, a, in, &cfg->linux->security_context, e);
     if (r == 0) r = volume_mounts(kl, a, in, &env, &cfg->mounts, e);
     if (r == 0) r = volume_devices(a, in, &cfg->devices, e);

@@ -1,6 +1,7 @@
 /* See resize.h. */
 #include "kubelet/resize.h"
 
+#include "kubelet/cm/cm.h"
 #include "kubelet/node.h"
 #include "pkg/json/json.h"
 
@@ -156,7 +157,9 @@ const struct core_pod *resize_settle(struct sync *s) {
         pending(s, NULL, NULL);
         return s->pod;
     }
-    if (!pods_room(w->pods, s->a, w, s->pod, false, &message)) {
+    const char *obstacle = cm_resize_obstacle(s->kl->cm, as_allocated(s), s->pod);
+    if (obstacle) message = obstacle;
+    if (obstacle || !pods_room(w->pods, s->a, w, s->pod, false, &message)) {
         save(s);
         pending(s, "Infeasible", message);
         return as_allocated(s);
@@ -181,9 +184,12 @@ static bool same_limits(const struct cgroup_limits *a, const struct cgroup_limit
     return a->cpu_shares == b->cpu_shares && a->cpu_quota == b->cpu_quota && a->memory_limit == b->memory_limit;
 }
 
+/* A pod with CPUs of its own has no CPU quota. */
+static bool with_quota(const struct sync *s) { return !cm_exclusive(s->kl->cm, s->w->uid, NULL); }
+
 bool resize_pod_due(const struct sync *s) {
     struct cgroup_limits want;
-    cgroups_pod_limits(s->kl->cgroups, s->pod, &want);
+    cgroups_pod_limits(s->kl->cgroups, s->pod, with_quota(s), &want);
     return s->w->cgroup_made && !same_limits(&want, &s->w->pod_limits);
 }
 
@@ -227,7 +233,7 @@ static bool refused(struct sync *s) {
     struct cgroup_limits want;
     if (!s->kl->cgroups || s->kl->fake) return false;
     const char *pod = cgroups_pod_path(s->kl->cgroups, s->a, s->pod);
-    cgroups_pod_limits(s->kl->cgroups, s->pod, &want);
+    cgroups_pod_limits(s->kl->cgroups, s->pod, with_quota(s), &want);
     below_usage(s, "pod", pod, s->w->pod_limits.memory_limit, want.memory_limit, &why);
     for (size_t i = 0; i < container_count(s->pod); i++) {
         const struct core_container *c = container_at(s->pod, i);
@@ -253,7 +259,7 @@ void resize_pod_grow(struct sync *s) {
     s->resize_refused = refused(s);
     if (s->resize_refused || !due) return;
     struct cgroup_limits l, now = s->w->pod_limits;
-    cgroups_pod_limits(s->kl->cgroups, s->pod, &l);
+    cgroups_pod_limits(s->kl->cgroups, s->pod, with_quota(s), &l);
     l.cpu_shares = MAX_OF(l.cpu_shares, now.cpu_shares);
     l.cpu_quota = larger(now.cpu_quota, l.cpu_quota);
     l.memory_limit = larger(now.memory_limit, l.memory_limit);
@@ -264,7 +270,7 @@ void resize_pod_settle(struct sync *s) {
     if (s->resize_refused || containers_resize_due(s->pod, &s->rt)) return;
     if (resize_pod_due(s)) {
         struct cgroup_limits l;
-        cgroups_pod_limits(s->kl->cgroups, s->pod, &l);
+        cgroups_pod_limits(s->kl->cgroups, s->pod, with_quota(s), &l);
         set_pod_limits(s, &l);
     }
     if (resize_pod_due(s)) return;

@@ -6,6 +6,7 @@
  */
 #include <stdatomic.h>
 
+#include "kubelet/cm/cm.h"
 #include "kubelet/node.h"
 #include "kubelet/pods.h"
 #include "kubelet/resize.h"
@@ -165,14 +166,15 @@ static bool ensure_cgroup(struct sync *s) {
     int r = s->kl->fake ? 0 : mkdir_p(kubelet_pod_dir(s->kl, s->a, s->w->uid), 0750);
     if (r < 0) log_warn("cannot make a pod's folder", "pod", s->obj->key, "error", strerror(-r), NULL);
     int64_t since = mono_ns();
-    if (cgroups_pod_create(s->kl->cgroups, s->pod, &e) < 0) {
+    bool quota = !cm_exclusive(s->kl->cm, s->w->uid, NULL);
+    if (cgroups_pod_create(s->kl->cgroups, s->pod, quota, &e) < 0) {
         kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedCreatePodContainer",
                       "unable to ensure pod container exists: %s", e.msg);
         sync_again_in(s, RETRY_NS);
         return false;
     }
     metrics_cgroup(&s->kl->metrics, METRIC_CGROUP_CREATE, since);
-    cgroups_pod_limits(s->kl->cgroups, s->pod, &s->w->pod_limits);
+    cgroups_pod_limits(s->kl->cgroups, s->pod, quota, &s->w->pod_limits);
     s->w->cgroup_made = true;
     return true;
 }
@@ -271,6 +273,7 @@ static int create_and_start(struct sync *s, const struct container_input *in, st
         return -EAGAIN;
     }
     kubelet_event(s->kl, s->pod, c->name, "Normal", "Started", "Container started");
+    cm_started(s->kl->cm, s->pod, c->name, created.container_id, cfg->linux->resources->cpuset_cpus);
     track_note(t, NULL, NULL);
     t->retry_at = 0;
     return run_post_start(s, c, created.container_id, t) ? 0 : -EAGAIN;

@@ -10,12 +10,13 @@
 #include <fcntl.h>
 
 #include "kubelet/checkpoint.h"
-#include "kubelet/devices.h"
+#include "kubelet/cm/cm.h"
 #include "kubelet/logs.h"
 #include "kubelet/pods.h"
 #include "kubelet/resize.h"
 #include "kubelet/safepath.h"
 
+#define DEVICES_RETRY_NS (1 * NS_PER_SEC)
 enum { TERM_MESSAGE_MAX = 4096, TERM_LOG_MAX = 2048, TERM_LOG_LINES = 80 };
 
 void sync_again_in(struct sync *s, int64_t ns) {
@@ -78,7 +79,10 @@ int sync_read(struct sync *s, struct err *e) {
     int r = runtime_pod_read(s->kl->rt, s->a, s->w->uid, &s->rt, e);
     if (r < 0) return r;
     metrics_relist(&s->kl->metrics, since);
-    for (size_t i = 0; i < s->rt.n_containers; i++) termination_message(s, &s->rt.containers[i]);
+    for (size_t i = 0; i < s->rt.n_containers; i++) {
+        termination_message(s, &s->rt.containers[i]);
+        if (cm_exclusive(s->kl->cm, s->w->uid, s->rt.containers[i].name)) s->rt.containers[i].cfs_period_us = 0;
+    }
     tell_prober(s);
     return 0;
 }
@@ -197,7 +201,8 @@ static int forget(struct sync *s) {
 static int release(struct sync *s) {
     _cleanup_err_ struct err e = {0};
     prober_remove_pod(s->kl->prober, s->w->uid);
-    devices_release(s->kl->devices, s->w->uid);
+    cm_release(s->kl->cm, s->w->uid);
+    s->w->resourced = false;
     int64_t since = mono_ns();
     int r = volumes_unmount(s->kl->volumes, s->w->uid, &e);
     metrics_storage(&s->kl->metrics, METRIC_UNMOUNT, r == 0, since);
@@ -293,6 +298,22 @@ static bool work_is_done(const struct sync *s) {
     return v->n > 0;
 }
 
+/* The second half of admission: devices, CPUs and memory. False when there is nothing to go on with. */
+static bool give_resources(struct sync *s) {
+    const char *reason, *message;
+    if (s->w->resourced) return true;
+    int r = cm_admit(s->kl->cm, s->a, s->pod, &reason, &message);
+    if (r == -EAGAIN) {
+        log_info("a pod waits for its devices", "pod", s->obj->key, "because", message, NULL);
+        sync_again_in(s, DEVICES_RETRY_NS);
+    } else if (r < 0) {
+        pods_reject(s->w, reason, message);
+        sync_again_in(s, NS_PER_MS);
+    }
+    s->w->resourced = r == 0;
+    return r == 0;
+}
+
 static void end_sidecars(struct sync *s) {
     sync_stop_all(s);
     if (sync_read(s, NULL) == 0) sync_publish(s, false);
@@ -325,6 +346,7 @@ static int64_t sync_once(struct pod_worker *w, enum metric_work *work) {
         terminate(&s);
         return s.next;
     }
+    if (!give_resources(&s)) return s.next;
     sync_start(&s);
     err_done(&e);
     if (sync_read(&s, &e) == 0) {

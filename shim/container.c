@@ -401,7 +401,9 @@ static int update_locked(struct shim *s, struct container *c, const struct cri_l
     int rc = 0;
     const struct cri_linux_container_resources *change = api_clone(c->arena, &api_cri_linux_container_resources, r);
     if (c->state == CRI_CONTAINER_STATE_CONTAINER_RUNNING) {
-        rc = runtime_update(runtime_of(s, c), c->id, spec_resources(a, change), e);
+        struct json *what = spec_resources(a, change);
+        if (change->cpu_quota < 0) json_set_int(a, json_ensure_object(a, what, "cpu"), "quota", change->cpu_quota);
+        rc = runtime_update(runtime_of(s, c), c->id, what, e);
     } else { /* not started: the spec takes it */
         struct json *spec;
         const char *path = arena_printf(a, "%s/config.json", c->bundle);

@@ -235,7 +235,7 @@ struct json *spec_exec_process(struct arena *a, const struct json *spec, const s
 struct json *spec_resources(struct arena *a, const struct cri_linux_container_resources *r) {
     struct json *o = json_object(a), *cpu = json_object(a), *mem = json_object(a);
     if (r->cpu_shares > 0) json_set_int(a, cpu, "shares", r->cpu_shares);
-    if (r->cpu_quota != 0) json_set_int(a, cpu, "quota", r->cpu_quota);
+    if (r->cpu_quota > 0) json_set_int(a, cpu, "quota", r->cpu_quota); /* -1, none, is what a new cgroup has */
     if (r->cpu_period > 0) json_set_int(a, cpu, "period", r->cpu_period);
     if (!str_empty(r->cpuset_cpus)) json_set_str(a, cpu, "cpus", r->cpuset_cpus);
     if (!str_empty(r->cpuset_mems)) json_set_str(a, cpu, "mems", r->cpuset_mems);

@@ -8,7 +8,7 @@
 
 struct arena;
 
-enum { CPUSET_MAX = 4096 }; /* ids are below it */
+enum { CPUSET_MAX = 2048 }; /* ids are below it */
 struct cpuset {
     uint64_t words[CPUSET_MAX / 64];
 };
