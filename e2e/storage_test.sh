@@ -94,6 +94,46 @@ spec:
 YAML
 check "a block volume of a local disk" kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/raw --timeout=20s
 check_out "is the disk" '^block' head -c 5 "$WORK/disk"
+kubectl delete pod raw >/dev/null
+ln -s "$loop" "$WORK/link"
+kubectl apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: folder}
+spec:
+  capacity: {storage: 4Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: ""
+  claimRef: {namespace: default, name: folder}
+  local: {path: $WORK/link}
+  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [$node]}]}]}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: folder}
+spec: {accessModes: [ReadWriteOnce], storageClassName: "", volumeName: folder, resources: {requests: {storage: 4Mi}}}
+YAML
+on_disk() { # NAME COMMAND
+  cat <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: $1}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  securityContext: {fsGroup: 1234}
+  containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, "$2"], volumeMounts: [{name: v, mountPath: /data}]}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: folder}}]
+YAML
+}
+on_disk first 'stat -c %g /data; echo kept > /data/file; sleep 3600' | kubectl apply -f - >/dev/null
+check "a disk without a file system, wanted as a folder, gets one" kubectl wait --for=condition=Ready pod/first --timeout=60s
+check "which is the group's" until_ok 20 bash -c 'kubectl logs first | grep -qx 1234'
+on_disk second 'cat /data/file' | kubectl apply -f - >/dev/null
+check "a second pod has it at the same time" kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/second --timeout=60s
+check_out "with what is in it" kept kubectl logs second
+kubectl delete pod first second >/dev/null
+check "nothing of it stays mounted" until_ok 30 bash -c "! grep -q '^$loop ' /proc/self/mounts"
 said() { kubectl get events --field-selector involvedObject.name=nfs,reason=FailedMount -o jsonpath='{.items[*].message}' | grep -E 'nfs'; }
 until_ok 15 said
 check_out "an NFS volume that cannot be mounted is an event" 'MountVolume.SetUp failed for volume "v".*(nfs-common|mount.nfs)' said

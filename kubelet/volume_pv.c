@@ -1,11 +1,14 @@
 /* Volumes that exist outside of a pod: the persistent volume behind a claim, an inline CSI volume, an NFS
- * export. Each comes to the pod as a folder, or as a block device when the volume's mode is Block.
+ * export. Each comes to the pod as a folder, or as a block device when the volume's mode is Block. A local volume that is a
+ * block device is formatted when it is wanted as a folder and has nothing on it.
  *
  * Upstream: pkg/volume/{csi,local,hostpath,nfs}, pkg/kubelet/volumemanager/populator. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <spawn.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -17,41 +20,56 @@
 #include "pkg/base/bytes.h"
 #include "pkg/json/json.h"
 
-/* ---- NFS ---- */
+/* ---- programs ---- */
 
-static const char *mount_nfs_program(void) {
-    static const char *const places[] = {"/sbin/mount.nfs", "/usr/sbin/mount.nfs"};
-    for (size_t i = 0; i < ARRAY_LEN(places); i++)
-        if (access(places[i], X_OK) == 0) return places[i];
+/* Where a program of the system is; NULL: nowhere. */
+static const char *program(struct arena *a, const char *name) {
+    static const char *const places[] = {"/sbin", "/usr/sbin", "/bin", "/usr/bin"};
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        const char *path = arena_printf(a, "%s/%s", places[i], name);
+        if (access(path, X_OK) == 0) return path;
+    }
     return NULL;
 }
 
-/* Runs a program to its end; what it wrote to stderr, cut, becomes the error. */
-static int run_program(const char *const *argv, struct err *e) {
-    enum { MAX_OUTPUT = 512 };
-    char said[MAX_OUTPUT] = "";
+enum { MAX_OUTPUT = 512 };
+
+/* Runs a program to its end: its exit code, and what it wrote to stderr, cut, in `said`. */
+static int run_to_end(const char *const *argv, char said[MAX_OUTPUT], struct err *e) {
     int fds[2], status = 0;
     pid_t pid;
     posix_spawn_file_actions_t fa;
+    said[0] = '\0';
     if (pipe2(fds, O_CLOEXEC) < 0) return err_errno(e, errno, "pipe");
     posix_spawn_file_actions_init(&fa);
+    posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&fa, 1, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_adddup2(&fa, fds[1], 2);
     int r = posix_spawn(&pid, argv[0], &fa, NULL, (char *const *)argv, environ);
     posix_spawn_file_actions_destroy(&fa);
     close(fds[1]);
-    for (size_t n = 0; r == 0 && n + 1 < sizeof(said);) {
-        ssize_t got = read(fds[0], said + n, sizeof(said) - n - 1);
+    for (size_t n = 0; r == 0 && n + 1 < MAX_OUTPUT;) {
+        ssize_t got = read(fds[0], said + n, MAX_OUTPUT - n - 1);
         if (got <= 0) break;
         n += (size_t)got;
+        said[n] = '\0';
     }
     close(fds[0]);
     if (r) return err_errno(e, r, "run %s", argv[0]);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return 0;
     said[strcspn(said, "\n")] = '\0';
-    return err_set(e, -EIO, "%s failed (%d): %s", argv[0], WIFEXITED(status) ? WEXITSTATUS(status) : -1, said);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
+
+/* One that has to succeed. */
+static int run_program(const char *const *argv, struct err *e) {
+    char said[MAX_OUTPUT];
+    int r = run_to_end(argv, said, e);
+    return r > 0 ? err_set(e, -EIO, "%s failed (%d): %s", argv[0], r, said) : r;
+}
+
+/* ---- NFS ---- */
 
 /* As far as loaded: mount.nfs has tried to load the module before this is asked. */
 static bool kernel_has_nfs(void) {
@@ -66,15 +84,15 @@ int setup_nfs(struct setup *s, const char *name, const char *server, const char 
     s->out->host_path = dir;
     s->out->read_only |= read_only;
     if (path_is_mount(dir)) return 0;
-    const char *program = mount_nfs_program();
-    if (!program)
+    const char *mount_nfs = program(s->a, "mount.nfs");
+    if (!mount_nfs)
         return err_set(e, -ENOTSUP, "this node cannot mount NFS: it has no mount.nfs (Debian's package nfs-common)");
     int r = mkdir_p(dir, 0750);
     if (r < 0) return err_errno(e, r, "mkdir %s", dir);
     const char *opts = read_only ? "ro" : "rw";
     for (size_t i = 0; options && i < options->n; i++) opts = arena_printf(s->a, "%s,%s", opts, options->items[i]);
     if (strchr(server, ':')) server = arena_printf(s->a, "[%s]", server); /* IPv6 */
-    const char *const argv[] = {program, arena_printf(s->a, "%s:%s", server, path), dir, "-o", opts, NULL};
+    const char *const argv[] = {mount_nfs, arena_printf(s->a, "%s:%s", server, path), dir, "-o", opts, NULL};
     r = run_program(argv, e);
     return r < 0 && !kernel_has_nfs() ? err_wrap(e, "this node's kernel has no NFS client") : r;
 }
@@ -219,6 +237,58 @@ static int make_provisioned(struct setup *s, const struct core_persistent_volume
     return chmod(path, 0777) < 0 ? err_errno(e, errno, "chmod %s", path) : 0;
 }
 
+/* Whether the device has something on it: 1, 0, or an error. */
+static int has_filesystem(struct setup *s, const char *dev, struct err *e) {
+    char said[MAX_OUTPUT];
+    const char *blkid = program(s->a, "blkid");
+    if (!blkid) return err_set(e, -ENOTSUP, "this node has no blkid, to see whether %s is formatted", dev);
+    int r = run_to_end((const char *const[]){blkid, "-p", dev, NULL}, said, e);
+    if (r == 0 || r == 2) return r == 0;
+    return r < 0 ? r : err_set(e, -EIO, "blkid failed (%d) on %s: %s", r, dev, said);
+}
+
+static int format(struct setup *s, const char *dev, const char *type, struct err *e) {
+    const char *mkfs = program(s->a, arena_printf(s->a, "mkfs.%s", type));
+    bool ext = str_has_prefix(type, "ext");
+    if (!mkfs) return err_set(e, -ENOTSUP, "this node has no mkfs.%s", type);
+    return run_program(
+        ext ? (const char *const[]){mkfs, "-F", "-m0", dev, NULL} : (const char *const[]){mkfs, dev, NULL}, e);
+}
+
+/* A local volume that is a block device, wanted as a folder: formatted if there is nothing on it, and mounted for this
+ * pod; the kernel shares the file system among the mounts of several pods. One pod at a time looks and formats. */
+static int mount_device(struct setup *s, const struct core_persistent_volume *pv, const char *dev, struct err *e) {
+    const struct core_persistent_volume_spec *v = &pv->spec;
+    const char *dir = arena_printf(s->a, "%s/volumes/kubernetes.io~local-volume/%s",
+                                   kubelet_pod_dir(s->kl, s->a, s->pod->metadata.uid), pv->metadata.name);
+    const char *type = v->local->fs_type, *mount_program = program(s->a, "mount"), *opts = "defaults";
+    s->out->host_path = dir;
+    if (path_is_mount(dir)) return setup_fs_group(s, dir, e);
+    if (!mount_program) return err_set(e, -ENOTSUP, "this node has no mount program");
+    _cleanup_close_ int fd = open(dev, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX) < 0) return err_errno(e, errno, "lock %s", dev);
+    int r = has_filesystem(s, dev, e);
+    if (r == 0) r = format(s, dev, str_empty(type) ? "ext4" : type, e);
+    if (r < 0) return r;
+    if ((r = mkdir_p(dir, 0750)) < 0) return err_errno(e, r, "mkdir %s", dir);
+    for (size_t i = 0; i < v->mount_options.n; i++) opts = arena_printf(s->a, "%s,%s", opts, v->mount_options.items[i]);
+    r = run_program(
+        (const char *const[]){mount_program, "-t", str_empty(type) ? "auto" : type, "-o", opts, dev, dir, NULL}, e);
+    return r < 0 ? r : setup_fs_group(s, dir, e);
+}
+
+static int use_local(struct setup *s, const struct core_persistent_volume *pv, struct err *e) {
+    const char *path = pv->spec.local->path;
+    char real[PATH_MAX];
+    struct stat st;
+    int r = make_provisioned(s, pv, e);
+    if (r < 0) return r;
+    bool found = realpath(path, real) && stat(real, &st) == 0;
+    if (found && S_ISBLK(st.st_mode)) return mount_device(s, pv, arena_strdup(s->a, real), e);
+    r = setup_host_path(s, path, "Directory", e);
+    return r < 0 ? r : setup_fs_group(s, found ? real : path, e);
+}
+
 static int use_volume(struct setup *s, const struct core_persistent_volume *pv,
                       const struct core_persistent_volume_claim *k, struct err *e) {
     const struct core_persistent_volume_spec *v = &pv->spec;
@@ -231,12 +301,7 @@ static int use_volume(struct setup *s, const struct core_persistent_volume *pv,
         return setup_nfs(s, pv->metadata.name, v->nfs->server, v->nfs->path, v->nfs->read_only || s->out->read_only,
                          &v->mount_options, e);
     if (v->host_path) return setup_host_path(s, path, v->host_path->type, e);
-    if (v->local) {
-        r = make_provisioned(s, pv, e);
-        if (r < 0) return r;
-        r = setup_host_path(s, path, "Directory", e);
-        return r < 0 ? r : setup_fs_group(s, path, e);
-    }
+    if (v->local) return use_local(s, pv, e);
     return err_set(
         e, -ENOTSUP, "the kind of volume of PV %s is not supported on this node%s", pv->metadata.name,
         s->out->is_block ? " as a block device (CSI, local and hostPath are)" : " (CSI, hostPath, local and NFS are)");
