@@ -12,6 +12,7 @@
 
 #include "apiserver/aggregator/aggregator.h"
 #include "apiserver/auth/authz.h"
+#include "apiserver/encryption.h"
 #include "apiserver/flow/flow.h"
 #include "apiserver/handlers.h"
 #include "apiserver/lookup.h"
@@ -134,7 +135,7 @@ static bool cheap(struct request *q) {
     struct apiserver *s = q->s;
     const struct resource *r = q->res;
     if (q->back || authz_blocks(s->authz)) return false;
-    if (!q->is_resource) return health_path(q->http->path);
+    if (!q->is_resource) return health_path(q->http->path) && !encryption_has_check(s->encryption);
     if (!r || r->stored != RES_STORED || (r->storage && !r->custom) || r->converts) return false;
     if (q->sub && !str_eq(q->sub->name, "status")) return false;
     if (q->media != MEDIA_JSON || q->as != AS_OBJECT || !s->embedded) return false;

@@ -46,6 +46,7 @@ struct apiserver_options {
     const char *authorization_mode, *authorization_config, *token_auth_file;
     const char *authentication_config, *encryption_config;
     const char *authn_webhook_file, *authn_webhook_version, *authz_webhook_file, *authz_webhook_version;
+    bool encryption_reload; /* the configuration is read again when it has changed */
     int64_t authn_webhook_ttl_ns, authz_webhook_allowed_ttl_ns, authz_webhook_denied_ttl_ns;
     bool anonymous_auth, bootstrap_tokens;
     const char *kubelet_cert, *kubelet_key, *kubelet_ca;

@@ -37,6 +37,8 @@ static bool running(struct apiserver *s, struct err *e) {
     return !atomic_load(&s->stopping) || (err_set(e, -EAGAIN, "process is shutting down"), false);
 }
 
+static bool plugins_ok(struct apiserver *s, struct err *e) { return encryption_check(s->encryption, e) == 0; }
+
 #define HOOK "poststarthook/"
 static const struct check checks[] = {
     {"ping", EVERYWHERE, always},
@@ -77,6 +79,7 @@ static const struct check checks[] = {
     {"autoregister-completion", EVERYWHERE, started},
     {HOOK "apiservice-openapi-controller", EVERYWHERE, always},
     {HOOK "apiservice-openapiv3-controller", EVERYWHERE, always},
+    {"kms-providers", ON_HEALTH | ON_READY, plugins_ok},
     {"shutdown", ON_READY, running},
 };
 enum { CHECKS = ARRAY_LEN(checks) };
@@ -89,6 +92,11 @@ struct health *health_new(void) {
     return xcalloc(1, sizeof(struct health));
 }
 void health_free(struct health *h) { free(h); }
+
+/* Whether the endpoint has the check; that of plugins is there with them. */
+static bool has(struct apiserver *s, size_t i, size_t endpoint) {
+    return checks[i].where & 1u << endpoint && (checks[i].ok != plugins_ok || encryption_has_check(s->encryption));
+}
 
 static bool run(struct apiserver *s, size_t i, size_t endpoint, struct err *e) {
     bool ok = checks[i].ok(s, e);
@@ -107,7 +115,7 @@ static void respond_ok(struct request *q) {
 static void one(struct request *q, size_t endpoint, const char *name) {
     _cleanup_err_ struct err e = {0};
     for (size_t i = 0; i < CHECKS; i++) {
-        if (!str_eq(name, checks[i].name) || !(checks[i].where & 1u << endpoint)) continue;
+        if (!str_eq(name, checks[i].name) || !has(q->s, i, endpoint)) continue;
         if (run(q->s, i, endpoint, &e))
             respond_ok(q);
         else
@@ -133,12 +141,21 @@ static void write_unmatched(struct request *q, size_t endpoint, struct buf *b) {
     const char *k, *v;
     while (http_query_next(q->http, &it, &k, &v)) {
         bool found = !str_eq(k, "exclude");
-        for (size_t i = 0; i < CHECKS && !found; i++)
-            found = str_eq(v, checks[i].name) && (checks[i].where & 1u << endpoint);
+        for (size_t i = 0; i < CHECKS && !found; i++) found = str_eq(v, checks[i].name) && has(q->s, i, endpoint);
         if (found) continue;
         buf_printf(b, "%s\"%s\"", n++ ? "," : "warn: some health checks cannot be excluded: no matches for ", v);
     }
     if (n) buf_addc(b, '\n');
+}
+
+/* A line of the answer; `skip`: was excluded. */
+static void write_result(struct buf *b, const char *name, bool skip, bool ok) {
+    if (skip)
+        buf_printf(b, "[+]%s excluded: ok\n", name);
+    else if (ok)
+        buf_printf(b, "[+]%s ok\n", name);
+    else
+        buf_printf(b, "[-]%s failed: reason withheld\n", name);
 }
 
 static void all(struct request *q, size_t endpoint) {
@@ -146,16 +163,10 @@ static void all(struct request *q, size_t endpoint) {
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (size_t i = 0; i < CHECKS; i++) {
         _cleanup_err_ struct err e = {0};
-        const char *name = checks[i].name;
-        if (!(checks[i].where & 1u << endpoint)) continue;
-        if (excluded(q, name)) {
-            buf_printf(&b, "[+]%s excluded: ok\n", name);
-        } else if (run(q->s, i, endpoint, &e)) {
-            buf_printf(&b, "[+]%s ok\n", name);
-        } else {
-            buf_printf(&b, "[-]%s failed: reason withheld\n", name);
-            ok = false;
-        }
+        if (!has(q->s, i, endpoint)) continue;
+        bool skip = excluded(q, checks[i].name), passed = skip || run(q->s, i, endpoint, &e);
+        write_result(&b, checks[i].name, skip, passed);
+        ok &= passed;
     }
     write_unmatched(q, endpoint, &b);
     if (!ok)
@@ -181,7 +192,7 @@ size_t health_paths(struct apiserver *s, const char **list, struct arena *a) {
     size_t n = 0;
     for (size_t i = 0; list && i < CHECKS; i++)
         for (size_t e = 0; e < ENDPOINTS; e++)
-            if (checks[i].where & 1u << e) list[n++] = arena_printf(a, "/%s/%s", endpoints[e], checks[i].name);
+            if (has(s, i, e)) list[n++] = arena_printf(a, "/%s/%s", endpoints[e], checks[i].name);
     return list ? n : (size_t)CHECKS * ENDPOINTS;
 }
 
@@ -190,9 +201,10 @@ void health_metrics(struct apiserver *s, struct buf *b) {
     prom_head(b, "kubernetes_healthcheck", "gauge", "Whether a check of health passed when it ran last.");
     for (size_t i = 0; i < CHECKS; i++) {
         _cleanup_err_ struct err e = {0};
-        ok[i] = checks[i].ok(s, &e);
+        bool there = has(s, i, HEALTH) || has(s, i, READY);
+        ok[i] = there && checks[i].ok(s, &e);
         for (size_t at = 0; at < ENDPOINTS; at++)
-            if (checks[i].where & 1u << at)
+            if (has(s, i, at))
                 buf_printf(b, "kubernetes_healthcheck{name=\"%s\",type=\"%s\"} %d\n", checks[i].name, endpoints[at],
                            ok[i]);
     }

@@ -7,6 +7,7 @@
 
 #include "apiserver/admit.h"
 #include "apiserver/audit/audit.h"
+#include "apiserver/encryption.h"
 #include "apiserver/handlers.h"
 #include "apiserver/identity.h"
 #include "apiserver/kubelet.h"
@@ -40,9 +41,10 @@ struct program {
     pthread_mutex_t lock; /* of stop */
     pthread_cond_t cond;
     bool stop;
-    struct arena *kept; /* of the boot thread: lives as long as the server */
-    uint64_t files;     /* identity_files of what the listener has loaded */
-    int64_t renew_at;   /* seconds since 1970 */
+    struct arena *kept;     /* of the boot thread: lives as long as the server */
+    uint64_t files;         /* identity_files of what the listener has loaded */
+    int64_t renew_at;       /* seconds since 1970 */
+    bool encryption_failed; /* to be reloaded, the last time */
 };
 
 /* The flags with their values, for /flagz: none holds a secret. */
@@ -77,7 +79,10 @@ static int parse_flags(struct program *p, int argc, char **argv) {
         {"etcd-certfile", 0, FLAG_STR, &o->etcd_cert, "FILE", "client certificate for etcd"},
         {"etcd-keyfile", 0, FLAG_STR, &o->etcd_key, "FILE", "its key"},
         {"encryption-provider-config", 0, FLAG_STR, &o->encryption_config, "FILE",
-         "EncryptionConfiguration: which resources are stored encrypted, by aescbc, aesgcm or secretbox"},
+         "EncryptionConfiguration: which resources are stored encrypted, by aescbc, aesgcm, secretbox or a key "
+         "management plugin (kms, v2)"},
+        {"encryption-provider-config-automatic-reload", 0, FLAG_BOOL, &o->encryption_reload, NULL,
+         "read it again when it has changed"},
         {"tls-cert-file", 0, FLAG_STR, &o->tls_cert, "FILE", "the server's certificate; default: made in DATA-DIR/pki"},
         {"tls-private-key-file", 0, FLAG_STR, &o->tls_key, "FILE", "its key"},
         {"client-ca-file", 0, FLAG_STR, &o->client_ca, "FILE",
@@ -290,12 +295,23 @@ static void look_after_identity(struct program *p) {
     p->renew_at = MAX_OF(identity_renew_at(o), now + 1);
 }
 
+static void look_after_encryption(struct program *p) {
+    _cleanup_err_ struct err e = {0};
+    int rc = p->s->encryption ? encryption_reload(p->s->encryption, &e) : 0;
+    if (rc < 0 && !p->encryption_failed) log_error("reloading the encryption configuration", "error", e.msg, NULL);
+    if (rc > 0) log_info("encryption configuration reloaded", NULL);
+    p->encryption_failed = rc < 0;
+}
+
 /* Makes the bootstrap objects, then looks after address and certificates. */
 static void *boot_thread(void *arg) {
     struct program *p = arg;
     bootstrap(p);
     presence_start(p->s);
-    while (nap(p, LOOK_S)) look_after_identity(p);
+    while (nap(p, LOOK_S)) {
+        look_after_identity(p);
+        look_after_encryption(p);
+    }
     return NULL;
 }
 

@@ -38,7 +38,8 @@ static int open_parts(struct apiserver *s, struct err *e) {
     if (rc) return rc;
     s->resources = resource_table_new();
     if (!str_empty(s->opt.encryption_config)) {
-        rc = encryption_open(s->opt.encryption_config, s->resources, &s->store, &s->encryption, e);
+        rc = encryption_open(s->opt.encryption_config, s->opt.encryption_reload, s->resources, &s->store,
+                             &s->encryption, e);
         if (rc) return rc;
     }
     if ((rc = watchcache_open(s->store, s->resources, &s->cache, e))) return rc;

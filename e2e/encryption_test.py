@@ -56,7 +56,7 @@ def sqlite(d):
     check("then the old key is not needed any more", same("one") and same("early") and len(api.call("GET", SECRETS).json["items"]) == 2)
     api.stop()
     for name, bad, words in (("without the key", entry(provider("secretbox", "key-c")), "cannot be decrypted"), ("with an unknown resource", {"resources": ["nothings"], "providers": [{"identity": {}}]}, "no such resource"),
-                             ("with a provider that is not supported", entry({"kms": {"name": "k"}}), "kms is not supported")):
+                             ("with a provider that nobody knows", entry({"rot13": {"name": "k"}}), "unknown provider")):
         config(path, bad)
         p = subprocess.run([BUILD + "/apiserver/coracle-apiserver", "--data-dir", api.dir, "--secure-port", str(free_port()), *api.flags], capture_output=True, text=True, timeout=60)
         check(f"{name} the server does not start, and says why", p.returncode != 0 and words in p.stderr, p.stderr[-300:])

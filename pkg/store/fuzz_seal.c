@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
         "{\"aesgcm\":{\"keys\":[{\"name\":\"a\",\"secret\":\"MDEyMzQ1Njc4OWFiY2RlZg==\"}]}},"
         "{\"secretbox\":{\"keys\":[{\"name\":\"a\",\"secret\":\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"}]}},"
         "{\"identity\":{}}]";
-    if (!n) return 0;
+    if (!n || (!(*p & 1) && memmem(p, n, "kms", 3))) return 0; /* it would be waited for */
     bool value = *p & 1;
     const char *text = value ? keys : (const char *)p + 1, *out;
     struct arena *a = arena_new();

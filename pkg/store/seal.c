@@ -4,18 +4,22 @@
 #include <openssl/evp.h>
 #include <sodium.h>
 
+#include "pkg/store/envelope.h"
+#include "pkg/store/seal_internal.h"
+
 enum { PROVIDERS_MAX = 64, KEY_MAX = 32, HEAD_MAX = 320, CBC_IV = 16, GCM_NONCE = 12, GCM_TAG = 16 };
 
 #define SEALED "k8s:enc:"
 
-enum kind { IDENTITY, AESCBC, AESGCM, SECRETBOX };
+enum kind { IDENTITY, AESCBC, AESGCM, SECRETBOX, KMS };
 static const struct {
     const char *name;
     bool short_keys; /* 16 and 24 bytes too */
 } kinds[] = {[IDENTITY] = {"identity", false},
              [AESCBC] = {"aescbc", true},
              [AESGCM] = {"aesgcm", true},
-             [SECRETBOX] = {"secretbox", false}};
+             [SECRETBOX] = {"secretbox", false},
+             [KMS] = {"kms", false}};
 
 struct provider {
     enum kind kind;
@@ -23,6 +27,7 @@ struct provider {
     size_t head_len;
     unsigned char key[KEY_MAX];
     size_t key_len;
+    struct envelope *kms; /* KMS: who has the key */
 };
 struct seals {
     size_t n;
@@ -58,12 +63,23 @@ static int add(struct seals *s, enum kind kind, const struct json *key, const ch
     return 0;
 }
 
+static int add_kms(struct seals *s, const struct json *config, size_t at, struct err *e) {
+    if (s->n == PROVIDERS_MAX) return err_set(e, -EINVAL, "more than %d keys", PROVIDERS_MAX);
+    struct provider *p = &s->items[s->n];
+    *p = (struct provider){.kind = KMS};
+    int rc = envelope_new(config, &p->kms, e);
+    if (rc) return err_wrap(e, "providers[%zu]", at), rc;
+    p->head_len = (size_t)snprintf(p->head, sizeof(p->head), SEALED "kms:v2:%s:", envelope_name(p->kms));
+    s->n++;
+    return 0;
+}
+
 static int add_provider(struct seals *s, const struct json *provider, size_t at, struct err *e) {
     const struct json *key, *body = NULL;
     size_t kind = 0;
     if (json_len(provider) != 1)
         return err_set(e, -EINVAL, "providers[%zu]: provider must contain exactly one of its kinds", at);
-    if (json_get(provider, "kms")) return err_set(e, -ENOTSUP, "providers[%zu].kms is not supported", at);
+    if (json_get(provider, "kms")) return add_kms(s, json_get(provider, "kms"), at, e);
     while (kind < ARRAY_LEN(kinds) && !(body = json_get(provider, kinds[kind].name))) kind++;
     if (kind == ARRAY_LEN(kinds)) return err_set(e, -EINVAL, "providers[%zu]: unknown provider", at);
     if (kind == IDENTITY) return add(s, IDENTITY, NULL, "", e);
@@ -94,6 +110,7 @@ int seals_new(const struct json *providers, struct seals **out, struct err *e) {
 
 void seals_free(struct seals *s) {
     if (!s) return;
+    for (size_t i = 0; i < s->n; i++) envelope_free(s->items[i].kms);
     OPENSSL_cleanse(s, sizeof(*s));
     free(s);
 }
@@ -142,6 +159,28 @@ static ssize_t aes_decrypt(const struct provider *p, const char *key, const unsi
     return (ssize_t)got + last;
 }
 
+static struct provider gcm_by(const unsigned char *k, size_t k_len) {
+    struct provider p = {.kind = AESGCM, .key_len = k_len};
+    memcpy(p.key, k, k_len);
+    return p;
+}
+
+ssize_t seal_gcm_encrypt(const unsigned char *k, size_t k_len, const char *key, const char *in, size_t n,
+                         unsigned char *out) {
+    struct provider p = gcm_by(k, k_len);
+    ssize_t len = aes_encrypt(&p, key, in, n, out);
+    OPENSSL_cleanse(&p, sizeof(p));
+    return len;
+}
+
+ssize_t seal_gcm_decrypt(const unsigned char *k, size_t k_len, const char *key, const unsigned char *in, size_t n,
+                         unsigned char *out) {
+    struct provider p = gcm_by(k, k_len);
+    ssize_t len = aes_decrypt(&p, key, in, n, out);
+    OPENSSL_cleanse(&p, sizeof(p));
+    return len;
+}
+
 static ssize_t box_encrypt(const struct provider *p, const char *in, size_t n, unsigned char *out) {
     randombytes_buf(out, crypto_secretbox_NONCEBYTES);
     if (crypto_secretbox_easy(out + crypto_secretbox_NONCEBYTES, (const unsigned char *)in, n, out, p->key)) return -1;
@@ -162,6 +201,10 @@ int seals_encrypt(const struct seals *s, const char *key, const char *p, size_t 
     if (w->kind == IDENTITY) {
         buf_add(out, p, n);
         return 0;
+    }
+    if (w->kind == KMS) {
+        buf_add(out, w->head, w->head_len);
+        return envelope_encrypt(w->kms, key, p, n, out, e);
     }
     _cleanup_free_ unsigned char *body = xmalloc(n + 64);
     ssize_t len = w->kind == SECRETBOX ? box_encrypt(w, p, n, body) : aes_encrypt(w, key, p, n, body);
@@ -188,6 +231,7 @@ int seals_decrypt(const struct seals *s, struct arena *a, const char *key, const
             return 0;
         }
         if (w->kind == IDENTITY || !begins(w, p, n)) continue;
+        if (w->kind == KMS) return envelope_decrypt(w->kms, a, key, p + w->head_len, n - w->head_len, out, out_len, e);
         unsigned char *plain = arena_alloc(a, n + 32);
         const unsigned char *body = (const unsigned char *)p + w->head_len;
         size_t len = n - w->head_len;
@@ -203,5 +247,12 @@ int seals_decrypt(const struct seals *s, struct arena *a, const char *key, const
 
 bool seals_current(const struct seals *s, const char *p, size_t n) {
     const struct provider *w = &s->items[0];
+    if (w->kind == KMS) return begins(w, p, n) && envelope_current(w->kms, p + w->head_len, n - w->head_len);
     return w->kind == IDENTITY ? !is_sealed(p, n) : begins(w, p, n);
+}
+
+struct envelope *seals_kms(const struct seals *s, size_t i) {
+    for (size_t k = 0; k < s->n; k++)
+        if (s->items[k].kms && i-- == 0) return s->items[k].kms;
+    return NULL;
 }

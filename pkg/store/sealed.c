@@ -18,8 +18,9 @@ struct sealed {
     struct store *inner;
     pthread_mutex_t lock; /* of readers */
     struct reader *readers;
+    pthread_rwlock_t using; /* taken by whoever works by the table */
+    struct sealed_prefix *table;
     size_t n;
-    struct sealed_prefix table[];
 };
 
 static struct sealed *sealed_of(struct store *s) { return (struct sealed *)s; }
@@ -39,9 +40,19 @@ static const struct seals *seals_for(struct store *s, const char *key) {
     return NULL;
 }
 
+/* A value as it is stored becomes the plain one. */
+static int open_text(struct store *s, struct arena *a, const char *key, const char **value, size_t *len,
+                     struct err *e) {
+    struct sealed *x = sealed_of(s);
+    pthread_rwlock_rdlock(&x->using);
+    const struct seals *k = seals_for(s, key);
+    int rc = k ? seals_decrypt(k, a, key, *value, *len, value, len, e) : 0;
+    pthread_rwlock_unlock(&x->using);
+    return rc;
+}
+
 static int open_kv(struct store *s, struct arena *a, struct store_kv *kv, struct err *e) {
-    const struct seals *k = seals_for(s, kv->key);
-    return k ? seals_decrypt(k, a, kv->key, kv->value, kv->value_len, &kv->value, &kv->value_len, e) : 0;
+    return open_text(s, a, kv->key, &kv->value, &kv->value_len, e);
 }
 
 static void sealed_close(struct store *s) {
@@ -53,6 +64,8 @@ static void sealed_close(struct store *s) {
         free(r);
     }
     pthread_mutex_destroy(&x->lock);
+    pthread_rwlock_destroy(&x->using);
+    free(x->table);
     free(x);
 }
 
@@ -76,10 +89,12 @@ static int sealed_count(struct store *s, const char *prefix, const char *from, i
 
 static int sealed_txn(struct store *s, struct arena *a, const struct store_txn *t, struct store_txn_result *out,
                       struct err *e) {
-    const struct seals *k = seals_for(s, t->key);
     _cleanup_buf_ struct buf b = BUF_INIT;
     struct store_txn x = *t;
+    pthread_rwlock_rdlock(&sealed_of(s)->using);
+    const struct seals *k = seals_for(s, t->key);
     int r = k && t->op == STORE_PUT ? seals_encrypt(k, t->key, t->value, t->value_len, &b, e) : 0;
+    pthread_rwlock_unlock(&sealed_of(s)->using);
     if (r < 0) return r;
     if (b.len) {
         x.value = b.data;
@@ -111,16 +126,16 @@ static int sealed_cause(struct store *s, struct arena *a, int64_t rev, struct st
 /* ---- watches ---- */
 
 static void open_value(struct store *s, struct arena *a, const char *key, const char **value, size_t *len) {
-    const struct seals *k = *value ? seals_for(s, key) : NULL;
     _cleanup_err_ struct err e = {0};
-    if (k && seals_decrypt(k, a, key, *value, *len, value, len, &e) < 0)
-        log_error("a value in the store", "error", e.msg, NULL);
+    if (*value && open_text(s, a, key, value, len, &e) < 0) log_error("a value in the store", "error", e.msg, NULL);
 }
 
 static void on_events(void *arg, const struct store_event *events, size_t n, int64_t rev, int error) {
     struct reader *x = arg;
     bool any = false;
+    pthread_rwlock_rdlock(&sealed_of(x->s)->using);
     for (size_t i = 0; i < n && !any; i++) any = seals_for(x->s, events[i].key) != NULL;
+    pthread_rwlock_unlock(&sealed_of(x->s)->using);
     if (!any) {
         x->fn(x->arg, events, n, rev, error);
         return;
@@ -159,21 +174,42 @@ static const struct store_backend sealed_backend = {.close = sealed_close,
                                                     .watch = sealed_watch,
                                                     .cause = sealed_cause};
 
+static struct sealed_prefix *copy_table(const struct sealed_prefix *table, size_t n) {
+    struct sealed_prefix *out = xcalloc(n + 1, sizeof(*out));
+    memcpy(out, table, n * sizeof(*table));
+    return out;
+}
+
 struct store *store_sealed_new(struct store *inner, const struct sealed_prefix *table, size_t n) {
-    struct sealed *x = xcalloc(1, sizeof(*x) + n * sizeof(*table));
+    struct sealed *x = xcalloc(1, sizeof(*x));
     x->store.backend = &sealed_backend;
     x->inner = inner;
     x->n = n;
-    memcpy(x->table, table, n * sizeof(*table));
+    x->table = copy_table(table, n);
     pthread_mutex_init(&x->lock, NULL);
+    pthread_rwlock_init(&x->using, NULL);
     return &x->store;
 }
 
+void store_sealed_replace(struct store *s, const struct sealed_prefix *table, size_t n) {
+    struct sealed *x = sealed_of(s);
+    struct sealed_prefix *now = copy_table(table, n), *was;
+    pthread_rwlock_wrlock(&x->using);
+    was = x->table;
+    x->table = now;
+    x->n = n;
+    pthread_rwlock_unlock(&x->using);
+    free(was);
+}
+
 bool store_stale(struct store *s, const char *key) {
-    const struct seals *k = s->backend == &sealed_backend ? seals_for(s, key) : NULL;
-    if (!k) return false;
+    if (s->backend != &sealed_backend) return false;
+    struct sealed *x = sealed_of(s);
     _cleanup_arena_ struct arena *a = arena_new();
     struct store_kv kv;
-    if (store_get(sealed_of(s)->inner, a, key, 0, &kv, NULL, NULL) < 0) return false;
-    return !seals_current(k, kv.value, kv.value_len);
+    pthread_rwlock_rdlock(&x->using);
+    const struct seals *k = seals_for(s, key);
+    bool stale = k && store_get(x->inner, a, key, 0, &kv, NULL, NULL) == 0 && !seals_current(k, kv.value, kv.value_len);
+    pthread_rwlock_unlock(&x->using);
+    return stale;
 }

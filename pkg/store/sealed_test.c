@@ -70,7 +70,7 @@ TEST(keys_are_rotated_by_their_order) {
 TEST(wrong_providers_are_refused) {
     static const char *const bad[] = {"[]",
                                       "[{}]",
-                                      "[{\"kms\":{\"name\":\"k\"}}]",
+                                      "[{\"kms\":{\"apiVersion\":\"v1\",\"name\":\"k\"}}]",
                                       "[{\"rot13\":{}}]",
                                       "[{\"aescbc\":{\"keys\":[]}}]",
                                       KEYS("aescbc", "{\"secret\":\"" KEY1 "\"}"),
