@@ -293,11 +293,13 @@ struct watching {
     struct buf seen;
     struct http_cancel cancel;
     const char *until; /* ends when this text has come */
+    _Atomic bool begun;
 };
 
 static int on_data(const char *p, size_t n, void *arg) {
     struct watching *x = arg;
     buf_add(&x->seen, p, n);
+    x->begun = true;
     return strstr(x->seen.data, x->until) ? 1 : 0;
 }
 
@@ -305,8 +307,8 @@ static void *watch_thread(void *arg) {
     struct watching *x = arg;
     _cleanup_http_resp_ struct http_resp r = {0};
     struct http_stream_cb cb = {NULL, on_data, x};
-    http_client_stream(x->w->c, CMS "?watch=1&labelSelector=l%3D1&timeoutSeconds=10", NULL, 0, &cb, &r, &x->cancel,
-                       8000, NULL);
+    http_client_stream(x->w->c, CMS "?watch=1&labelSelector=l%3D1&timeoutSeconds=60", NULL, 0, &cb, &r, &x->cancel,
+                       60000, NULL);
     return NULL;
 }
 
@@ -317,7 +319,7 @@ TEST(a_watch_tells_what_begins_and_stops_to_match) {
     expect(w, 201, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"first\",\"labels\":{\"l\":\"1\"}}}");
     REQUIRE(http_cancel_init(&x.cancel, NULL) == 0);
     pthread_create(&t, NULL, watch_thread, &x);
-    usleep(200000);
+    for (int i = 0; i < 6000 && !x.begun; i++) usleep(10000);
     expect(w, 201, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"other\"}}");
     expect(w, 200, "PATCH", CMS "/other", MERGE, "{\"metadata\":{\"labels\":{\"l\":\"1\"}}}");
     expect(w, 200, "PATCH", CMS "/first", MERGE, "{\"metadata\":{\"labels\":{\"l\":\"2\"}}}");

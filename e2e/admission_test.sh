@@ -16,7 +16,7 @@ start_server() { # [flags]
     --advertise-address 127.0.0.1 "$@" >>"$WORK/apiserver.log" 2>&1 &
   SERVER=$!
   PIDS+=("$SERVER")
-  until_ok 20 kubectl get --raw /readyz || { tail -n 20 "$WORK/apiserver.log"; exit 1; }
+  until_ok 60 kubectl get --raw /readyz || { tail -n 20 "$WORK/apiserver.log"; exit 1; }
 }
 stop_server() { kill "$SERVER"; wait "$SERVER" 2>/dev/null; }
 

@@ -41,7 +41,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, 'echo spoken; sleep 3600']}]
 Y
-check "a pod on it" k wait --for=condition=Ready pod/talker --timeout=60s
+check "a pod on it" k wait --for=condition=Ready pod/talker --timeout=120s
 
 PEM=$DATA_N/kubelet/pki
 serial() { openssl x509 -noout -serial -in "$1"; }
@@ -63,14 +63,14 @@ for round in first second; do
   kubelet=$(serial "$DATA_S/pki/kubelet.crt")
 done
 logs() { k logs talker | grep -q spoken && k exec talker -- true; }
-check "logs and exec work with all of them renewed" until_ok 30 logs
+check "logs and exec work with all of them renewed" until_ok 60 logs
 check "the administrator's kubeconfig is renewed too" changed "$admin" eval 'sha256sum < "$DATA_S/admin.kubeconfig"'
 check_out "nothing was started again on the server" "^$(printf '%s' "$programs_s" | sed 's/[][().*]/\\&/g')\$" pids "$RUN_S"
 check_out "nor on the node" "^$(printf '%s' "$programs_n" | sed 's/[][().*]/\\&/g')\$" pids "$RUN_N"
 k create deployment later --image=busybox:latest --replicas=2 --dry-run=client -o yaml -- sleep 3600 |
   sed 's/image: busybox:latest/&\n        imagePullPolicy: Never/; s/      containers:/      nodeName: edge\n      terminationGracePeriodSeconds: 1\n&/' | k apply -f - >/dev/null
-check "controllers, scheduler and kubelet still work" k rollout status deployment/later --timeout=60s
-check_out "both nodes are Ready" '^2$' bash -c "nsenter --net=/run/netns/$NS_S kubectl --kubeconfig '$DATA_S/admin.kubeconfig' get nodes --no-headers | grep -cw Ready"
+check "controllers, scheduler and kubelet still work" k rollout status deployment/later --timeout=120s
+soon "both nodes are Ready" '^2$' bash -c "nsenter --net=/run/netns/$NS_S kubectl --kubeconfig '$DATA_S/admin.kubeconfig' get nodes --no-headers | grep -cw Ready"
 none_old() { [ "$(k get csr -o json | /usr/bin/python3 -c '
 import json, sys, datetime
 print(sum(1 for c in json.load(sys.stdin)["items"] if (datetime.datetime.utcnow() - datetime.datetime.fromisoformat(c["metadata"]["creationTimestamp"][:-1])).total_seconds() > 75))')" = 0 ]; }
@@ -117,7 +117,7 @@ openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /O=system:m
 cp "$WORK/lone/one.crt" "$WORK/lone/cas.crt"
 nsenter --net="/run/netns/$NS_S" "$BUILD/apiserver/coracle-apiserver" --data-dir "$WORK/lone/data" --secure-port 6555 --client-ca-file "$WORK/lone/cas.crt" >"$WORK/lone/log" 2>&1 &
 whoami() { server curl -sk --max-time 5 --cert "$WORK/lone/jane.crt" --key "$WORK/lone/jane.key" https://127.0.0.1:6555/api/v1/namespaces | grep -q "$1"; }
-check "a certificate of an unknown CA is refused" until_ok 30 whoami Unauthorized
+check "a certificate of an unknown CA is refused" until_ok 60 whoami Unauthorized
 cat "$WORK/lone/two.crt" >> "$WORK/lone/cas.crt"
 check "once its CA is in the file it counts" until_ok 60 whoami NamespaceList
 finish

@@ -1,7 +1,7 @@
 """For end-to-end tests in Python: a cluster in a network namespace and folders of its own, and a count of checks.
 
     with Cluster("ct-x", kubelet_config={"podPidsLimit": 200}) as c:
-        c.apply(pod(...)); check("it runs", until(10, lambda: c.phase("p") == "Running"))
+        c.apply(pod(...)); check("it runs", until(60, lambda: c.phase("p") == "Running"))
     finish()
 """
 import json, os, shutil, signal, subprocess, sys, tempfile, time
@@ -29,10 +29,10 @@ def run(*args, **kw):
 
 def until(seconds, condition):
     """The condition's first true value within so many seconds, else its last one."""
-    end = time.time() + seconds
+    end = time.monotonic() + seconds
     while True:
         value = condition()
-        if value or time.time() > end:
+        if value or time.monotonic() > end:
             return value
         time.sleep(0.1)
 
@@ -47,7 +47,8 @@ def pod(name, *command, image="busybox:latest", volumes=(), mounts=(), spec={}, 
 
 class Cluster:
     def __init__(self, name, kubelet_config=None, data_size=None, up=(), files={}):
-        self.name, self.dir = name, tempfile.mkdtemp(prefix=name + "-")
+        self.name = f"{name}-{os.getpid()}"  # one run does not disturb another
+        self.dir = tempfile.mkdtemp(prefix=name + "-")
         self.data, self.run_dir, self.data_size, self.up_args = self.dir + "/data", self.dir + "/run", data_size, list(up)
         self.files = dict(files)  # of the data folder, as JSON (which is YAML)
         if kubelet_config:
@@ -78,6 +79,7 @@ class Cluster:
         run(TOP + "/hack/busybox-image", image)
         r = self.coracle("image", "import", image)
         check("it imports an image", r.returncode == 0, r.stderr)
+        until(60, lambda: self.get("serviceaccount", "default"))  # else the first pods are refused
         return self
 
     def __exit__(self, *_):

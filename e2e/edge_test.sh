@@ -3,23 +3,24 @@
 # the node restarts what dies; after a power cut, still without the API server, it starts the pods it had; once the cable
 # is back it reports.
 . "$(dirname "$0")/lib.sh"
+SERVER=ct-server-$$ NODE=ct-node-$$ # one run does not disturb another
 DATA_S=$WORK/server/data RUN_S=$WORK/server/run DATA_N=$WORK/node/data RUN_N=$WORK/node/run
 
-server() { nsenter --net=/run/netns/ct-server "$@"; }
-node() { nsenter --net=/run/netns/ct-node "$@"; }
+server() { nsenter --net=/run/netns/$SERVER "$@"; }
+node() { nsenter --net=/run/netns/$NODE "$@"; }
 coracle_server() { server "$CORACLE" "$@" --data-dir "$DATA_S" --run-dir "$RUN_S"; }
 coracle_node() { node "$CORACLE" "$@" --data-dir "$DATA_N" --run-dir "$RUN_N"; }
 k() { server kubectl --kubeconfig "$DATA_S/admin.kubeconfig" "$@"; }
 
 undo() {
-  [ -e /run/netns/ct-node ] && coracle_node down --purge >/dev/null 2>&1
-  [ -e /run/netns/ct-server ] && coracle_server down --purge >/dev/null 2>&1
-  ip netns del ct-node 2>/dev/null; ip netns del ct-server 2>/dev/null
+  [ -e /run/netns/$NODE ] && coracle_node down --purge >/dev/null 2>&1
+  [ -e /run/netns/$SERVER ] && coracle_server down --purge >/dev/null 2>&1
+  ip netns del $NODE 2>/dev/null; ip netns del $SERVER 2>/dev/null
   rm -rf "$WORK"
 }
 trap undo EXIT
 undo; mkdir -p "$DATA_S" "$DATA_N"
-ip netns add ct-server && ip netns add ct-node && ip link add eth0 netns ct-server type veth peer name eth0 netns ct-node ||
+ip netns add $SERVER && ip netns add $NODE && ip link add eth0 netns $SERVER type veth peer name eth0 netns $NODE ||
   { fail "two network namespaces"; finish; }
 server sh -c 'ip link set lo up; ip addr add 10.97.0.1/24 dev eth0; ip link set eth0 up'
 node sh -c 'ip link set lo up; ip addr add 10.97.0.2/24 dev eth0; ip link set eth0 up'
@@ -48,7 +49,7 @@ spec:
     env: [{name: GREETING, valueFrom: {configMapKeyRef: {name: settings, key: greeting}}}]
     readinessProbe: {httpGet: {port: 8080, path: /index.html}, periodSeconds: 1}
 Y
-check "a pod of the node is ready" k wait --for=condition=Ready pod/sensor --timeout=30s
+check "a pod of the node is ready" k wait --for=condition=Ready pod/sensor --timeout=120s
 uid=$(k get pod sensor -o jsonpath='{.metadata.uid}')
 
 # The pid of the pod's main container, by the cgroup it is in; empty when there is none.
@@ -56,14 +57,14 @@ main_pid() { grep -lsE "pod${uid//-/[-_]}" /proc/[0-9]*/cgroup | while read -r f
   p=${f#/proc/}; p=${p%/cgroup}; grep -qs httpd "/proc/$p/cmdline" && echo "$p"; done | head -n 1; }
 answers() { local p; p=$(main_pid); [ -n "$p" ] && nsenter --net="/proc/$p/ns/net" busybox wget -qO- http://127.0.0.1:8080/index.html 2>/dev/null | grep -q 'hello from the edge'; }
 other_than() { local p; p=$(main_pid); [ -n "$p" ] && [ "$p" != "$1" ]; }
-check "it answers" until_ok 5 answers
+check "it answers" until_ok 60 answers
 
 # the cable is pulled
 node ip link set eth0 down
 before=$(main_pid)
 kill -9 "$before"
-check "cut off, the node restarts a container that dies" until_ok 15 other_than "$before"
-check "and it answers, with its ConfigMap's value" until_ok 5 answers
+check "cut off, the node restarts a container that dies" until_ok 60 other_than "$before"
+check "and it answers, with its ConfigMap's value" until_ok 60 answers
 
 # power cut: every program and every container of the node ends at once, and what a reboot empties is emptied
 # shellcheck disable=SC2046
@@ -77,16 +78,16 @@ sleep 1
 gone() { [ -z "$(main_pid)" ]; }
 check "after the power cut nothing of the pod runs" gone
 coracle_node up --wait=false >/dev/null 2>&1
-check "still cut off, the node starts the pods it had" until_ok 30 answers
+check "still cut off, the node starts the pods it had" until_ok 60 answers
 
 # the cable is back
 node ip link set eth0 up
-check "back on the cable the node is Ready" k wait --for=condition=Ready node/edge --timeout=60s
+check "back on the cable the node is Ready" k wait --for=condition=Ready node/edge --timeout=120s
 restarts() { local n; n=$(k get pod sensor -o jsonpath='{.status.containerStatuses[0].restartCount}') && [ "$n" -ge 1 ]; }
-check "and reports the restarts" until_ok 30 restarts
+check "and reports the restarts" until_ok 60 restarts
 check "the pod is the same object" test "$(k get pod sensor -o jsonpath='{.metadata.uid}')" = "$uid"
-check "and Ready" k wait --for=condition=Ready pod/sensor --timeout=30s
-check "its log is readable again" k logs sensor
-k delete pod sensor --grace-period=1 >/dev/null
-check "it can be deleted" gone
+check "and Ready" k wait --for=condition=Ready pod/sensor --timeout=120s
+check "its log is readable again" until_ok $SOON k logs sensor
+k delete pod sensor --grace-period=1 --timeout=120s >/dev/null
+check "it can be deleted" until_ok $SOON gone
 finish

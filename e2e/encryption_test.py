@@ -71,7 +71,7 @@ def etcd(d):
         a.call("POST", SECRETS, secret("shared"))
         a.call("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "plain"}})
         check("another server reads it", b.call("GET", f"{SECRETS}/shared")[1].get("data", {}).get("word") == word("shared"))
-        r = b.open("GET", f"{SECRETS}?watch=1&timeoutSeconds=2&resourceVersion={rv}")
+        r = b.open("GET", f"{SECRETS}?watch=1&timeoutSeconds=5&resourceVersion={rv}")
         events = [json.loads(x) for x in r.read().decode().splitlines()]
         check("and its watches show it", [(e["type"], e["object"]["data"]["word"]) for e in events if e["object"]["metadata"]["name"] == "shared"] == [("ADDED", word("shared"))], events)
         kept = subprocess.run(["etcdctl", "--endpoints", f"http://127.0.0.1:{s.etcd_port}", "get", "--prefix", "/registry/"], capture_output=True, env={**os.environ, "ETCDCTL_API": "3"}).stdout

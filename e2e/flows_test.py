@@ -46,7 +46,7 @@ def main():
         api.stop()
         revisions = lambda: {k["metadata"]["name"]: k["metadata"]["resourceVersion"] for r in ("flowschemas", "prioritylevelconfigurations") for k in get(r)["items"]}
         api.start()
-        until(20, lambda: len(get("flowschemas").get("items", [])) >= 10)
+        until(60, lambda: len(get("flowschemas").get("items", [])) >= 10)
         before = revisions()
         time.sleep(3)
         check("nothing is written when all is as it must be", revisions() == before, (before, revisions()))

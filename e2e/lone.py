@@ -1,6 +1,7 @@
 """A lone API server for end-to-end tests written in Python: started in a folder of its own, on a port of its own, with
 the calls that tests need. check() counts; finish() prints the closing line that hack/test reads."""
-import http.client, json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
+import http.client, json, os, shutil, signal, ssl, subprocess, sys, tempfile, time
+from ports import free_port
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("CORACLE_BUILD", TOP + "/build")
@@ -17,16 +18,11 @@ def finish():
 
 def until(seconds, f):
     """The first true value of f(), or its last one."""
-    end = time.time() + seconds
+    end = time.monotonic() + seconds
     while True:
         v = f()
-        if v or time.time() > end: return v
+        if v or time.monotonic() > end: return v
         time.sleep(0.1)
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 class Answer:
     def __init__(self, status, headers, body):
@@ -48,7 +44,7 @@ class Lone:
         self.process = subprocess.Popen([BUILD + "/apiserver/coracle-apiserver", "--data-dir", self.dir, "--bind-address", "127.0.0.1",
                                          "--advertise-address", "10.1.2.3", "--secure-port", str(self.port), *self.flags],
                                         stdout=log, stderr=log)
-        if not until(20, lambda: self.call("GET", "/readyz").status == 200):
+        if not until(60, lambda: self.call("GET", "/readyz").status == 200):
             print(open(self.dir + "/log").read())
             raise SystemExit("the API server does not answer")
     def path(self, name): return f"{self.dir}/pki/{name}"
@@ -57,9 +53,9 @@ class Lone:
         ctx = ssl.create_default_context(cafile=self.path("ca.crt"))
         if cert: ctx.load_cert_chain(self.path(cert + ".crt"), self.path(cert + ".key"))
         return ctx
-    def connect(self, cert="admin", timeout=30):
+    def connect(self, cert="admin", timeout=60):
         return http.client.HTTPSConnection("127.0.0.1", self.port, context=self.context(cert), timeout=timeout)
-    def call(self, method, path, body=None, headers=None, cert="admin", timeout=30):
+    def call(self, method, path, body=None, headers=None, cert="admin", timeout=60):
         h = {"Content-Type": "application/json", **(headers or {})}
         try:
             c = self.connect(cert, timeout)
@@ -77,7 +73,7 @@ class Lone:
     def alive(self): return self.process.poll() is None
     def stop(self, sig=signal.SIGTERM):
         self.process.send_signal(sig)
-        return self.process.wait(30)
+        return self.process.wait(60)
     def close(self):
         if self.alive(): self.stop()
         shutil.rmtree(self.dir, ignore_errors=True)

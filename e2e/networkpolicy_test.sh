@@ -24,15 +24,15 @@ kubectl create namespace other >/dev/null && kubectl label namespace other team=
   printf 'apiVersion: v1\nkind: Service\nmetadata: {namespace: default, name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n'
 } >"$WORK/pods.yaml"
 kubectl apply -f "$WORK/pods.yaml" >/dev/null
-check "pods run" kubectl wait --for=condition=Ready pod --all -A --timeout=90s
+check "pods run" kubectl wait --for=condition=Ready pod --all -A --timeout=120s
 web=$(kubectl get pod web -o jsonpath='{.status.podIP}')
 service=$(kubectl get service web -o jsonpath='{.spec.clusterIP}')
 
 reaches() { # NAMESPACE POD ADDRESS[:PORT]
-  kubectl -n "$1" exec "$2" -- timeout 2 wget -q -O - "http://$3/" 2>/dev/null | grep -q web
+  kubectl -n "$1" exec "$2" -- timeout 3 wget -q -O - "http://$3/" 2>/dev/null | grep -q web
 }
-allowed() { local name=$1; shift; if until_ok 15 reaches "$@"; then pass "$name"; else fail "$name"; fi; }
-blocked() { local name=$1; shift; if until_ok 15 not_reaches "$@"; then pass "$name"; else fail "$name"; fi; }
+allowed() { local name=$1; shift; if until_ok 60 reaches "$@"; then pass "$name"; else fail "$name"; fi; }
+blocked() { local name=$1; shift; if until_ok 60 not_reaches "$@"; then pass "$name"; else fail "$name"; fi; }
 not_reaches() { ! reaches "$@"; }
 policy() { # NAME SPEC...: sets what the policy says
   { printf 'apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: %s}\nspec:\n' "$1"; shift; printf '  %s\n' "$@"; } >"$WORK/policy.yaml"
@@ -45,9 +45,9 @@ check_empty "a policy is accepted without a warning" cat "$WORK/warnings"
 blocked "nothing arrives that no rule allows" default stranger "$web"
 blocked "not through a Service either" default stranger "$service"
 allowed "the pod reaches itself through its Service" default web "$service"
-check "the node reaches its pods: they stay Ready" bash -c "sleep 3; kubectl wait --for=condition=Ready pod/web --timeout=1s"
-reach_host() { curl -sf --max-time 2 "http://$web/" | grep -q web; }
-check "and so do its own processes" until_ok 5 reach_host
+check "the node reaches its pods: they stay Ready" bash -c "sleep 5; kubectl wait --for=condition=Ready pod/web --timeout=60s"
+reach_host() { curl -sf --max-time 5 "http://$web/" | grep -q web; }
+check "and so do its own processes" until_ok 60 reach_host
 
 policy web 'podSelector: {matchLabels: {app: web}}' 'ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}], ports: [{port: web}]}]'
 allowed "a rule allows pods by their labels" default friend "$web"
@@ -69,7 +69,7 @@ blocked "but for its exceptions" default stranger "$web"
 
 policy web 'podSelector: {}' 'policyTypes: [Egress]' 'egress: [{to: [{podSelector: {matchLabels: {app: friend}}}]}]'
 blocked "what a pod sends is kept back" default friend "$web"
-check "names are still found" kubectl exec friend -- nslookup web.default.svc.cluster.local
+check "names are still found" until_ok $SOON kubectl exec friend -- nslookup web.default.svc.cluster.local
 allowed "answers of an isolated pod go out" other blue "$web"
 
 kubectl delete networkpolicy web >/dev/null

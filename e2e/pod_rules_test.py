@@ -54,7 +54,7 @@ def rules(c):
     last = containers(c, "anew")["other"]["lastState"].get("terminated", {})
     check("the status says why", last.get("reason") == "RestartingAllContainers" and last.get("exitCode") == 137, last)
     check("init containers ran again, volumes stayed", c.kubectl("exec", "anew", "-c", "main", "--", "cat", "/v/starts").stdout == "started\n" * 2)
-    check("the restart is over", c.condition("pod", "anew", "AllContainersRestarting") == "False" and c.phase("anew") == "Running")
+    check("the restart is over", until(60, lambda: c.condition("pod", "anew", "AllContainersRestarting") == "False" and c.phase("anew") == "Running"))
     check("a rule restarts what its policy would not; then the policy holds", until(60, lambda: c.phase("again") == "Failed") and
           counts("again") == {"main": 1}, lambda: containers(c, "again"))
 
@@ -83,7 +83,7 @@ def says(c):
     check("and are about its generation", {x.get("observedGeneration") for x in status["conditions"]} == {status.get("observedGeneration")}, status)
     node = c.get("nodes")["items"][0]["metadata"]["name"]
     c.kubectl("cordon", node)
-    check("events tell of the node", until(30, lambda: all(c.event(node, w) for w in (
+    check("events tell of the node", until(60, lambda: all(c.event(node, w) for w in (
         "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady", "NodeAllocatableEnforced", "NodeNotSchedulable"))),
         lambda: c.events(node))
 

@@ -25,11 +25,11 @@ def main(c, server):
 
     t = threading.Thread(target=lambda: pull(f"{HOST}/slow:latest"))
     t.start()
-    until(30, lambda: counts("slow").get("bytes", 0) > SIZE / 3)
+    until(60, lambda: counts("slow").get("bytes", 0) > SIZE / 3)
     os.kill(c.components()["shim"], signal.SIGKILL)
     t.join()
     before = counts("slow")["bytes"]
-    until(10, lambda: c.coracle("image", "list").returncode == 0)
+    until(60, lambda: c.coracle("image", "list").returncode == 0)
     r = pull(f"{HOST}/slow:latest")
     check("a pull that kill -9 ended is done by the next one", r.returncode == 0, r.stderr)
     check("which fetches only what was missing", counts("slow")["bytes"] < SIZE + (2 << 20), f"{before} then {counts('slow')}")
@@ -54,7 +54,7 @@ def main(c, server):
     check("a mirror stands in for a registry out of reach", r.returncode == 0, r.stderr)
     check("and is told which one", counts("mirrored")["ns"] == ["registry.invalid"], counts("mirrored"))
     c.apply(pod("run", image="registry.invalid/mirrored:latest"))
-    check("a pod uses the image under the registry's name", until(20, lambda: c.event("run", "already present") or c.event("run", "Pulled")),
+    check("a pod uses the image under the registry's name", until(60, lambda: c.event("run", "already present") or c.event("run", "Pulled")),
           lambda: c.events("run"))
     with open(c.data + "/registries.yaml", "w") as f:
         f.write("mirrors:\n  good.invalid: {endpoint: [nonsense]}\n")
@@ -65,7 +65,7 @@ def main(c, server):
 with Cluster("ct-pull", files={"registries.yaml": {
         "mirrors": {"registry.invalid": {"endpoint": ["http://127.0.0.1:1", f"http://{HOST}"]}},
         "configs": {HOST: {"auth": {"identity_token": "I"}}}}}) as cluster:
-    registry = subprocess.Popen(["nsenter", "--net=/run/netns/ct-pull", sys.executable, TOP + "/e2e/pull_registry.py", HOST.split(":")[1]])
+    registry = subprocess.Popen(["nsenter", "--net=/run/netns/" + cluster.name, sys.executable, TOP + "/e2e/pull_registry.py", HOST.split(":")[1]])
     try:
         main(cluster, registry)
     finally:

@@ -14,20 +14,16 @@ import subprocess
 import tempfile
 import time
 
+from ports import free_port
+
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("CORACLE_BUILD", os.path.join(TOP, "build"))
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Client:
     """One connection to one server; not for several threads at once."""
 
-    def __init__(self, port, context, timeout=30, headers=None):
+    def __init__(self, port, context, timeout=60, headers=None):
         self.port, self.context, self.timeout, self.headers = port, context, timeout, headers or {}
         self.conn = None
 
@@ -95,7 +91,7 @@ class Servers:
         self.etcd_proc = subprocess.Popen(
             ["etcd", "--data-dir", os.path.join(self.dir, "etcd"), "--listen-client-urls", url, "--advertise-client-urls", url,
              "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"], stdout=log, stderr=log)
-        end = time.time() + 20
+        end = time.time() + 60
         while wait:
             try:
                 socket.create_connection(("127.0.0.1", self.etcd_port), 1).close()
@@ -130,7 +126,7 @@ class Servers:
         if wait:
             self.wait_ready(i)
 
-    def wait_ready(self, i, seconds=30):
+    def wait_ready(self, i, seconds=60):
         end = time.time() + seconds
         while time.time() < end:
             try:
@@ -158,7 +154,7 @@ class Servers:
             c.load_cert_chain(os.path.join(pki, "admin.crt"), os.path.join(pki, "admin.key"))
         return c
 
-    def client(self, i=0, timeout=30, headers=None):
+    def client(self, i=0, timeout=60, headers=None):
         return Client(self.ports[i], self.context(), timeout, headers)
 
 

@@ -9,7 +9,7 @@ def slow_cluster(c):
     node = c.get("nodes")["items"][0]["metadata"]["name"]
     names = [f"p{i}" for i in range(10)]
     c.apply(*[pod(n, "sleep", "1000") for n in names])
-    not_ready, end = [], time.time() + 60
+    not_ready, end = [], time.time() + 240
     while time.time() < end and not all(c.ready(n) for n in names):
         if c.condition("node", node, "Ready") != "True":
             not_ready.append(time.time())

@@ -42,7 +42,7 @@ def check_moved(what, c, before, top):
     t.check(f"{what}: every object is there, and the same", {k: without_rv(o) for k, o in after.items() if k in before} ==
             {k: without_rv(o) for k, o in before.items()}, str(set(before) ^ set(after))[:300])
     t.check(f"{what}: resourceVersions are higher than all before", all(int(o["metadata"]["resourceVersion"]) > top for o in after.values()))
-    lines = c.open("GET", f"{NS}/configmaps?watch=1&resourceVersion={top}&timeoutSeconds=2").read().decode().splitlines()
+    lines = c.open("GET", f"{NS}/configmaps?watch=1&resourceVersion={top}&timeoutSeconds=5").read().decode().splitlines()
     t.check(f"{what}: a watch from before is told to start anew", bool(lines) and json.loads(lines[0])["object"].get("code") == 410, str(lines)[:200])
     code, body = c.call("GET", f"{NS}/configmaps?resourceVersion={top}&resourceVersionMatch=Exact")
     t.check(f"{what}: and so is an exact list", code == 410, str(code))

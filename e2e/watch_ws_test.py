@@ -69,8 +69,8 @@ def main():
         try: rest = ws.s.recv(10)
         except OSError: rest = b""
         check("and the connection closed", rest == b"")
-        check("the watch is gone", until(20, lambda: open_watches() <= idle), (open_watches(), idle))
-        ws = Socket(api, f"{BASE}?watch=1&resourceVersion={rv}&labelSelector=a%3Db&timeoutSeconds=3")
+        check("the watch is gone", until(60, lambda: open_watches() <= idle), (open_watches(), idle))
+        ws = Socket(api, f"{BASE}?watch=1&resourceVersion={rv}&labelSelector=a%3Db&timeoutSeconds=10")
         make("unseen")
         make("seen", a="b")
         check("selectors", names(ws, 1) == [("ADDED", "seen")])
@@ -79,13 +79,13 @@ def main():
         ws = Socket(api, f"{BASE}?watch=1", ["Accept: application/json;as=Table;v=v1;g=meta.k8s.io"])
         check("as tables", ws.event()["object"]["kind"] == "Table")
         ws.s.close()
-        check("a client that just goes leaves nothing", until(20, lambda: open_watches() <= idle), (open_watches(), idle))
+        check("a client that just goes leaves nothing", until(60, lambda: open_watches() <= idle), (open_watches(), idle))
         token = api.call("POST", "/api/v1/namespaces/kube-system/serviceaccounts", {"metadata": {"name": "w"}}) and api.call("POST", "/api/v1/namespaces/kube-system/serviceaccounts/w/token", {"spec": {}}).json["status"]["token"]
         api.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {"metadata": {"name": "w"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
                                                                                     "subjects": [{"kind": "ServiceAccount", "name": "w", "namespace": "kube-system"}]})
         protocol = "base64url.bearer.authorization.k8s.io." + base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()
         go = lambda: Socket(api, f"{BASE}?watch=1", [f"Sec-WebSocket-Protocol: {protocol}, base64.binary.k8s.io"], cert=None)
-        check("a browser's token in the protocols", until(20, lambda: go().status == 101))
+        check("a browser's token in the protocols", until(60, lambda: go().status == 101))
         ws = go()
         check("the other protocol is told back", "sec-websocket-protocol: base64.binary.k8s.io" in ws.head.lower(), ws.head)
         ws.close()

@@ -501,20 +501,29 @@ TEST(logs_are_read_by_tail_since_limit_and_stream) {
 }
 
 static _Atomic bool log_goes_on;
+static _Atomic size_t followed; /* bytes that came to the reader */
+static int to_follower(void *arg, const char *p, size_t n) {
+    to_buf(arg, p, n);
+    followed += n;
+    return 0;
+}
+static void wait_followed(size_t n) {
+    for (int i = 0; i < 12000 && followed < n; i++) usleep(5000);
+}
 static bool goes_on(void *arg) { return log_goes_on; }
 
 static void *write_more(void *arg) {
     const char *path = arg;
     if (!path) return NULL;
-    usleep(50000);
+    wait_followed(sizeof("one\n") - 1);
     _cleanup_close_ int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
     fd_write_all(fd, "2026-01-01T00:00:02Z stdout F two\n", 34);
-    usleep(50000);
+    wait_followed(sizeof("one\ntwo\n") - 1);
     _cleanup_free_ char *old = xasprintf("%s.1", path);
     rename(path, old); /* rotation */
     _cleanup_close_ int next = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     fd_write_all(next, "2026-01-01T00:00:03Z stdout F three\n", 36);
-    usleep(50000);
+    wait_followed(sizeof("one\ntwo\nthree\n") - 1);
     log_goes_on = false;
     return NULL;
 }
@@ -524,10 +533,11 @@ TEST(following_a_log_goes_on_after_rotation_and_ends_with_the_container) {
     const char *path = arena_printf(a, "%s/0.log", temp_dir(a));
     file_write_atomic(path, "2026-01-01T00:00:01Z stdout F one\n", 34, 0644);
     log_goes_on = true;
+    followed = 0;
     pthread_t t;
     pthread_create(&t, NULL, write_more, (void *)path);
     struct buf b = BUF_INIT;
-    struct log_sink sink = {.write = to_buf, .running = goes_on, .arg = &b};
+    struct log_sink sink = {.write = to_follower, .running = goes_on, .arg = &b};
     struct log_options o = LOG_OPTIONS_INIT;
     o.follow = true;
     CHECK_INT(logs_read(path, &o, &sink, NULL), 0);

@@ -51,9 +51,9 @@ static void put(struct world *w, const char *name, const char *spec) {
 
 typedef bool cond_fn(const struct core_pod_status *s, const void *arg);
 
-/* Waits (at most five seconds) until the pod's status fulfils the condition. */
+/* Waits (at most a minute) until the pod's status fulfils the condition. */
 static bool wait_status(struct world *w, const char *name, cond_fn *ok, const void *arg) {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 12000; i++) {
         struct pod_worker *p = pods_by_name(w->kl->pods, "default", name);
         _cleanup_arena_ struct arena *a = arena_new();
         struct core_pod_status *s = p ? worker_status(p, a) : NULL;
@@ -97,7 +97,7 @@ static bool init_runs(const struct core_pod_status *s, const void *arg) {
 }
 
 static bool wait_gone(struct world *w, const char *name) {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 12000; i++) {
         struct pod_worker *p = pods_by_name(w->kl->pods, "default", name);
         worker_unref(p);
         if (!p) return true;
@@ -161,7 +161,7 @@ TEST(the_end_of_the_main_container_ends_sidecars_and_the_pod) {
     CHECK(wait_status(&w, "p", is_ready, NULL));
     runtime_fake_exit(w.rt, "p", "c", 0, NULL);
     CHECK(wait_status(&w, "p", phase_is, "Succeeded"));
-    for (int i = 0; i < 400 && runtime_fake_exit(w.rt, "p", "side", 0, NULL); i++) usleep(5000);
+    for (int i = 0; i < 12000 && runtime_fake_exit(w.rt, "p", "side", 0, NULL); i++) usleep(5000);
     CHECK(!runtime_fake_exit(w.rt, "p", "side", 0, NULL));
     world_free(&w);
 }
@@ -184,10 +184,10 @@ TEST(a_rule_may_restart_all_containers_of_the_pod) {
         "{'restartPolicy':'Never','initContainers':[{'name':'i','image':'i:1'}],'containers':[{'name':'c',"
         "'image':'i:1','restartPolicy':'Never','restartPolicyRules':[{'action':'RestartAllContainers',"
         "'exitCodes':{'operator':'In','values':[42]}}]},{'name':'d','image':'i:1'}]}");
-    for (int i = 0; i < 1000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
+    for (int i = 0; i < 12000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
     CHECK(wait_status(&w, "p", is_ready, NULL));
     runtime_fake_exit(w.rt, "p", "c", 42, NULL);
-    for (int i = 0; i < 1000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
+    for (int i = 0; i < 12000 && !runtime_fake_exit(w.rt, "p", "i", 0, NULL); i++) usleep(5000);
     CHECK(wait_status(&w, "p", all_restarted, NULL));
     runtime_fake_exit(w.rt, "p", "c", 41, NULL); /* no rule, and its policy is Never */
     runtime_fake_exit(w.rt, "p", "d", 0, NULL);

@@ -50,8 +50,8 @@ v2() { kubectl get hostports.v2.hooks.lab "$@"; }
 calls() { grep -c '"path": "/convert' "$LOG" 2>/dev/null; }
 
 crd /convert v1 | kubectl apply -f - >/dev/null
-check "the definition is established" kubectl wait --for=condition=Established crd/hostports.hooks.lab --timeout=20s
-until_ok 10 kubectl get hostports.v2.hooks.lab
+check "the definition is established" kubectl wait --for=condition=Established crd/hostports.hooks.lab --timeout=120s
+until_ok 60 kubectl get hostports.v2.hooks.lab
 for i in 1 2 3; do hp "a$i" "h$i" "8$i" | kubectl apply -f - >/dev/null; done
 check_out "the version it was written in" '^h1 81 tcp hooks.lab/v1$' v1 a1 -o 'jsonpath={.spec.host} {.spec.port} {.spec.proto} {.apiVersion}{"\n"}'
 check_out "another version is converted" '^h1:81 hooks.lab/v2$' v2 a1 -o 'jsonpath={.spec.hostPort} {.apiVersion}{"\n"}'
@@ -87,18 +87,18 @@ check_out "what was applied is stored" '^z 3$' v1 b1 -o 'jsonpath={.spec.host} {
 check "status in the other version" kubectl patch hostports.v2.hooks.lab b1 --subresource=status --type=merge -p '{"status":{"ok":true}}'
 check_out "status is stored" '^true z$' v1 b1 -o 'jsonpath={.status.ok} {.spec.host}{"\n"}'
 
-timeout 6 kubectl get hostports.v2.hooks.lab --watch -o 'jsonpath={.metadata.name}={.spec.hostPort}{"\n"}' >"$WORK/watch" 2>&1 &
+kubectl get hostports.v2.hooks.lab --watch -o 'jsonpath={.metadata.name}={.spec.hostPort}{"\n"}' >"$WORK/watch" 2>&1 &
 WATCH=$!
-sleep 1.5
+until_ok $SOON grep -q '^a5=h5:85$' "$WORK/watch"
 kubectl patch hostports.v1.hooks.lab a1 --type=merge -p '{"spec":{"port":"99"}}' >/dev/null
 kubectl delete hostports.v1.hooks.lab a2 >/dev/null
-wait $WATCH
+until_ok $SOON grep -q '^a1=h1:99$' "$WORK/watch"
+kill $WATCH; wait $WATCH 2>/dev/null
 check_out "a watch begins with converted objects" '^a5=h5:85$' cat "$WORK/watch"
 check_out "and converts what changes" '^a1=h1:99$' cat "$WORK/watch"
 
 crd /convert v2 | kubectl apply -f - >/dev/null
-sleep 1
-check_out "storedVersions keeps both" '^\["v1","v2"\]$' kubectl get crd hostports.hooks.lab -o 'jsonpath={.status.storedVersions}'
+soon "storedVersions keeps both" '^\["v1","v2"\]$' kubectl get crd hostports.hooks.lab -o 'jsonpath={.status.storedVersions}'
 check_out "objects of the old storage version" '^h3:83$' v2 a3 -o 'jsonpath={.spec.hostPort}'
 check "a write stores them anew" kubectl annotate hostports.v2.hooks.lab a3 touched=yes
 check_out "and the old version shows them still" '^h3 83 yes$' v1 a3 -o 'jsonpath={.spec.host} {.spec.port} {.metadata.annotations.touched}'
@@ -108,16 +108,13 @@ check_out "after a restart: what is in the old version" '^h4:84$' v2 a4 -o 'json
 check_out "after a restart: what is in the new version" '^h3$' v1 a3 -o 'jsonpath={.spec.host}'
 
 crd /convert-fail v2 | kubectl apply -f - >/dev/null
-sleep 1
-check_fails "a refusal is an error" 'conversion webhook for hooks.lab/v1, Kind=HostPort failed: not today' v2 a4
+soon_fails "a refusal is an error" 'conversion webhook for hooks.lab/v1, Kind=HostPort failed: not today' v2 a4
 check_fails "in a list too" 'conversion webhook for hooks.lab/v1, Kind=HostPort failed: not today' v2
 crd /convert-rename v2 | kubectl apply -f - >/dev/null
-sleep 1
-check_fails "the name may not change" 'returned invalid object.*must have the same name: a4 != other' v2 a4
+soon_fails "the name may not change" 'returned invalid object.*must have the same name: a4 != other' v2 a4
 crd /convert-few v2 | kubectl apply -f - >/dev/null
-sleep 1
-check_fails "objects may not get lost" 'returned 0 objects, expected 1' v2 a4
+soon_fails "objects may not get lost" 'returned 0 objects, expected 1' v2 a4
 crd /convert v2 | kubectl apply -f - >/dev/null
-sleep 1
+until_ok $SOON v2 a4
 check "instances go" kubectl delete hp --all
 check "and the definition" kubectl delete crd hostports.hooks.lab

@@ -20,7 +20,7 @@ END
 entry() { jq -c "$1" "$AUDIT"; }
 stop_server
 printf 'apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Loud}]\n' >"$WORK/bad.yaml"
-check_fails "a wrong policy is refused" 'rules.0..level: Unsupported value: .*Loud' timeout 10 "$BUILD/apiserver/coracle-apiserver" \
+check_fails "a wrong policy is refused" 'rules.0..level: Unsupported value: .*Loud' timeout 60 "$BUILD/apiserver/coracle-apiserver" \
   --data-dir "$DIR" --secure-port "$PORT" --bind-address 127.0.0.1 --audit-policy-file "$WORK/bad.yaml" --audit-log-path "$AUDIT"
 start_server --audit-policy-file "$WORK/policy.yaml" --audit-log-path "$AUDIT" --audit-log-maxsize 1 --audit-log-maxbackup 2
 
@@ -31,10 +31,15 @@ kubectl -n audited create serviceaccount robot >/dev/null
 kubectl -n audited get configmaps --as=robot --as-group=robots >/dev/null 2>&1
 kubectl get --raw /readyz >/dev/null
 kubectl -n audited delete configmap c >/dev/null
-timeout 2 kubectl -n audited get secrets --watch >/dev/null 2>&1
+kubectl -n audited get secrets --watch >/dev/null 2>&1 &
+WATCH=$!
+watched() { [ -n "$(entry "select(.verb==\"watch\" and .objectRef.resource==\"secrets\" and .stage==\"$1\") | .stage")" ]; }
+until_ok $SOON watched ResponseStarted
+kill $WATCH; wait $WATCH 2>/dev/null
 curl -sk -H 'Authorization: Bearer nonsense' "https://127.0.0.1:$PORT/api" >/dev/null
 curl -sk -H 'Audit-ID: my-own-id' -D "$WORK/head" "https://127.0.0.1:$PORT/version" >/dev/null
-sleep 0.5
+until_ok $SOON watched ResponseComplete
+until_ok $SOON grep -q my-own-id "$AUDIT"
 
 check_out "every line is an event" '^true$' jq -s 'length > 10 and all(.kind == "Event" and .apiVersion == "audit.k8s.io/v1")' "$AUDIT"
 check_out "a creation with its objects" '^\["audited","c",201,"b","b",null,"allow"\]$' entry 'select(.verb=="create" and .objectRef.resource=="configmaps")
@@ -52,6 +57,6 @@ for i in 1 2 3 4 5; do
   python3 -c "import json; print(json.dumps({'apiVersion':'v1','kind':'ConfigMap','metadata':{'name':'big$i'},'data':{'x':'y'*300000}}))" |
     kubectl -n audited create -f - >/dev/null
 done
-check_out "the file is rotated" '^2$' sh -c "ls '$WORK'/audit-20*.log | wc -l"
+soon "the file is rotated" '^2$' sh -c "ls '$WORK'/audit-20*.log | wc -l"
 stop_server
 start_server

@@ -108,7 +108,7 @@ spec:
   names: {plural: things, singular: thing, kind: Thing}
   versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}, list: {type: array, items: {type: string}}}}}}}}]
 END
-until_ok 10 kubectl get things
+until_ok 60 kubectl get things
 policy p '  matchConstraints: {resourceRules: [{apiGroups: [hooks.lab], apiVersions: ["*"], operations: ["*"], resources: [things]}]}' '  validations: [{expression: "request.operation == \"DELETE\" || object.spec.size < 10", messageExpression: "\"too big: \" + string(object.spec.size)"}]' >/dev/null
 bind p p >/dev/null
 check_fails "a custom resource" 'too big: 11' sh -c 'printf "apiVersion: hooks.lab/v1\nkind: Thing\nmetadata: {name: t, namespace: policed}\nspec: {size: 11}\n" | kubectl create -f -'

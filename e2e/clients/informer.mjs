@@ -37,19 +37,19 @@ async function informer() {
   const start = async () => { for (;;) try { return await inf.start(); } catch { await sleep(500); } };
   await core.createNamespacedConfigMap(map('before', { n: '1' }));
   await start();
-  await until('an informer lists', 5, () => told.includes('add before'));
+  await until('an informer lists', 60, () => told.includes('add before'));
   await core.createNamespacedConfigMap(map('a', { n: '1' }));
   const a = await core.readNamespacedConfigMap({ name: 'a', namespace });
   a.data.n = '2';
   await core.replaceNamespacedConfigMap({ name: 'a', namespace, body: a });
   await core.deleteNamespacedConfigMap({ name: 'a', namespace });
-  await until('and watches', 5, () => ['add a', 'update a', 'delete a'].every((x) => told.includes(x)));
+  await until('and watches', 60, () => ['add a', 'update a', 'delete a'].every((x) => told.includes(x)));
   check('in order', told.indexOf('add a') < told.indexOf('update a') && told.indexOf('update a') < told.indexOf('delete a'));
   execSync(process.env.KILL);
-  await until('the API server is back', 20, async () => (await code(core.listNamespace())) === 200);
+  await until('the API server is back', 60, async () => (await code(core.listNamespace())) === 200);
   await core.createNamespacedConfigMap(map('after', { n: '1' }));
   await core.deleteNamespacedConfigMap({ name: 'before', namespace });
-  await until('the informer goes on after the API server was killed', 30, () => inf.get('after', namespace) && !inf.get('before', namespace));
+  await until('the informer goes on after the API server was killed', 60, () => inf.get('after', namespace) && !inf.get('before', namespace));
   check('its cache is what there is', JSON.stringify(inf.list().map((o) => o.metadata.name)) === JSON.stringify((await list()).items.map((o) => o.metadata.name)));
   await inf.stop();
 }
@@ -57,14 +57,14 @@ async function informer() {
 async function exec() {
   await core.createNamespacedPod({ namespace, body: { metadata: { name: 'p' }, spec: { terminationGracePeriodSeconds: 1, containers: [
     { name: 'c', image: 'busybox:latest', imagePullPolicy: 'Never', command: ['sleep', '600'] }] } } });
-  await until('a pod runs', 30, async () => (await core.readNamespacedPod({ name: 'p', namespace })).status.phase === 'Running');
+  await until('a pod runs', 60, async () => (await core.readNamespacedPod({ name: 'p', namespace })).status.phase === 'Running');
   const run = (command, stdin) => new Promise((done, bad) => {
     const out = new PassThrough(), err = new PassThrough();
     let o = '', e = '';
     out.on('data', (x) => { o += x; });
     err.on('data', (x) => { e += x; });
     new k8s.Exec(kc).exec(namespace, 'p', 'c', command, out, err, stdin ?? null, false,
-      (status) => setTimeout(() => done({ o, e, status }), 100)).catch(bad);
+      (status) => setTimeout(() => done({ o, e, status }), 1000)).catch(bad);
   });
   const r = await run(['sh', '-c', 'echo out; echo err >&2; exit 5']);
   check('exec', r.o === 'out\n' && r.e === 'err\n', JSON.stringify(r));

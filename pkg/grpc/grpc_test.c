@@ -15,7 +15,7 @@ static int h_version(struct grpc_call *c, struct err *e) {
         return grpc_err(e, GRPC_NOT_FOUND, "no such thing: \"%s\" 100%% \n\xc3\xbc", q->version);
     if (str_eq(q->version, "plain")) return err_set(e, -EXDEV, "plain error");
     if (str_eq(q->version, "slow"))
-        for (int i = 0; i < 200 && !grpc_call_cancelled(c); i++) usleep(10000);
+        for (int i = 0; i < 6000 && !grpc_call_cancelled(c); i++) usleep(10000);
     r->version = q->version;
     r->runtime_name = "test";
     if (str_eq(q->version, "big")) {
@@ -183,7 +183,7 @@ TEST(server_stream_in_order_until_cancelled) {
     CHECK_INT(grpc_call_stream(c, &api_rpc_cri_runtime_service_get_container_events, &q, on_event, &ev, &cancel, &e),
               -ECANCELED);
     CHECK_INT(ev.n, 2000);
-    for (int i = 0; i < 300 && !atomic_load(&stream_ended); i++) usleep(10000);
+    for (int i = 0; i < 6000 && !atomic_load(&stream_ended); i++) usleep(10000);
     CHECK_INT(atomic_load(&stream_ended), 1);
     int n = 0;
     struct cri_stream_containers_request q2 = {0};

@@ -142,7 +142,7 @@ TEST(a_store_encrypts_some_of_its_keys) {
     CHECK(store_get(raw, a, "/registry/apps.example.com/things/t", 0, &kv, NULL, NULL) == 0 &&
           str_has_prefix(kv.value, "k8s:enc:"));
     CHECK(store_get(raw, a, "/registry/pods/a/p", 0, &kv, NULL, NULL) == 0 && str_eq(kv.value, "pod"));
-    for (int i = 0; i < 500 && seen.n < 3; i++) usleep(10000);
+    for (int i = 0; i < 6000 && seen.n < 3; i++) usleep(10000);
     CHECK_INT(seen.n, 3);
     CHECK_STR(seen.value, "pod");
     store_watch_cancel(w);

@@ -60,11 +60,11 @@ TEST(a_key_with_a_time_to_live_goes_unless_it_is_written_again) {
     struct store *s = fresh();
     REQUIRE(s);
     struct store_kv kv;
-    put(s, a, "/r/short", 2);
+    put(s, a, "/r/short", 5);
     put(s, a, "/r/kept", 0);
     for (int i = 0; i < 4; i++) {
-        put(s, a, "/r/renewed", 2);
-        usleep(700000);
+        put(s, a, "/r/renewed", 5);
+        usleep(1500000);
     }
     CHECK_INT(store_get(s, a, "/r/renewed", 0, &kv, NULL, NULL), 0);
     CHECK_INT(store_get(s, a, "/r/kept", 0, &kv, NULL, NULL), 0);

@@ -75,7 +75,7 @@ TEST(lazy_writes_survive_a_clean_end_without_a_jump) {
 TEST(lazy_writes_are_flushed_in_time) {
     _cleanup_arena_ struct arena *a = arena_new();
     dir_make();
-    struct store *s = open_sqlite(400);
+    struct store *s = open_sqlite(3000);
     REQUIRE(s);
     int64_t before = store_size(s);
     put_lazy(s, a, "/r/l", "1");
@@ -83,7 +83,7 @@ TEST(lazy_writes_are_flushed_in_time) {
     CHECK(after >= before);
     put_lazy(s, a, "/r/l", "2");
     CHECK_INT(store_size(s), after);
-    for (int i = 0; i < 1000 && store_size(s) == after; i++) nap();
+    for (int i = 0; i < 30000 && store_size(s) == after; i++) nap();
     CHECK(store_size(s) > after);
     done(s);
 }
@@ -126,7 +126,7 @@ TEST(compaction_frees_rows_and_survives_a_restart) {
     s = open_sqlite(0);
     REQUIRE(s);
     struct store_cause_record c;
-    for (int i = 0; i < 500 && store_cause(s, a, r1, &c, NULL) == 0; i++) nap();
+    for (int i = 0; i < 30000 && store_cause(s, a, r1, &c, NULL) == 0; i++) nap();
     CHECK_INT(store_cause(s, a, r1, &c, NULL), -ENOENT);
     CHECK_INT(store_cause(s, a, r, &c, NULL), -ENOENT);
     CHECK_STR(get_at(s, a, "/r/a", r1), "(stale)");

@@ -5,7 +5,7 @@
 #include "pkg/store/test_store.h"
 
 static bool seen_wait_field(struct seen *w, const int64_t *field, int64_t at_least) {
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 30000; i++) {
         pthread_mutex_lock(&w->lock);
         bool ok = *field >= at_least;
         pthread_mutex_unlock(&w->lock);
@@ -16,7 +16,7 @@ static bool seen_wait_field(struct seen *w, const int64_t *field, int64_t at_lea
 }
 
 static bool seen_wait_error(struct seen *w, int error) {
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 30000; i++) {
         pthread_mutex_lock(&w->lock);
         int now = w->error;
         pthread_mutex_unlock(&w->lock);

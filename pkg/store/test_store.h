@@ -134,7 +134,7 @@ static void on_events(void *arg, const struct store_event *ev, size_t n, int64_t
 static void nap(void) { usleep(2000); }
 
 static bool seen_wait(struct seen *w, size_t n) {
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 30000; i++) {
         pthread_mutex_lock(&w->lock);
         bool ok = w->n >= n;
         pthread_mutex_unlock(&w->lock);

@@ -238,7 +238,7 @@ static void proxy_on_worker(void *arg) {
     for (size_t i = 0; i < r->n_headers && n < ARRAY_LEN(h); i++)
         if (!str_eq(r->headers[i].name, "host")) h[n++] = r->headers[i];
     int fd = -1;
-    int rc = http_client_upgrade(c, r->method, r->target, h, n, NULL, 0, &resp, &fd, 5000, &e);
+    int rc = http_client_upgrade(c, r->method, r->target, h, n, NULL, 0, &resp, &fd, 60000, &e);
     if (rc < 0 || resp.status != 101) {
         http_respond(r, rc < 0 ? 502 : resp.status, NULL, 0, resp.body.data, resp.body.len, 0);
         return;
@@ -302,7 +302,7 @@ static int connect_ws(struct chain *c, const char *path, const char *proto, stru
                                     {"Sec-WebSocket-Protocol", proto}};
     int fd = -1;
     _cleanup_err_ struct err e = {0};
-    if (http_client_upgrade(c->to_front, "GET", path, h, 5, NULL, 0, r, &fd, 5000, &e) < 0) TEST_FAIL("%s", e.msg);
+    if (http_client_upgrade(c->to_front, "GET", path, h, 5, NULL, 0, r, &fd, 60000, &e) < 0) TEST_FAIL("%s", e.msg);
     return fd;
 }
 
@@ -364,7 +364,7 @@ TEST(unknown_protocols_are_refused) {
     CHECK_INT(connect_ws(&c, "/exec", "v9.channel.k8s.io", &r), -1);
     CHECK_INT(r.status, 403);
     int fd;
-    CHECK_INT(http_client_upgrade(c.to_back, "GET", "/exec", NULL, 0, NULL, 0, &r, &fd, 5000, NULL), 0);
+    CHECK_INT(http_client_upgrade(c.to_back, "GET", "/exec", NULL, 0, NULL, 0, &r, &fd, 60000, NULL), 0);
     CHECK_INT(r.status, 400);
     chain_stop(&c);
 }
@@ -376,7 +376,7 @@ TEST(a_client_that_leaves_is_noticed) {
     int before = atomic_load(&disconnected), fd = connect_ws(&c, "/exec", "v4.channel.k8s.io", &r);
     usleep(20000);
     close(fd);
-    for (int i = 0; i < 400 && atomic_load(&disconnected) == before; i++) usleep(5000);
+    for (int i = 0; i < 12000 && atomic_load(&disconnected) == before; i++) usleep(5000);
     CHECK_INT(atomic_load(&disconnected), before + 1);
     chain_stop(&c);
 }
@@ -395,7 +395,7 @@ TEST(spdy_v4_session_through_a_proxy) {
                                            {"X-Stream-Protocol-Version", "v4.channel.k8s.io"},
                                            {"X-Stream-Protocol-Version", "v3.channel.k8s.io"}};
     int fd = -1;
-    CHECK_INT(http_client_upgrade(c.to_front, "POST", "/exec", h, 4, NULL, 0, &r, &fd, 5000, NULL), 0);
+    CHECK_INT(http_client_upgrade(c.to_front, "POST", "/exec", h, 4, NULL, 0, &r, &fd, 60000, NULL), 0);
     CHECK_STR(http_resp_header(&r, "x-stream-protocol-version"), "v4.channel.k8s.io");
     struct seen s = {0};
     struct spdy *sp = spdy_new(false, &(struct spdy_callbacks){.on_data = seen_data, .arg = &s});
@@ -421,19 +421,21 @@ static int dial_pair(uint16_t port, void *arg, struct err *e) {
     if (port != 80) return err_set(e, -ECONNREFUSED, "nothing listens on port %u", port);
     int sv[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0) return err_errno(e, errno, "socketpair");
-    *(int *)arg = sv[1];
+    atomic_store((_Atomic int *)arg, sv[1]);
     return sv[0];
 }
 
-static int forward_fd, pod_fd;
+static int forward_fd;
+static _Atomic int pod_fd;
 static void *forward_main(void *arg) {
-    portforward_serve(forward_fd, &(struct remotecmd_proto){REMOTECMD_SPDY, 1}, NULL, 0, dial_pair, &pod_fd, 0, NULL);
+    portforward_serve(forward_fd, &(struct remotecmd_proto){REMOTECMD_SPDY, 1}, NULL, 0, dial_pair, (void *)&pod_fd, 0,
+                      NULL);
     return NULL;
 }
 
-/* Exchanges bytes for up to a second, until `want` appears in the log. */
+/* Exchanges bytes for up to a minute, until `want` appears in the log. */
 static bool exchange(int fd, struct spdy *sp, struct log *l, const char *want) {
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 6000; i++) {
         struct buf *out = spdy_out(sp);
         if (out->len && fd_write_all(fd, out->data, out->len) < 0) return false;
         buf_reset(out);
@@ -451,6 +453,7 @@ TEST(port_forward_carries_bytes_and_errors) {
     int sv[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
     forward_fd = sv[1];
+    pod_fd = 0;
     pthread_t t;
     pthread_create(&t, NULL, forward_main, NULL);
     struct log l = {0};
@@ -461,7 +464,7 @@ TEST(port_forward_carries_bytes_and_errors) {
     spdy_data(sp, data_id, "ping", 4, false);
     CHECK(exchange(sv[0], sp, &l, "reply 3 0;"));
     char b[8] = "";
-    usleep(20000);
+    for (int i = 0; i < 6000 && !pod_fd; i++) usleep(10000);
     CHECK_INT(read(pod_fd, b, sizeof(b)), 4);
     CHECK_INT(write(pod_fd, "pong", 4), 4);
     CHECK(exchange(sv[0], sp, &l, "data 3 pong;"));
@@ -600,7 +603,7 @@ TEST(a_reader_that_leaves_ends_output) {
     int fd = connect_ws(&c, "/endless", "binary.k8s.io", &r);
     CHECK_INT(r.status, 101);
     close(fd);
-    for (int i = 0; i < 400 && !http_cancelled(&reader_gone); i++) usleep(10000);
+    for (int i = 0; i < 6000 && !http_cancelled(&reader_gone); i++) usleep(10000);
     CHECK(http_cancelled(&reader_gone));
     output_stop(&c);
 }
