@@ -6,3 +6,7 @@
 
 /* The tree in the version of `to`; NULL when there is no such conversion. `v` may be changed. */
 struct json *convert_view(struct arena *a, const struct resource *from, const struct resource *to, struct json *v);
+
+/* HorizontalPodAutoscalers (convert_hpa.c), in place. */
+void convert_hpa_to_v1(struct arena *a, struct json *v);
+void convert_hpa_to_v2(struct arena *a, struct json *v);

@@ -186,21 +186,11 @@ static void node_cells(struct cells *c, const struct json *o) {
 
 /* ---- services, endpoints ---- */
 
-static const char *ingress_points(struct arena *a, const struct json *lb) {
-    _cleanup_buf_ struct buf b = BUF_INIT;
-    struct json *x;
-    JSON_FOREACH(x, json_get(lb, "ingress")) {
-        const char *at = or_text(json_get_str(x, "ip"), str_or_empty(json_get_str(x, "hostname")));
-        if (*at) buf_printf(&b, "%s%s", b.len ? "," : "", at);
-    }
-    return arena_strdup(a, str_or_empty(b.data));
-}
-
 static const char *external_ip(struct arena *a, const struct json *o) {
     const char *type = S(o, "spec", "type"), *ips = join(a, json_at(o, "spec", "externalIPs", NULL), NULL, ",");
     if (str_eq(type, "ExternalName")) return str_or_empty(S(o, "spec", "externalName"));
     if (!str_eq(type, "LoadBalancer")) return or_text(ips, "<none>");
-    const char *lb = ingress_points(a, json_at(o, "status", "loadBalancer", NULL));
+    const char *lb = load_balancer_points(a, json_at(o, "status", "loadBalancer", NULL));
     if (*ips) return *lb ? arena_printf(a, "%s,%s", lb, ips) : ips;
     return or_text(lb, "<pending>");
 }

@@ -93,3 +93,20 @@ const char *scalar_text(struct arena *a, const struct json *v, const char *dflt)
     if (json_is(v, JSON_BOOL)) return v->b ? "true" : "false";
     return dflt;
 }
+
+static int by_text(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
+
+const char *load_balancer_points(struct arena *a, const struct json *lb) {
+    const struct json *list = json_get(lb, "ingress"), *x;
+    const char **at = arena_alloc(a, (json_len(list) + 1) * sizeof(*at));
+    _cleanup_buf_ struct buf b = BUF_INIT;
+    size_t n = 0;
+    JSON_FOREACH(x, list) {
+        at[n] = or_text(json_get_str(x, "ip"), str_or_empty(json_get_str(x, "hostname")));
+        n += *at[n] != '\0';
+    }
+    qsort(at, n, sizeof(*at), by_text);
+    for (size_t i = 0; i < n; i++)
+        if (!i || !str_eq(at[i], at[i - 1])) buf_printf(&b, "%s%s", b.len ? "," : "", at[i]);
+    return arena_strdup(a, str_or_empty(b.data));
+}

@@ -130,20 +130,22 @@ static const char *metric_kind(const char *type) {
     return "";
 }
 
-static const char *metric_text(struct arena *a, const struct json *spec, const struct json *current) {
-    const char *type = str_or_empty(json_get_str(spec, "type")), *kind = metric_kind(type);
-    const struct json *target = json_at(spec, kind, "target", NULL), *have = NULL, *x;
-    for (size_t i = 0; (x = json_item(current, i)); i++)
-        if (str_eq(json_get_str(x, "type"), type) && str_eq(metric_name(x, kind), metric_name(spec, kind)))
-            have = json_at(x, kind, "current", NULL);
-    const char *name = str_eq(kind, "resource") || str_eq(kind, "containerResource")
-                           ? arena_printf(a, "%s: ", str_or_empty(metric_name(spec, kind)))
-                           : "";
+/* The i-th metric and what the status says at that place, if that is of the same kind: the names are not compared. */
+static const char *metric_text(struct arena *a, const struct json *spec, const struct json *status) {
+    const char *kind = metric_kind(str_or_empty(json_get_str(spec, "type")));
+    const struct json *target = json_at(spec, kind, "target", NULL), *seen = json_get(status, kind),
+                      *have = json_get(seen, "current");
+    bool resource = str_eq(kind, "resource") || str_eq(kind, "containerResource"),
+         loose = str_eq(kind, "object") || str_eq(kind, "external");
+    const char *name = resource ? arena_printf(a, "%s: ", str_or_empty(metric_name(spec, kind))) : "";
     const char *avg = json_get_str(target, "averageValue"), *value = json_get_str(target, "value");
+    const char *none = seen ? "<nil>" : "<unknown>";
+    if (!*kind) return "<unknown type>";
     if (avg)
-        return arena_printf(a, "%s%s/%s%s", name, or_text(json_get_str(have, "averageValue"), "<unknown>"), avg,
-                            str_eq(kind, "object") || str_eq(kind, "external") ? " (avg)" : "");
-    if (value) return arena_printf(a, "%s%s/%s", name, or_text(json_get_str(have, "value"), "<unknown>"), value);
+        return arena_printf(a, "%s%s/%s%s", name,
+                            or_text(json_get_str(have, "averageValue"), loose ? "<unknown>" : none), avg,
+                            loose ? " (avg)" : "");
+    if (value) return arena_printf(a, "%s%s/%s", name, or_text(json_get_str(have, "value"), none), value);
     const struct json *want = json_get(target, "averageUtilization"), *is = json_get(have, "averageUtilization");
     const char *now = json_is(is, JSON_INT) ? arena_printf(a, "%lld%%", (long long)is->i) : "<unknown>";
     return arena_printf(a, "%s%s/%s", name, now,
@@ -155,8 +157,9 @@ static void hpa_cells(struct cells *c, const struct json *o) {
     size_t n = json_len(metrics);
     _cleanup_buf_ struct buf b = BUF_INIT;
     for (size_t i = 0; i < n && i < 2; i++)
-        buf_printf(&b, "%s%s", i ? ", " : "",
-                   metric_text(c->a, json_item(metrics, i), json_at(o, "status", "currentMetrics", NULL)));
+        buf_printf(
+            &b, "%s%s", i ? ", " : "",
+            metric_text(c->a, json_item(metrics, i), json_item(json_at(o, "status", "currentMetrics", NULL), i)));
     if (n > 2) buf_printf(&b, " + %zu more...", n - 2);
     cell_name(c, o);
     cell_fmt(c, "%s/%s", str_or_empty(S(o, "spec", "scaleTargetRef", "kind")),
@@ -225,16 +228,10 @@ static const char *hosts_text(struct arena *a, const struct json *rules) {
 }
 
 static void ingress_cells(struct cells *c, const struct json *o) {
-    _cleanup_buf_ struct buf lb = BUF_INIT;
-    struct json *x;
-    JSON_FOREACH(x, json_at(o, "status", "loadBalancer", "ingress", NULL)) {
-        const char *at = or_text(json_get_str(x, "ip"), str_or_empty(json_get_str(x, "hostname")));
-        if (*at) buf_printf(&lb, "%s%s", lb.len ? "," : "", at);
-    }
     cell_name(c, o);
     cell_str(c, or_text(S(o, "spec", "ingressClassName"), "<none>"));
     cell_str(c, hosts_text(c->a, json_at(o, "spec", "rules", NULL)));
-    cell_str(c, lb.data);
+    cell_str(c, load_balancer_points(c->a, json_at(o, "status", "loadBalancer", NULL)));
     cell_str(c, json_len(json_at(o, "spec", "tls", NULL)) ? "80, 443" : "80");
     cell_age(c, o);
 }

@@ -131,6 +131,19 @@ struct json *partial_tree(struct arena *a, struct json *v, const char *version) 
     return out;
 }
 
+/* Pods that have ended say so beside their cells. */
+static void row_conditions(struct arena *a, struct json *row, const struct table_printer *p, const struct json *v) {
+    const char *phase = S(v, "status", "phase");
+    bool failed = str_eq(phase, "Failed");
+    if (!str_eq(p->resource, "v1/pods") || (!failed && !str_eq(phase, "Succeeded"))) return;
+    struct json *cond = json_object(a);
+    json_set_str(a, cond, "type", "Completed");
+    json_set_str(a, cond, "status", "True");
+    json_set_str(a, cond, "reason", phase);
+    json_set_str(a, cond, "message", failed ? "The pod failed." : "The pod has completed successfully.");
+    json_append(a, json_ensure_array(a, row, "conditions"), cond);
+}
+
 static void write_row(struct buf *b, struct request *q, const struct table_printer *p, struct arena *a, struct json *v,
                       struct ktime now) {
     struct json *row = json_object(a);
@@ -138,6 +151,7 @@ static void write_row(struct buf *b, struct request *q, const struct table_print
     const char *include = http_query(q->http, "includeObject");
     p->cells(&c, v);
     json_set(a, row, "cells", c.out);
+    row_conditions(a, row, p, v);
     if (str_eq(include, "None") && !json_at(v, "metadata", "annotations", INITIAL_END, NULL))
         v = json_null(a);
     else if (!str_eq(include, "Object"))

@@ -69,6 +69,8 @@ const char *human_age(struct arena *a, const char *time, struct ktime now);
 /* "a,b" of the strings in an array (member `field` of its elements, or the elements themselves when NULL); "" if none. */
 const char *join(struct arena *a, const struct json *list, const char *field, const char *sep);
 static inline const char *or_text(const char *s, const char *dflt) { return str_empty(s) ? dflt : s; }
+/* Addresses or names of a loadBalancer status, each once and sorted. */
+const char *load_balancer_points(struct arena *a, const struct json *lb);
 /* "k=v,l=w" of a map; "<none>" when empty. */
 const char *labels_text(struct arena *a, const struct json *map);
 /* A LabelSelector: "a=b,c in (d,e)"; "<none>" when it selects everything, as FormatLabelSelector. */

@@ -333,7 +333,14 @@ DEFAULTS_FN(pod) {
     struct json *st;
     static const char *const lists[] = {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL)) default_amounts(a, json_get(st, "allocatedResources"));
+        JSON_FOREACH(st, json_at(obj, "status", lists[i], NULL)) {
+            default_amounts(a, json_get(st, "allocatedResources"));
+            default_amounts(a, json_at(st, "resources", "limits", NULL));
+            default_amounts(a, json_at(st, "resources", "requests", NULL));
+        }
+    default_amounts(a, json_at(status, "resources", "limits", NULL));
+    default_amounts(a, json_at(status, "resources", "requests", NULL));
+    default_amounts(a, json_get(status, "allocatedResources"));
 }
 
 DEFAULTS_FN(pod_template_object) { default_pod_template(c, json_ensure_object(c->a, obj, "template")); }

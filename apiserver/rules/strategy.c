@@ -210,6 +210,7 @@ int rules_prepare_update(struct rules_ctx *c, struct json *obj, const struct jso
         keep_member(c->a, meta, old_meta, "resourceVersion");
     if (str_eq(c->subresource, "status")) {
         keep_all_but_status(c, obj, old);
+        if (c->type) rules_default(c, obj); /* what is stored is read with its defaults */
         keep_system_metadata(c, json_get(obj, "metadata"), old_meta);
     } else if ((flags & K_STATUS) && !str_eq(c->subresource, "approval")) { /* approvals are conditions of the status */
         keep_member(c->a, obj, old, "status");

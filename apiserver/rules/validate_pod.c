@@ -229,7 +229,10 @@ void validate_pod_template(struct vctx *v, const struct json *tmpl, const struct
     validate_pod_spec(v, spec, NULL, FP(p, "spec"), true);
     if (json_len(json_get(spec, "ephemeralContainers")))
         v_forbidden(v, FP(FP(p, "spec"), "ephemeralContainers"), "ephemeral containers not allowed in pod template");
-    if (!old || !jsame(tmpl, old)) warn_pod(v, meta, spec, p);
+    /* of a ReplicationController upstream looks at the template that was there */
+    bool before = old && str_eq(v->c->kind, "ReplicationController");
+    if (!old || !jsame(tmpl, old))
+        warn_pod(v, before ? json_get(old, "metadata") : meta, before ? json_get(old, "spec") : spec, p);
 }
 
 /* ---- updates ---- */

@@ -79,7 +79,15 @@ static void service_ingress(struct vctx *v, const struct json *obj, const struct
     JSON_FOREACH(it, list) {
         const char *ip = jstr(it, "ip"), *mode = json_get_str(it, "ipMode");
         if (*ip && !is_own_ip(ip, NULL)) v_invalid(v, FP(FPI(at, it_i), "ip"), json_get(it, "ip"), "%s", bad_ip);
-        if (mode && !*ip) v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
+        if (mode && !*ip)
+            v_forbidden(v, FP(FPI(at, it_i), "ipMode"), "may not be specified when `ip` is not set");
+        else if (mode)
+            v_enum(v, FP(FPI(at, it_i), "ipMode"), json_get(it, "ipMode"), ONE_OF("Proxy", "VIP"), false);
+        const char *host = jstr(it, "hostname");
+        if (*host) v_subdomain(v, FP(FPI(at, it_i), "hostname"), json_get(it, "hostname"));
+        if (is_ip(host, NULL))
+            v_invalid(v, FP(FPI(at, it_i), "hostname"), json_get(it, "hostname"),
+                      "must be a DNS name, not an IP address");
     }
 }
 

@@ -193,7 +193,7 @@ VALIDATE_FN(volume_attachment) {
         v_forbidden(v, FP(p, "source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
     else if (pv && !*jstr(src, "persistentVolumeName"))
         v_required(v, FP(FP(p, "source"), "persistentVolumeName"), "must not be empty");
-    if (pv && !old) v_subdomain(v, FP(FP(p, "source"), "persistentVolumeName"), pv);
+    if (pv) v_subdomain(v, FP(FP(p, "source"), "persistentVolumeName"), pv);
     if (inline_spec && !pv)
         validate_pv_spec(v, json_get(src, "inlineVolumeSpec"), "", true, FP(FP(p, "source"), "inlineVolumeSpec"));
     v_subdomain(v, FP(p, "nodeName"), json_str(v->a, node));
