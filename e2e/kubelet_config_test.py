@@ -64,6 +64,16 @@ def main(c):
     shown = json.loads(c.kubectl("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/configz").stdout)["kubeletconfig"]
     check("/configz shows the settings", shown["serializeImagePulls"] is True and shown["cpuCFSQuota"] is False and
           shown["crashLoopBackOff"] == {"maxContainerRestartPeriod": "2s"} and shown["maxPods"] == 9 * os.cpu_count(), shown)
+    proxy = f"/api/v1/nodes/{node['metadata']['name']}/proxy"
+    listing = c.kubectl("get", "--raw", proxy + "/logs/").stdout
+    check("/logs/ lists the machine's logs", '<a href="pods/">pods/</a>' in listing, listing)
+    uid = c.get("pod", "limited")["metadata"]["uid"]
+    c.kubectl("exec", "limited", "--", "sh", "-c", "echo a line in the log > /proc/1/fd/1")
+    file = f"{proxy}/logs/pods/default_limited_{uid}/main/0.log"
+    check("and serves them", until(10, lambda: "a line in the log" in c.kubectl("get", "--raw", file).stdout), lambda: c.kubectl("get", "--raw", file))
+    check("nothing above them", c.kubectl("get", "--raw", proxy + "/logs/%2e%2e/%2e%2e/etc/hostname").returncode != 0)
+    level = c.kubectl("replace", "--raw", proxy + "/debug/flags/v", "-f", "-", input="4")
+    check("/debug/flags/v sets the log level", "successfully set klog.logging.verbosity to 4" in level.stdout + level.stderr, level)
     healthz = c.inside("curl", "-s", "http://127.0.0.1:10248/healthz")
     check("/healthz for this machine", healthz.stdout == "ok", healthz)
     check("and nothing else there", "404" in c.inside("curl", "-s", "http://127.0.0.1:10248/pods").stdout)

@@ -1,9 +1,12 @@
 /* See config_file.h. */
 #include "kubelet/config_file.h"
 
+#include <dirent.h>
+
+#include "pkg/json/patch.h"
 #include "pkg/yaml/yaml.h"
 
-enum { MAX_FILE = 1024 * 1024 };
+enum { MAX_FILE = 1024 * 1024, MAX_DEPTH = 8 };
 
 enum kind { TEXT, NUMBER, COUNT, YES_NO, SPAN, BYTES, LIST, PAIRS, LIMITS, TAINTS, PRIORITIES, RESERVATIONS };
 
@@ -95,6 +98,9 @@ static const struct setting {
     S("topologyManagerScope", TEXT, topology_scope),
     S("topologyManagerPolicyOptions", PAIRS, topology_options),
     S("featureGates", PAIRS, feature_gates),
+    S("memorySwap.swapBehavior", TEXT, swap_behavior),
+    S("enableSystemLogHandler", YES_NO, system_logs),
+    S("enableDebugFlagsHandler", YES_NO, debug_flags),
 #undef S
 };
 
@@ -125,9 +131,7 @@ static const struct other {
     {"eventBurst", NO_EFFECT, "100", "events about one object are bounded instead"},
     {"enableContentionProfiling", NO_EFFECT, "false", "there is no profiler inside"},
     {"enableProfilingHandler", NO_EFFECT, "true|false", "there is no profiler inside"},
-    {"enableDebugFlagsHandler", NO_EFFECT, "true|false", "the log level is set at the start"},
-    {"enableSystemLogHandler", NO_EFFECT, "false", "/logs is not served"},
-    {"enableSystemLogQuery", NO_EFFECT, "false", "/logs is not served"},
+    {"enableSystemLogQuery", NO_EFFECT, "false", "/logs serves files, no queries"},
     {"streamingConnectionIdleTimeout", NO_EFFECT, "4h|4h0m0s", "the runtime ends idle streams"},
     {"volumeStatsAggPeriod", NO_EFFECT, "1m|1m0s|60s", "volumes are measured when somebody asks"},
     {"kubeletCgroups", NO_EFFECT, "", "the kubelet stays in the cgroup that it is started in"},
@@ -147,7 +151,6 @@ static const struct other {
     {"iptablesDropBit", NO_EFFECT, "15", "nothing here uses iptables"},
     {"featureGates", NO_EFFECT, "", "features that are there are on; only CPUManagerPolicyAlphaOptions is looked at"},
     {"failSwapOn", NO_EFFECT, "true|false", "swap is no reason to fail"},
-    {"memorySwap.swapBehavior", REFUSED, "NoSwap", "containers get no swap of their own"},
     {"containerLogMaxWorkers", NO_EFFECT, "1", "one thread rotates logs"},
     {"containerLogMonitorInterval", NO_EFFECT, "10s", "logs are looked at every two seconds, or sooner"},
     {"configMapAndSecretChangeDetectionStrategy", NO_EFFECT, "Watch|Cache",
@@ -168,13 +171,15 @@ static const struct other {
     {"metadata", NO_EFFECT, "", ""},
 };
 
-const char *config_file_of(int argc, char **argv) {
+const char *config_file_of(const char *flag, int argc, char **argv) {
+    size_t n = strlen(flag);
     for (int i = 1; i < argc; i++) {
         const char *s = argv[i];
         if (*s++ != '-') continue;
         if (*s == '-') s++;
-        if (str_has_prefix(s, "config=")) return s + strlen("config=");
-        if (str_eq(s, "config") && i + 1 < argc) return argv[i + 1];
+        if (strncmp(s, flag, n) != 0) continue;
+        if (s[n] == '=') return s + n + 1;
+        if (!s[n] && i + 1 < argc) return argv[i + 1];
     }
     return NULL;
 }
@@ -415,12 +420,37 @@ bool config_file_knows(const char *path) {
 
 /* ---- the whole ---- */
 
-static int parse(struct arena *a, const char *path, struct json **doc, struct err *e) {
+static int parse_one(struct arena *a, const char *path, struct json **doc, struct err *e) {
     int r = yaml_read_file(a, path, MAX_FILE, doc, e);
     if (r < 0) return r;
     if (!str_eq(json_get_str(*doc, "kind"), "KubeletConfiguration"))
         return err_set(e, -EINVAL, "%s is no KubeletConfiguration", path);
     return 0;
+}
+
+static int drop_ins(struct arena *a, const char *dir, unsigned depth, struct json **doc, struct err *e) {
+    struct dirent **found;
+    int n = scandir(dir, &found, NULL, alphasort), r = 0;
+    if (n < 0) return err_errno(e, errno, "read the folder %s", dir);
+    for (int i = 0; i < n; i++) {
+        struct dirent *ent = found[i];
+        const char *path = arena_printf(a, "%s/%s", dir, ent->d_name);
+        struct json *patch;
+        if (r == 0 && ent->d_type == DT_DIR && depth < MAX_DEPTH && ent->d_name[0] != '.')
+            r = drop_ins(a, path, depth + 1, doc, e);
+        else if (r == 0 && ent->d_type != DT_DIR && str_has_suffix(ent->d_name, ".conf") &&
+                 (r = parse_one(a, path, &patch, e)) == 0)
+            *doc = json_merge_patch(a, *doc, patch);
+        free(ent);
+    }
+    free(found);
+    return r;
+}
+
+static int parse(struct arena *a, const char *path, const char *dir, struct json **doc, struct err *e) {
+    *doc = json_object(a);
+    int r = path ? parse_one(a, path, doc, e) : 0;
+    return r == 0 && dir ? drop_ins(a, dir, 0, doc, e) : r;
 }
 
 /* Rules between fields, and values that name one of several things. */
@@ -437,6 +467,9 @@ static int check(const char *path, const struct json *doc, struct kubelet_config
             return err_set(e, -ENOTSUP,
                            "%s: enforceNodeAllocatable: %s is not supported: only pods' cgroups are limited", path,
                            c->enforce_allocatable.items[i]);
+    if (!among("NoSwap|LimitedSwap", c->swap_behavior))
+        return err_set(e, -EINVAL, "%s: memorySwap.swapBehavior: \"%s\" must be NoSwap or LimitedSwap", path,
+                       c->swap_behavior);
     if (c->crash_loop_max_ns < NS_PER_SEC || c->crash_loop_max_ns > 300 * NS_PER_SEC)
         return err_set(e, -EINVAL, "%s: crashLoopBackOff.maxContainerRestartPeriod: must be between 1s and 300s", path);
     if (c->serialize_pulls && c->max_parallel_pulls > 1)
@@ -451,11 +484,12 @@ static int check(const char *path, const struct json *doc, struct kubelet_config
     return 0;
 }
 
-int config_file_read(const char *path, struct kubelet_config *c, struct err *e) {
+int config_file_read(const char *path, const char *dir, struct kubelet_config *c, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *doc;
     const char *default_eviction = c->eviction_hard;
-    int r = parse(a, path, &doc, e);
+    int r = parse(a, path, dir, &doc, e);
+    if (!path) path = dir;
     if (r < 0) return r;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         const struct json *v = at_path(doc, settings[i].path);
@@ -472,10 +506,10 @@ int config_file_read(const char *path, struct kubelet_config *c, struct err *e) 
     return r < 0 ? r : each_other(a, doc, "", refuse, (void *)(uintptr_t)path, e);
 }
 
-void config_file_warn(const char *path) {
+void config_file_warn(const char *path, const char *dir) {
     _cleanup_arena_ struct arena *a = arena_new();
     struct json *doc;
-    if (parse(a, path, &doc, NULL) == 0) each_other(a, doc, "", warn, NULL, NULL);
+    if (parse(a, path, dir, &doc, NULL) == 0) each_other(a, doc, "", warn, NULL, NULL);
 }
 
 char *config_file_fields(struct arena *a, bool refused) {

@@ -16,7 +16,7 @@ static int reads(const char *body, struct kubelet_config *c, struct err *e) {
         arena_printf(a, "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n%s", body);
     CHECK_INT(file_write_atomic(path, text, strlen(text), 0600), 0);
     kubelet_config_init(c);
-    int r = config_file_read(path, c, e);
+    int r = config_file_read(path, NULL, c, e);
     kept[n_kept++] = *c;
     unlink(path);
     rmdir(dir);
@@ -28,7 +28,7 @@ TEST(what_is_not_there_is_refused_by_name) {
         const char *body, *field;
     } rows[] = {
         {"systemReservedCgroup: /system\n", "systemReservedCgroup: /system is not supported"},
-        {"memorySwap: {swapBehavior: LimitedSwap}\n", "memorySwap.swapBehavior"},
+        {"memorySwap: {swapBehavior: UnlimitedSwap}\n", "memorySwap.swapBehavior"},
         {"userNamespaces: {idsPerPod: 131072}\n", "userNamespaces.idsPerPod"},
         {"readOnlyPort: 10255\n", "readOnlyPort"},
         {"enforceNodeAllocatable: [pods, system-reserved]\n", "enforceNodeAllocatable: system-reserved"},
@@ -44,6 +44,95 @@ TEST(what_is_not_there_is_refused_by_name) {
         CHECK(reads(rows[i].body, &c, &e) < 0);
         CHECK(strstr(e.msg, rows[i].field));
     }
+}
+
+TEST(drop_ins_are_merged_in_their_order) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    char dir[] = "/tmp/config-dir-XXXXXX";
+    REQUIRE(mkdtemp(dir));
+    static const char *const files[][2] = {
+        {"10-first.conf", "maxPods: 50\nevictionHard: {memory.available: 200Mi}\nclusterDNS: [10.0.0.1, 10.0.0.2]\n"},
+        {"20-second.conf", "maxPods: 60\nclusterDNS: [10.0.0.3]\nevictionHard: {nodefs.available: 5%}\n"},
+        {"ignored.yaml", "maxPods: 70\n"},
+        {"more/30-third.conf", "podPidsLimit: 99\n"}};
+    mkdir_p(arena_printf(a, "%s/more", dir), 0755);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        const char *text =
+            arena_printf(a, "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n%s", files[i][1]);
+        file_write_quick(arena_printf(a, "%s/%s", dir, files[i][0]), text, strlen(text), 0600);
+    }
+    struct kubelet_config c;
+    _cleanup_err_ struct err e = {0};
+    kubelet_config_init(&c);
+    CHECK_INT(config_file_read(NULL, dir, &c, &e), 0);
+    kept[n_kept++] = c;
+    CHECK_INT(c.max_pods, 60);
+    CHECK_INT(c.pod_pids_limit, 99);
+    CHECK_STR(c.eviction_hard, "memory.available<200Mi,nodefs.available<5%");
+    CHECK_INT(c.cluster_dns.n, 1); /* lists are replaced */
+    file_write_quick(arena_printf(a, "%s/40.conf", dir), "kind: Pod\n", 10, 0600);
+    CHECK_INT(config_file_read(NULL, dir, &c, &e), -EINVAL);
+    CHECK(strstr(e.msg, "40.conf is no KubeletConfiguration"));
+    kept[n_kept++] = c;
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) unlink(arena_printf(a, "%s/%s", dir, files[i][0]));
+    unlink(arena_printf(a, "%s/40.conf", dir));
+    rmdir(arena_printf(a, "%s/more", dir));
+    rmdir(dir);
+}
+
+static struct core_pod *pod_with_memory(struct arena *a, const char *request, const char *limit) {
+    struct core_pod *p = arena_zalloc(a, sizeof(*p));
+    const char *text = arena_printf(a,
+                                    "{\"spec\":{\"containers\":[{\"name\":\"c\",\"resources\":{\"requests\":{%s},"
+                                    "\"limits\":{%s}}}]}}",
+                                    request, limit);
+    CHECK_INT(api_from_json(a, &api_core_pod, text, strlen(text), p, NULL), 0);
+    return p;
+}
+
+TEST(swap_is_given_by_the_part_of_memory) {
+    static const struct {
+        bool available, limited;
+        const char *request, *limit;
+        int64_t bytes;
+    } rows[] = {
+        {false, true, "\"memory\":\"1Gi\"", "", -1},
+        {true, false, "\"memory\":\"1Gi\"", "", 0},
+        {true, true, "\"memory\":\"1Gi\"", "", 512 << 20},
+        {true, true, "\"memory\":\"1Gi\"", "\"memory\":\"2Gi\"", 512 << 20},
+        {true, true, "\"memory\":\"1Gi\",\"cpu\":\"1\"", "\"memory\":\"1Gi\"",
+         0}, /* all it may have it has asked for */
+        {true, true, "\"cpu\":\"1\"", "", 0},
+        {true, true, "", "", 0},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        _cleanup_arena_ struct arena *a = arena_new();
+        struct core_pod *p = pod_with_memory(a, rows[i].request, rows[i].limit);
+        struct swap s = {rows[i].available, rows[i].limited, INT64_C(4) << 30, INT64_C(2) << 30};
+        CHECK_INT(swap_limit(&s, p, &p->spec.containers.items[0]), rows[i].bytes);
+    }
+}
+
+TEST(swap_that_cgroups_cannot_limit_is_left_alone) {
+    _cleanup_arena_ struct arena *a = arena_new();
+    char dir[] = "/tmp/swap-XXXXXX";
+    REQUIRE(mkdtemp(dir));
+    const char *meminfo = arena_printf(a, "%s/meminfo", dir), *v2 = arena_printf(a, "%s/cgroup.controllers", dir),
+               *file = arena_printf(a, "%s/kubepods/memory.swap.max", dir);
+    static const char text[] = "MemTotal:        4194304 kB\nSwapTotal:       2097152 kB\n";
+    file_write_quick(meminfo, text, strlen(text), 0600);
+    struct swap s = swap_of_machine(dir, meminfo, "LimitedSwap");
+    CHECK(!s.available && s.limited);
+    CHECK_INT(s.amount, INT64_C(2) << 30);
+    mkdir_p(arena_printf(a, "%s/kubepods", dir), 0755);
+    file_write_quick(v2, "memory", 6, 0600);
+    file_write_quick(file, "max", 3, 0600);
+    CHECK(swap_of_machine(dir, meminfo, "NoSwap").available);
+    unlink(meminfo);
+    unlink(v2);
+    unlink(file);
+    rmdir(arena_printf(a, "%s/kubepods", dir));
+    rmdir(dir);
 }
 
 TEST(what_kubeadm_writes_is_taken) {

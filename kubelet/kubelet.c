@@ -126,6 +126,9 @@ void kubelet_config_init(struct kubelet_config *c) {
         .cpu_reconcile_ns = 10 * NS_PER_SEC,
         .server = true,
         .debug_handlers = true,
+        .system_logs = true,
+        .debug_flags = true,
+        .swap_behavior = "NoSwap",
         .cfs_quota = true,
     };
 }
@@ -411,6 +414,7 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (r == 0) r = meet_runtime(kl, e);
     if (r < 0) return r;
     set_up_cgroups(kl); /* before the first pod can come */
+    if (!kl->fake) kl->swap = swap_of_machine("/sys/fs/cgroup", "/proc/meminfo", kl->cfg.swap_behavior);
     if (kl->client) start_informers(kl);
     struct err no_devices = {0};
     if (!kl->fake && devices_start(kl->devices, &no_devices) < 0)

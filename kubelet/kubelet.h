@@ -17,6 +17,7 @@
 #include "kubelet/objects.h"
 #include "kubelet/runtime.h"
 #include "kubelet/status.h"
+#include "kubelet/swap.h"
 #include "pkg/base/flags.h"
 #include "pkg/base/log.h"
 #include "pkg/base/map.h"
@@ -51,6 +52,7 @@ struct kubelet_config {
     const char *cpu_policy, *cpu_policy_options, *reserved_cpus; /* "key=value,..."; a list of CPUs */
     const char *memory_policy, *reserved_memory;                 /* "node:memory=1Gi,...;..." */
     const char *topology_policy, *topology_scope, *topology_options;
+    const char *swap_behavior; /* NoSwap, LimitedSwap */
     const char *feature_gates; /* "A=true,..." */
     int64_t cpu_reconcile_ns;
     const char *shutdown_by_priority; /* "priority=seconds,..." */
@@ -58,8 +60,8 @@ struct kubelet_config {
     bool shutdown_on_term;
     bool register_node, anonymous_auth, webhook_auth, rotate_certificates, serving_bootstrap, cgroups_per_qos,
         offline_cache;
-    bool server, debug_handlers, serialize_pulls, cfs_quota, merge_eviction, seccomp_default, single_process_oom,
-        fail_cgroup_v1, tls13;
+    bool server, debug_handlers, system_logs, debug_flags, serialize_pulls, cfs_quota, merge_eviction, seccomp_default,
+        single_process_oom, fail_cgroup_v1, tls13;
 };
 /* The defaults of every field (docs: the flag table in main.c). */
 void kubelet_config_init(struct kubelet_config *c);
@@ -108,6 +110,7 @@ struct kubelet {
     struct eviction *eviction;
     struct image_gc *image_gc;
     struct informer *pod_informer, *service_informer, *node_informer;
+    struct swap swap;
     bool fake; /* runtime in memory: no files, mounts or cgroups are touched */
     _Atomic bool stopping;
     int stop_fd; /* readable once stopping: what long waits poll */

@@ -15,7 +15,7 @@
 
 struct main_flags {
     struct kubelet_config c;
-    const char *config;
+    const char *config, *config_dir;
     bool cleanup;
 };
 
@@ -113,6 +113,8 @@ struct main_flags {
         {"shutdown-on-term",      0,    FLAG_BOOL,                                                                       \
          &(o).c.shutdown_on_term, NULL, "SIGTERM means that the machine goes down (logind and SIGPWR always do)"},       \
         {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                               \
+        {"config-dir",    0,     FLAG_STR,                                                                               \
+         &(o).config_dir, "DIR", "its *.conf files are merged into the configuration, by name"},                         \
         {"cleanup",                                                                                                      \
          0,                                                                                                              \
          FLAG_BOOL,                                                                                                      \
@@ -270,8 +272,8 @@ int main(int argc, char **argv) {
     kubelet_config_init(&o.c);
     const struct flag flags[] = {FLAGS(o){0}};
     _cleanup_err_ struct err e = {0};
-    const char *config = config_file_of(argc, argv);
-    if (config && config_file_read(config, &o.c, &e) < 0) {
+    const char *config = config_file_of("config", argc, argv), *dir = config_file_of("config-dir", argc, argv);
+    if ((config || dir) && config_file_read(config, dir, &o.c, &e) < 0) {
         fprintf(stderr, "coracle-kubelet: %s\n", e.msg);
         return 2;
     }
@@ -280,7 +282,7 @@ int main(int argc, char **argv) {
     set_log(&o.c);
     defaults(&o.c);
     if (o.cleanup) return clean_up(&o.c);
-    if (config) config_file_warn(config);
+    if (config || dir) config_file_warn(config, dir);
     if (!prepare_process(&o.c, &e)) {
         log_error("cannot start", "error", e.msg, NULL);
         return 1;

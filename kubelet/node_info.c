@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 
+#include "kubelet/swap.h"
 #include "pkg/base/flags.h"
 #include "pkg/netlink/netlink.h"
 
@@ -57,6 +58,13 @@ void node_system_info(struct arena *a, struct core_node_system_info *out) {
     out->boot_id = first_line(a, "/proc/sys/kernel/random/boot_id");
     out->kernel_version = arena_strdup(a, u.release);
     out->os_image = os_image(a);
+    struct swap swap = swap_of_machine("/sys/fs/cgroup", "/proc/meminfo", "");
+    if (swap.amount > 0) {
+        int64_t *capacity = arena_alloc(a, sizeof(*capacity));
+        *capacity = swap.amount;
+        out->swap = arena_zalloc(a, sizeof(*out->swap));
+        out->swap->capacity = capacity;
+    }
     out->kubelet_version = CORACLE_VERSION;
     out->kube_proxy_version = "";
     out->operating_system = "linux";

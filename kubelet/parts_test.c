@@ -639,7 +639,7 @@ TEST(a_configuration_file_sets_what_there_is_to_set) {
     file_write_atomic(path, text, strlen(text), 0644);
     struct kubelet_config c;
     kubelet_config_init(&c);
-    CHECK_INT(config_file_read(path, &c, NULL), 0);
+    CHECK_INT(config_file_read(path, NULL, &c, NULL), 0);
     CHECK_STR(c.manifest_path, "/m");
     CHECK_STR(c.client_ca_file, "/ca");
     CHECK(c.cluster_dns.n == 1 && str_eq(c.cluster_dns.items[0], "10.0.0.1"));
@@ -651,10 +651,10 @@ TEST(a_configuration_file_sets_what_there_is_to_set) {
     CHECK_INT(c.status_update_ns, 300 * NS_PER_SEC);
     CHECK_STR(c.cluster_domain, "cluster.local");
     file_write_atomic(path, "kind: KubeletConfiguration\nmaxPods: many\n", 41, 0644);
-    CHECK_INT(config_file_read(path, &c, NULL), -EINVAL);
-    CHECK_INT(config_file_read("/nonexistent", &c, NULL), -ENOENT);
+    CHECK_INT(config_file_read(path, NULL, &c, NULL), -EINVAL);
+    CHECK_INT(config_file_read("/nonexistent", NULL, &c, NULL), -ENOENT);
     char *args[] = {(char *)"x", (char *)"--v=2", (char *)"--config", (char *)"/f", NULL};
-    CHECK_STR(config_file_of(4, args), "/f");
+    CHECK_STR(config_file_of("config", 4, args), "/f");
     free((void *)(uintptr_t)c.manifest_path);
     free((void *)(uintptr_t)c.client_ca_file);
     free((void *)(uintptr_t)c.eviction_hard);

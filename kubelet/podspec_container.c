@@ -28,13 +28,14 @@ struct cri_linux_container_resources *podspec_resources(struct kubelet *kl, stru
     r->cpu_quota = milli_to_quota(quantity_milli(container_limit(p, c, "cpu")), kl->rt->cfs_period_us);
     r->memory_limit_in_bytes = quantity_value(container_limit(p, c, "memory"));
     r->oom_score_adj = oom_score_adj(p, c, (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
-    r->unified = (struct str_map){0};
+    int64_t swap = swap_limit(&kl->swap, p, c);
+    struct str_map_entry *unified = arena_alloc(a, 2 * sizeof(*unified));
+    r->unified.items = unified;
     if (kl->cgroups && cgroups_v2(kl->cgroups) &&
-        !kl->cfg.single_process_oom) { /* an out-of-memory kill takes the whole container */
-        r->unified.items = arena_alloc(a, sizeof(*r->unified.items));
-        r->unified.items[0] = (struct str_map_entry){"memory.oom.group", "1"};
-        r->unified.n = 1;
-    }
+        !kl->cfg.single_process_oom) /* an out-of-memory kill takes the whole container */
+        unified[r->unified.n++] = (struct str_map_entry){"memory.oom.group", "1"};
+    if (swap >= 0)
+        unified[r->unified.n++] = (struct str_map_entry){"memory.swap.max", arena_printf(a, "%lld", (long long)swap)};
     for (size_t i = 0; i < c->resources.limits.n; i++) {
         const char *key = c->resources.limits.items[i].key;
         if (!str_has_prefix(key, "hugepages-")) continue;

@@ -149,6 +149,23 @@ static void pending(struct sync *s, const char *reason, const char *message) {
     w->resize_message = message ? xstrdup(message) : NULL;
 }
 
+/* How much a container may swap follows from its memory request: only a restart changes that. */
+static bool swapping_changes(struct sync *s) {
+    const struct core_pod *now = as_allocated(s);
+    for (size_t i = 0; i < container_count(s->pod); i++) {
+        const struct core_container *x = container_at(s->pod, i), *y = container_at(now, i);
+        bool restarts = false;
+        for (size_t k = 0; k < y->resize_policy.n; k++)
+            restarts |= str_eq(y->resize_policy.items[k].resource_name, "memory") &&
+                        str_eq(y->resize_policy.items[k].restart_policy, "RestartContainer");
+        if (!restarts &&
+            quantity_cmp(container_resource(x, "memory", false, NULL), container_resource(y, "memory", false, NULL)) &&
+            (swap_allowed(&s->kl->swap, s->pod, x) || swap_allowed(&s->kl->swap, now, y)))
+            return true;
+    }
+    return false;
+}
+
 const struct core_pod *resize_settle(struct sync *s) {
     struct pod_worker *w = s->w;
     const char *message = NULL;
@@ -158,6 +175,7 @@ const struct core_pod *resize_settle(struct sync *s) {
         return s->pod;
     }
     const char *obstacle = cm_resize_obstacle(s->kl->cm, as_allocated(s), s->pod);
+    if (!obstacle && swapping_changes(s)) obstacle = "In-place resize of containers with swap is not supported.";
     if (obstacle) message = obstacle;
     if (obstacle || !pods_room(w->pods, s->a, w, s->pod, false, &message)) {
         save(s);

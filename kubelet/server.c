@@ -113,6 +113,8 @@ static const struct route {
     {"configz", "GET", route_configz},
     {"checkpoint", "POST", route_checkpoint, true},
     {"localVolumes", "DELETE", route_local_volumes},
+    {"logs", "GET", route_system_logs, true},
+    {"debug", "PUT", route_debug, true},
 };
 
 static bool split_path(struct request *r, const char **first) {
@@ -124,6 +126,10 @@ static bool split_path(struct request *r, const char **first) {
         if (!n) break;
         const char *part = http_unescape(r->http->arena, p, n, false);
         if (!part || i > ROUTE_PARTS) return false;
+        if (i == 0 && str_eq(part, "logs")) {
+            *first = part; /* what follows is a file's path, however deep */
+            return true;
+        }
         if (i == 0)
             *first = part;
         else

@@ -29,6 +29,7 @@ struct request {
 
 /* Handlers finish the request (answer, tunnel or stream). */
 typedef void route_fn(struct request *r);
-route_fn route_logs, route_exec, route_attach, route_port_forward, route_run, route_pods, route_running_pods;
+route_fn route_logs, route_exec, route_attach, route_port_forward, route_run, route_pods, route_running_pods,
+    route_system_logs, route_debug;
 
 void respond_error(struct http_req *r, const struct err *e, int dflt);
