@@ -187,11 +187,14 @@ static bool pod_uses(const struct core_pod *p, const char *claim) {
     return false;
 }
 
+/* Pods without a node do not count: a kubelet will not start one with a claim that is on its way out. */
 static bool claim_in_use(struct pv_controller *c, const pvc_t *k) {
     _cleanup_object_list_ struct object_list l = {0};
     informer_list(manager_informer(c->m, &client_pods), k->metadata.namespace, &l);
     for (size_t i = 0; i < l.n; i++)
-        if (!pod_is_terminal(l.items[i]->obj) && pod_uses(l.items[i]->obj, k->metadata.name)) return true;
+        if (!str_empty(((const struct core_pod *)l.items[i]->obj)->spec.node_name) &&
+            !pod_is_terminal(l.items[i]->obj) && pod_uses(l.items[i]->obj, k->metadata.name))
+            return true;
     return false;
 }
 

@@ -125,9 +125,7 @@ def test_stateful_set(api):
     api.call("PATCH", ns + "/pods/s-0", {"metadata": {"labels": {"a": "s"}}}, headers=MERGE)
     check("and taken back when it is", until(20, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
     first = meta("persistentvolumeclaims", "d-s-0").get("uid")
-    api.call("PATCH", ns + "/persistentvolumeclaims/d-s-0", {"metadata": {"finalizers": None}}, headers=MERGE)
     api.call("DELETE", ns + "/persistentvolumeclaims/d-s-0")
-    api.call("PATCH", ns + "/persistentvolumeclaims/d-s-0", {"metadata": {"finalizers": None}}, headers=MERGE)
     check("a pod that waits gets a lost claim back", until(30, lambda: meta("persistentvolumeclaims", "d-s-0").get("uid") not in (None, first)), meta("persistentvolumeclaims", "d-s-0"))
     for n in (0, 1):
         api.call("PATCH", f"{ns}/pods/s-{n}", {"metadata": {"finalizers": ["e2e/held"]}}, headers=MERGE)
