@@ -1,5 +1,6 @@
 /* The glue between requests and apiserver/auth: credentials from the connection and headers, impersonation, what a
  * request asks for; and the feed of the authorizer from the watch cache. */
+#include "apiserver/asked.h"
 #include "apiserver/audit/audit.h"
 #include "apiserver/auth/authn.h"
 #include "apiserver/auth/authz.h"
@@ -267,11 +268,9 @@ int request_authenticate(struct request *q, struct err *e) {
 
 /* Of a list or watch of one object by ?fieldSelector=metadata.name=x: the name, so that a rule for that name allows it. */
 static const char *selected_name(struct request *q) {
-    static const char *const verbs[] = {"list", "watch", "deletecollection"};
     struct selector sel = {0};
-    bool many = false;
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) many |= str_eq(q->verb, verbs[i]);
-    if (!many || !q->res || selector_parse(q->a, q->res, NULL, http_query(q->http, "fieldSelector"), &sel, NULL) < 0)
+    if (!asked_selects(q->verb) || !q->res ||
+        selector_parse(q->a, q->res, NULL, http_query(q->http, "fieldSelector"), &sel, NULL) < 0)
         return NULL;
     return sel.only_name;
 }
@@ -286,7 +285,10 @@ int request_authorize(struct request *q, struct err *e) {
         at.ns = q->ns;
         at.name = q->name ? q->name : selected_name(q);
         if (str_eq(q->plural, "namespaces") && str_empty(at.ns)) at.ns = q->name;
-        at.field_selector = http_query(q->http, "fieldSelector");
+        if (asked_selects(q->verb)) {
+            at.fields = asked_fields(q->a, http_query(q->http, "fieldSelector"));
+            at.labels = asked_labels(q->a, http_query(q->http, "labelSelector"));
+        }
     } else {
         at.path = q->http->path;
     }

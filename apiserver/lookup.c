@@ -1,5 +1,6 @@
 #include "apiserver/lookup.h"
 
+#include "apiserver/asked.h"
 #include "apiserver/convert.h"
 #include "apiserver/crd/convert.h"
 
@@ -112,7 +113,8 @@ static bool authorize(void *arg, struct arena *a, const struct user_info *user, 
                              .ns = ask->ns,
                              .name = ask->name,
                              .path = ask->path,
-                             .field_selector = str_empty(ask->field_selector) ? NULL : ask->field_selector};
+                             .fields = asked_fields(a, ask->field_selector),
+                             .labels = asked_labels(a, ask->label_selector)};
     return authz_decide(s->authz, a, &at, reason) == AUTHZ_ALLOW;
 }
 

@@ -2,8 +2,8 @@
  * pkg/apis/authorization/validation; how selectors are understood is pkg/registry/authorization/util. */
 #include "apiserver/review_check.h"
 
+#include "apiserver/asked.h"
 #include "apiserver/rules/rules.h"
-#include "apiserver/selector.h"
 
 static void requirement(struct vctx *v, const struct json *r, bool labels, const struct fp *p) {
     const char *op = jstr(r, "operator");
@@ -62,38 +62,12 @@ int review_check(struct request *q, const struct json *review, struct err *e) {
 
 /* ---- selectors that are not understood ---- */
 
-/* Fields are compared with one value. */
-static bool field_understood(const struct json *r) {
-    return str_in(jstr(r, "operator"), ONE_OF("In", "NotIn")) && json_len(json_get(r, "values")) == 1;
-}
-
-static bool label_understood(const struct json *r) {
-    return str_in(jstr(r, "operator"), ONE_OF("In", "NotIn", "Exists", "DoesNotExist"));
-}
-
-/* Of "a=b,c!=d": fields have no other operators. */
-static bool field_text_understood(const char *s) {
-    for (; *s; s += strcspn(s, ",") + (strchr(s, ',') != NULL)) {
-        size_t n = strcspn(s, ",");
-        if (n && !memchr(s, '=', n)) return false;
-    }
-    return true;
-}
-
-static const char *ignored(struct arena *a, const struct json *s, bool labels) {
-    const char *raw = jstr(s, "rawSelector"), *name = labels ? "labelSelector" : "fieldSelector";
-    const struct json *list = json_get(s, "requirements"), *r;
-    size_t known = 0;
-    bool all = true;
-    struct selector parsed = {0};
-    _cleanup_err_ struct err e = {0};
-    JSON_FOREACH(r, list) known += labels ? label_understood(r) : field_understood(r);
-    if (json_len(list))
-        all = known == json_len(list);
-    else if (*raw)
-        all = labels ? selector_parse_labels(a, raw, &parsed, &e) == 0 : field_text_understood(raw);
+static const char *ignored(struct arena *a, const struct json *selector, bool labels) {
+    bool all;
+    struct authz_selector s = asked_in_review(a, selector, labels, &all);
     if (all) return NULL;
-    return arena_printf(a, "spec.resourceAttributes.%s %signored due to parse error", name, known ? "partially " : "");
+    return arena_printf(a, "spec.resourceAttributes.%s %signored due to parse error",
+                        labels ? "labelSelector" : "fieldSelector", s.n ? "partially " : "");
 }
 
 const char *review_ignored(struct arena *a, const struct json *spec) {

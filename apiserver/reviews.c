@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "apiserver/asked.h"
 #include "apiserver/handlers.h"
 #include "apiserver/review_check.h"
 #include "apiserver/subresources.h"
@@ -38,6 +39,9 @@ static void attrs_of(struct request *q, const struct json *spec, const struct us
     out->subresource = str_of(r, "subresource");
     out->ns = str_of(r, "namespace");
     out->name = str_of(r, "name");
+    bool all;
+    out->fields = asked_in_review(q->a, json_get(r, "fieldSelector"), false, &all);
+    out->labels = asked_in_review(q->a, json_get(r, "labelSelector"), true, &all);
 }
 
 static void spec_user(struct arena *a, const struct json *spec, struct user_info *u) {

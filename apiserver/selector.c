@@ -194,7 +194,7 @@ static int parse_term(struct arena *a, const struct resource *res, const char *p
     *o = 0;
     size_t cap = 0;
     add_value(a, r, &cap, v);
-    r->field = field_index(res, r->key);
+    r->field = res ? field_index(res, r->key) : SEL_FIELD_NAME;
     if (r->field < SEL_FIELD_NAMESPACE)
         return err_status(e, 400, "BadRequest", "field label not supported: %s", r->key);
     return 0;
@@ -219,6 +219,10 @@ static int parse_fields(struct arena *a, const struct resource *res, const char 
         p = *q ? q + 1 : q;
     }
     return 0;
+}
+
+int selector_parse_fields(struct arena *a, const char *text, struct selector *out, struct err *e) {
+    return parse_fields(a, NULL, text, out, e);
 }
 
 int selector_parse(struct arena *a, const struct resource *r, const char *labels, const char *fields,

@@ -26,6 +26,8 @@ enum { SELECTOR_MAX_REQS = 256, SELECTOR_MAX_VALUES = 4096 };
 /* Parses both (NULL or "" select everything); the result lives in `a`. 400 BadRequest with Kubernetes' messages. */
 int selector_parse(struct arena *a, const struct resource *r, const char *labels, const char *fields,
                    struct selector *out, struct err *e);
+/* Only fields, of no resource: what the terms say is not looked at. */
+int selector_parse_fields(struct arena *a, const char *text, struct selector *out, struct err *e);
 /* Only the labels; for selectors of tables, scale, and others' use. */
 int selector_parse_labels(struct arena *a, const char *text, struct selector *out, struct err *e);
 bool selector_match(const struct selector *s, const struct object *o);

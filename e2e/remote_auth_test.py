@@ -73,12 +73,14 @@ def tokens(api):
     check("an overloaded webhook is asked again", who(api, "other") == 401 and not Hooks.broken)
 
 def accesses(api):
-    r = as_user(api, "/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3Dx")
+    r = as_user(api, "/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3Dx&labelSelector=tier+in+(a,b),!old,app!%3Dz")
     check("what the webhook allows", r.status == 200, r.text)
     q = reviews("SubjectAccessReview")[-1]
     want = {"user": "ann", "uid": "7", "groups": ["dev", "system:authenticated"], "extra": {"example.com/x": ["1", "2"]},
             "resourceAttributes": {"namespace": "default", "verb": "list", "version": "v1", "resource": "configmaps", "name": "x",
-                                   "fieldSelector": {"requirements": [{"key": "metadata.name", "operator": "In", "values": ["x"]}]}}}
+                                   "fieldSelector": {"requirements": [{"key": "metadata.name", "operator": "In", "values": ["x"]}]},
+                                   "labelSelector": {"requirements": [{"key": "app", "operator": "NotIn", "values": ["z"]}, {"key": "old", "operator": "DoesNotExist"},
+                                                                      {"key": "tier", "operator": "In", "values": ["a", "b"]}]}}}
     check("the webhook gets a SubjectAccessReview", q["spec"] == want and q["apiVersion"] == "authorization.k8s.io/v1", q)
     r = as_user(api, "/api/v1/namespaces/default/secrets")
     check("what it denies", r.status == 403 and "no secrets" in r.json["message"], r.text)

@@ -131,25 +131,18 @@ static void put(struct arena *a, struct json *o, const char *key, const char *va
     if (!str_empty(value)) json_set_str(a, o, key, value);
 }
 
-/* "a=b,c!=d" as requirements; a selector that is none of that goes as it is. */
-static struct json *field_selector(struct arena *a, const char *text) {
-    struct json *out = json_object(a), *list = json_array(a);
-    char *rest = arena_strdup(a, text), *part;
-    while ((part = strsep(&rest, ","))) {
-        char *eq = strchr(part, '=');
-        if (!eq || eq == part) {
-            json_set_str(a, out, "rawSelector", text);
-            return out;
-        }
-        bool not = eq[-1] == '!';
+static void put_selector(struct arena *a, struct json *o, const char *key, const struct authz_selector *s) {
+    if (!s->n) return;
+    struct json *list = json_ensure_array(a, json_ensure_object(a, o, key), "requirements");
+    for (size_t i = 0; i < s->n; i++) {
+        const struct authz_requirement *q = &s->items[i];
         struct json *r = json_object(a);
-        json_set(a, r, "key", json_strn(a, part, (size_t)(eq - part) - not ));
-        json_set_str(a, r, "operator", not ? "NotIn" : "In");
-        json_append(a, json_ensure_array(a, r, "values"), json_str(a, eq + 1 + (eq[1] == '=')));
+        json_set_str(a, r, "key", q->key);
+        json_set_str(a, r, "operator", q->op);
+        for (size_t k = 0; k < q->n_values; k++)
+            json_append(a, json_ensure_array(a, r, "values"), json_str(a, q->values[k]));
         json_append(a, list, r);
     }
-    json_set(a, out, "requirements", list);
-    return out;
 }
 
 static struct json *spec_of(struct arena *a, const struct authz_attrs *q) {
@@ -164,7 +157,8 @@ static struct json *spec_of(struct arena *a, const struct authz_attrs *q) {
     }
     const char *values[] = {q->ns, q->verb, q->group, q->version, q->resource, q->subresource, q->name};
     for (size_t i = 0; resource_fields[i]; i++) put(a, at, resource_fields[i], values[i]);
-    if (!str_empty(q->field_selector)) json_set(a, at, "fieldSelector", field_selector(a, q->field_selector));
+    put_selector(a, at, "fieldSelector", &q->fields);
+    put_selector(a, at, "labelSelector", &q->labels);
     json_set(a, spec, "resourceAttributes", at);
     return spec;
 }

@@ -10,6 +10,17 @@
 #include "pkg/base/arena.h"
 #include "pkg/base/err.h"
 
+/* What the objects of a list, watch or deletecollection are selected by, as far as it is understood: all must hold. */
+struct authz_requirement {
+    const char *key, *op; /* "In", "NotIn", "Exists", "DoesNotExist" */
+    const char *const *values;
+    size_t n_values;
+};
+struct authz_selector {
+    const struct authz_requirement *items;
+    size_t n;
+};
+
 struct authz_attrs {
     const struct user_info *user;
     const char *verb; /* "get", ...; for non-resource requests the method in lower case */
@@ -17,7 +28,8 @@ struct authz_attrs {
     const char *group, *version, *resource, *subresource; /* NULL counts as "" */
     const char *ns, *name;                                /* "" or NULL: all namespaces or cluster-scoped; no name */
     const char *path;                                     /* non-resource requests: "/healthz" */
-    const char *field_selector; /* as in the query, or NULL: Node mode wants spec.nodeName=... on lists of pods */
+    /* Webhooks are told of both; Node mode wants lists of pods by their node. */
+    struct authz_selector fields, labels;
 };
 
 enum authz_decision { AUTHZ_NO_OPINION, AUTHZ_ALLOW, AUTHZ_DENY };

@@ -325,18 +325,25 @@ TEST(a_node_keeps_to_its_own_node_lease_and_pods) {
     CHECK(can(z, &n1, "create", "", "events", "", "ns", ""));
     CHECK(can(z, &n1, "create", "certificates.k8s.io", "certificatesigningrequests", "", "", ""));
     CHECK(!can(z, &n1, "delete", "", "namespaces", "", "", "ns"));
+    static const char *const n1_name[] = {"n1"}, *const n12_name[] = {"n12"}, *const running[] = {"Running"};
+    static const struct authz_requirement own[] = {{"status.phase", "In", running, 1},
+                                                   {"spec.nodeName", "In", n1_name, 1}},
+                                          other = {"spec.nodeName", "In", n12_name, 1},
+                                          but_own = {"spec.nodeName", "NotIn", n1_name, 1};
     struct authz_attrs q = {.user = &n1,
                             .verb = "watch",
                             .resource_request = true,
                             .group = "",
                             .resource = "pods",
-                            .field_selector = "spec.nodeName=n1"};
+                            .fields = {own + 1, 1}};
     CHECK_INT(authz_decide(z, a, &q, NULL), AUTHZ_ALLOW);
-    q.field_selector = "status.phase=Running,spec.nodeName==n1";
+    q.fields = (struct authz_selector){own, 2};
     CHECK_INT(authz_decide(z, a, &q, NULL), AUTHZ_ALLOW);
-    q.field_selector = "spec.nodeName=n12";
+    q.fields = (struct authz_selector){&other, 1};
     CHECK_INT(authz_decide(z, a, &q, NULL), AUTHZ_NO_OPINION);
-    q.field_selector = NULL;
+    q.fields = (struct authz_selector){&but_own, 1};
+    CHECK_INT(authz_decide(z, a, &q, NULL), AUTHZ_NO_OPINION);
+    q.fields = (struct authz_selector){0};
     CHECK_INT(authz_decide(z, a, &q, NULL), AUTHZ_NO_OPINION);
     authz_free(z);
 }

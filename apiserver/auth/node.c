@@ -290,16 +290,11 @@ static enum authz_decision decide_node(struct question *x) {
 
 /* The field selector asks for field=NODE, maybe beside other requirements. */
 static bool selects_own(const struct question *x, const char *field) {
-    const char *p = str_or_empty(x->q->field_selector);
-    size_t n = strlen(field), node = strlen(x->node);
-    while (*p) {
-        size_t len = strcspn(p, ",");
-        const char *v = p + n;
-        if (len > n && strncmp(p, field, n) == 0 && *v == '=') {
-            v += v[1] == '=' ? 2 : 1;
-            if ((size_t)(p + len - v) == node && strncmp(v, x->node, node) == 0) return true;
-        }
-        p += len + (p[len] == ',');
+    const struct authz_selector *s = &x->q->fields;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct authz_requirement *r = &s->items[i];
+        if (str_eq(r->key, field) && str_eq(r->op, "In") && r->n_values == 1 && str_eq(r->values[0], x->node))
+            return true;
     }
     return false;
 }

@@ -77,7 +77,8 @@ static void authorize(void *arg, struct arena *a, const struct cel_authz *ask, s
                           .subresource = ask->subresource,
                           .ns = ask->ns,
                           .name = ask->name,
-                          .field_selector = ask->field_selector};
+                          .field_selector = ask->field_selector,
+                          .label_selector = ask->label_selector};
     if (!l->authorize) {
         out->error = "no authorizer";
         return;

@@ -39,7 +39,7 @@ struct rules_kind {
 
 /* What an authorizer is asked. "" where nothing is said; path NULL: about a resource. */
 struct rules_ask {
-    const char *path, *verb, *group, *resource, *subresource, *ns, *name, *field_selector;
+    const char *path, *verb, *group, *resource, *subresource, *ns, *name, *field_selector, *label_selector;
 };
 
 /* Reads of other objects, from the watch cache. Results live in `a` (or are shared and immutable). */
