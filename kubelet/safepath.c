@@ -20,8 +20,13 @@ bool path_is_local(const char *path) {
     return true;
 }
 
+static int open_failed(const char *rel, int r, struct err *e) {
+    return r == -EXDEV ? err_set(e, r, "%s leads out of the volume", rel)
+                       : err_errno(e, r, "open %s in the volume", rel);
+}
+
 static int open_in(int root, const char *rel, uint64_t flags) {
-    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
     long fd = syscall(SYS_openat2, root, *rel ? rel : ".", &how, sizeof(how));
     return fd < 0 ? -errno : (int)fd;
 }
@@ -64,10 +69,10 @@ int safepath_open(const char *root, const char *rel, bool create, unsigned mode,
     int fd = open_in(dir, rel, O_PATH);
     if (fd == -ENOENT && create) {
         int r = make_dirs(dir, rel, mode);
-        if (r < 0) return err_errno(e, r, "make %s in the volume", rel);
+        if (r < 0) return open_failed(rel, r, e);
         fd = open_in(dir, rel, O_PATH);
     }
-    if (fd < 0) return err_errno(e, fd, "open %s in the volume", rel);
+    if (fd < 0) return open_failed(rel, fd, e);
     return fd;
 }
 

@@ -1,6 +1,6 @@
 /* Paths inside a volume that a container controls. A pod may put symbolic links into its volume, so that a
  * path like "sub/../../etc" or a link swapped between check and use would reach the host's files. Everything
- * here resolves the relative path with openat2(RESOLVE_IN_ROOT): the kernel keeps the walk inside of the
+ * here resolves the relative path with openat2(RESOLVE_BENEATH): the kernel fails a walk that would leave the
  * root, atomically.
  *
  * Upstream: pkg/volume/util/subpath (safe open by walking with O_NOFOLLOW; the kernel's openat2 does it in a
