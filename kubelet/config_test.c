@@ -1,5 +1,10 @@
 /* Tests of config_file.h: no field of a KubeletConfiguration is passed over in silence. */
 #include "kubelet/config_file.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "kubelet/lockfile.h"
 #include "tests/test.h"
 
 /* The strings of a configuration live as long as the program. */
@@ -297,4 +302,27 @@ TEST(every_field_is_known) {
                                          "failCgroupV1",
                                          "userNamespaces"};
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) CHECK_STR(config_file_knows(fields[i]) ? NULL : fields[i], NULL);
+}
+
+TEST(a_kubelet_leaves_when_another_wants_its_lock) {
+    char dir[] = "/tmp/kubelet-lock-XXXXXX";
+    CHECK(mkdtemp(dir) != NULL);
+    _cleanup_free_ char *path = xasprintf("%s/lock", dir);
+    int held[2], status = 0;
+    CHECK_INT(pipe(held), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool ok = lockfile_acquire(path, true, NULL) == 0 && write(held[1], "x", 1) == 1;
+        while (ok) pause();
+        _exit(1);
+    }
+    char c;
+    CHECK_INT(read(held[0], &c, 1), 1);
+    CHECK_INT(lockfile_acquire(path, false, NULL), 0); /* once the other has gone */
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    close(held[0]);
+    close(held[1]);
+    unlink(path);
+    rmdir(dir);
 }

@@ -8,6 +8,7 @@
 #include "kubelet/config_file.h"
 #include "kubelet/eviction.h"
 #include "kubelet/gc.h"
+#include "kubelet/lockfile.h"
 #include "kubelet/run.h"
 #include "kubelet/server.h"
 #include "kubelet/shutdown.h"
@@ -16,7 +17,8 @@
 struct main_flags {
     struct kubelet_config c;
     const char *config, *config_dir;
-    bool cleanup;
+    const char *lock_file;
+    bool cleanup, exit_on_contention;
 };
 
 #define FLAGS(o)                                                                                                         \
@@ -113,6 +115,8 @@ struct main_flags {
         {"shutdown-on-term",      0,    FLAG_BOOL,                                                                       \
          &(o).c.shutdown_on_term, NULL, "SIGTERM means that the machine goes down (logind and SIGPWR always do)"},       \
         {"config", 0, FLAG_STR, &(o).config, "FILE", "a KubeletConfiguration; flags win"},                               \
+        {"lock-file", 0, FLAG_STR, &(o).lock_file, "FILE", "wait for this lock before starting"},                        \
+        {"exit-on-lock-contention", 0, FLAG_BOOL, &(o).exit_on_contention, NULL, "end when somebody else wants it"},     \
         {"config-dir",    0,     FLAG_STR,                                                                               \
          &(o).config_dir, "DIR", "its *.conf files are merged into the configuration, by name"},                         \
         {"cleanup",                                                                                                      \
@@ -282,8 +286,16 @@ int main(int argc, char **argv) {
     set_log(&o.c);
     defaults(&o.c);
     if (o.cleanup) return clean_up(&o.c);
+    if (o.exit_on_contention && str_empty(o.lock_file)) {
+        log_error("--exit-on-lock-contention is about a --lock-file", NULL);
+        return 2;
+    }
     if (config || dir) config_file_warn(config, dir);
     if (!prepare_process(&o.c, &e)) {
+        log_error("cannot start", "error", e.msg, NULL);
+        return 1;
+    }
+    if (!str_empty(o.lock_file) && lockfile_acquire(o.lock_file, o.exit_on_contention, &e) < 0) {
         log_error("cannot start", "error", e.msg, NULL);
         return 1;
     }
