@@ -6,7 +6,7 @@
 /* ReplicationControllers and Jobs are from the time when dependents were left alone. */
 static void default_policy(struct request *q, struct delete_request *d) {
     if (!(q->res->flags & RES_ORPHANS)) return;
-    d->o.propagation_policy = "Orphan";
+    d->o.orphan_by_default = true;
     if (str_eq(q->res->plural, "jobs"))
         request_warn(q,
                      "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to "

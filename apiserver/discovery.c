@@ -297,7 +297,7 @@ void handle_discovery(struct request *q) {
         resource_list(q, group, v);
         return;
     }
-    if (resource_group_known(q->s->resources, group, NULL))
+    if (resource_group_known(q->s->resources, group, NULL) && !resource_group_custom(q->s->resources, group))
         not_found(q);
     else
         respond_text(q, 404, "404 page not found\n"); /* not even a group: no API answers */

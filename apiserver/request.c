@@ -238,6 +238,8 @@ static void parse_accept(struct request *q) {
     bool unrouted = (q->res && q->res->custom) || (!q->is_resource && discovery_of_groups(q));
     q->acceptable &= q->accept_known || unrouted;
     q->accept_known |= unrouted;
+    for (size_t i = 0; i < n && !q->acceptable && q->res && q->res->custom; i++) /* the refusal itself has that form */
+        if (!clauses[i].as && str_eq(clauses[i].type, media_types[MEDIA_PROTO])) q->media = MEDIA_PROTO;
     q->content_type = media_types[q->media];
 }
 

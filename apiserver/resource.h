@@ -121,6 +121,8 @@ const struct resource *resource_find_kind(const struct resource_table *t, const 
 const struct resource_sub *resource_sub_find(const struct resource *r, const char *name);
 /* True when the server serves the group (and version, unless NULL). */
 bool resource_group_known(struct resource_table *t, const char *group, const char *version);
+/* Whether all that the group has comes from definitions. */
+bool resource_group_custom(struct resource_table *t, const char *group);
 /* "apps/v1", or "v1" for core; in `a`. */
 const char *resource_api_version(struct arena *a, const struct resource *r);
 /* The row whose objects are in the store and the watch cache: r->storage or r. */

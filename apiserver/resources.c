@@ -113,7 +113,7 @@ static const struct resource builtin[] = {
             .categories = N("all"), SUBS(SCALE, STATUS("Deployment"))),
     ROW("apps", "v1", "ReplicaSet", "replicasets", "replicaset", NAMESPACED, VERBS_ALL,
         .key_prefix = "/registry/replicasets/", .storage_hash = "P1RzHs8/mWQ=", .short_names = N("rs"),
-            .categories = N("all"), .fields = N("status.replicas"), SUBS(SCALE, STATUS("ReplicaSet"))),
+            .categories = N("all"), SUBS(SCALE, STATUS("ReplicaSet"))),
     ROW("apps", "v1", "StatefulSet", "statefulsets", "statefulset", NAMESPACED, VERBS_ALL,
         .key_prefix = "/registry/statefulsets/", .storage_hash = "H+vl74LkKdo=", .short_names = N("sts"),
             .categories = N("all"), SUBS(SCALE, STATUS("StatefulSet"))),
@@ -500,6 +500,12 @@ bool resource_group_known(struct resource_table *t, const char *group, const cha
     for (size_t i = 0; i < t->n_served && !known; i++) known = of_group(t->served[i], group, version);
     pthread_rwlock_unlock(&t->lock);
     return known;
+}
+
+bool resource_group_custom(struct resource_table *t, const char *group) {
+    for (size_t i = 0; i < t->n; i++)
+        if (of_group(&t->rows[i], group, NULL)) return false;
+    return resource_group_known(t, group, NULL);
 }
 
 const char *resource_api_version(struct arena *a, const struct resource *r) {

@@ -228,6 +228,16 @@ static int check_timeout(struct request *q, struct err *e) {
                       "invalid timeout specified in the request URL - time: invalid duration \"%.60s\"", text);
 }
 
+/* No API answers: there is no such group, or it is one of definitions, none of which has that name, version and scope. */
+static bool nobodys(struct request *q) {
+    const struct resource *r = q->res;
+    bool across = str_eq(q->verb, "list") || str_eq(q->verb, "watch");
+    if (!r)
+        return !resource_group_known(q->s->resources, q->group, NULL) ||
+               resource_group_custom(q->s->resources, q->group);
+    return r->custom && (r->namespaced ? !q->ns && !across : q->ns != NULL);
+}
+
 void server_process(struct request *q) {
     _cleanup_err_ struct err e = {0};
     _cleanup_crd_schema_ struct crd_schema *schema = NULL; /* for as long as the request is worked on */
@@ -237,8 +247,8 @@ void server_process(struct request *q) {
         aggregator_handle(q);
         return;
     }
-    if (!rc && q->is_resource && !q->res && !resource_group_known(q->s->resources, q->group, NULL)) {
-        respond_text(q, 404, "404 page not found\n"); /* not even a group: no API answers */
+    if (!rc && q->is_resource && nobodys(q)) {
+        respond_text(q, 404, "404 page not found\n");
         return;
     }
     if (!rc && q->is_resource) rc = check_route(q, &e);

@@ -34,8 +34,11 @@ static void drop_finalizer(struct json *meta, const char *name) {
 static void set_gc_finalizers(struct rules_ctx *c, struct json *meta, const struct rules_delete_options *o) {
     const char *policy = o->propagation_policy;
     bool orphan, foreground;
-    if (!policy && o->orphan_dependents < 0) return; /* nothing said: what the object already has stays */
-    if (str_eq(c->kind, "Event")) return;            /* owns nothing */
+    if (str_eq(c->kind, "Event")) return;      /* owns nothing */
+    if (!policy && o->orphan_dependents < 0) { /* nothing said: what the object already has stays */
+        if (!o->orphan_by_default || has_finalizer(meta, FOREGROUND)) return;
+        policy = "Orphan";
+    }
     orphan = str_eq(policy, "Orphan") || (!policy && o->orphan_dependents == 1);
     foreground = str_eq(policy, "Foreground");
     if (!orphan) drop_finalizer(meta, ORPHAN);

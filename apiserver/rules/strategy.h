@@ -191,7 +191,8 @@ void rules_stored(struct rules_ctx *c, const struct json *was, const struct json
 struct rules_delete_options {
     int64_t grace_period_seconds;   /* -1 absent */
     const char *propagation_policy; /* "Orphan", "Background", "Foreground" or NULL */
-    int orphan_dependents;          /* deprecated field: -1 absent, 0, 1 */
+    bool orphan_by_default; /* when neither the request nor the object's finalizers say what becomes of dependents */
+    int orphan_dependents;  /* deprecated field: -1 absent, 0, 1 */
 };
 enum rules_delete { RULES_DELETE_NOW, RULES_DELETE_STORE, RULES_DELETE_NOTHING };
 /* What a delete request does to `obj` (a copy the caller may change): remove it now; store the changed object
