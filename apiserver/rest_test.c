@@ -404,6 +404,31 @@ TEST(another_version_of_the_same_storage_converts) {
     world_free(w);
 }
 
+TEST(what_an_older_version_has_no_field_for_is_in_annotations) {
+    static const char hpa[] =
+        "{\"metadata\":{\"name\":\"h\"},\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\","
+        "\"apiVersion\":\"apps/v1\"},\"maxReplicas\":3,\"behavior\":{\"scaleDown\":{\"selectPolicy\":\"Disabled\"}},"
+        "\"metrics\":[{\"type\":\"Pods\",\"pods\":{\"metric\":{\"name\":\"m\"},"
+        "\"target\":{\"type\":\"AverageValue\",\"averageValue\":\"1500m\"}}}]}}";
+    struct world *w = world_new();
+    expect(w, 201, "POST", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", NULL, hpa);
+    struct json *v =
+        expect(w, 200, "GET", "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h", NULL, NULL);
+    CHECK_STR(json_as_str(json_at(v, "metadata", "annotations", "autoscaling.alpha.kubernetes.io/metrics", NULL)),
+              "[{\"type\":\"Pods\",\"pods\":{\"metricName\":\"m\",\"targetAverageValue\":\"1500m\"}}]");
+    CHECK(strstr(str_or_empty(json_as_str(
+                     json_at(v, "metadata", "annotations", "autoscaling.alpha.kubernetes.io/behavior", NULL))),
+                 "\"ScaleDown\":{\"StabilizationWindowSeconds\":null,\"SelectPolicy\":\"Disabled\","));
+    const char *text = json_text(w->a, v);
+    v = expect(w, 200, "PUT", "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h", NULL, text);
+    v = expect(w, 200, "GET", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h", NULL, NULL);
+    const struct json *m = json_item(json_at(v, "spec", "metrics", NULL), 0);
+    CHECK_STR(json_as_str(json_at(m, "pods", "target", "averageValue", NULL)), "1500m");
+    CHECK_STR(json_as_str(json_at(v, "spec", "behavior", "scaleDown", "selectPolicy", NULL)), "Disabled");
+    CHECK(!json_at(v, "metadata", "annotations", NULL));
+    world_free(w);
+}
+
 TEST(what_was_stored_is_there_after_a_restart) {
     struct world *w = world_new();
     struct json *v = expect(w, 201, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":\"v\"}}");

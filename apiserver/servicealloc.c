@@ -186,8 +186,7 @@ static struct json *ip_object(struct arena *a, const char *ip, const struct json
     return o;
 }
 
-static int ip_create(struct apiserver *s, struct arena *a, const char *ip, const struct json *svc, bool dry_run,
-                     struct err *e) {
+static int ip_create(struct apiserver *s, struct arena *a, const char *ip, const struct json *svc, struct err *e) {
     const struct resource *r = ips(s);
     struct json *norm = NULL;
     struct object *out = NULL;
@@ -195,7 +194,6 @@ static int ip_create(struct apiserver *s, struct arena *a, const char *ip, const
     int rc = api_tree_normalise(a, r->type, ip_object(a, ip, svc), &norm, NULL, e);
     if (rc) return rc;
     write_init(&w, s, a, NULL, r, NULL, NULL, NULL, RULES_CREATE);
-    w.c.dry_run = dry_run;
     w.lazy = s->embedded;
     rc = write_create(&w, norm, true, &out, e);
     object_unref(out);
@@ -207,7 +205,8 @@ static int take_ip(void *arg, struct arena *a, const char *ip, const struct json
     _cleanup_object_ struct object *there = watchcache_get(s->cache, ips(s), NULL, ip);
     _cleanup_err_ struct err why = {0};
     if (there) return -EEXIST;
-    int rc = ip_create(s, a, ip, svc, dry_run, &why);
+    if (dry_run) return 0; /* the Service's own name is not looked at yet */
+    int rc = ip_create(s, a, ip, svc, &why);
     if (rc && why.status == 409) return -EEXIST;
     if (rc && e) err_move(e, &why);
     return rc;
@@ -272,7 +271,7 @@ static void repair_service(struct apiserver *s, const struct object *o) {
         const char *ip = str_or_empty(json_as_str(it));
         if (!*ip || str_eq(ip, "None")) continue;
         _cleanup_object_ struct object *there = watchcache_get(s->cache, ips(s), NULL, ip);
-        if (!there) ip_create(s, a, ip, svc, false, NULL);
+        if (!there) ip_create(s, a, ip, svc, NULL);
     }
 }
 

@@ -81,6 +81,17 @@ TEST(findings_name_reason_and_field) {
          "Required spec.ports[0].name, Required spec.ports[1].name"},
         {"", "v1", "Service", "services",
          "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[{\"port\":80}]}}", "Invalid spec.clusterIPs"},
+        /* what it cannot have is all that is said */
+        {"", "v1", "Service", "services", "{" META ",\"spec\":{\"clusterIP\":\"192.168.0.1\",\"ports\":[]}}",
+         "Invalid spec.clusterIPs"},
+        {"", "v1", "Service", "services", "{" META ",\"spec\":{\"ipFamilies\":[\"IPv6\"],\"ports\":[{\"port\":0}]}}",
+         "Invalid spec.ipFamilies[0]"},
+        {"", "v1", "Service", "services",
+         "{" META ",\"spec\":{\"externalIPs\":[\"::ffff:1.2.3.4\"],\"type\":\"LoadBalancer\","
+         "\"loadBalancerSourceRanges\":[\"10.0.0.1/8\"],\"ports\":[{\"port\":80}]}}",
+         "Invalid spec.externalIPs[0], Invalid spec.LoadBalancerSourceRanges[0]"},
+        {"policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets",
+         "{\"metadata\":{\"name\":\"a/b\"},\"spec\":{\"minAvailable\":-1}}", "Invalid spec.minAvailable"},
         {"apps", "v1", "Deployment", "deployments", "{" META "}",
          "Required spec.selector, Invalid spec.template.metadata.labels, Required "
          "spec.template.spec.containers"},
@@ -290,6 +301,21 @@ TEST(status_and_spec_are_written_apart) {
 }
 
 /* ---- services ---- */
+
+TEST(ports_with_one_number_get_one_node_port) {
+    _cleanup_world_ struct world w;
+    world_init(&w, "", "v1", "Service", "services");
+    w.objects = SA;
+    struct json *s = decode(&w, "{" META
+                                ",\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"name\":\"t\",\"port\":53},"
+                                "{\"name\":\"u\",\"port\":53,\"protocol\":\"UDP\"},{\"name\":\"x\",\"port\":80}]}}");
+    CHECK_STR(create_findings(&w, s), "");
+    const struct json *ports = json_at(s, "spec", "ports", NULL);
+    int64_t first = json_get_int(json_item(ports, 0), "nodePort", 0);
+    CHECK(first >= 30000);
+    CHECK_INT(json_get_int(json_item(ports, 1), "nodePort", 0), first);
+    CHECK(json_get_int(json_item(ports, 2), "nodePort", 0) != first);
+}
 
 TEST(services_get_different_addresses_and_give_them_back) {
     _cleanup_world_ struct world w;

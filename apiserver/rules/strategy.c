@@ -240,6 +240,12 @@ static void warn_custom(struct rules_ctx *c, const struct json *meta, const stru
     }
 }
 
+/* Kinds whose own validation leaves the metadata out: that is looked at when all else is right. */
+static bool meta_validated_last(const struct rules_ctx *c) {
+    return str_eq(c->kind, "PodDisruptionBudget") ||
+           (str_eq(c->kind, "Event") && !str_eq(c->request_group, "events.k8s.io"));
+}
+
 int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) {
     struct vctx v = {.c = c, .a = c->a};
     size_t warnings = c->n_warnings;
@@ -247,12 +253,15 @@ int rules_validate_create(struct rules_ctx *c, struct json *obj, struct err *e) 
     const struct json *meta = json_get(obj, "metadata");
     int r = alloc_claim(c, obj, NULL, e);
     if (r < 0) return r;
-    meta_validate(&v, meta, FP(NULL, "metadata"));
+    bool late = meta_validated_last(c);
+    if (!late) meta_validate(&v, meta, FP(NULL, "metadata"));
     if (!c->type) warn_custom(c, meta, NULL);
+    if (c->type) warn_name(&v, obj);
     if (!c->type)
         crd_validate(&v, obj, NULL);
     else if (k && k->validate)
         k->validate(&v, obj, NULL);
+    if (late && !v.n) meta_validate(&v, meta, FP(NULL, "metadata"));
     r = v_finish(&v, json_get_str(meta, "name"), e);
     if (r < 0) c->n_warnings = warnings; /* what is refused is not warned about */
     if (r == 0 && c->type) warn_object(&v, obj, NULL);

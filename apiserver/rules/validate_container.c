@@ -563,6 +563,15 @@ static void regular(struct vctx *v, const struct pod_view *pod, const struct jso
     host_port_conflicts(v, list, p);
 }
 
+/* What runs once is not restarted when its resources change; what is stored may say so. */
+static void restart_on_resize(struct vctx *v, const struct json *list, const struct fp *p) {
+    const struct json *it;
+    JSON_FOREACH(it, list)
+        if (str_eq(jstr(it, "restartPolicy"), "RestartContainer"))
+            v_invalid(v, FP(FPI(p, it_i), "restartPolicy"), json_get(it, "restartPolicy"),
+                      "must not be set to 'RestartContainer' for non-sidecar initContainers");
+}
+
 static void init(struct vctx *v, const struct pod_view *pod, const struct json *list, const struct json *others,
                  const struct fp *p) {
     static const char *const sidecar_only[] = {"lifecycle", "livenessProbe", "readinessProbe", "startupProbe"};
@@ -578,6 +587,8 @@ static void init(struct vctx *v, const struct pod_view *pod, const struct json *
             if (jget(k, sidecar_only[i]))
                 v_forbidden(v, FP(at, sidecar_only[i]),
                             "may not be set for init containers without restartPolicy=Always");
+        if (!sidecar && v->c->op != RULES_UPDATE)
+            restart_on_resize(v, json_get(k, "resizePolicy"), FP(at, "resizePolicy"));
         if (!sidecar) continue;
         validate_lifecycle(v, k, pod->grace, at);
         validate_probe(v, k, "livenessProbe", at);

@@ -210,6 +210,8 @@ static void inline_only(struct vctx *v, const struct json *spec, const struct fp
         if (i % 2 == 0 ? jget(spec, out[i]) != NULL : !jempty(json_get(spec, out[i])))
             v_forbidden(v, FP(p, out[i]), "may not be specified in the context of inline volumes");
     if (!jget(spec, "csi")) v_required(v, FP(p, "csi"), "has to be specified in the context of inline volumes");
+    if (jget(spec, "local") && jget(spec, "nodeAffinity")) /* which does not count here */
+        v_required(v, FP(p, "nodeAffinity"), "Local volume requires node affinity");
     if (!str_in(jstr(spec, "persistentVolumeReclaimPolicy"), ONE_OF("", "Retain")))
         v_forbidden(v, FP(p, "persistentVolumeReclaimPolicy"), "may only be Retain in the context of inline volumes");
     if (jget(spec, "volumeMode") && !str_eq(jstr(spec, "volumeMode"), "Filesystem"))

@@ -264,6 +264,35 @@ static bool has_defaults(const struct json *s, unsigned depth) {
     return false;
 }
 
+/* https://host/...: where it was approved. */
+static bool is_url(const char *s) {
+    const char *host = strstr(s, "://");
+    return is_absolute_uri(s) && host && host[3] && host[3] != '/' && !strpbrk(s, " \t\n");
+}
+
+/* Groups of the Kubernetes project say who let them in; what is stored without may stay so. */
+static void approval(struct vctx *v, const struct json *obj, const struct json *old, const char *group) {
+    static const char key[] = "api-approved.kubernetes.io";
+    enum { MISSING, INVALID, APPROVED, BYPASSED } states[2] = {MISSING, MISSING};
+    const struct json *objs[] = {obj, old};
+    const struct fp *p = FPK(FP(FP(NULL, "metadata"), "annotations"), key);
+    if (!str_in(group, ONE_OF("k8s.io", "kubernetes.io")) && !str_has_suffix(group, ".k8s.io") &&
+        !str_has_suffix(group, ".kubernetes.io"))
+        return;
+    for (size_t i = 0; i < 2; i++) {
+        const char *s = str_or_empty(json_as_str(json_at(objs[i], "metadata", "annotations", key, NULL)));
+        states[i] = !*s ? MISSING : is_url(s) ? APPROVED : str_has_prefix(s, "unapproved") ? BYPASSED : INVALID;
+    }
+    if (old && states[0] == states[1]) return;
+    if (states[0] == MISSING)
+        v_required(v, p,
+                   "protected groups must have approval annotation \"api-approved.kubernetes.io\", see "
+                   "https://github.com/kubernetes/enhancements/pull/1111");
+    if (states[0] == INVALID)
+        v_invalid(v, p, json_at(obj, "metadata", "annotations", key, NULL),
+                  "must be a URL, or start with \"unapproved\"");
+}
+
 VALIDATE_FN(crd) {
     const struct json *spec = json_get(obj, "spec"), *names = json_get(spec, "names"), *was = json_get(old, "spec");
     const struct fp *p = FP(NULL, "spec");
@@ -291,6 +320,7 @@ VALIDATE_FN(crd) {
             v_invalid(v, FP(FP(p, "conversion"), "strategy"), json_at(spec, "conversion", "strategy", NULL),
                       "must be None if spec.preserveUnknownFields is true");
     }
+    approval(v, obj, old, group);
     versions(v, spec, was, p);
     validate_definition_names(v, names, true, FP(p, "names"));
     conversion(v, json_get(spec, "conversion"), FP(p, "conversion"));

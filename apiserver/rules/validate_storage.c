@@ -6,7 +6,6 @@
 enum {
     TOKEN_EXPIRATION_MIN = 600,
     ALLOCATABLE_PERIOD_MIN = 10,
-    DRIVER_NAME_MAX = 63,
     NODE_ID_MAX = 256,
     PARAMETERS_MAX = 256 * 1024,
 };
@@ -93,8 +92,6 @@ VALIDATE_FN(storage_class) {
 VALIDATE_FN(csi_driver) {
     const struct json *spec = json_get(obj, "spec"), *it, *tokens = json_get(spec, "tokenRequests");
     const struct fp *p = FP(NULL, "spec");
-    const char *name = jstr(json_get(obj, "metadata"), "name");
-    if (strlen(name) > DRIVER_NAME_MAX) v_too_long(v, FP(FP(NULL, "metadata"), "name"), DRIVER_NAME_MAX);
     static const char *const must[] = {"attachRequired", "podInfoOnMount", "storageCapacity"};
     for (size_t i = 0; i < ARRAY_LEN(must); i++)
         if (!jget(spec, must[i])) v_required(v, FP(p, must[i]), NULL);
@@ -123,6 +120,8 @@ VALIDATE_FN(csi_driver) {
             }
         if (sec && json_as_int(sec, 0) < TOKEN_EXPIRATION_MIN)
             v_invalid(v, FP(at, "expirationSeconds"), sec, "may not specify a duration less than 10 minutes");
+        if (sec && json_as_int(sec, 0) > INT64_C(1) << 32)
+            v_invalid(v, FP(at, "expirationSeconds"), sec, "may not specify a duration larger than 2^32 seconds");
     }
     JSON_FOREACH(it, json_get(spec, "volumeLifecycleModes"))
         if (!str_in(str_or_empty(json_as_str(it)), ONE_OF("Ephemeral", "Persistent")))

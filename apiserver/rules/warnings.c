@@ -449,7 +449,7 @@ static void warn_stateful_set(struct vctx *v, const struct json *obj, const stru
 }
 
 /* Names that become those of pods, and hostnames. */
-static void warn_name(struct vctx *v, const struct json *obj) {
+void warn_name(struct vctx *v, const struct json *obj) {
     const char *name = jstr(json_get(obj, "metadata"), "name"), *bad = is_dns1123_label(name);
     bool pod = str_eq(v->c->kind, "Pod"), longer = strlen(name) > 63;
     static const char *const kinds[] = {"Pod", "Deployment", "ReplicaSet", "CronJob", "Job", "ReplicationController",
@@ -480,7 +480,6 @@ void warn_object(struct vctx *v, const struct json *obj, const struct json *old)
         if (str_eq(rows[i].kind, v->c->kind) && str_eq(rows[i].group, str_or_empty(v->c->group))) rows[i].fn(v, obj);
     warn_addresses(v, obj);
     if (str_eq(v->c->kind, "StatefulSet")) warn_stateful_set(v, obj, old);
-    if (!old) warn_name(v, obj);
     if (str_eq(v->c->group, "admissionregistration.k8s.io") &&
         str_has_suffix(jstr(json_get(obj, "metadata"), "name"), ".static.k8s.io"))
         rules_warn(v->c,

@@ -10,5 +10,7 @@ void warn_pod_addresses(struct vctx *v, const struct json *spec, const struct fp
 /* Addresses of the other kinds, and of statuses (warn_addresses.c). */
 void warn_addresses(struct vctx *v, const struct json *obj);
 void warn_status_addresses(struct vctx *v, const struct json *obj);
+/* Of a new object: names that become those of pods. */
+void warn_name(struct vctx *v, const struct json *obj);
 /* Whatever else a kind warns about. */
 void warn_object(struct vctx *v, const struct json *obj, const struct json *old);

@@ -96,13 +96,16 @@ char *api_at_text(const struct api_at *at, bool indices, char *out) {
     return out;
 }
 
+/* 0001-01-01T00:00:00Z */
+#define GO_ZERO_TIME (-62135596800)
+
 int api_time_parse(enum api_kind k, const char *s, struct ktime *out) {
     struct ktime t;
     if (ktime_parse(s, &t)) return -EINVAL;
     const char *fraction = strchr(s, '.');
     if (k == API_MICROTIME && (!fraction || strspn(fraction + 1, "0123456789") != 6)) return -EINVAL;
     t.nsec = k == API_TIME ? 0 : t.nsec / 1000 * 1000;
-    t.set = true;
+    t.set = t.sec != GO_ZERO_TIME || t.nsec; /* which Go takes for none */
     *out = t;
     return 0;
 }
