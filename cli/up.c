@@ -18,9 +18,7 @@ enum { WAIT_STEP_US = 10000 };
 /* ---- the programs ---- */
 
 /* Kinds that no program of coracle acts on yet: users are told when they write one. */
-static const char unhonoured[] =
-    "resourceclaims,resourceclaimtemplates,resourceslices,deviceclasses,"
-    "clustertrustbundles,podcertificaterequests";
+static const char unhonoured[] = "clustertrustbundles,podcertificaterequests";
 
 /* `more` (may be NULL): the operator's flags, behind ours, as the last one counts. */
 static void add(const struct layout *l, struct component_list *list, struct component c, const char *const *more,

@@ -7,6 +7,7 @@
 #include "kubelet/cm/settings.h"
 #include "kubelet/csi.h"
 #include "kubelet/devices.h"
+#include "kubelet/dra.h"
 #include "kubelet/eviction.h"
 #include "kubelet/gc.h"
 #include "kubelet/image_gc.h"
@@ -400,6 +401,7 @@ struct kubelet *kubelet_new(const struct kubelet_config *cfg, const char *node_n
     kl->csi = csi_new(kl);
     kl->devices = devices_new(kl);
     kl->cm = cm_new(kl);
+    kl->dra = dra_new(kl);
     kl->pods = pods_new(kl);
     return kl;
 }
@@ -429,6 +431,7 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (kl->client) r = node_start(kl->node, e);
     if (r == 0 && !str_empty(kl->cfg.manifest_path)) kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
     if (!kl->fake) kl->shutdown = shutdown_new(kl);
+    if (!kl->fake && dra_start(kl->dra) < 0) log_warn("slices of drivers that are gone will stay", NULL);
     kl->gc_running = kubelet_thread(&kl->gc_thread, gc_thread, kl, false) == 0;
     return r;
 }
@@ -459,6 +462,7 @@ void kubelet_free(struct kubelet *kl) {
     csi_free(kl->csi);
     cm_free(kl->cm);
     devices_free(kl->devices);
+    dra_free(kl->dra);
     cgroups_free(kl->cgroups);
     objects_free(kl->objects);
     metrics_done(&kl->metrics);

@@ -77,6 +77,7 @@ struct static_pods;
 struct csi;
 struct plugins;
 struct devices;
+struct dra;
 struct pod_resources;
 struct cm;
 struct shutdown;
@@ -99,7 +100,8 @@ struct kubelet {
     struct volumes *volumes;
     struct csi *csi;
     struct devices *devices;
-    struct cm *cm;                       /* who gets which CPUs, memory and devices */
+    struct cm *cm; /* who gets which CPUs, memory and devices */
+    struct dra *dra;
     struct shutdown *shutdown;           /* NULL: pods are not ended when the machine goes down */
     struct plugins *plugins;             /* NULL: none can register */
     struct pod_resources *pod_resources; /* NULL: not served */

@@ -12,13 +12,14 @@
 
 #include "kubelet/csi.h"
 #include "kubelet/devices.h"
+#include "kubelet/dra.h"
 #include "pkg/api/pluginregistration.h"
 #include "pkg/grpc/grpc.h"
 
 enum { CALL_MS = 5000, RETRY_MS = 1000, SETTLE_MS = 20, MAX_PLUGINS = 256, MAX_DEPTH = 3 };
 
 struct plugin {
-    char *path, *type, *name; /* type NULL: not registered (yet) */
+    char *path, *type, *name, *endpoint; /* type NULL: not registered (yet) */
     ino_t inode;
     struct timespec made;
     bool seen, told; /* told: its failure is logged */
@@ -37,17 +38,26 @@ struct plugins {
 static int add_csi(struct kubelet *kl, const struct pluginregistration_plugin_info *i, struct err *e) {
     return csi_register(kl->csi, i->name, i->endpoint, &i->supported_versions, e);
 }
-static void drop_csi(struct kubelet *kl, const char *name) { csi_unregister(kl->csi, name); }
+static void drop_csi(struct kubelet *kl, const char *name, const char *endpoint) { csi_unregister(kl->csi, name); }
 static int add_device(struct kubelet *kl, const struct pluginregistration_plugin_info *i, struct err *e) {
     return devices_register(kl->devices, i->name, i->endpoint, &i->supported_versions, e);
 }
-static void drop_device(struct kubelet *kl, const char *name) { devices_unregister(kl->devices, name); }
+static void drop_device(struct kubelet *kl, const char *name, const char *endpoint) {
+    devices_unregister(kl->devices, name);
+}
+static int add_dra(struct kubelet *kl, const struct pluginregistration_plugin_info *i, struct err *e) {
+    return dra_register(kl->dra, i->name, i->endpoint, &i->supported_versions, e);
+}
+static void drop_dra(struct kubelet *kl, const char *name, const char *endpoint) {
+    dra_unregister(kl->dra, name, endpoint);
+}
 
 static const struct plugin_type {
     const char *type;
     int (*add)(struct kubelet *kl, const struct pluginregistration_plugin_info *i, struct err *e);
-    void (*drop)(struct kubelet *kl, const char *name);
-} plugin_types[] = {{"CSIPlugin", add_csi, drop_csi}, {"DevicePlugin", add_device, drop_device}};
+    void (*drop)(struct kubelet *kl, const char *name, const char *endpoint);
+} plugin_types[] = {
+    {"CSIPlugin", add_csi, drop_csi}, {"DevicePlugin", add_device, drop_device}, {"DRAPlugin", add_dra, drop_dra}};
 
 static const struct plugin_type *type_of(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(plugin_types); i++)
@@ -61,11 +71,12 @@ static void forget(struct plugins *p, struct plugin *x) {
     const struct plugin_type *t = x->type ? type_of(x->type) : NULL;
     if (t) {
         log_info("plugin gone", "type", x->type, "name", x->name, NULL);
-        t->drop(p->kl, x->name);
+        t->drop(p->kl, x->name, x->endpoint);
     }
     free(x->type);
     free(x->name);
-    x->type = x->name = NULL;
+    free(x->endpoint);
+    x->type = x->name = x->endpoint = NULL;
 }
 
 /* Asks the plugin who it is and takes it in. Its answer to "did that work" is not awaited for long. */
@@ -93,6 +104,7 @@ static int meet(struct plugins *p, struct plugin *x, struct err *e) {
         if (r == 0) {
             x->type = xstrdup(info.type);
             x->name = xstrdup(info.name);
+            x->endpoint = xstrdup(info.endpoint);
             log_info("plugin registered", "type", x->type, "name", x->name, "endpoint", info.endpoint, NULL);
         } else {
             err_move(e, &why);
@@ -204,6 +216,7 @@ void plugins_free(struct plugins *p) {
         free(p->items[i].path);
         free(p->items[i].type);
         free(p->items[i].name);
+        free(p->items[i].endpoint);
     }
     free(p->items);
     close(p->inotify);

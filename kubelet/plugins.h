@@ -1,7 +1,7 @@
 /* Plugins that say themselves what they are: a program puts a socket into <root>/plugins_registry, the
  * kubelet asks it (GetInfo), takes the plugin in, and tells it how that went (NotifyRegistrationStatus). When
- * the socket goes, so does the plugin. This is how CSI drivers' node-driver-registrar and newer device
- * plugins come to a node.
+ * the socket goes, so does the plugin. This is how CSI drivers' node-driver-registrar, drivers of dynamic
+ * resources and newer device plugins come to a node.
  *
  * Upstream: pkg/kubelet/pluginmanager. */
 #pragma once

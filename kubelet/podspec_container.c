@@ -4,6 +4,7 @@
 
 #include "kubelet/cm/cm.h"
 #include "kubelet/devices.h"
+#include "kubelet/dra.h"
 #include "kubelet/node.h"
 #include "kubelet/podspec.h"
 #include "kubelet/safepath.h"
@@ -423,6 +424,13 @@ static int32_t stop_signal_of(const struct core_container *c) {
     return CRI_SIGNAL_RUNTIME_DEFAULT;
 }
 
+static void cdi_add(struct arena *a, struct cri_container_config *cfg, const char *name) {
+    struct cri_cdi_device *items = arena_alloc(a, (cfg->cdi_devices.n + 1) * sizeof(*items));
+    if (cfg->cdi_devices.n) memcpy(items, cfg->cdi_devices.items, cfg->cdi_devices.n * sizeof(*items));
+    items[cfg->cdi_devices.n++] = (struct cri_cdi_device){.name = name};
+    cfg->cdi_devices.items = items;
+}
+
 /* What device plugins want in the container: environment (the spec's own wins), mounts, device nodes, annotations. */
 static int plugin_devices(struct kubelet *kl, struct arena *a, const struct container_input *in,
                           struct cri_container_config *cfg, struct err *e) {
@@ -449,7 +457,17 @@ static int plugin_devices(struct kubelet *kl, struct arena *a, const struct cont
                                                             .host_path = x->devices.items[k].host_path,
                                                             .permissions = x->devices.items[k].permissions};
         cfg->devices.items = devices;
+        for (size_t k = 0; k < x->cdi_devices.n; k++) cdi_add(a, cfg, x->cdi_devices.items[k].name);
     }
+    return r;
+}
+
+/* The devices of claims: by their names in the Container Device Interface, which the runtime knows. */
+static int claimed_devices(struct kubelet *kl, struct arena *a, const struct container_input *in,
+                           struct cri_container_config *cfg, struct err *e) {
+    struct str_vec names = {0};
+    int r = kl->fake ? 0 : dra_devices(kl->dra, a, in->pod, in->container, &names, e);
+    for (size_t i = 0; r == 0 && i < names.n; i++) cdi_add(a, cfg, names.items[i]);
     return r;
 }
 
@@ -502,6 +520,7 @@ int podspec_container(struct kubelet *kl, struct arena *a, const struct containe
         cfg->envs.items[cfg->envs.n++] = (struct cri_key_value){
             .key = env.items[i].name, .value = {(const uint8_t *)env.items[i].value, strlen(env.items[i].value)}};
     r = plugin_devices(kl, a, in, cfg, e);
+    if (r == 0) r = claimed_devices(kl, a, in, cfg, e);
     if (r < 0) return r;
     *out = cfg;
     if (kl->fake) return 0;

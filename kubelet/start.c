@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "kubelet/cm/cm.h"
+#include "kubelet/dra.h"
 #include "kubelet/node.h"
 #include "kubelet/pods.h"
 #include "kubelet/resize.h"
@@ -113,6 +114,12 @@ static bool ensure_sandbox(struct sync *s) {
     }
     if (!anything_to_start(s)) return false;
     int r = clear_sandboxes(s, &e);
+    if (r == 0 && !s->kl->fake && !sync_interrupted(s) && dra_prepare(s->kl->dra, s->a, s->pod, &e) < 0) {
+        kubelet_event(s->kl, s->pod, NULL, "Warning", "FailedPrepareDynamicResources",
+                      "Failed to prepare dynamic resources: %s", e.msg);
+        sync_again_in(s, RETRY_NS / 2);
+        return false;
+    }
     if (r == 0 && !sync_interrupted(s)) {
         r = make_sandbox(s, &e);
         atomic_fetch_add(r < 0 ? &s->kl->metrics.pods_failed : &s->kl->metrics.pods_started, 1);

@@ -11,6 +11,7 @@
 
 #include "kubelet/checkpoint.h"
 #include "kubelet/cm/cm.h"
+#include "kubelet/dra.h"
 #include "kubelet/logs.h"
 #include "kubelet/pods.h"
 #include "kubelet/resize.h"
@@ -240,6 +241,13 @@ static void terminate(struct sync *s) {
             return;
         }
         for (struct container_track *t = w->tracks; t; t = t->next) track_note(t, NULL, NULL);
+        /* Before anybody hears that the pod has ended: its claims may go to others then. */
+        r = s->kl->fake ? 0 : dra_unprepare(s->kl->dra, s->pod, &e);
+        if (r < 0) {
+            log_warn("cannot unprepare a pod's claims", "pod", s->obj->key, "error", e.msg, NULL);
+            sync_again_in(s, 2 * NS_PER_SEC);
+            return;
+        }
         sync_publish(s, true);
         if (release(s) < 0) return;
         set_state(w, WORKER_TERMINATED);

@@ -3,6 +3,7 @@
 #include <sys/mount.h>
 #include <time.h>
 
+#include "cdi.h"
 #include "idmap.h"
 #include "pkg/base/ktime.h"
 #include "proc.h"
@@ -87,6 +88,14 @@ static pid_t target_pid(struct shim *s, const struct cri_container_config *confi
     return pid;
 }
 
+static int add_cdi_devices(struct arena *a, const struct cri_container_config *config, struct json *spec,
+                           struct err *e) {
+    const char **names = arena_alloc(a, (config->cdi_devices.n + 1) * sizeof(*names));
+    for (size_t i = 0; i < config->cdi_devices.n; i++) names[i] = str_or_empty(config->cdi_devices.items[i].name);
+    int r = cdi_inject(a, cdi_dirs, names, config->cdi_devices.n, spec, e);
+    return r < 0 ? err_wrap(e, "CDI device injection failed") : 0;
+}
+
 static int write_spec(struct shim *s, struct container *c, const struct image_config *image, struct err *e) {
     _cleanup_arena_ struct arena *a = arena_new();
     const char *shm = arena_printf(a, "%s/shm", c->sandbox->state_dir);
@@ -117,6 +126,7 @@ static int write_spec(struct shim *s, struct container *c, const struct image_co
     };
     struct spec_result out;
     r = spec_build(a, &in, &out, e);
+    if (r == 0) r = add_cdi_devices(a, c->config, out.spec, e);
     if (r < 0) return r;
     c->user.uid = out.user.uid;
     c->user.gid = out.user.gid;
@@ -149,7 +159,6 @@ static int fill(struct shim *s, struct container *c, const struct cri_container_
         return err_set(e, -EINVAL, "container config without metadata");
     if (!config->image || str_empty(config->image->image)) return err_set(e, -EINVAL, "container config without image");
     if (config->windows) return err_set(e, -EINVAL, "Windows containers cannot run here");
-    if (config->cdi_devices.n) return err_set(e, -ENOTSUP, "CDI devices are not supported by this runtime");
     c->config = api_clone(c->arena, &api_cri_container_config, config);
     int r = image_store_find(s->images, c->arena, config->image->image, &im, e);
     if (r == 0) r = image_store_config(s->images, c->arena, im.id, image, e);

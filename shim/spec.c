@@ -119,8 +119,7 @@ static struct json *build_args(struct arena *a, const struct spec_input *in) {
     return args;
 }
 
-/* Sets KEY=VALUE, replacing an earlier one of the key in place. */
-static void set_env(struct arena *a, struct json *env, const char *entry) {
+void spec_set_env(struct arena *a, struct json *env, const char *entry) {
     size_t key = strcspn(entry, "=") + 1;
     for (size_t i = 0; i < json_len(env); i++) {
         if (strncmp(json_as_str(json_item(env, i)), entry, key) != 0) continue;
@@ -132,15 +131,16 @@ static void set_env(struct arena *a, struct json *env, const char *entry) {
 
 static struct json *build_env(struct arena *a, const struct spec_input *in, const struct proc_user *user) {
     struct json *env = json_array(a);
-    set_env(a, env, default_path);
-    if (!str_empty(in->hostname)) set_env(a, env, arena_printf(a, "HOSTNAME=%s", in->hostname));
-    if (in->config->tty) set_env(a, env, "TERM=xterm");
-    set_env(a, env, arena_printf(a, "HOME=%s", user->home));
+    spec_set_env(a, env, default_path);
+    if (!str_empty(in->hostname)) spec_set_env(a, env, arena_printf(a, "HOSTNAME=%s", in->hostname));
+    if (in->config->tty) spec_set_env(a, env, "TERM=xterm");
+    spec_set_env(a, env, arena_printf(a, "HOME=%s", user->home));
     for (size_t i = 0; i < in->image->n_env; i++)
-        if (strchr(in->image->env[i], '=')) set_env(a, env, in->image->env[i]);
+        if (strchr(in->image->env[i], '=')) spec_set_env(a, env, in->image->env[i]);
     for (size_t i = 0; i < in->config->envs.n; i++) {
         const struct cri_key_value *kv = &in->config->envs.items[i];
-        set_env(a, env, arena_printf(a, "%s=%.*s", str_or_empty(kv->key), (int)kv->value.n, (const char *)kv->value.p));
+        spec_set_env(a, env,
+                     arena_printf(a, "%s=%.*s", str_or_empty(kv->key), (int)kv->value.n, (const char *)kv->value.p));
     }
     return env;
 }
@@ -226,7 +226,7 @@ struct json *spec_exec_process(struct arena *a, const struct json *spec, const s
     for (size_t i = 0; i < cmd->n; i++) json_append(a, args, json_str(a, cmd->items[i]));
     json_set(a, p, "args", args);
     json_set_bool(a, p, "terminal", tty);
-    if (tty) set_env(a, json_ensure_array(a, p, "env"), "TERM=xterm");
+    if (tty) spec_set_env(a, json_ensure_array(a, p, "env"), "TERM=xterm");
     return p;
 }
 

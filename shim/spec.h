@@ -39,6 +39,9 @@ struct json *spec_exec_process(struct arena *a, const struct json *spec, const s
 /* "linux.resources" for the limits; used by update too. */
 struct json *spec_resources(struct arena *a, const struct cri_linux_container_resources *r);
 
+/* Sets KEY=VALUE in a list of the environment, replacing an earlier one of the key in place. */
+void spec_set_env(struct arena *a, struct json *env, const char *entry);
+
 /* parts, each its own file */
 int spec_mounts(struct arena *a, const struct spec_input *in, struct json *spec, struct err *e);
 /* "linux.seccomp", or NULL for unconfined. `caps`: names of the bounding set. */

@@ -101,6 +101,8 @@ static void walk_pod(struct pod_walk *w, const struct json *pod) {
         edge_add(w, "resourceclaims", json_get_str(it, "resourceClaimName"));
     JSON_FOREACH(it, json_at(pod, "status", "resourceClaimStatuses", NULL))
         edge_add(w, "resourceclaims", json_get_str(it, "resourceClaimName"));
+    edge_add(w, "resourceclaims",
+             json_as_str(json_at(pod, "status", "extendedResourceClaimStatus", "resourceClaimName", NULL)));
 }
 
 void node_pod_put(struct node_graph *g, const char *ns, const char *name, const struct json *pod) {

@@ -148,8 +148,8 @@ def parse(path):
             cur = pkg.types[name] = Type(pkg, name, set(attrs), doc)
             doc = None
         elif line[0] != ' ' and head == 'service':
-            name, proto_package = rest.split()
-            service = (name, proto_package, [])
+            name, proto_package, *wire = rest.split()  # a third word: its name on the wire
+            service = (name, proto_package, [], *(wire or [name]))
             pkg.services.append(service)
         elif service is not None and head == 'rpc':
             m = re.fullmatch(r'(\w+) +(stream )?(\w+) -> (stream )?(\w+)', rest)
@@ -426,7 +426,7 @@ def source(pkg):
     for s in pkg.services:
         body.append(f'const struct api_rpc {rpc_names(pkg, s)}[] = {{')
         for name, cs, req, ss, res in s[2]:
-            body.append(f'    {{"/{s[1]}.{s[0]}/{name}", &api_{pkg.types[req].c}, &api_{pkg.types[res].c}, '
+            body.append(f'    {{"/{s[1]}.{s[3]}/{name}", &api_{pkg.types[req].c}, &api_{pkg.types[res].c}, '
                         f'{str(cs).lower()}, {str(ss).lower()}}},')
         body += ['};', '']
     head = [f'/* Made by pkg/api/gen.py from idl/{pkg.name}.idl. */', f'#include "pkg/api/{pkg.name}.h"', '']
