@@ -39,7 +39,11 @@ static int check_kind(struct json *v, struct arena *a, const char *api_version, 
     }
     if (str_empty(k)) json_set_str(a, v, "kind", kind);
     if (str_empty(g)) json_set_str(a, v, "apiVersion", api_version);
-    bool any_version = what == BODY_OPTIONS; /* at home in every group and version */
+    bool any_version = what == BODY_OPTIONS;                       /* at home in every group and version */
+    if (str_eq(kind, "Eviction") && str_eq(g, "policy/v1beta1")) { /* as older clients send it; it has no other form */
+        json_set_str(a, v, "apiVersion", api_version);
+        g = api_version;
+    }
     if ((!str_empty(k) && !str_eq(k, kind)) || (!any_version && !str_empty(g) && !str_eq(g, api_version)))
         return err_status(e, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s", str_or_empty(k),
                           str_or_empty(g), kind);
