@@ -107,7 +107,7 @@ def test_eviction(api):
 def test_stateful_set(api):
     ns = "/api/v1/namespaces/sets"
     api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "sets"}})
-    until(20, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
+    until(60, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
     sets = "/apis/apps/v1/namespaces/sets/statefulsets"
     r = api.call("POST", sets, {"metadata": {"name": "s"}, "spec": {
         "replicas": 2, "serviceName": "s", "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"a": "s"}}, "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"},
@@ -115,35 +115,35 @@ def test_stateful_set(api):
         "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}}}]}})
     meta = lambda what, name: api.call("GET", f"{ns}/{what}/{name}").json.get("metadata", {})
     owners = lambda what, name: [(o["kind"], o["name"], o.get("controller")) for o in meta(what, name).get("ownerReferences", [])]
-    check("a StatefulSet makes its pods", r.status == 201 and until(20, lambda: meta("pods", "s-1").get("uid")), r.text)
+    check("a StatefulSet makes its pods", r.status == 201 and until(60, lambda: meta("pods", "s-1").get("uid")), r.text)
     mine = ("StatefulSet", "s", True)
-    check("and their claims, which are its own", until(20, lambda: owners("persistentvolumeclaims", "d-s-1") == [mine]), owners("persistentvolumeclaims", "d-s-1"))
+    check("and their claims, which are its own", until(60, lambda: owners("persistentvolumeclaims", "d-s-1") == [mine]), owners("persistentvolumeclaims", "d-s-1"))
     api.call("PATCH", ns + "/pods/s-0", {"metadata": {"ownerReferences": None}}, headers=MERGE)
-    check("a pod that lost its owner is adopted again", until(20, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
+    check("a pod that lost its owner is adopted again", until(60, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
     api.call("PATCH", ns + "/pods/s-0", {"metadata": {"labels": {"a": "other"}}}, headers=MERGE)
-    check("one that is no longer selected is released", until(20, lambda: owners("pods", "s-0") == []), owners("pods", "s-0"))
+    check("one that is no longer selected is released", until(60, lambda: owners("pods", "s-0") == []), owners("pods", "s-0"))
     api.call("PATCH", ns + "/pods/s-0", {"metadata": {"labels": {"a": "s"}}}, headers=MERGE)
-    check("and taken back when it is", until(20, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
+    check("and taken back when it is", until(60, lambda: owners("pods", "s-0") == [mine]), owners("pods", "s-0"))
     first = meta("persistentvolumeclaims", "d-s-0").get("uid")
     api.call("DELETE", ns + "/persistentvolumeclaims/d-s-0")
-    check("a pod that waits gets a lost claim back", until(30, lambda: meta("persistentvolumeclaims", "d-s-0").get("uid") not in (None, first)), meta("persistentvolumeclaims", "d-s-0"))
+    check("a pod that waits gets a lost claim back", until(60, lambda: meta("persistentvolumeclaims", "d-s-0").get("uid") not in (None, first)), meta("persistentvolumeclaims", "d-s-0"))
     for n in (0, 1):
         api.call("PATCH", f"{ns}/pods/s-{n}", {"metadata": {"finalizers": ["e2e/held"]}}, headers=MERGE)
         api.call("PATCH", f"{ns}/pods/s-{n}/status", {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}, headers=MERGE)
     api.call("PATCH", sets + "/s", {"spec": {"replicas": 1}}, headers=MERGE)
-    check("of what is scaled away the pod owns the claim", until(20, lambda: owners("persistentvolumeclaims", "d-s-1") == [("Pod", "s-1", True)]), owners("persistentvolumeclaims", "d-s-1"))
+    check("of what is scaled away the pod owns the claim", until(60, lambda: owners("persistentvolumeclaims", "d-s-1") == [("Pod", "s-1", True)]), owners("persistentvolumeclaims", "d-s-1"))
     for n in (0, 1): api.call("PATCH", f"{ns}/pods/s-{n}", {"metadata": {"finalizers": None}}, headers=MERGE)
     api.call("DELETE", ns)
 
 def test_quotas(api):
     ns = "/api/v1/namespaces/quotas"
     api.call("POST", "/api/v1/namespaces", {"metadata": {"name": "quotas"}})
-    until(20, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
+    until(60, lambda: api.call("GET", ns + "/serviceaccounts/default").status == 200)
     api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {"metadata": {"name": "gadgets.e2e.example"}, "spec": {
         "group": "e2e.example", "scope": "Namespaced", "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget"},
         "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
     gadgets = "/apis/e2e.example/v1/namespaces/quotas/gadgets"
-    until(20, lambda: api.call("GET", gadgets).status == 200)
+    until(60, lambda: api.call("GET", gadgets).status == 200)
     scope = lambda name, op, values: {"scopeSelector": {"matchExpressions": [{"scopeName": name, "operator": op, **({"values": values} if values else {})}]}}
     make = lambda name, hard, more={}: api.call("POST", ns + "/resourcequotas", {"metadata": {"name": name}, "spec": {"hard": hard, **more}})
     used = lambda name: api.call("GET", f"{ns}/resourcequotas/{name}").json.get("status", {}).get("used", {})
@@ -151,7 +151,7 @@ def test_quotas(api):
     for r in (make("plain", {"count/gadgets.e2e.example": "1", "count/resourceclaims.resource.k8s.io": "5", "big.deviceclass.resource.k8s.io/devices": "3", gold: "1"}),
               make("fast", {"persistentvolumeclaims": "1"}, scope("VolumeAttributesClass", "In", ["fast"])), make("far", {"pods": "0"}, scope("CrossNamespacePodAffinity", "Exists", None))):
         check("a quota is made", r.status == 201, r.text)
-    check("its use is counted", until(30, lambda: set(used("plain").values()) == {"0"} and len(used("plain")) == 4 and used("fast") and used("far")), used("plain"))
+    check("its use is counted", until(60, lambda: set(used("plain").values()) == {"0"} and len(used("plain")) == 4 and used("fast") and used("far")), used("plain"))
     gadget = lambda name: api.call("POST", gadgets, {"apiVersion": "e2e.example/v1", "kind": "Gadget", "metadata": {"name": name}})
     claim = lambda name, **spec: api.call("POST", ns + "/persistentvolumeclaims", {"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}, **spec}})
     devices = lambda name, n: api.call("POST", "/apis/resource.k8s.io/v1/namespaces/quotas/resourceclaims", {"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "big", "count": n}}]}}})
@@ -167,23 +167,23 @@ def test_quotas(api):
         r = second()
         check("up to the quota", refused(r), r.text)
     want = {"count/gadgets.e2e.example": "1", "count/resourceclaims.resource.k8s.io": "1", "big.deviceclass.resource.k8s.io/devices": "2", gold: "1"}
-    check("the quota shows it all", until(30, lambda: used("plain") == want and used("fast") == {"persistentvolumeclaims": "1"}), (used("plain"), used("fast")))
+    check("the quota shows it all", until(60, lambda: used("plain") == want and used("fast") == {"persistentvolumeclaims": "1"}), (used("plain"), used("fast")))
     api.call("DELETE", gadgets + "/a")
-    check("and what is gone again", until(30, lambda: used("plain").get("count/gadgets.e2e.example") == "0"), used("plain"))
+    check("and what is gone again", until(60, lambda: used("plain").get("count/gadgets.e2e.example") == "0"), used("plain"))
     api.call("DELETE", ns)
 
 def test_service_cidr(api):
     cidrs, services = "/apis/networking.k8s.io/v1/servicecidrs", "/api/v1/namespaces/default/services"
     ready = lambda n: [c["status"] for c in api.call("GET", f"{cidrs}/{n}").json.get("status", {}).get("conditions", []) if c["type"] == "Ready"]
     service = lambda n, ip: api.call("POST", services, {"metadata": {"name": n}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
-    check("the default range of Services is ready", until(20, lambda: ready("kubernetes") == ["True"]), ready("kubernetes"))
+    check("the default range of Services is ready", until(60, lambda: ready("kubernetes") == ["True"]), ready("kubernetes"))
     r = service("far", "203.0.113.10")
     check("an address of no range is refused", r.status == 422 and "not in the valid range" in r.text, r.text)
     api.call("POST", cidrs, {"metadata": {"name": "more"}, "spec": {"cidrs": ["203.0.113.0/24"]}})
-    check("another range becomes ready", until(20, lambda: ready("more") == ["True"]), ready("more"))
-    check("and gives addresses", until(20, lambda: service("far", "203.0.113.10").status in (201, 409)), service("far", "203.0.113.10").text)
+    check("another range becomes ready", until(60, lambda: ready("more") == ["True"]), ready("more"))
+    check("and gives addresses", until(60, lambda: service("far", "203.0.113.10").status in (201, 409)), service("far", "203.0.113.10").text)
     api.call("DELETE", cidrs + "/more")
-    check("it stays while one is in use", until(20, lambda: ready("more") == ["False"]), api.call("GET", cidrs + "/more").text)
+    check("it stays while one is in use", until(60, lambda: ready("more") == ["False"]), api.call("GET", cidrs + "/more").text)
     check("but gives no more", service("further", "203.0.113.11").status == 422)
     api.call("DELETE", services + "/far")
     check("and goes when none is", until(60, lambda: api.call("GET", cidrs + "/more").status == 404), api.call("GET", cidrs + "/more").text)
@@ -200,7 +200,7 @@ def test_hints(api):
     def hints():
         eps = [e for s in api.call("GET", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dnear").json["items"] for e in s["endpoints"] or []]
         return {e["nodeName"]: (sorted(z["name"] for z in e.get("hints", {}).get("forZones", [])), sorted(z["name"] for z in e.get("hints", {}).get("forNodes", []))) for e in eps}
-    want = lambda w: until(30, lambda: hints() == w)
+    want = lambda w: until(60, lambda: hints() == w)
     api.call("POST", ns + "/services", {"metadata": {"name": "near"}, "spec": {"selector": {"h": "1"}, "ports": [{"port": 80}]}})
     check("a Service that asks for nothing has no hints", want({"zone-a": ([], []), "zone-b": ([], [])}), hints())
     api.call("PATCH", ns + "/services/near", {"spec": {"trafficDistribution": "PreferSameZone"}}, headers=MERGE)

@@ -19,17 +19,17 @@ start_driver() { # [v1beta1]
 start_driver
 calls() { grep "\"$1\"" "$DIR/calls" 2>/dev/null; }
 count() { calls "$1" | grep -c "$2"; true; }
-ready() { kubectl wait --for=condition=Ready "$@" --timeout=60s; }
-gone() { kubectl delete --wait=true --timeout=60s "$@" >/dev/null; }
+ready() { kubectl wait --for=condition=Ready "$@" --timeout=120s; }
+gone() { kubectl delete --wait=true --timeout=120s "$@" >/dev/null; }
 slices() { kubectl get resourceslices -o name; }
 claims() { kubectl get resourceclaims -o name; }
 no_claims() { [ -z "$(claims)" ]; }
 no_slices() { [ -z "$(slices)" ]; }
 event() { kubectl get events --field-selector "involvedObject.name=$1" -o jsonpath='{range .items[*]}{.reason}: {.message}{"\n"}{end}'; }
 has_event() { event "$1" | grep -qE "$2"; }
-until_ok 30 calls NotifyRegistrationStatus
+until_ok 60 calls NotifyRegistrationStatus
 check_out "the driver registers" '"registered": true' calls NotifyRegistrationStatus
-check "and publishes its devices" until_ok 30 kubectl get resourceslice "$node-$DRIVER"
+check "and publishes its devices" until_ok 60 kubectl get resourceslice "$node-$DRIVER"
 
 template() { # NAME 'request' ['more of devices']
   cat <<YAML
@@ -96,12 +96,12 @@ check_out "the constraint holds" '^(dev-0 dev-2|dev-2 dev-0|dev-1 dev-3|dev-3 de
 
 # ---- not enough
 pod four four | kubectl apply -f - >/dev/null
-check "too many devices are wanted" until_ok 30 has_event four 'FailedScheduling: 0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: '
+check "too many devices are wanted" until_ok 60 has_event four 'FailedScheduling: 0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: '
 gone pod/two pod/one
 check "devices of pods that went are given to who waits" ready pod/four
 gone pod/four
 only_common() { [ "$(claims)" = resourceclaim.resource.k8s.io/common ]; }
-check "what was made for pods is deleted" until_ok 30 only_common
+check "what was made for pods is deleted" until_ok 60 only_common
 check_out "each claim that was prepared is undone" '^3 3$' sh -c "grep -c '\"Prepare' '$DIR/calls' | tr '\n' ' '; grep -c '\"Unprepare' '$DIR/calls'"
 check_empty "and its CDI file is gone" sh -c "ls /var/run/cdi/$DRIVER-* 2>/dev/null; true"
 
@@ -118,7 +118,7 @@ gone pod/a
 check_out "and stays while one of them runs" '^0$' count Unprepare '"common"'
 gone pod/b
 check_out "then it is undone" '^1$' count Unprepare '"common"'
-check "and free" until_ok 30 sh -c "kubectl get resourceclaim common | grep -q pending"
+check "and free" until_ok 60 sh -c "kubectl get resourceclaim common | grep -q pending"
 a_pod extended '' "resources: {limits: {$DRIVER/thing: \"2\"}}" | kubectl apply -f - >/dev/null
 check "an extended resource that a class stands behind" ready pod/extended
 check_out "gives devices too" '^DEVICE_container_0_request_0=dev-[0-3] $' env_of extended
@@ -143,7 +143,7 @@ spec:
   containers: [{name: c, image: busybox:latest, imagePullPolicy: Never, command: [sh, -c, 'env'], resources: {claims: [{name: dev}]}}]
 YAML
 check "a pod that ends" until_ok 60 sh -c "kubectl get pod short -o jsonpath='{.status.phase}' | grep -q Succeeded"
-check "releases its claim" until_ok 30 only_common
+check "releases its claim" until_ok 60 only_common
 gone pod/short
 
 # ---- trouble
@@ -160,9 +160,9 @@ check "slices come back after the kubelet's start" until_ok 60 kubectl get resou
 { pod here four; } | kubectl apply -f - >/dev/null
 check "devices go on being given" ready pod/here
 echo NoExecute >"$DIR/taint"
-check "a device that breaks takes its pod along" kubectl wait --for=delete pod/here --timeout=90s
+check "a device that breaks takes its pod along" kubectl wait --for=delete pod/here --timeout=120s
 pod late four | kubectl apply -f - >/dev/null
-check "and is not given any more" until_ok 30 has_event late 'cannot allocate all claims'
+check "and is not given any more" until_ok 60 has_event late 'cannot allocate all claims'
 rm "$DIR/taint"
 check "until it is well again" ready pod/late
 gone pod/late

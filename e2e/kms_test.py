@@ -40,7 +40,7 @@ def config(path, *providers, resources=("secrets",)):
     with open(path + ".new", "w") as f: json.dump(doc, f)
     os.rename(path + ".new", path)
 
-def kms(plugin, **more): return {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": "unix://" + plugin.path, "timeout": "3s", **more}}
+def kms(plugin, **more): return {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": "unix://" + plugin.path, "timeout": "20s", **more}}
 
 def in_file(api, what):
     """Whether the database holds it once it is closed."""
@@ -59,8 +59,8 @@ def plugin_at_work(d, p):
     check("a key is made once, not for every object", p.calls["Encrypt"] == 1, p.calls)
     check("nobody reads it in the store", not in_file(api, word("one")) and in_file(api, "k8s:enc:kms:v2:vault:"))
     check("after a start the plugin is asked for the keys that were used, once each", same("one") and same("three") and p.calls["Decrypt"] <= 4, p.calls)
-    r = api.call("GET", "/readyz?verbose")
-    check("health tells of the plugin", "[+]kms-providers ok" in r.text and api.call("GET", "/healthz/kms-providers").text == "ok", r.text[-300:])
+    well = lambda: "[+]kms-providers ok" in api.call("GET", "/readyz?verbose").text and api.call("GET", "/healthz/kms-providers").text == "ok"
+    check("health tells of the plugin", until(60, well), api.call("GET", "/readyz?verbose").text[-300:])
     p.key = "key-2"
     api.stop()
     api.start()
@@ -100,7 +100,7 @@ def reloaded(d, p):
     config(path, kms(p), box, {"identity": {}})
     check("a plugin can come to it", loads(2))
     api.call("POST", SECRETS, secret("vaulted"))
-    check("it has its check of health", api.call("GET", "/readyz/kms-providers").text == "ok")
+    check("it has its check of health", until(60, lambda: api.call("GET", "/readyz/kms-providers").text == "ok"))
     check("each object is as the configuration of its time wanted it", same("plain") and same("boxed") and same("vaulted") and in_file(api, "k8s:enc:secretbox:v1:box:") and in_file(api, "k8s:enc:kms:v2:vault:") and not in_file(api, word("vaulted")))
     api.close()
 

@@ -70,7 +70,7 @@ def main(c):
     uid = c.get("pod", "limited")["metadata"]["uid"]
     c.kubectl("exec", "limited", "--", "sh", "-c", "echo a line in the log > /proc/1/fd/1")
     file = f"{proxy}/logs/pods/default_limited_{uid}/main/0.log"
-    check("and serves them", until(10, lambda: "a line in the log" in c.kubectl("get", "--raw", file).stdout), lambda: c.kubectl("get", "--raw", file))
+    check("and serves them", until(60, lambda: "a line in the log" in c.kubectl("get", "--raw", file).stdout), lambda: c.kubectl("get", "--raw", file))
     check("nothing above them", c.kubectl("get", "--raw", proxy + "/logs/%2e%2e/%2e%2e/etc/hostname").returncode != 0)
     level = c.kubectl("replace", "--raw", proxy + "/debug/flags/v", "-f", "-", input="4")
     check("/debug/flags/v sets the log level", "successfully set klog.logging.verbosity to 4" in level.stdout + level.stderr, level)

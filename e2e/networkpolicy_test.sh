@@ -45,7 +45,7 @@ check_empty "a policy is accepted without a warning" cat "$WORK/warnings"
 blocked "nothing arrives that no rule allows" default stranger "$web"
 blocked "not through a Service either" default stranger "$service"
 allowed "the pod reaches itself through its Service" default web "$service"
-check "the node reaches its pods: they stay Ready" bash -c "sleep 5; kubectl wait --for=condition=Ready pod/web --timeout=60s"
+check "the node reaches its pods: they stay Ready" bash -c "sleep 5; kubectl wait --for=condition=Ready pod/web --timeout=120s"
 reach_host() { curl -sf --max-time 5 "http://$web/" | grep -q web; }
 check "and so do its own processes" until_ok 60 reach_host
 

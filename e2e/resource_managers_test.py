@@ -53,18 +53,18 @@ def metrics(c, name):
 def exclusive(c, last):
     everything = ranges(range(last + 1))
     c.apply(pod("before", *SLEEP))
-    check("a pod that shares runs", until(30, lambda: c.ready("before")), lambda: c.events("before"))
+    check("a pod that shares runs", until(60, lambda: c.ready("before")), lambda: c.events("before"))
     check("on all CPUs", cpus_of(c, "before") == everything, lambda: cpus_of(c, "before"))
     c.apply(pod("own", *SLEEP, resources=guaranteed(1)))
-    check("a Guaranteed pod with one CPU runs", until(30, lambda: c.ready("own")), lambda: c.events("own"))
+    check("a Guaranteed pod with one CPU runs", until(60, lambda: c.ready("own")), lambda: c.events("own"))
     own = cpus_of(c, "own")
     check("on one CPU that is not reserved", own.isdigit() and own != "0", own)
     rest = ranges(set(range(last + 1)) - {int(own or 0)})
-    check("the other pod leaves it", until(20, lambda: cpus_of(c, "before") == rest), lambda: (rest, cpus_of(c, "before")))
+    check("the other pod leaves it", until(60, lambda: cpus_of(c, "before") == rest), lambda: (rest, cpus_of(c, "before")))
     quota = c.kubectl("exec", "own", "--", "sh", "-c", "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null").stdout
     check("its own CPU has no quota", quota.strip() == "-1" or quota.startswith("max"), quota)
     c.apply(pod("after", *SLEEP))
-    check("a pod that comes later shares too", until(30, lambda: c.ready("after")), lambda: c.events("after"))
+    check("a pod that comes later shares too", until(60, lambda: c.ready("after")), lambda: c.events("after"))
     check("what is left", cpus_of(c, "after") == rest, lambda: (rest, cpus_of(c, "after")))
     uid = c.get("pod", "own")["metadata"]["uid"]
     check("the state file says so", state(c)["entries"] == {uid: {"main": own}} and state(c)["defaultCpuSet"] == rest and
@@ -88,7 +88,7 @@ def refused(c):
     """Pods that ask for more than is left of what cannot be shared."""
     c.apply(pod("much", *SLEEP, spec={"nodeName": c.get("nodes")["items"][0]["metadata"]["name"]}, resources=guaranteed(os.cpu_count())))
     gone = lambda name: c.get("pod", name).get("status", {})
-    check("a pod with too many CPUs is refused", until(30, lambda: gone("much").get("phase") == "Failed"), lambda: gone("much"))
+    check("a pod with too many CPUs is refused", until(60, lambda: gone("much").get("phase") == "Failed"), lambda: gone("much"))
     check("for the reason that there are not so many", gone("much").get("reason") in ("OutOfcpu", "TopologyAffinityError") and
           gone("much")["message"].startswith("Pod was rejected: "), lambda: gone("much"))
     c.kubectl("delete", "pod", "much", "--wait=true")
@@ -97,10 +97,10 @@ def refused(c):
 def survives(c, own, rest, everything):
     os.kill(c.components()["kubelet"], signal.SIGKILL)
     c.apply(pod("next", *SLEEP))
-    check("after kill -9 of the kubelet a new pod runs", until(40, lambda: c.ready("next")), lambda: c.events("next"))
+    check("after kill -9 of the kubelet a new pod runs", until(60, lambda: c.ready("next")), lambda: c.events("next"))
     check("beside the CPU that is given away", cpus_of(c, "next") == rest and cpus_of(c, "own") == own, lambda: (cpus_of(c, "next"), cpus_of(c, "own")))
     c.kubectl("delete", "pod", "own", "--wait=true")
-    check("when the pod has ended its CPU is for all again", until(30, lambda: cpus_of(c, "next") == everything and cpus_of(c, "before") == everything),
+    check("when the pod has ended its CPU is for all again", until(60, lambda: cpus_of(c, "next") == everything and cpus_of(c, "before") == everything),
           lambda: (cpus_of(c, "next"), state(c)))
     check("and its state is gone", "entries" not in state(c) and "entries" not in state(c, "memory"), lambda: state(c))
 
@@ -110,7 +110,7 @@ def init_containers(c, last):
     c.apply(pod("staged", *SLEEP, spec={"initContainers": [
         {"name": "prepare", "image": "busybox:latest", "imagePullPolicy": "Never", "command": ["sh", "-c", "grep Cpus_allowed_list /proc/self/status"],
          "resources": guaranteed(1)}]}, resources=guaranteed(1)))
-    check("a pod with an init container runs", until(30, lambda: c.ready("staged")), lambda: c.events("staged"))
+    check("a pod with an init container runs", until(60, lambda: c.ready("staged")), lambda: c.events("staged"))
     was = c.kubectl("logs", "staged", "-c", "prepare").stdout.split()[-1:]
     check("on the CPU that the init container had", [cpus_of(c, "staged")] == was, lambda: (was, cpus_of(c, "staged")))
     c.kubectl("delete", "pod", "staged", "--wait=true")
@@ -122,9 +122,9 @@ def devices(c):
         plugin = subprocess.Popen(["/usr/bin/python3", TOP + "/e2e/device_plugin.py", RESOURCE, folder, "2", "0"], stdout=log, stderr=log)
     try:
         node = c.get("nodes")["items"][0]["metadata"]["name"]
-        check("devices of a NUMA node", until(20, lambda: c.get("node", node)["status"]["allocatable"].get(RESOURCE) == "2"))
+        check("devices of a NUMA node", until(60, lambda: c.get("node", node)["status"]["allocatable"].get(RESOURCE) == "2"))
         c.apply(pod("device", *SLEEP, resources=guaranteed(1, **{RESOURCE: 1})))
-        check("a pod gets a device, a CPU and memory", until(30, lambda: c.ready("device")), lambda: c.events("device"))
+        check("a pod gets a device, a CPU and memory", until(60, lambda: c.ready("device")), lambda: c.events("device"))
         has = podresources(c, "get", "default", "device").get("default/device/main", {})
         check("of the same NUMA node", has and has["devices"][0]["nodes"] == [0] and len(has["cpus"]) == 1 and has["memory"][0]["nodes"] == [0], has)
         check("aligned allocations are counted", metrics(c, "kubelet_container_aligned_compute_resources_count")[0] >= 1,
@@ -141,7 +141,7 @@ def settings(c):
             json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **CONFIG, **fields}, f)
         if c.components().get("kubelet"):
             os.kill(c.components()["kubelet"], signal.SIGKILL)
-        return until(30, lambda: why in open(c.data + "/log/kubelet.log").read())
+        return until(60, lambda: why in open(c.data + "/log/kubelet.log").read())
     check("another policy than the state file's: the kubelet says what to do",
           again('please drain this node and delete the CPU manager checkpoint file', cpuManagerPolicy="none"))
     check("reserved memory that does not add up", again("is not equal to the", reservedMemory=[{"numaNode": 0, "limits": {"memory": "1Gi"}}]))

@@ -127,13 +127,13 @@ spec:
 YAML
 }
 on_disk first 'stat -c %g /data; echo kept > /data/file; sleep 3600' | kubectl apply -f - >/dev/null
-check "a disk without a file system, wanted as a folder, gets one" kubectl wait --for=condition=Ready pod/first --timeout=60s
-check "which is the group's" until_ok 20 bash -c 'kubectl logs first | grep -qx 1234'
+check "a disk without a file system, wanted as a folder, gets one" kubectl wait --for=condition=Ready pod/first --timeout=120s
+check "which is the group's" until_ok 60 bash -c 'kubectl logs first | grep -qx 1234'
 on_disk second 'cat /data/file' | kubectl apply -f - >/dev/null
-check "a second pod has it at the same time" kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/second --timeout=60s
+check "a second pod has it at the same time" kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/second --timeout=120s
 check_out "with what is in it" kept kubectl logs second
 kubectl delete pod first second >/dev/null
-check "nothing of it stays mounted" until_ok 30 bash -c "! grep -q '^$loop ' /proc/self/mounts"
+check "nothing of it stays mounted" until_ok 60 bash -c "! grep -q '^$loop ' /proc/self/mounts"
 said() { kubectl get events --field-selector involvedObject.name=nfs,reason=FailedMount -o jsonpath='{.items[*].message}' | grep -E 'nfs'; }
 soon "an NFS volume that cannot be mounted is an event" 'MountVolume.SetUp failed for volume "v".*(nfs-common|mount.nfs)' said
 finish
