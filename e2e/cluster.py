@@ -137,6 +137,13 @@ class Cluster:
     def condition(self, kind, name, condition):
         return next((c["status"] for c in self.get(kind, name).get("status", {}).get("conditions", []) if c["type"] == condition), None)
 
+    def kill(self, name):
+        """kill -9 of one of coracle's programs; nothing when it has ended and is not back yet."""
+        try:
+            os.kill(self.components()[name], signal.SIGKILL)
+        except (KeyError, ProcessLookupError):
+            pass
+
     def components(self):
         """{name: pid} of coracle's programs."""
         with open(self.run_dir + "/components.json") as f:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a KubeletConfiguration asks for: images that were pulled with a login are for those who have it, one pull at a
 time, limits on restarts, CPU quotas, seccomp, images in the status; endpoints that are off; fields that are refused."""
-import base64, json, os, signal, subprocess, sys
+import base64, json, os, subprocess, sys
 from cluster import *
 
 HOST = "127.0.0.1:21871"
@@ -34,7 +34,7 @@ def logins(c):
     uses("wrong", secrets=["wrong"])
     check("a Secret with another login does not help", until(60, lambda: c.waiting("wrong").get("reason") in ("ErrImagePull", "ImagePullBackOff")),
           lambda: c.events("wrong"))
-    os.kill(c.components()["kubelet"], signal.SIGKILL)
+    c.kill("kubelet")
     uses("after", secrets=["twin"])
     check("a kubelet that was killed still knows", there("after"), lambda: c.events("after"))
     records = os.listdir(c.data + "/kubelet/image_manager/pulled")
@@ -86,8 +86,7 @@ def main(c):
         """Writes another configuration and has the kubelet start with it."""
         with open(c.data + "/kubelet.yaml", "w") as f:
             json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **fields}, f)
-        if c.components().get("kubelet"):  # else it is on its way already
-            os.kill(c.components()["kubelet"], signal.SIGKILL)
+        c.kill("kubelet")
     again(enableDebuggingHandlers=False)
     disabled = lambda: "disabled" in c.kubectl("exec", "limited", "--", "true").stderr
     check("enableDebuggingHandlers off: no exec", until(60, disabled), lambda: c.kubectl("exec", "limited", "--", "true"))

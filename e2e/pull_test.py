@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Pulling: layers side by side, what broke off goes on where it ended, logins, mirrors."""
-import json, os, signal, subprocess, sys, threading, time
+import json, os, subprocess, sys, threading, time
 from cluster import *
 
 HOST = "127.0.0.1:5098"
@@ -26,7 +26,7 @@ def main(c, server):
     t = threading.Thread(target=lambda: pull(f"{HOST}/slow:latest"))
     t.start()
     until(60, lambda: counts("slow").get("bytes", 0) > SIZE / 3)
-    os.kill(c.components()["shim"], signal.SIGKILL)
+    c.kill("shim")
     t.join()
     before = counts("slow")["bytes"]
     until(60, lambda: c.coracle("image", "list").returncode == 0)

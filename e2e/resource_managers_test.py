@@ -2,7 +2,7 @@
 """CPU, memory and topology manager: a Guaranteed pod gets CPUs for itself and everybody else leaves them, what is given away
 survives kill -9 of the kubelet and is free when the pod has ended; devices near to the pod; pods that cannot have what they
 must; settings that do not fit the state files; what the PodResources API and the metrics tell."""
-import json, os, signal, subprocess, sys
+import json, os, subprocess, sys
 from cluster import *
 
 NODE_MEMORY = int(next(l for l in open("/proc/meminfo") if l.startswith("MemTotal")).split()[1])
@@ -95,7 +95,7 @@ def refused(c):
 
 
 def survives(c, own, rest, everything):
-    os.kill(c.components()["kubelet"], signal.SIGKILL)
+    c.kill("kubelet")
     c.apply(pod("next", *SLEEP))
     check("after kill -9 of the kubelet a new pod runs", until(60, lambda: c.ready("next")), lambda: c.events("next"))
     check("beside the CPU that is given away", cpus_of(c, "next") == rest and cpus_of(c, "own") == own, lambda: (cpus_of(c, "next"), cpus_of(c, "own")))
@@ -139,8 +139,7 @@ def settings(c):
     def again(why, **fields):
         with open(c.data + "/kubelet.yaml", "w") as f:
             json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **CONFIG, **fields}, f)
-        if c.components().get("kubelet"):
-            os.kill(c.components()["kubelet"], signal.SIGKILL)
+        c.kill("kubelet")
         return until(60, lambda: why in open(c.data + "/log/kubelet.log").read())
     check("another policy than the state file's: the kubelet says what to do",
           again('please drain this node and delete the CPU manager checkpoint file', cpuManagerPolicy="none"))
