@@ -263,9 +263,9 @@ VALIDATE_FN(daemon_set) {
 VALIDATE_FN(controller_revision) {
     const struct json *data = jget(obj, "data");
     v_min(v, NULL, obj, "revision", 0);
-    if (!data)
+    if (!data && !old)
         v_required(v, FP(NULL, "data"), "data is mandatory");
-    else if (!json_is(data, JSON_OBJECT))
+    else if (!old && !json_is(data, JSON_OBJECT))
         v_required(v, FP(NULL, "data"), "data must be a valid JSON object");
     if (!old) return;
     if (v->c->raw_was && !str_eq(v->c->raw_was, v->c->raw_now)) /* upstream compares bytes */
