@@ -51,8 +51,10 @@ static void slice_service_key(const struct object *o, char out[512]) {
     if (svc) snprintf(out, 512, "%s/%s", str_or_empty(o->meta->namespace), svc);
 }
 
+/* Slices of headless services are no business of a proxy. */
 static void index_slice(const struct object *o, informer_emit_fn *emit, void *ctx) {
     char key[512];
+    if (str_map_get(&o->meta->labels, "service.kubernetes.io/headless")) return;
     slice_service_key(o, key);
     if (key[0]) emit(ctx, key);
 }

@@ -244,7 +244,9 @@ void rules_of_service(struct rules *out, const struct core_service *s,
                       const struct discovery_endpoint_slice *const *slices, size_t n_slices,
                       const struct rules_place *here) {
     /* a service that names another proxy is not ours (the cluster's DNS address is one: dns/dns.c) */
-    if (str_map_get(&s->metadata.labels, "service.kubernetes.io/service-proxy-name")) return;
+    if (str_map_get(&s->metadata.labels, "service.kubernetes.io/service-proxy-name") ||
+        str_map_get(&s->metadata.labels, "service.kubernetes.io/headless"))
+        return;
     if (str_empty(s->spec.cluster_ip) || str_eq(s->spec.cluster_ip, "None") || str_eq(s->spec.type, "ExternalName"))
         return;
     for (size_t i = 0; i < s->spec.ports.n; i++) one_port(out, s, &s->spec.ports.items[i], slices, n_slices, here);

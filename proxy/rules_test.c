@@ -184,3 +184,17 @@ TEST(an_endpoint_that_ends_serves_its_node_while_others_are_ready_elsewhere) {
     CHECK_INT(rules_local_ready(all, 1, "me"), 0);
     CHECK_INT(rules_local_ready(all, 1, "other"), 1);
 }
+
+TEST(headless_services_and_those_of_other_proxies_have_no_rules) {
+    static const char *const labels[] = {"service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"};
+    for (size_t i = 0; i < ARRAY_LEN(labels); i++) {
+        struct core_service_port p = {.name = "http", .port = 80};
+        struct core_service s = service("10.96.0.1", &p, 1);
+        struct str_map_entry label = {labels[i], "x"};
+        s.metadata.labels = (struct str_map){&label, 1};
+        struct rules r = {0};
+        rules_of_service(&r, &s, NULL, 0, &(struct rules_place){"me", NULL});
+        for (size_t k = 0; k < RULES_SETS; k++) CHECK_INT(r.sets[k].n, 0);
+        rules_done(&r);
+    }
+}
