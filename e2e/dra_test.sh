@@ -77,6 +77,8 @@ claim=$(kubectl get pod one -o jsonpath='{.status.resourceClaimStatuses[0].resou
 check_out "the pod's status names the claim" '^one-dev-.....$' echo "$claim"
 check_out "which is allocated and reserved" "allocated,reserved" kubectl get resourceclaim "$claim"
 check_out "and prepared once" '^1$' count Prepare "$claim"
+check_out "the PodResources API tells of it" "\"claim\": \"$claim\", \"devices\": \[\{\"driver\": \"$DRIVER\", \"device\": \"$dev\", \"cdi\": \[\"$DRIVER/test=[^\"]*-$dev\"\]" \
+  /usr/bin/python3 "$(dirname "$0")/pod_resources.py" "$KL/pod-resources/kubelet.sock" list
 kubectl apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Asks the kubelet's PodResources API: pod_resources.py SOCKET list | allocatable | get NAMESPACE NAME. Prints JSON: of list and
-get the containers by "namespace/pod/container", each with its devices, CPUs and memory. (By Debian's Python, which has grpc.)"""
+get the containers by "namespace/pod/container", each with its devices, CPUs, memory and claims. (By Debian's Python, which has grpc.)"""
 import json
 import sys
 
@@ -37,10 +37,19 @@ def memory(items):
     return [{"type": f[1][0].decode(), "size": f.get(2, [0])[0], "nodes": nodes(f.get(3, []))} for f in map(fields, items)]
 
 
+def claims(items):
+    """What claims give, for containers that have any."""
+    out = [{"claim": f[2][0].decode(), "devices": [{"driver": d[2][0].decode(), "device": d[4][0].decode(),
+                                                    "cdi": [fields(c)[1][0].decode() for c in d.get(1, [])]}
+                                                   for d in map(fields, f.get(4, []))]} for f in map(fields, items)]
+    return {"claims": out} if out else {}
+
+
 def containers(pod):
     p = fields(pod)
     name = p[2][0].decode() + "/" + p[1][0].decode()
-    return {f"{name}/{f[1][0].decode()}": {"devices": devices(f.get(2, [])), "cpus": number_list(f.get(3, [])), "memory": memory(f.get(4, []))}
+    return {f"{name}/{f[1][0].decode()}": {"devices": devices(f.get(2, [])), "cpus": number_list(f.get(3, [])), "memory": memory(f.get(4, [])),
+                                          **claims(f.get(5, []))}
             for f in map(fields, p.get(3, []))}
 
 

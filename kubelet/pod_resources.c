@@ -3,6 +3,7 @@
 
 #include "kubelet/cm/cm.h"
 #include "kubelet/devices.h"
+#include "kubelet/dra.h"
 #include "kubelet/pods.h"
 #include "pkg/api/podresources.h"
 #include "pkg/grpc/grpc.h"
@@ -60,6 +61,27 @@ static void put_memory(struct arena *a, const struct memory_block *blocks, size_
                                                                       .topology = topology(a, blocks[i].nodes)};
 }
 
+/* An entry a claim, with what its drivers prepared of it for the container. */
+static void put_claims(struct arena *a, const struct dra_use *uses, size_t n,
+                       struct podresources_dynamic_resource_vec *out) {
+    out->items = arena_zalloc(a, (n + 1) * sizeof(*out->items));
+    for (size_t i = 0; i < n; i++) {
+        struct podresources_dynamic_resource *x = out->n ? &out->items[out->n - 1] : NULL;
+        if (!x || !str_eq(x->claim_name, uses[i].claim)) {
+            x = &out->items[out->n++];
+            *x = (struct podresources_dynamic_resource){.claim_name = uses[i].claim, .claim_namespace = uses[i].ns};
+            x->claim_resources.items = arena_zalloc(a, (n - i) * sizeof(*x->claim_resources.items));
+        }
+        struct podresources_claim_resource *r = &x->claim_resources.items[x->claim_resources.n++];
+        *r = (struct podresources_claim_resource){.driver_name = uses[i].driver,
+                                                  .pool_name = uses[i].pool,
+                                                  .device_name = uses[i].device,
+                                                  .share_id = uses[i].share};
+        r->cdi_devices.items = arena_zalloc(a, (uses[i].cdi.n + 1) * sizeof(*r->cdi_devices.items));
+        for (size_t k = 0; k < uses[i].cdi.n; k++) r->cdi_devices.items[r->cdi_devices.n++].name = uses[i].cdi.items[k];
+    }
+}
+
 static void put_container(struct kubelet *kl, struct arena *a, const struct core_pod *p, const struct core_container *c,
                           struct podresources_container_resources *out) {
     size_t n;
@@ -70,6 +92,8 @@ static void put_container(struct kubelet *kl, struct arena *a, const struct core
     put_cpus(a, &cpus, &out->cpu_ids);
     const struct memory_block *blocks = cm_memory(kl->cm, a, p->metadata.uid, c->name, &n);
     put_memory(a, blocks, n, &out->memory);
+    const struct dra_use *claimed = dra_uses(kl->dra, a, p, c, &n);
+    put_claims(a, claimed, n, &out->dynamic_resources);
 }
 
 /* Sidecars and main containers: those that run as long as the pod. */
