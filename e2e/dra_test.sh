@@ -28,7 +28,7 @@ no_slices() { [ -z "$(slices)" ]; }
 event() { kubectl get events --field-selector "involvedObject.name=$1" -o jsonpath='{range .items[*]}{.reason}: {.message}{"\n"}{end}'; }
 has_event() { event "$1" | grep -qE "$2"; }
 until_ok 60 calls NotifyRegistrationStatus
-check_out "the driver registers" '"registered": true' calls NotifyRegistrationStatus
+soon "the driver registers" '"registered": true' calls NotifyRegistrationStatus
 check "and publishes its devices" until_ok 60 kubectl get resourceslice "$node-$DRIVER"
 
 template() { # NAME 'request' ['more of devices']
@@ -75,7 +75,7 @@ check "the device node" kubectl exec one -- test -c "/dev/$dev"
 check "and the mount" kubectl exec one -- test -f /driver/calls
 claim=$(kubectl get pod one -o jsonpath='{.status.resourceClaimStatuses[0].resourceClaimName}')
 check_out "the pod's status names the claim" '^one-dev-.....$' echo "$claim"
-check_out "which is allocated and reserved" "allocated,reserved" kubectl get resourceclaim "$claim"
+soon "which is allocated and reserved" "allocated,reserved" kubectl get resourceclaim "$claim"
 check_out "and prepared once" '^1$' count Prepare "$claim"
 check_out "the PodResources API tells of it" "\"claim\": \"$claim\", \"devices\": \[\{\"driver\": \"$DRIVER\", \"device\": \"$dev\", \"cdi\": \[\"$DRIVER/test=[^\"]*-$dev\"\]" \
   /usr/bin/python3 "$(dirname "$0")/pod_resources.py" "$KL/pod-resources/kubelet.sock" list
@@ -104,8 +104,8 @@ check "devices of pods that went are given to who waits" ready pod/four
 gone pod/four
 only_common() { [ "$(claims)" = resourceclaim.resource.k8s.io/common ]; }
 check "what was made for pods is deleted" until_ok 60 only_common
-check_out "each claim that was prepared is undone" '^3 3$' sh -c "grep -c '\"Prepare' '$DIR/calls' | tr '\n' ' '; grep -c '\"Unprepare' '$DIR/calls'"
-check_empty "and its CDI file is gone" sh -c "ls /var/run/cdi/$DRIVER-* 2>/dev/null; true"
+soon "each claim that was prepared is undone" '^3 3$' sh -c "grep -c '\"Prepare' '$DIR/calls' | tr '\n' ' '; grep -c '\"Unprepare' '$DIR/calls'"
+soon_empty "and its CDI file is gone" sh -c "ls /var/run/cdi/$DRIVER-* 2>/dev/null; true"
 
 # ---- what can be asked for
 { pod big big; pod some some; } | kubectl apply -f - >/dev/null
@@ -119,7 +119,7 @@ check_out "it is prepared once" '^1$' count Prepare '"common"'
 gone pod/a
 check_out "and stays while one of them runs" '^0$' count Unprepare '"common"'
 gone pod/b
-check_out "then it is undone" '^1$' count Unprepare '"common"'
+soon "then it is undone" '^1$' count Unprepare '"common"'
 check "and free" until_ok 60 sh -c "kubectl get resourceclaim common | grep -q pending"
 a_pod extended '' "resources: {limits: {$DRIVER/thing: \"2\"}}" | kubectl apply -f - >/dev/null
 check "an extended resource that a class stands behind" ready pod/extended
@@ -157,7 +157,7 @@ check "and asked again" ready pod/sick
 kill_kubelet
 check "after kill -9 of the kubelet the pod runs on" until_ok 60 kubectl exec sick -- true
 gone pod/sick
-check_out "and what was prepared is undone" '^1$' count Unprepare sick-dev
+soon "and what was prepared is undone" '^1$' count Unprepare sick-dev
 check "slices come back after the kubelet's start" until_ok 60 kubectl get resourceslice "$node-$DRIVER"
 { pod here four; } | kubectl apply -f - >/dev/null
 check "devices go on being given" ready pod/here
