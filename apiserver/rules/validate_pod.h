@@ -32,6 +32,8 @@ void validate_compute_name(struct vctx *v, const struct fp *p, const char *name)
 void validate_container_resource_name(struct vctx *v, const struct fp *p, const char *name);
 /* Whether limits may exceed requests. */
 bool resource_may_overcommit(const char *name);
+/* What a pod asks for as a whole; `up` is the path of its spec. */
+void validate_pod_resources(struct vctx *v, const struct json *spec, const struct fp *up);
 /* A name without a domain that a ResourceQuota may bound. */
 bool resource_is_quota(const char *name);
 /* A name without a domain that Kubernetes knows. */
