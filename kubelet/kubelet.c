@@ -417,6 +417,7 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     if (r < 0) return r;
     set_up_cgroups(kl); /* before the first pod can come */
     if (!kl->fake) kl->swap = swap_of_machine("/sys/fs/cgroup", "/proc/meminfo", kl->cfg.swap_behavior);
+    if (!kl->fake) kl->shutdown = shutdown_new(kl); /* the threads that follow ask for it */
     if (kl->client) start_informers(kl);
     struct err no_devices = {0};
     if (!kl->fake && devices_start(kl->devices, &no_devices) < 0)
@@ -430,7 +431,6 @@ int kubelet_start(struct kubelet *kl, struct err *e) {
     kl->events_running = kubelet_thread(&kl->events_thread, events_thread, kl, false) == 0;
     if (kl->client) r = node_start(kl->node, e);
     if (r == 0 && !str_empty(kl->cfg.manifest_path)) kl->static_pods = static_pods_new(kl, kl->cfg.manifest_path);
-    if (!kl->fake) kl->shutdown = shutdown_new(kl);
     if (!kl->fake && dra_start(kl->dra) < 0) log_warn("slices of drivers that are gone will stay", NULL);
     kl->gc_running = kubelet_thread(&kl->gc_thread, gc_thread, kl, false) == 0;
     return r;
