@@ -25,7 +25,7 @@ maps() { for p in own own2; do kubectl exec $p -- cat /proc/self/uid_map; done |
 check_out "two pods have different ids" '^2$' maps
 soon "their network works" 'nobody|64 bytes|0% packet loss' kubectl exec own -- ping -c 1 -W 2 "$(kubectl get pod own2 -o jsonpath='{.status.podIP}')"
 if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ]; then
-  soon "a pod that wants AppArmor is refused without it" 'Failed AppArmor Cannot enforce AppArmor' kubectl get pod armour -o jsonpath='{.status.phase} {.status.reason} {.status.message}'
+  soon "a pod that wants AppArmor is refused without it" 'Failed AppArmor Pod was rejected: Cannot enforce AppArmor' kubectl get pod armour -o jsonpath='{.status.phase} {.status.reason} {.status.message}'
 fi
 check "pods with groups, sysctls and read-only mounts run" kubectl wait --for=condition=Ready pod/groups pod/rro --timeout=120s
 check_out "only the groups asked for" '^1000 4321$' kubectl exec groups -- id -G

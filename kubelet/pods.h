@@ -45,7 +45,7 @@ struct pod_worker {
     const char *forced_phase; /* set once: the pod ends for a reason outside of its containers */
     char *forced_reason, *forced_message;
     int64_t forced_grace; /* seconds; -1: the pod's own */
-    enum worker_state state;
+    _Atomic enum worker_state state; /* written under the lock, read without it too */
     struct arena *status_arena; /* of `status`, the last one computed */
     struct core_pod_status *status;
     bool accepted;                 /* counts against the node's resources */
