@@ -25,13 +25,6 @@ static struct authz_selector of_terms(struct arena *a, const struct selector_req
     return out;
 }
 
-struct authz_selector asked_fields(struct arena *a, const char *text) {
-    struct selector s = {0};
-    _cleanup_err_ struct err e = {0};
-    if (str_empty(text) || selector_parse_fields(a, text, &s, &e)) return (struct authz_selector){0};
-    return of_terms(a, s.fields, s.n_fields);
-}
-
 bool asked_selects(const char *verb) {
     static const char *const verbs[] = {"list", "watch", "deletecollection", NULL};
     return str_in(verb, verbs);
@@ -42,12 +35,26 @@ static int by_key(const void *x, const void *y) {
     return strcmp(p->key, q->key);
 }
 
-struct authz_selector asked_labels(struct arena *a, const char *text) {
+/* Of a query's text; *all: it was understood. */
+static struct authz_selector of_text(struct arena *a, const char *text, bool labels, bool *all) {
     struct selector s = {0};
     _cleanup_err_ struct err e = {0};
-    if (str_empty(text) || selector_parse_labels(a, text, &s, &e)) return (struct authz_selector){0};
+    *all = str_empty(text) ||
+           (labels ? selector_parse_labels(a, text, &s, &e) : selector_parse_fields(a, text, &s, &e)) == 0;
+    if (str_empty(text) || !*all) return (struct authz_selector){0};
+    if (!labels) return of_terms(a, s.fields, s.n_fields);
     if (s.n_labels > 1) qsort(s.labels, s.n_labels, sizeof(*s.labels), by_key);
     return of_terms(a, s.labels, s.n_labels);
+}
+
+struct authz_selector asked_fields(struct arena *a, const char *text) {
+    bool all;
+    return of_text(a, text, false, &all);
+}
+
+struct authz_selector asked_labels(struct arena *a, const char *text) {
+    bool all;
+    return of_text(a, text, true, &all);
 }
 
 /* Fields are compared with one value. */
@@ -78,14 +85,8 @@ static struct authz_selector of_list(struct arena *a, const struct json *list, b
 struct authz_selector asked_in_review(struct arena *a, const struct json *selector, bool labels, bool *all) {
     const char *raw = json_get_str(selector, "rawSelector");
     const struct json *list = json_get(selector, "requirements");
-    struct selector s = {0};
-    _cleanup_err_ struct err e = {0};
-    if (json_len(list)) {
-        struct authz_selector out = of_list(a, list, labels);
-        *all = out.n == json_len(list);
-        return out;
-    }
-    *all =
-        str_empty(raw) || (labels ? selector_parse_labels(a, raw, &s, &e) : selector_parse_fields(a, raw, &s, &e)) == 0;
-    return labels ? asked_labels(a, raw) : asked_fields(a, raw);
+    if (!json_len(list)) return of_text(a, raw, labels, all);
+    struct authz_selector out = of_list(a, list, labels);
+    *all = out.n == json_len(list);
+    return out;
 }
